@@ -1,0 +1,1 @@
+"""What every package may use: errors, source positions, addresses, paths, drop reasons."""

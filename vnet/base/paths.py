@@ -1,0 +1,51 @@
+"""Where vnet keeps things. Three roots, each movable by an environment variable (tests do)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def run_dir() -> Path:
+    """Sockets and pid files; emptied by a reboot. `VNET_RUN_DIR`, default `/run/vnet`."""
+    return Path(os.environ.get("VNET_RUN_DIR", "/run/vnet"))
+
+
+def state_dir() -> Path:
+    """Database, images, disks. `VNET_STATE_DIR`, default `/var/lib/vnet`."""
+    return Path(os.environ.get("VNET_STATE_DIR", "/var/lib/vnet"))
+
+
+def bpf_dir() -> Path:
+    """Pinned programs and maps, one folder per switch. `VNET_BPF_DIR`, default `/sys/fs/bpf/vnet`."""
+    return Path(os.environ.get("VNET_BPF_DIR", "/sys/fs/bpf/vnet"))
+
+
+def daemon_socket() -> Path:
+    """The HTTP-over-unix socket of vnetd."""
+    return run_dir() / "vnetd.sock"
+
+
+def fabric_run_dir(fabric: str) -> Path:
+    """Sockets of one fabric: `switch.sock` (OpenFlow) and `vms/NAME/`."""
+    return run_dir() / "fabrics" / fabric
+
+
+def switch_socket(fabric: str) -> Path:
+    """The OpenFlow 1.3 listener of the fabric's switch: `ovs-ofctl -O OpenFlow13 show unix:PATH`."""
+    return fabric_run_dir(fabric) / "switch.sock"
+
+
+def vm_run_dir(fabric: str, vm: str) -> Path:
+    """The VM's own folder: QMP, agent and console sockets, pid file."""
+    return fabric_run_dir(fabric) / "vms" / vm
+
+
+def image_dir() -> Path:
+    """Guest images and warm-clone templates, cached by content key."""
+    return state_dir() / "images"
+
+
+def netns(fabric: str) -> str:
+    """The network namespace that holds the fabric's ports."""
+    return f"{os.environ.get('VNET_NETNS_PREFIX', 'vnet-')}{fabric}"

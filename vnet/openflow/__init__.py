@@ -1,0 +1,1 @@
+"""OpenFlow 1.3 as values: the seam between policy and switch."""

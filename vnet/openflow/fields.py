@@ -1,0 +1,101 @@
+"""The match fields: OXM basic class of OpenFlow 1.3.5 (table 11) and Nicira extensions.
+
+One table of data that codec, interpreter and `switch.lower` share. `needs` lists the alternatives of
+the prerequisite: a match on the field must also match one of them exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Prerequisite = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One match field: its width, whether a mask is allowed, whether Set-Field may write it."""
+
+    name: str
+    bits: int
+    maskable: bool = False
+    needs: tuple[Prerequisite, ...] = ()
+    writable: bool = True
+    nicira: bool = False
+
+    @property
+    def full_mask(self) -> int:
+        """All ones over the field's width."""
+        return (1 << self.bits) - 1
+
+
+ETH_IPV4, ETH_IPV6, ETH_ARP, ETH_VLAN, ETH_SVLAN = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8
+TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
+VLAN_PRESENT = 0x1000
+
+_IPV4 = (("eth_type", ETH_IPV4),)
+_IPV6 = (("eth_type", ETH_IPV6),)
+_IP = _IPV4 + _IPV6
+_ARP = (("eth_type", ETH_ARP),)
+_ND = (("icmpv6_type", 135), ("icmpv6_type", 136))
+
+
+def _proto(number: int) -> tuple[Prerequisite, ...]:
+    return (("ip_proto", number),)
+
+
+_ALL = (
+    Field("in_port", 32, writable=False),
+    Field("metadata", 64, maskable=True),
+    Field("eth_dst", 48, maskable=True),
+    Field("eth_src", 48, maskable=True),
+    Field("eth_type", 16, writable=False),
+    Field("vlan_vid", 13, maskable=True),
+    Field("vlan_pcp", 3, needs=(("vlan_vid", VLAN_PRESENT),)),
+    Field("ip_dscp", 6, needs=_IP),
+    Field("ip_ecn", 2, needs=_IP),
+    Field("ip_proto", 8, needs=_IP, writable=False),
+    Field("ipv4_src", 32, maskable=True, needs=_IPV4),
+    Field("ipv4_dst", 32, maskable=True, needs=_IPV4),
+    Field("ipv6_src", 128, maskable=True, needs=_IPV6),
+    Field("ipv6_dst", 128, maskable=True, needs=_IPV6),
+    Field("tcp_src", 16, maskable=True, needs=_proto(TCP)),
+    Field("tcp_dst", 16, maskable=True, needs=_proto(TCP)),
+    Field("udp_src", 16, maskable=True, needs=_proto(UDP)),
+    Field("udp_dst", 16, maskable=True, needs=_proto(UDP)),
+    Field("sctp_src", 16, maskable=True, needs=_proto(SCTP)),
+    Field("sctp_dst", 16, maskable=True, needs=_proto(SCTP)),
+    Field("icmpv4_type", 8, needs=_proto(ICMP)),
+    Field("icmpv4_code", 8, needs=_proto(ICMP)),
+    Field("icmpv6_type", 8, needs=_proto(ICMPV6)),
+    Field("icmpv6_code", 8, needs=_proto(ICMPV6)),
+    Field("arp_op", 16, needs=_ARP),
+    Field("arp_spa", 32, maskable=True, needs=_ARP),
+    Field("arp_tpa", 32, maskable=True, needs=_ARP),
+    Field("arp_sha", 48, maskable=True, needs=_ARP),
+    Field("arp_tha", 48, maskable=True, needs=_ARP),
+    Field("ipv6_nd_target", 128, maskable=True, needs=_ND),
+    Field("ipv6_nd_sll", 48, maskable=True, needs=(("icmpv6_type", 135),)),
+    Field("ipv6_nd_tll", 48, maskable=True, needs=(("icmpv6_type", 136),)),
+    Field("ip_frag", 2, maskable=True, needs=_IP, writable=False, nicira=True),
+    Field("ct_state", 32, maskable=True, writable=False, nicira=True),
+    Field("ct_zone", 16, writable=False, nicira=True),
+    Field("ct_mark", 32, maskable=True, writable=False, nicira=True),
+    *(Field(f"reg{n}", 32, maskable=True, nicira=True) for n in range(8)),
+)
+
+FIELDS: dict[str, Field] = {field.name: field for field in _ALL}
+
+REGISTERS = tuple(f"reg{n}" for n in range(8))
+
+
+class CtState:
+    """Bits of `ct_state` (ovs-fields(7))."""
+
+    NEW, EST, REL, RPL, INV, TRK, SNAT, DNAT = (1 << bit for bit in range(8))
+
+
+class Frag:
+    """Values of `ip_frag` (NXM_NX_IP_FRAG): 0 not a fragment, 1 first, 3 a later one; bit 0 = any."""
+
+    ANY = 1
+    LATER = 2

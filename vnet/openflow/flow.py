@@ -1,0 +1,180 @@
+"""Flows as values: match, actions, instructions.
+
+Field names, widths and prerequisites are those of OpenFlow 1.3.5 section 7.2.3.7 (OXM) and of the
+Nicira extensions (`nicira-ext.h`): see `vnet.openflow.fields`. All field values are unsigned
+integers in host order: a MAC is a 48-bit integer, an IPv6 address a 128-bit one.
+`vlan_vid` follows OpenFlow: 0 = untagged, 0x1000|vid = tagged, 0x1000/0x1000 = any tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+NO_BUFFER = 0xFFFFFFFF
+ALL_TABLES = 0xFF
+
+
+class Port(IntEnum):
+    """Reserved ports (OpenFlow 1.3.5, section 7.2.1)."""
+
+    MAX = 0xFFFFFF00
+    IN_PORT = 0xFFFFFFF8
+    TABLE = 0xFFFFFFF9
+    NORMAL = 0xFFFFFFFA
+    FLOOD = 0xFFFFFFFB
+    ALL = 0xFFFFFFFC
+    CONTROLLER = 0xFFFFFFFD
+    LOCAL = 0xFFFFFFFE
+    ANY = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Match:
+    """A conjunction of `field: (value, mask)`; an empty match takes every packet.
+
+    Entries are sorted by field name and normalised: value & ~mask == 0. `mask` is all ones
+    (see `fields.FIELDS[name].full_mask`) for an exact match. Build with `match(...)`.
+    """
+
+    entries: tuple[tuple[str, int, int], ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[str, int, int]]:
+        return iter(self.entries)
+
+    def get(self, name: str) -> tuple[int, int] | None:
+        """The (value, mask) of one field, or None when it is not matched."""
+        for entry, value, mask in self.entries:
+            if entry == name:
+                return value, mask
+        return None
+
+
+def match(**wanted: int | tuple[int, int]) -> Match:
+    """Build a match from `name=value` or `name=(value, mask)`.
+
+    Raises: KeyError for an unknown field, ValueError for a value wider than its field.
+    """
+    from vnet.openflow.fields import FIELDS
+
+    entries = []
+    for name, given in sorted(wanted.items()):
+        full = FIELDS[name].full_mask
+        value, mask = given if isinstance(given, tuple) else (given, full)
+        if value & ~full or mask & ~full:
+            raise ValueError(f"{name}={value:#x}/{mask:#x} is wider than {FIELDS[name].bits} bits")
+        if mask:
+            entries.append((name, value & mask, mask))
+    return Match(tuple(entries))
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Send to a port. `max_len` counts only for `Port.CONTROLLER` (0xFFFF = the whole packet)."""
+
+    port: int
+    max_len: int = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class OutputField:
+    """Send to the port whose number a field holds (NXAST_OUTPUT_REG), for example `reg2`."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushVlan:
+    """Push a tag with VID 0; a SetField of `vlan_vid` follows. `ethertype` 0x8100 or 0x88a8."""
+
+    ethertype: int = 0x8100
+
+
+@dataclass(frozen=True, slots=True)
+class PopVlan:
+    """Remove the outermost tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetField:
+    """Write a field: OFPAT_SET_FIELD when the mask is full, NXAST_REG_LOAD-style otherwise."""
+
+    field: str
+    value: int
+    mask: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copy `bits` bits from `source[source_offset…]` to `target[target_offset…]` (NXAST_REG_MOVE)."""
+
+    source: str
+    target: str
+    bits: int
+    source_offset: int = 0
+    target_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Conntrack:
+    """Nicira `ct`: send through the connection tracker, with Open vSwitch's meaning.
+
+    `table` resumes the pipeline there with `ct_state` filled in; None does not resume.
+    `commit` enters the connection into the table of `zone`.
+    """
+
+    zone: int = 0
+    table: int | None = None
+    commit: bool = False
+    force: bool = False
+    mark: tuple[int, int] | None = None
+    """(value, mask) written to the connection's mark on commit."""
+
+
+Action = Output | OutputField | PushVlan | PopVlan | SetField | Move | Conntrack
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """What a matched flow does, in the order OpenFlow executes it: apply, clear, write, metadata, goto."""
+
+    apply: tuple[Action, ...] = ()
+    clear: bool = False
+    write: tuple[Action, ...] = ()
+    metadata: tuple[int, int] | None = None
+    """(value, mask) of Write-Metadata."""
+    goto: int | None = None
+
+
+class FlowFlag(IntEnum):
+    """OFPFF_* (section 7.3.4.1)."""
+
+    SEND_FLOW_REM = 1
+    CHECK_OVERLAP = 2
+    RESET_COUNTS = 4
+    NO_PACKET_COUNTS = 8
+    NO_BYTE_COUNTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One entry of one table. Timeouts are seconds, 0 = never."""
+
+    table: int
+    priority: int
+    match: Match = field(default_factory=Match)
+    instructions: Instructions = field(default_factory=Instructions)
+    cookie: int = 0
+    idle_timeout_s: int = 0
+    hard_timeout_s: int = 0
+    flags: int = 0
+
+    @property
+    def key(self) -> tuple[int, int, Match]:
+        """What makes two flows the same entry: table, priority and match."""
+        return self.table, self.priority, self.match
+
+
+FlowTable = Mapping[tuple[int, int, Match], Flow]
+"""A whole switch's flows by `Flow.key`."""

@@ -1,0 +1,166 @@
+"""A topology as frozen values that remember their lines: the result of `load`, input of all else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+
+from vnet.base.source import Location
+
+IPNetwork = IPv4Network | IPv6Network
+IPInterface = IPv4Interface | IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    name: str
+    vlan: int
+    subnets: tuple[IPNetwork, ...]
+    at: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A declared NIC: addresses and MAC are what the file says; what it leaves out is allocated later."""
+
+    name: str
+    network: str
+    addresses: tuple[IPInterface, ...]
+    mac: int | None
+    at: Location
+
+
+@dataclass(frozen=True, slots=True)
+class VmSpec:
+    """A declared VM after template and defaults are merged; `replicas` not yet expanded."""
+
+    name: str
+    image: str
+    cpus: int
+    memory_bytes: int
+    interfaces: tuple[Interface, ...]
+    groups: tuple[str, ...]
+    labels: Mapping[str, str]
+    replicas: int | None
+    at: Location
+
+
+class PeerKind(Enum):
+    GROUP = "group"
+    VM = "vm"
+    NETWORK = "network"
+    CIDR = "cidr"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One selector: a group name, a VM name (`vm:NAME`, all its replicas), a network name, a CIDR or `any`."""
+
+    kind: PeerKind
+    value: str
+    at: Location
+
+    def __str__(self) -> str:
+        match self.kind:
+            case PeerKind.VM | PeerKind.NETWORK:
+                return f"{self.kind.value}:{self.value}"
+            case PeerKind.ANY:
+                return "any"
+            case _:
+                return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a rule's `ports` lists: protocol and destination ports.
+
+    `protocol` is an IP protocol number or None for any; `ICMP` (1) stands for ICMP and ICMPv6 alike.
+    `ports` is an inclusive range, None for all (and always None without ports, as ICMP).
+    """
+
+    protocol: int | None
+    ports: tuple[int, int] | None
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Action(Enum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Direction(Enum):
+    """INGRESS is into the VM, EGRESS out of it."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of `ingress` or `egress`. `peers` are the `from` or `to`; `services` () means any."""
+
+    name: str
+    direction: Direction
+    peers: tuple[Peer, ...]
+    services: tuple[Service, ...]
+    action: Action
+    log: bool
+    at: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`ingress`/`egress` is None when the file does not list it: that differs from an empty list."""
+
+    name: str
+    tier: str
+    applied_to: tuple[Peer, ...]
+    ingress: tuple[Rule, ...] | None
+    egress: tuple[Rule, ...] | None
+    at: Location
+
+
+class ClaimKind(Enum):
+    ALLOW = "allow"
+    DENY = "deny"
+    NEVER = "never"
+    ONLY = "only"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One line of `verify`."""
+
+    kind: ClaimKind
+    source: Peer
+    target: Peer
+    service: Service | None
+    text: str
+    at: Location
+
+
+TIERS = ("admin", "application", "baseline")
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole checked file. `tiers` in order of evaluation; `policies` in file order."""
+
+    name: str
+    description: str
+    networks: Mapping[str, Network]
+    vms: Mapping[str, VmSpec]
+    groups: Mapping[str, tuple[IPNetwork, ...]]
+    """Groups declared by `cidrs`; groups that VMs list need no declaration."""
+    group_labels: Mapping[str, Mapping[str, str]]
+    """Groups declared by `labels`: a VM that carries all of them is a member."""
+    tiers: tuple[str, ...]
+    policies: tuple[Policy, ...]
+    claims: tuple[Claim, ...]
+    at: Location
