@@ -1,0 +1,89 @@
+"""What the OpenFlow agent needs of a datapath; `live.datapath` is the eBPF one, tests use a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from vnet.base.errors import VnetError
+from vnet.openflow.flow import Action, Flow, Match
+
+FlowKey = tuple[int, int, Match]
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PortCounter:
+    rx: Counter = Counter()
+    tx: Counter = Counter()
+    rx_dropped: int = 0
+    """Packets that came in by this port and were lost, for whatever reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableCounter:
+    lookups: int = 0
+    matched: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPort:
+    """A port: number (1…0xFFFFFEFF), kernel interface name, MAC (48-bit integer), link state."""
+
+    number: int
+    name: str
+    mac: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Flows to add or replace, and keys of flows to remove; visible to packets all at once."""
+
+    put: tuple[Flow, ...] = ()
+    remove: tuple[FlowKey, ...] = ()
+
+
+class Refused(VnetError):
+    """The datapath cannot carry out a flow; nothing was changed.
+
+    `error_type` and `code` are those of the OpenFlow error to answer with (section 7.5.4).
+    """
+
+    def __init__(self, error_type: int, code: int, why: str) -> None:
+        self.error_type, self.code = error_type, code
+        super().__init__(why)
+
+
+class Datapath(Protocol):
+    """All calls block, are called from one thread at a time, and raise HostError if the kernel refuses."""
+
+    def flows(self) -> tuple[Flow, ...]:
+        """The flows now in force (after adoption: those the kernel kept)."""
+
+    def check(self, flow: Flow) -> None:
+        """Raise `Refused` if the flow cannot be carried out by this datapath."""
+
+    def commit(self, change: Change) -> None:
+        """Put the change in force; on return no packet is decided by what it superseded."""
+
+    def flow_counters(self) -> Mapping[FlowKey, Counter]:
+        """Since each flow was added."""
+
+    def table_counters(self) -> Mapping[int, TableCounter]:
+        """By table number."""
+
+    def port_counters(self) -> Mapping[int, PortCounter]:
+        """By port number, as the switch sees it: rx is what came from the VM."""
+
+    def ports(self) -> tuple[SwitchPort, ...]:
+        """The ports attached now."""
+
+    def packet_out(self, in_port: int, actions: tuple[Action, ...], frame: bytes) -> None:
+        """Send a controller's packet; raises `Refused` for actions it does not carry out."""
