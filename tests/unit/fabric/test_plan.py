@@ -1,0 +1,83 @@
+"""The laws of the plan, on generated states that share numbers and names."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vnet.fabric import plan as p
+from vnet.fabric.state import Guest, GuestNic, Port, State, ifname
+from vnet.openflow.flow import Flow, match
+
+PORTS = [Port(number, name) for number in (1, 2, 3) for name in ("a.eth0", "b.eth0", "c.eth0")]
+FLOWS = [Flow(table, 10, match(in_port=1), cookie=cookie) for table in (0, 1) for cookie in (1, 2)]
+
+
+@st.composite
+def states(draw):
+    if not draw(st.booleans()):
+        return State()
+    ports = frozenset(
+        draw(st.lists(st.sampled_from(PORTS), max_size=3, unique_by=(lambda x: x.number, lambda x: x.ifname)))
+    )
+    attached = frozenset(port for port in ports if draw(st.booleans()))
+    flows = frozenset(draw(st.lists(st.sampled_from(FLOWS), max_size=2, unique_by=lambda flow: flow.key)))
+    guests = frozenset(
+        Guest(name, "micro", 1, draw(st.sampled_from([1, 2])), (GuestNic("eth0", port, 1, ()),))
+        for port in ports
+        for name in [port.ifname.partition(".")[0]]
+        if draw(st.booleans())
+    )
+    return State(True, True, ports, attached, flows, guests)
+
+
+@given(states(), states())
+def test_a_plan_leads_from_the_one_state_to_the_other(now, wanted):
+    assert p.apply(p.plan(now, wanted), now) == wanted
+
+
+@given(states())
+def test_nothing_is_planned_where_nothing_differs(state):
+    assert p.plan(state, state) == ()
+
+
+@given(states(), states())
+def test_no_number_and_no_name_is_ever_used_twice(now, wanted):
+    state = now
+    for action in p.plan(now, wanted):
+        state = p.step(action, state)
+        assert len({port.number for port in state.attached}) == len(state.attached)
+        assert len({port.ifname for port in state.ports}) == len(state.ports)
+        assert len({guest.name for guest in state.guests}) == len(state.guests)
+
+
+@given(states(), states())
+def test_a_guest_starts_only_when_its_rules_are_enforced_and_its_ports_are_there(now, wanted):
+    state = now
+    for action in p.plan(now, wanted):
+        if isinstance(action, p.StartGuest):
+            assert state.flows == wanted.flows
+            assert action.guest.ports <= state.ports
+        state = p.step(action, state)
+
+
+@given(states(), states())
+def test_a_port_is_removed_only_after_its_guest(now, wanted):
+    state = now
+    for action in p.plan(now, wanted):
+        if isinstance(action, p.RemovePort):
+            assert not any(action.port in guest.ports for guest in state.guests)
+        state = p.step(action, state)
+
+
+def test_a_changed_guest_is_made_again_and_the_plan_says_so():
+    port = Port(1, "a.eth0")
+    small, large = (Guest("a", "micro", 1, size, (GuestNic("eth0", port, 1, ()),)) for size in (1, 2))
+    ports = frozenset({port})
+    now, wanted = (State(True, True, ports, ports, frozenset(), frozenset({g})) for g in (small, large))
+    assert [str(action) for action in p.plan(now, wanted)] == ["re-create a", "start a"]
+
+
+def test_a_long_interface_name_is_shortened_and_stays_unique():
+    names = {ifname(f"frontend-proxy-{n}.eth0") for n in range(100)}
+    assert len(names) == 100
+    assert max(map(len, names)) <= 15
+    assert ifname("web-1.eth0") == "web-1.eth0"

@@ -1,0 +1,85 @@
+"""The store keeps what it is given, across a reopening, and explains what stops it."""
+
+from dataclasses import replace
+from ipaddress import ip_interface
+
+import pytest
+
+from vnet.base.errors import HostError
+from vnet.fabric.live.store import SqliteStore
+from vnet.fabric.state import Guest, GuestNic, Port
+from vnet.fabric.store import Record, Source
+from vnet.topology.inventory import Assignment
+
+ASSIGNED = Assignment(3, 0x525400123456, (ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")))
+RECORD = Record(
+    "shop",
+    Source("shop.vnet.yaml", "name: shop\n", {"SIZE": "1"}),
+    2,
+    1,
+    "boot",
+    {"web.eth0": ASSIGNED},
+    frozenset({"db"}),
+    {0x76 << 56 | 5: {"policy": "p", "at": "shop.vnet.yaml:3"}},
+)
+GUEST = Guest("web", "micro", 1, 96 << 20, (GuestNic("eth0", Port(3, "web.eth0"), 0x525400123456, ("10.0.0.1/24",)),))
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = SqliteStore(tmp_path / "state" / "vnet.db")
+    yield made
+    made.close()
+
+
+def test_a_record_and_its_guests_survive_a_reopening(store):
+    store.save(RECORD)
+    store.save_guest("shop", GUEST)
+    store.close()
+    again = SqliteStore(store.path)
+    assert again.fabrics() == ("shop",)
+    assert again.load("shop") == RECORD
+    assert again.guests("shop") == (GUEST,)
+
+
+def test_saving_a_fabric_again_keeps_its_guests(store):
+    store.save(RECORD)
+    store.save_guest("shop", GUEST)
+    store.save(replace(RECORD, generation=3, assignments={}))
+    assert store.guests("shop") == (GUEST,)
+    assert store.load("shop").assignments == {}
+
+
+def test_a_removed_fabric_takes_its_guests_along(store):
+    store.save(RECORD)
+    store.save_guest("shop", GUEST)
+    store.remove("shop")
+    assert store.load("shop") is None
+    assert store.guests("shop") == ()
+
+
+def test_a_database_of_another_version_is_refused_with_a_way_out(store):
+    store._db.execute("PRAGMA user_version=99")
+    store.close()
+    with pytest.raises(HostError, match="schema version 99.*vnet down"):
+        SqliteStore(store.path)
+
+
+def test_a_full_disk_says_what_to_free(store):
+    store._db.execute("PRAGMA max_page_count=1")
+    big = replace(RECORD, source=Source("f", "x" * 10_000_000))
+    with pytest.raises(HostError, match="free space on the file system of"):
+        store.save(big)
+    assert store.load("shop") is None
+
+
+def test_a_file_that_is_no_database_is_explained(tmp_path):
+    path = tmp_path / "vnet.db"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(HostError, match="damaged"):
+        SqliteStore(path)
+
+
+def test_an_unknown_guest_is_refused_by_the_schema(store):
+    with pytest.raises(HostError):
+        store.save_guest("nowhere", GUEST)

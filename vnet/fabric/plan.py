@@ -1,0 +1,227 @@
+"""From what is to what should be: `plan(now, wanted)` is a tuple of actions, values that a loop applies.
+
+Laws (property tests): `apply(plan(a, b), a) == b`, `plan(b, b) == ()`.
+
+Order, and why:
+1. namespace and switch: everything else lives in them;
+2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
+3. new ports, attached while the switch has no rules for them, which means closed;
+4. all flows at once: from here on the new generation is enforced;
+5. new guests, which therefore never ran under other rules;
+6. what is wanted no more, last: a failure before this point has broken nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from vnet.fabric.state import Guest, Port, State
+from vnet.openflow.flow import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class CreateNamespace:
+    """Make the network namespace that holds the ports."""
+
+    def __str__(self) -> str:
+        return "create the network namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNamespace:
+    """Remove the namespace; it is empty by then."""
+
+    def __str__(self) -> str:
+        return "remove the network namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSwitch:
+    """Load and pin the programs and maps."""
+
+    def __str__(self) -> str:
+        return "create the switch"
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySwitch:
+    """Detach and unpin everything, its flows included."""
+
+    def __str__(self) -> str:
+        return "remove the switch"
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePort:
+    """Make the TAP."""
+
+    port: Port
+
+    def __str__(self) -> str:
+        return f"create port {self.port.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class AttachPort:
+    """Put the TAP into the switch as that port number; closed until flows say otherwise."""
+
+    port: Port
+
+    def __str__(self) -> str:
+        return f"attach port {self.port.ifname} as number {self.port.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class DetachPort:
+    """Take the port out of the switch."""
+
+    port: Port
+
+    def __str__(self) -> str:
+        return f"detach port {self.port.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePort:
+    """Delete the TAP."""
+
+    port: Port
+
+    def __str__(self) -> str:
+        return f"remove port {self.port.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyFlows:
+    """Bring the switch to a new set of flows in one atomic change."""
+
+    put: frozenset[Flow]
+    remove: frozenset[Flow]
+
+    def __str__(self) -> str:
+        replaced = {flow.key for flow in self.put} & {flow.key for flow in self.remove}
+        added, gone, changed = len(self.put) - len(replaced), len(self.remove) - len(replaced), len(replaced)
+        return f"change flows: {added} added, {changed} changed, {gone} removed"
+
+
+@dataclass(frozen=True, slots=True)
+class StartGuest:
+    """Start the guest and wait for its agent."""
+
+    guest: Guest
+
+    def __str__(self) -> str:
+        return f"start {self.guest.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyGuest:
+    """End the guest and remove its run directory. `again` says that it is made anew."""
+
+    guest: Guest
+    again: bool = False
+
+    def __str__(self) -> str:
+        return f"{'re-create' if self.again else 'remove'} {self.guest.name}"
+
+
+Action = (
+    CreateNamespace
+    | RemoveNamespace
+    | CreateSwitch
+    | DestroySwitch
+    | CreatePort
+    | AttachPort
+    | DetachPort
+    | RemovePort
+    | ApplyFlows
+    | StartGuest
+    | DestroyGuest
+)
+
+
+def plan(now: State, wanted: State) -> tuple[Action, ...]:
+    """The actions that lead from `now` to `wanted`, in the order they must be carried out."""
+    return tuple(_actions(now, wanted))
+
+
+def _actions(now: State, wanted: State) -> Iterator[Action]:
+    gone_ports, new_ports = now.ports - wanted.ports, wanted.ports - now.ports
+    unplugged = now.attached - wanted.attached
+    gone_guests = now.guests - wanted.guests
+    early_ports = _in_the_way(gone_ports | unplugged, new_ports | (wanted.attached - now.attached))
+    early_guests = {g for g in gone_guests if wanted.guest(g.name) or g.ports & early_ports}
+
+    yield from _make_room(now, wanted)
+    yield from _destroy(early_guests, wanted)
+    yield from _unplug(early_ports & unplugged, early_ports & gone_ports)
+    yield from (CreatePort(port) for port in sorted(new_ports))
+    yield from (AttachPort(port) for port in sorted(wanted.attached - now.attached))
+    if wanted.switch and now.flows != wanted.flows:
+        yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
+    yield from (StartGuest(guest) for guest in sorted(wanted.guests - now.guests))
+    yield from _destroy(gone_guests - early_guests, wanted)
+    yield from _unplug(unplugged - early_ports, gone_ports - early_ports)
+    yield from _clear_away(now, wanted)
+
+
+def _in_the_way(gone: frozenset[Port], new: frozenset[Port]) -> frozenset[Port]:
+    """Ports that must go first because a new one needs their number or their name."""
+    numbers, names = {port.number for port in new}, {port.ifname for port in new}
+    return frozenset(port for port in gone if port.number in numbers or port.ifname in names)
+
+
+def _make_room(now: State, wanted: State) -> Iterator[Action]:
+    if wanted.namespace and not now.namespace:
+        yield CreateNamespace()
+    if wanted.switch and not now.switch:
+        yield CreateSwitch()
+
+
+def _clear_away(now: State, wanted: State) -> Iterator[Action]:
+    if now.switch and not wanted.switch:
+        yield DestroySwitch()
+    if now.namespace and not wanted.namespace:
+        yield RemoveNamespace()
+
+
+def _destroy(guests: Iterable[Guest], wanted: State) -> Iterator[Action]:
+    return (DestroyGuest(guest, wanted.guest(guest.name) is not None) for guest in sorted(guests))
+
+
+def _unplug(attached: Iterable[Port], ports: Iterable[Port]) -> Iterator[Action]:
+    yield from (DetachPort(port) for port in sorted(attached))
+    yield from (RemovePort(port) for port in sorted(ports))
+
+
+def apply(actions: Iterable[Action], state: State) -> State:
+    """What `state` becomes when every action succeeds: the slow, obvious model of `live.apply`."""
+    for action in actions:
+        state = step(action, state)
+    return state
+
+
+def step(action: Action, state: State) -> State:
+    """What one action makes of a state."""
+    match action:
+        case CreateNamespace() | RemoveNamespace():
+            return replace(state, namespace=isinstance(action, CreateNamespace))
+        case CreateSwitch():
+            return replace(state, switch=True)
+        case DestroySwitch():
+            return replace(state, switch=False, flows=frozenset(), attached=frozenset())
+        case CreatePort(port):
+            return replace(state, ports=state.ports | {port})
+        case RemovePort(port):
+            return replace(state, ports=state.ports - {port}, attached=state.attached - {port})
+        case AttachPort(port):
+            return replace(state, attached=state.attached | {port})
+        case DetachPort(port):
+            return replace(state, attached=state.attached - {port})
+        case ApplyFlows(put, remove):
+            return replace(state, flows=(state.flows - remove) | put)
+        case StartGuest(guest):
+            return replace(state, guests=state.guests | {guest})
+        case DestroyGuest(guest):
+            return replace(state, guests=state.guests - {guest})

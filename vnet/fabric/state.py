@@ -1,0 +1,98 @@
+"""What a fabric is, as one frozen value: the same type says what should be and what was observed.
+
+A plan goes from one `State` to another, so everything an action can change stands here, and nothing
+else: a comment edited in the topology file gives an equal `State` and therefore an empty plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from vnet.openflow.flow import Flow
+from vnet.topology.inventory import Inventory, Nic, Vm
+
+IFNAME_MAX = 15
+"""IFNAMSIZ - 1 (linux/if.h)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Port:
+    """A port of the switch: its OpenFlow number and the kernel interface behind it."""
+
+    number: int
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GuestNic:
+    """One NIC as the guest is given it. `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`."""
+
+    interface: str
+    port: Port
+    mac: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Guest:
+    """A running VM with all that makes it what it is: a difference means it is made again."""
+
+    name: str
+    image: str
+    cpus: int
+    memory_bytes: int
+    nics: tuple[GuestNic, ...]
+
+    @property
+    def ports(self) -> frozenset[Port]:
+        """The ports that its NICs are plugged into."""
+        return frozenset(nic.port for nic in self.nics)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A whole fabric on this host. `ports` exist as interfaces, `attached` ones are in the switch.
+
+    `guests` are the running ones. The empty state, `State()`, is a fabric that is not there.
+    """
+
+    namespace: bool = False
+    switch: bool = False
+    ports: frozenset[Port] = frozenset()
+    attached: frozenset[Port] = frozenset()
+    flows: frozenset[Flow] = field(default_factory=frozenset)
+    guests: frozenset[Guest] = frozenset()
+
+    def guest(self, name: str) -> Guest | None:
+        """The running guest of that name."""
+        return next((guest for guest in self.guests if guest.name == name), None)
+
+
+def ifname(nic: str) -> str:
+    """The TAP's name for a NIC (`web-1.eth0`); a name too long keeps its start and gets a digest."""
+    if len(nic) <= IFNAME_MAX:
+        return nic
+    digest = blake2b(nic.encode(), digest_size=3).hexdigest()
+    return f"{nic[: IFNAME_MAX - 7]}~{digest}"
+
+
+def desired(inventory: Inventory, flows: tuple[Flow, ...], stopped: frozenset[str] = frozenset()) -> State:
+    """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
+    ports = frozenset(port_of(nic) for nic in inventory.nics)
+    guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
+    return State(True, True, ports, ports, frozenset(flows), guests)
+
+
+def guest_of(vm: Vm) -> Guest:
+    """The guest that a VM of the inventory asks for."""
+    nics = tuple(
+        GuestNic(nic.interface, port_of(nic), nic.mac, tuple(str(address) for address in nic.addresses))
+        for nic in vm.nics
+    )
+    return Guest(vm.name, vm.image, vm.cpus, vm.memory_bytes, nics)
+
+
+def port_of(nic: Nic) -> Port:
+    """The port that a NIC is plugged into."""
+    return Port(nic.port, ifname(nic.name))
