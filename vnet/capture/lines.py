@@ -1,0 +1,67 @@
+"""Prints a capture for people: one line for each packet.
+
+14:03:21.482113 db.eth0 delivered PASS 10.10.20.3:41022 > 10.10.20.11:5432 tcp S (74 bytes) policy …
+14:03:22.120075 app.eth1 guest DROP POLICY 10.10.20.3:41024 > 10.10.20.11:22 tcp S (74 bytes) policy …
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+
+from vnet.capture.comment import Explain, because
+from vnet.capture.record import PacketRecord, Verdict
+from vnet.capture.summary import summarise
+
+
+def clock(time_ns: int, zone: tzinfo) -> str:
+    """The time of day to the microsecond."""
+    seconds, rest_ns = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, zone):%H:%M:%S}.{rest_ns // 1000:06d}"
+
+
+def line(record: PacketRecord, explain: Explain, zone: tzinfo = UTC) -> str:
+    """The packet in one line without its end; control characters cannot get into it."""
+    verdict = f"DROP {record.reason.name}" if record.verdict is Verdict.DROP else "PASS"
+    words = (
+        clock(record.time_ns, zone),
+        record.nic,
+        str(record.point),
+        verdict,
+        str(summarise(record.data)),
+        f"({record.original_length} bytes)",
+        because(record, explain),
+    )
+    return "".join(c if c.isprintable() else "?" for c in " ".join(filter(None, words)))
+
+
+@dataclass(slots=True)
+class LineEncoder:
+    """The same verbs as `pcapng.PcapngEncoder`, giving lines of UTF-8 text."""
+
+    explain: Explain
+    zone: tzinfo = UTC
+    _unreported: int = 0
+
+    def header(self) -> bytes:
+        """Nothing: each line says all."""
+        return b""
+
+    def encode(self, record: PacketRecord, comments: tuple[str, ...]) -> bytes:
+        """One line, after one that tells of losses if there were any."""
+        return self._losses() + f"{line(record, self.explain, self.zone)}\n".encode()
+
+    def wrote(self, record: PacketRecord) -> None:
+        """The losses told with this packet need not be told again."""
+        self._unreported = 0
+
+    def lose(self, packets: int) -> None:
+        """So many packets were seen but could not be kept."""
+        self._unreported += packets
+
+    def trailer(self, end_ns: int) -> bytes:
+        """Losses after the last packet."""
+        return self._losses()
+
+    def _losses(self) -> bytes:
+        return f"{self._unreported} packets lost here\n".encode() if self._unreported else b""

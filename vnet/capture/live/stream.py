@@ -1,0 +1,80 @@
+"""Runs a capture: reads records as they come, writes what the recorder makes of them, knows when to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from vnet.base.errors import HostError
+from vnet.capture.live.sink import Sink
+from vnet.capture.record import PacketRecord
+from vnet.capture.recorder import Recorder, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The source could not keep so many packets, for instance because its ring buffer was full."""
+
+    packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a capture ended. With an error the file holds what `totals.kept` says, whole."""
+
+    totals: Totals
+    error: HostError | None
+
+
+Source = AsyncIterator[PacketRecord | Lost]
+
+
+async def run(
+    source: Source, recorder: Recorder, sink: Sink, report: Callable[[str], None] = lambda _: None
+) -> Outcome:
+    """Capture until the source ends, a limit is reached, the reader has gone or the task is cancelled.
+
+    Cancelling (Ctrl-C) ends the output properly and then goes on as a cancellation.
+
+    Args:
+        source: records and losses, in the order they happened.
+        report: told once, at once, of the first failure to write.
+    """
+    recorder.start_s = time.monotonic()
+    try:
+        if sink.write(recorder.encoder.header()):
+            await _until_done(source, recorder, sink, report)
+    finally:
+        if not sink.closed_by_reader:
+            sink.write(recorder.encoder.trailer(time.time_ns()))
+        sink.close()
+    return Outcome(recorder.totals, sink.error)
+
+
+async def _until_done(source: Source, recorder: Recorder, sink: Sink, report: Callable[[str], None]) -> None:
+    told = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(recorder.limits.duration_s):
+            async for item in source:
+                _keep(item, recorder, sink)
+                if sink.error and not told:
+                    told = True
+                    report(f"{sink.error}; packets are lost until there is room")
+                if sink.closed_by_reader or recorder.done(time.monotonic()):
+                    return
+
+
+def _keep(item: PacketRecord | Lost, recorder: Recorder, sink: Sink) -> None:
+    if isinstance(item, Lost):
+        recorder.lost(item.packets)
+        return
+    block = recorder.take(item)
+    if not block:
+        return
+    if sink.write(block):
+        recorder.kept(item)
+    else:
+        recorder.lost(1)
