@@ -1,0 +1,323 @@
+"""Fabrics as values for tests: a terse builder, hypothesis strategies whose rules overlap, and frames.
+
+The law "compiled flows decide as the language says" is run three ways on `worlds()`: by the
+evaluator of `vnet.policy.walk`, by the slow interpreter, and by the loaded switches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_interface, ip_network
+from itertools import count
+
+from hypothesis import strategies as st
+
+from vnet.base.source import Location
+from vnet.openflow.fields import ICMP, ICMPV6, TCP, UDP
+from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.semantics import Packet
+from vnet.topology.inventory import Inventory, Nic, Vm
+from vnet.topology.model import (
+    Action,
+    Claim,
+    ClaimKind,
+    Direction,
+    IPNetwork,
+    Network,
+    Peer,
+    PeerKind,
+    Policy,
+    Rule,
+    Service,
+    TIERS,
+    Topology,
+)
+
+FILE = "test.vnet.yaml"
+_PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "sctp": 132}
+
+
+def peer(text: str, line: int = 0) -> Peer:
+    """`any`, `vm:web`, `network:front`, a CIDR, else a group."""
+    at = Location(FILE, line, 1)
+    if text == "any":
+        return Peer(PeerKind.ANY, "any", at)
+    kind, _, value = text.partition(":")
+    if kind in ("vm", "network"):
+        return Peer(PeerKind(kind), value, at)
+    return Peer(PeerKind.CIDR if "/" in text else PeerKind.GROUP, text, at)
+
+
+def service(text: str) -> Service:
+    """`443/tcp`, `8000-8999/udp`, `tcp`, `icmp`, `any`."""
+    if text == "any":
+        return Service(None, None, text)
+    ports, slash, protocol = text.rpartition("/")
+    if not slash:
+        return Service(_PROTOCOLS[protocol], None, text)
+    low, _, high = ports.partition("-")
+    return Service(_PROTOCOLS[protocol], (int(low), int(high or low)), text)
+
+
+def claim(text: str, line: int = 0) -> Claim:
+    """`allow web -> app:8080/tcp`, `never web -> db`."""
+    kind, source, _, target = text.split()
+    wanted = None
+    for split in range(len(target) - 1, 0, -1):
+        if target[split] == ":" and ("/" in target[split:] or target[split + 1 :] in _PROTOCOLS):
+            target, wanted = target[:split], service(target[split + 1 :])
+            break
+    return Claim(ClaimKind(kind), peer(source), peer(target), wanted, text, Location(FILE, line, 1))
+
+
+@dataclass
+class Builder:
+    """Declares a fabric line by line; each call stands on a line of its own."""
+
+    networks: dict[str, Network] = field(default_factory=dict)
+    vms: list[Vm] = field(default_factory=list)
+    groups: dict[str, tuple[IPNetwork, ...]] = field(default_factory=dict)
+    policies: list[Policy] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    tiers: tuple[str, ...] = TIERS
+
+    def __post_init__(self) -> None:
+        self._lines = count(1)
+        self._hosts: dict[str, count[int]] = {}
+        self._ports = count(1)
+
+    def at(self) -> Location:
+        return Location(FILE, next(self._lines), 1)
+
+    def network(self, name: str, vlan: int, *subnets: str) -> Builder:
+        self.networks[name] = Network(name, vlan, tuple(map(ip_network, subnets)), self.at())
+        self._hosts[name] = count(11)
+        return self
+
+    def vm(self, name: str, *networks: str, groups: Sequence[str] = (), spec: str | None = None) -> Builder:
+        """One VM with a NIC `ethN` on each network, given the networks' next free addresses."""
+        at = self.at()
+        nics = tuple(self._nic(name, f"eth{n}", network, at) for n, network in enumerate(networks))
+        self.vms.append(Vm(name, spec or name, "micro", 1, 96 << 20, nics, frozenset(groups), at))
+        return self
+
+    def _nic(self, vm: str, interface: str, network: str, at: Location) -> Nic:
+        declared, host, port = self.networks[network], next(self._hosts[network]), next(self._ports)
+        given = tuple(ip_interface(f"{net[host]}/{net.prefixlen}") for net in declared.subnets)
+        mac = 0x525400000000 | declared.vlan << 12 | host
+        return Nic(f"{vm}.{interface}", vm, interface, network, declared.vlan, port, mac, given, at)
+
+    def group(self, name: str, *cidrs: str) -> Builder:
+        self.groups[name] = tuple(map(ip_network, cidrs))
+        return self
+
+    def policy(
+        self,
+        name: str,
+        applied_to: str,
+        *,
+        ingress: Iterable[str] | None = None,
+        egress: Iterable[str] | None = None,
+        tier: str = "application",
+    ) -> Builder:
+        """Rules read `allow PEER,PEER PORTS,PORTS` or `deny PEER` (ports left out: any)."""
+        at = self.at()
+        to = tuple(peer(text, at.line) for text in applied_to.split(","))
+        lists = [
+            None if rules is None else tuple(self._rule(text, direction) for text in rules)
+            for rules, direction in ((ingress, Direction.INGRESS), (egress, Direction.EGRESS))
+        ]
+        self.policies.append(Policy(name, tier, to, lists[0], lists[1], at))
+        return self
+
+    def _rule(self, text: str, direction: Direction) -> Rule:
+        at = self.at()
+        action, peers, *ports = text.split()
+        wanted = () if not ports else tuple(map(service, ports[0].split(",")))
+        selected = tuple(peer(each, at.line) for each in peers.split(","))
+        return Rule("", direction, selected, wanted, Action(action), False, at)
+
+    def verify(self, *claims: str) -> Builder:
+        self.claims += [claim(text, self.at().line) for text in claims]
+        return self
+
+    def build(self) -> tuple[Topology, Inventory]:
+        topology = Topology(
+            "test",
+            "",
+            self.networks,
+            {},
+            self.groups,
+            {},
+            self.tiers,
+            tuple(self.policies),
+            tuple(self.claims),
+            Location(FILE),
+        )
+        return topology, Inventory("test", tuple(self.vms))
+
+
+def three_tier() -> Builder:
+    """The topology of `topologies/three-tier.vnet.yaml`."""
+    return (
+        Builder()
+        .network("front", 10, "10.10.10.0/24", "fd00:10::/64")
+        .network("back", 20, "10.10.20.0/24")
+        .vm("web-1", "front", groups=["web"], spec="web")
+        .vm("web-2", "front", groups=["web"], spec="web")
+        .vm("app", "front", "back", groups=["app"])
+        .vm("db", "back", groups=["db"])
+        .vm("intruder", "front", "back")
+        .policy("app-from-web", "app", ingress=["allow web 8080/tcp,icmp"])
+        .policy("db-from-app", "db", ingress=["allow app 5432/tcp", "deny any"], egress=[])
+        .verify(
+            "allow web -> app:8080/tcp",
+            "allow app -> db:5432/tcp",
+            "deny app -> db:22/tcp",
+            "deny app -> web",
+            "never web -> db",
+            "only app -> db:5432/tcp",
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A fabric and packets to try on it."""
+
+    topology: Topology
+    inventory: Inventory
+    packets: tuple[Packet, ...]
+
+
+PORTS = (1, 22, 67, 68, 79, 80, 81, 443, 8079, 8080, 8085, 8090, 8091, 65535)
+"""Around the edges of the ranges that generated rules use, so that they are hit often."""
+
+_SERVICES = (
+    *("22/tcp", "80/tcp", "80/udp", "80-443/tcp", "8080-8090/tcp", "8085/tcp", "1-65535/udp"),
+    *("0-80/tcp", "tcp", "icmp", "any"),
+)
+_GROUPS = ("web", "app", "db", "ops", "low", "six")
+_PEERS = (
+    *_GROUPS,
+    *("any", "vm:a", "vm:b-1", "vm:b", "network:front", "network:back", "network:mgmt"),
+    *("10.10.0.0/16", "10.10.10.0/29", "10.10.10.8/29", "10.10.20.12/32", "fd00:10::/64", "fe80::/10"),
+)
+
+
+@st.composite
+def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Builder:
+    """Fabrics whose groups, ranges, tiers and actions overlap; two to `max_vms` VMs, several NICs."""
+    builder = Builder()
+    builder.network("front", 10, "10.10.10.0/24", "fd00:10::/64").network("back", 20, "10.10.20.0/24")
+    builder.network("mgmt", 30, "fd00:30::/64")
+    builder.group("low", "10.10.10.0/29", "10.10.20.0/28").group("six", "fd00:10::/64", "fd00:30::b/128")
+    names = (("a", "a"), ("b-1", "b"), ("b-2", "b"), ("c", "c"), ("d", "d"))
+    nets = st.lists(st.sampled_from(("front", "front", "back", "mgmt")), min_size=1, max_size=3)
+    for name, spec in names[: draw(st.integers(2, max_vms))]:
+        groups = draw(st.sets(st.sampled_from(_GROUPS[:4]), max_size=3))
+        builder.vm(name, *draw(nets), groups=sorted(groups), spec=spec)
+    for number in range(draw(st.integers(0, max_policies))):
+        _draw_policy(draw, builder, f"p{number}")
+    return builder
+
+
+def _draw_policy(draw: st.DrawFn, builder: Builder, name: str) -> None:
+    peers = st.lists(st.sampled_from(_PEERS), min_size=1, max_size=2).map(",".join)
+    ports = st.lists(st.sampled_from(_SERVICES), max_size=3).map(",".join)
+    action = st.sampled_from(("allow", "allow", "deny"))
+    rule = st.builds(lambda act, who, what: f"{act} {who} {what}".strip(), action, peers, ports)
+    rules = st.none() | st.lists(rule, max_size=4)
+    tier = draw(st.sampled_from(TIERS))
+    builder.policy(name, draw(peers), ingress=draw(rules), egress=draw(rules), tier=tier)
+
+
+def packets(topology: Topology, inventory: Inventory) -> st.SearchStrategy[Packet]:
+    """Packets between endpoints, mostly of one network, original and reply, each port class likely."""
+    ends = tuple(endpoints(topology, inventory))
+    return st.sampled_from(ends).flatmap(lambda source: _packet_from(source, ends))
+
+
+def _packet_from(source: Endpoint, ends: Sequence[Endpoint]) -> st.SearchStrategy[Packet]:
+    same = [end for end in ends if end.address.version == source.address.version]
+    near = [end for end in same if end.nic.network == source.nic.network and end != source] or same
+    target = st.sampled_from(near) | st.sampled_from(near) | st.sampled_from(same)
+    version = source.address.version
+    protocol = st.sampled_from((TCP, TCP, UDP, ICMPV6 if version == 6 else ICMP))
+    ephemeral = st.sampled_from((32768, 40000))
+    return st.builds(
+        _packet, st.just(source), target, protocol, ephemeral, st.sampled_from(PORTS), st.booleans()
+    )
+
+
+def _packet(
+    source: Endpoint, target: Endpoint, protocol: int, client: int, server: int, reply: bool
+) -> Packet:
+    ends = (source.name, source.address, target.name, target.address)
+    if protocol in (ICMP, ICMPV6):
+        echo = {ICMP: (8, 0), ICMPV6: (128, 129)}[protocol]
+        return Packet(*ends, protocol, icmp_type=echo[reply], reply=reply)
+    ports = (server, client) if reply else (client, server)
+    return Packet(*ends, protocol, *ports, reply=reply)
+
+
+@st.composite
+def worlds(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5, max_packets: int = 40) -> World:
+    """A fabric and packets for it."""
+    topology, inventory = draw(builders(max_vms=max_vms, max_policies=max_policies)).build()
+    tried = st.lists(packets(topology, inventory), min_size=1, max_size=max_packets, unique=True)
+    return World(topology, inventory, tuple(draw(tried)))
+
+
+def header(inventory: Inventory, packet: Packet) -> Mapping[str, int]:
+    """The packet as match fields, as it arrives untagged from the sender's port."""
+    nics = {nic.name: nic for nic in inventory.nics}
+    source, target = nics[packet.source_nic], nics[packet.target_nic]
+    version = packet.source.version
+    fields = {
+        "in_port": source.port,
+        "eth_src": source.mac,
+        "eth_dst": target.mac,
+        "eth_type": 0x0800 if version == 4 else 0x86DD,
+        "vlan_vid": 0,
+        "ip_proto": packet.protocol,
+        "ip_frag": 0,
+        f"ipv{version}_src": int(packet.source),
+        f"ipv{version}_dst": int(packet.target),
+    }
+    name = {TCP: "tcp", UDP: "udp", 132: "sctp"}.get(packet.protocol)
+    if name:
+        fields |= {f"{name}_src": packet.source_port, f"{name}_dst": packet.target_port}
+    elif packet.protocol in (ICMP, ICMPV6):
+        fields[f"icmpv{version}_type"] = packet.icmp_type
+        fields[f"icmpv{version}_code"] = 0
+    return fields
+
+
+def frame(inventory: Inventory, packet: Packet) -> bytes:
+    """The packet as a real frame with correct checksums: SYN or SYN/ACK, echo request or reply."""
+    from scapy.layers.inet import ICMP as Icmp
+    from scapy.layers.inet import IP, TCP as Tcp, UDP as Udp
+    from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
+    from scapy.layers.l2 import Ether
+
+    nics = {nic.name: nic for nic in inventory.nics}
+    source, target = nics[packet.source_nic], nics[packet.target_nic]
+    link = Ether(src=_mac(source.mac), dst=_mac(target.mac))
+    layer = IP if packet.source.version == 4 else IPv6
+    network = layer(src=str(packet.source), dst=str(packet.target))
+    ports = {"sport": packet.source_port, "dport": packet.target_port}
+    if packet.protocol == TCP:
+        inner = Tcp(**ports, flags="SA" if packet.reply else "S", seq=1000, ack=1001 if packet.reply else 0)
+    elif packet.protocol == UDP:
+        inner = Udp(**ports) / b"vnet"
+    elif packet.protocol == ICMP:
+        inner = Icmp(type=packet.icmp_type, id=7, seq=1)
+    else:
+        inner = (ICMPv6EchoReply if packet.reply else ICMPv6EchoRequest)(id=7, seq=1)
+    return bytes(link / network / inner)
+
+
+def _mac(number: int) -> str:
+    return number.to_bytes(6, "big").hex(":")

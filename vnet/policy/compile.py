@@ -1,0 +1,70 @@
+"""Topology and inventory to flows: the pipeline of `vnet.policy.pipeline`, table by table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from vnet.openflow.flow import Flow
+from vnet.policy import guard, segment, track
+from vnet.policy.endpoint import endpoints
+from vnet.policy.entry import Entry
+from vnet.policy.identity import Identities, identify
+from vnet.policy.judge import EGRESS, INGRESS, Shadow, judge
+from vnet.policy.origin import Origin
+from vnet.topology.inventory import Inventory
+from vnet.topology.model import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The flows of a fabric, sorted by table and falling priority, and where each comes from.
+
+    `provenance` maps cookies to origins; `shadowed` are the rules that can never decide.
+    """
+
+    flows: tuple[Flow, ...]
+    provenance: Mapping[int, Origin]
+    shadowed: tuple[Shadow, ...]
+    identities: Identities
+
+
+def compile(topology: Topology, inventory: Inventory) -> Compiled:
+    """The flows that enforce the topology on these VMs; the same input gives the same flows.
+
+    Raises: InputError when more rules apply to one VM than a table has priorities.
+    """
+    identities = identify(topology, inventory)
+    egress, from_egress = judge(topology, identities, EGRESS)
+    ingress, from_ingress = judge(topology, identities, INGRESS)
+    entries = [*_ports(topology, inventory, identities), *track.connection(), *egress, *ingress]
+    entries += track.deliver(sorted({nic.vlan for nic in inventory.nics}))
+    flows = {entry.flow.key: entry.flow for entry in entries}
+    assert len(flows) == len(entries), "two flows of one table have the same priority and match"
+    return Compiled(
+        tuple(sorted(flows.values(), key=_order)),
+        {entry.flow.cookie: entry.origin for entry in entries},
+        (*from_egress, *from_ingress),
+        identities,
+    )
+
+
+def _ports(topology: Topology, inventory: Inventory, identities: Identities) -> Iterator[Entry]:
+    """Tables 0 to 3: everything that depends on single NICs."""
+    by_nic = segment.by_nic(endpoints(topology, inventory))
+    for nic in inventory.nics:
+        own = {end.address: identities.of[end.name, end.address] for end in by_nic.get(nic.name, ())}
+        yield from guard.admit(nic)
+        yield from guard.source_guard(nic, own)
+        yield from segment.neighbour(nic, own)
+        for end in by_nic.get(nic.name, ()):
+            yield segment.destination(end, own[end.address])
+    yield guard.admit_miss()
+    yield from guard.everywhere()
+    yield from segment.announcements(inventory.nics)
+    yield from segment.neighbour_rest()
+    yield from segment.destination_rest()
+
+
+def _order(flow: Flow) -> tuple[int, int, tuple[tuple[str, int, int], ...]]:
+    return flow.table, -flow.priority, flow.match.entries

@@ -1,0 +1,55 @@
+"""Who a policy can speak of: every (NIC, address) of the fabric, link-local addresses included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from vnet.topology.inventory import Inventory, Nic, Vm
+from vnet.topology.model import Topology
+
+IPAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of one NIC; compared by NIC name and address."""
+
+    name: str
+    address: IPAddress
+    nic: Nic = field(compare=False, repr=False)
+    vm: Vm = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.address})"
+
+
+def link_local(mac: int) -> IPv6Address:
+    """The address every IPv6 NIC gives itself: fe80::/64 with the modified EUI-64 of its MAC.
+
+    Source: RFC 4291, section 2.5.1 and appendix A.
+    """
+    high, low = mac >> 24, mac & 0xFFFFFF
+    interface = (high ^ 0x020000) << 40 | 0xFFFE << 24 | low
+    return IPv6Address(0xFE80 << 112 | interface)
+
+
+def has_ipv6(topology: Topology, network: str) -> bool:
+    """Whether NICs of the network have link-local addresses: it declares an IPv6 subnet."""
+    return any(subnet.version == 6 for subnet in topology.networks[network].subnets)
+
+
+def addresses(topology: Topology, nic: Nic) -> tuple[IPAddress, ...]:
+    """The addresses the NIC may send from: those it was given, then its link-local one."""
+    given: tuple[IPAddress, ...] = tuple(interface.ip for interface in nic.addresses)
+    own = link_local(nic.mac)
+    return (*given, own) if has_ipv6(topology, nic.network) and own not in given else given
+
+
+def endpoints(topology: Topology, inventory: Inventory) -> Iterator[Endpoint]:
+    """Every endpoint, in file order."""
+    for vm in inventory.vms:
+        for nic in vm.nics:
+            for address in addresses(topology, nic):
+                yield Endpoint(nic.name, address, nic, vm)

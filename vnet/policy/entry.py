@@ -1,0 +1,44 @@
+"""A flow together with what gave rise to it: what the parts of the compiler return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vnet.openflow.fields import FIELDS, VLAN_PRESENT
+from vnet.openflow.flow import Action, Flow, Instructions, Match
+from vnet.policy.origin import Origin
+from vnet.policy.pipeline import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    flow: Flow
+    origin: Origin
+
+
+def entry(
+    table: Stage, priority: int, where: Match, origin: Origin, *apply: Action, goto: Stage | None = None
+) -> Entry:
+    """A flow; without actions and `goto` it drops, for the reason its origin gives."""
+    next_table = None if goto is None else int(goto)
+    instructions = Instructions(apply=apply, goto=next_table)
+    return Entry(Flow(int(table), priority, where, instructions, origin.cookie), origin)
+
+
+def miss(table: Stage, origin: Origin, goto: Stage | None = None) -> Entry:
+    """The flow that takes what no other flow of the table took."""
+    return entry(table, 0, Match(), origin, goto=goto)
+
+
+def vlan(number: int) -> int:
+    """The value of `vlan_vid` for a tag with this number."""
+    return VLAN_PRESENT | number
+
+
+ANY_TAG = (VLAN_PRESENT, VLAN_PRESENT)
+
+
+def narrowed(where: Match, **more: int) -> Match:
+    """The match with exact values of further fields; much cheaper than building it anew."""
+    added = tuple((name, value, FIELDS[name].full_mask) for name, value in more.items())
+    return Match(tuple(sorted((*where.entries, *added))))

@@ -1,0 +1,99 @@
+"""Where a flow or a verdict comes from: the policy, the rule, the line, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from vnet.base.drop import DropReason
+from vnet.base.source import BUILT_IN, Location
+from vnet.openflow import cookie
+from vnet.topology.model import Action, Direction, Policy, Rule
+
+
+class OriginKind(Enum):
+    """RULE a line of a policy, DEFAULT what holds when no rule matches, NIC a declared interface,
+    GUARD port security, FABRIC the pipeline itself."""
+
+    RULE = "rule"
+    DEFAULT = "default"
+    NIC = "nic"
+    GUARD = "guard"
+    FABRIC = "fabric"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What gave rise to a flow or a verdict.
+
+    `key` names it for the cookie: it is made of names and positions in lists, never of lines, so
+    that a comment added to the file changes no flow. `rule` is `ingress 2`, the rule's place in its list.
+    """
+
+    kind: OriginKind
+    key: str
+    text: str
+    at: Location
+    reason: DropReason = DropReason.NONE
+    policy: str = ""
+    rule: str = ""
+    log: bool = False
+
+    @property
+    def cookie(self) -> int:
+        """The cookie of the flows that this origin gave rise to."""
+        return cookie.make(self.key, self.reason)
+
+
+def of_rule(policy: Policy, rule: Rule, number: int) -> Origin:
+    """The origin of a rule; `number` counts from 1 within its direction's list."""
+    place = f"{rule.direction.value} {number}"
+    toward = "from" if rule.direction is Direction.INGRESS else "to"
+    services = ", ".join(map(str, rule.services)) or "any"
+    text = f"{rule.action.value} {toward} {', '.join(map(str, rule.peers))} ports {services}"
+    reason = DropReason.NONE if rule.action is Action.ALLOW else DropReason.POLICY
+    return Origin(
+        OriginKind.RULE, f"rule {policy.name} {place}", text, rule.at, reason, policy.name, place, rule.log
+    )
+
+
+def of_default(
+    direction: Direction, subject: str, key: str, policies: Sequence[Policy], declared: Location
+) -> Origin:
+    """The origin of "no rule matched" for one VM or class of VMs.
+
+    Args:
+        subject: whose traffic, in words; key: what names the subject in the cookie.
+        policies: those that apply to it, the first of which is pointed at; declared: the VM's line.
+    """
+    if policies:
+        text = f"no rule matched; policies applied: {', '.join(policy.name for policy in policies)}"
+    else:
+        text = f"closed: no policy applies, and {direction.value} needs a rule that allows it"
+    at = policies[0].at if policies else declared
+    return Origin(
+        OriginKind.DEFAULT,
+        f"default {direction.value} {key}",
+        f"{direction.value} of {subject}: {text}",
+        at,
+        DropReason.POLICY,
+    )
+
+
+EGRESS_OPEN = Origin(
+    OriginKind.DEFAULT,
+    "default egress open",
+    "egress is open: no policy that applies lists egress",
+    BUILT_IN,
+)
+
+
+def fabric(name: str, text: str, reason: DropReason = DropReason.NONE) -> Origin:
+    """The origin of what the pipeline itself needs."""
+    return Origin(OriginKind.FABRIC, f"fabric {name}", text, BUILT_IN, reason)
+
+
+def guard(name: str, text: str, reason: DropReason) -> Origin:
+    """The origin of a guard of the `strict` profile that is the same on every port."""
+    return Origin(OriginKind.GUARD, f"guard {name}", text, BUILT_IN, reason)

@@ -1,0 +1,139 @@
+"""The pipeline as data: the tables a packet of a guest walks through, and what each may look at.
+
+`docs/pipeline.md` holds the table that `markdown()` makes of this, and a test compares the two;
+another checks that the compiler's flows match on nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Stage(IntEnum):
+    """Table numbers, in the order in which a packet meets them."""
+
+    ADMIT = 0
+    SOURCE_GUARD = 1
+    NEIGHBOUR = 2
+    DESTINATION = 3
+    CONNECTION = 4
+    EGRESS = 5
+    INGRESS = 6
+    DELIVER = 7
+
+
+CLIENT = "reg0"
+"""Identity of the client; until the direction is known, of the sender."""
+SERVER = "reg1"
+"""Identity of the server; until the direction is known, of the receiver."""
+OUT_PORT = "reg2"
+SERVICE = "reg3"
+"""The server's port; 0 for protocols without ports."""
+SCRATCH = "reg4"
+NEIGHBOUR_KIND = "reg5"
+"""What source_guard found an ARP or ND packet to be: ANNOUNCE or PROBE, else 0."""
+
+ANNOUNCE, PROBE = 1, 2
+
+REGISTERS = (
+    (CLIENT, "identity of the client (before table 4: of the sender)"),
+    (SERVER, "identity of the server (before table 4: of the receiver)"),
+    (OUT_PORT, "port of the receiver"),
+    (SERVICE, "the server's port; 0 for protocols without ports"),
+    (SCRATCH, "scratch, to swap client and server in replies"),
+    (NEIGHBOUR_KIND, "1 = announcement of an own address, 2 = probe for an own address"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: `fields` is what its flows may match on, `miss` what befalls a packet no flow takes."""
+
+    number: Stage
+    name: str
+    purpose: str
+    fields: tuple[str, ...]
+    miss: str
+
+
+TABLES = (
+    Table(
+        Stage.ADMIT,
+        "admit",
+        "Which network is this? Untagged packets of a known port get the tag of its network",
+        ("in_port", "vlan_vid"),
+        "drop PORT_CLOSED",
+    ),
+    Table(
+        Stage.SOURCE_GUARD,
+        "source_guard",
+        "Is the sender who it says it is? MAC, IPv4, IPv6, ARP and ND source guard; rogue DHCP and RA; "
+        "later fragments. Sets the sender's identity",
+        (
+            *("in_port", "eth_src", "eth_type", "ip_proto", "ip_frag", "ipv4_src", "ipv4_dst", "ipv6_src"),
+            *("arp_op", "arp_sha", "arp_spa", "arp_tpa", "udp_src", "udp_dst"),
+            *("icmpv4_type", "icmpv6_type", "ipv6_nd_target", "ipv6_nd_sll", "ipv6_nd_tll"),
+        ),
+        "drop SPOOF_MAC",
+    ),
+    Table(
+        Stage.NEIGHBOUR,
+        "neighbour",
+        "ARP and neighbour discovery: a request goes to the owner of the address only, "
+        "announcements to the whole network",
+        (
+            *("vlan_vid", "eth_dst", "eth_type", "ip_proto", "arp_op", "arp_tpa"),
+            *("icmpv6_type", "ipv6_nd_target", NEIGHBOUR_KIND),
+        ),
+        "drop NO_DST",
+    ),
+    Table(
+        Stage.DESTINATION,
+        "destination",
+        "Who is it for? Sets the receiver's identity and port, and asks the connection tracker "
+        "in the network's zone",
+        ("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_dst"),
+        "drop NO_DST",
+    ),
+    Table(
+        Stage.CONNECTION,
+        "connection",
+        "Which end is the client? Swaps the identities of replies and notes the server's port; "
+        "ICMP errors of known connections skip the policies",
+        ("ct_state", "eth_type", "ip_proto"),
+        "drop INVALID_STATE",
+    ),
+    Table(
+        Stage.EGRESS,
+        "egress",
+        "May the client open this connection? Its egress rules in order",
+        (CLIENT, SERVER, "eth_type", "ip_proto", SERVICE),
+        "goto ingress (egress is open until a policy lists it)",
+    ),
+    Table(
+        Stage.INGRESS,
+        "ingress",
+        "May the server be reached by it? Its ingress rules in order",
+        (CLIENT, SERVER, "eth_type", "ip_proto", SERVICE),
+        "drop POLICY",
+    ),
+    Table(
+        Stage.DELIVER,
+        "deliver",
+        "Commit a new connection, remove the tag, send to the receiver's port",
+        ("vlan_vid", "eth_type", "ct_state"),
+        "drop NO_DST",
+    ),
+)
+
+
+def markdown() -> str:
+    """The pipeline as the tables of `docs/pipeline.md`."""
+    lines = ["| # | table | purpose | matches | miss |", "|---|---|---|---|---|"]
+    for table in TABLES:
+        fields = " ".join(f"`{field}`" for field in table.fields)
+        lines.append(f"| {table.number} | `{table.name}` | {table.purpose} | {fields} | {table.miss} |")
+    lines += ["", "| register | holds |", "|---|---|"]
+    lines += [f"| `{register}` | {purpose} |" for register, purpose in REGISTERS]
+    return "\n".join(lines) + "\n"

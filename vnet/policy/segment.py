@@ -1,0 +1,104 @@
+"""Tables 2 and 3: who on the packet's network it is for, neighbours first, then everyone else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+from vnet.base.drop import DropReason
+from vnet.openflow.fields import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMPV6
+from vnet.openflow.flow import Action, Conntrack, Match, Output, PopVlan, SetField, match
+from vnet.policy import origin
+from vnet.policy.endpoint import Endpoint, IPAddress
+from vnet.policy.entry import Entry, entry, miss, vlan
+from vnet.policy.guard import ADVERTISEMENT, REPLY, REQUEST, SOLICITATION, nic_origin
+from vnet.policy.pipeline import ANNOUNCE, NEIGHBOUR_KIND, OUT_PORT, PROBE, SERVER, Stage
+from vnet.topology.inventory import Nic
+
+BROADCAST = (1 << 48) - 1
+GROUP_BIT = 1 << 40
+ALL_NODES = 0x3333_0000_0001
+"""The MAC of ff02::1 (RFC 2464, section 7)."""
+
+PROBED, FLOODED, OWNED = 300, 200, 100
+
+
+def neighbour(nic: Nic, own: Iterable[IPAddress]) -> Iterator[Entry]:
+    """Table 2: requests for the NIC's addresses and answers to its MAC go to it alone."""
+    owner = nic_origin(nic, "neighbour", f"{nic.name} owns the address that is asked for")
+    deliver = (PopVlan(), Output(nic.port))
+    tag = vlan(nic.vlan)
+    wanted = [match(vlan_vid=tag, eth_type=ETH_ARP, arp_op=REPLY, eth_dst=nic.mac)]
+    for address in own:
+        if address.version == 4:
+            wanted.append(match(vlan_vid=tag, eth_type=ETH_ARP, arp_op=REQUEST, arp_tpa=int(address)))
+        else:
+            wanted.append(_nd(tag, SOLICITATION, ipv6_nd_target=int(address)))
+    if any(address.version == 6 for address in own):
+        wanted.append(_nd(tag, ADVERTISEMENT, eth_dst=nic.mac))
+    for where in wanted:
+        yield entry(Stage.NEIGHBOUR, OWNED, where, owner, *deliver)
+
+
+def announcements(nics: Iterable[Nic]) -> Iterator[Entry]:
+    """Table 2: an announcement of an own address (checked in table 1) reaches its whole network."""
+    by_network: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for nic in nics:
+        by_network[nic.network, nic.vlan].append(nic.port)
+    for (network, number), ports in by_network.items():
+        if len(ports) < 2:
+            continue
+        text = f"announcements reach all of network {network}"
+        flood = origin.fabric(f"announce {network}", text)
+        actions: tuple[Action, ...] = (PopVlan(), *(Output(port) for port in sorted(ports)))
+        for where in _announcing(vlan(number)):
+            yield entry(Stage.NEIGHBOUR, FLOODED, where, flood, *actions)
+
+
+def _announcing(tag: int) -> tuple[Match, ...]:
+    return (
+        match(vlan_vid=tag, eth_type=ETH_ARP, **{NEIGHBOUR_KIND: ANNOUNCE}),
+        match(vlan_vid=tag, eth_type=ETH_ARP, arp_op=REPLY, eth_dst=BROADCAST),
+        _nd(tag, ADVERTISEMENT, eth_dst=ALL_NODES),
+    )
+
+
+def neighbour_rest() -> Iterator[Entry]:
+    """Table 2: a probe for one's own address has no addressee: table 1 lets nobody else have it."""
+    alone = origin.fabric("probe", "no other NIC can have the address that is probed", DropReason.NO_DST)
+    yield entry(Stage.NEIGHBOUR, PROBED, match(**{NEIGHBOUR_KIND: PROBE}), alone)
+    nobody = origin.fabric("neighbour", "no NIC of this network has that address", DropReason.NO_DST)
+    yield miss(Stage.NEIGHBOUR, nobody)
+
+
+def destination(end: Endpoint, identity: int) -> Entry:
+    """Table 3: packets for this address of this NIC learn the receiver and its connection's state."""
+    nic, tag = end.nic, vlan(end.nic.vlan)
+    if end.address.version == 4:
+        where = match(vlan_vid=tag, eth_dst=nic.mac, eth_type=ETH_IPV4, ipv4_dst=int(end.address))
+    else:
+        where = match(vlan_vid=tag, eth_dst=nic.mac, eth_type=ETH_IPV6, ipv6_dst=int(end.address))
+    known = (SetField(SERVER, identity), SetField(OUT_PORT, nic.port))
+    track = Conntrack(zone=nic.vlan, table=int(Stage.CONNECTION))
+    own = nic_origin(nic, "destination", f"{nic.name} is the receiver")
+    return entry(Stage.DESTINATION, 100, where, own, *known, track)
+
+
+def destination_rest() -> Iterator[Entry]:
+    """Table 3: the fabric carries no IP broadcast or multicast, and floods no unknown address."""
+    many = origin.fabric("multicast", "IP broadcast and multicast are not carried", DropReason.MULTICAST)
+    yield entry(Stage.DESTINATION, 50, match(eth_dst=(GROUP_BIT, GROUP_BIT)), many)
+    nobody = origin.fabric("destination", "no such address on this network", DropReason.NO_DST)
+    yield miss(Stage.DESTINATION, nobody)
+
+
+def _nd(tag: int, kind: int, **fields: int) -> Match:
+    return match(vlan_vid=tag, eth_type=ETH_IPV6, ip_proto=ICMPV6, icmpv6_type=kind, **fields)
+
+
+def by_nic(ends: Iterable[Endpoint]) -> Mapping[str, list[Endpoint]]:
+    """The endpoints of each NIC, in order."""
+    grouped: dict[str, list[Endpoint]] = defaultdict(list)
+    for end in ends:
+        grouped[end.name].append(end)
+    return grouped

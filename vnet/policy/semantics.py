@@ -1,0 +1,237 @@
+"""What a policy means, said as slowly and plainly as possible: the law that compiled flows must obey.
+
+Nothing here knows of tables, identities or registers. A packet is allowed when the fabric can
+deliver it, no guard of the `strict` profile stops it, and both the client's egress and the server's
+ingress allow its connection. Replies belong to the connection of their request, so they are judged
+by the client's egress and the server's ingress too, under the policy now in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from vnet.base.drop import DropReason
+from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
+from vnet.policy import origin
+from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
+from vnet.policy.origin import Origin
+from vnet.topology.inventory import Inventory
+from vnet.topology.model import Action, Direction, Peer, PeerKind, Policy, Rule, Service, Topology
+
+WITH_PORTS = (TCP, UDP, SCTP)
+NEIGHBOUR_DISCOVERY = (135, 136)
+_NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp", ICMP: "icmp", ICMPV6: "icmpv6"}
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """An IP packet as a policy sees it, on its way from one NIC to another.
+
+    Ports count for TCP, UDP and SCTP only, `icmp_type` for ICMP and ICMPv6 only. `reply` says that
+    the packet belongs to a connection which its destination opened.
+    """
+
+    source_nic: str
+    source: IPAddress
+    target_nic: str
+    target: IPAddress
+    protocol: int
+    source_port: int = 0
+    target_port: int = 0
+    icmp_type: int = 0
+    reply: bool = False
+
+    @property
+    def service_port(self) -> int:
+        """The server's port: the destination's of a request, the source's of a reply."""
+        return self.source_port if self.reply else self.target_port
+
+    def __str__(self) -> str:
+        name = _NAMES.get(self.protocol, f"protocol {self.protocol}")
+        has_ports = self.protocol in WITH_PORTS
+        source, target = (
+            (f" port {port}" if has_ports else "") for port in (self.source_port, self.target_port)
+        )
+        kind = f" type {self.icmp_type}" if self.protocol in (ICMP, ICMPV6) else ""
+        return (
+            f"{name}{kind}{' reply' if self.reply else ''} from {self.source_nic} {self.source}{source}"
+            f" to {self.target_nic} {self.target}{target}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """An allow rule that nearly matched, and why it did not."""
+
+    origin: Origin
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a packet arrives; `origin` is what decided: for an allowed packet the server's rule."""
+
+    allowed: bool
+    origin: Origin
+    egress: Origin | None = None
+    """What the client's egress said, when it was asked."""
+    nearest: Miss | None = None
+
+    @property
+    def reason(self) -> DropReason:
+        """Why it is lost; NONE when it is not."""
+        return self.origin.reason
+
+
+def selects(topology: Topology, peer: Peer, end: Endpoint) -> bool:
+    """Whether a selector of the language means this endpoint."""
+    match peer.kind:
+        case PeerKind.ANY:
+            return True
+        case PeerKind.VM:
+            return peer.value in (end.vm.spec, end.vm.name)
+        case PeerKind.NETWORK:
+            return peer.value == end.nic.network
+        case PeerKind.CIDR:
+            return end.address in ip_network(peer.value, strict=False)
+        case PeerKind.GROUP:
+            return peer.value in end.vm.groups or any(
+                end.address in network for network in topology.groups.get(peer.value, ())
+            )
+
+
+def selects_any(topology: Topology, peers: tuple[Peer, ...], end: Endpoint) -> bool:
+    """Whether one of the selectors means this endpoint."""
+    return any(selects(topology, peer, end) for peer in peers)
+
+
+def serves(service: Service, packet: Packet) -> bool:
+    """Whether a service means the packet's connection; ICMP means ICMP over IPv4, ICMPv6 over IPv6."""
+    if service.protocol is None:
+        return True
+    icmp = ICMP if packet.source.version == 4 else ICMPV6
+    wanted = icmp if service.protocol in (ICMP, ICMPV6) else service.protocol
+    low, high = service.ports or (0, 0xFFFF)
+    return packet.protocol == wanted and (wanted not in WITH_PORTS or low <= packet.service_port <= high)
+
+
+def in_order(topology: Topology) -> Iterator[Policy]:
+    """The policies in the order in which they are asked: tier by tier, in file order within a tier."""
+    for tier in topology.tiers:
+        yield from (policy for policy in topology.policies if policy.tier == tier)
+
+
+def rules_of(policy: Policy, direction: Direction) -> tuple[Rule, ...] | None:
+    """The policy's list for one direction; None when it does not list that direction."""
+    return policy.ingress if direction is Direction.INGRESS else policy.egress
+
+
+def decide(topology: Topology, inventory: Inventory, packet: Packet) -> Verdict:
+    """Whether the packet arrives, what decides it, and the nearest rule that would have let it pass.
+
+    Raises: ValueError for neighbour discovery, which no policy judges, and for mixed address families.
+    """
+    if packet.source.version != packet.target.version:
+        raise ValueError(f"not a packet: {packet}")
+    if packet.protocol == ICMPV6 and packet.icmp_type in NEIGHBOUR_DISCOVERY:
+        raise ValueError("neighbour discovery is not judged by policies")
+    ends = {(end.name, end.address): end for end in endpoints(topology, inventory)}
+    source = ends.get((packet.source_nic, packet.source))
+    target = ends.get((packet.target_nic, packet.target))
+    stopped = _guarded(packet) or _undeliverable(source, target)
+    if stopped:
+        return Verdict(False, stopped)
+    assert source and target
+    client, server = (target, source) if packet.reply else (source, target)
+    return _judge(topology, client, server, packet)
+
+
+def _judge(topology: Topology, client: Endpoint, server: Endpoint, packet: Packet) -> Verdict:
+    allowed, egress = _first_match(topology, Direction.EGRESS, client, server, packet)
+    if not allowed:
+        return Verdict(False, egress, egress, _nearest(topology, Direction.EGRESS, client, server, packet))
+    allowed, ingress = _first_match(topology, Direction.INGRESS, server, client, packet)
+    if allowed:
+        return Verdict(True, ingress, egress)
+    return Verdict(False, ingress, egress, _nearest(topology, Direction.INGRESS, server, client, packet))
+
+
+def _first_match(
+    topology: Topology, direction: Direction, subject: Endpoint, peer: Endpoint, packet: Packet
+) -> tuple[bool, Origin]:
+    """What one side says: its first matching rule, else ingress closed and egress open until listed."""
+    listing = []
+    for policy in _applied(topology, subject):
+        rules = rules_of(policy, direction)
+        if rules is not None:
+            listing.append(policy)
+        for number, rule in enumerate(rules or (), start=1):
+            if _matches(topology, rule, peer, packet):
+                return rule.action is Action.ALLOW, origin.of_rule(policy, rule, number)
+    if direction is Direction.EGRESS and not listing:
+        return True, origin.EGRESS_OPEN
+    name = subject.vm.name
+    return False, origin.of_default(direction, name, name, listing, subject.vm.at)
+
+
+def _applied(topology: Topology, subject: Endpoint) -> Iterator[Policy]:
+    return (p for p in in_order(topology) if selects_any(topology, p.applied_to, subject))
+
+
+def _matches(topology: Topology, rule: Rule, peer: Endpoint, packet: Packet) -> bool:
+    return selects_any(topology, rule.peers, peer) and _serves_any(rule, packet)
+
+
+def _serves_any(rule: Rule, packet: Packet) -> bool:
+    return not rule.services or any(serves(service, packet) for service in rule.services)
+
+
+def _guarded(packet: Packet) -> Origin | None:
+    """What the `strict` profile forbids every guest, whatever the policies say."""
+    ipv6 = packet.source.version == 6
+    if packet.protocol == UDP and packet.source_port == (547 if ipv6 else 67):
+        return origin.guard("dhcp", "only the fabric serves DHCP", DropReason.ROGUE_DHCP)
+    if packet.protocol == ICMPV6 and ipv6 and packet.icmp_type in (134, 137):
+        return origin.guard("ra", "only routers advertise or redirect", DropReason.ROGUE_RA)
+    if packet.protocol == ICMP and not ipv6 and packet.icmp_type == 5:
+        return origin.guard("redirect", "only routers redirect", DropReason.ROGUE_RA)
+    if packet.protocol == ICMPV6 and ipv6 and packet.icmp_type in (130, 131, 132, 133, 143):
+        return origin.guard("multicast", "there is no router to ask", DropReason.MULTICAST)
+    return None
+
+
+def _undeliverable(source: Endpoint | None, target: Endpoint | None) -> Origin | None:
+    """Why no policy is asked: a forged source, or no such NIC on the sender's network."""
+    if source is None:
+        return origin.guard("ip", "the source address is not the NIC's own", DropReason.SPOOF_IP)
+    if target is None or source.nic.network != target.nic.network:
+        return origin.fabric("destination", "no such address on this network", DropReason.NO_DST)
+    if source.name == target.name:
+        return origin.fabric("same-port", "sent to itself", DropReason.SAME_PORT)
+    return None
+
+
+def _nearest(
+    topology: Topology, direction: Direction, subject: Endpoint, peer: Endpoint, packet: Packet
+) -> Miss | None:
+    """The allow rule that came closest: overruled, else right peer, else right service."""
+    best: tuple[int, Miss] | None = None
+    for policy in _applied(topology, subject):
+        for number, rule in enumerate(rules_of(policy, direction) or (), start=1):
+            ranked = _rank(topology, rule, peer, packet) if rule.action is Action.ALLOW else None
+            if ranked and (best is None or ranked[0] < best[0]):
+                best = ranked[0], Miss(origin.of_rule(policy, rule, number), ranked[1])
+    return best[1] if best else None
+
+
+def _rank(topology: Topology, rule: Rule, peer: Endpoint, packet: Packet) -> tuple[int, str] | None:
+    knows_peer, knows_service = selects_any(topology, rule.peers, peer), _serves_any(rule, packet)
+    if knows_peer and knows_service:
+        return 0, "allows it, but the deciding rule comes first"
+    if knows_peer:
+        return 1, f"allows {peer.vm.name}, but only ports {', '.join(map(str, rule.services))}"
+    if knows_service:
+        return 2, f"allows the port, but {peer.vm.name} is not in {', '.join(map(str, rule.peers))}"
+    return None

@@ -1,0 +1,64 @@
+"""Tables 4 and 7: which end of the connection is the client, and how an allowed packet leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from vnet.base.drop import DropReason
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, SCTP, TCP, UDP, CtState
+from vnet.openflow.flow import Action, Conntrack, Move, OutputField, PopVlan, match
+from vnet.policy import origin
+from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
+from vnet.policy.pipeline import CLIENT, OUT_PORT, SCRATCH, SERVER, SERVICE, Stage
+
+PORTS = {TCP: ("tcp_src", "tcp_dst"), UDP: ("udp_src", "udp_dst"), SCTP: ("sctp_src", "sctp_dst")}
+
+_TRK, _RPL, _REL, _INV = CtState.TRK, CtState.RPL, CtState.REL, CtState.INV
+REQUEST_STATE = (_TRK, _TRK | _RPL | _REL | _INV)
+REPLY_STATE = (_TRK | _RPL, _TRK | _RPL | _REL | _INV)
+SWAP = (Move(CLIENT, SCRATCH, 32), Move(SERVER, CLIENT, 32), Move(SCRATCH, SERVER, 32))
+
+
+def connection() -> Iterator[Entry]:
+    """Table 4: invalid packets end here, related errors are delivered, the rest learns its client."""
+    invalid = origin.fabric("invalid", "of no connection, and cannot begin one", DropReason.INVALID_STATE)
+    yield entry(Stage.CONNECTION, 400, match(ct_state=(_TRK | _INV, _TRK | _INV)), invalid)
+    related = origin.fabric("related", "an error about a known connection")
+    about = match(ct_state=(_TRK | _REL, _TRK | _REL | _INV))
+    yield entry(Stage.CONNECTION, 300, about, related, goto=Stage.DELIVER)
+    request = origin.fabric("request", "from the client to the server")
+    yield from _with_ports(request, REQUEST_STATE, (), source=False)
+    reply = origin.fabric("reply", "from the server to the client")
+    yield from _with_ports(reply, REPLY_STATE, SWAP, source=True)
+    untracked = origin.fabric("connection", "the state is not known", DropReason.INVALID_STATE)
+    yield miss(Stage.CONNECTION, untracked)
+
+
+def _with_ports(
+    why: origin.Origin, state: tuple[int, int], first: tuple[Action, ...], *, source: bool
+) -> Iterator[Entry]:
+    """Flows that note the server's port: a request's destination port, a reply's source port."""
+    for protocol, fields in PORTS.items():
+        note = Move(fields[0] if source else fields[1], SERVICE, 16)
+        for eth_type in (ETH_IPV4, ETH_IPV6):
+            where = match(ct_state=state, eth_type=eth_type, ip_proto=protocol)
+            yield entry(Stage.CONNECTION, 200, where, why, *first, note, goto=Stage.EGRESS)
+    yield entry(Stage.CONNECTION, 100, match(ct_state=state), why, *first, goto=Stage.EGRESS)
+
+
+def deliver(vlans: Iterable[int]) -> Iterator[Entry]:
+    """Table 7: the first packet of a connection commits it; every packet leaves untagged."""
+    commit = origin.fabric("commit", "a new connection")
+    leave = (PopVlan(), OutputField(OUT_PORT))
+    for number in vlans:
+        for eth_type in (ETH_IPV4, ETH_IPV6):
+            new = match(
+                vlan_vid=vlan(number),
+                eth_type=eth_type,
+                ct_state=(_TRK | CtState.NEW, _TRK | CtState.NEW | _RPL | _INV),
+            )
+            enter = Conntrack(zone=number, commit=True)
+            yield entry(Stage.DELIVER, 200, new, commit, enter, *leave)
+    known = origin.fabric("deliver", "of a known connection")
+    yield entry(Stage.DELIVER, 100, match(vlan_vid=ANY_TAG), known, *leave)
+    yield miss(Stage.DELIVER, origin.fabric("deliver nowhere", "not in any network", DropReason.NO_DST))
