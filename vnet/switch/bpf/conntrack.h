@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Connection tracking with Open vSwitch's meaning of ct_state.
+ *
+ * A connection is a slot of `conns`; both directions' tuples in `conn_index` name the slot. A slot
+ * may be freed and reused while another CPU still holds its number, so who finds one through the
+ * index compares the tuple, and who remembers one (the flow cache) compares the generation.
+ * Expired connections are treated as absent and swept by those who need a slot: nothing here
+ * depends on a daemon being alive. A full table refuses; it never evicts somebody else's.
+ *
+ * new: no reply seen yet (and for TCP: a SYN). est: a reply has been seen, this packet included.
+ * rpl: against the direction that committed. inv: belongs to no connection and can start none.
+ */
+#ifndef VNET_CONNTRACK_H
+#define VNET_CONNTRACK_H
+
+#include "parse.h"
+
+#define VNET_SECOND 1000000000ULL
+#define VNET_SWEEP 4       /* slots looked at for each new connection */
+#define VNET_SWEEP_HARD 64 /* when the table is full */
+
+#define VNET_TCP_FIN 0x01
+#define VNET_TCP_SYN 0x02
+#define VNET_TCP_RST 0x04
+#define VNET_TCP_ACK 0x10
+
+/* How long a connection lives without a packet; the values of Linux nf_conntrack but for established. */
+static __always_inline __u64 vnet_conn_timeout_ns(const struct vnet_conn *conn)
+{
+	switch (conn->tcp_state) {
+	case VNET_TCP_SYN_SENT:
+		return 120 * VNET_SECOND;
+	case VNET_TCP_SYN_RECV:
+		return 60 * VNET_SECOND;
+	case VNET_TCP_ESTABLISHED:
+		return 86400 * VNET_SECOND;
+	case VNET_TCP_FIN_WAIT:
+	case VNET_TCP_TIME_WAIT:
+		return 120 * VNET_SECOND;
+	case VNET_TCP_CLOSED:
+		return 10 * VNET_SECOND;
+	}
+	if (conn->key.proto == IPPROTO_UDP && conn->seen_reply)
+		return 120 * VNET_SECOND;
+	return 30 * VNET_SECOND;
+}
+
+static __always_inline int vnet_conn_expired(const struct vnet_conn *conn, __u64 now)
+{
+	return now > conn->last_seen_ns + vnet_conn_timeout_ns(conn);
+}
+
+static __always_inline int vnet_ct_key_equal(const struct vnet_ct_key *a, const struct vnet_ct_key *b)
+{
+	const __u64 *x = (const void *)a, *y = (const void *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
+}
+
+static __always_inline void vnet_ct_reverse(const struct vnet_ct_key *key, struct vnet_ct_key *reverse)
+{
+	reverse->src[0] = key->dst[0];
+	reverse->src[1] = key->dst[1];
+	reverse->dst[0] = key->src[0];
+	reverse->dst[1] = key->src[1];
+	reverse->sport = key->dport;
+	reverse->dport = key->sport;
+	reverse->zone = key->zone;
+	reverse->proto = key->proto;
+	reverse->family = key->family;
+}
+
+static __always_inline void vnet_ct_unindex(const struct vnet_ct_key *key, __u32 slot)
+{
+	struct vnet_ct_ref *ref = bpf_map_lookup_elem(&conn_index, key);
+
+	if (ref && ref->slot == slot)
+		bpf_map_delete_elem(&conn_index, key);
+}
+
+/* Give a slot back. Safe against another CPU doing the same: one of them wins. */
+__noinline int vnet_conn_free(__u32 slot)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_conn *conn = bpf_map_lookup_elem(&conns, &slot);
+	struct vnet_port_state *owner;
+	__u32 port;
+
+	if (!s || !conn)
+		return 0;
+	s->ct_key = conn->key;
+	port = conn->port;
+	if (__sync_val_compare_and_swap(&conn->used, VNET_CONN_USED, VNET_CONN_FREE) != VNET_CONN_USED)
+		return 0;
+	vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
+	vnet_ct_unindex(&s->ct_key, slot);
+	vnet_ct_unindex(&s->ct_reverse, slot);
+	owner = bpf_map_lookup_elem(&port_state, &port);
+	if (owner)
+		__sync_fetch_and_add(&owner->conns, -1);
+	bpf_map_push_elem(&free_conns, &slot, 0);
+	return 0;
+}
+
+static __always_inline void vnet_conn_sweep(struct vnet_ct_control *control, __u64 now, int count)
+{
+	int i;
+
+	for (i = 0; i < VNET_SWEEP_HARD; i++) {
+		__u32 slot;
+		struct vnet_conn *conn;
+
+		if (i >= count || !control->fresh)
+			return;
+		slot = __sync_fetch_and_add(&control->hand, 1) % VNET_CONNS;
+		conn = bpf_map_lookup_elem(&conns, &slot);
+		if (conn && conn->used && vnet_conn_expired(conn, now))
+			vnet_conn_free(slot);
+	}
+}
+
+static __always_inline __u32 vnet_conn_slot(struct vnet_ct_control *control)
+{
+	__u32 slot;
+
+	if (!bpf_map_pop_elem(&free_conns, &slot))
+		return slot;
+	if (control->fresh >= VNET_CONNS)
+		return VNET_NO_SLOT;
+	slot = __sync_fetch_and_add(&control->fresh, 1);
+	return slot < VNET_CONNS ? slot : VNET_NO_SLOT;
+}
+
+/* The tuple of an ICMP echo: the answering side is told by 0x0800 in place of a port, so that a
+ * request in the other direction is another connection. Returns 0 if it is no echo.
+ */
+static __always_inline int vnet_ct_echo(struct vnet_ct_key *key, __u8 proto, __u8 type, __u16 id)
+{
+	__u8 request = proto == IPPROTO_ICMP ? 8 : 128, reply = proto == IPPROTO_ICMP ? 0 : 129;
+
+	if (type != request && type != reply)
+		return 0;
+	key->sport = type == request ? id : 0x0800;
+	key->dport = type == request ? 0x0800 : id;
+	return 1;
+}
+
+/* ICMP errors (RFC 792: 3, 4, 11, 12; RFC 4443: 1-4) and redirects are about another packet. */
+static __always_inline int vnet_ct_is_error(__u8 proto, __u8 type)
+{
+	if (proto == IPPROTO_ICMP)
+		return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;
+	return proto == IPPROTO_ICMPV6 && type >= 1 && type <= 4;
+}
+
+/* Fill s->ct_key from the packet. Returns 0 if the packet can belong to no connection. */
+static __always_inline int vnet_ct_key_of(struct vnet_scratch *s, __u16 zone)
+{
+	__u8 proto = s->key[VNET_W_PORT] >> 24, frag = s->key[VNET_W_PORT] >> 8;
+	__u16 eth_type = s->key[VNET_W_SRC];
+	__u64 l4 = s->key[VNET_W_L4];
+	struct vnet_ct_key *key = &s->ct_key;
+
+	if ((eth_type != ETH_P_IP && eth_type != ETH_P_IPV6) || frag == VNET_FRAG_LATER)
+		return 0;
+	key->src[0] = s->key[VNET_W_IP_SRC];
+	key->src[1] = s->key[VNET_W_IP_SRC + 1];
+	key->dst[0] = s->key[VNET_W_IP_DST];
+	key->dst[1] = s->key[VNET_W_IP_DST + 1];
+	key->sport = l4 >> 48;
+	key->dport = l4 >> 32;
+	key->zone = zone;
+	key->proto = proto;
+	key->family = eth_type == ETH_P_IP ? 4 : 6;
+	if (proto == (eth_type == ETH_P_IP ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return vnet_ct_echo(key, proto, l4 >> 48, s->icmp_id);
+	return 1;
+}
+
+/* The tuple of the packet an ICMP error quotes. Returns 0 if the quotation cannot be read, or if the
+ * error is addressed to somebody else than the quoted sender.
+ */
+static __always_inline int vnet_ct_inner_key(struct __sk_buff *skb, struct vnet_scratch *s, __u16 zone)
+{
+	struct vnet_ct_key *key = &s->ct_key;
+	__u32 offset = s->l4_offset + 8;
+	__u8 bytes[40], ports[8];
+	__u16 eth_type = s->key[VNET_W_SRC];
+
+	__builtin_memset(key, 0, sizeof(*key));
+	key->zone = zone;
+	if (eth_type == ETH_P_IP) {
+		if (s->l4_length < 36 || bpf_skb_load_bytes(skb, offset, bytes, 20) < 0)
+			return 0;
+		if (bytes[0] >> 4 != 4 || (bytes[0] & 15) < 5 || (bytes[6] & 0x1f) || bytes[7])
+			return 0;
+		key->src[1] = vnet_be32(bytes + 12);
+		key->dst[1] = vnet_be32(bytes + 16);
+		key->proto = bytes[9];
+		key->family = 4;
+		offset += (bytes[0] & 15) * 4;
+	} else {
+		if (s->l4_length < 56 || bpf_skb_load_bytes(skb, offset, bytes, 40) < 0)
+			return 0;
+		if (bytes[0] >> 4 != 6)
+			return 0;
+		key->src[0] = vnet_be64(bytes + 8);
+		key->src[1] = vnet_be64(bytes + 16);
+		key->dst[0] = vnet_be64(bytes + 24);
+		key->dst[1] = vnet_be64(bytes + 32);
+		key->proto = bytes[6];
+		key->family = 6;
+		offset += 40;
+	}
+	if (key->src[0] != s->key[VNET_W_IP_DST] || key->src[1] != s->key[VNET_W_IP_DST + 1])
+		return 0;
+	if (bpf_skb_load_bytes(skb, offset, ports, 8) < 0)
+		return 0;
+	if (key->proto == (key->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return vnet_ct_echo(key, key->proto, ports[0], ports[4] << 8 | ports[5]);
+	if (key->proto == IPPROTO_TCP || key->proto == IPPROTO_UDP || key->proto == IPPROTO_SCTP) {
+		key->sport = ports[0] << 8 | ports[1];
+		key->dport = ports[2] << 8 | ports[3];
+	}
+	return 1;
+}
+
+/* The live connection s->ct_key belongs to, or NULL; *ref says which slot and direction. */
+static __always_inline struct vnet_conn *vnet_ct_find(struct vnet_scratch *s, struct vnet_ct_ref *found)
+{
+	struct vnet_ct_ref *ref = bpf_map_lookup_elem(&conn_index, &s->ct_key);
+	struct vnet_conn *conn;
+
+	if (!ref)
+		return 0;
+	*found = *ref;
+	conn = bpf_map_lookup_elem(&conns, &found->slot);
+	if (!conn || !conn->used)
+		return 0;
+	if (found->dir) {
+		vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
+		if (!vnet_ct_key_equal(&conn->key, &s->ct_reverse))
+			return 0;
+	} else if (!vnet_ct_key_equal(&conn->key, &s->ct_key)) {
+		return 0;
+	}
+	return conn;
+}
+
+/* Advance the TCP state machine. Returns 0 if the packet cannot belong to the connection. */
+static __always_inline int vnet_tcp_update(struct vnet_conn *conn, __u32 dir, __u8 flags)
+{
+	if (flags & VNET_TCP_RST) {
+		conn->tcp_state = VNET_TCP_CLOSED;
+		return 1;
+	}
+	if (flags & VNET_TCP_SYN) {
+		if (!dir && !(flags & VNET_TCP_ACK))
+			return conn->tcp_state == VNET_TCP_SYN_SENT || conn->tcp_state == VNET_TCP_SYN_RECV;
+		if (dir && (flags & VNET_TCP_ACK) && conn->tcp_state <= VNET_TCP_SYN_RECV) {
+			conn->tcp_state = VNET_TCP_SYN_RECV;
+			return 1;
+		}
+		return 0;
+	}
+	if (conn->tcp_state == VNET_TCP_SYN_SENT)
+		return 0; /* nothing but a SYN/ACK or a RST answers a SYN, and nothing follows it unanswered */
+	if (conn->tcp_state == VNET_TCP_SYN_RECV && !dir && (flags & VNET_TCP_ACK))
+		conn->tcp_state = VNET_TCP_ESTABLISHED;
+	if (flags & VNET_TCP_FIN) {
+		conn->fin_seen |= 1 << dir;
+		conn->tcp_state = conn->fin_seen == 3 ? VNET_TCP_TIME_WAIT : VNET_TCP_FIN_WAIT;
+	}
+	return 1;
+}
+
+/* Account a packet to its connection and tell its ct_state. */
+static __always_inline __u8 vnet_conn_update(struct vnet_conn *conn, __u32 dir, __u8 flags, __u32 length,
+					     __u64 now)
+{
+	dir &= 1;
+	if (conn->key.proto == IPPROTO_TCP && !vnet_tcp_update(conn, dir, flags))
+		return VNET_CS_TRK | VNET_CS_INV;
+	conn->last_seen_ns = now;
+	__sync_fetch_and_add(&conn->packets[dir], 1);
+	__sync_fetch_and_add(&conn->bytes[dir], length);
+	if (dir)
+		conn->seen_reply = 1;
+	return VNET_CS_TRK | (conn->seen_reply ? VNET_CS_EST : VNET_CS_NEW) | (dir ? VNET_CS_RPL : 0);
+}
+
+/* A SYN by which the client opens a connection anew, whose predecessor of the same tuple has ended. */
+static __always_inline int vnet_conn_reopened(const struct vnet_conn *conn, __u8 flags)
+{
+	return conn->key.proto == IPPROTO_TCP && conn->tcp_state >= VNET_TCP_TIME_WAIT &&
+	       (flags & (VNET_TCP_SYN | VNET_TCP_ACK | VNET_TCP_RST)) == VNET_TCP_SYN;
+}
+
+/* What a packet without a connection may do: start one, or nothing. */
+static __always_inline __u8 vnet_ct_fresh(const struct vnet_scratch *s)
+{
+	__u8 proto = s->ct_key.proto;
+
+	if (proto == IPPROTO_TCP &&
+	    (s->tcp_flags & (VNET_TCP_SYN | VNET_TCP_ACK | VNET_TCP_RST | VNET_TCP_FIN)) != VNET_TCP_SYN)
+		return VNET_CS_TRK | VNET_CS_INV;
+	if ((proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6) && s->ct_key.dport != 0x0800)
+		return VNET_CS_TRK | VNET_CS_INV; /* a reply nobody asked for */
+	return VNET_CS_TRK | VNET_CS_NEW;
+}
+
+/* Send the packet through the tracker: sets ct_state, ct_mark and ct_zone in the key. */
+__noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_ct_ref ref = { .slot = VNET_NO_SLOT };
+	struct vnet_conn *conn = 0;
+	__u32 mark = 0;
+	__u8 state, proto, type;
+
+	if (!s)
+		return 0;
+	proto = s->key[VNET_W_PORT] >> 24;
+	type = s->key[VNET_W_L4] >> 48;
+	s->tracked = 1;
+	s->ct_slot = VNET_NO_SLOT;
+	s->ct_gen = 0;
+	if (vnet_ct_is_error(proto, type) && (__u8)(s->key[VNET_W_PORT] >> 8) != VNET_FRAG_LATER) {
+		state = VNET_CS_TRK | VNET_CS_INV;
+		s->cacheable = 0;
+		if (vnet_ct_inner_key(skb, s, zone)) {
+			conn = vnet_ct_find(s, &ref);
+			if (conn && !vnet_conn_expired(conn, s->now_ns)) {
+				state = VNET_CS_TRK | VNET_CS_REL | (ref.dir ? 0 : VNET_CS_RPL);
+				mark = conn->mark;
+			}
+		}
+	} else if (!vnet_ct_key_of(s, zone)) {
+		state = VNET_CS_TRK | VNET_CS_INV;
+		s->cacheable = 0;
+	} else {
+		conn = vnet_ct_find(s, &ref);
+		if (conn && (vnet_conn_expired(conn, s->now_ns) || (!ref.dir && vnet_conn_reopened(conn, s->tcp_flags)))) {
+			vnet_conn_free(ref.slot);
+			vnet_ct_key_of(s, zone);
+			conn = 0;
+		}
+		if (conn) {
+			state = vnet_conn_update(conn, ref.dir, s->tcp_flags, skb->len, s->now_ns);
+			s->ct_slot = ref.slot;
+			s->ct_gen = conn->gen;
+			s->ct_dir = ref.dir;
+			mark = conn->mark;
+		} else {
+			state = vnet_ct_fresh(s);
+		}
+	}
+	s->key[VNET_W_CT] = (__u64)mark << 32 | state;
+	s->key[VNET_W_ZONE] = zone & 0xffff;
+	return 0;
+}
+
+/* Enter the packet's connection into the table. Returns 0 or a drop reason. */
+__noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_ct_ref ref = {};
+	struct vnet_ct_control *control;
+	struct vnet_port_state *owner;
+	struct vnet_port *port;
+	struct vnet_conn *conn;
+	__u32 zero = 0, in_port, slot;
+
+	if (!s)
+		return VNET_DROP_ACTION_FAILED;
+	in_port = s->in_port;
+	control = bpf_map_lookup_elem(&ct_control, &zero);
+	owner = bpf_map_lookup_elem(&port_state, &in_port);
+	port = bpf_map_lookup_elem(&ports, &in_port);
+	if (!control || !owner || !port)
+		return VNET_DROP_ACTION_FAILED;
+	vnet_conn_sweep(control, s->now_ns, VNET_SWEEP);
+	if (owner->conns >= port->conn_quota)
+		return VNET_DROP_CT_QUOTA;
+	slot = vnet_conn_slot(control);
+	if (slot == VNET_NO_SLOT) {
+		vnet_conn_sweep(control, s->now_ns, VNET_SWEEP_HARD);
+		slot = vnet_conn_slot(control);
+	}
+	conn = bpf_map_lookup_elem(&conns, &slot);
+	if (slot == VNET_NO_SLOT || !conn)
+		return VNET_DROP_CT_FULL;
+	vnet_ct_key_of(s, zone); /* sweeping used the scratch's key */
+	conn->key = s->ct_key;
+	conn->created_ns = s->now_ns;
+	conn->last_seen_ns = s->now_ns;
+	conn->packets[0] = 1;
+	conn->packets[1] = 0;
+	conn->bytes[0] = skb->len;
+	conn->bytes[1] = 0;
+	conn->gen++;
+	conn->mark = 0;
+	conn->port = in_port;
+	conn->tcp_state = s->ct_key.proto == IPPROTO_TCP ? VNET_TCP_SYN_SENT : VNET_TCP_NONE;
+	conn->seen_reply = 0;
+	conn->fin_seen = 0;
+	conn->used = VNET_CONN_USED;
+	__sync_fetch_and_add(&owner->conns, 1);
+	s->ct_gen = conn->gen;
+	s->ct_dir = 0;
+	s->ct_slot = slot;
+	ref.slot = slot;
+	vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
+	if (bpf_map_update_elem(&conn_index, &s->ct_key, &ref, BPF_NOEXIST)) {
+		/* Another CPU committed the same tuple first: its connection is the one. */
+		struct vnet_ct_ref winner = {};
+		struct vnet_conn *other = vnet_ct_find(s, &winner);
+
+		vnet_conn_free(slot);
+		s->ct_slot = VNET_NO_SLOT;
+		if (!other)
+			return VNET_DROP_CT_FULL;
+		s->ct_slot = winner.slot;
+		s->ct_gen = other->gen;
+		return 0;
+	}
+	ref.dir = 1;
+	if (bpf_map_update_elem(&conn_index, &s->ct_reverse, &ref, BPF_ANY)) {
+		vnet_conn_free(slot);
+		s->ct_slot = VNET_NO_SLOT;
+		return VNET_DROP_CT_FULL;
+	}
+	return 0;
+}
+
+/* The ct() action without resumption. Returns 0 or a drop reason. */
+static __always_inline int vnet_ct_commit(struct __sk_buff *skb, struct vnet_scratch *s,
+					  const struct vnet_action *action)
+{
+	__u16 zone = action->b;
+	struct vnet_conn *conn;
+	__u8 state;
+	int reason;
+
+	if (!s->tracked || (__u16)s->key[VNET_W_ZONE] != zone)
+		vnet_ct_lookup(skb, zone);
+	if (!(action->a & VNET_CT_COMMIT))
+		return 0;
+	state = s->key[VNET_W_CT];
+	if (state & (VNET_CS_INV | VNET_CS_REL))
+		return 0;
+	if (s->ct_slot == VNET_NO_SLOT) {
+		reason = vnet_ct_create(skb, zone);
+		if (reason)
+			return reason;
+	}
+	if (!action->mask)
+		return 0;
+	conn = bpf_map_lookup_elem(&conns, &s->ct_slot);
+	if (conn)
+		conn->mark = (conn->mark & ~action->mask) | action->value;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* What leaves the dataplane for people: captured packets, drops, packet-ins. One ring buffer; what
+ * does not fit is counted in lost_events by observation point, never silently missing.
+ */
+#ifndef VNET_OBSERVE_H
+#define VNET_OBSERVE_H
+
+#include "maps.h"
+#include <bpf/bpf_endian.h>
+
+#define VNET_WINDOW_SHIFT 27    /* 134 ms */
+#define VNET_WINDOW_EVENTS 128  /* unasked-for events per port and window */
+#define VNET_EVENT_SMALL 256
+#define VNET_EVENT_MIDDLE 2048
+#define VNET_EVENT_LARGE 65600
+
+static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_scratch *s, struct vnet_event *e,
+					    __u32 point, __u32 port, __u32 captured)
+{
+	__u32 rule_id = 0, i = s->path.n_rules;
+	struct vnet_rule *rule;
+
+	if (i && i <= VNET_PATH_RULES)
+		rule_id = s->path.rules[(i - 1) & (VNET_PATH_RULES - 1)];
+	rule = bpf_map_lookup_elem(&rules, &rule_id);
+	e->time_ns = bpf_ktime_get_ns();
+	e->cookie = rule_id && rule ? rule->cookie : 0;
+	e->metadata = s->key[VNET_W_METADATA];
+	e->port = port;
+	e->in_port = s->in_port;
+	e->rule = rule_id;
+	e->version = s->version;
+	e->ct_state = s->path.ct_state;
+	e->length = skb->len;
+	e->captured = captured;
+	e->vlan_tci = skb->vlan_present ? skb->vlan_tci | VNET_VLAN_PRESENT : 0;
+	e->vlan_tpid = bpf_ntohs(skb->vlan_proto);
+	e->point = point;
+	e->reason = s->path.reason;
+	e->table = s->path.table;
+	e->verdict = s->path.reason != VNET_DROP_NONE;
+	__builtin_memset(e->pad, 0, sizeof(e->pad));
+}
+
+#define VNET_EMIT(room)                                                                             \
+	do {                                                                                        \
+		struct vnet_event *e = bpf_ringbuf_reserve(&events, room, 0);                       \
+                                                                                                    \
+		if (!e)                                                                             \
+			break;                                                                      \
+		if (length < 1 || length > room - sizeof(*e) ||                                     \
+		    bpf_skb_load_bytes(skb, 0, e->data, length) < 0) {                              \
+			bpf_ringbuf_discard(e, 0);                                                  \
+			return 0;                                                                   \
+		}                                                                                   \
+		vnet_event_fill(skb, s, e, point, port, length);                                    \
+		bpf_ringbuf_submit(e, 0);                                                           \
+		return 0;                                                                           \
+	} while (0)
+
+/* Report the packet with its first `length` bytes. */
+__noinline int vnet_emit(struct __sk_buff *skb, __u32 point, __u32 port, __u32 length)
+{
+	struct vnet_scratch *s = vnet_scratch();
+
+	if (!s)
+		return 0;
+	if (length > skb->len)
+		length = skb->len;
+	if (length <= VNET_EVENT_SMALL - sizeof(struct vnet_event))
+		VNET_EMIT(VNET_EVENT_SMALL);
+	else if (length <= VNET_EVENT_MIDDLE - sizeof(struct vnet_event))
+		VNET_EMIT(VNET_EVENT_MIDDLE);
+	else {
+		if (length > VNET_EVENT_LARGE - sizeof(struct vnet_event))
+			length = VNET_EVENT_LARGE - sizeof(struct vnet_event);
+		VNET_EMIT(VNET_EVENT_LARGE);
+	}
+	vnet_count(&lost_events, point);
+	return 0;
+}
+
+/* May this port report another event nobody asked for? Bounds what one port's drops cost the others. */
+static __always_inline int vnet_event_allowed(struct vnet_scratch *s, __u32 port)
+{
+	struct vnet_port_state *state = bpf_map_lookup_elem(&port_state, &port);
+	__u64 window = s->now_ns >> VNET_WINDOW_SHIFT;
+
+	if (!state)
+		return 0;
+	if (state->window != window) {
+		state->window = window;
+		state->events = 0;
+	}
+	return __sync_fetch_and_add(&state->events, 1) < VNET_WINDOW_EVENTS;
+}
+
+/* Report what became of a packet that came in by s->in_port, before it is changed. */
+static __always_inline void vnet_observe(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
+{
+	struct vnet_control *control;
+
+	if (port_flags & VNET_PORT_CAPTURE) {
+		control = vnet_control();
+		vnet_emit(skb, VNET_POINT_GUEST, s->in_port, control ? control->snaplen : 128);
+		return;
+	}
+	if (!s->path.reason)
+		return;
+	if (vnet_event_allowed(s, s->in_port))
+		vnet_emit(skb, VNET_POINT_DROP, s->in_port, 128);
+	else
+		vnet_count(&lost_events, VNET_POINT_DROP);
+}
+
+#endif
