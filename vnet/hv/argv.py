@@ -1,0 +1,212 @@
+"""From what a guest needs to the QEMU command line. Pure: the same machine gives the same words.
+
+A warm clone must have exactly the machine of its template, so the two differ only in where memory
+comes from and in `-incoming`; names, sockets and the UUID do not matter to a saved state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from vnet.base.errors import HostError
+from vnet.hv.agent import PORT_NAME
+from vnet.hv.spec import GuestSpec, format_mac
+
+QEMU = "qemu-system-x86_64"
+
+MAX_SOCKET_PATH = 107
+"""Bytes of `sun_path` before the closing NUL. Source: unix(7)."""
+
+MIN_ROOT_PORTS = 4
+"""PCIe slots for NICs. They are part of the machine, so guests with fewer NICs share a template."""
+
+KERNEL_COMMAND_LINE = (
+    "console=ttyS0 quiet nokaslr mitigations=off tsc=reliable no_timer_check audit=0 8250.nr_uarts=1 panic=-1"
+)
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class Memory(Enum):
+    """Where guest memory comes from: the process's own, the template's file written, or a private copy."""
+
+    OWN = "own"
+    TEMPLATE = "template"
+    CLONE = "clone"
+
+
+@dataclass(frozen=True, slots=True)
+class NicArgument:
+    """A NIC that is there from the start: its TAP, and the vhost device if any, as descriptor numbers."""
+
+    mac: int
+    tap_fd: int
+    vhost_fd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Everything the command line says.
+
+    `run_dir` holds sockets and the pid file; `kernel`, `initrd` and `memory_path` are paths as QEMU
+    sees them (`/proc/self/fd/N` for descriptors it is given). `memory_path` is None for `Memory.OWN`.
+    """
+
+    name: str
+    uuid: str
+    run_dir: str
+    accel: str
+    cpus: int
+    memory_bytes: int
+    root_ports: int
+    kernel: str
+    initrd: str
+    memory: Memory = Memory.OWN
+    memory_path: str | None = None
+    nics: tuple[NicArgument, ...] = ()
+
+
+def root_ports(nics: int) -> int:
+    """How many slots a guest with so many NICs has: a multiple of four, so that templates are shared."""
+    return max(MIN_ROOT_PORTS, -(-nics // MIN_ROOT_PORTS) * MIN_ROOT_PORTS)
+
+
+def machine_of(
+    spec: GuestSpec, *, uuid: str, run_dir: str, accel: str, kernel: str, initrd: str
+) -> Machine:
+    """The machine for a guest, without its NICs and with memory of its own."""
+    return Machine(
+        name=f"{spec.fabric}/{spec.name}",
+        uuid=uuid,
+        run_dir=run_dir,
+        accel=accel,
+        cpus=spec.cpus,
+        memory_bytes=spec.memory_bytes,
+        root_ports=root_ports(len(spec.nics)),
+        kernel=kernel,
+        initrd=initrd,
+    )
+
+
+def command_line(machine: Machine) -> tuple[str, ...]:
+    """QEMU and its arguments.
+
+    Raises:
+        HostError: a socket's path would be longer than the kernel takes.
+    """
+    return (
+        QEMU,
+        *("-name", machine.name, "-uuid", machine.uuid),
+        *_hardware(machine),
+        *_boot(machine),
+        *_ports(machine),
+        *_devices(machine),
+        *(word for index, nic in enumerate(machine.nics) for word in _nic(index, nic)),
+        *_supervision(machine),
+    )
+
+
+def template_key(machine: Machine, *, image: str, qemu_version: str) -> str:
+    """Names the template that clones of this machine can be made of.
+
+    It covers the image, QEMU's version, memory, CPUs and every word of the command line but those that
+    name this one guest.
+    """
+    common = replace(
+        machine, name="", uuid="", run_dir="", kernel="", initrd="", memory=Memory.CLONE, memory_path="", nics=()
+    )
+    text = "\n".join((image, qemu_version, *command_line(common)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _hardware(machine: Machine) -> tuple[str, ...]:
+    accel = "tcg,tb-size=32" if machine.accel == "tcg" else machine.accel
+    cpu = "max" if machine.accel == "tcg" else "host"
+    return (
+        *("-machine", "q35,vmport=off,i8042=off,sata=off,smbus=off,hpet=off,memory-backend=ram"),
+        *("-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)),
+        *("-m", f"size={machine.memory_bytes}b", "-object", _memory(machine)),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+    )
+
+
+def _memory(machine: Machine) -> str:
+    if machine.memory is Memory.OWN:
+        return f"memory-backend-ram,id=ram,size={machine.memory_bytes}"
+    share = "on" if machine.memory is Memory.TEMPLATE else "off"
+    path = escape(machine.memory_path or "")
+    return f"memory-backend-file,id=ram,size={machine.memory_bytes},mem-path={path},share={share}"
+
+
+def _boot(machine: Machine) -> tuple[str, ...]:
+    incoming = ("-incoming", "defer") if machine.memory is Memory.CLONE else ()
+    words = ("-kernel", machine.kernel, "-initrd", machine.initrd, "-append", KERNEL_COMMAND_LINE)
+    return (*words, *incoming)
+
+
+def _ports(machine: Machine) -> tuple[str, ...]:
+    devices = (f"pcie-root-port,id=slot{n},chassis={n + 1},slot={n + 1}" for n in range(machine.root_ports))
+    return tuple(word for device in devices for word in ("-device", device))
+
+
+def _devices(machine: Machine) -> tuple[str, ...]:
+    return (
+        *("-device", "virtio-serial-pci,id=serial,max_ports=4"),
+        *("-chardev", _socket(machine, "agent")),
+        *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
+        *("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"),
+        *("-chardev", _socket(machine, "console"), "-serial", "chardev:console"),
+    )
+
+
+def _nic(index: int, nic: NicArgument) -> tuple[str, ...]:
+    vhost = f",vhost=on,vhostfd={nic.vhost_fd}" if nic.vhost_fd is not None else ""
+    device = nic_device(index, nic.mac)
+    properties = ",".join(f"{name}={value}" for name, value in device.items() if name != "driver")
+    return (
+        *("-netdev", f"tap,id={device['netdev']},fd={nic.tap_fd}{vhost}"),
+        *("-device", f"{device['driver']},{properties}"),
+    )
+
+
+def nic_device(index: int, mac: int) -> dict[str, str]:
+    """The properties of a NIC's device, for the command line and for QMP `device_add` alike."""
+    return {
+        "driver": "virtio-net-pci",
+        "id": f"nic{index}",
+        "netdev": f"net{index}",
+        "bus": f"slot{index}",
+        "mac": format_mac(mac),
+        "romfile": "",
+    }
+
+
+def _supervision(machine: Machine) -> tuple[str, ...]:
+    """One QMP socket serves one client, so tools have their own.
+
+    There is no `-daemonize`: it forks after the sandbox is in force, and `spawn=deny` kills it for that
+    (seen with QEMU 7.2). Who starts QEMU gives it a session of its own, so it outlives its starter.
+    """
+    return (
+        *("-chardev", _socket(machine, "qmp"), "-mon", "chardev=qmp,mode=control"),
+        *("-chardev", _socket(machine, "tools"), "-mon", "chardev=tools,mode=control"),
+        *("-action", "shutdown=pause", "-sandbox", SANDBOX),
+        *("-pidfile", f"{machine.run_dir}/pid"),
+    )
+
+
+def _socket(machine: Machine, name: str) -> str:
+    path = f"{machine.run_dir}/{name}.sock"
+    if len(path.encode()) > MAX_SOCKET_PATH:
+        raise HostError(
+            f"the socket path {path} has {len(path.encode())} bytes, the kernel takes {MAX_SOCKET_PATH}:"
+            " choose shorter names for the fabric or the VM, or a shorter VNET_RUN_DIR"
+        )
+    return f"socket,id={name},path={escape(path)},server=on,wait=off"
+
+
+def escape(value: str) -> str:
+    """A value inside a QEMU option list, where a comma is written twice."""
+    return value.replace(",", ",,")

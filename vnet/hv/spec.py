@@ -1,0 +1,88 @@
+"""What the hypervisor side is asked for and what it answers: guests as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Interface, IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNic:
+    """One NIC. `name` (`web-1.eth0`) is what the TAP is asked for by, `interface` its name in the guest.
+
+    `mac` is a 48-bit integer; `mtu` is in bytes.
+    """
+
+    name: str
+    interface: str
+    mac: int
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """One guest to run. `image` names a guest image; `micro` is the one that vnet builds."""
+
+    fabric: str
+    name: str
+    image: str
+    cpus: int
+    memory_bytes: int
+    nics: tuple[GuestNic, ...]
+
+
+class GuestState(Enum):
+    """What a user sees; `vnet.hv.lifecycle` has the finer states in between."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestStatus:
+    """What is known of a guest. Everything after `state` is of the running process, 0 or "" without one.
+
+    `accel` is `tcg` or `kvm`; `warm` tells that it is a clone of a template; `agent` that the guest's
+    agent has answered and is connected; `resident_bytes` is what the host spends on it now, pages that
+    clones share counted in each. `reason` says why it crashed.
+    """
+
+    name: str
+    state: GuestState
+    pid: int = 0
+    accel: str = ""
+    warm: bool = False
+    uptime_s: float = 0.0
+    agent: bool = False
+    memory_bytes: int = 0
+    resident_bytes: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command in a guest ended: 128 + n stands for signal n, 127 for "no such command"."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEvent:
+    """Something that happened to a guest without being asked for, for example that QEMU died."""
+
+    fabric: str
+    name: str
+    state: GuestState
+    text: str
+
+
+def format_mac(mac: int) -> str:
+    """A 48-bit integer as `52:54:00:12:34:56`."""
+    return mac.to_bytes(6, "big").hex(":")
