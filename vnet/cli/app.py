@@ -1,0 +1,25 @@
+"""`vnet`: the commands, assembled."""
+
+from __future__ import annotations
+
+import typer
+
+from vnet.cli import fabric_commands, look_commands, vm_commands
+from vnet.cli.options import root
+
+app = typer.Typer(
+    name="vnet",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+root(app)
+fabric_commands.register(app)
+vm_commands.register(app)
+look_commands.register(app)
+
+
+def main() -> None:
+    """The entry point of `vnet`."""
+    app(prog_name="vnet")

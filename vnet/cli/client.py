@@ -1,0 +1,151 @@
+"""Asks the daemon: HTTP over its unix socket, JSON and JSON Lines.
+
+Only the standard library: this is what every command pays for at its start.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from vnet.base import paths
+from vnet.base.errors import Exit, HostError, PeerError, TimedOut, VnetError
+
+Json = dict[str, Any]
+
+
+class RemoteError(VnetError):
+    """What the daemon refused; it says the exit code too."""
+
+    def __init__(self, message: str, exit_code: int, kind: str = "", faults: tuple[Json, ...] = ()) -> None:
+        super().__init__(message)
+        self.exit_code = Exit(exit_code)
+        self.kind = kind
+        self.faults = faults
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float | None) -> None:
+        super().__init__("vnetd", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """One daemon. `timeout_s` bounds the silence on a connection, None waits for ever."""
+
+    def __init__(self, path: Path | None = None, timeout_s: float | None = None) -> None:
+        self.path = path or paths.daemon_socket()
+        self.timeout_s = timeout_s
+
+    def alive(self) -> bool:
+        """Whether a daemon listens. Raises HostError if this user may not ask it."""
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            probe.connect(str(self.path))
+        except PermissionError:
+            raise HostError(
+                f"this user may not use {self.path}: run the command as root, or join the group `vnet`"
+            ) from None
+        except OSError:
+            return False
+        finally:
+            probe.close()
+        return True
+
+    def get(self, path: str, **query: Any) -> Any:
+        """One JSON answer."""
+        with self._open("GET", path + _query(query)) as response:
+            return json.loads(response.read())
+
+    def post(self, path: str, body: Json | None = None) -> Any:
+        """One JSON answer to a request with a body."""
+        with self._open("POST", path, body or {}) as response:
+            return json.loads(response.read())
+
+    def read(self, path: str, **query: Any) -> Iterator[bytes]:
+        """The bytes of a stream as they come (a capture)."""
+        with self._open("GET", path + _query(query)) as response:
+            while block := response.read1(65536):
+                yield block
+
+    def run(self, method: str, path: str, body: Json | None, report: Callable[[Json], None]) -> Json:
+        """A long operation: tells its progress, gives its result.
+
+        Ctrl-C asks the daemon to break it off and goes on listening, so that what happened is told;
+        a second Ctrl-C only leaves.
+        """
+        with self._open(method, path, body) as response:
+            operation: list[str] = []
+            lines = self._lines(response, report, operation)
+            try:
+                return next(lines)
+            except KeyboardInterrupt:
+                if operation:
+                    report({"status": "note", "what": "interrupted: undoing what was begun"})
+                    self.post(f"/v1/operations/{operation[0]}/cancel")
+                    return next(self._lines(response, report, operation))
+                raise
+
+    def _lines(
+        self, response: HTTPResponse, report: Callable[[Json], None], operation: list[str]
+    ) -> Iterator[Json]:
+        while line := response.readline():
+            message = json.loads(line)
+            match message["type"]:
+                case "operation":
+                    operation.append(message["id"])
+                case "progress":
+                    report(message)
+                case "result":
+                    yield message
+                case "error":
+                    raise remote_error(message["error"])
+        raise PeerError("the daemon went away in the middle of the operation; run `vnet ps` to see what is there")
+
+    def _open(self, method: str, path: str, body: Json | None = None) -> HTTPResponse:
+        connection = _UnixConnection(self.path, self.timeout_s)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+        except TimeoutError:
+            raise TimedOut(f"vnetd did not answer within {self.timeout_s:g} s") from None
+        except (OSError, HTTPException) as error:
+            raise HostError(f"cannot reach vnetd at {self.path}: {error}") from error
+        if response.status >= 400:
+            with response:
+                raise _refusal(response)
+        return response
+
+
+def path(*parts: str) -> str:
+    """A path of the API with its parts quoted."""
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def remote_error(error: Mapping[str, Any]) -> RemoteError:
+    """The exception for an error as the daemon writes it."""
+    return RemoteError(error["message"], error["exit"], error["kind"], tuple(error.get("faults", ())))
+
+
+def _refusal(response: HTTPResponse) -> VnetError:
+    text = response.read()
+    try:
+        return remote_error(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        return PeerError(f"vnetd answered {response.status}: {text[:500].decode(errors='replace')}")
+
+
+def _query(query: Mapping[str, Any]) -> str:
+    given = {key: value for key, value in query.items() if value is not None}
+    return f"?{urlencode(given, doseq=True)}" if given else ""

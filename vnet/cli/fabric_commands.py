@@ -1,0 +1,219 @@
+"""Commands about a whole fabric: validate, config, plan, up, down, ps, inspect, doctor, serve, version."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from vnet import __version__
+from vnet.base.errors import Exit, UsageError
+from vnet.cli import files
+from vnet.cli.client import Client, Json, path
+from vnet.cli.options import Settings, command
+from vnet.cli.output import Column, Format, Row, age, document, emit, emit_lines, mib, rows, tell
+
+_PS = (
+    Column("FABRIC", lambda row: row["fabric"]),
+    Column("VM", lambda row: row["vm"]),
+    Column("STATE", lambda row: row["state"]),
+    Column("UP", lambda row: age(row["uptime_s"]) if row["uptime_s"] else "-"),
+    Column("GENERATION", lambda row: _generation(row)),
+    Column("ADDRESSES", lambda row: ", ".join(row["addresses"]) or "-"),
+    Column("IMAGE", lambda row: row["image"], wide=True),
+    Column("CPUS", lambda row: str(row["cpus"]), wide=True),
+    Column("MEMORY", lambda row: mib(row["memory_bytes"]), wide=True),
+    Column("PID", lambda row: str(row["pid"] or "-"), wide=True),
+    Column("DETAIL", lambda row: row["detail"] or "-", wide=True),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    command(app)(validate)
+    command(app)(config)
+    command(app, "diff")(plan)
+    command(app, "apply", "deploy")(up)
+    command(app, "destroy")(down)
+    command(app)(ps)
+    command(app)(inspect)
+    command(app)(doctor)
+    command(app)(serve)
+    command(app)(version)
+
+
+def validate(settings: Settings) -> None:
+    """Check a topology file; tells every fault at once."""
+    topology, inventory = _loaded(settings)
+    found = {"vms": len(inventory.vms), "networks": len(topology.networks), "policies": len(topology.policies)}
+    if settings.output in (Format.JSON, Format.YAML):
+        document({"name": topology.name, "valid": True, **found}, settings.output)
+    else:
+        emit(f"{topology.name}: valid: " + ", ".join(f"{count} {what}" for what, count in found.items()))
+
+
+def config(settings: Settings) -> None:
+    """Print the topology as vnet understands it: merged, replicas and addresses expanded."""
+    from vnet.cli.expanded import expanded
+
+    form = Format.JSON if settings.output is Format.JSON else Format.YAML
+    document(expanded(*_loaded(settings)), form)
+
+
+def _loaded(settings: Settings) -> tuple[Any, Any]:
+    from vnet.topology.inventory import expand
+    from vnet.topology.load import load_text
+
+    file, text = files.read(settings.file)
+    topology = load_text(text, file, dict(os.environ))
+    return topology, expand(topology, {})
+
+
+def plan(
+    settings: Settings,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 3 when something would change.")] = False,
+) -> int:
+    """Show what `up` would do now; changes nothing."""
+    outcome = settings.daemon().post("/v1/plan", files.source(settings.file))
+    _print_plan(outcome, settings)
+    return Exit.CHANGES if exit_code and outcome["actions"] else Exit.OK
+
+
+def _print_plan(outcome: Json, settings: Settings) -> None:
+    if settings.output in (Format.JSON, Format.YAML):
+        document(outcome, settings.output)
+    elif not outcome["actions"]:
+        emit(f"{outcome['fabric']}: nothing to change, generation {outcome['generation']}")
+    else:
+        emit_lines(f"{number:3}. {what}" for number, what in enumerate(outcome["actions"], 1))
+
+
+def up(
+    settings: Settings,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+) -> None:
+    """Make the fabric what the topology file says, and wait until every guest's agent answers."""
+    if dry_run:
+        plan(settings)
+        return
+    body = files.source(settings.file)
+    outcome = settings.daemon().run("POST", "/v1/fabrics", body, settings.report)
+    if settings.output in (Format.JSON, Format.YAML):
+        document(_data(outcome), settings.output)
+    elif not settings.quiet:
+        done = "nothing to change" if not outcome["actions"] else "up"
+        tell(f"{outcome['fabric']}: {done}, generation {outcome['generation']}")
+
+
+def _data(message: Json) -> Json:
+    return {key: value for key, value in message.items() if key != "type"}
+
+
+def down(settings: Settings) -> None:
+    """Remove the fabric with everything made for it: guests, ports, switch, namespace."""
+    from vnet.cli import daemon
+
+    name = settings.fabric
+    if not settings.client().alive() and not daemon.has_fabrics():
+        tell(f"{name if name != '-' else 'no fabric'}: not up, nothing to remove")
+        return
+    outcome = settings.daemon().run("DELETE", path("fabrics", name), None, settings.report)
+    if outcome["daemon_ends"]:
+        daemon.wait_for_end(outcome["pid"])
+    if settings.output in (Format.JSON, Format.YAML):
+        document(_data(outcome), settings.output)
+    elif not settings.quiet:
+        tell(f"{outcome['fabric']}: {'down' if outcome['actions'] else 'not up, nothing to remove'}")
+
+
+def ps(settings: Settings) -> None:
+    """List VMs, of all fabrics or of the one that -n or -f names."""
+    rows(_vms(settings), _PS, settings.output)
+
+
+def _vms(settings: Settings) -> list[Row]:
+    from vnet.cli import daemon
+
+    client = settings.client()
+    if not client.alive():
+        if not daemon.has_fabrics():
+            return []
+        daemon.ensure(client)
+    wanted = settings.fabric if settings.name or settings.file else None
+    vms: list[Row] = client.get("/v1/vms", fabric=wanted)
+    return vms
+
+
+def _generation(row: Row) -> str:
+    """One number when what is wanted is enforced, both when it is not."""
+    if row["generation"] == row["enforced"]:
+        return str(row["generation"])
+    return f"{row['enforced']}→{row['generation']}"
+
+
+def inspect(
+    settings: Settings, vm: Annotated[str | None, typer.Argument(help="One VM instead of the whole fabric.")] = None
+) -> None:
+    """Tell everything about a fabric or one of its VMs."""
+    answer = settings.daemon().get(path("fabrics", settings.fabric))
+    if vm is not None:
+        found = [each for each in answer["vms"] if each["vm"] == vm]
+        if not found:
+            known = ", ".join(each["vm"] for each in answer["vms"])
+            raise UsageError(f"there is no VM {vm} in fabric {answer['fabric']}; its VMs: {known}")
+        answer = found[0]
+    document(answer, Format.JSON if settings.output is Format.JSON else Format.YAML)
+
+
+def doctor(settings: Settings) -> int:
+    """Check that this host has what a fabric needs."""
+    from dataclasses import asdict
+
+    from vnet.fabric.live.host import checks
+
+    found = checks()
+    if settings.output in (Format.JSON, Format.YAML):
+        document([asdict(check) for check in found], settings.output)
+    for check in found if settings.output in (Format.TABLE, Format.WIDE) else ():
+        mark = "ok  " if check.ok else "FAIL" if check.needed else "warn"
+        hint = f"; {check.hint}" if not check.ok else ""
+        emit(f"{mark} {check.name}: {check.detail}{hint}")
+    return Exit.FAILED if any(check.needed and not check.ok for check in found) else Exit.OK
+
+
+def serve(
+    settings: Settings,
+    stop: Annotated[bool, typer.Option("--stop", help="End the daemon; guests and traffic go on.")] = False,
+    auto: Annotated[bool, typer.Option("--auto", hidden=True)] = False,
+) -> int:
+    """Run vnetd, the daemon, in the foreground."""
+    if stop:
+        return _stop(settings.client())
+    from vnet.api.daemon import serve as run
+
+    return run(auto)
+
+
+def _stop(client: Client) -> int:
+    from vnet.cli import daemon
+
+    if not client.alive():
+        tell("vnetd does not run")
+        return Exit.OK
+    pid = client.post("/v1/shutdown")["pid"]
+    daemon.wait_for_end(pid)
+    tell(f"vnetd (pid {pid}) has ended; guests and traffic go on")
+    return Exit.OK
+
+
+def version(settings: Settings) -> None:
+    """Print the version of the client, and of the daemon if one runs."""
+    client = settings.client()
+    running = client.get("/v1/version") if client.alive() else None
+    if settings.output in (Format.JSON, Format.YAML):
+        document({"client": __version__, "daemon": running}, settings.output)
+        return
+    emit(f"vnet {__version__}")
+    if running:
+        emit(f"vnetd {running['version']} (pid {running['pid']})")

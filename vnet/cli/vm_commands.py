@@ -1,0 +1,73 @@
+"""Commands about one VM: start, stop, exec, console."""
+
+from __future__ import annotations
+
+import sys
+from base64 import b64decode
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vnet.cli.client import path
+from vnet.cli.options import Settings, command
+from vnet.cli.output import Format, document, tell
+
+Vm = Annotated[str, typer.Argument(metavar="VM", help="Name of the VM, for instance web-1.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    command(app)(start)
+    command(app)(stop)
+    whole_line = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+    command(app, context_settings=whole_line)(exec_)
+    command(app)(console)
+
+
+def start(settings: Settings, vm: Vm) -> None:
+    """Start a VM that was stopped or has died, and wait until its agent answers."""
+    outcome = settings.daemon().run("POST", path("fabrics", settings.fabric, "vms", vm, "start"), {}, settings.report)
+    if not outcome["actions"]:
+        tell(f"{vm} runs already")
+
+
+def stop(
+    settings: Settings,
+    vm: Vm,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds before it is ended by force.")] = 10.0,
+) -> None:
+    """Power a VM off; its ports, addresses and rules stay."""
+    body = {"timeout_s": wait}
+    settings.daemon().run("POST", path("fabrics", settings.fabric, "vms", vm, "stop"), body, settings.report)
+
+
+def exec_(
+    settings: Settings,
+    vm: Vm,
+    argv: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The command and its arguments.")],
+) -> int:
+    """Run a command in a VM; the exit code is the command's own."""
+    words = argv[1:] if argv[0] == "--" else argv
+    body = {"argv": words, "timeout_s": settings.timeout_s or 60.0}
+    client = settings.daemon()
+    client.timeout_s = None
+    answer = client.run("POST", path("fabrics", settings.fabric, "vms", vm, "exec"), body, settings.report)
+    output, errors = b64decode(answer["stdout"]), b64decode(answer["stderr"])
+    if settings.output in (Format.JSON, Format.YAML):
+        texts = {"stdout": output.decode(errors="replace"), "stderr": errors.decode(errors="replace")}
+        document({"exit_code": answer["exit_code"], **texts}, settings.output)
+    else:
+        sys.stdout.buffer.write(output)
+        sys.stdout.buffer.flush()
+        sys.stderr.buffer.write(errors)
+        sys.stderr.buffer.flush()
+    return int(answer["exit_code"])
+
+
+def console(settings: Settings, vm: Vm) -> None:
+    """Attach this terminal to the VM's serial console; Ctrl-] leaves."""
+    from vnet.cli.console import attach
+
+    answer = settings.daemon().get(path("fabrics", settings.fabric, "vms", vm, "console"))
+    attach(Path(answer["socket"]), vm)

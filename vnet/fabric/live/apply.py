@@ -1,0 +1,151 @@
+"""The dumb loop: carries out the actions of a plan in order, guests side by side.
+
+`Performer` is the counterpart of `plan.step`: one action, one call to a neighbour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from vnet.base.errors import HostError, VnetError
+from vnet.fabric import plan as p
+from vnet.fabric.parts import Parts
+from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.store import Store
+
+GUESTS_AT_ONCE = 16
+"""Booting more side by side gains nothing and makes each slower to answer."""
+
+_PLURAL = {
+    p.CreatePort: "create {} ports",
+    p.AttachPort: "attach {} ports",
+    p.DetachPort: "detach {} ports",
+    p.RemovePort: "remove {} ports",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Performer:
+    """Carries out single actions on one fabric."""
+
+    fabric: str
+    parts: Parts
+    store: Store
+
+    async def perform(self, action: p.Action) -> str:
+        """Do it. Returns a remark for the progress line, mostly none."""
+        network, switch = self.parts.network, self.parts.switch
+        match action:
+            case p.CreateNamespace():
+                await network.create()
+            case p.RemoveNamespace():
+                await network.remove()
+            case p.CreateSwitch():
+                await switch.open()
+            case p.DestroySwitch():
+                await switch.destroy()
+            case p.CreatePort(port):
+                await network.create_port(port.ifname)
+            case p.RemovePort(port):
+                await network.remove_port(port.ifname)
+            case p.AttachPort(port):
+                await switch.attach(port)
+            case p.DetachPort(port):
+                await switch.detach(port)
+            case p.ApplyFlows(put, remove):
+                await switch.change(put, remove)
+            case p.StartGuest(guest):
+                self.store.save_guest(self.fabric, guest)
+                return await self.parts.guests.start(guest)
+            case p.DestroyGuest(guest):
+                await self.parts.guests.destroy(guest.name)
+                self.store.remove_guest(self.fabric, guest.name)
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Actions that are told as one line."""
+
+    number: int
+    what: str
+    actions: tuple[p.Action, ...]
+
+
+def steps(actions: Iterable[p.Action]) -> tuple[Step, ...]:
+    """The actions as a person counts them: six ports in a row are one step, each guest is its own."""
+    lines = [line for kind, group in groupby(actions, type) for line in _lines(kind, tuple(group))]
+    return tuple(Step(number, what, members) for number, (what, members) in enumerate(lines, 1))
+
+
+def _lines(kind: type, members: tuple[p.Action, ...]) -> Iterator[tuple[str, tuple[p.Action, ...]]]:
+    if kind in _PLURAL and len(members) > 1:
+        yield _PLURAL[kind].format(len(members)), members
+    else:
+        yield from ((str(member), (member,)) for member in members)
+
+
+def _of_guests(step: Step) -> bool:
+    return isinstance(step.actions[0], p.StartGuest | p.DestroyGuest)
+
+
+async def carry_out(actions: Sequence[p.Action], performer: Performer, report: Report) -> None:
+    """Carry out a plan. The first failure ends it, after what runs beside it has been cancelled."""
+    for kind, group in groupby(steps(actions), lambda step: (_of_guests(step), type(step.actions[0]))):
+        if kind[0]:
+            await _side_by_side(group, performer, report)
+        else:
+            for step in group:
+                await _step(step, performer, report)
+
+
+async def undo(actions: Sequence[p.Action], performer: Performer, report: Report) -> tuple[str, ...]:
+    """Carry out a plan as far as it goes: a failure is remembered and the rest still done."""
+    failures = []
+    for step in steps(actions):
+        try:
+            await _step(step, performer, report)
+        except VnetError as error:
+            failures.append(f"{step.what}: {error}")
+    return tuple(failures)
+
+
+async def _side_by_side(together: Iterable[Step], performer: Performer, report: Report) -> None:
+    limit = asyncio.Semaphore(GUESTS_AT_ONCE)
+
+    async def limited(step: Step) -> None:
+        async with limit:
+            await _step(step, performer, report)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for step in together:
+                tasks.create_task(limited(step))
+    except* VnetError as errors:
+        raise _first(errors) from None
+
+
+def _first(group: BaseExceptionGroup) -> VnetError:  # type: ignore[type-arg]
+    """One error that says all: the failures that came together, each on its line."""
+    errors = [error for error in group.exceptions if isinstance(error, VnetError)]
+    if len(errors) == 1:
+        return errors[0]
+    return HostError("\n".join(str(error) for error in errors))
+
+
+async def _step(step: Step, performer: Performer, report: Report) -> None:
+    began = time.monotonic()
+    report(Progress(step.number, step.what, Status.STARTED))
+    remark = ""
+    try:
+        for action in step.actions:
+            remark = await performer.perform(action)
+    except (VnetError, asyncio.CancelledError) as error:
+        why = str(error) or "interrupted"
+        report(Progress(step.number, step.what, Status.FAILED, time.monotonic() - began, why))
+        raise
+    report(Progress(step.number, step.what, Status.DONE, time.monotonic() - began, remark))

@@ -1,0 +1,70 @@
+"""What is there now, as a `State`: asked of the kernel, the switch and the guests, never of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from vnet.base import paths
+from vnet.base.errors import HostError
+from vnet.fabric.parts import Parts
+from vnet.fabric.state import Guest, Port, State, ifname
+from vnet.fabric.store import Record, Store
+
+TAP_KIND = "tun"
+
+
+async def observe(parts: Parts, record: Record | None, store: Store, name: str) -> State:
+    """The fabric as it is.
+
+    `record` is None for a fabric that this host does not know: then nothing of that name may exist.
+
+    Raises: HostError for things of another owner that stand in the way.
+    """
+    there = await parts.network.exists()
+    if record is None:
+        if there:
+            raise HostError(_foreign_namespace(name))
+        return State()
+    switch = there and await parts.switch.exists()
+    if switch:
+        await parts.switch.open()
+    interfaces = dict(await parts.network.interfaces()) if there else {}
+    attached = await parts.switch.ports() if switch else frozenset()
+    flows = await parts.switch.flows() if switch else frozenset()
+    ports = _known_ports(record, attached, interfaces)
+    return State(there, switch, ports, attached, flows, await _running(parts, store, name))
+
+
+def _known_ports(
+    record: Record, attached: frozenset[Port], interfaces: Mapping[str, str]
+) -> frozenset[Port]:
+    """The TAPs that are there, each with the port number it has or was assigned.
+
+    A TAP nobody can give a number to gets 0: it is nobody's port, so a plan removes it.
+    """
+    assigned = {ifname(nic): given.port for nic, given in record.assignments.items()}
+    plugged = {port.ifname: port.number for port in attached}
+    taps = (name for name, kind in interfaces.items() if kind == TAP_KIND)
+    return frozenset(Port(plugged.get(name) or assigned.get(name, 0), name) for name in taps)
+
+
+async def _running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:
+    """The guests whose process lives, with the specification they were started with."""
+    alive = []
+    for guest in store.guests(name):
+        if (await parts.guests.status(guest.name)).running:
+            alive.append(guest)
+    return frozenset(alive)
+
+
+def foreign(wanted: State, interfaces: Mapping[str, str]) -> tuple[str, ...]:
+    """Interfaces that are not TAPs of ours but have a name that a wanted port needs."""
+    names = {port.ifname for port in wanted.ports}
+    return tuple(sorted(name for name, kind in interfaces.items() if name in names and kind != TAP_KIND))
+
+
+def _foreign_namespace(name: str) -> str:
+    netns = paths.netns(name)
+    return (
+        f"a network namespace {netns} is already there and was not made for a fabric of this host's vnet; "
+        f"give the fabric another name, or, if nobody needs it, remove it with `ip netns delete {netns}`"
+    )

@@ -1,0 +1,151 @@
+"""What the engine needs of the world, one protocol for each neighbour; `live.host_parts` has the real ones.
+
+All calls are coroutines of one fabric and raise HostError when the host refuses. Making a thing that
+is there and removing one that is not are no errors: actions may be carried out again after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vnet.fabric.state import Guest, Port
+from vnet.openflow.flow import Flow
+
+
+class Network(Protocol):
+    """The fabric's network namespace and the interfaces in it."""
+
+    async def exists(self) -> bool:
+        """Whether the namespace is there."""
+        ...
+
+    async def create(self) -> None:
+        """Make it; the kernel's stack in it stays silent."""
+        ...
+
+    async def remove(self) -> None:
+        """Remove it with all that is in it."""
+        ...
+
+    async def interfaces(self) -> Mapping[str, str]:
+        """Name → kind of every interface but the loopback."""
+        ...
+
+    async def create_port(self, ifname: str) -> None:
+        """Make a persistent TAP."""
+        ...
+
+    async def remove_port(self, ifname: str) -> None:
+        """Delete an interface."""
+        ...
+
+    async def close(self) -> None:
+        """Let go; everything stays."""
+        ...
+
+
+class Switch(Protocol):
+    """The fabric's switch with its agent and the controller's session to it."""
+
+    async def exists(self) -> bool:
+        """Whether its programs and maps are pinned."""
+        ...
+
+    async def open(self) -> None:
+        """Create it, or adopt what is pinned; the agent listens and the controller is connected."""
+        ...
+
+    async def attach(self, port: Port) -> None:
+        """Put an interface into the switch."""
+        ...
+
+    async def detach(self, port: Port) -> None:
+        """Take it out."""
+        ...
+
+    async def ports(self) -> frozenset[Port]:
+        """What is attached."""
+        ...
+
+    async def flows(self) -> frozenset[Flow]:
+        """The flows in force, read back from the switch over OpenFlow."""
+        ...
+
+    async def change(self, put: frozenset[Flow], remove: frozenset[Flow]) -> None:
+        """One atomic change; on return it is enforced."""
+        ...
+
+    async def close(self) -> None:
+        """Let go; what is pinned goes on deciding."""
+        ...
+
+    async def destroy(self) -> None:
+        """Detach and unpin everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuestStatus:
+    """How a guest is: `state` in words (`ready`, `running`, `stopped`, `failed`), its process, the reason."""
+
+    state: str
+    running: bool
+    pid: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """What a command in a guest gave; `code` is its exit status."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Guests(Protocol):
+    """The fabric's guests."""
+
+    async def adopt(self, guest: Guest) -> None:
+        """Take over a guest that an earlier daemon started; one that is gone is no error."""
+        ...
+
+    async def start(self, guest: Guest) -> str:
+        """Start it and wait until its agent answers. Returns a remark for the progress line."""
+        ...
+
+    async def stop(self, name: str, timeout_s: float) -> None:
+        """Ask it to power off, and end it when it does not within the time."""
+        ...
+
+    async def destroy(self, name: str) -> None:
+        """End it and remove its run directory."""
+        ...
+
+    async def status(self, name: str) -> GuestStatus:
+        """How it is."""
+        ...
+
+    async def exec(self, name: str, argv: tuple[str, ...], timeout_s: float) -> ExecResult:
+        """Run a command in it. Raises TimedOut."""
+        ...
+
+    async def console(self, name: str) -> Path:
+        """The unix socket of its serial console."""
+        ...
+
+    async def close(self) -> None:
+        """Let go; the guests run on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All neighbours of one fabric."""
+
+    network: Network
+    switch: Switch
+    guests: Guests
