@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+from itertools import count
 
+from vnet.base.errors import Fault, InputError
 from vnet.base.source import Location
-from vnet.topology.model import IPInterface
+from vnet.topology.model import Interface, IPInterface, IPNetwork, Topology, VmSpec
+from vnet.topology.pool import Pool
+
+IPAddress = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +74,195 @@ class Inventory:
     def nics(self) -> tuple[Nic, ...]:
         """Every NIC of every VM, in file order."""
         return tuple(nic for vm in self.vms for nic in vm.nics)
+
+
+def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
+    """The VMs and NICs of a topology.
+
+    Args: `previous` are the assignments of the last expansion, by NIC name, {} for a new fabric.
+    They are kept, except addresses that no longer lie in their network or that the file now gives
+    to somebody. New NICs avoid also what NICs that are gone had, as long as there is room, so that
+    the new one can be made before the old one is removed.
+    Raises InputError when a subnet has no address left.
+    """
+    pending = _pending(topology)
+    ports = _ports(pending, previous)
+    macs = _macs(topology.name, pending, previous)
+    addresses = _addresses(topology, pending, previous)
+    nics = {nic.name: _nic(nic, topology, ports, macs, addresses) for nic in pending}
+    vms = tuple(_vm(topology, name, spec, nics) for spec in topology.vms.values() for name in instances(spec))
+    assignments = {nic.name: Assignment(nic.port, nic.mac, nic.addresses) for nic in nics.values()}
+    return Inventory(topology.name, vms, assignments)
+
+
+def instances(spec: VmSpec) -> tuple[str, ...]:
+    """Names of the VMs that a declared VM stands for: `web`, or with replicas `web-1`, `web-2`."""
+    return replica_names(spec.name, spec.replicas)
+
+
+def replica_names(name: str, replicas: int | None) -> tuple[str, ...]:
+    """See `instances`; without replicas the one VM bears the declared name."""
+    return (name,) if replicas is None else tuple(f"{name}-{i}" for i in range(1, replicas + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A NIC that is known by name and has not got its port, MAC and addresses."""
+
+    name: str
+    vm: str
+    declared: Interface
+
+
+def _pending(topology: Topology) -> tuple[_Pending, ...]:
+    return tuple(
+        _Pending(f"{vm}.{interface.name}", vm, interface)
+        for spec in topology.vms.values()
+        for vm in instances(spec)
+        for interface in spec.interfaces
+    )
+
+
+def _vm(topology: Topology, name: str, spec: VmSpec, nics: Mapping[str, Nic]) -> Vm:
+    own = tuple(nics[f"{name}.{interface.name}"] for interface in spec.interfaces)
+    by_label = {
+        group for group, labels in topology.group_labels.items() if labels.items() <= spec.labels.items()
+    }
+    groups = frozenset(spec.groups) | by_label
+    return Vm(name, spec.name, spec.image, spec.cpus, spec.memory_bytes, own, groups, spec.at)
+
+
+def _nic(
+    nic: _Pending,
+    topology: Topology,
+    ports: Mapping[str, int],
+    macs: Mapping[str, int],
+    addresses: Mapping[str, tuple[IPInterface, ...]],
+) -> Nic:
+    return Nic(
+        name=nic.name,
+        vm=nic.vm,
+        interface=nic.declared.name,
+        network=nic.declared.network,
+        vlan=topology.networks[nic.declared.network].vlan,
+        port=ports[nic.name],
+        mac=macs[nic.name],
+        addresses=addresses[nic.name],
+        at=nic.declared.at,
+    )
+
+
+# ---- ports -----------------------------------------------------------------------------------
+
+
+def _ports(pending: tuple[_Pending, ...], previous: Mapping[str, Assignment]) -> dict[str, int]:
+    """OpenFlow port numbers: the previous one, else the lowest from 1 that nobody has or had."""
+    owners: dict[int, str] = {}
+    for nic in pending:
+        if nic.name in previous:
+            owners.setdefault(previous[nic.name].port, nic.name)
+    kept = {name: port for port, name in owners.items()}
+    had = {each.port for each in previous.values()}
+    free = (port for port in count(1) if port not in had)
+    return {nic.name: kept[nic.name] if nic.name in kept else next(free) for nic in pending}
+
+
+# ---- MACs ------------------------------------------------------------------------------------
+
+_OUI = 0x525400
+"""The prefix QEMU gives to virtual NICs; locally administered, unicast."""
+
+
+def derived_mac(fabric: str, nic: str, attempt: int = 0) -> int:
+    """52:54:00 and three bytes that depend on the names only; `attempt` gives another one."""
+    text = f"{fabric}/{nic}" if attempt == 0 else f"{fabric}/{nic}#{attempt}"
+    return _OUI << 24 | int.from_bytes(blake2b(text.encode(), digest_size=3).digest(), "big")
+
+
+def _macs(fabric: str, pending: tuple[_Pending, ...], previous: Mapping[str, Assignment]) -> dict[str, int]:
+    """Declared ones first, then previous ones, then derived ones, each only if it is still free."""
+    macs = {nic.name: nic.declared.mac for nic in pending if nic.declared.mac is not None}
+    used = set(macs.values())
+    for nic in pending:
+        kept = previous.get(nic.name)
+        if nic.name not in macs and kept is not None and kept.mac not in used:
+            macs[nic.name] = kept.mac
+            used.add(kept.mac)
+    for nic in pending:
+        if nic.name not in macs:
+            tries = (derived_mac(fabric, nic.name, attempt) for attempt in count())
+            macs[nic.name] = next(mac for mac in tries if mac not in used)
+            used.add(macs[nic.name])
+    return macs
+
+
+# ---- addresses -------------------------------------------------------------------------------
+
+
+def _addresses(
+    topology: Topology, pending: tuple[_Pending, ...], previous: Mapping[str, Assignment]
+) -> dict[str, tuple[IPInterface, ...]]:
+    """What each NIC declares, else one address of each subnet of its network."""
+    taken = {address.ip for nic in pending for address in nic.declared.addresses}
+    kept = _kept_addresses(topology, pending, previous, taken)
+    gone = {address.ip for each in previous.values() for address in each.addresses}
+    allocators = {
+        subnet: _Allocator(subnet, taken, gone)
+        for network in topology.networks.values()
+        for subnet in network.subnets
+    }
+    faults: list[Fault] = []
+    found: dict[str, tuple[IPInterface, ...]] = {}
+    for nic in pending:
+        found[nic.name] = nic.declared.addresses or tuple(
+            kept.get((nic.name, subnet)) or allocators[subnet].take(nic, faults)
+            for subnet in topology.networks[nic.declared.network].subnets
+        )
+    if faults:
+        raise InputError(faults)
+    return found
+
+
+def _kept_addresses(
+    topology: Topology,
+    pending: tuple[_Pending, ...],
+    previous: Mapping[str, Assignment],
+    taken: set[IPAddress],
+) -> dict[tuple[str, IPNetwork], IPInterface]:
+    """Previous addresses that still hold, by NIC and subnet; they are added to `taken`."""
+    kept: dict[tuple[str, IPNetwork], IPInterface] = {}
+    for nic in pending:
+        had = previous.get(nic.name)
+        if had is None or nic.declared.addresses:
+            continue
+        for subnet in topology.networks[nic.declared.network].subnets:
+            pool = Pool(subnet)
+            ip = next((each.ip for each in had.addresses if pool.may_allocate(each.ip)), None)
+            if ip is not None and ip not in taken:
+                kept[nic.name, subnet] = pool.interface(int(ip))
+                taken.add(ip)
+    return kept
+
+
+class _Allocator:
+    """Gives out the addresses of one subnet, lowest first; those in `gone` only when no other is left."""
+
+    def __init__(self, subnet: IPNetwork, taken: set[IPAddress], gone: set[IPAddress]) -> None:
+        self._pool = Pool(subnet)
+        self._taken = {int(ip) for ip in taken if ip in subnet}
+        self._avoided = self._taken | {int(ip) for ip in gone if ip in subnet}
+        self._next = 0
+
+    def take(self, nic: _Pending, faults: list[Fault]) -> IPInterface:
+        """The next address; without one a fault, and an address that nobody will see."""
+        value = self._pool.lowest_free(self._avoided, self._next)
+        if value is None:
+            value = self._pool.lowest_free(self._taken, 0)
+        if value is None:
+            problem = f"the subnet {self._pool.subnet} has no address left for {nic.name}"
+            faults.append(Fault(nic.declared.at, f"networks.{nic.declared.network}.subnets", problem))
+            return ip_interface(self._pool.subnet.network_address)
+        self._taken.add(value)
+        self._avoided.add(value)
+        self._next = value + 1
+        return self._pool.interface(value)

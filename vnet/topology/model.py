@@ -57,7 +57,10 @@ class PeerKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One selector: a group name, a VM name (`vm:NAME`, all its replicas), a network name, a CIDR or `any`."""
+    """One selector: a group, a VM (`vm:NAME`, all its replicas), a network, a CIDR or `any`.
+
+    `value` is the name, the CIDR or "any".
+    """
 
     kind: PeerKind
     value: str

@@ -1,0 +1,155 @@
+"""From a draft without faults to the frozen Topology."""
+
+from __future__ import annotations
+
+from vnet.base.source import Location
+from vnet.topology import language as lang
+from vnet.topology.draft import Draft, DraftNic, replicas
+from vnet.topology.model import (
+    Claim,
+    Direction,
+    Interface,
+    IPNetwork,
+    Network,
+    Peer,
+    Policy,
+    Rule,
+    Service,
+    Topology,
+    VmSpec,
+)
+from vnet.topology.shape import Entry, Field, Read
+from vnet.topology.values import BUILT_IN_SERVICES, Atom, ClaimText, Ports, ServiceName
+
+Services = dict[str, tuple[Service, ...]]
+
+
+def build(draft: Draft, file: str) -> Topology:
+    """The topology; only for a draft that passed all checks."""
+    services = BUILT_IN_SERVICES | _declared_services(draft)
+    claims = draft.root.get(lang.VERIFY)
+    return Topology(
+        name=draft.root.value(lang.NAME),
+        description=draft.root.value(lang.DESCRIPTION),
+        networks={name: _network(name, each) for name, each in draft.networks.items()},
+        vms={name: _vm(name, each, draft.nics[name]) for name, each in draft.vms.items()},
+        groups=_groups(draft),
+        group_labels=_group_labels(draft),
+        tiers=draft.tiers,
+        policies=tuple(_policy(each, services) for each in draft.policies),
+        claims=() if claims is None else tuple(_claim(each, services) for each in claims.value),
+        at=Location(file),
+    )
+
+
+def _declared_services(draft: Draft) -> Services:
+    found = draft.root.get(lang.SERVICES)
+    declared = {} if found is None else found.value
+    return {name: tuple(item.value for item in items.value) for name, items in declared.items()}
+
+
+def _network(name: str, network: Read[Entry]) -> Network:
+    subnets = tuple(each.value for each in network.value.value(lang.NETWORK_SUBNETS))
+    return Network(name, network.value.value(lang.NETWORK_VLAN), subnets, network.at)
+
+
+def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:
+    entry = vm.value
+    return VmSpec(
+        name=name,
+        image=entry.value(lang.VM_IMAGE),
+        cpus=entry.value(lang.VM_CPUS),
+        memory_bytes=entry.value(lang.VM_MEMORY),
+        interfaces=tuple(_interface(nic) for nic in nics),
+        groups=tuple(group.value for group in entry.value(lang.VM_GROUPS)),
+        labels=_labels(entry, lang.VM_LABELS),
+        replicas=replicas(entry),
+        at=vm.at,
+    )
+
+
+def _interface(nic: DraftNic) -> Interface:
+    assert nic.network is not None, "checked"
+    addresses = tuple(address.value for address in nic.addresses)
+    mac = None if nic.mac is None else nic.mac.value
+    return Interface(nic.name, nic.network.value, addresses, mac, nic.at)
+
+
+def _labels(entry: Entry, key: Field[dict[str, Read[str]]]) -> dict[str, str]:
+    found = entry.get(key)
+    return {} if found is None else {name: label.value for name, label in found.value.items()}
+
+
+def _groups(draft: Draft) -> dict[str, tuple[IPNetwork, ...]]:
+    return {
+        name: tuple(cidr.value for cidr in cidrs.value)
+        for name, group in draft.groups.items()
+        if (cidrs := group.value.get(lang.GROUP_CIDRS)) is not None
+    }
+
+
+def _group_labels(draft: Draft) -> dict[str, dict[str, str]]:
+    return {
+        name: _labels(group.value, lang.GROUP_LABELS)
+        for name, group in draft.groups.items()
+        if group.value.given(lang.GROUP_LABELS)
+    }
+
+
+def _policy(policy: Read[Entry], services: Services) -> Policy:
+    entry = policy.value
+    return Policy(
+        name=entry.value(lang.POLICY_NAME),
+        tier=entry.value(lang.POLICY_TIER),
+        applied_to=_peers(entry.value(lang.POLICY_APPLIED_TO)),
+        ingress=_rules(entry.get(lang.POLICY_INGRESS), Direction.INGRESS, services),
+        egress=_rules(entry.get(lang.POLICY_EGRESS), Direction.EGRESS, services),
+        at=policy.at,
+    )
+
+
+def _rules(
+    found: Read[tuple[Read[Entry], ...]] | None, direction: Direction, services: Services
+) -> tuple[Rule, ...] | None:
+    if found is None:
+        return None
+    return tuple(_rule(rule, i, direction, services) for i, rule in enumerate(found.value))
+
+
+def _rule(rule: Read[Entry], index: int, direction: Direction, services: Services) -> Rule:
+    entry = rule.value
+    name = entry.get(lang.RULE_NAME)
+    ports = entry.get(lang.RULE_PORTS)
+    return Rule(
+        name=f"{direction.value}[{index}]" if name is None else name.value,
+        direction=direction,
+        peers=_peers(entry.value(lang.RULE_FROM if direction is Direction.INGRESS else lang.RULE_TO)),
+        services=() if ports is None else _all_services(ports.value, services),
+        action=entry.value(lang.RULE_ACTION),
+        log=entry.value(lang.RULE_LOG),
+        at=rule.at,
+    )
+
+
+def _peers(peers: tuple[Read[Atom], ...]) -> tuple[Peer, ...]:
+    return tuple(_peer(peer.value, peer.at) for peer in peers)
+
+
+def _peer(atom: Atom, at: Location) -> Peer:
+    return Peer(atom.kind, atom.value, at)
+
+
+def _all_services(items: tuple[Read[Ports], ...], services: Services) -> tuple[Service, ...]:
+    """The services listed, without repetition, in their order."""
+    return tuple(dict.fromkeys(each for item in items for each in _services(item.value, services)))
+
+
+def _services(ports: Ports, services: Services) -> tuple[Service, ...]:
+    return services[ports.name] if isinstance(ports, ServiceName) else (ports,)
+
+
+def _claim(claim: Read[ClaimText], services: Services) -> Claim:
+    found = claim.value
+    service = None if found.ports is None else _services(found.ports, services)[0]
+    source, target = _peer(found.source, claim.at), _peer(found.target, claim.at)
+    return Claim(found.kind, source, target, service, found.text, claim.at)

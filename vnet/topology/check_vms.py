@@ -1,0 +1,211 @@
+"""Checks of VMs, templates and NICs: names, networks, addresses, MACs, room in the subnets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from vnet.topology import language as lang
+from vnet.topology.draft import Draft, DraftNic, replicas
+from vnet.topology.inventory import replica_names
+from vnet.topology.model import IPInterface, IPNetwork
+from vnet.topology.pool import Pool
+from vnet.topology.reading import Reading, quoted, suggestion
+from vnet.topology.repeated import report_repeated
+from vnet.topology.shape import Entry, Read
+from vnet.topology.values import RESERVED_GROUPS, family, format_mac
+
+
+def check(draft: Draft, reading: Reading) -> None:
+    """Reports every fault of the VMs to `reading`."""
+    _check_templates(draft, reading)
+    _check_generated_names(draft, reading)
+    for vm in draft.vms.values():
+        _check_groups(vm.value, reading)
+        _check_has_nics(vm, reading)
+    for name, nics in draft.nics.items():
+        for nic in nics:
+            _check_network(nic, draft, reading)
+            _check_addresses(nic, draft, reading)
+        _check_replicas(draft.vms[name], nics, reading)
+    _check_unique_addresses(draft, reading)
+    _check_unique_macs(draft, reading)
+    _check_room(draft, reading)
+
+
+# ---- names -----------------------------------------------------------------------------------
+
+
+def _check_templates(draft: Draft, reading: Reading) -> None:
+    templates = draft.root.get(lang.TEMPLATES)
+    known = {} if templates is None else templates.value
+    for vm in draft.vms.values():
+        template = vm.value.get(lang.VM_TEMPLATE)
+        if template is not None and template.value not in known:
+            problem = f"there is no template {quoted(template.value)}"
+            reading.fault(template.at, template.path, problem, suggestion(template.value, known))
+
+
+def _check_generated_names(draft: Draft, reading: Reading) -> None:
+    owners: dict[str, str] = {}
+    for spec, vm in draft.vms.items():
+        names = replica_names(spec, replicas(vm.value))
+        if names and len(spec) <= lang.VM_NAME_MAX < len(names[-1]):
+            problem = f"the name {quoted(names[-1])} of its last replica is longer than {lang.VM_NAME_MAX}"
+            reading.fault(vm.at, vm.path, problem)
+        for name in names:
+            owner = owners.setdefault(name, spec)
+            if owner != spec:
+                _report_collision(name, spec, owner, draft, reading)
+
+
+def _report_collision(name: str, one: str, other: str, draft: Draft, reading: Reading) -> None:
+    vm = draft.vms[one]
+    if name == one:
+        problem = f"{quoted(name)} is also the name of a replica of {quoted(other)}"
+    elif name == other:
+        problem = f"its replica {quoted(name)} has the name of another VM"
+    else:
+        problem = f"its replica {quoted(name)} has the name of a replica of {quoted(other)}"
+    reading.fault(vm.at, vm.path, problem, "rename one of them")
+
+
+def _check_groups(vm: Entry, reading: Reading) -> None:
+    groups = vm.get(lang.VM_GROUPS)
+    if groups is None:
+        return
+    report_repeated(groups.value, "group", reading)
+    for group in groups.value:
+        if group.value in RESERVED_GROUPS:
+            problem = f"{quoted(group.value)} has a meaning of its own and names no group"
+            reading.fault(group.at, group.path, problem)
+
+
+# ---- NICs ------------------------------------------------------------------------------------
+
+
+def _check_has_nics(vm: Read[Entry], reading: Reading) -> None:
+    networks, interfaces = vm.value.get(lang.VM_NETWORKS), vm.value.get(lang.VM_INTERFACES)
+    if networks is not None and interfaces is not None:
+        problem = 'expected either "networks" or "interfaces", found both'
+        reading.fault(interfaces.at, interfaces.path, problem, 'say it all in "interfaces"')
+    elif not vm.value.given(lang.VM_NETWORKS) and not vm.value.given(lang.VM_INTERFACES):
+        problem = 'a VM needs "networks" or "interfaces"'
+        reading.fault(vm.at, vm.path, problem, "write networks: [] for a VM without any")
+    if networks is not None:
+        hint = 'for two NICs in one network use "interfaces"'
+        report_repeated(networks.value, "network", reading, hint)
+
+
+def _check_network(nic: DraftNic, draft: Draft, reading: Reading) -> None:
+    if nic.network is None:
+        if not nic.is_broken:
+            reading.fault(nic.at, nic.path, 'an interface needs "network": the network it is plugged into')
+    elif nic.network.value not in draft.networks:
+        name = nic.network.value
+        problem = f"there is no network {quoted(name)}"
+        reading.fault(nic.network.at, nic.network.path, problem, suggestion(name, draft.networks))
+
+
+def _subnets(nic: DraftNic, draft: Draft) -> tuple[IPNetwork, ...] | None:
+    """The subnets of the NIC's network, None if they are not known for a fault elsewhere."""
+    network = None if nic.network is None else draft.networks.get(nic.network.value)
+    found = None if network is None else network.value.get(lang.NETWORK_SUBNETS)
+    return None if found is None else tuple(subnet.value for subnet in found.value)
+
+
+def _check_addresses(nic: DraftNic, draft: Draft, reading: Reading) -> None:
+    subnets = _subnets(nic, draft)
+    if subnets is None:
+        return
+    for address in nic.addresses:
+        subnet = next((each for each in subnets if address.value.ip in each), None)
+        if subnet is None:
+            listed = ", ".join(str(each) for each in subnets) or "none"
+            network = nic.network.value if nic.network else ""
+            problem = f"{address.value.ip} lies outside the subnets of network {quoted(network)} ({listed})"
+            reading.fault(address.at, address.path, problem)
+        else:
+            _check_address_in(address, subnet, reading)
+
+
+def _check_address_in(address: Read[IPInterface], subnet: IPNetwork, reading: Reading) -> None:
+    ip, where, path = address.value.ip, address.at, address.path
+    if address.value.network.prefixlen != subnet.prefixlen:
+        problem = f"the prefix /{address.value.network.prefixlen} is not that of the subnet {subnet}"
+        reading.fault(where, path, problem, f'did you mean "{ip}/{subnet.prefixlen}"?')
+    elif ip == subnet.network_address:
+        problem = f"{ip} is the address of the subnet {subnet} itself"
+        reading.fault(where, path, problem, "a NIC needs another one")
+    elif subnet.version == 4 and ip == subnet.broadcast_address:
+        reading.fault(where, path, f"{ip} is the broadcast address of {subnet}", "a NIC needs another one")
+
+
+def _check_replicas(vm: Read[Entry], nics: tuple[DraftNic, ...], reading: Reading) -> None:
+    count = replicas(vm.value)
+    if count is None or count < 2:
+        return
+    for nic in nics:
+        for address in nic.addresses:
+            problem = f"{count} replicas cannot share the address {address.value.ip}"
+            reading.fault(address.at, address.path, problem, 'leave "addresses" out')
+        if nic.mac is not None:
+            problem = f"{count} replicas cannot share the MAC {format_mac(nic.mac.value)}"
+            reading.fault(nic.mac.at, nic.mac.path, problem, 'leave "mac" out')
+
+
+# ---- double use and room ---------------------------------------------------------------------
+
+
+def _check_unique_addresses(draft: Draft, reading: Reading) -> None:
+    owners: dict[object, str] = {}
+    for vm, nics in draft.nics.items():
+        for nic in nics:
+            for address in nic.addresses:
+                owner = owners.setdefault(address.value.ip, f"{vm}.{nic.name}")
+                if (owner, address.at) != (f"{vm}.{nic.name}", address.at):
+                    problem = f"{address.value.ip} is the address of {quoted(owner)} already"
+                    reading.fault(address.at, address.path, problem)
+
+
+def _check_unique_macs(draft: Draft, reading: Reading) -> None:
+    owners: dict[int, str] = {}
+    for vm, nics in draft.nics.items():
+        for nic in nics:
+            if nic.mac is None:
+                continue
+            owner = owners.setdefault(nic.mac.value, f"{vm}.{nic.name}")
+            if owner != f"{vm}.{nic.name}":
+                problem = f"{format_mac(nic.mac.value)} is the MAC of {quoted(owner)} already"
+                reading.fault(nic.mac.at, nic.mac.path, problem)
+
+
+def _check_room(draft: Draft, reading: Reading) -> None:
+    taking: Counter[str] = Counter()
+    declared: dict[str, list[IPInterface]] = {}
+    for vm, nics in draft.nics.items():
+        count = replicas(draft.vms[vm].value)
+        for nic in nics:
+            if nic.network is None:
+                continue
+            if nic.takes_addresses:
+                taking[nic.network.value] += 1 if count is None else count
+            declared.setdefault(nic.network.value, []).extend(each.value for each in nic.addresses)
+    _report_small_subnets(draft, taking, declared, reading)
+
+
+def _report_small_subnets(
+    draft: Draft, taking: Mapping[str, int], declared: Mapping[str, list[IPInterface]], reading: Reading
+) -> None:
+    for name, network in draft.networks.items():
+        found = network.value.get(lang.NETWORK_SUBNETS)
+        for subnet in () if found is None else found.value:
+            pool = Pool(subnet.value)
+            fixed = len({each.ip for each in declared.get(name, ()) if pool.may_allocate(each.ip)})
+            wanted, room = taking.get(name, 0), pool.size - fixed
+            if wanted > room:
+                problem = (
+                    f"{subnet.value} is too small: {wanted} NICs of network {quoted(name)} need an "
+                    f"{family(subnet.value)} address each, {room} are free besides the gateway's"
+                )
+                reading.fault(subnet.at, subnet.path, problem)

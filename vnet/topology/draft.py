@@ -1,0 +1,116 @@
+"""A file as it was read: typed values with places, templates merged, nothing checked across entries.
+
+Checks work on this form because it exists also for a file with faults; `build` makes a Topology of
+one without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from vnet.base.source import Location
+from vnet.topology import language as lang
+from vnet.topology.merge import merged_vms
+from vnet.topology.model import TIERS, Direction, IPInterface, Service
+from vnet.topology.shape import Entry, Field, Read
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DraftNic:
+    """A NIC of a VM, whichever way it was declared. `network` is None if missing or broken."""
+
+    name: str
+    network: Read[str] | None
+    addresses: tuple[Read[IPInterface], ...]
+    mac: Read[int] | None
+    takes_addresses: bool
+    """Whether it is to get an address of each subnet."""
+    is_broken: bool
+    at: Location
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The parts of a file; what is absent or broken is empty."""
+
+    root: Entry
+    networks: Mapping[str, Read[Entry]]
+    vms: Mapping[str, Read[Entry]]
+    nics: Mapping[str, tuple[DraftNic, ...]]
+    """By the VM's name."""
+    groups: Mapping[str, Read[Entry]]
+    services: Mapping[str, Read[tuple[Read[Service], ...]]]
+    tiers: tuple[str, ...]
+    policies: tuple[Read[Entry], ...]
+
+
+def draft(root: Entry) -> Draft:
+    """The parts of a file that was read."""
+    vms = merged_vms(root)
+    tiers = root.get(lang.ALL_TIERS)
+    policies = root.get(lang.POLICIES)
+    return Draft(
+        root=root,
+        networks=_named(root, lang.NETWORKS),
+        vms=vms,
+        nics={name: tuple(_nics(vm.value)) for name, vm in vms.items()},
+        groups=_named(root, lang.GROUPS),
+        services=_named(root, lang.SERVICES),
+        tiers=TIERS if tiers is None else tuple(tier.value for tier in tiers.value),
+        policies=() if policies is None else policies.value,
+    )
+
+
+def _named(root: Entry, key: Field[dict[str, Read[T]]]) -> Mapping[str, Read[T]]:
+    found = root.get(key)
+    return {} if found is None else found.value
+
+
+def _nics(vm: Entry) -> Iterator[DraftNic]:
+    networks, interfaces = vm.get(lang.VM_NETWORKS), vm.get(lang.VM_INTERFACES)
+    if interfaces is not None:
+        for name, interface in interfaces.value.items():
+            yield _declared(name, interface)
+    elif networks is not None:
+        for i, network in enumerate(networks.value):
+            yield DraftNic(f"eth{i}", network, (), None, True, False, network.at, network.path)
+
+
+def _declared(name: str, interface: Read[Entry]) -> DraftNic:
+    entry = interface.value
+    addresses = entry.get(lang.INTERFACE_ADDRESSES)
+    return DraftNic(
+        name,
+        entry.get(lang.INTERFACE_NETWORK),
+        () if addresses is None else addresses.value,
+        entry.get(lang.INTERFACE_MAC),
+        not entry.given(lang.INTERFACE_ADDRESSES),
+        bool(entry.broken),
+        interface.at,
+        interface.path,
+    )
+
+
+def replicas(vm: Entry) -> int | None:
+    """How many of it to run; None for the one VM that bears the name itself."""
+    found = vm.get(lang.VM_REPLICAS)
+    return None if found is None else found.value
+
+
+def group_names(of: Draft) -> frozenset[str]:
+    """Every group that exists: declared, or listed by a VM."""
+    listed = (vm.value.get(lang.VM_GROUPS) for vm in of.vms.values())
+    return frozenset(of.groups) | {group.value for groups in listed if groups for group in groups.value}
+
+
+def rules(policy: Entry) -> Iterator[tuple[Direction, Read[Entry]]]:
+    """All rules of a policy with their direction."""
+    for direction, key in ((Direction.INGRESS, lang.POLICY_INGRESS), (Direction.EGRESS, lang.POLICY_EGRESS)):
+        found = policy.get(key)
+        for rule in () if found is None else found.value:
+            yield direction, rule

@@ -1,0 +1,267 @@
+"""The topology language as one table: every key, what it may hold, and what is not built yet.
+
+The reader (`load`), the JSON schema (`schema`) and the manual's completeness test go by this table.
+"""
+
+from __future__ import annotations
+
+from vnet.topology import values
+from vnet.topology.model import TIERS, Action
+from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word
+
+FABRIC_NAME_MAX = 24
+"""Socket paths (`/run/vnet/fabrics/FABRIC/vms/VM/...`) must fit into the 108 bytes of sockaddr_un."""
+VM_NAME_MAX = 40
+"""See FABRIC_NAME_MAX; the replica's number included."""
+REPLICAS_MAX = 1000
+CPUS_MAX = 255
+VLAN_MAX = 4094
+
+# ---- scalars ---------------------------------------------------------------------------------
+
+
+def _name(what: str, maximum: int = values.NAME_MAX) -> Word[str]:
+    expected = f"{what}: {values.NAME_EXPECTED} (at most {maximum})"
+    json = {"type": "string", "pattern": values.NAME_PATTERN, "maxLength": maximum}
+    return Word(expected, values.name_of(maximum), json)
+
+
+def _integer(low: int, high: int) -> Word[int]:
+    json = {"type": "integer", "minimum": low, "maximum": high}
+    return Word(f"a whole number from {low} to {high}", values.integer_from(low, high), json)
+
+
+_TEXT = Word("text", values.string, {"type": "string"})
+_BOOLEAN = Word("true or false", values.boolean, {"type": "boolean"})
+_CIDR = Word(
+    'a CIDR such as 10.10.10.0/24 or "fd00:10::/64"',
+    values.network,
+    {"type": "string", "pattern": values.CIDR_PATTERN},
+)
+_ADDRESS = Word(
+    "an address with its prefix such as 10.10.10.11/24",
+    values.address,
+    {"type": "string", "pattern": values.CIDR_PATTERN},
+)
+_MAC = Word(
+    'a MAC such as "52:54:00:12:34:56"', values.mac, {"type": "string", "pattern": values.MAC_PATTERN}
+)
+_MEMORY = Word(
+    "an amount of memory with its unit such as 96M or 1G",
+    values.memory,
+    {"type": "string", "pattern": values.MEMORY_PATTERN},
+)
+_IMAGE = Word("the name of an image", values.image, {"enum": ["micro"]})
+_ACTION = Word(
+    "allow or deny",
+    values.one_of({action.value: action for action in Action}, coming=("reject", "pass")),
+    {"enum": [action.value for action in Action]},
+)
+_LABEL_KEY = Word("a label", values.text, {"type": "string"})
+_LABEL_VALUE = Word("text", values.text, {"type": ["string", "number", "boolean"]})
+_INTERFACE_NAME = Word(
+    "the name of an interface such as eth0 (lowercase letters and digits, at most 15)",
+    values.interface_name,
+    {"type": "string", "pattern": values.IFNAME_PATTERN, "maxLength": values.IFNAME_MAX},
+)
+_PEER = Word(values.PEER_EXPECTED, values.peer, {"type": "string", "minLength": 1})
+_PORTS = Word(values.PORTS_EXPECTED, values.ports, {"type": "string", "minLength": 1})
+_PLAIN_PORTS = Word(
+    "ports such as 443/tcp or 8000-8999/udp, icmp or any",
+    values.plain_ports,
+    {"type": "string", "pattern": r"^([0-9]+(-[0-9]+)?/(tcp|udp)|icmp|any)$"},
+)
+_CLAIM = Word(values.CLAIM_EXPECTED, values.claim, {"type": "string", "pattern": values.CLAIM_PATTERN})
+_PEERS = ListOf(
+    _PEER, "a peer or a list of peers", single=True, minimum=1, if_empty='write "any" for everybody'
+)
+_LABELS = MapOf(_LABEL_KEY, _LABEL_VALUE, "a map of labels")
+
+# ---- networks --------------------------------------------------------------------------------
+
+SUBNET_CIDR = Field("cidr", _CIDR, "the network and its prefix", required=True)
+_SUBNET = Record("a subnet", (SUBNET_CIDR,), later=("gateway", "dhcp", "ra"))
+
+NETWORK_VLAN = Field("vlan", _integer(1, VLAN_MAX), "the 802.1Q VLAN id, unique in the file", required=True)
+NETWORK_SUBNETS = Field(
+    "subnets",
+    ListOf(TextOrMap(_CIDR, _SUBNET, SUBNET_CIDR), "a CIDR or a list of CIDRs", single=True, minimum=1),
+    "the address ranges; each NIC gets one address of each",
+    required=True,
+)
+NETWORK = Record(
+    "a network",
+    (NETWORK_VLAN, NETWORK_SUBNETS),
+    later=("internal", "isolation", "mtu", "dns", "uplink"),
+)
+
+# ---- VMs -------------------------------------------------------------------------------------
+
+INTERFACE_NETWORK = Field("network", _name("a network"), "the network it is plugged into", required=True)
+INTERFACE_ADDRESSES = Field(
+    "addresses",
+    ListOf(
+        _ADDRESS,
+        "a list of addresses",
+        minimum=1,
+        if_empty='leave "addresses" out to have one allocated of each subnet',
+    ),
+    "its addresses; left out, one is allocated of each subnet of the network",
+)
+INTERFACE_MAC = Field("mac", _MAC, "its MAC; left out, one is derived from the NIC's name")
+INTERFACE = Record(
+    "an interface",
+    (INTERFACE_NETWORK, INTERFACE_ADDRESSES, INTERFACE_MAC),
+    later=("trunk", "native", "profile", "rate", "mirror_only"),
+    partial=True,
+)
+
+VM_TEMPLATE = Field("template", _name("a template"), "the template that gives what the VM leaves out")
+VM_IMAGE = Field("image", _IMAGE, "the guest image; micro if left out", default="micro")
+VM_CPUS = Field("cpus", _integer(1, CPUS_MAX), "the number of virtual CPUs; 1 if left out", default=1)
+VM_MEMORY = Field("memory", _MEMORY, "the memory, with its unit; 96M if left out", default=96 << 20)
+VM_NETWORKS = Field(
+    "networks",
+    ListOf(_name("a network"), "a list of networks"),
+    "the networks it is plugged into, as eth0, eth1 and so on",
+)
+VM_INTERFACES = Field(
+    "interfaces", MapOf(_INTERFACE_NAME, INTERFACE, "a map of interfaces"), "its NICs by name, in order"
+)
+VM_GROUPS = Field(
+    "groups", ListOf(_name("a group"), "a list of groups"), "the groups it is a member of", default=()
+)
+VM_LABELS = Field("labels", _LABELS, "labels by which groups select VMs")
+VM_REPLICAS = Field(
+    "replicas", _integer(0, REPLICAS_MAX), "how many of it to run, as NAME-1, NAME-2 and so on"
+)
+_VM_FIELDS = (
+    VM_TEMPLATE,
+    VM_IMAGE,
+    VM_CPUS,
+    VM_MEMORY,
+    VM_NETWORKS,
+    VM_INTERFACES,
+    VM_GROUPS,
+    VM_LABELS,
+    VM_REPLICAS,
+)
+_VM_LATER = (
+    "disk",
+    "disks",
+    "boot",
+    "cloud_init",
+    "ports",
+    "depends_on",
+    "healthcheck",
+    "restart",
+    "autostart",
+)
+VM = Record("a VM", _VM_FIELDS, _VM_LATER, partial=True)
+DEFAULTS = Record("a VM's defaults", _VM_FIELDS, _VM_LATER, partial=True)
+TEMPLATE = Record(
+    "a template",
+    tuple(field for field in _VM_FIELDS if field is not VM_TEMPLATE),
+    _VM_LATER,
+    misplaced={"template": "a template cannot use another template"},
+    partial=True,
+)
+
+# ---- groups and services ---------------------------------------------------------------------
+
+GROUP_CIDRS = Field(
+    "cidrs", ListOf(_CIDR, "a list of CIDRs", minimum=1), "its members are all addresses in these ranges"
+)
+GROUP_LABELS = Field("labels", _LABELS, "its members are the VMs that carry all of these labels")
+GROUP = Record("a group", (GROUP_CIDRS, GROUP_LABELS))
+SERVICE = ListOf(_PLAIN_PORTS, "ports or a list of ports", single=True, minimum=1)
+
+# ---- policies --------------------------------------------------------------------------------
+
+RULE_NAME = Field("name", _name("the rule's name"), "what drops and traces call it")
+RULE_FROM = Field("from", _PEERS, "who may (or may not) connect to the VM", required=True)
+RULE_TO = Field("to", _PEERS, "to whom the VM may (or may not) connect", required=True)
+RULE_PORTS = Field(
+    "ports",
+    ListOf(
+        _PORTS,
+        "ports or a list of ports",
+        single=True,
+        minimum=1,
+        if_empty='leave "ports" out, or write "any", for all ports',
+    ),
+    "the destination ports; left out, all of every protocol",
+)
+RULE_ACTION = Field("action", _ACTION, "allow (if left out) or deny", default=Action.ALLOW)
+RULE_LOG = Field("log", _BOOLEAN, "whether to record what the rule decides; false if left out", default=False)
+_RULE_LATER = ("expires",)
+INGRESS_RULE = Record(
+    "an ingress rule",
+    (RULE_NAME, RULE_FROM, RULE_PORTS, RULE_ACTION, RULE_LOG),
+    _RULE_LATER,
+    misplaced={"to": '"to" belongs into an egress rule: ingress is into the VM and says "from"'},
+)
+EGRESS_RULE = Record(
+    "an egress rule",
+    (RULE_NAME, RULE_TO, RULE_PORTS, RULE_ACTION, RULE_LOG),
+    _RULE_LATER,
+    misplaced={"from": '"from" belongs into an ingress rule: egress is out of the VM and says "to"'},
+)
+
+POLICY_NAME = Field("name", _name("the policy's name"), "its name, unique in the file", required=True)
+POLICY_TIER = Field(
+    "tier",
+    _name("a tier"),
+    "the tier in which it is evaluated; application if left out",
+    default="application",
+)
+POLICY_APPLIED_TO = Field("applied_to", _PEERS, "the VMs whose traffic it decides", required=True)
+POLICY_INGRESS = Field("ingress", ListOf(INGRESS_RULE, "a list of rules"), "rules for what goes into the VM")
+POLICY_EGRESS = Field("egress", ListOf(EGRESS_RULE, "a list of rules"), "rules for what goes out of the VM")
+POLICY = Record(
+    "a policy",
+    (POLICY_NAME, POLICY_TIER, POLICY_APPLIED_TO, POLICY_INGRESS, POLICY_EGRESS),
+    later=("enforcement", "established"),
+)
+
+# ---- the file --------------------------------------------------------------------------------
+
+NAME = Field(
+    "name",
+    _name("the fabric's name", FABRIC_NAME_MAX),
+    "the fabric's name, unique on the host",
+    required=True,
+)
+DESCRIPTION = Field("description", _TEXT, "free text", default="")
+ALL_DEFAULTS = Field("defaults", DEFAULTS, "what every VM gets unless it or its template says otherwise")
+TEMPLATES = Field(
+    "templates", MapOf(_name("a template"), TEMPLATE, "a map of templates"), "VM fields to share, by name"
+)
+NETWORKS = Field("networks", MapOf(_name("a network"), NETWORK, "a map of networks"), "the networks by name")
+VMS = Field("vms", MapOf(_name("a VM", VM_NAME_MAX), VM, "a map of VMs"), "the VMs by name")
+GROUPS = Field("groups", MapOf(_name("a group"), GROUP, "a map of groups"), "groups by CIDR or label")
+SERVICES = Field("services", MapOf(_name("a service"), SERVICE, "a map of services"), "named lists of ports")
+ALL_TIERS = Field(
+    "tiers",
+    ListOf(_name("a tier"), "a list of tiers", minimum=1),
+    f"the tiers in order of evaluation; {', '.join(TIERS)} if left out",
+)
+POLICIES = Field("policies", ListOf(POLICY, "a list of policies"), "who may talk to whom")
+VERIFY = Field("verify", ListOf(_CLAIM, "a list of claims"), "what must be provably true")
+TOPOLOGY = Record(
+    "a topology",
+    (
+        NAME,
+        DESCRIPTION,
+        ALL_DEFAULTS,
+        TEMPLATES,
+        NETWORKS,
+        VMS,
+        GROUPS,
+        SERVICES,
+        ALL_TIERS,
+        POLICIES,
+        VERIFY,
+    ),
+    later=("include", "images", "routers", "uplinks", "profiles", "endpoints", "mirrors"),
+)
