@@ -13,7 +13,7 @@ from typing import Protocol
 from vnet.capture.comment import Explain, TableName, annotate
 from vnet.capture.filter import EVERYTHING, Filter
 from vnet.capture.limits import NO_LIMITS, Limits
-from vnet.capture.record import PacketRecord
+from vnet.capture.record import PacketRecord, Verdict
 
 
 class Encoder(Protocol):
@@ -66,6 +66,7 @@ class Recorder:
     table_name: TableName = str
     filter: Filter = EVERYTHING
     limits: Limits = NO_LIMITS
+    only_dropped: bool = False
     start_s: float = 0.0
     _seen: int = 0
     _matched: int = 0
@@ -73,12 +74,17 @@ class Recorder:
     _lost: int = 0
 
     def take(self, record: PacketRecord) -> bytes:
-        """The output for one record: nothing when the filter does not want it."""
+        """The output for one record: nothing when it is not wanted."""
         self._seen += 1
-        if not self.filter.matches(record.data, record.original_length):
+        if not self._wanted(record):
             return b""
         self._matched += 1
         return self.encoder.encode(self.limits.cut(record), annotate(record, self.explain, self.table_name))
+
+    def _wanted(self, record: PacketRecord) -> bool:
+        if self.only_dropped and record.verdict is not Verdict.DROP:
+            return False
+        return self.filter.matches(record.data, record.original_length)
 
     def kept(self, record: PacketRecord) -> None:
         """The record's bytes are out."""

@@ -20,7 +20,7 @@ from vnet.capture.limits import NO_LIMITS, Limits
 from vnet.capture.lines import LineEncoder
 from vnet.capture.live.libpcap import compile_filter
 from vnet.capture.live.sink import FileSink, PipeSink, open_sink
-from vnet.capture.live.stream import Lost, Outcome, run
+from vnet.capture.live.stream import Lost, Outcome, blocks, run
 from vnet.capture.pcapng import PcapngEncoder
 from vnet.capture.record import PacketRecord
 from vnet.capture.recorder import Recorder, Totals
@@ -217,3 +217,37 @@ def test_lines_for_people_go_the_same_way(tmp_path: Path) -> None:
     printed = path.read_text().splitlines()
     assert "DROP POLICY" in printed[0]
     assert printed[1] == "1 packets lost here"
+
+
+def test_only_dropped_packets_are_kept_when_asked_for(tmp_path: Path) -> None:
+    recorder = _recorder()
+    recorder.only_dropped = True
+    asyncio.run(run(_source(record(), delivered()), recorder, FileSink(tmp_path / "a")))
+    assert recorder.totals == Totals(seen=2, matched=1, kept=1, lost=0)
+
+
+def test_a_consumer_gets_header_packets_and_trailer_piece_by_piece() -> None:
+    recorder = _recorder(Limits(duration_s=0.05))
+
+    async def pieces() -> list[bytes]:
+        return [piece async for piece in blocks(_source(record(), Lost(1), then_wait=True), recorder)]
+
+    assert [[block.kind for block in read(piece)] for piece in asyncio.run(pieces())] == [
+        [0x0A0D0D0A],
+        [1, 6],
+        [5],
+    ]
+    assert recorder.totals == Totals(seen=1, matched=1, kept=1, lost=1)
+
+
+def test_a_slow_consumer_is_not_cut_off_in_the_middle_of_its_own_work() -> None:
+    recorder = _recorder(Limits(duration_s=0.02))
+
+    async def slowly() -> int:
+        pieces = 0
+        async for _ in blocks(_source(*[record()] * 9), recorder):
+            await asyncio.sleep(0.01)
+            pieces += 1
+        return pieces
+
+    assert 3 <= asyncio.run(slowly()) <= 6

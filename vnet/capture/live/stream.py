@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from vnet.base.errors import HostError
@@ -32,6 +31,23 @@ class Outcome:
 Source = AsyncIterator[PacketRecord | Lost]
 
 
+async def blocks(source: Source, recorder: Recorder) -> AsyncIterator[bytes]:
+    """The output of a capture piece by piece, for a consumer that asks for one after the other.
+
+    A packet counts as kept when the consumer asks for the next piece. When it stops asking, the
+    source is left as it is; the caller closes it.
+    """
+    recorder.start_s = time.monotonic()
+    yield recorder.encoder.header()
+    async for item in _items(source, recorder):
+        if isinstance(item, Lost):
+            recorder.lost(item.packets)
+        elif block := recorder.take(item):
+            yield block
+            recorder.kept(item)
+    yield recorder.encoder.trailer(time.time_ns())
+
+
 async def run(
     source: Source, recorder: Recorder, sink: Sink, report: Callable[[str], None] = lambda _: None
 ) -> Outcome:
@@ -46,7 +62,7 @@ async def run(
     recorder.start_s = time.monotonic()
     try:
         if sink.write(recorder.encoder.header()):
-            await _until_done(source, recorder, sink, report)
+            await _write_all(source, recorder, sink, report)
     finally:
         if not sink.closed_by_reader:
             sink.write(recorder.encoder.trailer(time.time_ns()))
@@ -54,17 +70,29 @@ async def run(
     return Outcome(recorder.totals, sink.error)
 
 
-async def _until_done(source: Source, recorder: Recorder, sink: Sink, report: Callable[[str], None]) -> None:
+async def _write_all(source: Source, recorder: Recorder, sink: Sink, report: Callable[[str], None]) -> None:
     told = False
-    with suppress(TimeoutError):
-        async with asyncio.timeout(recorder.limits.duration_s):
-            async for item in source:
-                _keep(item, recorder, sink)
-                if sink.error and not told:
-                    told = True
-                    report(f"{sink.error}; packets are lost until there is room")
-                if sink.closed_by_reader or recorder.done(time.monotonic()):
-                    return
+    async for item in _items(source, recorder):
+        _keep(item, recorder, sink)
+        if sink.error and not told:
+            told = True
+            report(f"{sink.error}; packets are lost until there is room")
+        if sink.closed_by_reader:
+            return
+
+
+async def _items(source: Source, recorder: Recorder) -> Source:
+    """What the source gives until a limit is reached; waiting for it is bounded by the duration."""
+    loop = asyncio.get_running_loop()
+    duration_s = recorder.limits.duration_s
+    deadline = None if duration_s is None else loop.time() + duration_s
+    while not recorder.done(time.monotonic()):
+        try:
+            async with asyncio.timeout_at(deadline):
+                item = await anext(source)
+        except (StopAsyncIteration, TimeoutError):
+            return
+        yield item
 
 
 def _keep(item: PacketRecord | Lost, recorder: Recorder, sink: Sink) -> None:
