@@ -1,0 +1,239 @@
+"""The slow switch decides as Open vSwitch does: generated overlapping rules, packets and connections.
+
+Where both differ on purpose is listed in `BY_DESIGN`, each with its reason and a test that shows it; any
+other difference fails. `VNET_TWIN_SEED` repeats a failure, `VNET_TWIN_SECONDS` looks longer than 20 s.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.net.twin_generator import Dialogue, packets, rules
+from tests.ovs import OpenVSwitch, why_not
+from vnet.base.drop import DropReason
+from vnet.openflow import ofctl, packet
+from vnet.openflow.conntrack import ACK, SYN
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, CtState
+from vnet.openflow.flow import (
+    Conntrack,
+    Flow,
+    Instructions,
+    Output,
+    PushVlan,
+    SetField,
+    match,
+)
+from vnet.openflow.table import Outcome, PortState, SlowSwitch
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+
+SEED = int(os.environ.get("VNET_TWIN_SEED", "20"))
+SECONDS = float(os.environ.get("VNET_TWIN_SECONDS", "20"))
+PORTS = {number: PortState() for number in (1, 2, 3, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something vnet does otherwise, and why."""
+
+    reason: str
+    explains: Callable[[bytes, Outcome], bool]
+
+
+def _fields(frame: bytes) -> dict[str, int]:
+    return dict(packet.parse(frame).fields)
+
+
+def _tracked(outcome: Outcome) -> bool:
+    return any(
+        isinstance(action, Conntrack)
+        for step in outcome.trail
+        if step.flow
+        for action in step.flow.instructions.apply
+    )
+
+
+BY_DESIGN = {
+    "malformed": Difference(
+        "a header that is cut off or contradicts itself is dropped; Open vSwitch goes on with what it could read",
+        lambda _frame, ours: ours.drop is DropReason.MALFORMED,
+    ),
+    "later IPv6 fragment": Difference(
+        "ip_proto is what the fragment header says, so that a rule for TCP covers it; Open vSwitch says 44",
+        lambda frame, _ours: _fields(frame).get("ip_frag") == packet.FRAG_LATER and "ipv6_src" in _fields(frame),
+    ),
+    "tracked fragment": Difference(
+        "a later fragment cannot be attributed and is dropped; Open vSwitch keeps fragments back to reassemble them",
+        lambda frame, ours: bool(_fields(frame).get("ip_frag")) and _tracked(ours),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def ovs() -> Iterator[OpenVSwitch]:
+    with OpenVSwitch() as switch:
+        for number in PORTS:
+            switch.add_port(f"p{number}", number)
+        switch.ofctl("set-frags", "nx-match")
+        switch.stop_clock()
+        yield switch
+
+
+def _same(ours: Outcome, theirs: tuple[tuple[int, bytes], ...]) -> bool:
+    """Compare by port: the order between ports cannot be observed."""
+    return sorted(ours.outputs, key=lambda sent: sent[0]) == list(theirs)
+
+
+def _explain(frame: bytes, ours: Outcome) -> str | None:
+    return next((name for name, known in BY_DESIGN.items() if known.explains(frame, ours)), None)
+
+
+def test_flows_decide_as_in_open_vswitch(ovs: OpenVSwitch) -> None:
+    """Rule sets whose rules overlap, of distinct priorities, and packets that many of them match."""
+    deadline, seen = time.monotonic() + SECONDS / 2, Counter[str]()
+    for round_ in range(10_000):
+        if time.monotonic() > deadline:
+            break
+        seed = f"{SEED}-{round_}"
+        dice = random.Random(seed)
+        flows = rules(dice)
+        ovs.delete_flows()
+        ovs.flush_connections()
+        ovs.add_flows(flows)
+        slow = SlowSwitch(flows, PORTS)
+        for port, frame in packets(dice, count=60):
+            ours, theirs = slow.receive(port, frame, 0.0), ovs.inject(port, frame)
+            known = None if _same(ours, theirs) else _explain(frame, ours)
+            seen["passed" if ours.outputs else ours.drop.name if ours.drop else "controller"] += 1
+            seen[f"{len(ours.trail)} lookups"] += 1
+            assert known or _same(ours, theirs), _story(seed, flows, port, frame, ours, theirs, ovs)
+    print(dict(seen), "rounds", round_)
+    assert seen["passed"] > 300
+    assert seen["RULE"] > 100
+    assert seen["3 lookups"] > 100
+
+
+def _story(
+    seed: str,
+    flows: tuple[Flow, ...],
+    port: int,
+    frame: bytes,
+    ours: Outcome,
+    theirs: tuple[tuple[int, bytes], ...],
+    ovs: OpenVSwitch,
+) -> str:
+    """Everything needed to understand one difference."""
+    lines = [f"seed {seed}, port {port}, frame {frame.hex()}", *(ofctl.text(flow) for flow in flows)]
+    lines += [f"slow: {ours.outputs} {ours.drop}"]
+    lines += [f"  table {step.table}: {step.flow and ofctl.text(step.flow)}" for step in ours.trail]
+    lines += [f"ovs: {theirs}", ovs.trace(port, frame)]
+    return "\n".join(lines)
+
+
+# -- connections ----------------------------------------------------------------------------------
+
+OBSERVER = 3
+STATES = (*range(0x20, 0x30), 0x30)
+"""Every combination of new, est, rel, rpl with trk, and inv, which comes alone."""
+
+
+def observing_flows() -> tuple[Flow, ...]:
+    """Track all IP in zone 7, commit what is new; port 3 sees each packet with its ct_state as the VID."""
+    flows = [
+        Flow(0, 1, match(eth_type=family), Instructions(apply=(Conntrack(zone=7, table=1),)))
+        for family in (ETH_IPV4, ETH_IPV6)
+    ]
+    for family in (ETH_IPV4, ETH_IPV6):
+        for state in STATES:
+            commit = (Conntrack(zone=7, commit=True),) if state & CtState.NEW else ()
+            show = (PushVlan(), SetField("vlan_vid", 0x1000 | 0x100 | state), Output(OBSERVER))
+            wanted = match(eth_type=family, ct_state=(state, 0x3F))
+            flows.append(Flow(1, 10, wanted, Instructions(apply=commit + show)))
+    return tuple(flows)
+
+
+@pytest.fixture
+def observer(ovs: OpenVSwitch) -> Iterator[OpenVSwitch]:
+    ovs.delete_flows()
+    ovs.flush_connections()
+    ovs.add_flows(observing_flows())
+    ovs.appctl("dpctl/ct-disable-tcp-seq-chk")
+    yield ovs
+    ovs.appctl("dpctl/ct-enable-tcp-seq-chk")
+
+
+def states(sent: tuple[tuple[int, bytes], ...]) -> tuple[int, ...]:
+    """The ct_state that the observer saw on each packet."""
+    return tuple(packet.parse(frame).fields["vlan_vid"] & 0x3F for _, frame in sent)
+
+
+NEW, EST, RPL = CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST, CtState.TRK | CtState.EST | CtState.RPL
+INV = CtState.TRK | CtState.INV
+
+CT_BY_DESIGN: dict[str, tuple[str, Callable[[packet.Packet, int, int], bool]]] = {
+    "mid-stream": (
+        "a TCP packet that starts no connection and belongs to none is invalid; Open vSwitch picks it up as new",
+        lambda parsed, ours, theirs: ours == INV and theirs == NEW and (parsed.tcp_flags or 0) & (SYN | ACK) != SYN,
+    ),
+    "unanswered": (
+        "a TCP connection is new until its responder is heard; Open vSwitch calls all but the SYN established",
+        lambda parsed, ours, theirs: (ours, theirs) == (NEW, EST) and (parsed.tcp_flags or 0) & (SYN | ACK) != SYN,
+    ),
+    "simultaneous open": (
+        "a responder's SYN is a reply; Open vSwitch calls it new and not a reply",
+        lambda parsed, ours, theirs: (ours, theirs) == (RPL, NEW) and (parsed.tcp_flags or 0) & (SYN | ACK) == SYN,
+    ),
+    "reopening": (
+        "SYN opens anew once either side has reset or both have sent FIN; Open vSwitch waits for their ACKs too",
+        lambda parsed, ours, theirs: (parsed.tcp_flags or 0) & (SYN | ACK) == SYN and ours == NEW and theirs != NEW,
+    ),
+}
+
+
+def _ct_known(parsed: packet.Packet, ours: tuple[int, ...], theirs: tuple[int, ...]) -> str | None:
+    if len(ours) != 1 or len(theirs) != 1:
+        return None
+    return next((n for n, (_, explains) in CT_BY_DESIGN.items() if explains(parsed, ours[0], theirs[0])), None)
+
+
+def test_connections_have_the_state_open_vswitch_gives_them(observer: OpenVSwitch) -> None:
+    """Dialogues of TCP, UDP, echo and ICMP errors in random order, with pauses that let them time out."""
+    deadline, seen = time.monotonic() + SECONDS / 2, Counter[str]()
+    dice = random.Random(f"{SEED}-connections")
+    slow, dialogue, now_s, story = SlowSwitch(observing_flows(), PORTS), Dialogue(dice), 0.0, []
+    while time.monotonic() < deadline:
+        if not dice.randrange(40):
+            pause = dice.choice((1, 29, 31, 46, 61, 901))
+            observer.advance(pause)
+            now_s += pause
+            story.append(f"{pause} s pass")
+        port, frame, said = dialogue.next()
+        ours = states(slow.receive(port, frame, now_s).outputs)
+        theirs = states(observer.inject(port, frame))
+        story.append(f"port {port}: {said}: {_words(ours)}")
+        seen[_words(ours)] += 1
+        if ours != theirs:
+            known = _ct_known(packet.parse(frame), ours, theirs)
+            assert known, "\n".join([*story[-40:], f"Open vSwitch says {_words(theirs)}", *observer.connections()])
+            seen[known] += 1
+        if ours != theirs or not dice.randrange(60):
+            observer.flush_connections()
+            slow.tracker.flush()
+            dialogue = Dialogue(dice)
+            story.clear()
+    print(dict(seen))
+    for words in ("+new+trk", "+est+trk", "+est+rpl+trk", "+rel+rpl+trk", "+rel+trk", "+inv+trk"):
+        assert seen[words] > 20, f"{words} was hardly tried: {seen}"
+
+
+def _words(given: tuple[int, ...]) -> str:
+    return " ".join(
+        "".join(f"+{name}" for bit, name in enumerate(ofctl.CT_FLAGS) if state >> bit & 1) for state in given
+    )
