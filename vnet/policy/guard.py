@@ -140,7 +140,7 @@ def _own_discovery(nic: Nic, own_addresses: list[IPv6Address], own: Origin) -> I
     """Neighbour discovery from and about own addresses, link-layer options absent (0) or true."""
     for address in own_addresses:
         number = int(address)
-        unspecified = _nd(nic, SOLICITATION, ipv6_src=0, ipv6_nd_target=number, ipv6_nd_sll=0)
+        unspecified = _nd(nic, SOLICITATION, ipv6_src=0, ipv6_nd_target=number)
         yield entry(
             Stage.SOURCE_GUARD,
             ND_OWN,

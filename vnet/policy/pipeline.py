@@ -71,7 +71,7 @@ TABLES = (
         "Is the sender who it says it is? MAC, IPv4, IPv6, ARP and ND source guard; rogue DHCP and RA; "
         "later fragments. Sets the sender's identity",
         (
-            *("in_port", "eth_src", "eth_type", "ip_proto", "ip_frag", "ipv4_src", "ipv4_dst", "ipv6_src"),
+            *("in_port", "eth_src", "eth_type", "ip_proto", "ip_frag", "ipv4_src", "ipv6_src"),
             *("arp_op", "arp_sha", "arp_spa", "arp_tpa", "udp_src", "udp_dst"),
             *("icmpv4_type", "icmpv6_type", "ipv6_nd_target", "ipv6_nd_sll", "ipv6_nd_tll"),
         ),

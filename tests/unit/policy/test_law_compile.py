@@ -1,0 +1,57 @@
+"""The law: compiled flows decide as the language says, and name the rule that decided."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+
+from tests.generators import World, header, three_tier, worlds
+from vnet.base.drop import DropReason
+from vnet.openflow.fields import CtState
+from vnet.policy.compile import Compiled, compile
+from vnet.policy.origin import OriginKind
+from vnet.policy.semantics import Packet, Verdict, decide
+from vnet.policy.space import Region, exactly
+from vnet.policy.walk import Leaf, Walk
+
+REQUEST_STATES = (CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST)
+REPLY_STATES = (CtState.TRK | CtState.EST | CtState.RPL,)
+
+
+def fates(walk: Walk, world: World, packet: Packet) -> list[Leaf]:
+    """What becomes of one packet, in every state the tracker could say it is in."""
+    region = Region(exactly(**header(world.inventory, packet)))
+    leaves = []
+    for state in REPLY_STATES if packet.reply else REQUEST_STATES:
+        (leaf,) = walk.leaves(region, state)
+        leaves.append(leaf)
+    return leaves
+
+
+def same(compiled: Compiled, world: World, verdict: Verdict, leaf: Leaf, packet: Packet) -> bool:
+    """Whether flows and meaning agree: on the fate, on its reason, and on the rule behind it."""
+    if verdict.reason is DropReason.SAME_PORT:
+        return not leaf.outputs
+    ports = {nic.name: nic.port for nic in world.inventory.nics}
+    expected = (ports[packet.target_nic],) if verdict.allowed else ()
+    reason = None if verdict.allowed else verdict.reason
+    if leaf.outputs != expected or leaf.drop != reason:
+        return False
+    kind = verdict.origin.kind
+    if kind not in (OriginKind.RULE, OriginKind.DEFAULT):
+        return True
+    named = [compiled.provenance[flow.cookie] for flow in leaf.trail if flow.table in (5, 6)][-1]
+    if kind is OriginKind.DEFAULT:
+        said, meant = (origin.text.partition(": ")[2] for origin in (named, verdict.origin))
+        return named.kind is kind and said == meant  # both after "ingress of WHO"
+    return named == verdict.origin
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds())
+def test_compiled_flows_decide_as_the_language_says(world: World) -> None:
+    compiled = compile(world.topology, world.inventory)
+    walk = Walk(compiled.flows)
+    for packet in world.packets:
+        verdict = decide(world.topology, world.inventory, packet)
+        for leaf in fates(walk, world, packet):
+            assert same(compiled, world, verdict, leaf, packet), (packet, verdict, leaf)

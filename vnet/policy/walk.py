@@ -1,0 +1,279 @@
+"""What flows do to whole sets of packets at once.
+
+`Walk(flows).leaves(region, state)` splits a set of packets by what becomes of them: each leaf is a
+set whose packets take the same flows. A single packet is a set too, so this is also a plain evaluator.
+The connection tracker is not run but assumed: `state` is the `ct_state` that it answers.
+
+It follows what vnet's flows are made of (apply-actions and goto; registers, moves, ct, push, pop and
+output) and refuses the rest with `Unfollowable` rather than decide on a guess.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from vnet.base.drop import DropReason
+from vnet.base.errors import VnetError
+from vnet.openflow import cookie
+from vnet.openflow.fields import FIELDS, REGISTERS, VLAN_PRESENT
+from vnet.openflow.flow import (
+    Action,
+    Conntrack,
+    Flow,
+    Instructions,
+    Move,
+    Output,
+    OutputField,
+    PopVlan,
+    Port,
+    PushVlan,
+    SetField,
+)
+from vnet.policy.space import Cube, Region
+
+EVERYWHERE = (Port.ALL, Port.FLOOD, Port.NORMAL)
+
+
+class Unfollowable(VnetError):
+    """A flow does something this evaluator has no arithmetic for; nothing can be proved about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The low `bits` bits of a rewritten field are those of a header field; its other bits are 0."""
+
+    source: str
+    bits: int
+
+
+Binding = int | Slice
+"""What a field holds that the header does not (any more) say: a number, or part of another field."""
+Bindings = Mapping[str, Binding]
+
+START: Bindings = {name: 0 for name in (*REGISTERS, "metadata", "ct_state", "ct_zone", "ct_mark")}
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Packets of one fate: `trail` the flows they took, `outputs` the ports they left by (none: dropped)."""
+
+    region: Region
+    trail: tuple[Flow, ...]
+    outputs: tuple[int, ...]
+    missed: bool = False
+    """Whether no flow of the last table took them."""
+
+    @property
+    def drop(self) -> DropReason | None:
+        """Why they were lost; None if they left by some port."""
+        if self.outputs:
+            return None
+        return DropReason.TABLE_MISS if self.missed else cookie.reason(self.trail[-1].cookie)
+
+    def reaches(self, port: int) -> bool:
+        """Whether the packets leave by this port."""
+        return port in self.outputs or any(where in self.outputs for where in EVERYWHERE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Packets about to be looked up in a table."""
+
+    table: int
+    region: Region
+    bindings: Bindings
+    trail: tuple[Flow, ...] = ()
+    outputs: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class _Course:
+    """One flow being carried out."""
+
+    bindings: dict[str, Binding]
+    in_port: int | None
+    outputs: list[int] = field(default_factory=list)
+    onward: list[tuple[int, Bindings]] = field(default_factory=list)
+
+
+class Walk:
+    """The flows of a switch, ready to be asked."""
+
+    def __init__(self, flows: Iterable[Flow]) -> None:
+        by_table: dict[int, list[Flow]] = defaultdict(list)
+        for flow in flows:
+            by_table[flow.table].append(flow)
+        self._tables = {number: _Table(table) for number, table in by_table.items()}
+
+    def leaves(self, region: Region, state: int) -> Iterator[Leaf]:
+        """The fates of the packets of `region`, which must fix `in_port`; no leaf is empty."""
+        return self.onward(_Step(0, region, START), state)
+
+    def onward(self, step: _Step, state: int) -> Iterator[Leaf]:
+        """The same, from where a packet has come to."""
+        left = step.region
+        table = self._tables.get(step.table)
+        for flow, cube in table.candidates(step) if table else ():
+            taken = left.meet(cube)
+            if taken is not None and taken.some() is not None:
+                yield from self._carry_out(flow, step, taken, state)
+            rest = left.minus(cube)
+            if rest is None:
+                return
+            left = rest
+        if left.some() is not None:
+            yield Leaf(left, step.trail, step.outputs, missed=True)
+
+    def _carry_out(self, flow: Flow, step: _Step, taken: Region, state: int) -> Iterator[Leaf]:
+        course = _Course(dict(step.bindings), _fixed(step, "in_port", taken.cube))
+        _apply(course, flow.instructions, state)
+        trail, outputs = (*step.trail, flow), (*step.outputs, *course.outputs)
+        if not course.onward:
+            yield Leaf(taken, trail, outputs)
+        elif len(course.onward) == 1:
+            table, bindings = course.onward[0]
+            yield from self.onward(_Step(table, taken, bindings, trail, outputs), state)
+        else:
+            raise Unfollowable(f"table {flow.table}: a flow both goes on and resumes after ct")
+
+
+def _apply(course: _Course, instructions: Instructions, state: int) -> None:
+    if instructions.write or instructions.clear:
+        raise Unfollowable("write-actions and clear-actions are not followed")
+    for action in instructions.apply:
+        _act(course, action, state)
+    if instructions.metadata:
+        value, mask = instructions.metadata
+        _act(course, SetField("metadata", value, mask), state)
+    if instructions.goto is not None:
+        course.onward.append((instructions.goto, course.bindings))
+
+
+def _act(course: _Course, action: Action, state: int) -> None:
+    match action:
+        case Output(port):
+            _output(course, port)
+        case OutputField(name):
+            _output(course, _number(course.bindings, name))
+        case PushVlan():
+            course.bindings["vlan_vid"] = VLAN_PRESENT
+        case PopVlan():
+            course.bindings["vlan_vid"] = 0
+        case SetField(name, value, mask):
+            full = FIELDS[name].full_mask
+            partial = mask is not None and mask != full
+            kept = _number(course.bindings, name) & ~(mask or 0) if partial else 0
+            course.bindings[name] = kept | value & (full if mask is None else mask)
+        case Move():
+            _move(course.bindings, action)
+        case Conntrack(zone=zone, table=table):
+            if table is not None:
+                tracked = {"ct_state": state, "ct_zone": zone}
+                course.onward.append((table, {**course.bindings, **tracked}))
+
+
+def _output(course: _Course, port: int) -> None:
+    if port == Port.IN_PORT and course.in_port is not None:
+        course.outputs.append(course.in_port)
+    elif port not in (course.in_port, Port.CONTROLLER):
+        course.outputs.append(port)
+
+
+def _number(bindings: Bindings, name: str) -> int:
+    held = bindings.get(name)
+    if not isinstance(held, int):
+        raise Unfollowable(f"{name} does not hold a known number")
+    return held
+
+
+def _move(bindings: dict[str, Binding], move: Move) -> None:
+    """A whole register or low part of a field to the low bits of an empty one, or known numbers."""
+    held = bindings.get(move.source, Slice(move.source, FIELDS[move.source].bits))
+    room = (1 << move.bits) - 1
+    if isinstance(held, int):
+        kept = _number(bindings, move.target) & ~(room << move.target_offset)
+        bindings[move.target] = kept | (held >> move.source_offset & room) << move.target_offset
+        return
+    whole = move.bits == FIELDS[move.target].bits or bindings.get(move.target) == 0
+    if move.source_offset or move.target_offset or not whole:
+        raise Unfollowable(f"moving part of {move.source} to {move.target}")
+    bindings[move.target] = Slice(held.source, min(held.bits, move.bits))
+
+
+def _fixed(step: _Step, name: str, cube: Cube) -> int | None:
+    held = step.bindings.get(name)
+    if isinstance(held, int):
+        return held
+    value, mask = cube.get(name, (0, 0))
+    return value if mask == FIELDS[name].full_mask else None
+
+
+Shape = tuple[tuple[str, int], ...]
+
+
+class _Table:
+    """Flows by shape (which bits they match), so that known bits find them without trying each."""
+
+    def __init__(self, flows: Iterable[Flow]) -> None:
+        self._shapes: dict[Shape, list[Flow]] = defaultdict(list)
+        for flow in flows:
+            self._shapes[tuple((name, mask) for name, _, mask in flow.match)].append(flow)
+        self._indexes: dict[tuple[Shape, Shape], dict[tuple[int, ...], list[Flow]]] = {}
+
+    def candidates(self, step: _Step) -> list[tuple[Flow, Cube]]:
+        """The flows that can take some packet of the step, highest first, with what they demand of it."""
+        found = []
+        for shape in self._shapes:
+            for flow in self._of_shape(shape, step):
+                cube = _demand(flow, step.bindings)
+                if cube is not None:
+                    found.append((flow, cube))
+        return sorted(found, key=lambda pair: (-pair[0].priority, pair[0].match.entries))
+
+    def _of_shape(self, shape: Shape, step: _Step) -> Iterable[Flow]:
+        known, key = [], []
+        for name, mask in shape:
+            value = _known(name, mask, step)
+            if value is not None:
+                known.append((name, mask))
+                key.append(value)
+        index = self._index(shape, tuple(known))
+        return index.get(tuple(key), ())
+
+    def _index(self, shape: Shape, known: Shape) -> dict[tuple[int, ...], list[Flow]]:
+        index = self._indexes.get((shape, known))
+        if index is None:
+            index = self._indexes[shape, known] = defaultdict(list)
+            for flow in self._shapes[shape]:
+                key = tuple(value for name, value, mask in flow.match if (name, mask) in known)
+                index[key].append(flow)
+        return index
+
+
+def _known(name: str, mask: int, step: _Step) -> int | None:
+    """The value of a field's bits under `mask`, when the step fixes all of them."""
+    held = step.bindings.get(name)
+    if isinstance(held, int):
+        return held & mask
+    source, bits = (held.source, mask & (1 << held.bits) - 1) if held else (name, mask)
+    value, fixed = step.region.cube.get(source, (0, 0))
+    return value & bits if not bits & ~fixed else None
+
+
+def _demand(flow: Flow, bindings: Bindings) -> Cube | None:
+    """What the flow's match demands of the header, or None when what is bound rules it out."""
+    cube: dict[str, tuple[int, int]] = {}
+    for name, value, mask in flow.match:
+        held = bindings.get(name)
+        if isinstance(held, int):
+            if held & mask != value:
+                return None
+            continue
+        source, bits = (held.source, (1 << held.bits) - 1) if held else (name, FIELDS[name].full_mask)
+        known, fixed = cube.get(source, (0, 0))
+        if value & ~bits or (known ^ value) & fixed & mask:
+            return None
+        cube[source] = known | value, fixed | mask & bits
+    return cube
