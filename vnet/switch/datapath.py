@@ -44,7 +44,11 @@ class SwitchPort:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Flows to add or replace, and keys of flows to remove; visible to packets all at once."""
+    """Flows to add or replace, and keys of flows to remove; visible to packets all at once.
+
+    A key in both was removed and added again. A flow that replaces another counts from zero: the
+    agent adds what its predecessor had counted, where OpenFlow wants that.
+    """
 
     put: tuple[Flow, ...] = ()
     remove: tuple[FlowKey, ...] = ()
@@ -53,11 +57,12 @@ class Change:
 class Refused(VnetError):
     """The datapath cannot carry out a flow; nothing was changed.
 
-    `error_type` and `code` are those of the OpenFlow error to answer with (section 7.5.4).
+    `error_type` and `code` are those of the OpenFlow error to answer with (section 7.5.4), `key` the
+    flow it is about, if it is about one.
     """
 
-    def __init__(self, error_type: int, code: int, why: str) -> None:
-        self.error_type, self.code = error_type, code
+    def __init__(self, error_type: int, code: int, why: str, key: FlowKey | None = None) -> None:
+        self.error_type, self.code, self.key = error_type, code, key
         super().__init__(why)
 
 

@@ -110,7 +110,11 @@ class Image:
     def stage(self, change: Change) -> Staged:
         """Bookkeep a change and tell what to write. Raises `Refused`, and then nothing has changed."""
         lowered = [(flow, lower(flow)) for flow in {flow.key: flow for flow in change.put}.values()]
-        leaving = [key for key in dict.fromkeys((*change.remove, *(flow.key for flow, _ in lowered))) if key in self.placed]
+        leaving = [
+            key
+            for key in dict.fromkeys((*change.remove, *(flow.key for flow, _ in lowered)))
+            if key in self.placed
+        ]
         self._check_room(lowered, leaving)
         work = _Work(self, self.version + 1)
         arrivals = work.place(lowered)
@@ -131,8 +135,13 @@ class Image:
             wanted.setdefault(flow.table, set()).add(form.mask)
         going = {(self.placed[key].flow.table, self.placed[key].lowered.mask) for key in leaving}
         for table, masks in wanted.items():
-            if len(masks) > abi.TABLE_MASKS and len(masks) - sum(t == table for t, _ in going) > abi.TABLE_MASKS:
-                raise _table_full(f"table {table} would search {len(masks)} masks; {abi.TABLE_MASKS} are allowed")
+            if (
+                len(masks) > abi.TABLE_MASKS
+                and len(masks) - sum(t == table for t, _ in going) > abi.TABLE_MASKS
+            ):
+                raise _table_full(
+                    f"table {table} would search {len(masks)} masks; {abi.TABLE_MASKS} are allowed"
+                )
         if sum(map(len, wanted.values())) >= abi.MASKS:
             raise _table_full(f"more than {abi.MASKS} masks in all tables")
 
@@ -289,7 +298,9 @@ class _Work:
             tuple(write for slot in self.touched.values() if (write := self._show(slot))),
             tuple(self._bank()),
             tuple(self.retired),
-            tuple((mask, words, slot.entry) for (mask, words), slot in self.touched.items() if not slot.flows),
+            tuple(
+                (mask, words, slot.entry) for (mask, words), slot in self.touched.items() if not slot.flows
+            ),
         )
 
     def _show(self, slot: Slot) -> EntryWrite | None:
@@ -305,7 +316,9 @@ class _Work:
     def _bank(self) -> list[tuple[int, tuple[tuple[int, int], ...]]]:
         bank, wanted = self.image.banks[self.version & 1], self.image.table_masks()
         changed = [
-            (table, wanted.get(table, ())) for table in sorted({*bank, *wanted}) if bank.get(table, ()) != wanted.get(table, ())
+            (table, wanted.get(table, ()))
+            for table in sorted({*bank, *wanted})
+            if bank.get(table, ()) != wanted.get(table, ())
         ]
         self.image.banks[self.version & 1] = wanted
         return changed

@@ -160,7 +160,9 @@ def lower_instructions(instructions: Instructions) -> tuple[Record | PortList, .
         value, mask = instructions.metadata
         lowered.append(Record(Op.SET, a=Word.METADATA, value=value & mask, mask=mask))
     if len(lowered) > abi.RULE_ACTIONS:
-        raise Refused(ErrorType.BAD_ACTION, BadAction.TOO_MANY, f"{len(lowered)} actions; {abi.RULE_ACTIONS} fit")
+        raise Refused(
+            ErrorType.BAD_ACTION, BadAction.TOO_MANY, f"{len(lowered)} actions; {abi.RULE_ACTIONS} fit"
+        )
     return tuple(lowered)
 
 
@@ -187,7 +189,9 @@ def lower_action(action: Action, last: bool) -> Record | PortList:
             return Record(Op.OUTPUT_FIELD, a=place.word, b=place.shift)
         case PushVlan(ethertype):
             if ethertype != 0x8100:
-                raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT, f"cannot push a {ethertype:#x} tag")
+                raise Refused(
+                    ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT, f"cannot push a {ethertype:#x} tag"
+                )
             return Record(Op.PUSH_VLAN, a=ethertype)
         case PopVlan():
             return Record(Op.POP_VLAN)

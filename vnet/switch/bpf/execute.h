@@ -113,8 +113,10 @@ static __always_inline int vnet_execute(struct __sk_buff *skb, struct vnet_scrat
 		ifindex = vnet_leave(skb, op->arg);
 		if (!ifindex)
 			continue;
-		if (i + 1 == n)
+		if (i + 1 == n) {
+			skb->cb[0] = op->arg; /* tells BPF_PROG_TEST_RUN where to */
 			return bpf_redirect(ifindex, 0);
+		}
 		if (!bpf_clone_redirect(skb, ifindex, 0))
 			sent++;
 	}

@@ -34,13 +34,14 @@ static __always_inline void vnet_count_rules(struct __sk_buff *skb, struct vnet_
 	}
 }
 
-static __always_inline int vnet_dropped(struct vnet_scratch *s)
+static __always_inline int vnet_dropped(struct __sk_buff *skb, struct vnet_scratch *s)
 {
 	struct vnet_port_counter *counter = bpf_map_lookup_elem(&port_counters, &s->in_port);
 
 	if (counter)
 		counter->rx_dropped++;
 	vnet_count(&drop_counters, s->path.reason);
+	skb->cb[1] = s->path.reason; /* tells BPF_PROG_TEST_RUN why */
 	return TC_ACT_SHOT;
 }
 
@@ -83,7 +84,7 @@ int vnet_ingress(struct __sk_buff *skb)
 	}
 	if (!number || !port || !(port->flags & VNET_PORT_UP)) {
 		s->path.reason = VNET_DROP_PORT_CLOSED;
-		return vnet_dropped(s);
+		return vnet_dropped(skb, s);
 	}
 	s->path.reason = vnet_parse(skb, s);
 	if (!s->path.reason) {
@@ -92,9 +93,9 @@ int vnet_ingress(struct __sk_buff *skb)
 	}
 	vnet_observe(skb, s, port->flags);
 	if (s->path.reason)
-		return vnet_dropped(s);
+		return vnet_dropped(skb, s);
 	verdict = vnet_execute(skb, s);
 	if (s->path.reason)
-		vnet_dropped(s);
+		vnet_dropped(skb, s);
 	return verdict;
 }

@@ -1,0 +1,1 @@
+"""The switch's hands: loading eBPF, writing maps, attaching ports, serving OpenFlow."""

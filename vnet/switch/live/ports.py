@@ -32,7 +32,11 @@ def silence() -> None:
 
     `default` holds for interfaces made later, `all` for those already there.
     """
-    settings = {"ipv6/conf/{}/disable_ipv6": "1", "ipv6/conf/{}/accept_ra": "0", "ipv4/conf/{}/forwarding": "0"}
+    settings = {
+        "ipv6/conf/{}/disable_ipv6": "1",
+        "ipv6/conf/{}/accept_ra": "0",
+        "ipv4/conf/{}/forwarding": "0",
+    }
     for template, value in settings.items():
         for scope in ("all", "default"):
             path = Path("/proc/sys/net") / template.format(scope)

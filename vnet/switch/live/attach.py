@@ -1,0 +1,55 @@
+"""Putting the program on a port: a pinned TCX link, or a clsact filter on kernels before 6.6.
+
+Both run inside the port's network namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from vnet.switch.live import bpf
+
+FILTER_NAME = "vnet_ingress"
+
+
+def attach(program: int, ifindex: int, pin: Path) -> None:
+    """Attach; a link that is already pinned for this very interface is kept."""
+    if pin.exists():
+        link = bpf.get(pin)
+        attached = bpf.link_ifindex(link)
+        os.close(link)
+        if attached == ifindex:
+            return
+        pin.unlink()
+    made = bpf.attach_tcx(program, ifindex)
+    if made is None:
+        attach_filter(program, ifindex)
+        return
+    bpf.pin(made, pin)
+    os.close(made)
+
+
+def attach_filter(program: int, ifindex: int) -> None:
+    """Attach as a direct-action filter of the interface's clsact qdisc."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with IPRoute() as route:
+        with contextlib.suppress(NetlinkError):  # already there
+            route.tc("add", "clsact", ifindex)
+        route.tc("replace-filter", "bpf", ifindex, ":1", fd=program, name=FILTER_NAME, parent="ffff:fff2",
+                 classid=1, direct_action=True)  # fmt: skip
+
+
+def detach(ifindex: int, pin: Path) -> None:
+    """Take the program off; an interface or link that is gone already is no error."""
+    if pin.exists():
+        pin.unlink()
+        return
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with IPRoute() as route, contextlib.suppress(NetlinkError):
+        route.tc("del", "clsact", ifindex)

@@ -1,0 +1,140 @@
+"""The switch's pinned maps and program: made beside and moved into place, or adopted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from vnet.base.errors import HostError
+from vnet.switch import abi
+from vnet.switch.live import bpf
+
+PROGRAM = "vnet_ingress"
+MAPS = (
+    "control", "entries", "tables", "masks", "rule_index", "rules", "actions", "outputs", "ports",
+    "port_by_ifindex", "rule_text", "rule_counters", "table_misses", "port_counters", "drop_counters",
+    "lost_events", "cache", "port_state", "conns", "conn_index", "ct_control", "free_conns", "events",
+    "scratch",
+)  # fmt: skip
+DEFAULT_SNAPLEN = 65535
+
+
+def object_path() -> Path:
+    """The compiled dataplane: `VNET_BPF_OBJECT`, else what `make bpf` built."""
+    built = Path(__file__).parents[3] / "build" / "bpf" / "switch.bpf.o"
+    return Path(os.environ.get("VNET_BPF_OBJECT", built))
+
+
+def ensure_bpffs(path: Path) -> None:
+    """Make sure `path` lies in a mounted bpffs. Raises HostError."""
+    mounted = any(
+        line.split()[1:3:1] == ["/sys/fs/bpf", "bpf"]
+        for line in Path("/proc/mounts").read_text().splitlines()
+    )
+    if not mounted and path.is_relative_to("/sys/fs/bpf"):
+        done = subprocess.run(
+            ["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise HostError(f"mount -t bpf bpf /sys/fs/bpf: {done.stderr.strip()}")
+    path.mkdir(parents=True, exist_ok=True)
+
+
+class PinnedSwitch:
+    """All maps and the program of one switch, by name. `adopted` tells whether they were there before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ensure_bpffs(folder.parent)
+        self._sweep_leftovers()
+        self.adopted = folder.exists()
+        if not self.adopted:
+            self._create()
+        self.map = {name: bpf.Map(bpf.get(folder / name)) for name in MAPS}
+        self.program = bpf.get(folder / PROGRAM)
+        if self.adopted:
+            self._check_version()
+
+    @property
+    def links(self) -> Path:
+        """The folder of pinned links, one per port number."""
+        return self.folder / "links"
+
+    def _sweep_leftovers(self) -> None:
+        """Remove half-made folders of a daemon that was killed while creating."""
+        for leftover in self.folder.parent.glob(f"{self.folder.name}+new-*"):
+            shutil.rmtree(leftover)
+
+    def _create(self) -> None:
+        beside = self.folder.parent / f"{self.folder.name}+new-{os.getpid()}"  # bpffs refuses names with a dot
+        loaded = bpf.Object(object_path())
+        try:
+            loaded.load()
+            (beside / "links").mkdir(parents=True)
+            for name in MAPS:
+                fd = loaded.map_fd(name)
+                bpf.pin(fd, beside / name)
+                if name == "control":
+                    bpf.Map(fd).set(0, self._control(version=1))
+                os.close(fd)
+            program = loaded.program_fd(PROGRAM)
+            bpf.pin(program, beside / PROGRAM)
+            os.close(program)
+            beside.rename(self.folder)
+        finally:
+            loaded.close()
+            if beside.exists():
+                shutil.rmtree(beside)
+
+    def _control(self, version: int) -> bytes:
+        digest = hashlib.sha256(object_path().read_bytes()).digest()
+        control = abi.Control(version=version, abi_version=abi.ABI_VERSION, snaplen=DEFAULT_SNAPLEN)
+        control.digest[:] = digest
+        return bytes(control)
+
+    def _check_version(self) -> None:
+        """Exchange the program of an adopted switch if the installed one differs; keep all state."""
+        control = abi.Control.from_buffer_copy(self.map["control"].index(0) or b"")
+        if control.abi_version != abi.ABI_VERSION:
+            raise HostError(
+                f"the running switch {self.folder.name} has map layout {control.abi_version}, this vnet has "
+                f"{abi.ABI_VERSION}: take the fabric down with the vnet that started it, then up again"
+            )
+        path = object_path()
+        if path.exists() and hashlib.sha256(path.read_bytes()).digest() != bytes(control.digest):
+            self._upgrade(control.version)
+
+    def _upgrade(self, version: int) -> None:
+        loaded = bpf.Object(object_path())
+        try:
+            for name, existing in self.map.items():
+                loaded.reuse(name, existing.fd)
+            loaded.load()
+            program = loaded.program_fd(PROGRAM)
+            fresh = self.folder / f"{PROGRAM}_new"
+            fresh.unlink(missing_ok=True)
+            bpf.pin(program, fresh)
+            for path in self.links.iterdir():
+                link = bpf.get(path)
+                bpf.update_link(link, program)
+                os.close(link)
+            fresh.rename(self.folder / PROGRAM)
+            os.close(self.program)
+            self.program = program
+            self.map["control"].set(0, self._control(version))
+        finally:
+            loaded.close()
+
+    def close(self) -> None:
+        """Close all descriptors; everything stays pinned and in force."""
+        for opened in self.map.values():
+            opened.close()
+        os.close(self.program)
+
+    def destroy(self) -> None:
+        """Unpin everything: links first, so that no packet meets a half-removed switch."""
+        self.close()
+        shutil.rmtree(self.folder)
