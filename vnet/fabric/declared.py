@@ -9,7 +9,6 @@ from vnet.fabric.state import State, desired
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.origin import Origin
-from vnet.policy.verify import ClaimResult, verify
 from vnet.topology.inventory import Assignment, Inventory, expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
@@ -27,20 +26,25 @@ class Declared:
         """The state to reach; VMs in `stopped` do not run."""
         return desired(self.inventory, self.compiled.flows, stopped)
 
-    def claims(self) -> tuple[ClaimResult, ...]:
-        """What becomes of the topology's `verify` lines under its own flows."""
-        return verify(self.topology, self.inventory, self.compiled.flows)
-
     def provenance_texts(self) -> Mapping[int, Mapping[str, str]]:
         """The origin of each cookie in words, for the store."""
         return {cookie: origin_texts(origin) for cookie, origin in self.compiled.provenance.items()}
 
 
-def declare(source: Source, previous: Mapping[str, Assignment]) -> Declared:
-    """Load, expand and compile. Raises InputError with every fault of the file."""
-    topology = load_text(source.text, source.file, source.env)
+def load(source: Source) -> Topology:
+    """The checked topology of a source. Raises InputError with every fault of the file."""
+    return load_text(source.text, source.file, source.env)
+
+
+def work_out(topology: Topology, previous: Mapping[str, Assignment]) -> Declared:
+    """Expand and compile; NICs that were there keep what `previous` says they got."""
     inventory = expand(topology, previous)
     return Declared(topology, inventory, compile(topology, inventory))
+
+
+def declare(source: Source, previous: Mapping[str, Assignment]) -> Declared:
+    """Load, expand and compile."""
+    return work_out(load(source), previous)
 
 
 def origin_texts(origin: Origin) -> Mapping[str, str]:
@@ -49,6 +53,6 @@ def origin_texts(origin: Origin) -> Mapping[str, str]:
 
 
 def sentence(texts: Mapping[str, str]) -> str:
-    """An origin in one line: `policy db-from-app, ingress 2 "deny from any" at three-tier.vnet.yaml:21`."""
-    who = f"policy {texts['policy']}, {texts['rule']} " if texts["policy"] else ""
+    """An origin in one line: `policy db-from-app, rule ingress 2 "deny from any" at three-tier.vnet.yaml:21`."""
+    who = f"policy {texts['policy']}, rule {texts['rule']} " if texts["policy"] else ""
     return f'{who}"{texts["text"]}" at {texts["at"]}'

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vnet.fabric.state import Guest, Port
+from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.flow import Flow
 
 
@@ -85,25 +86,6 @@ class Switch(Protocol):
     async def destroy(self) -> None:
         """Detach and unpin everything."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class GuestStatus:
-    """How a guest is: `state` in words (`ready`, `running`, `stopped`, `failed`), its process, the reason."""
-
-    state: str
-    running: bool
-    pid: int | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ExecResult:
-    """What a command in a guest gave; `code` is its exit status."""
-
-    code: int
-    stdout: bytes
-    stderr: bytes
 
 
 class Guests(Protocol):

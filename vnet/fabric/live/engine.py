@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 
 from vnet.base.errors import Exit, HostError, InputError, UsageError, VnetError
 from vnet.fabric import plan as p
-from vnet.fabric.admission import admit
-from vnet.fabric.declared import Declared, declare
+from vnet.fabric.declared import Declared, declare, load, work_out
 from vnet.fabric.live.apply import Performer, carry_out, undo
 from vnet.fabric.live.observe import foreign, observe
 from vnet.fabric.parts import Parts
 from vnet.fabric.progress import Progress, Report, Status, silent
 from vnet.fabric.state import Guest, State
 from vnet.fabric.store import Record, Source, Store
+from vnet.hv.admission import Commitment, admit
+from vnet.topology.model import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class Engine:
     store: Store
     make_parts: Callable[[str], Parts]
     host: Host
+    failed_claims: Callable[[Declared], tuple[str, ...]]
+    """The topology's claims that its own flows do not meet, each with the reason."""
     fabrics: dict[str, Fabric] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -96,9 +99,9 @@ class Engine:
 
     async def _reconcile(self, name: str, fabric: Fabric) -> None:
         """Bring the network of an adopted fabric to its last generation; guests stay as they are."""
-        fabric.declared = await asyncio.to_thread(declare, fabric.record.source, fabric.record.assignments)
         for guest in self.store.guests(name):
             await fabric.parts.guests.adopt(guest)
+        fabric.declared = await asyncio.to_thread(declare, fabric.record.source, fabric.record.assignments)
         now = await observe(fabric.parts, fabric.record, self.store, name)
         wanted = replace(fabric.declared.state(), guests=now.guests)
         await carry_out(p.plan(now, wanted), self._performer(name, fabric.parts), silent)
@@ -109,9 +112,9 @@ class Engine:
 
     async def plan(self, source: Source) -> Outcome:
         """What `up` would do now; changes nothing."""
-        name = (await asyncio.to_thread(declare, source, {})).topology.name
-        async with self._locks[name]:
-            return (await self._prepare(name, source)).outcome
+        topology = await asyncio.to_thread(load, source)
+        async with self._locks[topology.name]:
+            return (await self._prepare(topology, source)).outcome
 
     async def up(self, source: Source, report: Report) -> Outcome:
         """Make the fabric what the topology says.
@@ -119,18 +122,19 @@ class Engine:
         Raises: InputError, ClaimsFailed, AdmissionError before anything is changed; HostError after
         everything was undone; CancelledError becomes `Interrupted` after the same.
         """
-        name = (await asyncio.to_thread(declare, source, {})).topology.name
-        async with self._locks[name]:
-            change = await self._prepare(name, source)
-            self._refuse_what_cannot_be(change)
+        topology = await asyncio.to_thread(load, source)
+        async with self._locks[topology.name]:
+            change = await self._prepare(topology, source)
+            await self._refuse_what_cannot_be(change)
             await self._make(change, report)
             return change.outcome
 
-    async def _prepare(self, name: str, source: Source) -> Change:
+    async def _prepare(self, topology: Topology, source: Source) -> Change:
         """Observe and plan."""
+        name = topology.name
         fabric = self.fabrics.get(name)
         record = fabric.record if fabric else None
-        declared = await asyncio.to_thread(declare, source, record.assignments if record else {})
+        declared = await asyncio.to_thread(work_out, topology, record.assignments if record else {})
         parts = fabric.parts if fabric else self.make_parts(name)
         now = await observe(parts, record, self.store, name)
         wanted = declared.state()
@@ -148,17 +152,25 @@ class Engine:
         )
         return Change(parts, record, planned, declared, now, wanted, actions)
 
-    def _refuse_what_cannot_be(self, change: Change) -> None:
-        failed = [result for result in change.declared.claims() if not result.holds]
+    async def _refuse_what_cannot_be(self, change: Change) -> None:
+        declared = change.declared
+        failed = await asyncio.to_thread(self.failed_claims, declared)
         if failed:
-            lines = "\n".join(f"  {result.at}: {result.text}: {result.why}" for result in failed)
-            raise ClaimsFailed(f"{len(failed)} of the topology's claims do not hold; nothing was changed:\n{lines}")
+            lines = "".join(f"\n  {line}" for line in failed)
+            raise ClaimsFailed(f"{len(failed)} of the topology's claims do not hold; nothing was changed:{lines}")
         if change.actions:
             self.host.require()
-        starting = change.wanted.guests - change.now.guests
-        leaving = change.now.guests - change.wanted.guests
-        freed = sum(guest.memory_bytes for guest in leaving)
-        admit(starting, self.host.available_memory_bytes() + freed)
+        await self._admit(change.parts, change.wanted.guests - change.now.guests, change.now.guests, change.wanted)
+
+    async def _admit(self, parts: Parts, asked: frozenset[Guest], now: frozenset[Guest], wanted: State) -> None:
+        """Refuse guests that do not fit beside those that run and stay."""
+        if not asked:
+            return
+        stay = [await parts.guests.status(guest.name) for guest in now & wanted.guests]
+        leave = [await parts.guests.status(guest.name) for guest in now - wanted.guests]
+        available = self.host.available_memory_bytes() + sum(status.resident_bytes for status in leave)
+        names = [(guest.name, guest.memory_bytes) for guest in sorted(asked)]
+        admit(names, [Commitment(status.memory_bytes, status.resident_bytes) for status in stay], available)
 
     async def _make(self, change: Change, report: Report) -> None:
         """Carry out a change, or leave everything as it was."""
@@ -228,10 +240,9 @@ class Engine:
             fabric = self.fabric(name)
             guest = self._declared_guest(fabric, vm)
             now = await observe(fabric.parts, fabric.record, self.store, name)
-            running = now.guest(vm)
-            actions: tuple[p.Action, ...] = () if running else (p.StartGuest(guest),)
+            actions: tuple[p.Action, ...] = () if now.guest(vm) else (p.StartGuest(guest),)
             if actions:
-                admit([guest], self.host.available_memory_bytes())
+                await self._admit(fabric.parts, frozenset({guest}), now.guests, now)
             fabric.record = replace(fabric.record, stopped=fabric.record.stopped - {vm})
             self.store.save(fabric.record)
             await carry_out(actions, self._performer(name, fabric.parts), report)

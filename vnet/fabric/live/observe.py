@@ -8,8 +8,10 @@ from vnet.base.errors import HostError
 from vnet.fabric.parts import Parts
 from vnet.fabric.state import Guest, Port, State, ifname
 from vnet.fabric.store import Record, Store
+from vnet.hv.spec import GuestState
 
 TAP_KIND = "tun"
+ALIVE = {GuestState.STARTING, GuestState.RUNNING, GuestState.STOPPING}
 
 
 async def observe(parts: Parts, record: Record | None, store: Store, name: str) -> State:
@@ -49,11 +51,9 @@ def _known_ports(
 
 async def _running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:
     """The guests whose process lives, with the specification they were started with."""
-    alive = []
-    for guest in store.guests(name):
-        if (await parts.guests.status(guest.name)).running:
-            alive.append(guest)
-    return frozenset(alive)
+    known = store.guests(name)
+    states = [(await parts.guests.status(guest.name)).state for guest in known]
+    return frozenset(guest for guest, state in zip(known, states, strict=True) if state in ALIVE)
 
 
 def foreign(wanted: State, interfaces: Mapping[str, str]) -> tuple[str, ...]:

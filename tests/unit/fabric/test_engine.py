@@ -1,0 +1,247 @@
+"""The engine on a host in memory: everything or nothing, and nothing twice."""
+
+import asyncio
+
+import pytest
+
+from tests.unit.fabric.fakes import World, make_engine
+from vnet.base.errors import AdmissionError, Exit, HostError, InputError
+from vnet.fabric.live.engine import ClaimsFailed, Interrupted
+from vnet.fabric.progress import Status, silent
+from vnet.fabric.store import Source
+
+SMALL = """\
+name: small
+defaults: {image: micro, cpus: 1, memory: 96M}
+networks:
+  lan: {vlan: 10, subnets: 10.0.0.0/24}
+vms:
+  a: {networks: [lan]}
+  b: {networks: [lan]}
+"""
+LARGER = SMALL + "  c: {networks: [lan]}\n"
+OTHER_MEMORY = SMALL.replace("  a: {networks: [lan]}", "  a: {networks: [lan], memory: 128M}")
+WITHOUT_A = SMALL.replace("  a: {networks: [lan]}\n", "")
+
+
+def source(text):
+    return Source("small.vnet.yaml", text)
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def engine(world, tmp_path):
+    made = make_engine(world, tmp_path)
+    yield made
+    asyncio.run(made.close())
+
+
+def up(engine, text=SMALL):
+    return asyncio.run(engine.up(source(text), silent))
+
+
+def test_up_makes_everything_and_a_second_up_changes_nothing(engine, world):
+    first = up(engine)
+    made = world.contents()
+    assert first.generation == 1 and len(first.actions) > 5
+    calls = len(world.calls)
+    assert up(engine).actions == ()
+    assert world.contents() == made and len(world.calls) == calls
+
+
+def test_a_comment_in_the_file_changes_nothing(engine):
+    up(engine)
+    outcome = up(engine, SMALL.replace("vms:", "# the machines\nvms:"))
+    assert (outcome.actions, outcome.generation) == ((), 1)
+
+
+def test_the_plan_is_what_up_does(engine):
+    planned = asyncio.run(engine.plan(source(SMALL)))
+    assert planned.actions == up(engine).actions
+
+
+def test_a_plan_changes_nothing(engine, world):
+    asyncio.run(engine.plan(source(SMALL)))
+    assert world.calls == [] and engine.store.fabrics() == ()
+
+
+def test_down_leaves_nothing(engine, world):
+    up(engine)
+    asyncio.run(engine.down("small", silent))
+    assert world.contents() == World().contents()
+    assert engine.store.fabrics() == () and world.tidied == ["small"]
+
+
+def test_down_of_what_is_not_up_is_no_error(engine):
+    assert asyncio.run(engine.down("small", silent)).actions == ()
+
+
+def test_a_first_up_that_fails_anywhere_leaves_nothing(world, tmp_path):
+    probe = World()
+    complete = make_engine(probe, tmp_path / "probe")
+    up(complete)
+    asyncio.run(complete.close())
+    for fuse in range(len(probe.calls)):
+        world = World(fuse=fuse)
+        engine = make_engine(world, tmp_path / str(fuse))
+        with pytest.raises(HostError, match="nothing is left of it"):
+            up(engine)
+        assert world.contents() == World().contents(), f"after {probe.calls[fuse]}"
+        assert engine.store.fabrics() == ()
+        up(engine)
+        asyncio.run(engine.close())
+
+
+@pytest.mark.parametrize("changed", [LARGER, OTHER_MEMORY, WITHOUT_A], ids=["larger", "memory", "smaller"])
+def test_a_change_that_fails_anywhere_leaves_what_was_there(tmp_path, changed):
+    fuse = 0
+    while True:
+        world = World()
+        engine = make_engine(world, tmp_path / str(fuse))
+        up(engine)
+        before, record = world.contents(), engine.store.load("small")
+        world.fuse = fuse
+        try:
+            up(engine, changed)
+            break
+        except HostError as error:
+            assert "as it was before" in str(error)
+        assert world.contents() == before
+        assert engine.store.load("small") == record
+        up(engine, changed)
+        asyncio.run(engine.close())
+        fuse += 1
+    asyncio.run(engine.close())
+    assert fuse > 2
+
+
+def test_ctrl_c_undoes_what_was_begun_and_says_so(world, tmp_path):
+    async def interrupted():
+        engine = make_engine(world, tmp_path)
+        world.hang = "wait for b"
+        task = asyncio.ensure_future(engine.up(source(SMALL), silent))
+        while world.hang:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(Interrupted, match="interrupted; nothing is left of it") as raised:
+            await task
+        assert raised.value.exit_code == Exit.INTERRUPTED
+        assert world.contents() == World().contents()
+        assert (await engine.up(source(SMALL), silent)).generation == 1
+        await engine.close()
+
+    asyncio.run(interrupted())
+
+
+def test_a_new_daemon_adopts_everything_and_changes_nothing(engine, world, tmp_path):
+    up(engine)
+    made, calls = world.contents(), len(world.calls)
+    again = make_engine(world, tmp_path)
+    asyncio.run(again.adopt())
+    assert world.contents() == made and len(world.calls) == calls
+    assert again.fabrics["small"].trouble == ""
+    assert up(again).actions == ()
+    asyncio.run(again.close())
+
+
+def test_a_new_daemon_puts_back_what_somebody_took_away(engine, world, tmp_path):
+    up(engine)
+    made = world.contents()
+    world.switches["small"] = frozenset(list(world.switches["small"])[3:])
+    del world.interfaces["small", "a.eth0"]
+    world.attached["small"] = frozenset(port for port in world.attached["small"] if port.ifname != "a.eth0")
+    again = make_engine(world, tmp_path)
+    asyncio.run(again.adopt())
+    assert world.contents() == made
+    asyncio.run(again.close())
+
+
+def test_after_a_reboot_the_network_comes_back_and_guests_wait_for_up(engine, world, tmp_path):
+    up(engine)
+    rebooted = World()
+    again = make_engine(rebooted, tmp_path, boot="boot-2")
+    asyncio.run(again.adopt())
+    assert rebooted.namespaces == {"small"} and rebooted.guests == set()
+    up(again)
+    assert rebooted.guests == {("small", "a"), ("small", "b")}
+    asyncio.run(again.close())
+
+
+def test_a_file_that_can_no_longer_be_read_is_told_and_nothing_is_touched(engine, world, tmp_path):
+    up(engine)
+    made = world.contents()
+    engine.store._db.execute("UPDATE fabric SET text = 'nme: small'")
+    again = make_engine(world, tmp_path)
+    asyncio.run(again.adopt())
+    assert again.fabrics["small"].trouble and world.contents() == made
+    asyncio.run(again.down("small", silent))
+    assert world.contents() == World().contents()
+    asyncio.run(again.close())
+
+
+def test_a_foreign_namespace_of_that_name_is_left_alone(engine, world):
+    world.namespaces.add("small")
+    with pytest.raises(HostError, match="already there.*ip netns delete"):
+        up(engine)
+    assert world.namespaces == {"small"} and world.calls == []
+
+
+def test_a_foreign_interface_in_the_way_is_left_alone(engine, world):
+    up(engine)
+    world.interfaces["small", "c.eth0"] = "veth"
+    with pytest.raises(HostError, match="another kind.*c.eth0"):
+        up(engine, LARGER)
+    assert world.interfaces["small", "c.eth0"] == "veth"
+
+
+def test_guests_that_do_not_fit_are_refused_before_anything_is_made(world, tmp_path):
+    engine = make_engine(world, tmp_path, memory_bytes=300 << 20)
+    with pytest.raises(AdmissionError) as raised:
+        up(engine)
+    assert raised.value.exit_code == Exit.REFUSED
+    assert world.calls == [] and engine.store.fabrics() == ()
+    asyncio.run(engine.close())
+
+
+def test_claims_that_fail_stop_it_before_anything_is_made(engine, world):
+    engine.failed_claims = lambda declared: ("small.vnet.yaml:9: allow a -> b: FAILS",)
+    with pytest.raises(ClaimsFailed, match="nothing was changed"):
+        up(engine)
+    assert world.calls == []
+
+
+def test_a_stopped_vm_stays_stopped_until_it_is_started(engine, world, tmp_path):
+    up(engine)
+    asyncio.run(engine.stop("small", "a", 1.0, silent))
+    assert world.guests == {("small", "b")}
+    again = make_engine(world, tmp_path)
+    asyncio.run(again.adopt())
+    assert world.guests == {("small", "b")}
+    asyncio.run(again.start("small", "a", silent))
+    assert world.guests == {("small", "a"), ("small", "b")}
+    asyncio.run(again.close())
+
+
+def test_an_unknown_vm_names_those_there_are(engine):
+    up(engine)
+    with pytest.raises(InputError, match="no VM z in fabric small; its VMs: a, b"):
+        asyncio.run(engine.start("small", "z", silent))
+
+
+def test_an_unknown_fabric_names_those_there_are(engine):
+    up(engine)
+    with pytest.raises(InputError, match="no fabric nowhere.*small"):
+        engine.fabric("nowhere")
+
+
+def test_progress_tells_the_start_and_the_end_of_every_step(engine):
+    told = []
+    asyncio.run(engine.up(source(SMALL), told.append))
+    started = [each.what for each in told if each.status is Status.STARTED]
+    done = [each.what for each in told if each.status is Status.DONE]
+    assert sorted(started) == sorted(done)
+    assert "start a" in done and "create 2 ports" in done

@@ -1,0 +1,221 @@
+"""Routes to calls: each endpoint reads its request, asks the service, writes JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from vnet import __version__
+from vnet.api.stream import Bytes, JsonLines, Operations, error_json
+from vnet.base.errors import InputError, UsageError, VnetError
+from vnet.fabric.live.engine import Outcome
+from vnet.fabric.live.service import CaptureRequest, Service
+from vnet.fabric.store import Source
+
+BLOCKS_QUEUED = 4096
+"""What a slow reader of a capture may lag behind before packets are counted as lost."""
+
+
+class Api:
+    """All endpoints on one service. `end` is called when the daemon should end."""
+
+    def __init__(self, service: Service, end: Callable[[], None], auto: bool = False) -> None:
+        self.service, self.end, self.auto = service, end, auto
+        self.operations = Operations()
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        fabric, vm = "/v1/fabrics/{fabric}", "/v1/fabrics/{fabric}/vms/{vm}"
+        routes = [
+            Route("/v1/version", self.version),
+            Route("/v1/vms", self.vms),
+            Route("/v1/plan", self.plan, methods=["POST"]),
+            Route("/v1/fabrics", self.up, methods=["POST"]),
+            Route(fabric, self.down, methods=["DELETE"]),
+            Route(fabric, self.inspect),
+            Route(f"{fabric}/verify", self.verify, methods=["POST"]),
+            Route(f"{fabric}/flows", self.flows),
+            Route(f"{fabric}/drops", self.drops),
+            Route(f"{fabric}/capture", self.capture),
+            Route(f"{vm}/start", self.start, methods=["POST"]),
+            Route(f"{vm}/stop", self.stop, methods=["POST"]),
+            Route(f"{vm}/exec", self.exec, methods=["POST"]),
+            Route(f"{vm}/console", self.console),
+            Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/shutdown", self.shutdown, methods=["POST"]),
+        ]
+        return Starlette(routes=routes, exception_handlers={VnetError: _refuse})
+
+    async def version(self, request: Request) -> Response:
+        """Who answers."""
+        return JSONResponse({"version": __version__, "pid": os.getpid(), "auto": self.auto})
+
+    async def vms(self, request: Request) -> Response:
+        """VMs of one fabric or of all."""
+        wanted = request.query_params.get("fabric")
+        return JSONResponse(await self.service.vms(self._name(wanted) if wanted else None))
+
+    async def inspect(self, request: Request) -> Response:
+        """All about a fabric."""
+        return JSONResponse(await self.service.inspect(self._fabric(request)))
+
+    async def plan(self, request: Request) -> Response:
+        """What `up` would do."""
+        outcome = await self.service.engine.plan(_source(await _body(request)))
+        return JSONResponse(_outcome(outcome))
+
+    async def up(self, request: Request) -> ASGIApp:
+        """Make a fabric what its topology says."""
+        source = _source(await _body(request))
+
+        async def work(report: Any) -> Mapping[str, Any]:
+            return _outcome(await self.service.engine.up(source, report))
+
+        return JsonLines(self.operations, work)
+
+    async def down(self, request: Request) -> ASGIApp:
+        """Remove a fabric; the last one takes a daemon that a command started with it."""
+        name = self._fabric(request)
+
+        async def work(report: Any) -> Mapping[str, Any]:
+            outcome = _outcome(await self.service.engine.down(name, report))
+            return outcome | {"daemon_ends": self._useless(), "pid": os.getpid()}
+
+        return JsonLines(self.operations, work, lambda: self.end() if self._useless() else None)
+
+    def _useless(self) -> bool:
+        """Whether this daemon was started by a command and nothing is left for it to do."""
+        return self.auto and not self.service.engine.fabrics and len(self.operations.running) <= 1
+
+    async def verify(self, request: Request) -> ASGIApp:
+        """Check the claims."""
+        name, body = self._fabric(request), await _body(request)
+
+        async def work(report: Any) -> Mapping[str, Any]:
+            return {"claims": await self.service.verify(name, bool(body.get("probe")), report)}
+
+        return JsonLines(self.operations, work)
+
+    async def flows(self, request: Request) -> Response:
+        """The flows with where they come from."""
+        return JSONResponse(await self.service.flows(self._fabric(request)))
+
+    async def drops(self, request: Request) -> Response:
+        """What was lost and why."""
+        return JSONResponse(await self.service.drops(self._fabric(request)))
+
+    async def capture(self, request: Request) -> ASGIApp:
+        """Packets as they come."""
+        query = request.query_params
+        wanted = CaptureRequest(
+            tuple(query.getlist("nic")),
+            query.get("filter", ""),
+            _number(query.get("snaplen"), int),
+            _number(query.get("count"), int),
+            _number(query.get("duration"), float),
+            query.get("form") == "lines",
+            "dropped" in query,
+        )
+        blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
+        produce = self.service.capture(self._fabric(request), wanted)
+        media_type = b"text/plain; charset=utf-8" if wanted.lines else b"application/x-pcapng"
+        return Bytes(produce, self.operations, media_type, blocks)
+
+    async def start(self, request: Request) -> ASGIApp:
+        """Start a VM."""
+        name, vm = self._fabric(request), request.path_params["vm"]
+
+        async def work(report: Any) -> Mapping[str, Any]:
+            return _outcome(await self.service.engine.start(name, vm, report))
+
+        return JsonLines(self.operations, work)
+
+    async def stop(self, request: Request) -> ASGIApp:
+        """Stop a VM."""
+        name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
+
+        async def work(report: Any) -> Mapping[str, Any]:
+            return _outcome(await self.service.engine.stop(name, vm, float(body.get("timeout_s", 10)), report))
+
+        return JsonLines(self.operations, work)
+
+    async def exec(self, request: Request) -> ASGIApp:
+        """Run a command in a VM."""
+        name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
+        argv, timeout_s = tuple(map(str, body.get("argv", ()))), float(body.get("timeout_s", 60))
+
+        async def work(report: Any) -> Mapping[str, Any]:
+            result = await self.service.exec(name, vm, argv, timeout_s)
+            output = {"stdout": b64encode(result.stdout).decode(), "stderr": b64encode(result.stderr).decode()}
+            return {"exit_code": result.exit_code, **output}
+
+        return JsonLines(self.operations, work)
+
+    async def console(self, request: Request) -> Response:
+        """Where a VM's console is."""
+        socket = await self.service.console(self._fabric(request), request.path_params["vm"])
+        return JSONResponse({"socket": str(socket)})
+
+    async def cancel(self, request: Request) -> Response:
+        """Break an operation off."""
+        return JSONResponse({"cancelled": self.operations.cancel(request.path_params["number"])})
+
+    async def shutdown(self, request: Request) -> Response:
+        """End the daemon; everything it made goes on."""
+        asyncio.get_running_loop().call_soon(self.end)
+        return JSONResponse({"pid": os.getpid()})
+
+    def _fabric(self, request: Request) -> str:
+        return self._name(request.path_params["fabric"])
+
+    def _name(self, wanted: str) -> str:
+        return self.service.engine.only() if wanted == "-" else wanted
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, VnetError)
+    return JSONResponse({"error": error_json(error)}, 400)
+
+
+async def _body(request: Request) -> Mapping[str, Any]:
+    try:
+        body = json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise InputError(f"the request is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise InputError("the request must be a JSON object")
+    return body
+
+
+def _source(body: Mapping[str, Any]) -> Source:
+    file, text, env = body.get("file"), body.get("text"), body.get("env", {})
+    if not isinstance(file, str) or not isinstance(text, str) or not isinstance(env, dict):
+        raise InputError("a topology is sent as {file, text, env}")
+    return Source(file, text, {str(name): str(value) for name, value in env.items()})
+
+
+def _number(text: str | None, kind: Callable[[str], Any]) -> Any:
+    try:
+        return None if text is None else kind(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a number") from None
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "fabric": outcome.fabric,
+        "generation": outcome.generation,
+        "actions": [str(action) for action in outcome.actions],
+    }
+
+

@@ -1,0 +1,125 @@
+"""vnetd: one per host, by a lock; one unix socket; ends without touching what it made."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import grp
+import os
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from vnet.api.app import Api
+from vnet.base import paths
+from vnet.base.errors import Exit, HostError
+from vnet.fabric.live.service import Service
+from vnet.fabric.live.wiring import make_engine
+
+GROUP = "vnet"
+"""Members may use the socket, which is as much as being root: they can attach to any VM."""
+IDLE_S = 10.0
+"""A daemon that a command started and that has no fabric waits so long for the next command."""
+
+
+class Server(uvicorn.Server):
+    """Breaks running operations off before it waits for their connections."""
+
+    api: Api
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Undo what is half done, then close."""
+        await self.api.operations.cancel_all()
+        await super().shutdown(sockets)
+
+
+def serve(auto: bool) -> int:
+    """Run until told to end. Raises HostError when another daemon runs or the host refuses."""
+    if os.geteuid() != 0:
+        raise HostError("vnetd needs root (network namespaces, eBPF, TAP): run it as root, or with sudo")
+    lock = _lock()
+    try:
+        asyncio.run(_run(auto))
+    finally:
+        paths.daemon_socket().unlink(missing_ok=True)
+        os.close(lock)
+    return Exit.OK
+
+
+def _lock() -> int:
+    """The lock that makes this the only daemon of the host; freed by the kernel when it dies."""
+    path = paths.run_dir() / "vnetd.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise HostError(f"cannot create {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pid = os.read(fd, 32).decode().strip() or "unknown"
+        os.close(fd)
+        raise HostError(
+            f"another vnetd (pid {pid}) already serves {paths.run_dir()}; "
+            "use it, or end it with `vnet serve --stop`: guests and traffic go on"
+        ) from None
+    os.truncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+async def _run(auto: bool) -> None:
+    engine = make_engine()
+    try:
+        await engine.adopt()
+        for name, fabric in engine.fabrics.items():
+            print(f"vnetd: adopted {name}{': ' + fabric.trouble if fabric.trouble else ''}", file=sys.stderr)
+        await _serve(Service(engine), auto)
+    finally:
+        await engine.close()
+
+
+async def _serve(service: Service, auto: bool) -> None:
+    api = Api(service, lambda: setattr(server, "should_exit", True), auto)
+    config = uvicorn.Config(
+        api.app(), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
+    )
+    server = Server(config)
+    server.api = api
+    idle = asyncio.ensure_future(_end_when_idle(api, server)) if auto else None
+    with _listening(paths.daemon_socket()) as listener:
+        await server.serve(sockets=[listener])
+    if idle:
+        idle.cancel()
+
+
+def _listening(path: Path) -> socket.socket:
+    """The socket; a stale one is replaced, since the lock says that nobody listens on it."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o117)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise HostError(f"cannot listen on {path}: {error.strerror or error}") from error
+    finally:
+        os.umask(before)
+    try:
+        os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
+    except KeyError:
+        pass
+    listener.listen(128)
+    return listener
+
+
+async def _end_when_idle(api: Api, server: Server) -> None:
+    """A daemon started for `vnet plan` on a fresh host leaves by itself."""
+    idle_s = 0.0
+    while idle_s < IDLE_S:
+        await asyncio.sleep(1.0)
+        busy = api.service.engine.fabrics or api.operations.running
+        idle_s = 0.0 if busy else idle_s + 1.0
+    server.should_exit = True
