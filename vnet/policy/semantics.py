@@ -24,6 +24,10 @@ WITH_PORTS = (TCP, UDP, SCTP)
 NEIGHBOUR_DISCOVERY = (135, 136)
 _NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp", ICMP: "icmp", ICMPV6: "icmpv6"}
 
+FORGED = origin.guard("ip", "the source address is not the NIC's own", DropReason.SPOOF_IP)
+NOBODY = origin.fabric("destination", "no such address on this network", DropReason.NO_DST)
+ITSELF = origin.fabric("same-port", "sent to itself", DropReason.SAME_PORT)
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
@@ -140,10 +144,15 @@ def decide(topology: Topology, inventory: Inventory, packet: Packet) -> Verdict:
     ends = {(end.name, end.address): end for end in endpoints(topology, inventory)}
     source = ends.get((packet.source_nic, packet.source))
     target = ends.get((packet.target_nic, packet.target))
-    stopped = _guarded(packet) or _undeliverable(source, target)
-    if stopped:
-        return Verdict(False, stopped)
-    assert source and target
+    guarded = _guarded(packet)
+    if guarded:
+        return Verdict(False, guarded)
+    if source is None:
+        return Verdict(False, FORGED)
+    if target is None or source.nic.network != target.nic.network:
+        return Verdict(False, NOBODY)
+    if source.name == target.name:
+        return Verdict(False, ITSELF)
     client, server = (target, source) if packet.reply else (source, target)
     return _judge(topology, client, server, packet)
 
@@ -199,17 +208,6 @@ def _guarded(packet: Packet) -> Origin | None:
         return origin.guard("redirect", "only routers redirect", DropReason.ROGUE_RA)
     if packet.protocol == ICMPV6 and ipv6 and packet.icmp_type in (130, 131, 132, 133, 143):
         return origin.guard("multicast", "there is no router to ask", DropReason.MULTICAST)
-    return None
-
-
-def _undeliverable(source: Endpoint | None, target: Endpoint | None) -> Origin | None:
-    """Why no policy is asked: a forged source, or no such NIC on the sender's network."""
-    if source is None:
-        return origin.guard("ip", "the source address is not the NIC's own", DropReason.SPOOF_IP)
-    if target is None or source.nic.network != target.nic.network:
-        return origin.fabric("destination", "no such address on this network", DropReason.NO_DST)
-    if source.name == target.name:
-        return origin.fabric("same-port", "sent to itself", DropReason.SAME_PORT)
     return None
 
 

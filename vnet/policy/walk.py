@@ -52,7 +52,7 @@ Binding = int | Slice
 """What a field holds that the header does not (any more) say: a number, or part of another field."""
 Bindings = Mapping[str, Binding]
 
-START: Bindings = {name: 0 for name in (*REGISTERS, "metadata", "ct_state", "ct_zone", "ct_mark")}
+START: Bindings = dict.fromkeys((*REGISTERS, "metadata", "ct_state", "ct_zone", "ct_mark"), 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,205 @@
+"""What a claim of `verify` speaks of: which endpoints, which packets.
+
+`docs/manual/policies.md` tells the meanings; this is where they become sets of packets.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP
+from vnet.policy.endpoint import Endpoint, IPAddress
+from vnet.policy.space import Cube, Region, exactly, meet
+from vnet.policy.spans import masks
+from vnet.topology.inventory import Nic
+from vnet.topology.model import Service
+
+NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
+CLIENT_PORTS = (0x8000, 0x8000)
+"""Ports that clients send from: 32768-65535 (Linux takes 32768-60999, RFC 6335 49152-65535)."""
+ECHO_REQUEST = {4: 8, 6: 128}
+ECHO_REPLY = {4: 0, 6: 129}
+NEIGHBOUR_DISCOVERY: tuple[Cube, ...] = tuple(
+    exactly(eth_type=ETH_IPV6, ip_proto=ICMPV6, icmpv6_type=kind) for kind in (135, 136)
+)
+"""Always let through to the owner of the address, so no claim speaks of it."""
+NO_SUCH_FRAGMENT: Cube = {"ip_frag": (2, 3)}
+"""A later fragment that is no fragment: the field never holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A NIC that a claim's source names; `only` are the addresses it names, None when it names them all."""
+
+    nic: Nic
+    vm: str
+    only: tuple[Endpoint, ...] | None
+
+
+def senders(chosen: Iterable[Endpoint], everyone: Iterable[Endpoint]) -> Iterator[Sender]:
+    """The NICs of the chosen endpoints, in order; a NIC of which all is chosen may use any source."""
+    own: dict[str, int] = defaultdict(int)
+    for end in everyone:
+        own[end.name] += 1
+    for ends in grouped(chosen).values():
+        whole = len(ends) == own[ends[0].name]
+        yield Sender(ends[0].nic, ends[0].vm.name, None if whole else tuple(ends))
+
+
+def grouped(ends: Iterable[Endpoint]) -> Mapping[str, list[Endpoint]]:
+    """Endpoints by NIC name, in order."""
+    found: dict[str, list[Endpoint]] = defaultdict(list)
+    for end in ends:
+        found[end.name].append(end)
+    return found
+
+
+def between(sending: Iterable[Sender], targets: Sequence[Endpoint]) -> Iterator[tuple[Sender, Endpoint]]:
+    """Each sender with each target of another VM: what a VM sends itself is its own affair."""
+    for sender in sending:
+        yield from ((sender, target) for target in targets if sender.vm != target.vm.name)
+
+
+Pairs = list[tuple[Endpoint, Endpoint]]
+
+
+def by_vms(
+    sources: Sequence[Endpoint], targets: Sequence[Endpoint]
+) -> Mapping[tuple[str, str], Mapping[str, Pairs]]:
+    """For each pair of VMs, by network that they share, the pairs of addresses that can meet there.
+
+    Link-local addresses are left out: they need not work for a claim of `allow` to hold.
+    """
+    found: dict[tuple[str, str], dict[str, Pairs]] = {}
+    for source in sources:
+        for target in targets:
+            if source.vm.name == target.vm.name:
+                continue
+            networks = found.setdefault((source.vm.name, target.vm.name), {})
+            if can_meet(source, target):
+                networks.setdefault(source.nic.network, []).append((source, target))
+    return found
+
+
+def can_meet(source: Endpoint, target: Endpoint) -> bool:
+    """Whether the addresses are of one family on one network, and neither is link-local."""
+    return (
+        source.nic.network == target.nic.network
+        and source.address.version == target.address.version
+        and not source.address.is_link_local
+        and not target.address.is_link_local
+    )
+
+
+def permitted(service: Service | None, sender: Sender | None, target: Endpoint) -> tuple[Cube, ...]:
+    """What `only` lets this sender put on its wire for the target; nothing if the claim does not name it."""
+    if sender is None:
+        return ()
+    version = target.address.version
+    cubes = services(service, version)
+    if sender.only is None:
+        return cubes
+    named = [end.address for end in sender.only if end.address.version == version]
+    return tuple({**cube, **exactly(**_address("src", address))} for cube in cubes for address in named)
+
+
+def whatever(sender: Sender, target: Endpoint) -> Iterator[Region]:
+    """All packets the sender can put on its wire for the target's address, forged ones included.
+
+    Neighbour discovery is left out, and sources are limited when the claim names addresses.
+    """
+    version = target.address.version
+    cube = exactly(in_port=sender.nic.port, eth_type=_eth_type(version), **_address("dst", target.address))
+    if sender.only is None:
+        yield _possible(cube, version)
+        return
+    for end in sender.only:
+        if end.address.version == version:
+            yield _possible({**cube, **exactly(**_address("src", end.address))}, version)
+
+
+def _possible(cube: Cube, version: int) -> Region:
+    region = Region(cube)
+    for hole in (NO_SUCH_FRAGMENT, *(NEIGHBOUR_DISCOVERY if version == 6 else ())):
+        region = region.minus(hole) or region
+    return region
+
+
+def services(service: Service | None, version: int) -> tuple[Cube, ...]:
+    """The packets of a claim's service in one IP version, whatever their source port; None is all."""
+    if service is None or service.protocol is None:
+        return ({},)
+    return tuple(_towards(service, version, "dst"))
+
+
+def _towards(service: Service, version: int, side: str) -> Iterator[Cube]:
+    protocol = service.protocol
+    assert protocol is not None
+    if protocol in (ICMP, ICMPV6):
+        yield exactly(ip_proto=ICMP if version == 4 else ICMPV6)
+    elif protocol in NAMES and service.ports is not None:
+        for value, mask in masks(*service.ports):
+            yield {**exactly(ip_proto=protocol), f"{NAMES[protocol]}_{side}": (value, mask & 0xFFFF)}
+    else:
+        yield exactly(ip_proto=protocol)
+
+
+def requests(source: Endpoint, target: Endpoint, service: Service | None) -> Iterator[Region]:
+    """The honest packets with which the source opens and goes on with connections to the service."""
+    return _honest(source, target, service, "dst", ECHO_REQUEST)
+
+
+def replies(source: Endpoint, target: Endpoint, service: Service | None) -> Iterator[Region]:
+    """The honest packets with which the target answers them."""
+    return _honest(target, source, service, "src", ECHO_REPLY)
+
+
+def _honest(
+    source: Endpoint, target: Endpoint, service: Service | None, server: str, echo: Mapping[int, int]
+) -> Iterator[Region]:
+    version = source.address.version
+    base = exactly(
+        in_port=source.nic.port,
+        vlan_vid=0,
+        eth_src=source.nic.mac,
+        eth_dst=target.nic.mac,
+        eth_type=_eth_type(version),
+        ip_frag=0,
+        **_address("src", source.address),
+        **_address("dst", target.address),
+    )
+    client = "src" if server == "dst" else "dst"
+    for wanted in _spelled_out(service):
+        for cube in _towards(wanted, version, server):
+            narrowed = meet({**base, **_client(wanted, version, client, echo)}, cube)
+            assert narrowed is not None
+            yield Region(narrowed)
+
+
+def _client(service: Service, version: int, side: str, echo: Mapping[int, int]) -> Cube:
+    if service.protocol in (ICMP, ICMPV6):
+        return exactly(**{f"icmpv{version}_type": echo[version]})
+    name = NAMES.get(service.protocol or 0)
+    return {f"{name}_{side}": CLIENT_PORTS} if name else {}
+
+
+EVERY_SERVICE = (
+    Service(TCP, (0, 0xFFFF), "tcp"),
+    Service(UDP, (0, 0xFFFF), "udp"),
+    Service(ICMP, None, "icmp"),
+)
+"""What `allow A -> B` without a service promises."""
+
+
+def _spelled_out(service: Service | None) -> Sequence[Service]:
+    return EVERY_SERVICE if service is None or service.protocol is None else (service,)
+
+
+def _eth_type(version: int) -> int:
+    return ETH_IPV4 if version == 4 else ETH_IPV6
+
+
+def _address(side: str, address: IPAddress) -> dict[str, int]:
+    return {f"ipv{address.version}_{side}": int(address)}

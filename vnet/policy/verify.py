@@ -1,0 +1,176 @@
+"""Are the claims of `verify` true of these flows? Decided over all packets a claim speaks of.
+
+The flows are those read back from the switch, so a claim that holds here holds of what is enforced,
+not of what was meant. A claim that fails comes with a packet that breaks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from vnet.openflow.fields import CtState
+from vnet.openflow.flow import Flow
+from vnet.policy import claims
+from vnet.policy.compile import compile
+from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.explain import describe
+from vnet.policy.origin import Origin, OriginKind
+from vnet.policy.semantics import selects
+from vnet.policy.space import Region
+from vnet.policy.walk import Leaf, Walk
+from vnet.policy.witness import Witness
+from vnet.topology.inventory import Inventory
+from vnet.topology.model import Claim, ClaimKind, Topology
+
+REQUEST_STATES = (CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST)
+"""What the tracker can say of a packet that opens a connection, or goes on with one that was opened."""
+REPLY_STATE = CtState.TRK | CtState.EST | CtState.RPL
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """Why a claim fails: a packet in words and what decided its fate, with `file:line`.
+
+    `packet` is empty when there is no packet to show: no such VM, or no network in common.
+    """
+
+    packet: str
+    why: str
+    origin: Origin | None = None
+
+    def __str__(self) -> str:
+        return f"{self.packet} {self.why}" if self.packet else self.why
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """Whether a claim holds. `checked` counts the sets of packets (NIC, address, state) it was tried on."""
+
+    claim: Claim
+    holds: bool
+    checked: int
+    counterexample: Counterexample | None = None
+
+    def __str__(self) -> str:
+        verdict = "holds" if self.holds else f"FAILS: {self.counterexample}"
+        return f"{self.claim.at}: {self.claim.text}: {verdict}"
+
+
+def verify(topology: Topology, inventory: Inventory, flows: Iterable[Flow]) -> tuple[ClaimResult, ...]:
+    """Every claim of the topology, decided on the given flows.
+
+    Raises: Unfollowable when the flows do what no flow of vnet does.
+    """
+    judge = _Judge(topology, inventory, Walk(flows))
+    return tuple(judge.result(claim) for claim in topology.claims)
+
+
+class _Judge:
+    def __init__(self, topology: Topology, inventory: Inventory, walk: Walk) -> None:
+        self._topology = topology
+        self._walk = walk
+        self._provenance = compile(topology, inventory).provenance
+        self._witness = Witness(topology, inventory)
+        self._ends = tuple(endpoints(topology, inventory))
+        self._checked = 0
+
+    def result(self, claim: Claim) -> ClaimResult:
+        """The first packet that breaks the claim decides; if there is none, it holds."""
+        self._checked = 0
+        broken = next(self._breaches(claim), None)
+        return ClaimResult(claim, broken is None, self._checked, broken)
+
+    def _breaches(self, claim: Claim) -> Iterator[Counterexample]:
+        sources = [end for end in self._ends if selects(self._topology, claim.source, end)]
+        targets = [end for end in self._ends if selects(self._topology, claim.target, end)]
+        match claim.kind:
+            case ClaimKind.ALLOW:
+                yield from self._unreachable(claim, sources, targets)
+            case ClaimKind.DENY | ClaimKind.NEVER:
+                yield from self._reachable(claim, sources, targets)
+            case ClaimKind.ONLY:
+                yield from self._unreachable(claim, sources, targets)
+                yield from self._others(claim, sources, targets)
+
+    def _unreachable(
+        self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
+    ) -> Iterator[Counterexample]:
+        """Pairs of VMs with no network on which all that the claim promises passes."""
+        pairs = claims.by_vms(sources, targets)
+        if not pairs:
+            yield Counterexample(
+                "", f"nobody to try it on: {claim.source} -> {claim.target} names no two VMs"
+            )
+        for (source, target), networks in pairs.items():
+            if not networks:
+                yield Counterexample("", f"{source} and {target} share no network and address family")
+                continue
+            lost = [next(self._lost(claim, ends), None) for ends in networks.values()]
+            if all(lost):
+                yield from (each for each in lost if each)
+
+    def _lost(self, claim: Claim, pairs: Iterable[tuple[Endpoint, Endpoint]]) -> Iterator[Counterexample]:
+        """Requests and replies of the claim's service, on one network, that do not arrive."""
+        for source, target in pairs:
+            requests = claims.requests(source, target, claim.service)
+            for region, state in product(requests, REQUEST_STATES):
+                yield from self._not_arriving(region, state, target)
+            for region in claims.replies(source, target, claim.service):
+                yield from self._not_arriving(region, REPLY_STATE, source)
+
+    def _not_arriving(self, region: Region, state: int, target: Endpoint) -> Iterator[Counterexample]:
+        self._checked += 1
+        for leaf in self._walk.leaves(region, state):
+            if not leaf.reaches(target.nic.port):
+                yield self._counterexample(leaf, state, "is lost")
+
+    def _reachable(
+        self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
+    ) -> Iterator[Counterexample]:
+        """Packets of the claim's service that arrive."""
+        for sender, target in claims.between(claims.senders(sources, self._ends), targets):
+            cubes = claims.services(claim.service, target.address.version)
+            for region, cube in product(claims.whatever(sender, target), cubes):
+                yield from self._arriving(region.meet(cube), target)
+
+    def _others(
+        self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
+    ) -> Iterator[Counterexample]:
+        """Packets that arrive although they are not the source's to the service."""
+        named = {sender.nic.name: sender for sender in claims.senders(sources, self._ends)}
+        for sender, target in claims.between(claims.senders(self._ends, self._ends), targets):
+            permitted = claims.permitted(claim.service, named.get(sender.nic.name), target)
+            for region in claims.whatever(sender, target):
+                rest: Region | None = region
+                for cube in permitted:
+                    rest = rest.minus(cube) if rest else None
+                yield from self._arriving(rest, target)
+
+    def _arriving(self, region: Region | None, target: Endpoint) -> Iterator[Counterexample]:
+        if region is None or region.some() is None:
+            return
+        for state in REQUEST_STATES:
+            self._checked += 1
+            for leaf in self._walk.leaves(region, state):
+                if leaf.reaches(target.nic.port):
+                    yield self._counterexample(leaf, state, "passes")
+
+    def _counterexample(self, leaf: Leaf, state: int, fate: str) -> Counterexample:
+        cookie = _deciding(leaf, self._provenance)
+        why = describe(cookie, self._provenance) if cookie is not None else "no flow takes it"
+        origin = self._provenance.get(cookie) if cookie is not None else None
+        return Counterexample(self._witness.of(leaf.region, state), f"{fate}: {why}", origin)
+
+
+def _deciding(leaf: Leaf, provenance: Mapping[int, Origin]) -> int | None:
+    """The cookie of the flow to name: the one that dropped, or the last rule that allowed."""
+    if leaf.missed:
+        return None
+    if leaf.drop is None:
+        for flow in reversed(leaf.trail):
+            origin = provenance.get(flow.cookie)
+            if origin is None or origin.kind is OriginKind.RULE:
+                return flow.cookie
+    return leaf.trail[-1].cookie

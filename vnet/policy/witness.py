@@ -1,0 +1,77 @@
+"""One plain packet out of a set, in words: counterexamples that a person can send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+
+from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP, CtState
+from vnet.policy.endpoint import IPAddress, addresses
+from vnet.policy.explain import CLIENT_PORT
+from vnet.policy.guard import mac_text
+from vnet.policy.space import Cube, Region, exactly
+from vnet.topology.inventory import Inventory, Nic
+from vnet.topology.model import Topology
+
+_NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
+
+SERVER_PORT = 22
+"""The server's port, where any will do."""
+
+
+class Witness:
+    """Names packets of a fabric: ports by their NICs, addresses by their owners."""
+
+    def __init__(self, topology: Topology, inventory: Inventory) -> None:
+        self._by_port = {nic.port: nic for nic in inventory.nics}
+        self._own = {nic.name: addresses(topology, nic) for nic in inventory.nics}
+        self._owners = {
+            (nic.vlan, address): nic.name for nic in inventory.nics for address in self._own[nic.name]
+        }
+
+    def of(self, region: Region, state: int) -> str:
+        """A packet of a region that is not empty, the plainest there is."""
+        packet = region.preferring(*self._wishes(region.cube)).some()
+        assert packet is not None
+        return self._words({name: value for name, (value, _) in packet.items()}, state)
+
+    def _wishes(self, cube: Cube) -> Iterator[Cube]:
+        """What an honest packet would be like, in the order of importance."""
+        nic = self._by_port[cube["in_port"][0]]
+        version = 4 if "ipv4_dst" in cube else 6
+        yield exactly(vlan_vid=0, ip_frag=0)
+        yield exactly(eth_src=nic.mac)
+        for address in self._own[nic.name]:
+            if address.version == version:
+                yield exactly(**{f"ipv{version}_src": int(address)})
+        for protocol, name in _NAMES.items():
+            yield exactly(ip_proto=protocol)
+            yield exactly(**{f"{name}_src": CLIENT_PORT})
+            yield exactly(**{f"{name}_dst": SERVER_PORT})
+        yield exactly(icmpv4_type=8)
+        yield exactly(icmpv6_type=128)
+
+    def _words(self, packet: dict[str, int], state: int) -> str:
+        nic = self._by_port[packet["in_port"]]
+        version = 4 if "ipv4_dst" in packet else 6
+        source, target = (_address(version, packet.get(f"ipv{version}_{s}", 0)) for s in ("src", "dst"))
+        protocol = packet.get("ip_proto", 0)
+        sender = f"{nic.name} {source}{self._forged(nic, source, packet)}"
+        receiver = f"{self._owners.get((nic.vlan, target), 'nobody there')} {target}"
+        begun = "established " if state & CtState.EST else ""
+        if protocol in _NAMES:
+            client, server = (packet.get(f"{_NAMES[protocol]}_{side}", 0) for side in ("src", "dst"))
+            return f"{begun}{_NAMES[protocol]} from {sender} port {client} to {receiver} port {server}"
+        kind = packet.get("icmpv4_type" if version == 4 else "icmpv6_type", 0)
+        name = f"icmp type {kind}" if protocol in (ICMP, ICMPV6) else f"IP protocol {protocol}"
+        return f"{begun}{name} from {sender} to {receiver}"
+
+    def _forged(self, nic: Nic, source: IPAddress, packet: dict[str, int]) -> str:
+        mac = packet.get("eth_src", nic.mac)
+        forged = [] if source in self._own[nic.name] else ["forged"]
+        forged += [] if mac == nic.mac else [f"MAC {mac_text(mac)}"]
+        return f" ({', '.join(forged)})" if forged else ""
+
+
+def _address(version: int, number: int) -> IPAddress:
+    return IPv4Address(number) if version == 4 else IPv6Address(number)
