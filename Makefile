@@ -1,0 +1,84 @@
+# vnet. `make` prints what there is to make.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PY := .venv/bin/python
+BPF_SOURCES := $(wildcard vnet/switch/bpf/*.bpf.c)
+BPF_OBJECTS := $(BPF_SOURCES:vnet/switch/bpf/%.c=build/bpf/%.o)
+CLANG ?= clang
+# -g keeps the BTF that the loader needs; v3 is the instruction set that Linux 5.1 and later run.
+# asm/types.h lies in the folder of the machine's architecture.
+BPF_FLAGS := -O2 -g -Wall -Wextra -Werror -target bpf -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu
+
+.PHONY: help
+help: ## Print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup-demo bpf image ## Install what is needed, then bring up five VMs, probe, capture, take down (root)
+	@tools/demo.sh
+
+.PHONY: test
+test: setup bpf image lint ## Everything: install, checks, all tests (root, under 20 minutes)
+	@$(PY) -m pytest
+
+.PHONY: check
+check: python lint ## Format, lint, types, imports, unit and golden tests (no root, under a minute)
+	@$(PY) -m pytest -q tests/unit tests/golden
+
+.PHONY: lint
+lint: python
+	@$(PY) -m ruff format --check --quiet . || { echo "make format mends this" >&2; exit 1; }
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m mypy --no-error-summary
+	@.venv/bin/lint-imports >build/imports.log 2>&1 || { cat build/imports.log >&2; exit 1; }
+
+.PHONY: format
+format: python ## Put all Python code in its form
+	@$(PY) -m ruff format --quiet .
+	@$(PY) -m ruff check --quiet --fix --select I .
+
+.PHONY: setup
+setup: ## Install all that demo and test need (root if Debian packages are missing)
+	@tools/setup.sh test
+
+.PHONY: setup-demo
+setup-demo:
+	@tools/setup.sh demo
+
+.PHONY: python
+python:
+	@mkdir -p build
+	@tools/setup.sh python
+
+.PHONY: bpf
+bpf: $(BPF_OBJECTS) ## Compile the eBPF programs into build/bpf/
+	@:
+
+build/bpf/%.bpf.o: vnet/switch/bpf/%.bpf.c $(wildcard vnet/switch/bpf/*.h)
+	@mkdir -p $(@D)
+	@$(CLANG) $(BPF_FLAGS) -c $< -o $@
+
+.PHONY: image
+image: ## Make the micro guest from Debian packages
+	@tools/setup.sh image
+
+.PHONY: golden
+golden: python ## Rewrite the expected files of tests/golden; review the difference
+	@GOLDEN=rewrite $(PY) -m pytest -q tests/golden
+	@git --no-pager diff --stat -- tests/golden
+
+.PHONY: docs
+docs: python ## Rewrite the generated parts of docs/
+	@$(PY) tools/docs.py
+
+.PHONY: requirements
+requirements: ## Pin the newest Python packages, with hashes
+	@tools/requirements.sh
+
+.PHONY: clean
+clean: ## Remove what was built here; neither Debian packages nor running fabrics
+	@rm -rf build .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find vnet tests -name __pycache__ -type d -prune -exec rm -rf {} +
