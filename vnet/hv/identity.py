@@ -1,0 +1,27 @@
+"""Who a guest is: the lines that `guest/configure` reads."""
+
+from __future__ import annotations
+
+from vnet.hv.spec import GuestNic, GuestSpec, format_mac
+
+ENTROPY_BYTES = 64
+
+
+def identity_lines(spec: GuestSpec, clock_s: float, entropy: bytes) -> bytes:
+    """Hostname, clock, randomness and addresses of one guest.
+
+    Args:
+        spec: the guest.
+        clock_s: seconds since 1970, now.
+        entropy: `ENTROPY_BYTES` random bytes of the host, for this start of this guest only.
+    """
+    lines = [f"hostname {spec.name}", f"clock {int(clock_s)}", f"entropy {entropy.hex()}"]
+    for nic in spec.nics:
+        lines += _nic_lines(nic)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _nic_lines(nic: GuestNic) -> list[str]:
+    has_v6 = int(any(address.version == 6 for address in nic.addresses))
+    lines = [f"nic {nic.interface} {format_mac(nic.mac)} {nic.mtu} {has_v6}"]
+    return lines + [f"address {nic.interface} {address.with_prefixlen}" for address in nic.addresses]

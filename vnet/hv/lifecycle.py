@@ -1,0 +1,141 @@
+"""The life of a guest as one table: what each event leads to, and what is done about it.
+
+`step` is all there is. The manager performs the action and reports how it went as the next event, until
+there is nothing to do. A guest that cannot be started is always ended, so that nothing half-made runs.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from vnet.hv.spec import GuestState
+
+
+class Phase(Enum):
+    """Where a guest is. `SHOWN` says what of it a user sees."""
+
+    ABSENT = "absent"
+    """No process, no sockets."""
+    LAUNCHING_CLONE = "launching-clone"
+    LAUNCHING_COLD = "launching-cold"
+    LOADING = "loading"
+    """The template's state is read into the clone."""
+    PLUGGING = "plugging"
+    """The clone gets its NICs, still paused."""
+    WAKING = "waking"
+    """The guest runs; its agent has not answered yet."""
+    CONFIGURING = "configuring"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    """The power button is pressed, the guest has not yet gone down."""
+    ENDING = "ending"
+    """QEMU is told to go, or killed."""
+    CRASHED = "crashed"
+    """QEMU died by itself; nothing of it is left."""
+
+
+class Event(Enum):
+    """What happens to a guest. DONE and FAILED are about the action begun last."""
+
+    START_CLONE = "start-clone"
+    START_COLD = "start-cold"
+    ADOPT = "adopt"
+    STOP = "stop"
+    DONE = "done"
+    FAILED = "failed"
+    POWERED_OFF = "powered-off"
+    """The guest switched itself off; QEMU waits, paused."""
+    DIED = "died"
+    """There is no QEMU process any more."""
+
+
+class Action(Enum):
+    """What the manager does next."""
+
+    NOTHING = "nothing"
+    LAUNCH_CLONE = "launch-clone"
+    LAUNCH_COLD = "launch-cold"
+    LOAD = "load"
+    PLUG = "plug"
+    AWAIT_AGENT = "await-agent"
+    CONFIGURE = "configure"
+    ANNOUNCE = "announce"
+    POWER_DOWN = "power-down"
+    QUIT = "quit"
+    KILL = "kill"
+    CLEAN = "clean"
+
+
+_STARTING = (
+    Phase.LAUNCHING_CLONE,
+    Phase.LAUNCHING_COLD,
+    Phase.LOADING,
+    Phase.PLUGGING,
+    Phase.WAKING,
+    Phase.CONFIGURING,
+)
+
+TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
+    # a warm clone
+    (Phase.ABSENT, Event.START_CLONE): (Phase.LAUNCHING_CLONE, Action.LAUNCH_CLONE),
+    (Phase.CRASHED, Event.START_CLONE): (Phase.LAUNCHING_CLONE, Action.LAUNCH_CLONE),
+    (Phase.LAUNCHING_CLONE, Event.DONE): (Phase.LOADING, Action.LOAD),
+    (Phase.LOADING, Event.DONE): (Phase.PLUGGING, Action.PLUG),
+    (Phase.PLUGGING, Event.DONE): (Phase.WAKING, Action.AWAIT_AGENT),
+    # a cold boot, its NICs in place from the start
+    (Phase.ABSENT, Event.START_COLD): (Phase.LAUNCHING_COLD, Action.LAUNCH_COLD),
+    (Phase.CRASHED, Event.START_COLD): (Phase.LAUNCHING_COLD, Action.LAUNCH_COLD),
+    (Phase.LAUNCHING_COLD, Event.DONE): (Phase.WAKING, Action.AWAIT_AGENT),
+    # both
+    (Phase.WAKING, Event.DONE): (Phase.CONFIGURING, Action.CONFIGURE),
+    (Phase.CONFIGURING, Event.DONE): (Phase.RUNNING, Action.ANNOUNCE),
+    (Phase.RUNNING, Event.DONE): (Phase.RUNNING, Action.NOTHING),
+    **{(phase, Event.FAILED): (Phase.ENDING, Action.KILL) for phase in _STARTING},
+    **{(phase, Event.STOP): (Phase.ENDING, Action.KILL) for phase in _STARTING},
+    **{(phase, Event.DIED): (Phase.ABSENT, Action.CLEAN) for phase in _STARTING},
+    # a QEMU that an earlier manager started and finished starting
+    (Phase.ABSENT, Event.ADOPT): (Phase.RUNNING, Action.ANNOUNCE),
+    # going down, asked or not
+    (Phase.RUNNING, Event.FAILED): (Phase.ENDING, Action.KILL),
+    (Phase.RUNNING, Event.STOP): (Phase.STOPPING, Action.POWER_DOWN),
+    (Phase.RUNNING, Event.POWERED_OFF): (Phase.ENDING, Action.QUIT),
+    (Phase.RUNNING, Event.DIED): (Phase.CRASHED, Action.CLEAN),
+    (Phase.STOPPING, Event.DONE): (Phase.ENDING, Action.QUIT),
+    (Phase.STOPPING, Event.FAILED): (Phase.ENDING, Action.KILL),
+    (Phase.STOPPING, Event.DIED): (Phase.ABSENT, Action.CLEAN),
+    (Phase.ENDING, Event.DONE): (Phase.ABSENT, Action.CLEAN),
+    (Phase.ENDING, Event.FAILED): (Phase.ENDING, Action.KILL),
+    (Phase.ENDING, Event.DIED): (Phase.ABSENT, Action.CLEAN),
+    # a stop that was broken off is taken up again, without asking the guest twice
+    (Phase.STOPPING, Event.STOP): (Phase.ENDING, Action.KILL),
+    (Phase.ENDING, Event.STOP): (Phase.ENDING, Action.KILL),
+    # nothing to do
+    (Phase.ABSENT, Event.DONE): (Phase.ABSENT, Action.NOTHING),
+    (Phase.ABSENT, Event.STOP): (Phase.ABSENT, Action.CLEAN),
+    (Phase.ABSENT, Event.DIED): (Phase.ABSENT, Action.NOTHING),
+    (Phase.CRASHED, Event.DONE): (Phase.CRASHED, Action.NOTHING),
+    (Phase.CRASHED, Event.STOP): (Phase.ABSENT, Action.CLEAN),
+}
+
+SHOWN: dict[Phase, GuestState] = {
+    Phase.ABSENT: GuestState.STOPPED,
+    **{phase: GuestState.STARTING for phase in _STARTING},
+    Phase.RUNNING: GuestState.RUNNING,
+    Phase.STOPPING: GuestState.STOPPING,
+    Phase.ENDING: GuestState.STOPPING,
+    Phase.CRASHED: GuestState.CRASHED,
+}
+
+
+def step(phase: Phase, event: Event) -> tuple[Phase, Action]:
+    """The next phase and what to do. An event that cannot happen in a phase is a bug: it asserts."""
+    assert (phase, event) in TABLE, f"{event} in {phase}"
+    return TABLE[phase, event]
+
+
+def attempts(*, template: bool) -> tuple[Event, ...]:
+    """How a guest is tried to be started, in order: a clone where there is a template, then cold.
+
+    Once in some fifty boots a stock kernel hangs or panics under emulation; a second try is cheap.
+    """
+    return (Event.START_CLONE if template else Event.START_COLD, Event.START_COLD)

@@ -1,0 +1,247 @@
+"""All guests of this host: started, found again, stopped. One per daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from vnet.base import paths
+from vnet.base.errors import HostError, InputError, TimedOut, VnetError
+from vnet.hv import admission
+from vnet.hv.accel import Accel
+from vnet.hv.argv import machine_of
+from vnet.hv.lifecycle import Event, attempts
+from vnet.hv.live import image, kvm, record
+from vnet.hv.live.guest import Guest, Means
+from vnet.hv.live.template import Template, Templates
+from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestState, GuestStatus
+
+STOP_TIMEOUT_S = 10.0
+EXEC_TIMEOUT_S = 60.0
+
+_STARTS_PER_CPU = 2
+"""More starts at a time only make each of them slower, up to its deadline."""
+
+Progress = Callable[[str], None]
+
+
+def _silent(_: object) -> None:
+    """Nobody listens."""
+
+
+class HvManager:
+    """Owns the guests. Its end ends no guest: `close` lets go of them, a new manager adopts them.
+
+    Operations on one guest follow one another; different guests are worked on at the same time.
+
+    Args:
+        on_event: told what happens to guests unasked (QEMU died, the guest switched itself off).
+        warm: whether guests are cloned from templates; if not, each is booted.
+    """
+
+    def __init__(self, on_event: Callable[[GuestEvent], None] = _silent, *, warm: bool = True) -> None:
+        self._on_event = on_event
+        self._warm = warm
+        self._guests: dict[tuple[str, str], Guest] = {}
+        self._starts = asyncio.Semaphore(_STARTS_PER_CPU * (os.cpu_count() or 1))
+        self._image_lock = asyncio.Lock()
+        self._templates = Templates()
+        self._accel: Accel | None = None
+        self._starting_bytes = 0
+
+    @property
+    def accel(self) -> Accel:
+        """What QEMU runs guests with on this host, and why."""
+        if self._accel is None:
+            self._accel = kvm.choose()
+        return self._accel
+
+    def admit(self, specs: Iterable[GuestSpec]) -> None:
+        """Refuses guests that do not all fit into memory. Nothing is made.
+
+        Raises:
+            AdmissionError: with the sum.
+        """
+        running = [
+            admission.Commitment(status.memory_bytes, status.resident_bytes)
+            for status in (guest.status() for guest in self._guests.values())
+            if status.pid
+        ]
+        wanted = [(spec.name, spec.memory_bytes) for spec in specs]
+        admission.admit(wanted, running, _available_bytes() - self._starting_bytes)
+
+    async def start(
+        self, spec: GuestSpec, open_tap: Callable[[str], int], progress: Progress = _silent
+    ) -> GuestStatus:
+        """Starts a guest and returns once it has its addresses. A running one is left as it is.
+
+        Args:
+            spec: the guest.
+            open_tap: gives an open descriptor of the TAP for a NIC's name (`web-1.eth0`); it becomes ours.
+                Called in a thread, again at a second attempt.
+            progress: told in words what takes time.
+
+        Raises:
+            AdmissionError: it does not fit into memory.
+            HostError, PeerError, TimedOut: it did not start; nothing of it is left.
+        """
+        guest = self._guest(spec)
+        async with guest.lock:
+            if await guest.adopt():
+                return guest.status()
+            guest.spec = spec
+            self.admit([spec])
+            committed = spec.memory_bytes + admission.OVERHEAD_BYTES
+            self._starting_bytes += committed
+            try:
+                async with self._starts:
+                    await self._start(guest, open_tap, progress)
+            finally:
+                self._starting_bytes -= committed
+            return guest.status()
+
+    async def stop(self, fabric: str, name: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Switches a guest off: by its power button, by force after `timeout_s`. Stopping twice is no error."""
+        guest = self._guests.get((fabric, name))
+        if guest is None:
+            guest = self._guest(_unknown(fabric, name))
+        async with guest.lock:
+            await guest.adopt()
+            await guest.stop(timeout_s)
+
+    async def destroy(self, fabric: str, name: str) -> None:
+        """Ends a guest at once and forgets it: no process, socket, folder or control group is left."""
+        await self.stop(fabric, name, timeout_s=0)
+        self._guests.pop((fabric, name), None)
+        for folder in (paths.vm_run_dir(fabric, name).parent, paths.fabric_run_dir(fabric)):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    async def adopt(self, fabric: str, specs: Sequence[GuestSpec]) -> tuple[GuestStatus, ...]:
+        """Takes over the guests that an earlier manager left running; cleans up the half-made ones.
+
+        Guests on disk that are not in `specs` are not touched; `left_over` names them.
+        """
+        assert all(spec.fabric == fabric for spec in specs)
+        return tuple(await asyncio.gather(*(self._adopt(spec) for spec in specs)))
+
+    def left_over(self, fabric: str, specs: Iterable[GuestSpec]) -> tuple[str, ...]:
+        """Guests that were started once and are in no spec; `destroy` removes them."""
+        known = {spec.name for spec in specs}
+        return tuple(name for name in record.names(fabric) if name not in known)
+
+    async def exec(
+        self,
+        fabric: str,
+        name: str,
+        argv: list[str],
+        stdin: bytes = b"",
+        timeout_s: float = EXEC_TIMEOUT_S,
+    ) -> ExecResult:
+        """Runs a command in a guest; without `stdin` its standard input is empty.
+
+        Raises:
+            TimedOut: it was ended after `timeout_s`.
+            PeerError: the guest's agent went away.
+        """
+        return await self._known(fabric, name).exec(argv, stdin, timeout_s)
+
+    async def status(self, fabric: str, name: str) -> GuestStatus:
+        """What is known of a guest."""
+        return self._known(fabric, name).status()
+
+    async def console_path(self, fabric: str, name: str) -> Path:
+        """The unix socket of the guest's serial console; it takes one client at a time."""
+        guest = self._known(fabric, name)
+        if guest.state is not GuestState.RUNNING:
+            raise HostError(f"{name} is {guest.state.value}: start it with `vnet start {name}`")
+        return guest.run_dir / "console.sock"
+
+    async def wait_ready(self, fabric: str, name: str, deadline_s: float) -> None:
+        """Waits until a guest that is being started runs and its agent answers.
+
+        Raises:
+            TimedOut: it does not within `deadline_s`.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                agent = await self._known(fabric, name).connected_agent(deadline_s)
+                await agent.run(["true"], stdin=b"", timeout_s=deadline_s)
+        except TimeoutError as error:
+            raise TimedOut(f"{name} was not ready within {deadline_s:g} s") from error
+
+    async def close(self) -> None:
+        """Lets go of all guests; they run on."""
+        for guest in self._guests.values():
+            async with guest.lock:
+                await guest.leave()
+        self._guests.clear()
+        self._templates.close()
+
+    async def _start(self, guest: Guest, open_tap: Callable[[str], int], progress: Progress) -> None:
+        made = await self._image(guest.spec, progress)
+        template = await self._template(guest.spec, made, progress)
+        tries = attempts(template=template is not None)
+        for number, event in enumerate(tries, start=1):
+            means = Means(self.accel, made, open_tap, template if event is Event.START_CLONE else None)
+            try:
+                return await guest.start(means, event)
+            except VnetError as error:
+                if template is not None and event is Event.START_CLONE and _blames_template(error):
+                    self._templates.forget(template)
+                if number == len(tries):
+                    raise
+                progress(f"{guest.spec.name}: {error}; booting it instead")
+
+    async def _image(self, spec: GuestSpec, progress: Progress) -> image.Image:
+        if spec.image != "micro":
+            raise InputError(f"{spec.name}: there is no image {spec.image!r}, only `micro`")
+        async with self._image_lock:
+            return await asyncio.to_thread(image.ensure, progress)
+
+    async def _template(self, spec: GuestSpec, made: image.Image, progress: Progress) -> Template | None:
+        """The template for a guest; without one it is booted, which only takes longer."""
+        if not self._warm:
+            return None
+        machine = machine_of(spec, uuid="", run_dir="", accel=self.accel.name, kernel="", initrd="")
+        groups = () if self.accel.group is None else (self.accel.group,)
+        try:
+            return await self._templates.get(machine, made, groups, progress)
+        except VnetError as error:
+            progress(f"no template for warm clones: {error}")
+            return None
+
+    async def _adopt(self, spec: GuestSpec) -> GuestStatus:
+        guest = self._guest(spec)
+        async with guest.lock:
+            await guest.adopt()
+            return guest.status()
+
+    def _guest(self, spec: GuestSpec) -> Guest:
+        return self._guests.setdefault((spec.fabric, spec.name), Guest(spec, self._on_event))
+
+    def _known(self, fabric: str, name: str) -> Guest:
+        guest = self._guests.get((fabric, name))
+        if guest is None:
+            raise HostError(f"{name} of {fabric} is not running: start it with `vnet start {name}`")
+        return guest
+
+
+def _blames_template(error: VnetError) -> bool:
+    """Whether QEMU itself refused, rather than the guest or the host being slow."""
+    return isinstance(error, HostError)
+
+
+def _unknown(fabric: str, name: str) -> GuestSpec:
+    """Stands for a guest that only its files tell of."""
+    return GuestSpec(fabric, name, "micro", 1, 0, ())
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise HostError("/proc/meminfo has no MemAvailable")

@@ -1,0 +1,57 @@
+"""What is kept of a started guest beside its folder, so that a later manager finds it again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vnet.base import paths
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One guest with a process, or on the way to one.
+
+    The file lies in a folder of root's, not in the guest's own: QEMU cannot change it. `ready` is set
+    once the guest has its NICs and addresses; a guest found without it is half-made and is ended.
+    `start_ticks` is 0 until the process is known.
+    """
+
+    uuid: str
+    user: int
+    accel: str
+    warm: bool
+    memory_bytes: int
+    cgroups: tuple[str, ...]
+    start_ticks: int = 0
+    ready: bool = False
+
+    def write(self, path: Path) -> None:
+        """Replaces the file; a crash leaves the old one or the new one."""
+        beside = path.with_suffix(".new")
+        with open(beside, "w") as file:
+            json.dump(asdict(self), file)
+        os.rename(beside, path)
+
+
+def record_path(fabric: str, name: str) -> Path:
+    """Where the record of a guest lies."""
+    folder = paths.vm_run_dir(fabric, name)
+    return folder.with_name(f"{folder.name}.json")
+
+
+def read(path: Path) -> Record | None:
+    """The record, or None if there is none that can be read."""
+    try:
+        fields = json.loads(path.read_text())
+        return Record(**{**fields, "cgroups": tuple(fields["cgroups"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def names(fabric: str) -> tuple[str, ...]:
+    """The guests of a fabric that have a record."""
+    folder = paths.fabric_run_dir(fabric) / "vms"
+    return tuple(sorted(path.stem for path in folder.glob("*.json")))

@@ -1,0 +1,96 @@
+"""What is said to QEMU's monitor (QMP) and what it reports, as values.
+
+Source: QEMU 7.2, docs/interop/qemu-qmp-ref. `live/qmp.py` sends and receives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from vnet.hv.argv import nic_device
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. `fd` is a descriptor of ours that goes along with it (SCM_RIGHTS)."""
+
+    name: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    fd: int | None = None
+
+
+class MonitorEvent(Enum):
+    """The events that change what the manager does next; all others are passed over."""
+
+    POWERED_OFF = "SHUTDOWN"
+    """The guest switched itself off, by command or by the power button; QEMU is paused."""
+    PANICKED = "GUEST_PANICKED"
+
+
+class RunState(Enum):
+    """The values of `query-status` that are told apart."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    INCOMING = "inmigrate"
+    POWERED_OFF = "shutdown"
+    OTHER = ""
+
+
+QUERY_STATUS = Command("query-status")
+QUERY_UUID = Command("query-uuid")
+QUERY_MIGRATE = Command("query-migrate")
+STOP = Command("stop")
+CONTINUE = Command("cont")
+POWER_DOWN = Command("system_powerdown")
+QUIT = Command("quit")
+
+_MEMORY_STAYS = Command(
+    "migrate-set-capabilities",
+    {"capabilities": [{"capability": "x-ignore-shared", "state": True}]},
+)
+"""Memory that is a shared file is not part of the saved state: clones map the file itself."""
+
+
+def save_state(fd: int) -> tuple[Command, ...]:
+    """Writes the state of a stopped guest, without its memory, to a file of ours."""
+    send = Command("getfd", {"fdname": "state"}, fd)
+    return (_MEMORY_STAYS, send, Command("migrate", {"uri": "fd:state"}))
+
+
+def load_state(fd: int) -> tuple[Command, ...]:
+    """Reads a saved state into a QEMU that was started with `-incoming defer`."""
+    send = Command("getfd", {"fdname": "state"}, fd)
+    return (_MEMORY_STAYS, send, Command("migrate-incoming", {"uri": "fd:state"}))
+
+
+def plug_nic(index: int, mac: int, tap_fd: int, vhost_fd: int | None) -> tuple[Command, ...]:
+    """Adds a NIC to a running or paused machine."""
+    netdev: dict[str, object] = {"type": "tap", "id": f"net{index}", "fd": f"tap{index}"}
+    sent = [Command("getfd", {"fdname": f"tap{index}"}, tap_fd)]
+    if vhost_fd is not None:
+        netdev |= {"vhost": True, "vhostfd": f"vhost{index}"}
+        sent.append(Command("getfd", {"fdname": f"vhost{index}"}, vhost_fd))
+    return (*sent, Command("netdev_add", netdev), Command("device_add", dict(nic_device(index, mac))))
+
+
+def parse_event(message: Mapping[str, object]) -> MonitorEvent | None:
+    """The event in a QMP message, or None if nothing follows from it.
+
+    A SHUTDOWN that we asked for by `quit` or a signal is no event: the process is about to end.
+    """
+    name, data = message.get("event"), message.get("data")
+    if name == "SHUTDOWN":
+        reason = data.get("reason", "") if isinstance(data, Mapping) else ""
+        return MonitorEvent.POWERED_OFF if str(reason).startswith("guest") else None
+    if name == "GUEST_PANICKED":
+        return MonitorEvent.PANICKED
+    return None
+
+
+def parse_status(answer: object) -> RunState:
+    """The run state out of an answer to `query-status`."""
+    text = answer.get("status") if isinstance(answer, Mapping) else None
+    return next((state for state in RunState if state.value == text), RunState.OTHER)
