@@ -162,8 +162,9 @@ def _check_unique_addresses(draft: Draft, reading: Reading) -> None:
     for vm, nics in draft.nics.items():
         for nic in nics:
             for address in nic.addresses:
-                owner = owners.setdefault(address.value.ip, f"{vm}.{nic.name}")
-                if (owner, address.at) != (f"{vm}.{nic.name}", address.at):
+                owner = owners.get(address.value.ip)
+                owners.setdefault(address.value.ip, f"{vm}.{nic.name}")
+                if owner is not None:
                     problem = f"{address.value.ip} is the address of {quoted(owner)} already"
                     reading.fault(address.at, address.path, problem)
 
@@ -174,8 +175,9 @@ def _check_unique_macs(draft: Draft, reading: Reading) -> None:
         for nic in nics:
             if nic.mac is None:
                 continue
-            owner = owners.setdefault(nic.mac.value, f"{vm}.{nic.name}")
-            if owner != f"{vm}.{nic.name}":
+            owner = owners.get(nic.mac.value)
+            owners.setdefault(nic.mac.value, f"{vm}.{nic.name}")
+            if owner is not None:
                 problem = f"{format_mac(nic.mac.value)} is the MAC of {quoted(owner)} already"
                 reading.fault(nic.mac.at, nic.mac.path, problem)
 

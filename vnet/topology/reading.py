@@ -40,7 +40,7 @@ class Reading:
 
     def fault(self, where: Location, path: str, problem: str, hint: str = "") -> None:
         """Adds a fault; the same problem of the same value (seen through an alias) counts once."""
-        fault = Fault(where, path, problem, hint, self._excerpt(where))
+        fault = Fault(where, path or "yaml", problem, hint, self._excerpt(where))
         self._faults.setdefault((where, problem), fault)
 
     def substituted(self, node: Scalar, path: str) -> Scalar | None:
@@ -121,7 +121,8 @@ def quoted(text: str) -> str:
 def suggestion(word: str, candidates: Iterable[str]) -> str:
     """`did you mean "networks"?` for a near miss, else a short list of what there is, else nothing."""
     known = sorted(candidates)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    # In words of one or two letters everything is near everything.
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6) if len(word) > 2 else []
     if near:
         return f'did you mean "{near[0]}"?'
     listed = ", ".join(known)

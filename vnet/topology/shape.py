@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from vnet.base.source import Location
@@ -70,8 +70,10 @@ class Word(Generic[T]):
             self._report(node, node, path, reading, Refused())
             return None
         scalar = reading.substituted(node, path)
-        if scalar is None:
-            return None
+        return None if scalar is None else self.read_text(node, scalar, path, reading)
+
+    def read_text(self, node: Node, scalar: Scalar, path: str, reading: Reading) -> Read[T] | None:
+        """Reads `scalar`, which is what stands at `node` after substitution."""
         try:
             if scalar.value is None:
                 raise Refused
@@ -155,7 +157,9 @@ class MapOf(Generic[T]):
 
     def _check_name(self, key: Scalar, path: str, reading: Reading) -> None:
         # A wrong name is reported and kept: what refers to it is not to be reported as well.
-        self.name.read(Scalar(key.text, key.text, key.line, key.column, key.inline), path, reading)
+        # Keys are text whatever they look like, and variables stand in values only.
+        name = replace(key, value=key.text)
+        self.name.read_text(name, name, path, reading)
 
     def schema(self, definitions: Definitions) -> JsonObject:
         names = {key: value for key, value in self.name.json.items() if key in ("pattern", "maxLength")}
@@ -215,14 +219,15 @@ class Record:
     misplaced: Mapping[str, str] = field(default_factory=dict)
     partial: bool = False
 
-    def read(self, node: Node, path: str, reading: Reading) -> Read[Entry] | None:
+    def read(self, node: Node, path: str, reading: Reading) -> Read[Entry]:
+        """Gives an entry for anything: the name of a broken one is to be known to who refers to it."""
         if isinstance(node, Scalar) and node.value is None:
             node = MapNode((), node.line, node.column)
         if not isinstance(node, MapNode):
             known = ", ".join(each.name for each in self.fields[:4])
             problem = f"expected {self.title} (a map with {known}...), found {shown(node)}"
             reading.fault(reading.at(node), path, problem)
-            return None
+            return Read(Entry({}, frozenset(each.name for each in self.fields)), reading.at(node), path)
         entry = self._entry(node, path, reading)
         if not self.partial:
             self._report_missing(entry, node, path, reading)
@@ -296,8 +301,7 @@ class TextOrMap(Generic[T]):
     def read(self, node: Node, path: str, reading: Reading) -> Read[T] | None:
         if not isinstance(node, MapNode):
             return self.short.read(node, path, reading)
-        entry = self.long.read(node, path, reading)
-        return None if entry is None else entry.value.get(self.inner)
+        return self.long.read(node, path, reading).value.get(self.inner)
 
     def schema(self, definitions: Definitions) -> JsonObject:
         return {"anyOf": [self.short.schema(definitions), self.long.schema(definitions)]}

@@ -166,12 +166,11 @@ def _memory_hint(word: str) -> str:
 
 def network(scalar: Scalar) -> IPNetwork:
     """A CIDR without host bits."""
-    return parse_network(scalar.text)
+    return _parse_network(scalar.text, "", 0)
 
 
-def parse_network(word: str, offset: int = 0) -> IPNetwork:
-    """The network written as ADDRESS/PREFIX. Raises Refused with `offset` as the place of the caret."""
-    interface = _parse_interface(word, offset)
+def _parse_network(word: str, problem: str, offset: int) -> IPNetwork:
+    interface = _parse_interface(word, problem, offset)
     found = interface.network
     if interface.ip != found.network_address:
         width = interface.max_prefixlen
@@ -182,20 +181,22 @@ def parse_network(word: str, offset: int = 0) -> IPNetwork:
 
 def address(scalar: Scalar) -> IPInterface:
     """The address of a NIC with the prefix of its subnet."""
-    return _parse_interface(scalar.text, 0)
+    if "/" not in scalar.text and _is_address(scalar.text):
+        raise Refused(hint="add the length of the subnet's prefix")
+    return _parse_interface(scalar.text, "", 0)
 
 
-def _parse_interface(word: str, offset: int) -> IPInterface:
-    problem = f"expected ADDRESS/PREFIX, found {quoted(word)}"
+def _parse_interface(word: str, problem: str, offset: int) -> IPInterface:
     base, slash, prefix = word.partition("/")
     if "%" in base:
         raise Refused(problem, "remove the zone", offset)
     try:
         width = ip_address(base).max_prefixlen
-    except ValueError as error:
-        raise Refused(problem, str(error).partition(" in ")[0] if slash else "", offset) from None
+    except ValueError:
+        raise Refused(problem, offset=offset) from None
     if not slash:
-        raise Refused(problem, f'add the prefix length: did you mean "{word}/{width}"?', offset)
+        hint = f'add the length of the prefix, as in "{word}/{width}" for the one address'
+        raise Refused(problem, hint, offset)
     if not re.fullmatch(r"[0-9]{1,3}", prefix) or int(prefix) > width:
         hint = f"the prefix of an IPv{4 if width == 32 else 6} network is a number from 0 to {width}"
         raise Refused(problem, hint, offset)
@@ -267,7 +268,8 @@ def parse_peer(word: str, offset: int) -> Atom:
     if word in _COMING_PEERS:
         raise Refused(later(f"the peer {quoted(word)}"), offset=offset)
     if "/" in word or _is_address(word):
-        return Atom(PeerKind.CIDR, str(parse_network(word, offset)), offset)
+        problem = f"expected {PEER_EXPECTED}, found {quoted(word)}"
+        return Atom(PeerKind.CIDR, str(_parse_network(word, problem, offset)), offset)
     prefix, colon, name = word.partition(":")
     if colon and prefix not in _PREFIXES:
         hint = f'a group needs no prefix: did you mean "{name}"?' if prefix == "group" else ""

@@ -250,7 +250,7 @@ class _Composer:
 
     def _open(self, event: _Event, is_map: bool) -> None:
         if len(self._stack) >= MAX_DEPTH:
-            raise _Stop(_problem_at(event, self._path(), f"nested more than {MAX_DEPTH} deep"))
+            raise _Stop(_problem_at(event, "yaml", f"nested more than {MAX_DEPTH} deep"))
         tag = event.tag
         if tag not in _CONTAINER_TAGS[is_map]:
             self._report_at(event, f'the tag "{tag}" is not supported', "remove it")
