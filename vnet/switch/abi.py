@@ -22,6 +22,7 @@ RULE_ACTIONS = 32
 OUTPUTS = 65536
 PORTS = 4096
 KEY_WORDS = 32
+CACHE_WORDS = 8
 PATH_RULES = 16
 PATH_OPS = 8
 NO_TABLE = 0xFF
@@ -226,6 +227,38 @@ class Conn(ctypes.Structure):
     ]
 
 
+class Scratch(ctypes.Structure):
+    """What a CPU worked with for its last packet; `path` tells what became of it."""
+
+    _fields_ = [
+        ("key", c_uint64 * KEY_WORDS),
+        ("packet", c_uint64 * CACHE_WORDS),
+        ("rule_key", RuleKey),
+        ("path", Path),
+        ("conn", Conn),
+        ("ct_key", CtKey),
+        ("ct_reverse", CtKey),
+        ("now_ns", c_uint64),
+        ("in_port", c_uint32),
+        ("version", c_uint32),
+        ("l4_offset", c_uint32),
+        ("l4_length", c_uint32),
+        ("icmp_id", c_uint32),
+        ("ct_slot", c_uint32),
+        ("ct_gen", c_uint32),
+        ("ct_dir", c_uint32),
+        ("vlan_tci", c_uint16),
+        ("vlan_tpid", c_uint16),
+        ("inner_type", c_uint16),
+        ("tcp_flags", c_uint8),
+        ("next_table", c_uint8),
+        ("tracked", c_uint8),
+        ("cacheable", c_uint8),
+        ("same_port", c_uint8),
+        ("pad", c_uint8 * 2),
+    ]
+
+
 class Event(ctypes.Structure):
     """The header of a ring buffer record; `captured` bytes of the packet follow."""
 
@@ -280,6 +313,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "vnet_path": Path,
     "vnet_ct_key": CtKey,
     "vnet_conn": Conn,
+    "vnet_scratch": Scratch,
     "vnet_event": Event,
     "vnet_text_key": TextKey,
     "vnet_text": Text,

@@ -115,6 +115,10 @@ class Connection:
         """Whether answers are sent about as fast as they are made."""
         return self._outbox_bytes < OUTBOX_BYTES and not self._streams
 
+    def takes_news(self) -> bool:
+        """Whether a packet-in would not be the straw too much."""
+        return self._outbox_bytes < OUTBOX_BYTES
+
     def is_overfull(self) -> bool:
         return self._outbox_bytes > OUTBOX_LIMIT_BYTES
 
@@ -158,6 +162,8 @@ class Connection:
 
     def gone(self) -> None:
         """The peer is gone: nothing more is sent, bundles that it did not commit are void."""
+        if self.state is not State.READY:
+            self.drop_inbox()
         self.state = State.CLOSED
         self._outbox.clear()
         self._outbox_bytes = self._streams = 0

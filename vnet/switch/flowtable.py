@@ -38,7 +38,7 @@ class Entry:
     carried: Counter = Counter()
 
     def total(self, counters: Mapping[FlowKey, Counter]) -> Counter:
-        """Packets and bytes as OpenFlow reports them; not counted is all ones (section 7.3.5.2)."""
+        """Packets and bytes since the flow was added, through all its replacements."""
         now = counters.get(self.flow.key, Counter())
         packets, octets = self.carried.packets + now.packets, self.carried.bytes + now.bytes
         return Counter(packets, octets)

@@ -292,6 +292,35 @@ struct vnet_ct_control {
 	__u32 hand;  /* the sweep's position */
 };
 
+/* Everything one packet needs while it is being decided; too large for the 512-byte stack. */
+struct vnet_scratch {
+	__u64 key[VNET_KEY_WORDS];
+	__u64 packet[VNET_CACHE_WORDS]; /* the key's first words as parsed: the flow cache's key */
+	struct vnet_rule_key rule_key;
+	struct vnet_path path;
+	struct vnet_conn conn;
+	struct vnet_ct_key ct_key;
+	struct vnet_ct_key ct_reverse;
+	__u64 now_ns;
+	__u32 in_port;
+	__u32 version;
+	__u32 l4_offset;
+	__u32 l4_length;
+	__u32 icmp_id;
+	__u32 ct_slot;
+	__u32 ct_gen;
+	__u32 ct_dir;
+	__u16 vlan_tci;  /* as the packet came in */
+	__u16 vlan_tpid;
+	__u16 inner_type; /* ethertype after the outer tag: another tag cannot be popped to */
+	__u8 tcp_flags;
+	__u8 next_table;
+	__u8 tracked;    /* 1 = ct_* above belong to ct_zone in the key */
+	__u8 cacheable;
+	__u8 same_port;  /* an output to the ingress port was left out */
+	__u8 pad[2];
+};
+
 enum vnet_point {
 	VNET_POINT_GUEST = 1,     /* as the guest sent it, with the verdict */
 	VNET_POINT_DELIVERED = 2, /* as it leaves towards a port */
@@ -343,6 +372,7 @@ _Static_assert(sizeof(struct vnet_action) == 24, "action");
 _Static_assert(sizeof(struct vnet_path) == 152, "path");
 _Static_assert(sizeof(struct vnet_ct_key) == 40, "ct key");
 _Static_assert(sizeof(struct vnet_conn) == 112, "conn");
+_Static_assert(sizeof(struct vnet_scratch) == 824, "scratch");
 _Static_assert(sizeof(struct vnet_event) == 64, "event");
 _Static_assert(sizeof(struct vnet_text) == 256, "text");
 

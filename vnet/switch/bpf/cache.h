@@ -15,7 +15,8 @@ static __always_inline int vnet_cacheable(const struct vnet_scratch *s)
 {
 	__u16 eth_type = s->key[VNET_W_SRC];
 
-	if (s->tcp_flags & (VNET_TCP_SYN | VNET_TCP_FIN | VNET_TCP_RST))
+	if ((__u8)(s->key[VNET_W_PORT] >> 24) == IPPROTO_TCP &&
+	    (s->tcp_flags & (VNET_TCP_SYN | VNET_TCP_FIN | VNET_TCP_RST | VNET_TCP_ACK)) != VNET_TCP_ACK)
 		return 0;
 	if ((__u8)(s->key[VNET_W_PORT] >> 8)) /* fragments */
 		return 0;

@@ -22,7 +22,9 @@
 #define VNET_TCP_FIN 0x01
 #define VNET_TCP_SYN 0x02
 #define VNET_TCP_RST 0x04
+#define VNET_TCP_PSH 0x08
 #define VNET_TCP_ACK 0x10
+#define VNET_TCP_URG 0x20
 
 /* How long a connection lives without a packet; the values of Linux nf_conntrack but for established. */
 static __always_inline __u64 vnet_conn_timeout_ns(const struct vnet_conn *conn)
@@ -40,9 +42,7 @@ static __always_inline __u64 vnet_conn_timeout_ns(const struct vnet_conn *conn)
 	case VNET_TCP_CLOSED:
 		return 10 * VNET_SECOND;
 	}
-	if (conn->key.proto == IPPROTO_UDP && conn->seen_reply)
-		return 120 * VNET_SECOND;
-	return 30 * VNET_SECOND;
+	return (conn->seen_reply ? 120 : 30) * VNET_SECOND;
 }
 
 static __always_inline int vnet_conn_expired(const struct vnet_conn *conn, __u64 now)
@@ -247,31 +247,35 @@ static __always_inline struct vnet_conn *vnet_ct_find(struct vnet_scratch *s, st
 	return conn;
 }
 
-/* Advance the TCP state machine. Returns 0 if the packet cannot belong to the connection. */
-static __always_inline int vnet_tcp_update(struct vnet_conn *conn, __u32 dir, __u8 flags)
+/* TCP flags that no stack sends together. */
+static __always_inline int vnet_tcp_contradicts(__u8 flags)
+{
+	if (flags & VNET_TCP_SYN)
+		return flags & (VNET_TCP_RST | VNET_TCP_FIN);
+	if (flags & VNET_TCP_ACK)
+		return 0;
+	return !(flags & VNET_TCP_RST) || (flags & (VNET_TCP_FIN | VNET_TCP_PSH | VNET_TCP_URG));
+}
+
+/* Advance the state machine (RFC 9293, section 3.3.2, as a bystander sees it). The state chooses the
+ * timeout and admits reopening; sequence numbers are for the guests' own stacks to check.
+ */
+static __always_inline void vnet_tcp_update(struct vnet_conn *conn, __u32 dir, __u8 flags)
 {
 	if (flags & VNET_TCP_RST) {
 		conn->tcp_state = VNET_TCP_CLOSED;
-		return 1;
-	}
-	if (flags & VNET_TCP_SYN) {
-		if (!dir && !(flags & VNET_TCP_ACK))
-			return conn->tcp_state == VNET_TCP_SYN_SENT || conn->tcp_state == VNET_TCP_SYN_RECV;
-		if (dir && (flags & VNET_TCP_ACK) && conn->tcp_state <= VNET_TCP_SYN_RECV) {
-			conn->tcp_state = VNET_TCP_SYN_RECV;
-			return 1;
-		}
-		return 0;
-	}
-	if (conn->tcp_state == VNET_TCP_SYN_SENT)
-		return 0; /* nothing but a SYN/ACK or a RST answers a SYN, and nothing follows it unanswered */
-	if (conn->tcp_state == VNET_TCP_SYN_RECV && !dir && (flags & VNET_TCP_ACK))
-		conn->tcp_state = VNET_TCP_ESTABLISHED;
-	if (flags & VNET_TCP_FIN) {
+	} else if (conn->tcp_state >= VNET_TCP_TIME_WAIT) {
+		return;
+	} else if (flags & VNET_TCP_FIN) {
 		conn->fin_seen |= 1 << dir;
 		conn->tcp_state = conn->fin_seen == 3 ? VNET_TCP_TIME_WAIT : VNET_TCP_FIN_WAIT;
+	} else if (conn->tcp_state == VNET_TCP_SYN_SENT) {
+		if (dir && (flags & VNET_TCP_SYN) && (flags & VNET_TCP_ACK))
+			conn->tcp_state = VNET_TCP_SYN_RECV;
+	} else if (conn->tcp_state == VNET_TCP_SYN_RECV) {
+		if (!dir && (flags & VNET_TCP_ACK) && !(flags & VNET_TCP_SYN))
+			conn->tcp_state = VNET_TCP_ESTABLISHED;
 	}
-	return 1;
 }
 
 /* Account a packet to its connection and tell its ct_state. */
@@ -279,8 +283,8 @@ static __always_inline __u8 vnet_conn_update(struct vnet_conn *conn, __u32 dir, 
 					     __u64 now)
 {
 	dir &= 1;
-	if (conn->key.proto == IPPROTO_TCP && !vnet_tcp_update(conn, dir, flags))
-		return VNET_CS_TRK | VNET_CS_INV;
+	if (conn->key.proto == IPPROTO_TCP)
+		vnet_tcp_update(conn, dir, flags);
 	conn->last_seen_ns = now;
 	__sync_fetch_and_add(&conn->packets[dir], 1);
 	__sync_fetch_and_add(&conn->bytes[dir], length);
@@ -289,11 +293,11 @@ static __always_inline __u8 vnet_conn_update(struct vnet_conn *conn, __u32 dir, 
 	return VNET_CS_TRK | (conn->seen_reply ? VNET_CS_EST : VNET_CS_NEW) | (dir ? VNET_CS_RPL : 0);
 }
 
-/* A SYN by which the client opens a connection anew, whose predecessor of the same tuple has ended. */
+/* A SYN that opens a connection anew, whose predecessor of the same tuple has ended. */
 static __always_inline int vnet_conn_reopened(const struct vnet_conn *conn, __u8 flags)
 {
 	return conn->key.proto == IPPROTO_TCP && conn->tcp_state >= VNET_TCP_TIME_WAIT &&
-	       (flags & (VNET_TCP_SYN | VNET_TCP_ACK | VNET_TCP_RST)) == VNET_TCP_SYN;
+	       (flags & (VNET_TCP_SYN | VNET_TCP_ACK | VNET_TCP_RST | VNET_TCP_FIN)) == VNET_TCP_SYN;
 }
 
 /* What a packet without a connection may do: start one, or nothing. */
@@ -304,12 +308,14 @@ static __always_inline __u8 vnet_ct_fresh(const struct vnet_scratch *s)
 	if (proto == IPPROTO_TCP &&
 	    (s->tcp_flags & (VNET_TCP_SYN | VNET_TCP_ACK | VNET_TCP_RST | VNET_TCP_FIN)) != VNET_TCP_SYN)
 		return VNET_CS_TRK | VNET_CS_INV;
-	if ((proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6) && s->ct_key.dport != 0x0800)
+	if (proto == (s->ct_key.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) && s->ct_key.dport != 0x0800)
 		return VNET_CS_TRK | VNET_CS_INV; /* a reply nobody asked for */
 	return VNET_CS_TRK | VNET_CS_NEW;
 }
 
-/* Send the packet through the tracker: sets ct_state, ct_mark and ct_zone in the key. */
+/* Send the packet through the tracker: sets ct_state, ct_mark and ct_zone in the key. Returns 0 or a
+ * drop reason: a later fragment has no ports, so no connection can be found for it.
+ */
 __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 {
 	struct vnet_scratch *s = vnet_scratch();
@@ -325,7 +331,9 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 	s->tracked = 1;
 	s->ct_slot = VNET_NO_SLOT;
 	s->ct_gen = 0;
-	if (vnet_ct_is_error(proto, type) && (__u8)(s->key[VNET_W_PORT] >> 8) != VNET_FRAG_LATER) {
+	if ((__u8)(s->key[VNET_W_PORT] >> 8) == VNET_FRAG_LATER)
+		return VNET_DROP_FRAGMENT;
+	if (vnet_ct_is_error(proto, type)) {
 		state = VNET_CS_TRK | VNET_CS_INV;
 		s->cacheable = 0;
 		if (vnet_ct_inner_key(skb, s, zone)) {
@@ -335,12 +343,12 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 				mark = conn->mark;
 			}
 		}
-	} else if (!vnet_ct_key_of(s, zone)) {
+	} else if (!vnet_ct_key_of(s, zone) || (proto == IPPROTO_TCP && vnet_tcp_contradicts(s->tcp_flags))) {
 		state = VNET_CS_TRK | VNET_CS_INV;
 		s->cacheable = 0;
 	} else {
 		conn = vnet_ct_find(s, &ref);
-		if (conn && (vnet_conn_expired(conn, s->now_ns) || (!ref.dir && vnet_conn_reopened(conn, s->tcp_flags)))) {
+		if (conn && (vnet_conn_expired(conn, s->now_ns) || vnet_conn_reopened(conn, s->tcp_flags))) {
 			vnet_conn_free(ref.slot);
 			vnet_ct_key_of(s, zone);
 			conn = 0;
@@ -442,8 +450,11 @@ static __always_inline int vnet_ct_commit(struct __sk_buff *skb, struct vnet_scr
 	__u8 state;
 	int reason;
 
-	if (!s->tracked || (__u16)s->key[VNET_W_ZONE] != zone)
-		vnet_ct_lookup(skb, zone);
+	if (!s->tracked || (__u16)s->key[VNET_W_ZONE] != zone) {
+		reason = vnet_ct_lookup(skb, zone);
+		if (reason)
+			return reason;
+	}
 	if (!(action->a & VNET_CT_COMMIT))
 		return 0;
 	state = s->key[VNET_W_CT];

@@ -59,35 +59,6 @@ struct {
 	__uint(max_entries, 4 << 20);
 } events SEC(".maps");
 
-/* Everything one packet needs while it is being decided; too large for the 512-byte stack. */
-struct vnet_scratch {
-	__u64 key[VNET_KEY_WORDS];
-	__u64 packet[VNET_CACHE_WORDS]; /* the key's first words as parsed: the flow cache's key */
-	struct vnet_rule_key rule_key;
-	struct vnet_path path;
-	struct vnet_conn conn;
-	struct vnet_ct_key ct_key;
-	struct vnet_ct_key ct_reverse;
-	__u64 now_ns;
-	__u32 in_port;
-	__u32 version;
-	__u32 l4_offset;
-	__u32 l4_length;
-	__u32 icmp_id;
-	__u32 ct_slot;
-	__u32 ct_gen;
-	__u32 ct_dir;
-	__u16 vlan_tci;  /* as the packet came in */
-	__u16 vlan_tpid;
-	__u16 inner_type; /* ethertype after the outer tag: another tag cannot be popped to */
-	__u8 tcp_flags;
-	__u8 next_table;
-	__u8 tracked;    /* 1 = ct_* above belong to ct_zone in the key */
-	__u8 cacheable;
-	__u8 table;
-	__u8 pad;
-};
-
 VNET_MAP(scratch, BPF_MAP_TYPE_PERCPU_ARRAY, 1, __u32, struct vnet_scratch, 0);
 
 static __always_inline struct vnet_scratch *vnet_scratch(void)

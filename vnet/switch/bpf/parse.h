@@ -12,9 +12,8 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 
-#define VNET_MAX_TAGS 1
 #define VNET_MAX_EXT_HEADERS 8
-#define VNET_ND_OPTIONS 4
+#define VNET_ND_OPTIONS 8
 #define VNET_HEADERS 192 /* bytes made linear before parsing */
 
 #define VNET_FRAG_FIRST 1
@@ -83,6 +82,8 @@ static __always_inline int vnet_parse_ethernet(struct __sk_buff *skb, struct vne
 		c->offset += 4;
 		c->length -= 4;
 	}
+	if (*eth_type < 0x600) /* 802.3 framing: a length, not a type; 0x05ff as in OpenFlow 1.0 */
+		*eth_type = 0x05ff;
 	s->vlan_tci = tci;
 	s->inner_type = *eth_type;
 	s->key[VNET_W_DST] = vnet_mac(eth->h_dest) << 16 | tci;
@@ -146,7 +147,6 @@ static __always_inline int vnet_skip_extension(struct __sk_buff *skb, struct vne
 	case IPPROTO_ROUTING:
 	case IPPROTO_DSTOPTS:
 	case IPPROTO_FRAGMENT:
-	case IPPROTO_AH:
 		break;
 	default:
 		return 0;
@@ -154,8 +154,6 @@ static __always_inline int vnet_skip_extension(struct __sk_buff *skb, struct vne
 	if (c->length < sizeof(header) || bpf_skb_load_bytes(skb, c->offset, header, sizeof(header)) < 0)
 		return -1;
 	size = 8 + header[1] * 8;
-	if (c->proto == IPPROTO_AH)
-		size = 8 + header[1] * 4;
 	if (c->proto == IPPROTO_FRAGMENT) {
 		__u16 offset = header[2] << 8 | header[3];
 
@@ -193,15 +191,12 @@ static __always_inline int vnet_parse_ipv6(struct __sk_buff *skb, struct vnet_sc
 	c->proto = ip->nexthdr;
 	c->offset += sizeof(*ip);
 	c->length = payload;
-	for (i = 0; i < VNET_MAX_EXT_HEADERS; i++) {
-		int more;
+	for (i = 0; i <= VNET_MAX_EXT_HEADERS; i++) {
+		int more = vnet_skip_extension(skb, c);
 
-		if (c->frag == VNET_FRAG_LATER)
-			return 0;
-		more = vnet_skip_extension(skb, c);
 		if (more < 0)
 			return VNET_DROP_MALFORMED;
-		if (!more)
+		if (!more || c->frag == VNET_FRAG_LATER)
 			return 0;
 	}
 	return VNET_DROP_MALFORMED;
@@ -213,7 +208,7 @@ static __always_inline int vnet_parse_nd(struct __sk_buff *skb, struct vnet_scra
 {
 	__u32 offset = c->offset + 24, left = c->length - 24;
 	__u8 bytes[16], wanted = type == 135 ? 1 : 2;
-	int i;
+	int i, word = type == 135 ? VNET_W_SHA : VNET_W_THA;
 
 	if (c->length < 24 || bpf_skb_load_bytes(skb, c->offset + 8, bytes, 16) < 0)
 		return VNET_DROP_MALFORMED;
@@ -227,12 +222,12 @@ static __always_inline int vnet_parse_nd(struct __sk_buff *skb, struct vnet_scra
 		size = bytes[1] * 8;
 		if (!size || size > left)
 			return VNET_DROP_MALFORMED;
-		if (bytes[0] == wanted && size == 8)
-			s->key[type == 135 ? VNET_W_SHA : VNET_W_THA] = vnet_mac(bytes + 2);
+		if (bytes[0] == wanted && size == 8 && !s->key[word])
+			s->key[word] = vnet_mac(bytes + 2);
 		offset += size;
 		left -= size;
 	}
-	return 0;
+	return left ? VNET_DROP_MALFORMED : 0;
 }
 
 static __always_inline int vnet_parse_icmp(struct __sk_buff *skb, struct vnet_scratch *s,
@@ -244,7 +239,7 @@ static __always_inline int vnet_parse_icmp(struct __sk_buff *skb, struct vnet_sc
 		return VNET_DROP_MALFORMED;
 	s->key[VNET_W_L4] = (__u64)header[0] << 48 | (__u64)header[1] << 32;
 	s->icmp_id = header[4] << 8 | header[5];
-	if (c->proto == IPPROTO_ICMPV6 && (header[0] == 135 || header[0] == 136) && header[1] == 0)
+	if (c->proto == IPPROTO_ICMPV6 && (header[0] == 135 || header[0] == 136))
 		return vnet_parse_nd(skb, s, c, header[0]);
 	return 0;
 }
@@ -268,13 +263,13 @@ static __always_inline int vnet_parse_transport(struct __sk_buff *skb, struct vn
 		if (minimum == 20 && (copy[12] >> 4 < 5 || (copy[12] >> 4) * 4 > c->length))
 			return VNET_DROP_MALFORMED;
 		s->key[VNET_W_L4] = (__u64)vnet_be32(copy) << 32;
-		s->tcp_flags = copy[13];
+		s->tcp_flags = copy[13] & 0x3f;
 		return 0;
 	}
 	if (minimum == 20) {
 		if (header[12] >> 4 < 5 || (header[12] >> 4) * 4 > c->length)
 			return VNET_DROP_MALFORMED;
-		s->tcp_flags = header[13];
+		s->tcp_flags = header[13] & 0x3f;
 	}
 	s->key[VNET_W_L4] = (__u64)vnet_be32(header) << 32;
 	return 0;

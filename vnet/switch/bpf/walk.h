@@ -24,8 +24,10 @@ static __always_inline int vnet_add_op(struct vnet_scratch *s, __u8 kind, __u32 
 
 static __always_inline int vnet_output(struct vnet_scratch *s, __u32 port)
 {
-	if (port == s->in_port) /* only IN_PORT sends a packet back (section 7.2.1) */
+	if (port == s->in_port) { /* only IN_PORT sends a packet back (section 7.2.1) */
+		s->same_port = 1;
 		return 0;
+	}
 	return vnet_add_op(s, VNET_PATH_OUTPUT, port);
 }
 
@@ -73,6 +75,8 @@ static __always_inline int vnet_action(struct __sk_buff *skb, struct vnet_scratc
 		s->cacheable = 0;
 		return vnet_add_op(s, VNET_PATH_CONTROLLER, action->b);
 	case VNET_OP_SET:
+		if (word == VNET_W_DST && !(s->key[word] & VNET_VLAN_PRESENT))
+			return 0; /* no tag to write */
 		s->key[word] = (s->key[word] & ~action->mask) | (action->value & action->mask);
 		return 0;
 	case VNET_OP_MOVE:
@@ -85,10 +89,8 @@ static __always_inline int vnet_action(struct __sk_buff *skb, struct vnet_scratc
 	case VNET_OP_CT:
 		if (action->a & VNET_CT_RECIRC) {
 			s->next_table = action->b >> 16;
-			if (!(action->a & VNET_CT_COMMIT)) {
-				vnet_ct_lookup(skb, action->b & 0xffff);
-				return 0;
-			}
+			if (!(action->a & VNET_CT_COMMIT))
+				return vnet_ct_lookup(skb, action->b & 0xffff);
 		}
 		return vnet_ct_commit(skb, s, action);
 	}
@@ -161,6 +163,8 @@ __noinline int vnet_walk(struct __sk_buff *skb, __u32 table)
 		if (table == VNET_NO_TABLE) {
 			if (s->path.n_ops)
 				return 0;
+			if (s->same_port)
+				return VNET_DROP_SAME_PORT;
 			last = bpf_map_lookup_elem(&rules, &rule);
 			return last ? last->drop_reason : VNET_DROP_RULE;
 		}

@@ -1,0 +1,92 @@
+"""Descriptions and statistics (OpenFlow 1.3.5, section 7.3.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from vnet.openflow.flow import Port
+from vnet.openflow.message import (
+    AggregateRequest,
+    BadRequest,
+    ErrorType,
+    FlowStatsRequest,
+    Message,
+    PortStats,
+    PortStatsRequest,
+    TableFeaturesFailed,
+    TableFeaturesRequest,
+)
+from vnet.switch import stats
+from vnet.switch.connection import Connection, Request
+from vnet.switch.datapath import PortCounter
+from vnet.switch.flowtable import filter_of_request
+from vnet.switch.jobs import Answer, Ask, Job, Kind, ReadCounters
+
+if TYPE_CHECKING:
+    from vnet.switch.agent import Agent
+
+
+def desc(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
+    agent.reply(conn, request, stats.description(agent.name))
+
+
+def port_desc(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
+    ports = [port for _, port in sorted(agent.ports.items())]
+    agent.stream(conn, stats.port_description_parts(ports, request.xid))
+
+
+def table_features(agent: Agent, conn: Connection, request: Request, message: TableFeaturesRequest) -> None:
+    if message.has_body:
+        agent.refuse(conn, request, ErrorType.TABLE_FEATURES_FAILED, TableFeaturesFailed.EPERM)
+    else:
+        agent.stream(conn, stats.table_feature_parts(request.xid))
+
+
+def flow_stats(agent: Agent, conn: Connection, request: Request, message: FlowStatsRequest) -> Job:
+    wanted = filter_of_request(message)
+    counters = yield from _read(agent, Kind.FLOWS, conn, request)
+    if counters is not None:
+        entries = agent.flows.select(wanted)
+        agent.stream(conn, stats.flow_parts(entries, counters, agent.now, request.xid))
+
+
+def aggregate(agent: Agent, conn: Connection, request: Request, message: AggregateRequest) -> Job:
+    wanted = filter_of_request(message)
+    counters = yield from _read(agent, Kind.FLOWS, conn, request)
+    if counters is not None:
+        agent.reply(conn, request, stats.aggregate(agent.flows.select(wanted), counters))
+
+
+def table_stats(agent: Agent, conn: Connection, request: Request, message: Message) -> Job:
+    counters = yield from _read(agent, Kind.TABLES, conn, request)
+    if counters is not None:
+        tables = stats.table_stats(agent.flows, counters)
+        agent.stream(conn, stats.table_parts(tables, request.xid))
+
+
+def port_stats(agent: Agent, conn: Connection, request: Request, message: PortStatsRequest) -> Job:
+    wanted = message.port
+    if wanted != Port.ANY and wanted not in agent.ports:
+        agent.refuse(conn, request, ErrorType.BAD_REQUEST, BadRequest.BAD_PORT)
+        return
+    counters = yield from _read(agent, Kind.PORTS, conn, request)
+    if counters is not None:
+        agent.stream(conn, stats.port_parts(_port_counters(agent, wanted, counters), request.xid))
+
+
+def _port_counters(agent: Agent, wanted: int, counters: Mapping[int, PortCounter]) -> Iterator[PortStats]:
+    for number in sorted(agent.ports) if wanted == Port.ANY else (wanted,):
+        age = int((agent.now - agent.ports_since.get(number, agent.now)) * stats.SECOND_NS)
+        yield stats.port_stats(number, counters.get(number, PortCounter()), age)
+
+
+def _read(
+    agent: Agent, kind: Kind, conn: Connection, request: Request
+) -> Generator[Ask, Answer, Mapping[Any, Any] | None]:
+    """Counters, or None after the requester was told why there are none."""
+    answer = yield lambda token: ReadCounters(token, kind)
+    if answer.refusals:
+        agent.refuse(conn, request, answer.refusals[0].error_type, answer.refusals[0].code)
+        return None
+    return answer.counters
