@@ -42,7 +42,9 @@ def decide(probe: Probe) -> Accel:
         return Accel("tcg", f"KVM is not usable: {probe.problem}")
     turn_ns = probe.elapsed_s * 1e9 / TURNS
     if probe.elapsed_s > LIMIT_S:
-        return Accel("tcg", f"KVM is emulated here: {turn_ns:,.0f} ns per turn of a loop, real KVM needs about 1")
+        return Accel(
+            "tcg", f"KVM is emulated here: {turn_ns:,.0f} ns per turn of a loop, real KVM needs about 1"
+        )
     return Accel("kvm", f"KVM works: {turn_ns:.1f} ns per turn of a loop")
 
 
@@ -71,4 +73,6 @@ def for_unprivileged(accel: Accel, mode: int, group: int) -> Accel:
         return accel
     if mode & (stat.S_IRGRP | stat.S_IWGRP) == stat.S_IRGRP | stat.S_IWGRP and group != 0:
         return Accel(accel.name, accel.reason, group)
-    return Accel("tcg", "KVM works but only for root (mode of /dev/kvm): `chgrp kvm /dev/kvm; chmod 660 /dev/kvm`")
+    return Accel(
+        "tcg", "KVM works but only for root (mode of /dev/kvm): `chgrp kvm /dev/kvm; chmod 660 /dev/kvm`"
+    )

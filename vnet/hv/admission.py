@@ -27,9 +27,7 @@ class Commitment:
         return max(0, self.memory_bytes + OVERHEAD_BYTES - self.resident_bytes)
 
 
-def admit(
-    wanted: Iterable[tuple[str, int]], running: Iterable[Commitment], available_bytes: int
-) -> None:
+def admit(wanted: Iterable[tuple[str, int]], running: Iterable[Commitment], available_bytes: int) -> None:
     """Refuses guests that the host could not give all their memory to.
 
     Args:

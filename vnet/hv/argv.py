@@ -73,9 +73,7 @@ def root_ports(nics: int) -> int:
     return max(MIN_ROOT_PORTS, -(-nics // MIN_ROOT_PORTS) * MIN_ROOT_PORTS)
 
 
-def machine_of(
-    spec: GuestSpec, *, uuid: str, run_dir: str, accel: str, kernel: str, initrd: str
-) -> Machine:
+def machine_of(spec: GuestSpec, *, uuid: str, run_dir: str, accel: str, kernel: str, initrd: str) -> Machine:
     """The machine for a guest, without its NICs and with memory of its own."""
     return Machine(
         name=f"{spec.fabric}/{spec.name}",
@@ -115,7 +113,15 @@ def template_key(machine: Machine, *, image: str, qemu_version: str) -> str:
     name this one guest.
     """
     common = replace(
-        machine, name="", uuid="", run_dir="", kernel="", initrd="", memory=Memory.CLONE, memory_path="", nics=()
+        machine,
+        name="",
+        uuid="",
+        run_dir="",
+        kernel="",
+        initrd="",
+        memory=Memory.CLONE,
+        memory_path="",
+        nics=(),
     )
     text = "\n".join((image, qemu_version, *command_line(common)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -119,7 +119,7 @@ TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
 
 SHOWN: dict[Phase, GuestState] = {
     Phase.ABSENT: GuestState.STOPPED,
-    **{phase: GuestState.STARTING for phase in _STARTING},
+    **dict.fromkeys(_STARTING, GuestState.STARTING),
     Phase.RUNNING: GuestState.RUNNING,
     Phase.STOPPING: GuestState.STOPPING,
     Phase.ENDING: GuestState.STOPPING,

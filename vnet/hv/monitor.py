@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from vnet.base.errors import HostError
 from vnet.hv.argv import nic_device
 
 
@@ -88,6 +89,18 @@ def parse_event(message: Mapping[str, object]) -> MonitorEvent | None:
     if name == "GUEST_PANICKED":
         return MonitorEvent.PANICKED
     return None
+
+
+def is_saved(answer: object) -> bool:
+    """Whether an answer to `query-migrate` says that the state is written.
+
+    Raises:
+        HostError: QEMU could not write it.
+    """
+    status = answer.get("status") if isinstance(answer, Mapping) else None
+    if status in ("failed", "cancelled"):
+        raise HostError(f"QEMU could not save the guest's state: {answer}")
+    return status == "completed"
 
 
 def parse_status(answer: object) -> RunState:

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 import uuid as uuids
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,13 +21,15 @@ from vnet.base import paths
 from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
 from vnet.hv import monitor
 from vnet.hv.accel import Accel
-from vnet.hv.argv import Machine, Memory, NicArgument, command_line, machine_of
+from vnet.hv.argv import Machine, Memory, NicArgument, machine_of
 from vnet.hv.identity import ENTROPY_BYTES, identity_lines
 from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
 from vnet.hv.live import cgroup
 from vnet.hv.live.agent_client import AgentClient
+from vnet.hv.live.console import ConsoleTail
 from vnet.hv.live.image import Image
-from vnet.hv.live.process import Process, find, launch, search, start_ticks
+from vnet.hv.live.launcher import LOG, Confinement, launch_machine, open_vhost, opened
+from vnet.hv.live.process import Process, find, search, start_ticks
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.record import Record, read, record_path
 from vnet.hv.live.template import Template
@@ -42,8 +44,6 @@ BOOT_TIMEOUT_S = 60.0
 CONFIGURE_TIMEOUT_S = 20.0
 QUIT_TIMEOUT_S = 2.0
 KILL_TIMEOUT_S = 10.0
-_CONSOLE_TAIL_BYTES = 4096
-_VHOST = "/dev/vhost-net"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,16 @@ class Guest:
         self._qmp: Monitor | None = None
         self._powered_off = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
-        self._tail = b""
+        self._agent_lock = asyncio.Lock()
 
     @property
     def run_dir(self) -> Path:
         """The guest's own folder."""
         return paths.vm_run_dir(self.spec.fabric, self.spec.name)
+
+    @property
+    def _agent_socket(self) -> Path:
+        return self.run_dir / "agent.sock"
 
     @property
     def state(self) -> GuestState:
@@ -122,6 +126,7 @@ class Guest:
     async def start(self, means: Means, event: Event) -> None:
         """One attempt. On failure nothing is left and the reason is raised."""
         self._means, self.failure, self.reason = means, None, ""
+        self._powered_off.clear()  # what the last run ended with
         try:
             await self.drive(event)
         except BaseException:  # also a Ctrl-C: nothing half-made may run on
@@ -131,70 +136,58 @@ class Guest:
             raise self.failure or HostError(f"{self.spec.name} ended while it was started")
 
     async def _launch_clone(self) -> None:
-        means = self._need()
-        assert means.template is not None
-        memory = means.template.memory_fd
-        machine = self._prepare(means, warm=True)
-        machine = replace(machine, memory=Memory.CLONE, memory_path=f"/proc/self/fd/{memory}")
-        await self._launch(machine, [memory])
+        template = self._need().template
+        assert template is not None
+        machine = replace(self._prepare(warm=True), memory=Memory.CLONE)
+        await self._launch(machine, memory_fd=template.memory_fd)
 
     async def _launch_cold(self) -> None:
-        means = self._need()
-        machine = self._prepare(means, warm=False)
-        taps: list[int] = []
+        machine = self._prepare(warm=False)
+        descriptors: list[int] = []
         try:
             for nic in self.spec.nics:
-                tap = await asyncio.to_thread(means.open_tap, nic.name)
-                taps.append(tap)
-                vhost = _open_vhost()
-                taps += [vhost] if vhost is not None else []
+                tap = await self._open_tap(nic.name)
+                descriptors.append(tap)
+                vhost = open_vhost()
+                descriptors += [vhost] if vhost is not None else []
                 machine = replace(machine, nics=(*machine.nics, NicArgument(nic.mac, tap, vhost)))
-            await self._launch(machine, taps)
+            await self._launch(machine, fds=tuple(descriptors))
         finally:
-            for descriptor in taps:
+            for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _prepare(self, means: Means, *, warm: bool) -> Machine:
-        """The folder, the record and the machine; the record is first, so that a crash is seen later."""
-        path = record_path(self.spec.fabric, self.spec.name)
+    async def _open_tap(self, nic: str) -> int:
+        return await asyncio.to_thread(self._need().open_tap, nic)
+
+    def _prepare(self, *, warm: bool) -> Machine:
+        """The folder, the record and the machine; the record is written before anything runs."""
+        accel = self._need().accel.name
         user = claim_dir(self.run_dir)
         group = cgroup.create(self.spec.fabric, self.spec.name, self.spec.memory_bytes)
         self.record = Record(
             uuid=str(uuids.uuid4()),
             user=user,
-            accel=means.accel.name,
+            accel=accel,
             warm=warm,
             memory_bytes=self.spec.memory_bytes,
             cgroups=tuple(str(folder) for folder in group.folders),
         )
-        self.record.write(path)
+        self.record.write(record_path(self.spec.fabric, self.spec.name))
         return machine_of(
             self.spec,
             uuid=self.record.uuid,
             run_dir=str(self.run_dir),
-            accel=means.accel.name,
+            accel=accel,
             kernel="",
             initrd="",
         )
 
-    async def _launch(self, machine: Machine, fds: list[int]) -> None:
-        means, record = self._need(), self._recorded()
-        kernel = os.open(means.image.kernel, os.O_RDONLY)
-        initrd = os.open(means.image.initrd, os.O_RDONLY)
-        try:
-            machine = replace(machine, kernel=f"/proc/self/fd/{kernel}", initrd=f"/proc/self/fd/{initrd}")
-            self.process = await asyncio.to_thread(
-                launch,
-                command_line(machine),
-                user=record.user,
-                groups=() if means.accel.group is None else (means.accel.group,),
-                fds=(*fds, kernel, initrd),
-                log=self.run_dir / "qemu.log",
-                cgroup=self._group(),
-            )
-        finally:
-            os.close(kernel)
-            os.close(initrd)
+    async def _launch(
+        self, machine: Machine, *, memory_fd: int | None = None, fds: tuple[int, ...] = ()
+    ) -> None:
+        means = self._need()
+        confinement = Confinement(self._recorded().user, self._group(), means.accel)
+        self.process = await launch_machine(machine, means.image, confinement, memory_fd=memory_fd, fds=fds)
         await self._connect_monitor()
 
     async def _connect_monitor(self) -> None:
@@ -211,25 +204,21 @@ class Guest:
 
     def _log(self) -> str:
         with contextlib.suppress(OSError):
-            return (self.run_dir / "qemu.log").read_text(errors="replace")[-2000:].strip()
+            return (self.run_dir / LOG).read_text(errors="replace")[-2000:].strip()
         return ""
 
     async def _load(self) -> None:
         template = self._need().template
         assert template is not None
-        state = os.open(template.state, os.O_RDONLY)
-        try:
+        with opened(template.state) as state:
             await self._monitor().execute_all(monitor.load_state(state))
-        finally:
-            os.close(state)
         async with _limit(LOAD_TIMEOUT_S, f"{self.spec.name} did not load its template's state"):
-            while monitor.parse_status(await self._monitor().execute(monitor.QUERY_STATUS)) is RunState.INCOMING:
-                await asyncio.sleep(0.005)
+            await self._monitor().poll(monitor.QUERY_STATUS, _is_loaded)
 
     async def _plug(self) -> None:
         for index, nic in enumerate(self.spec.nics):
-            tap = await asyncio.to_thread(self._need().open_tap, nic.name)
-            vhost = _open_vhost()
+            tap = await self._open_tap(nic.name)
+            vhost = open_vhost()
             try:
                 await self._monitor().execute_all(monitor.plug_nic(index, nic.mac, tap, vhost))
             finally:
@@ -240,28 +229,14 @@ class Guest:
 
     async def _await_agent(self) -> None:
         """A boot that hangs is explained by the end of its console."""
-        warm = self._recorded().warm
-        listener = None if warm else asyncio.create_task(self._listen_to_console())
+        timeout_s = CLONE_TIMEOUT_S if self._recorded().warm else BOOT_TIMEOUT_S
+        console = ConsoleTail(self.run_dir / "console.sock")
         try:
-            self.agent = await AgentClient.connect(
-                self.run_dir / "agent.sock",
-                timeout_s=CLONE_TIMEOUT_S if warm else BOOT_TIMEOUT_S,
-                fresh=True,
-            )
+            self.agent = await AgentClient.connect(self._agent_socket, timeout_s=timeout_s, fresh=True)
         except TimedOut as error:
-            raise TimedOut(f"{error}; its console ends with:\n{self._tail.decode(errors='replace')}") from error
+            raise TimedOut(f"{self.spec.name}: {error}; its console ends with:\n{console.text}") from error
         finally:
-            if listener:
-                listener.cancel()
-
-    async def _listen_to_console(self) -> None:
-        with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_unix_connection(str(self.run_dir / "console.sock"))
-            try:
-                while data := await reader.read(_CONSOLE_TAIL_BYTES):
-                    self._tail = (self._tail + data)[-_CONSOLE_TAIL_BYTES:]
-            finally:
-                writer.close()
+            await console.close()
 
     async def _configure(self) -> None:
         assert self.agent is not None
@@ -287,7 +262,10 @@ class Guest:
             Whether the guest runs.
         """
         if self.phase is Phase.RUNNING:
-            return True
+            if self._running().alive():
+                return True
+            await self.drive(Event.DIED)  # nobody has noticed yet
+            return False
         self.record = read(record_path(self.spec.fabric, self.spec.name))
         self.process = self._find()
         if self.process and self._recorded().ready:
@@ -362,29 +340,24 @@ class Guest:
 
     async def _clean(self) -> None:
         """Forgets the connections and removes every trace but a crash's reason."""
-        self._stop_watching()
-        if self.agent:
-            await self.agent.close()
-        if self._qmp:
-            await self._qmp.close()
-        if self.process:
-            self.process.close()
         group = self._group()
-        self.agent = self._qmp = self.process = self.record = None
+        await self.leave()
+        self.record = None
         shutil.rmtree(self.run_dir, ignore_errors=True)
         record_path(self.spec.fabric, self.spec.name).unlink(missing_ok=True)
         await asyncio.to_thread(group.remove)
 
     async def leave(self) -> None:
-        """Lets go of a guest that runs on."""
+        """Lets go of the process, whether it runs on or has ended."""
         self._stop_watching()
-        if self.agent:
-            await self.agent.close()
-        if self._qmp:
-            await self._qmp.close()
-        if self.process:
-            self.process.close()
+        agent, qmp, process = self.agent, self._qmp, self.process
         self.agent = self._qmp = self.process = None
+        if agent:
+            await agent.close()
+        if qmp:
+            await qmp.close()
+        if process:
+            process.close()
 
     def _stop_watching(self) -> None:
         if self._watch and self._watch is not asyncio.current_task():
@@ -429,15 +402,25 @@ class Guest:
         return await (await self.connected_agent(timeout_s)).run(argv, stdin=stdin, timeout_s=timeout_s)
 
     async def connected_agent(self, timeout_s: float) -> AgentClient:
-        """The agent's connection, made if there is none."""
+        """The agent's connection, made if there is none; waits for a start that is under way.
+
+        A guest that does not answer must not keep others from stopping it: `lock` is not held meanwhile.
+        """
         async with self.lock:
-            if self.phase is not Phase.RUNNING:
-                raise HostError(f"{self.spec.name} is {self.state.value}: start it with `vnet start {self.spec.name}`")
+            self.check_running()
+        async with self._agent_lock:
             if self.agent is None or not self.agent.connected:
                 if self.agent:
                     await self.agent.close()
-                self.agent = await AgentClient.connect(self.run_dir / "agent.sock", timeout_s=timeout_s)
+                self.agent = await AgentClient.connect(self._agent_socket, timeout_s=timeout_s)
+            self.check_running()
             return self.agent
+
+    def check_running(self) -> None:
+        """Refuses what needs a running guest."""
+        if self.phase is not Phase.RUNNING:
+            name, state = self.spec.name, self.state.value
+            raise HostError(f"{name} is {state}: start it with `vnet start {name}`")
 
     def status(self) -> GuestStatus:
         """What is known without asking anybody."""
@@ -479,18 +462,14 @@ class Guest:
         return cgroup.Cgroup(tuple(Path(text) for text in self.record.cgroups) if self.record else ())
 
 
+def _is_loaded(answer: object) -> bool:
+    return monitor.parse_status(answer) is not RunState.INCOMING
+
+
 @contextlib.asynccontextmanager
-async def _limit(timeout_s: float, text: str):  # type: ignore[no-untyped-def]
+async def _limit(timeout_s: float, text: str) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(timeout_s):
             yield
     except TimeoutError as error:
         raise TimedOut(f"{text} within {timeout_s:g} s") from error
-
-
-def _open_vhost() -> int | None:
-    """The kernel's virtio back end for one NIC; None where the host has none."""
-    try:
-        return os.open(_VHOST, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None

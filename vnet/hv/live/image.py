@@ -21,6 +21,7 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError, VnetError
 from vnet.hv import image
+from vnet.hv.live.lock import exclusive
 
 GUEST_SOURCES = Path(__file__).resolve().parents[3] / "guest"
 
@@ -73,15 +74,21 @@ def build(progress: Progress) -> Image:
     versions = _package_versions()
     key = image.cache_key(versions, _scripts())
     target = paths.image_dir() / f"micro-{key}"
+    with exclusive(paths.image_dir()):
+        _make_once(target, versions, key, progress)
+        _point_at(target)
+        _remove_others(target)
+    progress(f"micro guest: ready ({sum(f.stat().st_size for f in target.iterdir()) >> 20} MiB, {key})")
+    return _image(target)
+
+
+def _make_once(target: Path, versions: dict[str, str], key: str, progress: Progress) -> None:
+    for left in paths.image_dir().glob(".building-*"):  # by a build that was killed
+        shutil.rmtree(left, ignore_errors=True)
     if not target.is_dir():
-        paths.image_dir().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=paths.image_dir()) as folder:
             _build_in(Path(folder), versions, key, progress)
             (Path(folder) / "image").rename(target)
-    _point_at(target)
-    _remove_others(target)
-    progress(f"micro guest: ready ({sum(f.stat().st_size for f in target.iterdir()) >> 20} MiB, {key})")
-    return _image(target)
 
 
 def _image(folder: Path) -> Image:

@@ -17,7 +17,7 @@ from vnet.hv.lifecycle import Event, attempts
 from vnet.hv.live import image, kvm, record
 from vnet.hv.live.guest import Guest, Means
 from vnet.hv.live.template import Template, Templates
-from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestState, GuestStatus
+from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestStatus
 
 STOP_TIMEOUT_S = 10.0
 EXEC_TIMEOUT_S = 60.0
@@ -104,7 +104,7 @@ class HvManager:
             return guest.status()
 
     async def stop(self, fabric: str, name: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Switches a guest off: by its power button, by force after `timeout_s`. Stopping twice is no error."""
+        """Switches a guest off: by its power button, by force after `timeout_s`; one that is off stays so."""
         guest = self._guests.get((fabric, name))
         if guest is None:
             guest = self._guest(_unknown(fabric, name))
@@ -156,8 +156,7 @@ class HvManager:
     async def console_path(self, fabric: str, name: str) -> Path:
         """The unix socket of the guest's serial console; it takes one client at a time."""
         guest = self._known(fabric, name)
-        if guest.state is not GuestState.RUNNING:
-            raise HostError(f"{name} is {guest.state.value}: start it with `vnet start {name}`")
+        guest.check_running()
         return guest.run_dir / "console.sock"
 
     async def wait_ready(self, fabric: str, name: str, deadline_s: float) -> None:
@@ -188,7 +187,8 @@ class HvManager:
         for number, event in enumerate(tries, start=1):
             means = Means(self.accel, made, open_tap, template if event is Event.START_CLONE else None)
             try:
-                return await guest.start(means, event)
+                await guest.start(means, event)
+                return
             except VnetError as error:
                 if template is not None and event is Event.START_CLONE and _blames_template(error):
                     self._templates.forget(template)
@@ -207,9 +207,8 @@ class HvManager:
         if not self._warm:
             return None
         machine = machine_of(spec, uuid="", run_dir="", accel=self.accel.name, kernel="", initrd="")
-        groups = () if self.accel.group is None else (self.accel.group,)
         try:
-            return await self._templates.get(machine, made, groups, progress)
+            return await self._templates.get(machine, made, self.accel, progress)
         except VnetError as error:
             progress(f"no template for warm clones: {error}")
             return None

@@ -48,11 +48,11 @@ class Process:
     async def wait(self, timeout_s: float | None) -> bool:
         """Waits for its end; False if it still runs after `timeout_s` (None: however long it takes)."""
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
+        ended = asyncio.Event()
         watched = os.dup(self.pidfd)  # the loop watches a descriptor once, others may watch ours
-        loop.add_reader(watched, lambda: ended.done() or ended.set_result(None))
+        loop.add_reader(watched, ended.set)
         try:
-            await asyncio.wait_for(ended, timeout_s)
+            await asyncio.wait_for(ended.wait(), timeout_s)
         except TimeoutError:
             return False
         finally:

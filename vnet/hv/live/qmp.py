@@ -16,6 +16,7 @@ from vnet.hv.monitor import Command, MonitorEvent, parse_event
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # an ended QEMU is no news to be logged there
 
 _RETRY_S = 0.01
+_POLL_S = 0.005
 _COMMAND_TIMEOUT_S = 30.0
 
 
@@ -88,6 +89,12 @@ class Monitor:
         """Sends commands one after the other, until one is refused."""
         for command in commands:
             await self.execute(command)
+
+    async def poll(self, command: Command, done: Callable[[object], bool]) -> object:
+        """Asks again and again until the answer is `done`; how long is up to the caller."""
+        while not done(answer := await self.execute(command)):  # noqa: ASYNC110 (QEMU tells no one)
+            await asyncio.sleep(_POLL_S)
+        return answer
 
     async def close(self) -> None:
         """Leaves; QEMU goes on. An end that QEMU was first with is no error."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,9 +30,8 @@ class Record:
     def write(self, path: Path) -> None:
         """Replaces the file; a crash leaves the old one or the new one."""
         beside = path.with_suffix(".new")
-        with open(beside, "w") as file:
-            json.dump(asdict(self), file)
-        os.rename(beside, path)
+        beside.write_text(json.dumps(asdict(self)))
+        beside.rename(path)
 
 
 def record_path(fabric: str, name: str) -> Path:

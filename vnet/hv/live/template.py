@@ -23,11 +23,14 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError, TimedOut
 from vnet.hv import monitor
-from vnet.hv.argv import QEMU, Machine, Memory, command_line, template_key
+from vnet.hv.accel import Accel
+from vnet.hv.argv import QEMU, Machine, Memory, template_key
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.cgroup import Cgroup
 from vnet.hv.live.image import Image
-from vnet.hv.live.process import Process, launch
+from vnet.hv.live.launcher import Confinement, launch_machine, opened
+from vnet.hv.live.lock import exclusive
+from vnet.hv.live.process import Process, search
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.users import claim_dir
 
@@ -56,7 +59,7 @@ class Templates:
         self._version = ""
 
     async def get(
-        self, machine: Machine, image: Image, groups: tuple[int, ...], progress: Callable[[str], None]
+        self, machine: Machine, image: Image, accel: Accel, progress: Callable[[str], None]
     ) -> Template:
         """The template for clones of a machine, booted now if there is none.
 
@@ -66,12 +69,20 @@ class Templates:
         key = template_key(machine, image=image.key, qemu_version=await self._qemu(machine.accel))
         async with self._locks.setdefault(key, asyncio.Lock()):
             if key not in self._loaded:
-                folder = _folder(key)
-                if not (folder / "manifest.json").exists():
-                    progress(f"booting a template of {machine.memory_bytes >> 20} MiB for warm clones")
-                    await _make(key, machine, image, groups)
+                await self._make_once(key, machine, image, accel, progress)
                 self._loaded[key] = await asyncio.to_thread(_load, key, machine.memory_bytes)
             return self._loaded[key]
+
+    async def _make_once(
+        self, key: str, machine: Machine, image: Image, accel: Accel, progress: Callable[[str], None]
+    ) -> None:
+        """Makes a template unless there is one, alone among all processes of this host."""
+        with contextlib.ExitStack() as stack:
+            await asyncio.to_thread(stack.enter_context, exclusive(_folder(key).parent))
+            if not _is_kept(key):
+                progress(f"booting a template of {machine.memory_bytes >> 20} MiB for warm clones")
+                await asyncio.to_thread(_sweep)
+                await _make(key, machine, image, accel)
 
     def forget(self, template: Template) -> None:
         """Drops a template that no clone could be made of; the next one is booted anew."""
@@ -97,6 +108,10 @@ def _folder(key: str) -> Path:
     return paths.image_dir() / "templates" / key
 
 
+def _is_kept(key: str) -> bool:
+    return (_folder(key) / "manifest.json").exists()
+
+
 def _qemu_version() -> str:
     try:
         done = subprocess.run([QEMU, "--version"], capture_output=True, text=True, timeout=30, check=True)
@@ -107,22 +122,18 @@ def _qemu_version() -> str:
 
 def _cpu_model() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "microcode"))}))
+    return "\n".join(
+        sorted({line for line in lines if line.startswith(("model name", "flags", "microcode"))})
+    )
 
 
-async def _make(key: str, machine: Machine, image: Image, groups: tuple[int, ...]) -> None:
+async def _make(key: str, machine: Machine, image: Image, accel: Accel) -> None:
     """Boots, saves and keeps a template; a boot that hangs is tried once more."""
-    folder = _folder(key)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, _ATTEMPTS + 1):
-        building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+        building = Path(tempfile.mkdtemp(prefix=".building-", dir=_folder(key).parent))
         try:
-            await _boot_and_save(machine, image, groups, building)
-            manifest = {"key": key, "image": image.key, "memory_bytes": machine.memory_bytes}
-            (building / "manifest.json").write_text(json.dumps(manifest) + "\n")
-            shutil.rmtree(folder, ignore_errors=True)
-            building.rename(folder)
-            _remove_outdated(folder.parent, image.key)
+            await _boot_and_save(machine, image, accel, building)
+            await asyncio.to_thread(_keep, key, machine, image, building)
             return
         except TimedOut:
             if attempt == _ATTEMPTS:
@@ -131,41 +142,42 @@ async def _make(key: str, machine: Machine, image: Image, groups: tuple[int, ...
             shutil.rmtree(building, ignore_errors=True)
 
 
-def _remove_outdated(folder: Path, image_key: str) -> None:
-    """Templates of images that are no longer in use."""
-    for path in folder.iterdir():
+def _keep(key: str, machine: Machine, image: Image, building: Path) -> None:
+    """Puts a finished template in its place and removes those of images no longer in use."""
+    manifest = {"key": key, "image": image.key, "memory_bytes": machine.memory_bytes}
+    (building / "manifest.json").write_text(json.dumps(manifest) + "\n")
+    shutil.rmtree(_folder(key), ignore_errors=True)
+    building.rename(_folder(key))
+    for path in _folder(key).parent.iterdir():
         with contextlib.suppress(OSError, ValueError):
-            if json.loads((path / "manifest.json").read_text()).get("image") != image_key:
+            if json.loads((path / "manifest.json").read_text()).get("image") != image.key:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-async def _boot_and_save(machine: Machine, image: Image, groups: tuple[int, ...], building: Path) -> None:
-    run_dir = paths.run_dir() / "templates" / uuids.uuid4().hex[:12]
-    user = claim_dir(run_dir)
-    with _memory(machine.memory_bytes) as memory, _opened(image.kernel) as kernel, _opened(image.initrd) as initrd:
-        template = replace(
-            machine,
-            name="template",
-            uuid=str(uuids.uuid4()),
-            run_dir=str(run_dir),
-            kernel=f"/proc/self/fd/{kernel}",
-            initrd=f"/proc/self/fd/{initrd}",
-            memory=Memory.TEMPLATE,
-            memory_path=f"/proc/self/fd/{memory}",
-        )
-        process = launch(
-            command_line(template),
-            user=user,
-            groups=groups,
-            fds=(memory, kernel, initrd),
-            log=run_dir / "qemu.log",
-            cgroup=_NO_CGROUP,
-        )
+def _sweep() -> None:
+    """What a manager left that was killed while it made a template. Called with the lock held."""
+    for building in (paths.image_dir() / "templates").glob(".building-*"):
+        shutil.rmtree(building, ignore_errors=True)
+    for run_dir in (paths.run_dir() / "templates").glob("*/"):
+        process = search(uuid=run_dir.name, user=run_dir.stat().st_uid)
+        if process:
+            process.kill()
+            process.close()
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+async def _boot_and_save(machine: Machine, image: Image, accel: Accel, building: Path) -> None:
+    uuid = str(uuids.uuid4())
+    run_dir = paths.run_dir() / "templates" / uuid
+    confinement = Confinement(claim_dir(run_dir), _NO_CGROUP, accel)
+    machine = replace(machine, name="template", uuid=uuid, run_dir=str(run_dir), memory=Memory.TEMPLATE)
+    with _memory(machine.memory_bytes) as memory:
+        process = await launch_machine(machine, image, confinement, memory_fd=memory)
         try:
             await _save(process, run_dir, building / "state")
         finally:
             process.kill()
-            await process.wait(10)
+            await process.wait(None)
             process.close()
             shutil.rmtree(run_dir, ignore_errors=True)
         await asyncio.to_thread(_copy_sparse, memory, building / "memory")
@@ -181,23 +193,14 @@ async def _save(process: Process, run_dir: Path, state: Path) -> None:
         descriptor = os.open(state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             await qmp.execute_all(monitor.save_state(descriptor))
-            await _await_saved(qmp)
+            async with asyncio.timeout(_SAVE_TIMEOUT_S):
+                await qmp.poll(monitor.QUERY_MIGRATE, monitor.is_saved)
+        except TimeoutError as error:
+            raise TimedOut(f"QEMU did not save the template within {_SAVE_TIMEOUT_S:.0f} s") from error
         finally:
             os.close(descriptor)
     finally:
         await qmp.close()
-
-
-async def _await_saved(qmp: Monitor) -> None:
-    async with asyncio.timeout(_SAVE_TIMEOUT_S):
-        while True:
-            answer = await qmp.execute(monitor.QUERY_MIGRATE)
-            status = answer.get("status") if isinstance(answer, dict) else None
-            if status == "completed":
-                return
-            if status in ("failed", "cancelled"):
-                raise HostError(f"QEMU could not save the template's state: {answer}")
-            await asyncio.sleep(0.01)
 
 
 def _load(key: str, size: int) -> Template:
@@ -205,7 +208,7 @@ def _load(key: str, size: int) -> Template:
     descriptor = os.memfd_create(f"vnet-template-{key}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(descriptor, size)
-        with _opened(_folder(key) / "memory") as source:
+        with opened(_folder(key) / "memory") as source:
             for start, length in _data_ranges(source):
                 _copy_range(source, descriptor, start, length)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
@@ -254,15 +257,6 @@ def _memory(size: int) -> Iterator[int]:
     descriptor = os.memfd_create("vnet-template", os.MFD_CLOEXEC)
     try:
         os.ftruncate(descriptor, size)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
         yield descriptor
     finally:
         os.close(descriptor)

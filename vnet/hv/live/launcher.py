@@ -1,0 +1,90 @@
+"""From a machine as a value to a QEMU process: the descriptors it gets and where their numbers go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vnet.hv.accel import Accel
+from vnet.hv.argv import Machine, Memory, command_line
+from vnet.hv.live.cgroup import Cgroup
+from vnet.hv.live.image import Image
+from vnet.hv.live.process import Process, launch
+
+LOG = "qemu.log"
+_VHOST = "/dev/vhost-net"
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What QEMU is shut in: its user, its group, and the accelerator's device group if it needs one."""
+
+    user: int
+    cgroup: Cgroup
+    accel: Accel
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Supplementary groups."""
+        return () if self.accel.group is None else (self.accel.group,)
+
+
+async def launch_machine(
+    machine: Machine,
+    image: Image,
+    confinement: Confinement,
+    *,
+    memory_fd: int | None = None,
+    fds: Iterable[int] = (),
+) -> Process:
+    """Starts QEMU for a machine. All files it needs are opened here and handed over.
+
+    Args:
+        machine: kernel, initrd and memory path are filled in here.
+        image: the guest image.
+        confinement: what it is shut in.
+        memory_fd: the template's memory, for templates and clones.
+        fds: further descriptors that the machine names by number; they stay the caller's.
+    """
+    with opened(image.kernel) as kernel, opened(image.initrd) as initrd:
+        handed = [*fds, kernel, initrd]
+        if machine.memory is not Memory.OWN:
+            assert memory_fd is not None
+            machine = replace(machine, memory_path=_by_number(memory_fd))
+            handed.append(memory_fd)
+        machine = replace(machine, kernel=_by_number(kernel), initrd=_by_number(initrd))
+        return await asyncio.to_thread(
+            launch,
+            command_line(machine),
+            user=confinement.user,
+            groups=confinement.groups,
+            fds=handed,
+            log=Path(machine.run_dir, LOG),
+            cgroup=confinement.cgroup,
+        )
+
+
+def _by_number(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A file opened for reading."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_vhost() -> int | None:
+    """The kernel's virtio back end for one NIC; None where the host has none."""
+    try:
+        return os.open(_VHOST, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
