@@ -30,7 +30,7 @@ from vnet.openflow.message import (
     SwitchConfigFailed,
 )
 from vnet.switch import stats
-from vnet.switch.connection import Connection, Request
+from vnet.switch.connection import Connection, Request, State
 from vnet.switch.jobs import Job, SendPacket
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def set_config(agent: Agent, conn: Connection, request: Request, message: SetCon
 
 
 def set_role(agent: Agent, conn: Connection, request: Request, wanted: RoleRequest) -> None:
-    if wanted.role not in iter(Role):
+    if wanted.role not in tuple(map(int, Role)):
         agent.refuse(conn, request, ErrorType.ROLE_REQUEST_FAILED, RoleRequestFailed.BAD_ROLE)
         return
     if wanted.role in (Role.MASTER, Role.SLAVE) and _is_stale(agent, wanted.generation_id):
