@@ -19,6 +19,7 @@ from vnet.policy.endpoint import Endpoint, endpoints
 from vnet.policy.semantics import Packet
 from vnet.topology.inventory import Inventory, Nic, Vm
 from vnet.topology.model import (
+    TIERS,
     Action,
     Claim,
     ClaimKind,
@@ -30,7 +31,6 @@ from vnet.topology.model import (
     Policy,
     Rule,
     Service,
-    TIERS,
     Topology,
 )
 
@@ -298,7 +298,9 @@ def header(inventory: Inventory, packet: Packet) -> Mapping[str, int]:
 def frame(inventory: Inventory, packet: Packet) -> bytes:
     """The packet as a real frame with correct checksums: SYN or SYN/ACK, echo request or reply."""
     from scapy.layers.inet import ICMP as Icmp
-    from scapy.layers.inet import IP, TCP as Tcp, UDP as Udp
+    from scapy.layers.inet import IP
+    from scapy.layers.inet import TCP as Tcp
+    from scapy.layers.inet import UDP as Udp
     from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
     from scapy.layers.l2 import Ether
 

@@ -141,7 +141,7 @@ def _towards(service: Service, version: int, side: str) -> Iterator[Cube]:
         yield exactly(ip_proto=ICMP if version == 4 else ICMPV6)
     elif protocol in NAMES and service.ports is not None:
         for value, mask in masks(*service.ports):
-            yield {**exactly(ip_proto=protocol), f"{NAMES[protocol]}_{side}": (value, mask & 0xFFFF)}
+            yield {**exactly(ip_proto=protocol), f"{NAMES[protocol]}_{side}": (value, mask)}
     else:
         yield exactly(ip_proto=protocol)
 

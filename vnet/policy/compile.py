@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vnet.openflow.flow import Flow
 from vnet.policy import guard, segment, track
@@ -39,10 +40,11 @@ def compile(topology: Topology, inventory: Inventory) -> Compiled:
     ingress, from_ingress = judge(topology, identities, INGRESS)
     entries = [*_ports(topology, inventory, identities), *track.connection(), *egress, *ingress]
     entries += track.deliver(sorted({nic.vlan for nic in inventory.nics}))
-    flows = {entry.flow.key: entry.flow for entry in entries}
-    assert len(flows) == len(entries), "two flows of one table have the same priority and match"
+    flows = tuple(sorted((entry.flow for entry in entries), key=_order))
+    clashes = [one for one, other in pairwise(flows) if _order(one) == _order(other)]
+    assert not clashes, f"two flows have the same table, priority and match: {clashes[0]}"
     return Compiled(
-        tuple(sorted(flows.values(), key=_order)),
+        flows,
         {entry.flow.cookie: entry.origin for entry in entries},
         (*from_egress, *from_ingress),
         identities,

@@ -8,23 +8,25 @@ so nothing rests on how a switch breaks ties. `any` leaves the identity out of t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import InputError
-from vnet.openflow.flow import Flow, Instructions, Match
+from vnet.openflow.flow import Flow, Instructions, Match, match
 from vnet.policy import origin
-from vnet.policy.entry import Entry, entry, miss, narrowed
+from vnet.policy.entry import Entry, entry, miss
 from vnet.policy.identity import Identities
 from vnet.policy.origin import Origin
-from vnet.policy.pipeline import CLIENT, SERVER, Stage
+from vnet.policy.pipeline import CLIENT, SERVER, SERVICE, Stage
 from vnet.policy.semantics import in_order, rules_of
 from vnet.policy.spans import Span, covers, matches, spans
 from vnet.topology.model import Action, Direction, Peer, PeerKind, Policy, Topology
 
 FIRST_PRIORITY = 60_000
 DEFAULT_PRIORITY = 10
+REGISTER_MASK = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,12 @@ class _Side:
     direction: Direction
     table: Stage
     subject: str
-    peer: str
+    """The register that holds whom the rules apply to."""
     onward: Stage
 
 
-EGRESS = _Side(Direction.EGRESS, Stage.EGRESS, CLIENT, SERVER, Stage.INGRESS)
-INGRESS = _Side(Direction.INGRESS, Stage.INGRESS, SERVER, CLIENT, Stage.DELIVER)
+EGRESS = _Side(Direction.EGRESS, Stage.EGRESS, CLIENT, Stage.INGRESS)
+INGRESS = _Side(Direction.INGRESS, Stage.INGRESS, SERVER, Stage.DELIVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def judge(topology: Topology, identities: Identities, side: _Side) -> tuple[list
     """One direction's table: rules, defaults per identity, miss; and the rules that cannot match."""
     entries: list[Entry] = []
     shadows: list[Shadow] = []
-    rules = _Rules(side, identities)
+    rules = _Rules(side)
     for rule in _resolved(topology, identities, side.direction):
         by = rules.shadowing(rule)
         if by is None:
@@ -110,12 +112,8 @@ def _select(identities: Identities, peers: tuple[Peer, ...]) -> tuple[frozenset[
 class _Rules:
     """The rules so far, in order: how deep each identity's list is, and what is already taken."""
 
-    def __init__(self, side: _Side, identities: Identities) -> None:
+    def __init__(self, side: _Side) -> None:
         self._side = side
-        self._identities = identities
-        self._all_families = frozenset(
-            version for identity in identities.by_number.values() for version in identity.families
-        )
         self._by_subject: dict[int, list[_Resolved]] = defaultdict(list)
         self._depth: dict[int, int] = defaultdict(int)
 
@@ -145,32 +143,27 @@ class _Rules:
         return self._flows(rule, priority)
 
     def _flows(self, rule: _Resolved, priority: int) -> Iterator[Entry]:
-        side = self._side
+        """One flow per subject, peer and block of ports; built by hand because there are so many."""
+        side, cookie = self._side, rule.origin.cookie
         instructions = Instructions(goto=int(side.onward)) if rule.action is Action.ALLOW else Instructions()
-        cookie = rule.origin.cookie
-        by_families: dict[frozenset[int], list[Match]] = {}
-        for registers, families in self._pairs(rule):
-            if families not in by_families:
-                by_families[families] = [m for span in rule.services for m in matches(span, families)]
-            for service in by_families[families]:
-                where = narrowed(service, **registers)
-                yield Entry(Flow(int(side.table), priority, where, instructions, cookie), rule.origin)
-
-    def _pairs(self, rule: _Resolved) -> Iterator[tuple[Mapping[str, int], frozenset[int]]]:
-        """What to match of the two identity registers, and the IP versions both can speak."""
+        services = [each for span in rule.services for each in matches(span)]
         subjects: list[int | None] = [None] if rule.every_subject else [*sorted(rule.subjects)]
         peers: list[int | None] = [None] if rule.every_peer else [*sorted(rule.peers)]
-        for subject in subjects:
-            for peer in peers:
-                registers = {
-                    register: number
-                    for register, number in ((self._side.subject, subject), (self._side.peer, peer))
-                    if number is not None
-                }
-                yield registers, self._common(subject) & self._common(peer)
+        for subject, peer, service in product(subjects, peers, services):
+            client, server = (subject, peer) if side is EGRESS else (peer, subject)
+            where = connection_match(client, server, service)
+            yield Entry(Flow(int(side.table), priority, where, instructions, cookie), rule.origin)
 
-    def _common(self, number: int | None) -> frozenset[int]:
-        return self._all_families if number is None else self._identities.by_number[number].families
+
+def connection_match(client: int | None, server: int | None, service: tuple[int, int] | None) -> Match:
+    """The match on client, server and service that both tables use; None leaves one out."""
+    return Match(
+        (
+            *(((CLIENT, client, REGISTER_MASK),) if client is not None else ()),
+            *(((SERVER, server, REGISTER_MASK),) if server is not None else ()),
+            *(((SERVICE, *service),) if service is not None else ()),
+        )
+    )
 
 
 def _defaults(topology: Topology, identities: Identities, side: _Side) -> Iterator[Entry]:
@@ -189,7 +182,7 @@ def _defaults(topology: Topology, identities: Identities, side: _Side) -> Iterat
                 listing[number],
                 identity.members[0].vm.at,
             )
-            yield entry(side.table, DEFAULT_PRIORITY, narrowed(Match(), **{side.subject: number}), why)
+            yield entry(side.table, DEFAULT_PRIORITY, match(**{side.subject: number}), why)
     yield _miss(side)
 
 

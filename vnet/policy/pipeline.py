@@ -29,7 +29,7 @@ SERVER = "reg1"
 """Identity of the server; until the direction is known, of the receiver."""
 OUT_PORT = "reg2"
 SERVICE = "reg3"
-"""The server's port; 0 for protocols without ports."""
+"""Protocol (ICMP for ICMPv6 too) in the upper half, the server's port in the lower; 0 for other protocols."""
 SCRATCH = "reg4"
 NEIGHBOUR_KIND = "reg5"
 """What source_guard found an ARP or ND packet to be: ANNOUNCE or PROBE, else 0."""
@@ -40,7 +40,7 @@ REGISTERS = (
     (CLIENT, "identity of the client (before table 4: of the sender)"),
     (SERVER, "identity of the server (before table 4: of the receiver)"),
     (OUT_PORT, "port of the receiver"),
-    (SERVICE, "the server's port; 0 for protocols without ports"),
+    (SERVICE, "protocol (1 = ICMP and ICMPv6, 6, 17, 132) << 16 \\| the server's port; 0 = another protocol"),
     (SCRATCH, "scratch, to swap client and server in replies"),
     (NEIGHBOUR_KIND, "1 = announcement of an own address, 2 = probe for an own address"),
 )
@@ -99,7 +99,7 @@ TABLES = (
     Table(
         Stage.CONNECTION,
         "connection",
-        "Which end is the client? Swaps the identities of replies and notes the server's port; "
+        "Which end is the client? Swaps the identities of replies and notes protocol and server's port; "
         "ICMP errors of known connections skip the policies",
         ("ct_state", "eth_type", "ip_proto"),
         "drop INVALID_STATE",
@@ -108,14 +108,14 @@ TABLES = (
         Stage.EGRESS,
         "egress",
         "May the client open this connection? Its egress rules in order",
-        (CLIENT, SERVER, "eth_type", "ip_proto", SERVICE),
+        (CLIENT, SERVER, SERVICE),
         "goto ingress (egress is open until a policy lists it)",
     ),
     Table(
         Stage.INGRESS,
         "ingress",
         "May the server be reached by it? Its ingress rules in order",
-        (CLIENT, SERVER, "eth_type", "ip_proto", SERVICE),
+        (CLIENT, SERVER, SERVICE),
         "drop POLICY",
     ),
     Table(

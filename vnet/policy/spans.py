@@ -1,4 +1,4 @@
-"""Services as disjoint spans of ports, and spans as the value/mask pairs a flow can match."""
+"""Services as disjoint spans of ports, and spans as matches on the service register."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP
-from vnet.openflow.flow import Match, match
-from vnet.policy.pipeline import SERVICE
+from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
 from vnet.topology.model import Service
 
 WITH_PORTS = (TCP, UDP, SCTP)
 LAST_PORT = 0xFFFF
-REGISTER_MASK = 0xFFFFFFFF
+PROTOCOL_MASK = 0xFFFF0000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,26 +66,28 @@ def _within(span: Span, outer: Span) -> bool:
 
 
 def masks(low: int, high: int) -> Iterator[tuple[int, int]]:
-    """The fewest value/mask pairs (32-bit masks) that together take exactly `low…high`."""
+    """Few value/mask pairs over 16 bits that together take exactly `low…high`, in aligned blocks.
+
+    Blocks are powers of four, not two: a range becomes up to half as many flows again, but a table
+    needs half as many different masks, and a switch searches mask by mask.
+    """
     while low <= high:
-        size = low & -low or 1 << 16
-        while low + size - 1 > high:
-            size >>= 1
-        yield low, REGISTER_MASK & ~(size - 1)
+        size = 1
+        while not low % (size * 4) and low + size * 4 - 1 <= high:
+            size *= 4
+        yield low, LAST_PORT & ~(size - 1)
         low += size
 
 
-def matches(span: Span, families: frozenset[int]) -> Iterator[Match]:
-    """The matches that take the span in the given IP versions; ports are in the service register."""
+def packed(protocol: int, port: int = 0) -> int:
+    """What the service register holds: the protocol (ICMP for ICMPv6 too) over the server's port."""
+    return protocol << 16 | port
+
+
+def matches(span: Span) -> Iterator[tuple[int, int] | None]:
+    """The (value, mask) pairs of the service register that take the span; None takes everything."""
     if span.protocol is None:
-        yield Match()
+        yield None
         return
-    for version in sorted(families):
-        icmp = ICMPV6 if version == 6 else ICMP
-        protocol = icmp if span.protocol == ICMP else span.protocol
-        eth_type = ETH_IPV6 if version == 6 else ETH_IPV4
-        if (span.low, span.high) == (0, LAST_PORT):
-            yield match(eth_type=eth_type, ip_proto=protocol)
-            continue
-        for ports in masks(span.low, span.high):
-            yield match(eth_type=eth_type, ip_proto=protocol, **{SERVICE: ports})
+    for port, mask in masks(span.low, span.high):
+        yield packed(span.protocol, port), PROTOCOL_MASK | mask

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vnet.base.drop import DropReason
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, SCTP, TCP, UDP, CtState
-from vnet.openflow.flow import Action, Conntrack, Move, OutputField, PopVlan, match
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
+from vnet.openflow.flow import Action, Conntrack, Move, OutputField, PopVlan, SetField, match
 from vnet.policy import origin
 from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
 from vnet.policy.pipeline import CLIENT, OUT_PORT, SCRATCH, SERVER, SERVICE, Stage
+from vnet.policy.spans import packed
 
 PORTS = {TCP: ("tcp_src", "tcp_dst"), UDP: ("udp_src", "udp_dst"), SCTP: ("sctp_src", "sctp_dst")}
 
@@ -27,22 +28,26 @@ def connection() -> Iterator[Entry]:
     about = match(ct_state=(_TRK | _REL, _TRK | _REL | _INV))
     yield entry(Stage.CONNECTION, 300, about, related, goto=Stage.DELIVER)
     request = origin.fabric("request", "from the client to the server")
-    yield from _with_ports(request, REQUEST_STATE, (), source=False)
+    yield from _with_service(request, REQUEST_STATE, (), server=1)
     reply = origin.fabric("reply", "from the server to the client")
-    yield from _with_ports(reply, REPLY_STATE, SWAP, source=True)
+    yield from _with_service(reply, REPLY_STATE, SWAP, server=0)
     untracked = origin.fabric("connection", "the state is not known", DropReason.INVALID_STATE)
     yield miss(Stage.CONNECTION, untracked)
 
 
-def _with_ports(
-    why: origin.Origin, state: tuple[int, int], first: tuple[Action, ...], *, source: bool
+def _with_service(
+    why: origin.Origin, state: tuple[int, int], first: tuple[Action, ...], *, server: int
 ) -> Iterator[Entry]:
-    """Flows that note the server's port: a request's destination port, a reply's source port."""
+    """Flows that note the service: protocol and port `server` (0 source, 1 destination) of the packet."""
     for protocol, fields in PORTS.items():
-        note = Move(fields[0] if source else fields[1], SERVICE, 16)
+        note = (SetField(SERVICE, packed(protocol)), Move(fields[server], SERVICE, 16))
         for eth_type in (ETH_IPV4, ETH_IPV6):
             where = match(ct_state=state, eth_type=eth_type, ip_proto=protocol)
-            yield entry(Stage.CONNECTION, 200, where, why, *first, note, goto=Stage.EGRESS)
+            yield entry(Stage.CONNECTION, 200, where, why, *first, *note, goto=Stage.EGRESS)
+    for eth_type, protocol in ((ETH_IPV4, ICMP), (ETH_IPV6, ICMPV6)):
+        where = match(ct_state=state, eth_type=eth_type, ip_proto=protocol)
+        known = SetField(SERVICE, packed(ICMP))
+        yield entry(Stage.CONNECTION, 200, where, why, *first, known, goto=Stage.EGRESS)
     yield entry(Stage.CONNECTION, 100, match(ct_state=state), why, *first, goto=Stage.EGRESS)
 
 

@@ -42,10 +42,11 @@ class Unfollowable(VnetError):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The low `bits` bits of a rewritten field are those of a header field; its other bits are 0."""
+    """The low `bits` bits of a rewritten field are those of a header field, its other bits are `above`."""
 
     source: str
     bits: int
+    above: int = 0
 
 
 Binding = int | Slice
@@ -189,17 +190,18 @@ def _number(bindings: Bindings, name: str) -> int:
 
 
 def _move(bindings: dict[str, Binding], move: Move) -> None:
-    """A whole register or low part of a field to the low bits of an empty one, or known numbers."""
+    """A whole field or its low part to the low bits of one that holds a known number; or known numbers."""
     held = bindings.get(move.source, Slice(move.source, FIELDS[move.source].bits))
     room = (1 << move.bits) - 1
     if isinstance(held, int):
         kept = _number(bindings, move.target) & ~(room << move.target_offset)
         bindings[move.target] = kept | (held >> move.source_offset & room) << move.target_offset
         return
-    whole = move.bits == FIELDS[move.target].bits or bindings.get(move.target) == 0
-    if move.source_offset or move.target_offset or not whole:
+    if move.source_offset or move.target_offset or held.above & room:
         raise Unfollowable(f"moving part of {move.source} to {move.target}")
-    bindings[move.target] = Slice(held.source, min(held.bits, move.bits))
+    whole = move.bits == FIELDS[move.target].bits
+    above = 0 if whole else _number(bindings, move.target) & ~room
+    bindings[move.target] = Slice(held.source, min(held.bits, move.bits), above)
 
 
 def _fixed(step: _Step, name: str, cube: Cube) -> int | None:
@@ -259,7 +261,8 @@ def _known(name: str, mask: int, step: _Step) -> int | None:
         return held & mask
     source, bits = (held.source, mask & (1 << held.bits) - 1) if held else (name, mask)
     value, fixed = step.region.cube.get(source, (0, 0))
-    return value & bits if not bits & ~fixed else None
+    above = held.above & mask if held else 0
+    return above | value & bits if not bits & ~fixed else None
 
 
 def _demand(flow: Flow, bindings: Bindings) -> Cube | None:
@@ -272,8 +275,10 @@ def _demand(flow: Flow, bindings: Bindings) -> Cube | None:
                 return None
             continue
         source, bits = (held.source, (1 << held.bits) - 1) if held else (name, FIELDS[name].full_mask)
-        known, fixed = cube.get(source, (0, 0))
-        if value & ~bits or (known ^ value) & fixed & mask:
+        if held and (value ^ held.above) & mask & ~bits:
             return None
-        cube[source] = known | value, fixed | mask & bits
+        known, fixed = cube.get(source, (0, 0))
+        if (known ^ value) & fixed & mask & bits:
+            return None
+        cube[source] = known | value & bits, fixed | mask & bits
     return cube

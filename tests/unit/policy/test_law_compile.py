@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
-from tests.generators import World, header, three_tier, worlds
+from tests.generators import World, header, worlds
 from vnet.base.drop import DropReason
 from vnet.openflow.fields import CtState
 from vnet.policy.compile import Compiled, compile
