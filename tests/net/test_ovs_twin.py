@@ -62,15 +62,17 @@ def _tracked(outcome: Outcome) -> bool:
 
 BY_DESIGN = {
     "malformed": Difference(
-        "a header that is cut off or contradicts itself is dropped; Open vSwitch goes on with what it could read",
+        "a header that is cut off or contradicts itself is dropped; Open vSwitch uses what it could read",
         lambda _frame, ours: ours.drop is DropReason.MALFORMED,
     ),
     "later IPv6 fragment": Difference(
         "ip_proto is what the fragment header says, so that a rule for TCP covers it; Open vSwitch says 44",
-        lambda frame, _ours: _fields(frame).get("ip_frag") == packet.FRAG_LATER and "ipv6_src" in _fields(frame),
+        lambda frame, _ours: (
+            _fields(frame).get("ip_frag") == packet.FRAG_LATER and "ipv6_src" in _fields(frame)
+        ),
     ),
     "tracked fragment": Difference(
-        "a later fragment cannot be attributed and is dropped; Open vSwitch keeps fragments back to reassemble them",
+        "a later fragment cannot be attributed and is dropped; Open vSwitch reassembles fragments",
         lambda frame, ours: bool(_fields(frame).get("ip_frag")) and _tracked(ours),
     ),
 }
@@ -179,20 +181,28 @@ INV = CtState.TRK | CtState.INV
 
 CT_BY_DESIGN: dict[str, tuple[str, Callable[[packet.Packet, int, int], bool]]] = {
     "mid-stream": (
-        "a TCP packet that starts no connection and belongs to none is invalid; Open vSwitch picks it up as new",
-        lambda parsed, ours, theirs: ours == INV and theirs == NEW and (parsed.tcp_flags or 0) & (SYN | ACK) != SYN,
+        "TCP that starts no connection and belongs to none is invalid; Open vSwitch picks it up as new",
+        lambda parsed, ours, theirs: (
+            ours == INV and theirs == NEW and (parsed.tcp_flags or 0) & (SYN | ACK) != SYN
+        ),
     ),
     "unanswered": (
-        "a TCP connection is new until its responder is heard; Open vSwitch calls all but the SYN established",
-        lambda parsed, ours, theirs: (ours, theirs) == (NEW, EST) and (parsed.tcp_flags or 0) & (SYN | ACK) != SYN,
+        "a connection is new until its responder is heard; Open vSwitch says est of all but the SYN",
+        lambda parsed, ours, theirs: (
+            (ours, theirs) == (NEW, EST) and (parsed.tcp_flags or 0) & (SYN | ACK) != SYN
+        ),
     ),
     "simultaneous open": (
         "a responder's SYN is a reply; Open vSwitch calls it new and not a reply",
-        lambda parsed, ours, theirs: (ours, theirs) == (RPL, NEW) and (parsed.tcp_flags or 0) & (SYN | ACK) == SYN,
+        lambda parsed, ours, theirs: (
+            (ours, theirs) == (RPL, NEW) and (parsed.tcp_flags or 0) & (SYN | ACK) == SYN
+        ),
     ),
     "reopening": (
-        "SYN opens anew once either side has reset or both have sent FIN; Open vSwitch waits for their ACKs too",
-        lambda parsed, ours, theirs: (parsed.tcp_flags or 0) & (SYN | ACK) == SYN and ours == NEW and theirs != NEW,
+        "SYN opens anew once either side has reset or both sent FIN; Open vSwitch waits for ACKs",
+        lambda parsed, ours, theirs: (
+            (parsed.tcp_flags or 0) & (SYN | ACK) == SYN and ours == NEW and theirs != NEW
+        ),
     ),
 }
 
@@ -200,7 +210,9 @@ CT_BY_DESIGN: dict[str, tuple[str, Callable[[packet.Packet, int, int], bool]]] =
 def _ct_known(parsed: packet.Packet, ours: tuple[int, ...], theirs: tuple[int, ...]) -> str | None:
     if len(ours) != 1 or len(theirs) != 1:
         return None
-    return next((n for n, (_, explains) in CT_BY_DESIGN.items() if explains(parsed, ours[0], theirs[0])), None)
+    return next(
+        (n for n, (_, explains) in CT_BY_DESIGN.items() if explains(parsed, ours[0], theirs[0])), None
+    )
 
 
 def test_connections_have_the_state_open_vswitch_gives_them(observer: OpenVSwitch) -> None:
@@ -221,7 +233,9 @@ def test_connections_have_the_state_open_vswitch_gives_them(observer: OpenVSwitc
         seen[_words(ours)] += 1
         if ours != theirs:
             known = _ct_known(packet.parse(frame), ours, theirs)
-            assert known, "\n".join([*story[-40:], f"Open vSwitch says {_words(theirs)}", *observer.connections()])
+            assert known, "\n".join(
+                [*story[-40:], f"Open vSwitch says {_words(theirs)}", *observer.connections()]
+            )
             seen[known] += 1
         if ours != theirs or not dice.randrange(60):
             observer.flush_connections()

@@ -106,10 +106,14 @@ class OpenVSwitch:
         self._await(self.directory / "db.sock")
         self.vsctl("--no-wait", "init")
         control = f"--unixctl={self._path('switch.ctl')}"
-        self._spawn("ovs-vswitchd", f"unix:{self._path('db.sock')}", control, "--disable-system", "--enable-dummy")
+        self._spawn(
+            "ovs-vswitchd", f"unix:{self._path('db.sock')}", control, "--disable-system", "--enable-dummy"
+        )
         self._await(self.directory / "switch.ctl")
-        self.vsctl(*f"add-br br0 -- set bridge br0 datapath_type=dummy protocols=OpenFlow13 fail_mode=secure \
-            other-config:datapath-id={self.datapath_id:016x}".split())
+        self.vsctl(
+            *f"add-br br0 -- set bridge br0 datapath_type=dummy protocols=OpenFlow13 fail_mode=secure \
+            other-config:datapath-id={self.datapath_id:016x}".split()
+        )
         self._sync = _Control(self.directory / "switch.ctl")
         self._control = _Control(self.directory / "switch.ctl")
 
@@ -151,7 +155,10 @@ class OpenVSwitch:
         while self._processes:
             _end(self._processes.pop())
         subprocess.run(
-            ["ip", "netns", "del", self.namespace], capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
+            ["ip", "netns", "del", self.namespace],
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
         )
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -221,7 +228,9 @@ class OpenVSwitch:
 
     def dump_flows(self) -> list[str]:
         """The flows as ovs-ofctl prints them, without counters and ages."""
-        return [line.strip() for line in self.ofctl("dump-flows", "--no-stats").splitlines() if "actions=" in line]
+        return [
+            line.strip() for line in self.ofctl("dump-flows", "--no-stats").splitlines() if "actions=" in line
+        ]
 
     def settle(self) -> None:
         """Forget cached decisions, so that the next packet is decided by the flows alone."""

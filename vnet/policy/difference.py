@@ -1,0 +1,77 @@
+"""What turns the flows that a switch has into those wanted, and nothing more than that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from vnet.openflow.fields import FIELDS
+from vnet.openflow.flow import Action, Flow, FlowFlag, Match, Output, Port, SetField
+
+FlowKey = tuple[int, int, Match]
+
+KEPT_FLAGS = FlowFlag.SEND_FLOW_REM | FlowFlag.NO_PACKET_COUNTS | FlowFlag.NO_BYTE_COUNTS
+"""Flags that a switch keeps with the flow; the others only tell how to add it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What turns the flows there are into those wanted; each in the order of `Flow.key`."""
+
+    added: tuple[Flow, ...] = ()
+    changed: tuple[Flow, ...] = ()
+    """As wanted; the switch has another flow of the same key."""
+    removed: tuple[Flow, ...] = ()
+    rewritten: frozenset[FlowKey] = frozenset()
+    """Keys of those `changed` that differ in their instructions alone, so that their counters can be kept."""
+
+    @property
+    def put(self) -> tuple[Flow, ...]:
+        """Flows to add or replace."""
+        return self.added + self.changed
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+def diff(current: Iterable[Flow], desired: Iterable[Flow]) -> Difference:
+    """The difference between two sets of flows, by `Flow.key`.
+
+    Raises: ValueError if two desired flows have the same key: only one of them can be in a table.
+    """
+    have = {flow.key: normal(flow) for flow in current}
+    want: dict[FlowKey, Flow] = {}
+    for flow in sorted(map(normal, desired), key=lambda flow: flow.key):
+        if want.setdefault(flow.key, flow) != flow:
+            raise ValueError(f"two flows of table {flow.table}, priority {flow.priority} with the same match")
+    changed = [flow for key, flow in want.items() if key in have and have[key] != flow]
+    return Difference(
+        added=tuple(flow for key, flow in want.items() if key not in have),
+        changed=tuple(changed),
+        removed=tuple(have[key] for key in sorted(have) if key not in want),
+        rewritten=frozenset(
+            flow.key
+            for flow in changed
+            if replace(flow, instructions=have[flow.key].instructions) == have[flow.key]
+        ),
+    )
+
+
+def normal(flow: Flow) -> Flow:
+    """The flow in the form in which a switch returns it, so that equal meaning compares equal."""
+    instructions = replace(
+        flow.instructions,
+        apply=tuple(map(_normal_action, flow.instructions.apply)),
+        write=tuple(map(_normal_action, flow.instructions.write)),
+    )
+    return replace(flow, instructions=instructions, flags=flow.flags & KEPT_FLAGS)
+
+
+def _normal_action(action: Action) -> Action:
+    if isinstance(action, SetField):
+        full = FIELDS[action.field].full_mask
+        mask = None if action.mask == full else action.mask
+        return replace(action, mask=mask, value=action.value & (full if mask is None else mask))
+    if isinstance(action, Output) and action.port != Port.CONTROLLER:
+        return Output(action.port)
+    return action

@@ -1,0 +1,249 @@
+"""The controller on a real socket: one `Session` after another, for as long as it is wanted.
+
+It keeps what was last wanted. When the switch goes away it calls again, waiting a little longer each time,
+and after the handshake has the session reconcile: read, compare, send the difference, never flush.
+Any OpenFlow 1.3 switch with bundles will do: vnet's own, or an Open vSwitch bridge (`unix:…/br0.mgmt`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from vnet.base.errors import PeerError, TimedOut
+from vnet.openflow.flow import Flow
+from vnet.policy.session import (
+    Applied,
+    Event,
+    FlowsRead,
+    Lost,
+    Ready,
+    Refusal,
+    Refused,
+    Session,
+    Timing,
+    checked,
+)
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+READ_BYTES = 1 << 18
+FIRST_RETRY_S, LAST_RETRY_S = 0.05, 2.0
+"""Waits between two attempts to connect: doubled each time up to the last."""
+
+
+class ApplyRefused(PeerError):
+    """The switch refused the flows and keeps the ones it had; `errors` says which and why."""
+
+    def __init__(self, errors: tuple[Refusal, ...]) -> None:
+        self.errors = errors
+        super().__init__("the switch refused: " + "; ".join(map(str, errors)))
+
+
+class Closed(PeerError):
+    """The controller was closed before the answer came."""
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A generation of flows and who waits for it."""
+
+    generation: int
+    flows: tuple[Flow, ...]
+    done: asyncio.Future[Applied] | None = None
+
+
+class Controller:
+    """Keeps the flows of one switch as wanted. All methods belong to one event loop."""
+
+    def __init__(
+        self, socket_path: Path, clock: Callable[[], float] = time.monotonic, timing: Timing | None = None
+    ) -> None:
+        self.socket_path = socket_path
+        self.reconnects = 0
+        self.last_failure = "not tried yet"
+        self._clock, self._timing = clock, timing
+        self._session: Session | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._ready = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._wanted: _Wanted | None = None
+        self._generation = 0
+        self._turn = asyncio.Lock()
+        self._reading: asyncio.Future[tuple[Flow, ...]] | None = None
+
+    async def connect(self, timeout_s: float = 10.0) -> None:
+        """Return when the switch has identified itself; from then on the connection is kept up.
+
+        Raises: TimedOut with the reason of the last attempt; the attempts are then ended.
+        """
+        self._task = asyncio.create_task(self._keep_connected(), name=f"controller {self.socket_path}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ready.wait()
+        except TimeoutError as error:
+            await self.close()
+            raise TimedOut(
+                f"no switch at {self.socket_path} in {timeout_s:g} s: {self.last_failure}"
+            ) from error
+
+    @property
+    def connected(self) -> bool:
+        """Whether the switch is there now."""
+        return self._ready.is_set()
+
+    async def apply(self, flows: tuple[Flow, ...]) -> Applied:
+        """Make these all of vnet's flows; returns when they are enforced, after a reconnect if need be.
+
+        Raises: ApplyRefused (the earlier flows stay wanted), Closed, ValueError (see `checked`).
+        """
+        flows = checked(flows)
+        async with self._turn:
+            self._generation += 1
+            before = self._wanted
+            done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+            self._wanted = _Wanted(self._generation, flows, done)
+            try:
+                if self._session and self.connected:
+                    self._session.apply(flows, self._generation, self._clock())
+                    self._flush()
+                return await done
+            except ApplyRefused:
+                self._wanted = before
+                raise
+
+    async def read_flows(self) -> tuple[Flow, ...]:
+        """vnet's flows as the switch has them now, by key.
+
+        Raises: PeerError if the switch refuses or goes away meanwhile.
+        """
+        async with self._turn:
+            await self._ready.wait()
+            assert self._session is not None
+            self._reading = asyncio.get_running_loop().create_future()
+            self._session.read_flows(self._clock())
+            self._flush()
+            try:
+                return await self._reading
+            finally:
+                self._reading = None
+
+    async def close(self) -> None:
+        """Hang up. The switch keeps its flows."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        waiting = self._wanted.done if self._wanted else None
+        for future in (waiting, self._reading):
+            if future and not future.done():
+                future.set_exception(Closed("the controller was closed"))
+
+    # -- the connection ---------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        delay_s = FIRST_RETRY_S
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(self.socket_path)
+            except OSError as error:
+                self.last_failure = str(error)
+            else:
+                delay_s = FIRST_RETRY_S if await self._serve(reader, writer) else delay_s
+                self.reconnects += 1
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, LAST_RETRY_S)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Hold one connection to its end. Returns whether the handshake succeeded."""
+        self._session, self._writer = Session(self._clock(), self._timing), writer
+        was_ready = False
+        try:
+            while (timer_s := self._session.next_timer()) is not None:
+                self._flush()
+                await self._receive(reader, timer_s)
+                self._report()
+                was_ready = was_ready or self.connected
+        finally:
+            self._ready.clear()
+            self._session = self._writer = None
+            writer.close()
+        return was_ready
+
+    async def _receive(self, reader: asyncio.StreamReader, timer_s: float) -> None:
+        """Feed the session with what comes before its timer, or tell it the time."""
+        assert self._session is not None
+        try:
+            async with asyncio.timeout(max(0.0, timer_s - self._clock())):
+                data = await reader.read(READ_BYTES)
+        except TimeoutError:
+            self._session.tick(self._clock())
+        except OSError:
+            self._session.receive(b"", self._clock())
+        else:
+            self._session.receive(data, self._clock())
+
+    def _flush(self) -> None:
+        assert self._session is not None
+        assert self._writer is not None
+        if data := self._session.to_send():
+            self._writer.write(data)
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        assert self._session is not None
+        for event in self._session.events():
+            self._on(event)
+
+    def _on(self, event: Event) -> None:
+        match event:
+            case Ready():
+                self._on_ready()
+            case Applied():
+                self._on_applied(event)
+            case FlowsRead(flows):
+                _resolve(self._reading, flows)
+            case Refused(generation, errors):
+                self._on_refused(generation, errors)
+            case Lost(reason):
+                self._on_lost(reason)
+
+    def _on_ready(self) -> None:
+        assert self._session is not None
+        self._ready.set()
+        if self._wanted:
+            self._session.apply(self._wanted.flows, self._wanted.generation, self._clock())
+
+    def _on_applied(self, event: Applied) -> None:
+        if self._wanted and self._wanted.generation == event.generation:
+            _resolve(self._wanted.done, event)
+
+    def _on_refused(self, generation: int | None, errors: tuple[Refusal, ...]) -> None:
+        waiting: asyncio.Future[Applied] | asyncio.Future[tuple[Flow, ...]] | None = None
+        if generation is None:
+            waiting = self._reading
+        elif self._wanted and self._wanted.generation == generation:
+            waiting = self._wanted.done
+        if waiting and not waiting.done():
+            waiting.set_exception(ApplyRefused(errors))
+        else:
+            log.error("switch %s refused: %s", self.socket_path, "; ".join(map(str, errors)))
+
+    def _on_lost(self, reason: str) -> None:
+        self.last_failure = reason
+        log.warning("switch %s lost: %s", self.socket_path, reason)
+        if self._reading and not self._reading.done():
+            self._reading.set_exception(PeerError(f"the switch went away: {reason}"))
+
+
+def _resolve(future: asyncio.Future[T] | None, result: T) -> None:
+    if future and not future.done():
+        future.set_result(result)
