@@ -18,8 +18,8 @@ from vnet.topology.model import (
     Topology,
     VmSpec,
 )
+from vnet.topology.selectors import BUILT_IN_SERVICES, Atom, ClaimText, Ports, ServiceName
 from vnet.topology.shape import Entry, Field, Read
-from vnet.topology.values import BUILT_IN_SERVICES, Atom, ClaimText, Ports, ServiceName
 
 Services = dict[str, tuple[Service, ...]]
 

@@ -10,8 +10,8 @@ from vnet.topology.draft import Draft
 from vnet.topology.model import IPNetwork
 from vnet.topology.reading import Reading, quoted
 from vnet.topology.repeated import report_repeated
+from vnet.topology.selectors import BUILT_IN_SERVICES, RESERVED_GROUPS
 from vnet.topology.shape import Entry, Read
-from vnet.topology.values import BUILT_IN_SERVICES, RESERVED_GROUPS
 
 _WIDEST = {4: 8, 6: 16}
 """The shortest prefix of a subnet by IP version: a wider one is a slip of the pen."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from vnet.base.source import Location
 from vnet.topology import language as lang
 from vnet.topology.draft import Draft, group_names, replicas, rules
+from vnet.topology.inventory import replica_names
 from vnet.topology.model import Direction, PeerKind
 from vnet.topology.reading import Reading, quoted, suggestion
+from vnet.topology.selectors import BUILT_IN_SERVICES, Atom, ClaimText, Ports, ServiceName
 from vnet.topology.shape import Entry, Read
-from vnet.topology.values import BUILT_IN_SERVICES, Atom, ClaimText, Ports, ServiceName
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,19 +20,26 @@ class _Names:
     """What selectors and ports may refer to."""
 
     draft: Draft
+    instances: frozenset[str]
     groups: frozenset[str]
     services: frozenset[str]
 
 
 def check(draft: Draft, reading: Reading) -> None:
     """Reports every fault of policies and claims to `reading`."""
-    names = _Names(draft, group_names(draft), frozenset(draft.services) | frozenset(BUILT_IN_SERVICES))
+    names = _names(draft)
     _check_unique_names(draft.policies, "policy", reading)
     for policy in draft.policies:
         _check_policy(policy, names, reading)
     claims = draft.root.get(lang.VERIFY)
     for claim in () if claims is None else claims.value:
         _check_claim(claim, names, reading)
+
+
+def _names(draft: Draft) -> _Names:
+    instances = (name for spec, vm in draft.vms.items() for name in replica_names(spec, replicas(vm.value)))
+    services = frozenset(draft.services) | frozenset(BUILT_IN_SERVICES)
+    return _Names(draft, frozenset(instances), group_names(draft), services)
 
 
 def _check_unique_names(entries: tuple[Read[Entry], ...], what: str, reading: Reading) -> None:
@@ -110,13 +118,15 @@ def _missing_group(name: str, names: _Names) -> tuple[str, str] | None:
 
 def _missing_vm(name: str, names: _Names) -> tuple[str, str] | None:
     vms = names.draft.vms
-    if name in vms:
+    if name in vms or name in names.instances:
         return None
     spec = name.rpartition("-")[0]
-    if spec in vms and replicas(vms[spec].value) is not None:
-        return f"{quoted(name)} is a replica", f'a selector means all of them: write "vm:{spec}"'
-    hint = suggestion(name, vms)
-    return f"there is no VM {quoted(name)}", hint.replace('did you mean "', 'did you mean "vm:')
+    count = replicas(vms[spec].value) if spec in vms else None
+    if count is not None:
+        hint = f'"{spec}" has {count} replicas: "vm:{spec}" means all of them'
+    else:
+        hint = suggestion(name, vms).replace('did you mean "', 'did you mean "vm:')
+    return f"there is no VM {quoted(name)}", hint
 
 
 def _missing_network(name: str, names: _Names) -> tuple[str, str] | None:

@@ -12,8 +12,9 @@ from vnet.topology.model import IPInterface, IPNetwork
 from vnet.topology.pool import Pool
 from vnet.topology.reading import Reading, quoted, suggestion
 from vnet.topology.repeated import report_repeated
+from vnet.topology.selectors import RESERVED_GROUPS
 from vnet.topology.shape import Entry, Read
-from vnet.topology.values import RESERVED_GROUPS, family, format_mac
+from vnet.topology.values import family, format_mac
 
 
 def check(draft: Draft, reading: Reading) -> None:

@@ -5,7 +5,7 @@ The reader (`load`), the JSON schema (`schema`) and the manual's completeness te
 
 from __future__ import annotations
 
-from vnet.topology import values
+from vnet.topology import selectors, values
 from vnet.topology.model import TIERS, Action
 from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word
 
@@ -64,14 +64,16 @@ _INTERFACE_NAME = Word(
     values.interface_name,
     {"type": "string", "pattern": values.IFNAME_PATTERN, "maxLength": values.IFNAME_MAX},
 )
-_PEER = Word(values.PEER_EXPECTED, values.peer, {"type": "string", "minLength": 1})
-_PORTS = Word(values.PORTS_EXPECTED, values.ports, {"type": "string", "minLength": 1})
+_PEER = Word(selectors.PEER_EXPECTED, selectors.peer, {"type": "string", "minLength": 1})
+_PORTS = Word(selectors.PORTS_EXPECTED, selectors.ports, {"type": "string", "minLength": 1})
 _PLAIN_PORTS = Word(
     "ports such as 443/tcp or 8000-8999/udp, icmp or any",
-    values.plain_ports,
+    selectors.plain_ports,
     {"type": "string", "pattern": r"^([0-9]+(-[0-9]+)?/(tcp|udp)|icmp|any)$"},
 )
-_CLAIM = Word(values.CLAIM_EXPECTED, values.claim, {"type": "string", "pattern": values.CLAIM_PATTERN})
+_CLAIM = Word(
+    selectors.CLAIM_EXPECTED, selectors.claim, {"type": "string", "pattern": selectors.CLAIM_PATTERN}
+)
 _PEERS = ListOf(
     _PEER, "a peer or a list of peers", single=True, minimum=1, if_empty='write "any" for everybody'
 )

@@ -21,7 +21,7 @@ STDIN = Path("-")
 
 def load_file(path: Path, env: Mapping[str, str]) -> Topology:
     """Reads a topology file; `-` is standard input. Raises InputError with every fault found."""
-    return load_text(read_text(path), str(path), env)
+    return load_text(read_text(path), "(stdin)" if path == STDIN else str(path), env)
 
 
 def read_text(path: Path) -> str:

@@ -57,9 +57,9 @@ class PeerKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One selector: a group, a VM (`vm:NAME`, all its replicas), a network, a CIDR or `any`.
+    """One selector: a group, a VM (`vm:NAME`), a network, a CIDR or `any`.
 
-    `value` is the name, the CIDR or "any".
+    `value` is the name, the CIDR or "any". A VM's name means all its replicas, or one of them (`web-1`).
     """
 
     kind: PeerKind

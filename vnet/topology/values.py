@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, ip_address, ip_interface
+from ipaddress import ip_address, ip_interface
 from typing import TypeVar
 
-from vnet.topology.model import ClaimKind, IPInterface, IPNetwork, PeerKind, Service
+from vnet.topology.model import IPInterface, IPNetwork
 from vnet.topology.reading import quoted, suggestion
 from vnet.topology.shape import Refused, later
 from vnet.topology.yaml import Scalar
@@ -25,31 +24,6 @@ IFNAME_MAX = 15
 CIDR_PATTERN = r"^[0-9A-Fa-f:.]+/[0-9]+$"
 MAC_PATTERN = r"^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"
 MEMORY_PATTERN = r"^[0-9]+(\.[0-9]+)?([KMGT](iB|i)?)$"
-CLAIM_PATTERN = r"^(allow|deny|never|only)\s+\S+\s*->\s*\S+$"
-
-ICMP, TCP, UDP = 1, 6, 17
-"""Protocol numbers (IANA). ICMP stands for ICMP and ICMPv6 alike."""
-_PROTOCOLS = {"tcp": TCP, "udp": UDP}
-_PORT_MAX = 65535
-
-ANY_SERVICE = Service(None, None, "any")
-ICMP_SERVICE = Service(ICMP, None, "icmp")
-
-
-def _service(port: int, protocol: str) -> Service:
-    return Service(_PROTOCOLS[protocol], (port, port), f"{port}/{protocol}")
-
-
-BUILT_IN_SERVICES: dict[str, tuple[Service, ...]] = {
-    "any": (ANY_SERVICE,),
-    "icmp": (ICMP_SERVICE,),
-    "ssh": (_service(22, "tcp"),),
-    "dns": (_service(53, "udp"), _service(53, "tcp")),
-    "http": (_service(80, "tcp"),),
-    "https": (_service(443, "tcp"),),
-    "ntp": (_service(123, "udp"),),
-}
-
 
 # ---- text, names, numbers --------------------------------------------------------------------
 
@@ -71,7 +45,9 @@ def name_of(maximum: int) -> Callable[[Scalar], str]:
 
     def parse(scalar: Scalar) -> str:
         word = scalar.text
-        if isinstance(scalar.value, bool | float) or not re.fullmatch(NAME_PATTERN, word):
+        if not isinstance(scalar.value, str):
+            raise Refused(hint="quote it to make it text")
+        if not re.fullmatch(NAME_PATTERN, word):
             legal = re.sub(r"[^a-z0-9-]+", "-", word.lower()).strip("-")
             raise Refused(hint=f'did you mean "{legal}"?' if legal and legal != word else "")
         if len(word) > maximum:
@@ -166,10 +142,11 @@ def _memory_hint(word: str) -> str:
 
 def network(scalar: Scalar) -> IPNetwork:
     """A CIDR without host bits."""
-    return _parse_network(scalar.text, "", 0)
+    return parse_network(scalar.text, "", 0)
 
 
-def _parse_network(word: str, problem: str, offset: int) -> IPNetwork:
+def parse_network(word: str, problem: str, offset: int) -> IPNetwork:
+    """The network that a word is. Raises Refused with the problem ("" for "expected ...") and offset."""
     interface = _parse_interface(word, problem, offset)
     found = interface.network
     if interface.ip != found.network_address:
@@ -181,7 +158,7 @@ def _parse_network(word: str, problem: str, offset: int) -> IPNetwork:
 
 def address(scalar: Scalar) -> IPInterface:
     """The address of a NIC with the prefix of its subnet."""
-    if "/" not in scalar.text and _is_address(scalar.text):
+    if "/" not in scalar.text and is_address(scalar.text):
         raise Refused(hint="add the length of the subnet's prefix")
     return _parse_interface(scalar.text, "", 0)
 
@@ -206,10 +183,6 @@ def _parse_interface(word: str, problem: str, offset: int) -> IPInterface:
 def family(of: IPInterface | IPNetwork) -> str:
     """`IPv4` or `IPv6`."""
     return f"IPv{of.version}"
-
-
-def is_ipv4(of: IPInterface) -> bool:
-    return isinstance(of, IPv4Interface)
 
 
 def mac(scalar: Scalar) -> int:
@@ -237,177 +210,10 @@ def format_mac(value: int) -> str:
     return value.to_bytes(6, "big").hex(":")
 
 
-# ---- selectors -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Atom:
-    """A selector as it is written; `offset` is how many columns behind its value's it stands."""
-
-    kind: PeerKind
-    value: str
-    offset: int = 0
-
-
-RESERVED_GROUPS = ("any", "internet", "host", "vm", "network")
-"""Words with a meaning of their own in a selector."""
-_COMING_PEERS = ("internet", "host")
-_PREFIXES = {"vm": PeerKind.VM, "network": PeerKind.NETWORK}
-PEER_EXPECTED = 'a group, "vm:NAME", "network:NAME", a CIDR or "any"'
-
-
-def peer(scalar: Scalar) -> Atom:
-    """One selector of a policy."""
-    return parse_peer(scalar.text, 0)
-
-
-def parse_peer(word: str, offset: int) -> Atom:
-    """The selector that a word is. Raises Refused with `offset` as the place of the caret."""
-    if word == "any":
-        return Atom(PeerKind.ANY, "any", offset)
-    if word in _COMING_PEERS:
-        raise Refused(later(f"the peer {quoted(word)}"), offset=offset)
-    if "/" in word or _is_address(word):
-        problem = f"expected {PEER_EXPECTED}, found {quoted(word)}"
-        return Atom(PeerKind.CIDR, str(_parse_network(word, problem, offset)), offset)
-    prefix, colon, name = word.partition(":")
-    if colon and prefix not in _PREFIXES:
-        hint = f'a group needs no prefix: did you mean "{name}"?' if prefix == "group" else ""
-        raise Refused(f"expected {PEER_EXPECTED}, found {quoted(word)}", hint, offset)
-    kind, value = (_PREFIXES[prefix], name) if colon else (PeerKind.GROUP, word)
-    if not re.fullmatch(NAME_PATTERN, value):
-        raise Refused(f"expected {PEER_EXPECTED}, found {quoted(word)}", offset=offset)
-    return Atom(kind, value, offset)
-
-
-def _is_address(word: str) -> bool:
+def is_address(word: str) -> bool:
+    """Whether a word is an address without a prefix."""
     try:
         ip_address(word)
     except ValueError:
         return False
     return True
-
-
-# ---- ports and services ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceName:
-    """A service by name, built in or declared under `services`; `offset` as in Atom."""
-
-    name: str
-    offset: int = 0
-
-
-Ports = Service | ServiceName
-PORTS_EXPECTED = "ports such as 443/tcp or 8000-8999/udp, icmp, any or the name of a service"
-
-
-def ports(scalar: Scalar) -> Ports:
-    """One item of a rule's `ports`."""
-    return parse_ports(scalar.text, 0)
-
-
-def plain_ports(scalar: Scalar) -> Service:
-    """One item of a declared service: no other service's name."""
-    found = parse_ports(scalar.text, 0)
-    if isinstance(found, Service):
-        return found
-    if found.name in ("icmp", "any"):
-        return BUILT_IN_SERVICES[found.name][0]
-    raise Refused(hint="a service cannot contain another one" if found.name in BUILT_IN_SERVICES else "")
-
-
-def parse_ports(word: str, offset: int) -> Ports:
-    """Ports or a service's name. Raises Refused with `offset` as the place of the caret."""
-    problem = f"expected {PORTS_EXPECTED}, found {quoted(word)}"
-    found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?(?:/(.*))?", word)
-    if not found:
-        if word in _PROTOCOLS:
-            raise Refused(problem, f'all of them: did you mean "1-{_PORT_MAX}/{word}"?', offset)
-        if not re.fullmatch(NAME_PATTERN, word):
-            raise Refused(problem, offset=offset)
-        return ServiceName(word, offset)
-    if found[3] is None:
-        raise Refused(problem, f'name the protocol: did you mean "{word}/tcp" or "{word}/udp"?', offset)
-    if found[3] not in _PROTOCOLS:
-        raise Refused(f"expected the protocol tcp or udp, found {quoted(found[3])}", offset=offset)
-    first, last = int(found[1]), int(found[2] or found[1])
-    if not 1 <= first <= _PORT_MAX or not 1 <= last <= _PORT_MAX:
-        raise Refused(f"expected port numbers from 1 to {_PORT_MAX}, found {quoted(word)}", offset=offset)
-    if first > last:
-        hint = f'did you mean "{last}-{first}/{found[3]}"?'
-        raise Refused(f"the range {quoted(word)} ends before it begins", hint, offset)
-    return Service(_PROTOCOLS[found[3]], (first, last), _range_text(first, last, found[3]))
-
-
-def _range_text(first: int, last: int, protocol: str) -> str:
-    return f"{first}/{protocol}" if first == last else f"{first}-{last}/{protocol}"
-
-
-# ---- claims ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimText:
-    """One line of `verify`, names not yet looked up."""
-
-    kind: ClaimKind
-    source: Atom
-    target: Atom
-    ports: Ports | None
-    text: str
-
-
-CLAIM_EXPECTED = '"allow|deny A -> B[:PORT/PROTO]", "never A -> B" or "only A -> B[:PORT/PROTO]"'
-_CLAIM = re.compile(r"\s*(?P<verb>\S+)\s+(?P<source>\S+?)\s*->\s*(?P<target>\S+)\s*")
-# An IPv6 CIDR and `vm:NAME` have colons of their own, so they are tried before a bare word.
-_TARGET = re.compile(r"(?P<peer>[0-9A-Fa-f:.]+/[0-9]+|(?:vm|network):[^:]*|[^:]*)(?::(?P<ports>.*))?")
-
-
-def claim(scalar: Scalar) -> ClaimText:
-    """One line of `verify`."""
-    found = _CLAIM.fullmatch(scalar.text)
-    if not found:
-        raise Refused(hint="" if "->" in scalar.text else 'put "->" between the two sides')
-    kind = _claim_kind(found["verb"], found.start("verb"))
-    source = parse_peer(found["source"], found.start("source"))
-    target, wanted = _parse_target(found["target"], found.start("target"))
-    if kind is ClaimKind.NEVER and wanted is not None:
-        hint = '"never" means no port at all: remove the port, or write "deny"'
-        raise Refused('"never" takes no port', hint, found.start("target"))
-    return ClaimText(
-        kind,
-        replace(source, offset=_columns(scalar, source.offset)),
-        replace(target, offset=_columns(scalar, target.offset)),
-        _placed(wanted, scalar),
-        " ".join(scalar.text.split()),
-    )
-
-
-def _placed(wanted: Ports | None, scalar: Scalar) -> Ports | None:
-    if isinstance(wanted, ServiceName):
-        return replace(wanted, offset=_columns(scalar, wanted.offset))
-    return wanted
-
-
-def _columns(scalar: Scalar, offset: int) -> int:
-    return scalar.inline - scalar.column + offset if scalar.inline else 0
-
-
-def _claim_kind(verb: str, offset: int) -> ClaimKind:
-    kinds = {kind.value: kind for kind in ClaimKind}
-    if verb not in kinds:
-        raise Refused(
-            f"expected allow, deny, never or only, found {quoted(verb)}", suggestion(verb, kinds), offset
-        )
-    return kinds[verb]
-
-
-def _parse_target(word: str, offset: int) -> tuple[Atom, Ports | None]:
-    if _is_address(word):
-        return parse_peer(word, offset), None
-    found = _TARGET.fullmatch(word)
-    assert found is not None, "the last alternative matches any word"
-    wanted = None if found["ports"] is None else parse_ports(found["ports"], offset + found.start("ports"))
-    return parse_peer(found["peer"], offset), wanted

@@ -239,4 +239,4 @@ def test_automatic_addresses_are_hosts_and_never_the_gateway_s(wishes: dict[str,
     for nic in expand(found, {}).nics:
         for each, subnet in zip(nic.addresses, found.networks[nic.network].subnets, strict=False):
             assert each.network == subnet
-            assert each.ip > subnet.network_address + 1
+            assert int(each.ip) > int(subnet.network_address) + 1

@@ -240,4 +240,14 @@ def test_shuffled_lines_are_read_or_refused_with_faults(lines: list[str]) -> Non
     try:
         load("\n".join(lines))
     except InputError as error:
-        assert error.faults
+        refused = error
+    else:
+        return
+    assert refused.faults
+
+
+def test_a_selector_may_name_one_replica() -> None:
+    topology = load(
+        HEAD + "vms: {a: {networks: [lan], replicas: 2}}\nverify: ['deny vm:a-1 -> vm:a-2:ssh']\n"
+    )
+    assert [str(topology.claims[0].source), str(topology.claims[0].target)] == ["vm:a-1", "vm:a-2"]

@@ -8,14 +8,19 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from vnet.base.errors import InputError
 from vnet.topology import schema
 from vnet.topology.language import TOPOLOGY
+from vnet.topology.load import load_text
 from vnet.topology.shape import Entry, Field, ListOf, MapOf, Record, TextOrMap
 from vnet.topology.yaml import ListNode, MapNode, Node, Scalar, parse
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "topologies").glob("*.yaml"))
+BAD_VALUES = sorted((ROOT / "tests/golden/topology_errors").glob("not-yet-*.yaml"))
 VALIDATOR = jsonschema.Draft7Validator(schema.json_schema())
 
 
@@ -128,3 +133,53 @@ def test_the_schema_can_be_written_anywhere(tmp_path: Path, capsys: pytest.Captu
     schema.main([str(tmp_path / "schema.json")])
     schema.main(["-"])
     assert json.loads((tmp_path / "schema.json").read_text()) == json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("path", BAD_VALUES, ids=lambda path: path.stem)
+def test_what_is_not_supported_yet_is_no_part_of_the_schema(path: Path) -> None:
+    assert errors(path.read_text(encoding="utf-8"))
+
+
+# ---- mutants ---------------------------------------------------------------------------------
+
+JUNK = st.sampled_from(
+    [None, True, 0, 1, -1, 1.5, 99999, "", "x", "any", "10.0.0.0/8", "a -> b", "96M", [], ["x"], {}, {"x": 1}]
+)
+
+
+def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every position in a tree."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+def planted(tree: Any, path: tuple[Any, ...], junk: Any) -> Any:
+    """The tree with something else at one position."""
+    if not path:
+        return junk
+    copy = dict(tree) if isinstance(tree, dict) else list(tree)
+    copy[path[0]] = planted(tree[path[0]], path[1:], junk)
+    return copy
+
+
+WHOLE = plain(parse((ROOT / "topologies/three-tier.vnet.yaml").read_text(encoding="utf-8")).root)
+WHOLE |= {
+    "groups": {"g": {"cidrs": ["10.0.0.0/8"]}, "h": {"labels": {"a": "b"}}},
+    "services": {"s": ["1/tcp"]},
+}
+WHOLE |= {"templates": {"t": {"labels": {"a": "b"}}}, "tiers": ["application"], "description": "d"}
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(places(WHOLE)), JUNK)
+def test_what_the_schema_refuses_the_reader_refuses_with_faults(place: tuple[Any, ...], junk: Any) -> None:
+    mutant = planted(WHOLE, place, junk)
+    try:
+        load_text(json.dumps(mutant), "mutant.json", {})
+    except InputError as error:
+        found = error.faults
+    else:
+        found = ()
+    if any(VALIDATOR.iter_errors(mutant)):
+        assert found
+    assert all(fault.where.line and fault.problem for fault in found)
