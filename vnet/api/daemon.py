@@ -17,6 +17,8 @@ from vnet.base import paths
 from vnet.base.errors import Exit, HostError
 from vnet.fabric.live.service import Service
 from vnet.fabric.live.wiring import make_engine
+from vnet.hv.live.manager import HvManager
+from vnet.hv.spec import GuestEvent
 
 GROUP = "vnet"
 """Members may use the socket, which is as much as being root: they can attach to any VM."""
@@ -71,7 +73,8 @@ def _lock() -> int:
 
 
 async def _run(auto: bool) -> None:
-    engine = make_engine()
+    manager = HvManager(_tell)
+    engine = make_engine(manager)
     try:
         await engine.adopt()
         for name, fabric in engine.fabrics.items():
@@ -79,6 +82,11 @@ async def _run(auto: bool) -> None:
         await _serve(Service(engine), auto)
     finally:
         await engine.close()
+        await manager.close()
+
+
+def _tell(event: GuestEvent) -> None:
+    print(f"vnetd: {event.fabric}/{event.name}: {event.text}", file=sys.stderr, flush=True)
 
 
 async def _serve(service: Service, auto: bool) -> None:

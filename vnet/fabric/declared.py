@@ -9,6 +9,7 @@ from vnet.fabric.state import State, desired
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.origin import Origin
+from vnet.policy.session import normal
 from vnet.topology.inventory import Assignment, Inventory, expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
@@ -24,7 +25,7 @@ class Declared:
 
     def state(self, stopped: frozenset[str] = frozenset()) -> State:
         """The state to reach; VMs in `stopped` do not run."""
-        return desired(self.inventory, self.compiled.flows, stopped)
+        return desired(self.inventory, tuple(map(normal, self.compiled.flows)), stopped)
 
     def provenance_texts(self) -> Mapping[int, Mapping[str, str]]:
         """The origin of each cookie in words, for the store."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from vnet.base.errors import HostError
 from vnet.fabric.live.engine import Engine, Host
 from vnet.fabric.live.store import SqliteStore
-from vnet.fabric.parts import Parts
+from vnet.fabric.live.parts import Parts
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 
 
@@ -128,7 +128,7 @@ class FakeGuests:
     async def adopt(self, guest):
         pass
 
-    async def start(self, guest):
+    async def start(self, guest, note):
         await self.world.call(f"start {guest.name}")
         self.world.guests.add((self.name, guest.name))
         await self.world.call(f"wait for {guest.name}")

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from vnet.base.errors import HostError, VnetError
 from vnet.fabric import plan as p
-from vnet.fabric.parts import Parts
+from vnet.fabric.live.parts import Parts
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.fabric.store import Store
 
@@ -36,7 +36,7 @@ class Performer:
     parts: Parts
     store: Store
 
-    async def perform(self, action: p.Action) -> str:
+    async def perform(self, action: p.Action, note: Callable[[str], None]) -> str:
         """Do it. Returns a remark for the progress line, mostly none."""
         network, switch = self.parts.network, self.parts.switch
         match action:
@@ -60,7 +60,7 @@ class Performer:
                 await switch.change(put, remove)
             case p.StartGuest(guest):
                 self.store.save_guest(self.fabric, guest)
-                return await self.parts.guests.start(guest)
+                return await self.parts.guests.start(guest, note)
             case p.DestroyGuest(guest):
                 await self.parts.guests.destroy(guest.name)
                 self.store.remove_guest(self.fabric, guest.name)
@@ -141,9 +141,13 @@ async def _step(step: Step, performer: Performer, report: Report) -> None:
     began = time.monotonic()
     report(Progress(step.number, step.what, Status.STARTED))
     remark = ""
+
+    def note(text: str) -> None:
+        report(Progress(step.number, text, Status.NOTE))
+
     try:
         for action in step.actions:
-            remark = await performer.perform(action)
+            remark = await performer.perform(action, note)
     except (VnetError, asyncio.CancelledError) as error:
         why = str(error) or "interrupted"
         report(Progress(step.number, step.what, Status.FAILED, time.monotonic() - began, why))

@@ -17,7 +17,7 @@ from vnet.fabric import plan as p
 from vnet.fabric.declared import Declared, declare, load, work_out
 from vnet.fabric.live.apply import Performer, carry_out, undo
 from vnet.fabric.live.observe import foreign, observe
-from vnet.fabric.parts import Parts
+from vnet.fabric.live.parts import Parts
 from vnet.fabric.progress import Progress, Report, Status, silent
 from vnet.fabric.state import Guest, State
 from vnet.fabric.store import Record, Source, Store

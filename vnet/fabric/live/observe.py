@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.fabric.parts import Parts
+from vnet.fabric.live.parts import Parts
 from vnet.fabric.state import Guest, Port, State, ifname
 from vnet.fabric.store import Record, Store
 from vnet.hv.spec import GuestState

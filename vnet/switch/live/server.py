@@ -11,20 +11,23 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from vnet.base.errors import AdmissionError, HostError
 from vnet.openflow.message import BadRequest, ErrorType, FlowModFailed, PacketIn
 from vnet.switch.agent import Agent
 from vnet.switch.datapath import Change, Datapath, Refused
 from vnet.switch.jobs import CloseConnection, Commit, Counters, Event, Kind, ReadCounters, Refusal, SendPacket
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +95,11 @@ class SwitchServer:
         await asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown)
         self._remove_socket()
         self._agent = None
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make another call of the datapath on its thread, in turn with the agent's own."""
+        answer: T = await self._in_worker(partial(call, *args, **kwargs))
+        return answer
 
     def port_changed(self) -> None:
         """Ports came, went or changed: read them again and tell the controllers."""

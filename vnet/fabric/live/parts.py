@@ -6,12 +6,14 @@ is there and removing one that is not are no errors: actions may be carried out 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vnet.base.drop import DropReason
 from vnet.fabric.state import Guest, Port
+from vnet.fabric.live.watch import Watch
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.flow import Flow
 
@@ -51,6 +53,9 @@ class Network(Protocol):
 class Switch(Protocol):
     """The fabric's switch with its agent and the controller's session to it."""
 
+    watch: Watch
+    """Those who look at its packets."""
+
     async def exists(self) -> bool:
         """Whether its programs and maps are pinned."""
         ...
@@ -75,6 +80,10 @@ class Switch(Protocol):
         """The flows in force, read back from the switch over OpenFlow."""
         ...
 
+    async def drop_counts(self) -> Mapping[DropReason, int]:
+        """Packets lost since the switch was made, by reason."""
+        ...
+
     async def change(self, put: frozenset[Flow], remove: frozenset[Flow]) -> None:
         """One atomic change; on return it is enforced."""
         ...
@@ -95,8 +104,11 @@ class Guests(Protocol):
         """Take over a guest that an earlier daemon started; one that is gone is no error."""
         ...
 
-    async def start(self, guest: Guest) -> str:
-        """Start it and wait until its agent answers. Returns a remark for the progress line."""
+    async def start(self, guest: Guest, note: Callable[[str], None]) -> str:
+        """Start it and wait until its agent answers. Returns a remark for the progress line.
+
+        `note` is told what takes time besides.
+        """
         ...
 
     async def stop(self, name: str, timeout_s: float) -> None:

@@ -1,0 +1,109 @@
+"""The command line as a user meets it: help, exit codes, output forms, and what it costs to start."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+GOOD = "name: small\nnetworks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}\nvms: {a: {image: micro, networks: [lan]}}\n"
+HEAVY = {"pydantic", "scapy", "networkx", "pyroute2", "starlette", "uvicorn", "os_ken", "qemu", "yaml", "rich"}
+START_BUDGET_S = 0.25
+
+
+@pytest.fixture
+def vnet(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("VNET_")}
+    environment |= {"VNET_RUN_DIR": str(tmp_path / "run"), "VNET_STATE_DIR": str(tmp_path / "state")}
+    environment["PYTHONPATH"] = str(ROOT)
+
+    def run(*words, given=""):
+        command = [sys.executable, "-m", "vnet", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, input=given, check=False
+        )
+
+    return run
+
+
+def test_a_valid_file_says_so(vnet):
+    done = vnet("validate", "-f", "-", given=GOOD)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("small: valid: 1 vms, 1 networks")
+
+
+def test_an_invalid_file_is_exit_1_with_its_line(vnet):
+    done = vnet("validate", "-f", "-", given=GOOD.replace("vlan: 10", "vlan: 5000"))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "(stdin):2:" in done.stderr and "^" in done.stderr
+
+
+def test_a_missing_file_is_exit_1(vnet):
+    done = vnet("validate", "-f", "nowhere.yaml")
+    assert (done.returncode, done.stderr) == (1, "vnet: cannot read nowhere.yaml: No such file or directory\n")
+
+
+@pytest.mark.parametrize("words", [("nonsense",), ("ps", "--nonsense"), ("ps", "-o", "xml"), ("validate",)])
+def test_a_command_line_that_makes_no_sense_is_exit_2(vnet, words):
+    assert vnet(*words).returncode == 2
+
+
+def test_common_options_may_stand_before_and_after_the_command(vnet):
+    before, after = vnet("-o", "json", "ps"), vnet("ps", "-o", "json")
+    assert before.returncode == after.returncode == 0
+    assert json.loads(before.stdout) == json.loads(after.stdout) == []
+
+
+def test_a_fresh_host_answers_ps_without_starting_a_daemon(vnet, tmp_path):
+    done = vnet("ps")
+    assert done.stdout.split() == ["FABRIC", "VM", "STATE", "UP", "GENERATION", "ADDRESSES"]
+    assert not (tmp_path / "run").exists() and not (tmp_path / "state").exists()
+
+
+def test_down_of_what_is_not_up_starts_no_daemon(vnet, tmp_path):
+    done = vnet("down", "-n", "shop")
+    assert (done.returncode, done.stderr) == (0, "shop: not up, nothing to remove\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_prints_what_is_left_out(vnet):
+    done = vnet("config", "-f", "-", "-o", "json", given=GOOD)
+    nic = json.loads(done.stdout)["vms"]["a"]["interfaces"]["eth0"]
+    assert nic["addresses"] and nic["mac"].count(":") == 5
+
+
+def test_what_config_prints_is_a_topology_again(vnet):
+    expanded = vnet("config", "-f", "-", given=GOOD).stdout
+    assert vnet("validate", "-f", "-", given=expanded).returncode == 0
+    assert vnet("config", "-f", "-", given=expanded).stdout == expanded
+
+
+@pytest.mark.parametrize("command", ["up", "down", "ps", "exec", "capture", "verify", "serve"])
+def test_every_command_explains_itself(vnet, command):
+    done = vnet(command, "--help")
+    assert done.returncode == 0
+    assert "--file" in done.stdout and "--timeout" in done.stdout
+
+
+def test_the_client_imports_nothing_heavy():
+    code = "import vnet.cli.app, sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert HEAVY & set(done.stdout.split()) == set()
+
+
+def test_ps_answers_within_its_budget(vnet):
+    """Counted in processor time, the best of several: it must not depend on who else uses the host."""
+
+    def once():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert vnet("ps").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    once()
+    assert min(once() for _ in range(5)) < START_BUDGET_S

@@ -1,0 +1,79 @@
+"""Which file and which fabric a command means, found without loading anything heavy."""
+
+import pytest
+
+from vnet.base.errors import InputError, UsageError
+from vnet.cli import files
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VNET_FILE", raising=False)
+    return tmp_path
+
+
+def test_a_file_that_is_given_is_meant(directory):
+    (directory / "vnet.yaml").write_text("name: other")
+    assert files.find(["shop.vnet.yaml"]) == "shop.vnet.yaml"
+
+
+def test_the_environment_names_a_file(monkeypatch):
+    monkeypatch.setenv("VNET_FILE", "/etc/shop.vnet.yaml")
+    assert files.find([]) == "/etc/shop.vnet.yaml"
+
+
+def test_the_only_candidate_of_the_directory_is_meant(directory):
+    (directory / "shop.vnet.yaml").write_text("name: shop")
+    assert files.find([]) == "shop.vnet.yaml"
+
+
+def test_several_candidates_are_no_guess(directory):
+    (directory / "a.vnet.yaml").touch()
+    (directory / "b.vnet.yaml").touch()
+    with pytest.raises(UsageError, match=r"a\.vnet\.yaml, b\.vnet\.yaml"):
+        files.find([])
+
+
+def test_no_candidate_is_explained():
+    with pytest.raises(UsageError, match="-f FILE"):
+        files.read([])
+
+
+def test_several_files_are_refused():
+    with pytest.raises(UsageError, match="one topology file at a time"):
+        files.find(["a", "b"])
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(InputError, match="cannot read nowhere.yaml: No such file"):
+        files.read(["nowhere.yaml"])
+
+
+def test_only_variables_that_the_text_mentions_leave_the_client():
+    text = "a: ${IMAGE:-micro}\nb: $SIZE\nc: ${MISSING}"
+    given = {"IMAGE": "x", "SIZE": "1", "SECRET": "y"}
+    assert files.mentioned(text, given) == {"IMAGE": "x", "SIZE": "1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("name: shop\n", "shop"),
+        ("# a comment\nname:   'shop-2'  # why\n", "shop-2"),
+        ('{name: "shop", vms: {}}', "shop"),
+        ("vms:\n  name: {}\n", "file"),
+    ],
+)
+def test_the_fabric_is_called_what_the_file_says(text, name):
+    assert files.fabric_name(text, "dir/file.vnet.yaml") == name
+
+
+def test_a_name_that_is_given_is_meant(directory):
+    (directory / "shop.vnet.yaml").write_text("name: shop")
+    assert files.meant("other", []) == "other"
+    assert files.meant(None, []) == "shop"
+
+
+def test_without_a_file_the_only_fabric_is_meant():
+    assert files.meant(None, []) == "-"

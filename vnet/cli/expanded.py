@@ -1,0 +1,101 @@
+"""A topology written out: defaults and templates merged, replicas, addresses and MACs spelled out.
+
+The result is a topology again, with the same meaning and nothing left to be chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vnet.hv.spec import format_mac
+from vnet.topology.inventory import Inventory, Vm
+from vnet.topology.model import Claim, Peer, PeerKind, Policy, Rule, Topology
+
+Plain = dict[str, Any]
+
+
+def expanded(topology: Topology, inventory: Inventory) -> Plain:
+    """The document to print."""
+    document: Plain = {"name": topology.name}
+    if topology.description:
+        document["description"] = topology.description
+    document["networks"] = {
+        net.name: {"vlan": net.vlan, "subnets": [str(subnet) for subnet in net.subnets]}
+        for net in topology.networks.values()
+    }
+    document["groups"] = _groups(topology)
+    document["tiers"] = list(topology.tiers)
+    named = {peer.value for peer in _peers(topology) if peer.kind is PeerKind.VM}
+    replicated = frozenset(vm.spec for vm in inventory.vms if vm.spec != vm.name and vm.spec in named)
+    document["vms"] = {vm.name: _vm(vm, replicated) for vm in inventory.vms}
+    document["policies"] = [_policy(policy, replicated) for policy in topology.policies]
+    document["verify"] = [_claim(claim, replicated) for claim in topology.claims]
+    return {key: value for key, value in document.items() if value}
+
+
+def _vm(vm: Vm, replicated: frozenset[str]) -> Plain:
+    groups = sorted(vm.groups | ({_group(vm.spec)} if vm.spec in replicated else set()))
+    interfaces = {
+        nic.interface: {
+            "network": nic.network,
+            "addresses": [str(address) for address in nic.addresses],
+            "mac": format_mac(nic.mac),
+        }
+        for nic in vm.nics
+    }
+    plain: Plain = {"image": vm.image, "cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
+    return plain | {"interfaces": interfaces} | ({"groups": groups} if groups else {})
+
+
+def _peers(topology: Topology) -> Iterator[Peer]:
+    """Every selector of the file."""
+    for policy in topology.policies:
+        yield from policy.applied_to
+        for rule in (*(policy.ingress or ()), *(policy.egress or ())):
+            yield from rule.peers
+    for claim in topology.claims:
+        yield from (claim.source, claim.target)
+
+
+def _group(spec: str) -> str:
+    """The group that stands for all replicas of a VM, which `vm:NAME` means before they are spelled out."""
+    return f"replicas-of-{spec}"
+
+
+def _policy(policy: Policy, replicated: frozenset[str]) -> Plain:
+    plain: Plain = {
+        "name": policy.name,
+        "tier": policy.tier,
+        "applied_to": [_peer(peer, replicated) for peer in policy.applied_to],
+    }
+    if policy.ingress is not None:
+        plain["ingress"] = [_rule(rule, "from", replicated) for rule in policy.ingress]
+    if policy.egress is not None:
+        plain["egress"] = [_rule(rule, "to", replicated) for rule in policy.egress]
+    return plain
+
+
+def _rule(rule: Rule, toward: str, replicated: frozenset[str]) -> Plain:
+    plain: Plain = {} if "[" in rule.name else {"name": rule.name}
+    plain[toward] = [_peer(peer, replicated) for peer in rule.peers]
+    if rule.services:
+        plain["ports"] = [str(service) for service in rule.services]
+    return plain | {"action": rule.action.value} | ({"log": True} if rule.log else {})
+
+
+def _peer(peer: Peer, replicated: frozenset[str]) -> str:
+    if peer.kind is PeerKind.VM and peer.value in replicated:
+        return _group(peer.value)
+    return str(peer)
+
+
+def _claim(claim: Claim, replicated: frozenset[str]) -> str:
+    service = f":{claim.service}" if claim.service else ""
+    source, target = _peer(claim.source, replicated), _peer(claim.target, replicated)
+    return f"{claim.kind.value} {source} -> {target}{service}"
+
+
+def _groups(topology: Topology) -> Plain:
+    """Declared groups by CIDR; members of groups by label are listed with the VMs."""
+    return {name: {"cidrs": [str(cidr) for cidr in cidrs]} for name, cidrs in topology.groups.items()}

@@ -1,0 +1,68 @@
+"""The `Guests` of one fabric: a view on the host's one `HvManager`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_interface
+from pathlib import Path
+
+from vnet.base.errors import HostError
+from vnet.fabric.state import Guest, ifname
+from vnet.hv.live.manager import HvManager
+from vnet.hv.spec import ExecResult, GuestNic, GuestSpec, GuestState, GuestStatus
+
+
+class HostGuests:
+    """See `vnet.fabric.live.parts.Guests`. The manager outlives it."""
+
+    def __init__(self, fabric: str, manager: HvManager, open_tap: Callable[[str], int]) -> None:
+        self.fabric = fabric
+        self._manager, self._open_tap = manager, open_tap
+
+    async def adopt(self, guest: Guest) -> None:
+        """Take over a guest that an earlier daemon started."""
+        await self._manager.adopt(self.fabric, [self._spec(guest)])
+
+    async def start(self, guest: Guest, note: Callable[[str], None]) -> str:
+        """Start it and wait until its agent answers."""
+        spec = self._spec(guest)
+        status = await self._manager.start(spec, lambda nic: self._open_tap(ifname(nic)), note)
+        return f"{'warm clone' if status.warm else 'booted'}, {status.accel}"
+
+    def _spec(self, guest: Guest) -> GuestSpec:
+        nics = tuple(
+            GuestNic(
+                f"{guest.name}.{nic.interface}",
+                nic.interface,
+                nic.mac,
+                tuple(ip_interface(address) for address in nic.addresses),
+            )
+            for nic in guest.nics
+        )
+        return GuestSpec(self.fabric, guest.name, guest.image, guest.cpus, guest.memory_bytes, nics)
+
+    async def stop(self, name: str, timeout_s: float) -> None:
+        """Power it off."""
+        await self._manager.stop(self.fabric, name, timeout_s)
+
+    async def destroy(self, name: str) -> None:
+        """End it and remove its run directory."""
+        await self._manager.destroy(self.fabric, name)
+
+    async def status(self, name: str) -> GuestStatus:
+        """How it is; a guest nobody started is stopped."""
+        try:
+            return await self._manager.status(self.fabric, name)
+        except HostError:
+            return GuestStatus(name, GuestState.STOPPED)
+
+    async def exec(self, name: str, argv: tuple[str, ...], timeout_s: float) -> ExecResult:
+        """Run a command in it."""
+        return await self._manager.exec(self.fabric, name, list(argv), timeout_s=timeout_s)
+
+    async def console(self, name: str) -> Path:
+        """The unix socket of its serial console."""
+        return await self._manager.console_path(self.fabric, name)
+
+    async def close(self) -> None:
+        """Nothing: the manager lets go of all guests at once."""

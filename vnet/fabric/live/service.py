@@ -1,0 +1,282 @@
+"""Questions about fabrics that are up, answered for the API in plain JSON values."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vnet import __version__
+from vnet.base.errors import HostError, InputError
+from vnet.capture.comment import MEANING
+from vnet.capture.limits import WHOLE_PACKET_BYTES, Limits
+from vnet.capture.lines import LineEncoder, line
+from vnet.capture.live import stream
+from vnet.capture.live.libpcap import compile_filter
+from vnet.capture.pcapng import PcapngEncoder, Producer
+from vnet.capture.recorder import Recorder
+from vnet.fabric import probe
+from vnet.fabric.declared import Declared, sentence
+from vnet.fabric.live import probe as live_probe
+from vnet.fabric.live.engine import Engine, Fabric
+from vnet.fabric.progress import Progress, Report, Status
+from vnet.hv.spec import ExecResult, GuestState, format_mac
+from vnet.openflow import ofctl
+from vnet.openflow.flow import Flow
+from vnet.policy import probes
+from vnet.policy.pipeline import TABLES
+from vnet.policy.verify import ClaimResult, verify
+from vnet.topology.inventory import Nic, Vm
+
+Json = Mapping[str, Any]
+_TABLE_NAMES = {int(table.number): table.name for table in TABLES}
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """What a capture is asked for; None and empty mean "no limit" and "all"."""
+
+    nics: tuple[str, ...] = ()
+    filter: str = ""
+    snaplen_bytes: int | None = None
+    count: int | None = None
+    duration_s: float | None = None
+    lines: bool = False
+    only_dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """All questions go through the engine's fabrics."""
+
+    engine: Engine
+
+    # what there is
+
+    async def vms(self, name: str | None) -> list[Json]:
+        """The VMs of one fabric, or of all."""
+        names = [name] if name else sorted(self.engine.fabrics)
+        return [row for each in names for row in await self._vms(each)]
+
+    async def _vms(self, name: str) -> list[Json]:
+        fabric = self.engine.fabric(name)
+        if fabric.declared is None:
+            return []
+        return [await self._vm(fabric, vm) for vm in fabric.declared.inventory.vms]
+
+    async def _vm(self, fabric: Fabric, vm: Vm) -> Json:
+        status = await fabric.parts.guests.status(vm.name)
+        ready = status.state is GuestState.RUNNING and status.agent
+        return {
+            "fabric": fabric.record.name,
+            "vm": vm.name,
+            "state": "ready" if ready else status.state.value,
+            "detail": status.reason or fabric.trouble,
+            "image": vm.image,
+            "cpus": vm.cpus,
+            "memory_bytes": vm.memory_bytes,
+            "resident_bytes": status.resident_bytes,
+            "pid": status.pid or None,
+            "accel": status.accel,
+            "warm": status.warm,
+            "uptime_s": round(status.uptime_s, 1),
+            "addresses": [str(address) for nic in vm.nics for address in nic.addresses],
+            "nics": [_nic(nic) for nic in vm.nics],
+            "groups": sorted(vm.groups),
+            "at": str(vm.at),
+            "generation": fabric.record.generation,
+            "enforced": fabric.record.enforced,
+        }
+
+    async def inspect(self, name: str) -> Json:
+        """All about a fabric."""
+        fabric = self.engine.fabric(name)
+        declared = _declared(fabric)
+        return {
+            "fabric": name,
+            "file": fabric.record.source.file,
+            "generation": fabric.record.generation,
+            "enforced": fabric.record.enforced,
+            "trouble": fabric.trouble,
+            "flows": len(declared.compiled.flows),
+            "networks": [
+                {"name": net.name, "vlan": net.vlan, "subnets": [str(subnet) for subnet in net.subnets]}
+                for net in declared.topology.networks.values()
+            ],
+            "vms": await self._vms(name),
+        }
+
+    async def flows(self, name: str) -> list[Json]:
+        """The flows read back from the switch, each with where it comes from."""
+        fabric = self.engine.fabric(name)
+        explain = explainer(fabric)
+        found = sorted(await fabric.parts.switch.flows(), key=lambda flow: (flow.table, -flow.priority, flow.match))
+        return [_flow(flow, explain(flow.cookie)) for flow in found]
+
+    async def drops(self, name: str) -> Json:
+        """Lost packets by reason, and the most recent ones in words."""
+        fabric = self.engine.fabric(name)
+        explain = explainer(fabric)
+        counts = await fabric.parts.switch.drop_counts()
+        return {
+            "counts": [
+                {"reason": reason.name, "packets": packets, "meaning": MEANING[reason]}
+                for reason, packets in sorted(counts.items(), key=lambda item: -item[1])
+            ],
+            "recent": [line(record, explain) for record in fabric.parts.switch.watch.recent],
+        }
+
+    # claims
+
+    async def verify(self, name: str, probing: bool, report: Report) -> list[Json]:
+        """Every claim on the flows that are in force; with `probing` also tried by real packets."""
+        fabric = self.engine.fabric(name)
+        declared = _declared(fabric)
+        report(Progress(1, "read the flows from the switch", Status.STARTED))
+        flows = await fabric.parts.switch.flows()
+        report(Progress(1, "read the flows from the switch", Status.DONE, detail=f"{len(flows)} flows"))
+        results = await asyncio.to_thread(verify, declared.topology, declared.inventory, flows)
+        wanted = probes.probes(declared.topology, declared.inventory) if probing else ()
+        through = await self._probe(fabric, wanted, report) if wanted else {}
+        return [_claim(result, [each for each in wanted if each.claim == result.claim], through) for result in results]
+
+    async def _probe(
+        self, fabric: Fabric, wanted: tuple[probes.Probe, ...], report: Report
+    ) -> Mapping[probe.Attempt, bool]:
+        tries = probe.attempts(wanted)
+        what = f"try {len(tries)} connections from inside the guests"
+        report(Progress(2, what, Status.STARTED))
+        through = await live_probe.run(tries, fabric.parts.guests)
+        report(Progress(2, what, Status.DONE, detail=f"{sum(through.values())} got through"))
+        return through
+
+    # guests
+
+    async def exec(self, name: str, vm: str, argv: tuple[str, ...], timeout_s: float) -> ExecResult:
+        """Run a command in a VM."""
+        guest = self.engine.guest(name, vm)
+        if not argv:
+            raise InputError("which command? write it after the VM's name")
+        return await self.engine.fabric(name).parts.guests.exec(guest.name, argv, timeout_s)
+
+    async def console(self, name: str, vm: str) -> Path:
+        """Where a VM's console is."""
+        guest = self.engine.guest(name, vm)
+        return await self.engine.fabric(name).parts.guests.console(guest.name)
+
+    # packets
+
+    def capture(
+        self, name: str, wanted: CaptureRequest
+    ) -> Callable[[asyncio.Queue[bytes | None]], Awaitable[None]]:
+        """A capture ready to run: it puts its output into the queue it is given.
+
+        Raises: InputError for an unknown NIC or a filter that libpcap does not understand.
+        """
+        fabric = self.engine.fabric(name)
+        ports = _ports(_declared(fabric), wanted.nics)
+        recorder = _recorder(fabric, wanted)
+
+        async def produce(blocks: asyncio.Queue[bytes | None]) -> None:
+            with fabric.parts.switch.watch.subscribed(ports) as subscription:
+                async for block in stream.blocks(subscription.records(), recorder):
+                    await blocks.put(block)
+
+        return produce
+
+
+def explainer(fabric: Fabric) -> Callable[[int], str]:
+    """Cookie to sentence, by the provenance of the generation in the store."""
+    provenance = fabric.record.provenance
+    return lambda cookie: sentence(provenance[cookie]) if cookie in provenance else ""
+
+
+def failed_claims(declared: Declared) -> tuple[str, ...]:
+    """The topology's claims that its own flows do not meet, each with a counterexample."""
+    results = verify(declared.topology, declared.inventory, declared.compiled.flows)
+    return tuple(str(result) for result in results if not result.holds)
+
+
+def _declared(fabric: Fabric) -> Declared:
+    if fabric.declared is None:
+        raise HostError(f"the topology of {fabric.record.name} could not be read again: {fabric.trouble}")
+    return fabric.declared
+
+
+def _nic(nic: Nic) -> Json:
+    return {
+        "name": nic.name,
+        "network": nic.network,
+        "vlan": nic.vlan,
+        "port": nic.port,
+        "mac": format_mac(nic.mac),
+        "addresses": [str(address) for address in nic.addresses],
+    }
+
+
+def _flow(flow: Flow, origin: str) -> Json:
+    return {
+        "table": _TABLE_NAMES.get(flow.table, str(flow.table)),
+        "priority": flow.priority,
+        "match": ofctl.match_text(flow.match) or "any",
+        "actions": ofctl.instructions_text(flow.instructions),
+        "from": origin,
+        "cookie": f"{flow.cookie:#018x}",
+        "ovs": ofctl.text(flow),
+    }
+
+
+def _claim(
+    result: ClaimResult, wanted: list[probes.Probe], through: Mapping[probe.Attempt, bool]
+) -> Json:
+    tried = [_probe_result(each, through[probe.attempt(each)]) for each in wanted]
+    return {
+        "claim": result.claim.text,
+        "at": str(result.claim.at),
+        "holds": result.holds,
+        "why": str(result.counterexample) if result.counterexample else "",
+        "checked": result.checked,
+        "probes": tried,
+        "passed": result.holds and all(each["passed"] for each in tried),
+    }
+
+
+def _probe_result(wanted: probes.Probe, got: bool) -> Json:
+    words = {True: "passes", False: "blocked"}
+    return {
+        "what": str(probe.attempt(wanted)),
+        "expected": words[wanted.allowed],
+        "got": words[got],
+        "passed": wanted.allowed == got,
+    }
+
+
+def _ports(declared: Declared, names: tuple[str, ...]) -> frozenset[int]:
+    """The ports of NICs named `VM` or `VM.INTERFACE`; all of the fabric when none is named."""
+    nics = declared.inventory.nics
+    if not names:
+        return frozenset(nic.port for nic in nics)
+    found = set()
+    for name in names:
+        meant = {nic.port for nic in nics if name.replace(":", ".") in (nic.name, nic.vm)}
+        if not meant:
+            known = ", ".join(nic.name for nic in nics)
+            raise InputError(f"there is no VM or NIC {name} in fabric {declared.topology.name}; its NICs: {known}")
+        found |= meant
+    return frozenset(found)
+
+
+def _recorder(fabric: Fabric, wanted: CaptureRequest) -> Recorder:
+    explain = explainer(fabric)
+    snaplen = wanted.snaplen_bytes or WHOLE_PACKET_BYTES
+    limits = Limits(snaplen, wanted.count, wanted.duration_s)
+    producer = Producer(platform.machine(), f"Linux {platform.release()}", f"vnet {__version__}")
+    encoder = LineEncoder(explain) if wanted.lines else PcapngEncoder(producer, wanted.filter, snaplen)
+    table_name = lambda number: _TABLE_NAMES.get(number, str(number))  # noqa: E731
+    filter_ = compile_filter(wanted.filter)
+    return Recorder(encoder, explain, table_name, filter_, limits, wanted.only_dropped)
+
+

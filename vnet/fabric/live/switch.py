@@ -1,0 +1,186 @@
+"""The `Switch` of one fabric: the eBPF datapath, its OpenFlow agent, and our controller, joined."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+
+from vnet.base import paths
+from vnet.base.drop import DropReason
+from vnet.capture.record import PacketRecord, Verdict
+from vnet.capture.record import Point as SeenAt
+from vnet.fabric.live.netns import finished
+from vnet.fabric.live.watch import Watch
+from vnet.fabric.state import Port
+from vnet.openflow.flow import Flow, match
+from vnet.openflow.message import PacketIn
+from vnet.policy.live.controller import Controller
+from vnet.switch.abi import Point
+from vnet.switch.events import PacketEvent
+from vnet.switch.live.datapath import EbpfDatapath
+from vnet.switch.live.server import SwitchServer
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+def datapath_id(fabric: str) -> int:
+    """The switch's number in OpenFlow: 48 bits that follow from the fabric's name."""
+    return int.from_bytes(blake2b(fabric.encode(), digest_size=6).digest(), "big")
+
+
+class HostSwitch:
+    """See `vnet.fabric.live.parts.Switch`."""
+
+    def __init__(self, fabric: str) -> None:
+        self.fabric = fabric
+        self.watch = Watch(self._watch_ports)
+        self._names: Mapping[int, str] = {}
+        self._datapath: EbpfDatapath | None = None
+        self._server: SwitchServer | None = None
+        self._controller: Controller | None = None
+        self._watching: set[asyncio.Task[None]] = set()
+
+    @property
+    def _pins(self) -> Path:
+        return paths.bpf_dir() / self.fabric
+
+    async def exists(self) -> bool:
+        """Whether its programs and maps are pinned."""
+        return self._datapath is not None or self._pins.exists()
+
+    async def open(self) -> None:
+        """Create or adopt the datapath, serve it, connect the controller to it."""
+        if self._controller is not None:
+            return
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self) -> None:
+        netns = paths.netns(self.fabric)
+        self._datapath = await finished(None, EbpfDatapath.open, self.fabric, netns, self._pins)
+        self._server = SwitchServer(self._datapath, self.fabric, datapath_id(self.fabric))
+        await self._server.start(paths.switch_socket(self.fabric))
+        asyncio.get_running_loop().add_reader(self._datapath.event_fd, self._read_events)
+        self._controller = Controller(paths.switch_socket(self.fabric))
+        await self._controller.connect(CONNECT_TIMEOUT_S)
+        await self.ports()
+
+    async def attach(self, port: Port) -> None:
+        """Put an interface into the switch."""
+        datapath, server = self._opened()
+        await server.run(datapath.attach, port.number, port.ifname)
+        server.port_changed()
+        self._names = {**self._names, port.number: port.ifname}
+
+    async def detach(self, port: Port) -> None:
+        """Take it out."""
+        datapath, server = self._opened()
+        await server.run(datapath.detach, port.number)
+        server.port_changed()
+
+    async def ports(self) -> frozenset[Port]:
+        """What is attached."""
+        datapath, server = self._opened()
+        found = await server.run(datapath.ports)
+        self._names = {port.number: port.name for port in found}
+        return frozenset(Port(port.number, port.name) for port in found)
+
+    async def flows(self) -> frozenset[Flow]:
+        """The flows in force, read back over OpenFlow."""
+        assert self._controller is not None, "the switch is open"
+        return frozenset(await self._controller.read_flows())
+
+    async def change(self, put: frozenset[Flow], remove: frozenset[Flow]) -> None:
+        """One atomic change. Once begun it is carried through: what undoes it comes after it."""
+        assert self._controller is not None, "the switch is open"
+        wanted = (await self.flows() - remove) | put
+        apply = asyncio.ensure_future(self._controller.apply(tuple(wanted)))
+        try:
+            await asyncio.shield(apply)
+        except asyncio.CancelledError:
+            await asyncio.wait([apply])
+            raise
+
+    async def drop_counts(self) -> Mapping[DropReason, int]:
+        """Packets lost since the switch was made."""
+        datapath, server = self._opened()
+        counts = await server.run(datapath.drop_counters)
+        return {DropReason(reason): packets for reason, packets in counts.items()}
+
+    async def close(self) -> None:
+        """Let go of everything; what is pinned goes on deciding."""
+        controller, server, datapath = self._controller, self._server, self._datapath
+        self._controller = self._server = self._datapath = None
+        for task in self._watching:
+            task.cancel()
+        if controller is not None:
+            await controller.close()
+        if datapath is not None:
+            asyncio.get_running_loop().remove_reader(datapath.event_fd)
+        if server is not None:
+            await server.stop()
+        if datapath is not None:
+            datapath.watch(frozenset())
+            datapath.close()
+
+    async def destroy(self) -> None:
+        """Unpin everything."""
+        await self.open()
+        datapath, self._datapath = self._datapath, None
+        assert datapath is not None
+        asyncio.get_running_loop().remove_reader(datapath.event_fd)
+        await self.close()
+        await finished(None, datapath.destroy)
+
+    def _opened(self) -> tuple[EbpfDatapath, SwitchServer]:
+        assert self._datapath is not None and self._server is not None, "the switch is open"
+        return self._datapath, self._server
+
+    # packets
+
+    def _watch_ports(self, ports: frozenset[int]) -> None:
+        datapath, server = self._opened()
+        task = asyncio.ensure_future(server.run(datapath.watch, ports))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+
+    def _read_events(self) -> None:
+        datapath, server = self._opened()
+        events = datapath.read_events()
+        clock_ns = time.time_ns() - time.monotonic_ns()
+        seen = [event for event in events if event.point is not Point.CONTROLLER]
+        self.watch.take(record(event, self._names.get(event.port, f"port {event.port}"), clock_ns) for event in seen)
+        _hand_in(server, (event for event in events if event.point is Point.CONTROLLER))
+
+
+def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:
+    """An event of the datapath as captures know it; `clock_ns` is realtime minus monotonic."""
+    return PacketRecord(
+        time_ns=event.time_ns + clock_ns,
+        port=event.port,
+        nic=nic,
+        point=SeenAt.DELIVERED if event.point is Point.DELIVERED else SeenAt.GUEST,
+        verdict=Verdict.DROP if event.dropped else Verdict.PASS,
+        reason=event.reason,
+        cookie=event.cookie,
+        table=event.table,
+        rule=event.rule,
+        ct_state=event.ct_state,
+        generation=event.version,
+        original_length=event.length,
+        data=event.data,
+    )
+
+
+def _hand_in(server: SwitchServer, events: Iterable[PacketEvent]) -> None:
+    """Packets that a flow sends to the controllers."""
+    for event in events:
+        fields = match(in_port=event.in_port, metadata=event.metadata)
+        reason = int(event.dropped)  # the datapath says here whether an action asked for it
+        server.packet_in(PacketIn(reason, event.table, event.cookie, fields, event.data, event.length))

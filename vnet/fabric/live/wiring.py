@@ -1,0 +1,36 @@
+"""The engine of this host with its real neighbours."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+
+from vnet.base import paths
+from vnet.fabric.live import host
+from vnet.fabric.live.engine import Engine, Host
+from vnet.fabric.live.guests import HostGuests
+from vnet.fabric.live.network import HostNetwork
+from vnet.fabric.live.parts import Parts
+from vnet.fabric.live.service import failed_claims
+from vnet.fabric.live.store import SqliteStore
+from vnet.fabric.live.switch import HostSwitch
+from vnet.hv.live.manager import HvManager
+
+
+def make_engine(manager: HvManager) -> Engine:
+    """An engine on the host's store; `adopt` comes next. The manager stays the caller's."""
+
+    def parts(fabric: str) -> Parts:
+        network = HostNetwork(paths.netns(fabric))
+        return Parts(network, HostSwitch(fabric), HostGuests(fabric, manager, network.open_tap))
+
+    here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy)
+    return Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
+
+
+def tidy(fabric: str) -> None:
+    """Remove the run directory of a fabric that is gone, and parent directories it leaves empty."""
+    shutil.rmtree(paths.fabric_run_dir(fabric), ignore_errors=True)
+    for directory in (paths.fabric_run_dir(fabric).parent, paths.bpf_dir()):
+        with suppress(OSError):
+            directory.rmdir()
