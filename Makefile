@@ -30,7 +30,7 @@ check: python lint ## Format, lint, types, imports, unit and golden tests (no ro
 
 .PHONY: lint
 lint: python
-	@$(PY) -m ruff format --check --quiet . || { echo "make format mends this" >&2; exit 1; }
+	@$(PY) -m ruff format --check --output-format concise . >&2 || { echo "make format mends this" >&2; exit 1; }
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy --no-error-summary
 	@.venv/bin/lint-imports >build/imports.log 2>&1 || { cat build/imports.log >&2; exit 1; }

@@ -46,7 +46,7 @@ show_progress() { # LABEL; reads the output
             printf '\r\033[K   %s: %.*s' "$1" "$width" "$line" >&2
         elif ((SECONDS - shown >= 15)); then
             shown=$SECONDS
-            note "$1: $line"
+            note "$1: ${line:0:90}"
         fi
     done
     if [ -t 2 ]; then printf '\r\033[K' >&2; fi
