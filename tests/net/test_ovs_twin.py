@@ -19,7 +19,7 @@ from tests.net.twin_generator import Dialogue, packets, rules
 from tests.ovs import OpenVSwitch, why_not
 from vnet.base.drop import DropReason
 from vnet.openflow import ofctl, packet
-from vnet.openflow.conntrack import ACK, SYN
+from vnet.openflow.conntrack import ACK, SYN, State, Tracker
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, CtState
 from vnet.openflow.flow import (
     Conntrack,
@@ -36,6 +36,8 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 SEED = int(os.environ.get("VNET_TWIN_SEED", "20"))
 SECONDS = float(os.environ.get("VNET_TWIN_SECONDS", "20"))
+LEAST_ROUNDS, LEAST_WORDS = 15, 1200
+"""On a machine so busy that the time is up before anything was tried."""
 PORTS = {number: PortState() for number in (1, 2, 3, 4)}
 
 
@@ -101,7 +103,7 @@ def test_flows_decide_as_in_open_vswitch(ovs: OpenVSwitch) -> None:
     """Rule sets whose rules overlap, of distinct priorities, and packets that many of them match."""
     deadline, seen = time.monotonic() + SECONDS / 2, Counter[str]()
     for round_ in range(10_000):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and round_ >= LEAST_ROUNDS:
             break
         seed = f"{SEED}-{round_}"
         dice = random.Random(seed)
@@ -116,10 +118,8 @@ def test_flows_decide_as_in_open_vswitch(ovs: OpenVSwitch) -> None:
             seen["passed" if ours.outputs else ours.drop.name if ours.drop else "controller"] += 1
             seen[f"{len(ours.trail)} lookups"] += 1
             assert known or _same(ours, theirs), _story(seed, flows, port, frame, ours, theirs, ovs)
-    print(dict(seen), "rounds", round_)
-    assert seen["passed"] > 300
-    assert seen["RULE"] > 100
-    assert seen["3 lookups"] > 100
+    for what in ("passed", "RULE", "MALFORMED", "SAME_PORT", "2 lookups", "3 lookups"):
+        assert seen[what] > 40, f"{what} was hardly tried: {seen}"
 
 
 def _story(
@@ -142,6 +142,17 @@ def _story(
 # -- connections ----------------------------------------------------------------------------------
 
 OBSERVER = 3
+OVS_TIMEOUTS_S = {
+    State.OPENING: 60,
+    State.ANSWERED: 30,
+    State.SYN_SENT: 30,
+    State.SYN_RECEIVED: 30,
+    State.ESTABLISHED: 86400,
+    State.FIN_WAIT: 900,
+    State.TIME_WAIT: 45,
+    State.CLOSED: 30,
+}
+"""Those of the userspace datapath, ovs-vswitchd.conf.db(5), CT_Timeout_Policy."""
 STATES = (*range(0x20, 0x30), 0x30)
 """Every combination of new, est, rel, rpl with trk, and inv, which comes alone."""
 
@@ -219,8 +230,9 @@ def test_connections_have_the_state_open_vswitch_gives_them(observer: OpenVSwitc
     """Dialogues of TCP, UDP, echo and ICMP errors in random order, with pauses that let them time out."""
     deadline, seen = time.monotonic() + SECONDS / 2, Counter[str]()
     dice = random.Random(f"{SEED}-connections")
-    slow, dialogue, now_s, story = SlowSwitch(observing_flows(), PORTS), Dialogue(dice), 0.0, []
-    while time.monotonic() < deadline:
+    slow = SlowSwitch(observing_flows(), PORTS, Tracker(OVS_TIMEOUTS_S))
+    dialogue, now_s, story = Dialogue(dice), 0.0, list[str]()
+    while time.monotonic() < deadline or seen.total() < LEAST_WORDS:
         if not dice.randrange(40):
             pause = dice.choice((1, 29, 31, 46, 61, 901))
             observer.advance(pause)
@@ -242,9 +254,8 @@ def test_connections_have_the_state_open_vswitch_gives_them(observer: OpenVSwitc
             slow.tracker.flush()
             dialogue = Dialogue(dice)
             story.clear()
-    print(dict(seen))
     for words in ("+new+trk", "+est+trk", "+est+rpl+trk", "+rel+rpl+trk", "+rel+trk", "+inv+trk"):
-        assert seen[words] > 20, f"{words} was hardly tried: {seen}"
+        assert seen[words] > 10, f"{words} was hardly tried: {seen}"
 
 
 def _words(given: tuple[int, ...]) -> str:

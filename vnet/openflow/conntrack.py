@@ -70,16 +70,17 @@ OVER = frozenset({State.TIME_WAIT, State.CLOSED})
 """States in which a SYN may open the same tuple again."""
 
 TIMEOUTS_S: Mapping[State, int] = {
-    State.OPENING: 60,
-    State.ANSWERED: 30,
-    State.SYN_SENT: 30,
-    State.SYN_RECEIVED: 30,
+    State.OPENING: 30,
+    State.ANSWERED: 120,
+    State.SYN_SENT: 120,
+    State.SYN_RECEIVED: 60,
     State.ESTABLISHED: 86400,
-    State.FIN_WAIT: 900,
-    State.TIME_WAIT: 45,
-    State.CLOSED: 30,
+    State.FIN_WAIT: 120,
+    State.TIME_WAIT: 120,
+    State.CLOSED: 10,
 }
-"""Seconds without a packet after which a connection is forgotten: Open vSwitch's (ovs-vswitchd.conf.db(5))."""
+"""Seconds without a packet after which a connection is forgotten: as the dataplane (conntrack.h), those of
+Linux (nf_conntrack-sysctl), but Open vSwitch's for ESTABLISHED."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -192,7 +193,7 @@ class Tracker:
         self._connections.clear()
 
     def _expired(self, connection: Connection, now_s: float) -> bool:
-        return now_s >= connection.last_seen_s + self.timeouts_s[connection.state]
+        return now_s > connection.last_seen_s + self.timeouts_s[connection.state]
 
     def _find(self, way: Direction, now_s: float) -> Connection | None:
         for candidate in (way, way.reversed()):
@@ -223,9 +224,9 @@ class Tracker:
 
 
 def direction(packet: Packet, zone: int) -> Direction | None:
-    """The packet's tuple; None if it is not IP or of an ICMP type that opens nothing."""
+    """The packet's tuple; None for what is not IP, a later fragment, or ICMP that is no echo."""
     family, protocol = packet.get("eth_type"), packet.get("ip_proto")
-    if family not in (ETH_IPV4, ETH_IPV6) or protocol is None:
+    if family not in (ETH_IPV4, ETH_IPV6) or protocol is None or packet.get("ip_frag") == FRAG_LATER:
         return None
     ends = _endpoints(packet, protocol)
     return Direction(zone, family, protocol, *ends) if ends else None

@@ -44,10 +44,11 @@ FRAG_LATER = Frag.ANY | Frag.LATER
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60
 EXTENSION_HEADERS = frozenset({HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS})
 MAX_EXTENSION_HEADERS = 8
-"""More than this in one packet is refused: no honest sender needs them, and the dataplane's loop is bounded."""
+"""More in one packet are refused: no honest sender needs them, and the dataplane's loop is bounded."""
 
 NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
 OPTION_SLL, OPTION_TLL = 1, 2
+MAX_ND_OPTIONS = 8
 
 ICMP_HEADER_BYTES = 8
 """Type, code, checksum and the four bytes every message in use has behind them."""
@@ -174,11 +175,11 @@ def _layer3(reading: _Reading, ethertype: int, data: bytes) -> None:
 
 
 def _arp(reading: _Reading, data: bytes) -> None:
-    """RFC 826; fields are read only when it resolves IPv4 addresses to Ethernet's."""
+    """RFC 826, for IPv4 over Ethernet only."""
     _need(data, 8, "ARP header")
     hardware, protocol, hardware_len, protocol_len, operation = struct.unpack_from("!HHBBH", data)
     if (hardware, protocol, hardware_len, protocol_len) != (1, ETH_IPV4, 6, 4):
-        return
+        raise Malformed(f"ARP for hardware {hardware} and protocol {protocol:#x}")
     _need(data, 28, "ARP")
     reading.fields |= {
         "arp_op": operation,
@@ -203,10 +204,9 @@ def _ipv4(reading: _Reading, data: bytes) -> None:
     if header < 20:
         raise Malformed(f"IPv4 header length {header} is below 20")
     _need(data, header, "IPv4 options")
-    if total < header:
-        raise Malformed(f"IPv4 total length {total} is below the header's {header}")
-    if reading.whole and total > len(data):
-        raise Malformed(f"IPv4 total length {total} exceeds the frame's {len(data)}")
+    if reading.whole:
+        _check_total(total, header, len(data))
+        data = data[:total]
     offset, more = fragment & 0x1FFF, bool(fragment & 0x2000)
     reading.fields |= {
         "ip_dscp": tos >> 2,
@@ -218,7 +218,14 @@ def _ipv4(reading: _Reading, data: bytes) -> None:
     }
     if offset or more:
         reading.fragment_id = identification
-    _layer4(reading, protocol, data[header:total])
+    _layer4(reading, protocol, data[header:])
+
+
+def _check_total(total: int, header: int, there: int) -> None:
+    if total < header:
+        raise Malformed(f"IPv4 total length {total} is below the header's {header}")
+    if total > there:
+        raise Malformed(f"IPv4 total length {total} exceeds the frame's {there}")
 
 
 def _ipv6(reading: _Reading, data: bytes) -> None:
@@ -229,6 +236,7 @@ def _ipv6(reading: _Reading, data: bytes) -> None:
         raise Malformed(f"IPv6 packet says version {first >> 28}")
     if reading.whole and 40 + length > len(data):
         raise Malformed(f"IPv6 payload length {length} exceeds the frame's {len(data) - 40}")
+    payload = data[40 : 40 + length] if reading.whole else data[40:]
     reading.fields |= {
         "ip_dscp": first >> 22 & 0x3F,
         "ip_ecn": first >> 20 & 3,
@@ -236,7 +244,7 @@ def _ipv6(reading: _Reading, data: bytes) -> None:
         "ipv6_dst": _number(data[24:40]),
         "ip_frag": 0,
     }
-    protocol, payload = _extension_headers(reading, protocol, data[40 : 40 + length])
+    protocol, payload = _extension_headers(reading, protocol, payload)
     reading.fields["ip_proto"] = protocol
     _layer4(reading, protocol, payload)
 
@@ -249,7 +257,7 @@ def _extension_headers(reading: _Reading, protocol: int, data: bytes) -> tuple[i
             protocol, _reserved, fragment, reading.fragment_id = struct.unpack_from("!BBHI", data)
             data = data[8:]
             kind = _fragment_kind(fragment >> 3, bool(fragment & 1))
-            reading.fields["ip_frag"] = kind
+            reading.fields["ip_frag"] = kind = max(kind, reading.fields["ip_frag"])
             if kind == FRAG_LATER:
                 return protocol, data
             if not kind:
@@ -277,6 +285,8 @@ def _layer4(reading: _Reading, protocol: int, data: bytes) -> None:
     reading.payload = data
     if reading.fields["ip_frag"] == FRAG_LATER:
         return
+    if not reading.whole:
+        _need(data, EMBEDDED_L4_BYTES, "quoted packet")
     if protocol == TCP:
         _tcp(reading, data)
     elif protocol == UDP:
@@ -292,7 +302,8 @@ def _layer4(reading: _Reading, protocol: int, data: bytes) -> None:
 
 def _ports(reading: _Reading, protocol: str, data: bytes, header: int) -> None:
     """The two ports with which TCP, UDP and SCTP headers of `header` bytes begin."""
-    _need(data, header if reading.whole else EMBEDDED_L4_BYTES, f"{protocol.upper()} header")
+    if reading.whole:
+        _need(data, header, f"{protocol.upper()} header")
     source, target = struct.unpack_from("!HH", data)
     reading.fields |= {f"{protocol}_src": source, f"{protocol}_dst": target}
     reading.payload = data[header:]
@@ -332,14 +343,16 @@ def _neighbour_discovery(reading: _Reading, data: bytes) -> None:
         (OPTION_SLL, "ipv6_nd_sll") if kind == NEIGHBOUR_SOLICITATION else (OPTION_TLL, "ipv6_nd_tll")
     )
     for option, value in _options(data[24:]):
-        if option == wanted and len(value) == 6 and name not in reading.fields:
+        if option == wanted and len(value) == 6 and not reading.fields.get(name):
             reading.fields[name] = _number(value)
 
 
 def _options(data: bytes) -> list[tuple[int, bytes]]:
     """Type and value of each option; a length of zero or beyond the end voids the message (RFC 4861, 7.1)."""
-    found = []
+    found: list[tuple[int, bytes]] = []
     while data:
+        if len(found) == MAX_ND_OPTIONS:
+            raise Malformed(f"more than {MAX_ND_OPTIONS} neighbour discovery options")
         _need(data, 2, "neighbour discovery option")
         length = data[1] * 8
         if not length:

@@ -10,8 +10,9 @@ What the standard leaves open, or does otherwise:
 - A table without a matching flow drops the packet, and the action set with it (section 5.4).
 - An action set that outputs nowhere drops the packet. Output to the ingress port is left out unless it says
   IN_PORT.
-- `ct(table=N)` forks: the rest of the flow goes on with the packet as it was, then a copy with the ct fields,
-  registers, metadata and action set of that moment enters table N. After any `ct` the rest sees ct fields of 0.
+- `ct(table=N)` forks: the rest of the flow goes on with the packet as it was, then a copy with the ct
+  fields, registers, metadata and action set of that moment enters table N. After any `ct` the rest sees
+  ct fields of 0.
 - A field that the packet has not is not matched by any value, and reads as 0 in a move.
 - Writing a VLAN field of an untagged packet changes nothing.
 """
@@ -39,7 +40,7 @@ from vnet.openflow.flow import (
     SetField,
 )
 
-MAX_LOOKUPS = 32
+MAX_LOOKUPS = 16
 """Table lookups one packet is allowed, recirculations included; beyond it is dropped as a loop."""
 
 PIPELINE_FIELDS = ("metadata", *REGISTERS)
