@@ -105,13 +105,12 @@ def permitted(service: Service | None, sender: Sender | None, target: Endpoint) 
     return tuple({**cube, **exactly(**_address("src", address))} for cube in cubes for address in named)
 
 
-def whatever(sender: Sender, target: Endpoint) -> Iterator[Region]:
-    """All packets the sender can put on its wire for the target's address, forged ones included.
+def whatever(sender: Sender, version: int) -> Iterator[Region]:
+    """All IP packets of one version that the sender can put on its wire, forged ones included.
 
     Neighbour discovery is left out, and sources are limited when the claim names addresses.
     """
-    version = target.address.version
-    cube = exactly(in_port=sender.nic.port, eth_type=_eth_type(version), **_address("dst", target.address))
+    cube = exactly(in_port=sender.nic.port, eth_type=_eth_type(version))
     if sender.only is None:
         yield _possible(cube, version)
         return
@@ -125,6 +124,11 @@ def _possible(cube: Cube, version: int) -> Region:
     for hole in (NO_SUCH_FRAGMENT, *(NEIGHBOUR_DISCOVERY if version == 6 else ())):
         region = region.minus(hole) or region
     return region
+
+
+def toward(target: Endpoint) -> Cube:
+    """The packets for the target's address."""
+    return exactly(**_address("dst", target.address))
 
 
 def services(service: Service | None, version: int) -> tuple[Cube, ...]:

@@ -13,19 +13,21 @@ from itertools import product
 from vnet.openflow.fields import CtState
 from vnet.openflow.flow import Flow
 from vnet.policy import claims
+from vnet.policy.claims import Sender
 from vnet.policy.compile import compile
 from vnet.policy.endpoint import Endpoint, endpoints
 from vnet.policy.explain import describe
 from vnet.policy.origin import Origin, OriginKind
 from vnet.policy.semantics import selects
-from vnet.policy.space import Region
-from vnet.policy.walk import Leaf, Walk
+from vnet.policy.space import Cube, Region, meet
+from vnet.policy.walk import Leaf, Step, Walk
 from vnet.policy.witness import Witness
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Claim, ClaimKind, Topology
 
 REQUEST_STATES = (CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST)
 """What the tracker can say of a packet that opens a connection, or goes on with one that was opened."""
+KEPT_SENDERS = 4096
 REPLY_STATE = CtState.TRK | CtState.EST | CtState.RPL
 
 
@@ -74,6 +76,7 @@ class _Judge:
         self._provenance = compile(topology, inventory).provenance
         self._witness = Witness(topology, inventory)
         self._ends = tuple(endpoints(topology, inventory))
+        self._senders: dict[tuple[Sender, int], tuple[Step, ...]] = {}
         self._checked = 0
 
     def result(self, claim: Claim) -> ClaimResult:
@@ -131,9 +134,8 @@ class _Judge:
     ) -> Iterator[Counterexample]:
         """Packets of the claim's service that arrive."""
         for sender, target in claims.between(claims.senders(sources, self._ends), targets):
-            cubes = claims.services(claim.service, target.address.version)
-            for region, cube in product(claims.whatever(sender, target), cubes):
-                yield from self._arriving(region.meet(cube), target)
+            for cube in claims.services(claim.service, target.address.version):
+                yield from self._arriving(sender, target, cube, ())
 
     def _others(
         self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
@@ -142,20 +144,35 @@ class _Judge:
         named = {sender.nic.name: sender for sender in claims.senders(sources, self._ends)}
         for sender, target in claims.between(claims.senders(self._ends, self._ends), targets):
             permitted = claims.permitted(claim.service, named.get(sender.nic.name), target)
-            for region in claims.whatever(sender, target):
-                rest: Region | None = region
-                for cube in permitted:
-                    rest = rest.minus(cube) if rest else None
-                yield from self._arriving(rest, target)
+            yield from self._arriving(sender, target, {}, permitted)
 
-    def _arriving(self, region: Region | None, target: Endpoint) -> Iterator[Counterexample]:
-        if region is None or region.some() is None:
-            return
+    def _arriving(
+        self, sender: Sender, target: Endpoint, service: Cube, permitted: Sequence[Cube]
+    ) -> Iterator[Counterexample]:
+        """What the sender can bring to the target of a service, apart from what is permitted."""
+        wanted = meet(claims.toward(target), service) or {}
+
+        def narrow(region: Region) -> Region | None:
+            rest = region.meet(wanted)
+            for cube in permitted:
+                rest = rest.minus(cube) if rest else None
+            return rest
+
         for state in REQUEST_STATES:
             self._checked += 1
-            for leaf in self._walk.leaves(region, state):
+            for leaf in self._walk.finish(self._begun(sender, target.address.version), narrow, state):
                 if leaf.reaches(target.nic.port):
                     yield self._counterexample(leaf, state, "passes")
+
+    def _begun(self, sender: Sender, version: int) -> tuple[Step, ...]:
+        """What gets past the sender's guards, for whatever destination; remembered for the next target."""
+        key = sender, version
+        if key not in self._senders:
+            regions = claims.whatever(sender, version)
+            if len(self._senders) >= KEPT_SENDERS:
+                self._senders.clear()
+            self._senders[key] = tuple(step for region in regions for step in self._walk.begin(region))
+        return self._senders[key]
 
     def _counterexample(self, leaf: Leaf, state: int, fate: str) -> Counterexample:
         cookie = _deciding(leaf, self._provenance)

@@ -11,8 +11,8 @@ output) and refuses the rest with `Unfollowable` rather than decide on a guess.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import VnetError
@@ -33,6 +33,8 @@ from vnet.openflow.flow import (
 )
 from vnet.policy.space import Cube, Region
 
+ADDRESSES = frozenset({"eth_dst", "ipv4_dst", "ipv6_dst"})
+NOTHING = Instructions()
 EVERYWHERE = (Port.ALL, Port.FLOOD, Port.NORMAL)
 
 
@@ -79,14 +81,23 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Step:
     """Packets about to be looked up in a table."""
 
     table: int
     region: Region
-    bindings: Bindings
+    bindings: Bindings = field(default_factory=lambda: START)
     trail: tuple[Flow, ...] = ()
     outputs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked: in which state of the connection, up to which tables, lost packets too or not."""
+
+    state: int
+    stop: frozenset[int] = frozenset()
+    lost: bool = True
 
 
 @dataclass(slots=True)
@@ -107,37 +118,72 @@ class Walk:
         for flow in flows:
             by_table[flow.table].append(flow)
         self._tables = {number: _Table(table) for number, table in by_table.items()}
+        self._addressed = frozenset(n for n, table in self._tables.items() if table.reads(ADDRESSES))
 
     def leaves(self, region: Region, state: int) -> Iterator[Leaf]:
         """The fates of the packets of `region`, which must fix `in_port`; no leaf is empty."""
-        return self.onward(_Step(0, region, START), state)
+        yield from _leaves(self._onward(Step(0, region), _Question(state)))
 
-    def onward(self, step: _Step, state: int) -> Iterator[Leaf]:
-        """The same, from where a packet has come to."""
+    def begin(self, region: Region) -> tuple[Step, ...]:
+        """As far as packets get before a table looks at their destination: shared by all destinations.
+
+        What is lost on the way is left out.
+        """
+        question = _Question(0, stop=self._addressed, lost=False)
+        steps = tuple(self._onward(Step(0, region), question))
+        if not all(isinstance(step, Step) for step in steps):
+            raise Unfollowable("packets leave before their destination was looked at")
+        return tuple(step for step in steps if isinstance(step, Step))
+
+    def finish(
+        self, begun: Iterable[Step], narrow: Callable[[Region], Region | None], state: int
+    ) -> Iterator[Leaf]:
+        """Those packets of `begin`, of what `narrow` leaves of each set, that leave by some port."""
+        for step in begun:
+            rest = narrow(step.region)
+            if rest is not None and rest.some() is not None:
+                yield from _leaves(self._onward(replace(step, region=rest), _Question(state, lost=False)))
+
+    def _onward(self, step: Step, question: _Question) -> Iterator[Leaf | Step]:
+        if step.table in question.stop:
+            yield step
+            return
         left = step.region
         table = self._tables.get(step.table)
         for flow, cube in table.candidates(step) if table else ():
-            taken = left.meet(cube)
+            taken = left.meet(cube) if question.lost or not _drops(step, flow) else None
             if taken is not None and taken.some() is not None:
-                yield from self._carry_out(flow, step, taken, state)
+                yield from self._carry_out(flow, step, taken, question)
             rest = left.minus(cube)
             if rest is None:
                 return
             left = rest
-        if left.some() is not None:
+        if question.lost and left.some() is not None:
             yield Leaf(left, step.trail, step.outputs, missed=True)
 
-    def _carry_out(self, flow: Flow, step: _Step, taken: Region, state: int) -> Iterator[Leaf]:
+    def _carry_out(self, flow: Flow, step: Step, taken: Region, question: _Question) -> Iterator[Leaf | Step]:
         course = _Course(dict(step.bindings), _fixed(step, "in_port", taken.cube))
-        _apply(course, flow.instructions, state)
+        _apply(course, flow.instructions, question.state)
         trail, outputs = (*step.trail, flow), (*step.outputs, *course.outputs)
         if not course.onward:
-            yield Leaf(taken, trail, outputs)
+            if question.lost or outputs:
+                yield Leaf(taken, trail, outputs)
         elif len(course.onward) == 1:
             table, bindings = course.onward[0]
-            yield from self.onward(_Step(table, taken, bindings, trail, outputs), state)
+            yield from self._onward(Step(table, taken, bindings, trail, outputs), question)
         else:
             raise Unfollowable(f"table {flow.table}: a flow both goes on and resumes after ct")
+
+
+def _drops(step: Step, flow: Flow) -> bool:
+    """Whether packets that take the flow are lost: nothing is done with them, then or before."""
+    return flow.instructions == NOTHING and not step.outputs
+
+
+def _leaves(fates: Iterable[Leaf | Step]) -> Iterator[Leaf]:
+    for fate in fates:
+        assert isinstance(fate, Leaf), "nothing stops where no stop was asked for"
+        yield fate
 
 
 def _apply(course: _Course, instructions: Instructions, state: int) -> None:
@@ -204,7 +250,7 @@ def _move(bindings: dict[str, Binding], move: Move) -> None:
     bindings[move.target] = Slice(held.source, min(held.bits, move.bits), above)
 
 
-def _fixed(step: _Step, name: str, cube: Cube) -> int | None:
+def _fixed(step: Step, name: str, cube: Cube) -> int | None:
     held = step.bindings.get(name)
     if isinstance(held, int):
         return held
@@ -224,7 +270,11 @@ class _Table:
             self._shapes[tuple((name, mask) for name, _, mask in flow.match)].append(flow)
         self._indexes: dict[tuple[Shape, Shape], dict[tuple[int, ...], list[Flow]]] = {}
 
-    def candidates(self, step: _Step) -> list[tuple[Flow, Cube]]:
+    def reads(self, fields: frozenset[str]) -> bool:
+        """Whether some flow matches on one of the fields."""
+        return any(name in fields for shape in self._shapes for name, _ in shape)
+
+    def candidates(self, step: Step) -> list[tuple[Flow, Cube]]:
         """The flows that can take some packet of the step, highest first, with what they demand of it."""
         found = []
         for shape in self._shapes:
@@ -234,7 +284,7 @@ class _Table:
                     found.append((flow, cube))
         return sorted(found, key=lambda pair: (-pair[0].priority, pair[0].match.entries))
 
-    def _of_shape(self, shape: Shape, step: _Step) -> Iterable[Flow]:
+    def _of_shape(self, shape: Shape, step: Step) -> Iterable[Flow]:
         known, key = [], []
         for name, mask in shape:
             value = _known(name, mask, step)
@@ -254,7 +304,7 @@ class _Table:
         return index
 
 
-def _known(name: str, mask: int, step: _Step) -> int | None:
+def _known(name: str, mask: int, step: Step) -> int | None:
     """The value of a field's bits under `mask`, when the step fixes all of them."""
     held = step.bindings.get(name)
     if isinstance(held, int):
