@@ -96,7 +96,7 @@ def command_line(machine: Machine) -> tuple[str, ...]:
     """
     return (
         QEMU,
-        *("-name", machine.name, "-uuid", machine.uuid),
+        *("-name", escape(machine.name), "-uuid", machine.uuid),
         *_hardware(machine),
         *_boot(machine),
         *_ports(machine),

@@ -1,0 +1,177 @@
+"""What happens when something breaks: the manager, QEMU, the guest, the template, the host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.vm.hv_lab import FABRIC, carrier, lab, left_over, processes, spec
+from vnet.base import paths
+from vnet.base.errors import AdmissionError, HostError
+from vnet.hv.live import guest as live_guest
+from vnet.hv.live import record
+from vnet.hv.live.record import record_path
+
+
+@pytest.fixture
+def place():
+    with lab() as made:
+        yield made
+
+
+def start_manager(place, *numbers):
+    """Another process that manages guests, ready to be killed."""
+    command = [sys.executable, "-m", "tests.vm.hv_lab", place.namespace, *(str(n) for n in numbers)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_guests_outlive_their_manager_and_the_next_one_adopts_them(place):
+    other = start_manager(place, 1, 2)
+    assert other.stdout.readline() == "ready\n"
+    kill(other)
+    began = time.monotonic()
+    statuses = place.run(place.manager.adopt(FABRIC, [spec(1), spec(2), spec(3)]))
+    assert time.monotonic() - began < 5
+    assert [status.state.value for status in statuses] == ["running", "running", "stopped"]
+    assert carrier(place.namespace, "t1e0")
+    assert place.exec(1, "ping", "-c", "1", "-W", "5", "10.9.0.2").exit_code == 0
+    place.run(place.manager.stop(FABRIC, "vm-1"))
+    assert place.status(1).state.value == "stopped"
+
+
+@pytest.mark.parametrize("after_s", [0.3, 0.6, 0.9, 1.2, 1.5, 2.0])
+def test_a_manager_killed_in_the_middle_of_a_start_leaves_nothing_that_the_next_start_minds(place, after_s):
+    other = start_manager(place, 1)
+    time.sleep(after_s)
+    kill(other)
+    place.start(spec(1))
+    assert place.exec(1, "hostname").stdout == b"vm-1\n"
+    assert len(processes(str(paths.run_dir()))) == 1
+
+
+def test_a_half_made_guest_is_not_adopted_but_ended(place):
+    place.start(spec(1))
+    path = record_path(FABRIC, "vm-1")
+    pid = place.status(1).pid
+    place.run(place.manager.close())
+    replace(record.read(path), ready=False).write(path)
+    place.manager = place.new_manager()
+    (status,) = place.run(place.manager.adopt(FABRIC, [spec(1)]))
+    assert status.state.value == "stopped"
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_stale_pid_file_and_stale_sockets_are_cleared_away(place):
+    place.start(spec(1))
+    pid = place.status(1).pid
+    place.run(place.manager.close())
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    assert (paths.vm_run_dir(FABRIC, "vm-1") / "qmp.sock").exists()
+    place.manager = place.new_manager()
+    place.start(spec(1))
+    assert place.status(1).pid != pid
+    assert place.exec(1, "true").exit_code == 0
+
+
+def test_destroy_ends_a_guest_that_no_manager_remembers(place):
+    place.start(spec(1))
+    place.run(place.manager.close())
+    place.manager = place.new_manager()
+    assert place.manager.left_over(FABRIC, []) == ("vm-1",)
+    place.run(place.manager.destroy(FABRIC, "vm-1"))
+    assert left_over(str(paths.run_dir())) == []
+
+
+def test_the_death_of_qemu_is_reported_and_the_guest_starts_again(place):
+    place.start(spec(1))
+    os.kill(place.status(1).pid, signal.SIGKILL)
+    place.settle(1)
+    assert [(event.name, event.state.value) for event in place.events] == [("vm-1", "crashed")]
+    assert "killed" in place.status(1).reason
+    with pytest.raises(HostError, match="vm-1 is crashed: start it with `vnet start vm-1`"):
+        place.exec(1, "true")
+    place.start(spec(1))
+    assert place.status(1).state.value == "running"
+
+
+def test_the_death_of_an_adopted_qemu_is_reported(place):
+    place.start(spec(1))
+    place.run(place.manager.close())
+    place.manager = place.new_manager()
+    (status,) = place.run(place.manager.adopt(FABRIC, [spec(1)]))
+    os.kill(status.pid, signal.SIGKILL)
+    place.settle(1)
+    assert [event.state.value for event in place.events] == ["crashed"]
+
+
+def test_a_guest_that_switches_itself_off_is_stopped_and_nothing_is_left(place):
+    place.start(spec(1))
+    place.run(place.manager.stop(FABRIC, "vm-1"))
+    place.start(spec(1))
+    place.settle(0.5)
+    assert place.events == [], "an earlier power-off was taken for one of this run"
+    place.exec(1, "sh", "-c", "(sleep 2; poweroff -f) >/dev/null 2>&1 &")
+    place.settle(5)
+    assert [(event.state.value, event.text) for event in place.events] == [("stopped", "switched itself off")]
+    assert processes(str(paths.run_dir())) == []
+
+
+def test_a_guest_that_does_not_fit_is_refused_before_anything_is_made(place):
+    with pytest.raises(AdmissionError, match="not enough memory for vm-1"):
+        place.start(replace(spec(1), memory_bytes=1 << 50))
+    assert not paths.vm_run_dir(FABRIC, "vm-1").exists()
+
+
+def test_a_tap_that_cannot_be_opened_fails_the_start_and_leaves_nothing(place):
+    def refuse(nic):
+        raise HostError(f"no TAP for {nic}")
+
+    with pytest.raises(HostError, match=r"no TAP for vm-1\.eth0"):
+        place.run(place.manager.start(spec(1), refuse))
+    assert left_over(str(paths.run_dir())) == []
+    assert place.start(spec(1))[0].state.value == "running"
+
+
+def test_a_template_that_qemu_refuses_is_replaced_by_a_cold_boot(place, monkeypatch):
+    def broken(descriptor):
+        return live_guest.monitor.Command("migrate-incoming", {"uri": "fd:nowhere"}), 0
+
+    monkeypatch.setattr(live_guest.monitor, "load_state", lambda fd: broken(fd)[:1])
+    (status,) = place.start(spec(1))
+    assert (status.state.value, status.warm) == ("running", False)
+    assert any("booting it instead" in text for text in place.progress)
+
+
+def test_a_start_that_is_broken_off_leaves_nothing(place):
+    async def break_off(after_s):
+        task = asyncio.create_task(place.manager.start(spec(1), place.open_tap))
+        await asyncio.sleep(after_s)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    for after_s in (0.05, 0.2, 0.4):
+        place.run(break_off(after_s))
+        assert processes(str(paths.run_dir())) == []
+        assert left_over(str(paths.run_dir())) == []
+
+
+def test_a_folder_too_deep_for_sockets_is_named(place, monkeypatch):
+    deep = f"{paths.run_dir()}/{'x' * 80}"
+    monkeypatch.setenv("VNET_RUN_DIR", deep)
+    with pytest.raises(HostError, match="the kernel takes 107"):
+        place.start(spec(1))
