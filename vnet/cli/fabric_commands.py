@@ -129,7 +129,11 @@ def down(settings: Settings) -> None:
 
 def ps(settings: Settings) -> None:
     """List VMs, of all fabrics or of the one that -n or -f names."""
-    rows(_vms(settings), _PS, settings.output)
+    found = _vms(settings)
+    rows(found, _PS, settings.output)
+    if settings.output is Format.TABLE:
+        for trouble in dict.fromkeys(row["detail"] for row in found if row["detail"]):
+            tell(f"vnet: {trouble}")
 
 
 def _vms(settings: Settings) -> list[Row]:

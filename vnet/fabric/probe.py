@@ -18,6 +18,7 @@ from vnet.policy.probes import Probe
 
 WAIT_S = 3
 """How long a connection is waited for: enough for one repeated SYN (1 s) on a busy host."""
+NC = "nc.openbsd"
 DIRECTORY = "/tmp/vnet-probe"  # noqa: S108 (in the guest)
 AT_ONCE = 24
 """Connections that one guest tries side by side; each is a process of its own."""
@@ -62,7 +63,7 @@ def listeners(tries: Sequence[Attempt]) -> Mapping[str, str]:
         if protocol in (TCP, UDP):
             udp = "-u " if protocol == UDP else ""
             heard = f"{DIRECTORY}/heard" if protocol == UDP else "/dev/null"
-            lines[vm].append(f"nc {udp}-d -l -k {address} {port} >>{heard} 2>/dev/null & echo $! >>{DIRECTORY}/pids")
+            lines[vm].append(f"{NC} {udp}-d -l -k {address} {port} >>{heard} 2>/dev/null & echo $! >>{DIRECTORY}/pids")
     begin = f"rm -rf {DIRECTORY}; mkdir -p {DIRECTORY}; : >{DIRECTORY}/heard; : >{DIRECTORY}/pids"
     return {vm: "\n".join([begin, *commands, "sleep 0.3"]) for vm, commands in lines.items()}
 
@@ -87,9 +88,9 @@ def _in_batches(lines: list[str]) -> Iterable[str]:
 def _client(number: int, one: Attempt) -> str:
     match one.protocol:
         case protocol if protocol == TCP:
-            return f"nc -z -w {WAIT_S} -s {one.source} {one.target} {one.port} >/dev/null"
+            return f"{NC} -z -w {WAIT_S} -s {one.source} {one.target} {one.port} >/dev/null"
         case protocol if protocol == UDP:
-            send = f"printf '{token(number)}\\n' | nc -u -q 0 -w 1 -s {one.source} {one.target} {one.port} >/dev/null"
+            send = f"printf '{token(number)}\\n' | {NC} -u -q 0 -w 1 -s {one.source} {one.target} {one.port} >/dev/null"
             return f"{send}; sleep 1; {send}"
         case _:
             return f"ping -c 2 -W {WAIT_S - 1} -I {one.source} {one.target} >/dev/null"

@@ -8,6 +8,7 @@ by then, back to what was there before.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,13 +17,16 @@ from vnet.base.errors import Exit, HostError, InputError, UsageError, VnetError
 from vnet.fabric import plan as p
 from vnet.fabric.declared import Declared, declare, load, work_out
 from vnet.fabric.live.apply import Performer, carry_out, undo
-from vnet.fabric.live.observe import foreign, observe
+from vnet.fabric.live.observe import foreign, observe, remains
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.progress import Progress, Report, Status, silent
 from vnet.fabric.state import Guest, State
 from vnet.fabric.store import Record, Source, Store
 from vnet.hv.admission import Commitment, admit
 from vnet.topology.model import Topology
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,9 @@ class Engine:
                 await self._reconcile(name, fabric)
             except VnetError as error:
                 fabric.trouble = str(error)
+            except Exception as error:  # a bug met in one fabric must not keep the others from being served
+                log.exception("cannot adopt %s", name)
+                fabric.trouble = f"internal error: {error!r}"
 
     async def _reconcile(self, name: str, fabric: Fabric) -> None:
         """Bring the network of an adopted fabric to its last generation; guests stay as they are."""
@@ -220,7 +227,7 @@ class Engine:
             fabric = self.fabrics.get(name)
             if fabric is None:
                 return Outcome(name, 0, ())
-            now = await observe(fabric.parts, fabric.record, self.store, name)
+            now = await remains(fabric.parts, self.store, name)
             actions = (*_orphans(self.store.guests(name), now), *p.plan(now, State()))
             failures = await _uninterrupted(undo(actions, self._performer(name, fabric.parts), report))
             if failures:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_interface
 from pathlib import Path
 
-from vnet.base.errors import HostError
+from vnet.base.errors import HostError, VnetError
 from vnet.fabric.state import Guest, ifname
 from vnet.hv.live.manager import HvManager
 from vnet.hv.spec import ExecResult, GuestNic, GuestSpec, GuestState, GuestStatus
+
+
+AGENT_TIMEOUT_S = 30.0
 
 
 class HostGuests:
@@ -18,10 +23,20 @@ class HostGuests:
     def __init__(self, fabric: str, manager: HvManager, open_tap: Callable[[str], int]) -> None:
         self.fabric = fabric
         self._manager, self._open_tap = manager, open_tap
+        self._greetings: set[asyncio.Task[None]] = set()
 
     async def adopt(self, guest: Guest) -> None:
         """Take over a guest that an earlier daemon started."""
-        await self._manager.adopt(self.fabric, [self._spec(guest)])
+        (status,) = await self._manager.adopt(self.fabric, [self._spec(guest)])
+        if status.state is GuestState.RUNNING:
+            task = asyncio.ensure_future(self._greet(guest.name))
+            self._greetings.add(task)
+            task.add_done_callback(self._greetings.discard)
+
+    async def _greet(self, name: str) -> None:
+        """Speak to an adopted guest's agent once, so that its state is known; nobody waits for it."""
+        with suppress(VnetError):
+            await self._manager.wait_ready(self.fabric, name, AGENT_TIMEOUT_S)
 
     async def start(self, guest: Guest, note: Callable[[str], None]) -> str:
         """Start it and wait until its agent answers."""
@@ -65,4 +80,7 @@ class HostGuests:
         return await self._manager.console_path(self.fabric, name)
 
     async def close(self) -> None:
-        """Nothing: the manager lets go of all guests at once."""
+        """The manager itself lets go of all guests at once."""
+        for task in self._greetings:
+            task.cancel()
+        await asyncio.gather(*self._greetings, return_exceptions=True)

@@ -49,6 +49,14 @@ def _known_ports(
     return frozenset(Port(plugged.get(name) or assigned.get(name, 0), name) for name in taps)
 
 
+async def remains(parts: Parts, store: Store, name: str) -> State:
+    """What is there to be removed; unlike `observe` it does not need a switch that can be read."""
+    there, switch = await parts.network.exists(), await parts.switch.exists()
+    interfaces = await parts.network.interfaces() if there else {}
+    taps = frozenset(Port(0, ifname) for ifname, kind in interfaces.items() if kind == TAP_KIND)
+    return State(there, switch, taps, guests=await _running(parts, store, name))
+
+
 async def _running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:
     """The guests whose process lives, with the specification they were started with."""
     known = store.guests(name)

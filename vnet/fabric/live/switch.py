@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.drop import DropReason
+from vnet.base.errors import HostError
 from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.record import Point as SeenAt
 from vnet.fabric.live.netns import finished
@@ -130,13 +132,9 @@ class HostSwitch:
             datapath.close()
 
     async def destroy(self) -> None:
-        """Unpin everything."""
-        await self.open()
-        datapath, self._datapath = self._datapath, None
-        assert datapath is not None
-        asyncio.get_running_loop().remove_reader(datapath.event_fd)
+        """Unpin everything: that detaches the programs too, so it needs no switch that can be opened."""
         await self.close()
-        await finished(None, datapath.destroy)
+        await finished(None, _remove_pins, self._pins)
 
     def _opened(self) -> tuple[EbpfDatapath, SwitchServer]:
         assert self._datapath is not None and self._server is not None, "the switch is open"
@@ -157,6 +155,16 @@ class HostSwitch:
         seen = [event for event in events if event.point is not Point.CONTROLLER]
         self.watch.take(record(event, self._names.get(event.port, f"port {event.port}"), clock_ns) for event in seen)
         _hand_in(server, (event for event in events if event.point is Point.CONTROLLER))
+
+
+def _remove_pins(folder: Path) -> None:
+    """Links first: a port without a program is dead, one whose program lost its maps would be too."""
+    try:
+        for directory in (folder / "links", folder):
+            if directory.exists():
+                shutil.rmtree(directory)
+    except OSError as error:
+        raise HostError(f"cannot remove the pinned switch {folder}: {error.strerror}") from error
 
 
 def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:
