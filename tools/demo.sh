@@ -42,8 +42,10 @@ vnet() {
     printf '\n$ vnet %s\n' "$*" >&2
     bin/vnet -f "$TOPOLOGY" "$@" </dev/null &
     child=$!
-    wait "$child"
+    local status=0
+    wait "$child" || status=$?
     child=""
+    return "$status"
 }
 
 capture_a_forbidden_packet() {
@@ -55,7 +57,6 @@ capture_a_forbidden_packet() {
     capturing=$!
     wait_until_it_listens
     vnet exec app nc -w 2 "${DB_SSH[@]}" && die "app reached db's port ${DB_SSH[1]}: the policy is not in force"
-    child=""
     note "no answer, as it should be"
     wait "$capturing"
     capturing=""
@@ -110,7 +111,7 @@ clean_up() {
 end_process() { # PID
     [ -n "$1" ] || return 0
     kill -INT "$1" 2>/dev/null || return 0
-    wait "$1" || true
+    wait "$1" 2>/dev/null || true
 }
 
 main

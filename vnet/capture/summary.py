@@ -57,7 +57,7 @@ def summarise(data: bytes) -> Summary:
     try:
         inner = _LAYER3.get(ethertype, _unknown(ethertype))(ethernet, payload)
     except (struct.error, IndexError, ValueError):
-        inner = replace(ethernet, protocol=_ETHERTYPES.get(ethertype, f"0x{ethertype:04x}"), detail="cut off")
+        inner = replace(ethernet, protocol=_name(ethertype), detail="cut off")
     return replace(inner, detail=" ".join(filter(None, (*tags, inner.detail))))
 
 
@@ -77,7 +77,11 @@ def _untagged(data: bytes) -> tuple[int, bytes, tuple[str, ...]]:
 
 
 def _unknown(ethertype: int) -> Callable[[Summary, bytes], Summary]:
-    return lambda ethernet, _: replace(ethernet, protocol=f"0x{ethertype:04x}")
+    return lambda ethernet, _: replace(ethernet, protocol=_name(ethertype))
+
+
+def _name(ethertype: int) -> str:
+    return _ETHERTYPES.get(ethertype, f"0x{ethertype:04x}")
 
 
 def _arp(ethernet: Summary, arp: bytes) -> Summary:
@@ -136,7 +140,13 @@ def tcp_flags(flags: int) -> str:
     return "".join(letter for bit, letter in enumerate(TCP_FLAGS) if flags >> bit & 1) or "none"
 
 
-_ETHERTYPES: Mapping[int, str] = {fields.ETH_ARP: "arp", fields.ETH_IPV4: "ipv4", fields.ETH_IPV6: "ipv6"}
+_ETHERTYPES: Mapping[int, str] = {
+    fields.ETH_ARP: "arp",
+    fields.ETH_IPV4: "ipv4",
+    fields.ETH_IPV6: "ipv6",
+    0x8035: "rarp",  # QEMU announces a NIC by it
+    0x88CC: "lldp",
+}
 _LAYER3: Mapping[int, Callable[[Summary, bytes], Summary]] = {
     fields.ETH_ARP: _arp,
     fields.ETH_IPV4: _ipv4,

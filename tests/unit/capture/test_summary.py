@@ -51,6 +51,11 @@ def test_a_frame_in_a_few_words(packet: Packet, text: str) -> None:
     assert str(summarise(bytes(ETHER / packet))) == text
 
 
+def test_the_announcement_that_qemu_sends_for_a_guest_is_named() -> None:
+    announcement = bytes(Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff", type=0x8035))
+    assert summarise(announcement).protocol == "rarp"
+
+
 def test_a_frame_cut_in_its_ip_header_still_names_its_ends() -> None:
     cut = bytes(ETHER / V4 / TCP())[:20]
     assert str(summarise(cut)) == "02:00:00:00:00:01 > 02:00:00:00:00:02 ipv4 cut off"
