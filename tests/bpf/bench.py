@@ -35,13 +35,13 @@ def sh(command: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`outputs` holds (port, VLAN id or None); `rules` the flows that matched, in order."""
+    """`outputs` holds (port, tag control information or None); `rules` the flows that matched, in order."""
 
     outputs: tuple[tuple[int, int | None], ...]
     drop: DropReason | None
     ct_state: int
     rules: tuple[int, ...]
-    cached: bool
+    table: int
 
 
 class Bench:
@@ -57,6 +57,7 @@ class Bench:
         os.sched_setaffinity(0, {min(self._cpus)})  # the scratch map read is that of the CPU that ran
         sh(f"ip netns add {self.netns}")
         try:
+            sh(f"ip netns exec {self.netns} sysctl -qw net.ipv6.conf.default.disable_ipv6=1")  # no chatter
             for number in range(1, self.ports + 1):
                 sh(f"ip -n {self.netns} link add p{number} type veth peer name q{number}")
                 sh(f"ip -n {self.netns} link set q{number} up")
@@ -121,15 +122,15 @@ class Bench:
             DropReason(path.reason) if path.reason else None,
             path.ct_state,
             tuple(path.rules[: path.n_rules]),
-            scratch.cacheable == 1 and not any(scratch.rule_key.words),
+            path.table,
         )
 
     def _expand(self, in_port: int, op: abi.PathOp) -> list[tuple[int, int | None]]:
-        vlan = op.vlan_tci & 0xFFF if op.vlan_tci else None
+        tag = op.vlan_tci & 0xEFFF if op.vlan_tci else None
         if op.kind == PathKind.OUTPUT:
-            return [(op.arg, vlan)]
+            return [(op.arg, tag)]
         assert op.kind == PathKind.OUTPUTS
         read = self.datapath._map["outputs"].index
         length = struct.unpack("<I", read(op.arg) or b"")[0]
         ports = [struct.unpack("<I", read(op.arg + 1 + n) or b"")[0] for n in range(length)]
-        return [(port, vlan) for port in ports if port != in_port]
+        return [(port, tag) for port in ports if port != in_port]

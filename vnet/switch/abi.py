@@ -48,6 +48,13 @@ class Word(IntEnum):
     REGS = 15
 
 
+class Has(IntFlag):
+    """The lowest bits of `Word.PORT`: what the packet has, because zero may also be a field's value."""
+
+    L4 = 1
+    LLA = 2
+
+
 class Op(IntEnum):
     """`enum vnet_action_op`."""
 

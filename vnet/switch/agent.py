@@ -271,7 +271,8 @@ class Agent:
             self._advance(None)
 
     def _resume(self, token: int, answer: Answer, now: float) -> None:
-        assert token == self._token and self._jobs, "an answer to nothing that was asked"
+        assert self._jobs, "nothing was asked"
+        assert token == self._token, "an answer to another question"
         self.now = now
         self._advance(answer)
         self._work()

@@ -46,8 +46,8 @@ class SwitchPort:
 class Change:
     """Flows to add or replace, and keys of flows to remove; visible to packets all at once.
 
-    A key in both was removed and added again. A flow that replaces another counts from zero: the
-    agent adds what its predecessor had counted, where OpenFlow wants that.
+    A flow that replaces another goes on counting where that left off. A key in both was removed and
+    added again: it counts from zero.
     """
 
     put: tuple[Flow, ...] = ()
@@ -79,7 +79,7 @@ class Datapath(Protocol):
         """Put the change in force; on return no packet is decided by what it superseded."""
 
     def flow_counters(self) -> Mapping[FlowKey, Counter]:
-        """Since each flow was added."""
+        """Since each flow was added, through all its replacements."""
 
     def table_counters(self) -> Mapping[int, TableCounter]:
         """By table number."""

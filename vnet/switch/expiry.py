@@ -66,7 +66,7 @@ class Expiry:
     def _note_activity(self, timed: Iterable[Entry], counters: Mapping[FlowKey, Counter]) -> None:
         seen = {}
         for entry in timed:
-            packets = entry.total(counters).packets
+            packets = entry.count(counters).packets
             known = self._seen.get(entry.flow.key)
             if known is None or known[1] < entry.created_s:
                 known = 0, entry.created_s
@@ -88,7 +88,7 @@ def announce_removed(
     """Tell the controllers of flows that asked for it when they were added."""
     for entry in entries:
         if entry.flow.flags & FlowFlag.SEND_FLOW_REM:
-            total, age = entry.total(counters), stats.age_ns(entry, agent.now)
+            total, age = entry.count(counters), stats.age_ns(entry, agent.now)
             removed = FlowRemoved(reason, entry.flow, age, total.packets, total.bytes)
             for conn in agent.listeners(lambda masks: masks.flow_removed, reason):
                 agent.send(conn, removed, 0)

@@ -31,17 +31,14 @@ _KEPT_FLAGS = FlowFlag.SEND_FLOW_REM | FlowFlag.NO_PACKET_COUNTS | FlowFlag.NO_B
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A flow in force since `created_s`; `carried` is what the flows it replaced had counted."""
+    """A flow in force since `created_s`."""
 
     flow: Flow
     created_s: float
-    carried: Counter = Counter()
 
-    def total(self, counters: Mapping[FlowKey, Counter]) -> Counter:
-        """Packets and bytes since the flow was added, through all its replacements."""
-        now = counters.get(self.flow.key, Counter())
-        packets, octets = self.carried.packets + now.packets, self.carried.bytes + now.bytes
-        return Counter(packets, octets)
+    def count(self, counters: Mapping[FlowKey, Counter]) -> Counter:
+        """Its packets and bytes among those of all flows."""
+        return counters.get(self.flow.key, Counter())
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +187,7 @@ class Draft:
         self._before: dict[FlowKey, Entry | None] = {}
         self._fresh: set[FlowKey] = set()
         """Keys whose counters start again."""
+        self._deleted_keys: set[FlowKey] = set()
         self.deleted: list[Entry] = []
         """Entries that were in force and that a deletion took."""
 
@@ -214,8 +212,7 @@ class Draft:
             self._check_overlap(flow)
         before = self._table.get(flow.key)
         reset = before is None or bool(mod.flow.flags & FlowFlag.RESET_COUNTS)
-        carried = Counter() if before is None or reset else before.carried
-        self._set(flow.key, Entry(flow, self._now, carried), reset)
+        self._set(flow.key, Entry(flow, self._now), reset)
         return (flow.key,)
 
     def _check_overlap(self, flow: Flow) -> None:
@@ -236,7 +233,7 @@ class Draft:
         for flow in changed:
             check_targets(flow)
         for entry, flow in zip(entries, changed, strict=True):
-            self._set(flow.key, Entry(flow, entry.created_s, Counter() if reset else entry.carried), reset)
+            self._set(flow.key, Entry(flow, entry.created_s), reset)
         return tuple(flow.key for flow in changed)
 
     def _delete(self, mod: FlowMod) -> tuple[FlowKey, ...]:
@@ -247,11 +244,16 @@ class Draft:
 
     def _remove(self, entries: tuple[Entry, ...]) -> tuple[FlowKey, ...]:
         for entry in entries:
-            key = entry.flow.key
-            if self._before.get(key, entry) is not None and key not in self._fresh:
-                self.deleted.append(entry)
-            self._set(key, None)
+            self._set(entry.flow.key, None)
+            self._note_deleted(entry)
         return ()
+
+    def _note_deleted(self, entry: Entry) -> None:
+        """Once for each flow that was in force; what the draft itself had added was never."""
+        key = entry.flow.key
+        if self._before[key] is not None and key not in self._deleted_keys:
+            self._deleted_keys.add(key)
+            self.deleted.append(entry)
 
     def _set(self, key: FlowKey, entry: Entry | None, fresh: bool = True) -> None:
         self._before.setdefault(key, self._table.get(key))
@@ -261,37 +263,19 @@ class Draft:
 
     def change(self) -> Change:
         """What the datapath must do; nothing for flows that are as before."""
-        put, remove = [], []
+        put: list[Flow] = []
+        remove: list[FlowKey] = []
         for key, before in self._before.items():
-            entry = self._table.get(key)
-            if entry is None:
-                if before is not None:
-                    remove.append(key)
-            elif before is None or before.flow != entry.flow or key in self._fresh:
+            entry, fresh = self._table.get(key), key in self._fresh
+            if before is not None and (entry is None or fresh):
+                remove.append(key)
+            if entry is not None and (before is None or fresh or before.flow != entry.flow):
                 put.append(entry.flow)
         return Change(tuple(put), tuple(remove))
 
     def wants_counters(self) -> bool:
-        """Whether what the flows counted so far must be known before they are replaced or removed."""
-        if any(entry.flow.flags & FlowFlag.SEND_FLOW_REM for entry in self.deleted):
-            return True
-        return any(True for _ in self._replaced())
-
-    def _replaced(self) -> Iterator[tuple[FlowKey, Entry, Entry]]:
-        for key, before in self._before.items():
-            entry = self._table.get(key)
-            if (
-                before is not None
-                and entry is not None
-                and key not in self._fresh
-                and entry.flow != before.flow
-            ):
-                yield key, before, entry
-
-    def settle(self, counters: Mapping[FlowKey, Counter]) -> None:
-        """The change is in force: replaced flows carry on what was counted before it."""
-        for key, before, entry in tuple(self._replaced()):
-            self._table.set(key, replace(entry, carried=before.total(counters)))
+        """Whether a controller is to be told what a deleted flow has counted."""
+        return any(entry.flow.flags & FlowFlag.SEND_FLOW_REM for entry in self.deleted)
 
     def rollback(self) -> None:
         """The change was refused: the table is as before the draft."""

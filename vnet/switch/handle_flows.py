@@ -34,7 +34,7 @@ MAX_BUNDLES = 16
 MAX_BUNDLE_MODS = 1 << 18
 
 _FLOW_MOD = 14
-_BUNDLE_FLAGS = BundleFlag.ATOMIC | BundleFlag.ORDERED
+_BUNDLE_FLAGS = int(BundleFlag.ATOMIC | BundleFlag.ORDERED)
 
 
 # -- single flow_mods -----------------------------------------------------------------------------
@@ -107,7 +107,6 @@ def _put_in_force(agent: Agent, draft: Draft) -> Generator[Ask, Answer, tuple[Re
         if answer.refusals:
             draft.rollback()
             return answer.refusals
-    draft.settle(counters)
     announce_removed(agent, draft.deleted, FlowRemovedReason.DELETE, counters)
     agent.expiry.plan()
     return ()

@@ -27,7 +27,7 @@ from vnet.openflow.flow import (
 )
 from vnet.openflow.message import BadAction, BadInstruction, BadMatch, ErrorType, FlowModFailed
 from vnet.switch import abi
-from vnet.switch.abi import CtFlag, Op, Word
+from vnet.switch.abi import CtFlag, Has, Op, Word
 from vnet.switch.datapath import Refused
 
 WORD_MASK = (1 << 64) - 1
@@ -42,6 +42,8 @@ class Place:
 
     word: int
     shift: int
+    has: Has = Has(0)
+    """What a packet must have for the field to exist in it."""
 
 
 PLACES: dict[str, Place] = {
@@ -61,15 +63,15 @@ PLACES: dict[str, Place] = {
     "ipv4_dst": Place(Word.IP_DST + 1, 0),
     "arp_tpa": Place(Word.IP_DST + 1, 0),
     "ipv6_dst": Place(Word.IP_DST, 0),
-    **{f"{proto}_src": Place(Word.L4, 48) for proto in ("tcp", "udp", "sctp")},
-    **{f"{proto}_dst": Place(Word.L4, 32) for proto in ("tcp", "udp", "sctp")},
-    **{f"{proto}_type": Place(Word.L4, 48) for proto in ("icmpv4", "icmpv6")},
-    **{f"{proto}_code": Place(Word.L4, 32) for proto in ("icmpv4", "icmpv6")},
+    **{f"{proto}_src": Place(Word.L4, 48, Has.L4) for proto in ("tcp", "udp", "sctp")},
+    **{f"{proto}_dst": Place(Word.L4, 32, Has.L4) for proto in ("tcp", "udp", "sctp")},
+    **{f"{proto}_type": Place(Word.L4, 48, Has.L4) for proto in ("icmpv4", "icmpv6")},
+    **{f"{proto}_code": Place(Word.L4, 32, Has.L4) for proto in ("icmpv4", "icmpv6")},
     "arp_op": Place(Word.L4, 0),
     "arp_sha": Place(Word.SHA, 0),
-    "ipv6_nd_sll": Place(Word.SHA, 0),
+    "ipv6_nd_sll": Place(Word.SHA, 0, Has.LLA),
     "arp_tha": Place(Word.THA, 0),
-    "ipv6_nd_tll": Place(Word.THA, 0),
+    "ipv6_nd_tll": Place(Word.THA, 0, Has.LLA),
     "ipv6_nd_target": Place(Word.ND_TARGET, 0),
     "metadata": Place(Word.METADATA, 0),
     "ct_state": Place(Word.CT, 0),
@@ -131,7 +133,9 @@ def lower_match(match: Match) -> tuple[MaskWords, tuple[int, ...]]:
         place = PLACES.get(name)
         if place is None:
             raise Refused(ErrorType.BAD_MATCH, BadMatch.BAD_FIELD, f"cannot match {name}")
-        for word, part_value, part_mask in _spread(place, name, value, mask):
+        for word, part_value, part_mask in (*_spread(place, name, value, mask), (Word.PORT, place.has, place.has)):
+            if not part_mask:
+                continue
             values[word] = values.get(word, 0) | part_value
             masks[word] = masks.get(word, 0) | part_mask
     if len(masks) > abi.MASK_WORDS:

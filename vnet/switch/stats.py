@@ -80,7 +80,7 @@ def _table_features(table: int) -> TableFeatures:
 
 
 def flow_stats(entry: Entry, counters: Mapping[FlowKey, Counter], now: float) -> FlowStats:
-    total = entry.total(counters)
+    total = entry.count(counters)
     return FlowStats(entry.flow, age_ns(entry, now), total.packets, total.bytes)
 
 
@@ -90,7 +90,7 @@ def age_ns(entry: Entry, now: float) -> int:
 
 
 def aggregate(entries: Iterable[Entry], counters: Mapping[FlowKey, Counter]) -> AggregateReply:
-    totals = [entry.total(counters) for entry in entries]
+    totals = [entry.count(counters) for entry in entries]
     return AggregateReply(sum(t.packets for t in totals), sum(t.bytes for t in totals), len(totals))
 
 

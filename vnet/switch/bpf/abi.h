@@ -33,7 +33,7 @@
 /* The parsed packet and its metadata as words; fields.py knows each OpenFlow field's word and shift.
  *
  *   word  bits 63..0
- *   0     in_port:32 ip_proto:8 ip_tos:8 ip_frag:8 0:8
+ *   0     in_port:32 ip_proto:8 ip_tos:8 ip_frag:8 has:8   (VNET_HAS_*: a field the packet lacks matches nothing)
  *   1     eth_dst:48 vlan_tci:16              (bit 12 = tag present, as in Open vSwitch)
  *   2     eth_src:48 eth_type:16
  *   3,4   ip source, high and low             (IPv4 and arp_spa in the low 32 bits)
@@ -65,6 +65,8 @@ enum vnet_word {
 };
 
 #define VNET_VLAN_PRESENT 0x1000
+#define VNET_HAS_L4 1  /* ports, or ICMP type and code */
+#define VNET_HAS_LLA 2 /* the link-layer address option of neighbour discovery */
 
 /* Same numbers as vnet.base.drop.DropReason; those from 64 up come from the flow's cookie. */
 enum vnet_drop {

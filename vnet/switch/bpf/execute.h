@@ -58,14 +58,17 @@ struct vnet_flood_state {
 	__u32 list;
 	__u32 in_port;
 	__u32 sent;
+	__u32 skipped;
 };
 
 static long vnet_flood_one(__u32 index, struct vnet_flood_state *state)
 {
 	__u32 at = state->list + 1 + index, ifindex, *number = bpf_map_lookup_elem(&outputs, &at);
 
-	if (!number || *number == state->in_port)
+	if (!number || *number == state->in_port) {
+		state->skipped = 1;
 		return 0;
+	}
 	ifindex = vnet_leave(state->skb, *number);
 	if (ifindex && !bpf_clone_redirect(state->skb, ifindex, 0))
 		state->sent++;
@@ -77,9 +80,12 @@ __noinline __u32 vnet_flood(struct __sk_buff *skb, __u32 list, __u32 in_port)
 {
 	struct vnet_flood_state state = { .skb = skb, .list = list, .in_port = in_port };
 	__u32 *length = bpf_map_lookup_elem(&outputs, &list);
+	struct vnet_scratch *s = vnet_scratch();
 
 	if (length)
 		bpf_loop(*length, vnet_flood_one, &state, 0);
+	if (s && state.skipped)
+		s->same_port = 1;
 	return state.sent;
 }
 
@@ -121,7 +127,7 @@ static __always_inline int vnet_execute(struct __sk_buff *skb, struct vnet_scrat
 			sent++;
 	}
 	if (!sent && !s->path.reason)
-		s->path.reason = VNET_DROP_NO_PORT;
+		s->path.reason = s->same_port ? VNET_DROP_SAME_PORT : VNET_DROP_NO_PORT;
 	return TC_ACT_SHOT;
 }
 

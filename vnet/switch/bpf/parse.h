@@ -222,8 +222,10 @@ static __always_inline int vnet_parse_nd(struct __sk_buff *skb, struct vnet_scra
 		size = bytes[1] * 8;
 		if (!size || size > left)
 			return VNET_DROP_MALFORMED;
-		if (bytes[0] == wanted && size == 8 && !s->key[word])
+		if (bytes[0] == wanted && size == 8 && !(s->key[VNET_W_PORT] & VNET_HAS_LLA)) {
 			s->key[word] = vnet_mac(bytes + 2);
+			s->key[VNET_W_PORT] |= VNET_HAS_LLA;
+		}
 		offset += size;
 		left -= size;
 	}
@@ -238,6 +240,7 @@ static __always_inline int vnet_parse_icmp(struct __sk_buff *skb, struct vnet_sc
 	if (c->length < sizeof(header) || bpf_skb_load_bytes(skb, c->offset, header, sizeof(header)) < 0)
 		return VNET_DROP_MALFORMED;
 	s->key[VNET_W_L4] = (__u64)header[0] << 48 | (__u64)header[1] << 32;
+	s->key[VNET_W_PORT] |= VNET_HAS_L4;
 	s->icmp_id = header[4] << 8 | header[5];
 	if (c->proto == IPPROTO_ICMPV6 && (header[0] == 135 || header[0] == 136))
 		return vnet_parse_nd(skb, s, c, header[0]);
@@ -254,6 +257,7 @@ static __always_inline int vnet_parse_transport(struct __sk_buff *skb, struct vn
 
 	if (c->length < minimum || offset > 1024)
 		return VNET_DROP_MALFORMED;
+	s->key[VNET_W_PORT] |= VNET_HAS_L4;
 	header = data + offset;
 	if ((void *)(header + 20) > end) { /* rare: short datagrams, long extension headers */
 		__u8 copy[20] = {};

@@ -54,8 +54,10 @@ static __always_inline void vnet_decide(struct __sk_buff *skb, struct vnet_scrat
 	s->path.version = s->version;
 	s->path.reason = vnet_walk(skb, 0);
 	s->path.ct_state = s->key[VNET_W_CT];
-	if (s->path.reason)
-		s->path.n_ops = 0;
+	if (s->path.reason && s->path.n_ops) { /* what was output before it failed has been output */
+		s->path.reason = VNET_DROP_NONE;
+		s->cacheable = 0;
+	}
 	s->path.ct_slot = s->ct_slot;
 	s->path.ct_gen = s->ct_gen;
 	s->path.ct_dir = s->ct_dir;

@@ -137,6 +137,14 @@ static __always_inline int vnet_remember_rule(struct vnet_scratch *s, __u32 rule
 	return 0;
 }
 
+/* The pipeline has ended: 0 if the packet goes anywhere, else why not. */
+static __always_inline int vnet_outcome(const struct vnet_scratch *s, int reason)
+{
+	if (s->path.n_ops)
+		return 0;
+	return s->same_port ? VNET_DROP_SAME_PORT : reason;
+}
+
 /* Walk the tables from `table` on; fills s->path. Returns the drop reason or 0. */
 __noinline int vnet_walk(struct __sk_buff *skb, __u32 table)
 {
@@ -152,7 +160,7 @@ __noinline int vnet_walk(struct __sk_buff *skb, __u32 table)
 		rule = vnet_classify(table);
 		if (!rule) {
 			vnet_count(&table_misses, table);
-			return s->path.n_ops ? 0 : VNET_DROP_TABLE_MISS;
+			return vnet_outcome(s, VNET_DROP_TABLE_MISS);
 		}
 		reason = vnet_remember_rule(s, rule);
 		if (!reason)
@@ -161,12 +169,8 @@ __noinline int vnet_walk(struct __sk_buff *skb, __u32 table)
 			return reason;
 		table = s->next_table;
 		if (table == VNET_NO_TABLE) {
-			if (s->path.n_ops)
-				return 0;
-			if (s->same_port)
-				return VNET_DROP_SAME_PORT;
 			last = bpf_map_lookup_elem(&rules, &rule);
-			return last ? last->drop_reason : VNET_DROP_RULE;
+			return vnet_outcome(s, last ? last->drop_reason : VNET_DROP_RULE);
 		}
 	}
 	return VNET_DROP_LOOP;

@@ -73,7 +73,7 @@ class SwitchServer:
         """
         await self._take_over()
         listener = _bind(socket_path)
-        self._socket_path, self._socket_inode = socket_path, os.stat(socket_path).st_ino
+        self._socket_path, self._socket_inode = socket_path, socket_path.stat().st_ino
         self._servers.append(await asyncio.start_unix_server(self._serve, sock=listener))
 
     async def start_tcp(self, host: str, port: int) -> int:
@@ -146,7 +146,7 @@ class SwitchServer:
         """Unless another process has put its own there."""
         path = self._socket_path
         with suppress(FileNotFoundError):
-            if path is not None and os.stat(path).st_ino == self._socket_inode:
+            if path is not None and path.stat().st_ino == self._socket_inode:
                 path.unlink()
 
     # -- connections ------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def _execute(
         return (Refusal(error.error_type, error.code, error.key),)
     except HostError as error:
         _log.error("datapath: %s", error)
-    except Exception:
+    except Exception:  # noqa: BLE001  the top loop of this thread
         _log.exception("datapath: %s failed", type(event).__name__)
     if isinstance(event, Commit):
         return (Refusal(ErrorType.FLOW_MOD_FAILED, FlowModFailed.UNKNOWN),)
