@@ -1,0 +1,222 @@
+"""Commits, counters, adoption and failure of the eBPF datapath."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bpf.bench import Bench
+from vnet.base.drop import DropReason
+from vnet.base.errors import HostError
+from vnet.openflow import cookie
+from vnet.openflow.flow import Flow, Instructions, Output, Port, match
+from vnet.switch.abi import Point
+from vnet.switch.datapath import Change, Counter, Refused
+from vnet.switch.live import attach
+from vnet.switch.live.netns import inside
+
+FRAME = bytes.fromhex("020000000002020000000001" "88b5") + bytes(50)
+OTHER = bytes.fromhex("020000000003020000000001" "88b5") + bytes(50)
+MAC2, MAC3 = 0x020000000002, 0x020000000003
+
+
+def to(port: int, priority: int = 10, table: int = 0, **wanted: int | tuple[int, int]) -> Flow:
+    return Flow(table, priority, match(**wanted), Instructions((Output(port),)))
+
+
+def test_new_switch_drops_everything(bench: Bench) -> None:
+    assert bench.decide(1, FRAME).drop is DropReason.TABLE_MISS
+
+
+def test_port_that_was_never_attached_is_closed(bench: Bench) -> None:
+    bench.load([to(2)])
+    bench.datapath.detach(1)
+    with pytest.raises(KeyError):
+        bench.decide(1, FRAME)
+
+
+def test_higher_priority_wins_under_another_mask(bench: Bench) -> None:
+    bench.load([to(2, 10, in_port=1), to(3, 20, eth_dst=MAC2)])
+    assert bench.decide(1, FRAME).outputs == ((3, None),)
+    assert bench.decide(1, OTHER).outputs == ((2, None),)
+
+
+def test_flow_hidden_by_an_equal_match_takes_over_when_it_goes(bench: Bench) -> None:
+    low, high = to(2, 10, in_port=1), to(3, 20, in_port=1)
+    bench.load([low, high])
+    assert bench.decide(1, FRAME).outputs == ((3, None),)
+    bench.load([low])
+    assert bench.decide(1, FRAME).outputs == ((2, None),)
+
+
+def test_cached_path_does_not_outlive_its_rules(bench: Bench) -> None:
+    bench.load([to(2, in_port=1)])
+    for _ in range(3):
+        assert bench.decide(1, FRAME).outputs == ((2, None),)
+    bench.load([to(3, in_port=1)])
+    assert bench.decide(1, FRAME).outputs == ((3, None),)
+    bench.load([])
+    assert bench.decide(1, FRAME).drop is DropReason.TABLE_MISS
+
+
+def test_flow_counters_are_exact_for_cached_packets_too(bench: Bench) -> None:
+    flow = to(2, in_port=1)
+    bench.load([flow])
+    for _ in range(7):
+        bench.decide(1, FRAME)
+    assert bench.datapath.flow_counters()[flow.key] == Counter(7, 7 * len(FRAME))
+    assert bench.datapath.table_counters()[0].lookups == 7
+    assert bench.datapath.table_counters()[0].matched == 7
+
+
+def test_replaced_flow_keeps_its_counters_and_removed_one_starts_anew(bench: Bench) -> None:
+    flow, changed = to(2, in_port=1), to(3, in_port=1)
+    bench.load([flow])
+    bench.decide(1, FRAME)
+    bench.datapath.commit(Change(put=(changed,)))
+    assert bench.datapath.flow_counters()[flow.key].packets == 1
+    bench.decide(1, FRAME)
+    assert bench.datapath.flow_counters()[flow.key].packets == 2
+    bench.datapath.commit(Change(put=(flow,), remove=(flow.key,)))
+    assert bench.datapath.flow_counters()[flow.key].packets == 0
+
+
+def test_drop_names_the_reason_of_the_flows_cookie(bench: Bench) -> None:
+    bench.load([Flow(0, 1, cookie=cookie.make("test", DropReason.SPOOF_MAC))])
+    assert bench.decide(1, FRAME).drop is DropReason.SPOOF_MAC
+    (event,) = [e for e in bench.datapath.read_events() if e.point is Point.DROP]
+    assert (event.port, event.reason, event.data) == (1, DropReason.SPOOF_MAC, FRAME)
+    assert event.cookie == cookie.make("test", DropReason.SPOOF_MAC)
+    assert bench.datapath.drop_counters() == {DropReason.SPOOF_MAC: 1}
+
+
+def test_drops_beyond_the_rate_are_counted_not_reported(bench: Bench) -> None:
+    for _ in range(2000):
+        bench.datapath.run(1, FRAME)
+    reported = len(bench.datapath.read_events())
+    assert 0 < reported < 2000
+    assert reported + bench.datapath.lost_events()[Point.DROP] == 2000
+    assert bench.datapath.drop_counters()[DropReason.TABLE_MISS] == 2000
+
+
+def test_captured_port_reports_whole_packets_with_their_verdict(bench: Bench) -> None:
+    big = FRAME + bytes(1400)
+    bench.load([to(2, in_port=1)])
+    bench.datapath.watch(frozenset({1, 2}))
+    bench.datapath.run(1, big)
+    bench.datapath.watch(frozenset())
+    bench.datapath.run(1, big)
+    events = bench.datapath.read_events()
+    assert [(e.point, e.port, e.dropped, e.data) for e in events] == [
+        (Point.GUEST, 1, False, big),
+        (Point.DELIVERED, 2, False, big),
+    ]
+
+
+@pytest.fixture
+def filled(bench: Bench) -> Iterator[tuple[Bench, list[Flow]]]:
+    flows = [to(2, 10, in_port=1), to(3, 20, eth_dst=MAC3), to(2, 5, in_port=1), Flow(3, 7, match(eth_type=0x806))]
+    flows.append(Flow(0, 4, match(in_port=3), Instructions((Output(4), Output(5), Output(6)))))
+    flows.append(Flow(0, 3, match(in_port=4), Instructions((Output(Port.FLOOD),))))
+    bench.load(flows)
+    yield bench, flows
+
+
+def test_restarted_agent_finds_its_flows_in_the_kernel(filled: tuple[Bench, list[Flow]]) -> None:
+    bench, flows = filled
+    before = bench.decide(1, FRAME), bench.decide(3, FRAME), bench.decide(4, FRAME)
+    version = bench.datapath.version
+    bench.restart()
+    assert bench.datapath.adopted
+    assert set(bench.datapath.flows()) == set(flows)
+    assert bench.datapath.version == version, "adoption changes nothing"
+    assert (bench.decide(1, FRAME), bench.decide(3, FRAME), bench.decide(4, FRAME)) == before
+    bench.load(flows[1:3])
+    assert bench.decide(1, FRAME).outputs == ((2, None),)
+    assert bench.decide(3, FRAME).drop is DropReason.TABLE_MISS
+
+
+def test_flood_reaches_every_port_but_the_ingress(filled: tuple[Bench, list[Flow]]) -> None:
+    bench, _ = filled
+    assert bench.decide(4, FRAME).outputs == tuple((port, None) for port in range(1, 9) if port != 4)
+    bench.datapath.detach(8)
+    assert bench.decide(4, FRAME).outputs == tuple((port, None) for port in range(1, 8) if port != 4)
+
+
+@pytest.mark.parametrize("writes", range(10))
+def test_agent_killed_while_writing_leaves_the_old_rules(
+    filled: tuple[Bench, list[Flow]], monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """The writer fails after `writes` map updates: nothing of the change may ever be seen."""
+    bench, flows = filled
+    from vnet.switch.live.bpf import Map
+
+    left, update = [writes], Map.update
+
+    def failing(self: Map, key: bytes, value: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise HostError("killed")
+        update(self, key, value)
+
+    change = Change(put=(to(7, 30, in_port=1), to(7, 30, eth_dst=MAC3)), remove=(flows[0].key, flows[3].key))
+    monkeypatch.setattr(Map, "update", failing)
+    with pytest.raises(HostError, match="killed"):
+        bench.datapath.commit(change)
+    monkeypatch.undo()
+    assert bench.decide(1, FRAME).outputs == ((2, None),)
+    bench.restart()
+    assert set(bench.datapath.flows()) == set(flows)
+    bench.datapath.commit(Change(put=(to(4, 40, in_port=8),)))  # the next version must not reveal leftovers
+    assert bench.decide(1, FRAME).outputs == ((2, None),)
+    assert bench.decide(1, OTHER).outputs == ((3, None),)
+    bench.datapath.commit(change)
+    assert bench.decide(1, FRAME).outputs == ((7, None),)
+
+
+def test_change_that_does_not_fit_changes_nothing(bench: Bench) -> None:
+    bench.load([to(2, in_port=1)])
+    many = tuple(to(3, 10, eth_dst=(1 << bit, (1 << bit) | (1 << 47))) for bit in range(47))
+    many += tuple(to(3, 10, eth_src=(1 << bit, (1 << bit) | (1 << 47))) for bit in range(47))
+    with pytest.raises(Refused, match="64 are allowed"):
+        bench.datapath.commit(Change(put=many))
+    assert set(bench.datapath.flows()) == {to(2, in_port=1)}
+    assert bench.decide(1, FRAME).outputs == ((2, None),)
+
+
+def test_maps_are_the_same_after_a_change_and_back(bench: Bench) -> None:
+    """Law 5, for what packets can reach: the same decisions and the same number of entries."""
+    flows = [to(2, 10, in_port=1), to(3, 20, eth_dst=MAC3)]
+    bench.load(flows)
+    entries = sorted(bench.datapath._map["rule_index"].keys())
+    for extra in range(1, 9):
+        bench.load([*flows, *(to(4, 30 + n, in_port=n, eth_src=n) for n in range(1, extra + 1))])
+    bench.load(flows)
+    assert sorted(bench.datapath._map["rule_index"].keys()) == entries
+    texts = {struct.unpack("<II", key)[0] for key in bench.datapath._map["rule_text"].keys()}
+    assert len(texts) == len(flows)
+
+
+def test_packet_out_to_the_tables_is_decided_by_them(bench: Bench) -> None:
+    flow = to(2, in_port=1)
+    bench.load([flow])
+    bench.datapath.packet_out(1, (Output(Port.TABLE),), FRAME)
+    assert bench.datapath.flow_counters()[flow.key].packets == 1
+
+
+def test_filter_of_kernels_without_tcx_attaches_the_same_program(bench: Bench) -> None:
+    import socket
+
+    with inside(bench.netns):
+        ifindex = socket.if_nametoindex("q1")
+        attach.attach_filter(bench.datapath._pinned.program, ifindex)
+        from pyroute2 import IPRoute
+
+        with IPRoute() as route:
+            names = [f.get_attr("TCA_OPTIONS").get_attr("TCA_BPF_NAME") for f in route.get_filters(ifindex, parent=0xFFFFFFF2) if f.get_attr("TCA_OPTIONS")]
+        assert attach.FILTER_NAME in names
+        attach.detach(ifindex, bench.pins / "links" / "none")
+        with IPRoute() as route:
+            assert not route.get_filters(ifindex, parent=0xFFFFFFF2)
