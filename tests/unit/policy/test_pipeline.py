@@ -1,0 +1,80 @@
+"""The pipeline's description, its documentation and the compiler's flows are one thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given, settings
+
+from tests.generators import Builder, builders, three_tier
+from vnet.openflow.cookie import OWNER_COOKIE, OWNER_MASK, reason
+from vnet.openflow.fields import FIELDS
+from vnet.openflow.flow import Flow, Instructions
+from vnet.policy.compile import compile
+from vnet.policy.pipeline import TABLES, Stage, markdown
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "pipeline.md"
+
+
+def test_the_document_holds_the_pipeline_as_it_is() -> None:
+    assert markdown() in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_tables_are_numbered_in_the_order_of_the_walk() -> None:
+    assert [table.number for table in TABLES] == list(Stage)
+    assert all(table.name == Stage(table.number).name.lower() for table in TABLES)
+    assert all(field in FIELDS for table in TABLES for field in table.fields)
+
+
+@settings(max_examples=15, deadline=None)
+@given(builders())
+def test_flows_match_only_on_what_their_table_declares(builder: Builder) -> None:
+    declared = {int(table.number): set(table.fields) for table in TABLES}
+    for flow in compile(*builder.build()).flows:
+        assert {name for name, _, _ in flow.match} <= declared[flow.table], flow
+
+
+def test_each_declared_field_is_used() -> None:
+    builder = three_tier().policy("out", "app", egress=["allow web 80/tcp"])
+    used: dict[int, set[str]] = {}
+    for flow in compile(*builder.build()).flows:
+        used.setdefault(flow.table, set()).update(name for name, _, _ in flow.match)
+    assert used == {int(table.number): set(table.fields) for table in TABLES}
+
+
+@settings(max_examples=15, deadline=None)
+@given(builders())
+def test_match_prerequisites_are_met(builder: Builder) -> None:
+    """OpenFlow 1.3.5, section 7.2.3.6: a field needs its protocol matched exactly."""
+    for flow in compile(*builder.build()).flows:
+        for name, _, _ in flow.match:
+            needs = FIELDS[name].needs
+            assert not needs or any(
+                flow.match.get(field) == (value, FIELDS[field].full_mask) for field, value in needs
+            ), (name, flow)
+
+
+def is_miss(flow: Flow) -> bool:
+    return flow.priority == 0 and not flow.match.entries
+
+
+@settings(max_examples=15, deadline=None)
+@given(builders())
+def test_every_table_has_one_miss_flow_with_the_reason_it_declares(builder: Builder) -> None:
+    flows = compile(*builder.build()).flows
+    for table in TABLES:
+        (miss,) = (flow for flow in flows if flow.table == table.number and is_miss(flow))
+        if miss.instructions == Instructions():
+            assert table.miss == f"drop {reason(miss.cookie).name}"
+        else:
+            assert table.miss.startswith("goto")
+
+
+@settings(max_examples=15, deadline=None)
+@given(builders())
+def test_every_flow_is_owned_and_every_drop_has_a_reason(builder: Builder) -> None:
+    compiled = compile(*builder.build())
+    for flow in compiled.flows:
+        assert flow.cookie & OWNER_MASK == OWNER_COOKIE
+        origin = compiled.provenance[flow.cookie]
+        assert (flow.instructions == Instructions()) == bool(origin.reason), (flow, origin)
