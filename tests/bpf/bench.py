@@ -116,7 +116,9 @@ class Bench:
         self.datapath.run(in_port, frame)
         scratch = self.scratch()
         path = scratch.path
-        outputs = [] if path.reason else [out for op in path.ops[: path.n_ops] for out in self._expand(in_port, op)]
+        outputs = (
+            [] if path.reason else [out for op in path.ops[: path.n_ops] for out in self._expand(in_port, op)]
+        )
         return Decision(
             tuple(outputs),
             DropReason(path.reason) if path.reason else None,

@@ -14,7 +14,6 @@ from vnet.base.drop import DropReason
 from vnet.switch import abi
 from vnet.switch.live.maps import object_path
 
-
 HEADERS = Path(abi.__file__).parent / "bpf"
 ENUMS = ("vnet_drop", "vnet_action_op", "vnet_point", "vnet_path_op", "vnet_word")
 

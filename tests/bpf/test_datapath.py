@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,8 +16,8 @@ from vnet.switch.datapath import Change, Counter, Refused
 from vnet.switch.live import attach
 from vnet.switch.live.netns import inside
 
-FRAME = bytes.fromhex("020000000002020000000001" "88b5") + bytes(50)
-OTHER = bytes.fromhex("020000000003020000000001" "88b5") + bytes(50)
+FRAME = bytes.fromhex("02000000000202000000000188b5") + bytes(50)
+OTHER = bytes.fromhex("02000000000302000000000188b5") + bytes(50)
 MAC2, MAC3 = 0x020000000002, 0x020000000003
 
 
@@ -116,12 +115,17 @@ def test_captured_port_reports_whole_packets_with_their_verdict(bench: Bench) ->
 
 
 @pytest.fixture
-def filled(bench: Bench) -> Iterator[tuple[Bench, list[Flow]]]:
-    flows = [to(2, 10, in_port=1), to(3, 20, eth_dst=MAC3), to(2, 5, in_port=1), Flow(3, 7, match(eth_type=0x806))]
+def filled(bench: Bench) -> tuple[Bench, list[Flow]]:
+    flows = [
+        to(2, 10, in_port=1),
+        to(3, 20, eth_dst=MAC3),
+        to(2, 5, in_port=1),
+        Flow(3, 7, match(eth_type=0x806)),
+    ]
     flows.append(Flow(0, 4, match(in_port=3), Instructions((Output(4), Output(5), Output(6)))))
     flows.append(Flow(0, 3, match(in_port=4), Instructions((Output(Port.FLOOD),))))
     bench.load(flows)
-    yield bench, flows
+    return bench, flows
 
 
 def test_restarted_agent_finds_its_flows_in_the_kernel(filled: tuple[Bench, list[Flow]]) -> None:
@@ -195,7 +199,7 @@ def test_maps_are_the_same_after_a_change_and_back(bench: Bench) -> None:
         bench.load([*flows, *(to(4, 30 + n, in_port=n, eth_src=n) for n in range(1, extra + 1))])
     bench.load(flows)
     assert sorted(bench.datapath._map["rule_index"].keys()) == entries
-    texts = {struct.unpack("<II", key)[0] for key in bench.datapath._map["rule_text"].keys()}
+    texts = {struct.unpack("<II", key)[0] for key, _ in bench.datapath._map["rule_text"].items()}
     assert len(texts) == len(flows)
 
 
@@ -215,7 +219,11 @@ def test_filter_of_kernels_without_tcx_attaches_the_same_program(bench: Bench) -
         from pyroute2 import IPRoute
 
         with IPRoute() as route:
-            names = [f.get_attr("TCA_OPTIONS").get_attr("TCA_BPF_NAME") for f in route.get_filters(ifindex, parent=0xFFFFFFF2) if f.get_attr("TCA_OPTIONS")]
+            names = [
+                f.get_attr("TCA_OPTIONS").get_attr("TCA_BPF_NAME")
+                for f in route.get_filters(ifindex, parent=0xFFFFFFF2)
+                if f.get_attr("TCA_OPTIONS")
+            ]
         assert attach.FILTER_NAME in names
         attach.detach(ifindex, bench.pins / "links" / "none")
         with IPRoute() as route:

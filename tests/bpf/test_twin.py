@@ -36,7 +36,9 @@ def carried_out(flow: Flow) -> bool:
 
 
 def tag(frame: bytes) -> int | None:
-    return int.from_bytes(frame[14:16], "big") & 0xEFFF if frame[12:14] in (b"\x81\x00", b"\x88\xa8") else None
+    return (
+        int.from_bytes(frame[14:16], "big") & 0xEFFF if frame[12:14] in (b"\x81\x00", b"\x88\xa8") else None
+    )
 
 
 def too_short_to_run(frame: bytes) -> bool:
@@ -127,7 +129,9 @@ def test_connections_have_the_interpreters_state() -> None:
                 said.append(f"port {port} {what}: {ours.ct_state:#x}")
                 seen[hex(ours.ct_state)] += 1
                 expected = twin_state(twin)
-                assert ours.ct_state == expected, "\n".join([*said, f"the twin says {expected:#x}", frame.hex()])
+                assert ours.ct_state == expected, "\n".join(
+                    [*said, f"the twin says {expected:#x}", frame.hex()]
+                )
     print(dict(seen))
     for state in (0x21, 0x22, 0x2A, 0x2C, 0x24, 0x30):
         assert seen[hex(state)] > 20, f"{state:#x} was hardly tried: {seen}"

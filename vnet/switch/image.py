@@ -65,7 +65,7 @@ class EntryWrite:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What to write, in this order, before the cell is flipped; then what to remove after the grace period."""
+    """What to write before the cell is flipped, in this order; then what to remove."""
 
     version: int
     masks: tuple[tuple[int, MaskKey], ...]

@@ -42,7 +42,7 @@ class Place:
 
     word: int
     shift: int
-    has: Has = Has(0)
+    has: int = 0
     """What a packet must have for the field to exist in it."""
 
 
@@ -133,7 +133,10 @@ def lower_match(match: Match) -> tuple[MaskWords, tuple[int, ...]]:
         place = PLACES.get(name)
         if place is None:
             raise Refused(ErrorType.BAD_MATCH, BadMatch.BAD_FIELD, f"cannot match {name}")
-        for word, part_value, part_mask in (*_spread(place, name, value, mask), (Word.PORT, place.has, place.has)):
+        for word, part_value, part_mask in (
+            *_spread(place, name, value, mask),
+            (Word.PORT, place.has, place.has),
+        ):
             if not part_mask:
                 continue
             values[word] = values.get(word, 0) | part_value

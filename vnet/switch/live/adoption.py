@@ -90,8 +90,8 @@ def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
             found[key] = entry, shown
         else:
             dead.append(key)
-    for mask, words in dead:
-        maps["rule_index"].delete(pack_key(mask, words))
+    for number, values in dead:
+        maps["rule_index"].delete(pack_key(number, values))
     return found
 
 

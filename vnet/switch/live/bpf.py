@@ -102,7 +102,7 @@ def _vsnprintf() -> Any:
     return ctypes.CDLL(None).vsnprintf
 
 
-@_PRINT
+@_PRINT  # type: ignore[untyped-decorator]
 def _on_print(level: int, text: bytes, arguments: int) -> int:
     """Keep libbpf's warnings, which hold the verifier's log, for the error message."""
     if level == 0:

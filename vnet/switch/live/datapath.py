@@ -19,7 +19,7 @@ from vnet.switch import abi
 from vnet.switch.abi import PortFlag
 from vnet.switch.datapath import Change, Counter, FlowKey, PortCounter, Refused, SwitchPort, TableCounter
 from vnet.switch.events import PacketEvent, decode
-from vnet.switch.image import Image, Staged
+from vnet.switch.image import Staged
 from vnet.switch.live import adoption, attach, bpf
 from vnet.switch.live.maps import PinnedSwitch
 from vnet.switch.live.netns import inside
@@ -134,7 +134,7 @@ class EbpfDatapath:
         return {reason: count for reason in range(128) if (count := self._sum("drop_counters", reason))}
 
     def lost_events(self) -> Mapping[int, int]:
-        """Events that were not reported, by observation point: the ring was full or the port over its rate."""
+        """Events not reported, by observation point: the ring was full or the port over its rate."""
         return {point: self._sum("lost_events", point) for point in range(1, 5)}
 
     def port_counters(self) -> Mapping[int, PortCounter]:

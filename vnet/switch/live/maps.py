@@ -69,7 +69,9 @@ class PinnedSwitch:
             shutil.rmtree(leftover)
 
     def _create(self) -> None:
-        beside = self.folder.parent / f"{self.folder.name}+new-{os.getpid()}"  # bpffs refuses names with a dot
+        beside = (
+            self.folder.parent / f"{self.folder.name}+new-{os.getpid()}"
+        )  # bpffs refuses names with a dot
         loaded = bpf.Object(object_path())
         try:
             loaded.load()

@@ -164,11 +164,10 @@ class SwitchServer:
         sending = asyncio.create_task(self._send(number, link))
         receiving = asyncio.create_task(self._receive(number, link, reader))
         self._pump()
-        try:
+        with suppress(asyncio.CancelledError):  # by `stop`; asyncio 3.11 reports a cancelled callback as an error
             await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await self._end(number, link, sending, receiving)
-            self._tasks.discard(task)
+        await self._end(number, link, sending, receiving)
+        self._tasks.discard(task)
 
     async def _end(self, number: int, link: _Link, *tasks: asyncio.Task[None]) -> None:
         for task in tasks:

@@ -30,8 +30,16 @@ def pack_key(mask: int, words: Words) -> bytes:
 def pack_rule(placed: Placed) -> bytes:
     """`struct vnet_rule`."""
     flow, form = placed.flow, placed.lowered
-    return struct.pack("<QIHHBBB5x", flow.cookie, placed.first_action, len(form.actions), flow.priority, flow.table,
-                       form.goto, form.drop_reason)  # fmt: skip
+    return struct.pack(
+        "<QIHHBBB5x",
+        flow.cookie,
+        placed.first_action,
+        len(form.actions),
+        flow.priority,
+        flow.table,
+        form.goto,
+        form.drop_reason,
+    )
 
 
 def pack_actions(placed: Placed) -> list[bytes]:
