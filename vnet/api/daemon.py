@@ -8,6 +8,7 @@ import grp
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 import uvicorn
@@ -22,6 +23,8 @@ from vnet.hv.spec import GuestEvent
 
 GROUP = "vnet"
 """Members may use the socket, which is as much as being root: they can attach to any VM."""
+HANDOVER_S = 30.0
+"""How long a daemon that a command started waits for its predecessor to end, or to be ready."""
 IDLE_S = 10.0
 """A daemon that a command started and that has no fabric waits so long for the next command."""
 
@@ -41,13 +44,42 @@ def serve(auto: bool) -> int:
     """Run until told to end. Raises HostError when another daemon runs or the host refuses."""
     if os.geteuid() != 0:
         raise HostError("vnetd needs root (network namespaces, eBPF, TAP): run it as root, or with sudo")
-    lock = _lock()
+    lock = _lock_when_free() if auto else _lock()
+    if lock is None:
+        return Exit.OK
     try:
         asyncio.run(_run(auto))
     finally:
         paths.daemon_socket().unlink(missing_ok=True)
         os.close(lock)
     return Exit.OK
+
+
+def _lock_when_free() -> int | None:
+    """The lock, once a daemon that is just ending has let go of it; None when another one serves."""
+    deadline = time.monotonic() + HANDOVER_S
+    while True:
+        try:
+            return _lock()
+        except Busy:
+            if _answers(paths.daemon_socket()):
+                return None
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+class Busy(HostError):
+    """Another daemon holds the lock."""
 
 
 def _lock() -> int:
@@ -63,7 +95,7 @@ def _lock() -> int:
     except OSError:
         pid = os.read(fd, 32).decode().strip() or "unknown"
         os.close(fd)
-        raise HostError(
+        raise Busy(
             f"another vnetd (pid {pid}) already serves {paths.run_dir()}; "
             "use it, or end it with `vnet serve --stop`: guests and traffic go on"
         ) from None

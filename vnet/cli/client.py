@@ -6,8 +6,10 @@ Only the standard library: this is what every command pays for at its start.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -86,28 +88,26 @@ class Client:
         """
         with self._open(method, path, body) as response:
             operation: list[str] = []
-            lines = self._lines(response, report, operation)
-            try:
-                return next(lines)
-            except KeyboardInterrupt:
-                if operation:
-                    report({"status": "note", "what": "interrupted: undoing what was begun"})
-                    self.post(f"/v1/operations/{operation[0]}/cancel")
-                    return next(self._lines(response, report, operation))
-                raise
+            with _on_ctrl_c(lambda: self._break_off(operation, report)):
+                return self._result(response, report, operation)
 
-    def _lines(
-        self, response: HTTPResponse, report: Callable[[Json], None], operation: list[str]
-    ) -> Iterator[Json]:
+    def _break_off(self, operation: list[str], report: Callable[[Json], None]) -> None:
+        """Called between two reads, never in the middle of one: that would lose its bytes."""
+        if not operation:
+            raise KeyboardInterrupt
+        report({"status": "note", "what": "interrupted: undoing what was begun"})
+        self.post(f"/v1/operations/{operation.pop()}/cancel")
+
+    def _result(self, response: HTTPResponse, report: Callable[[Json], None], operation: list[str]) -> Json:
         while line := response.readline():
-            message = json.loads(line)
+            message: Json = json.loads(line)
             match message["type"]:
                 case "operation":
                     operation.append(message["id"])
                 case "progress":
                     report(message)
                 case "result":
-                    yield message
+                    return message
                 case "error":
                     raise remote_error(message["error"])
         raise PeerError("the daemon went away in the middle of the operation; run `vnet ps` to see what is there")
@@ -126,6 +126,16 @@ class Client:
             with response:
                 raise _refusal(response)
         return response
+
+
+@contextmanager
+def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
+    """Have Ctrl-C call something instead of raising KeyboardInterrupt."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: action())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def path(*parts: str) -> str:
