@@ -62,6 +62,10 @@ def _tracked(outcome: Outcome) -> bool:
     )
 
 
+def _has_set(outcome: Outcome) -> bool:
+    return any(step.flow.instructions.write for step in outcome.trail if step.flow)
+
+
 BY_DESIGN = {
     "malformed": Difference(
         "a header that is cut off or contradicts itself is dropped; Open vSwitch uses what it could read",
@@ -72,6 +76,10 @@ BY_DESIGN = {
         lambda frame, _ours: (
             _fields(frame).get("ip_frag") == packet.FRAG_LATER and "ipv6_src" in _fields(frame)
         ),
+    ),
+    "action set after a miss": Difference(
+        "a miss drops the packet (OpenFlow 1.3.5, section 5.4); Open vSwitch still carries out the set",
+        lambda _frame, ours: ours.trail[-1].flow is None and _has_set(ours),
     ),
     "tracked fragment": Difference(
         "a later fragment cannot be attributed and is dropped; Open vSwitch reassembles fragments",

@@ -1,0 +1,227 @@
+"""The controller on a unix socket, against a scripted switch that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.scripted_switch import ScriptedSwitch
+from vnet.base.errors import PeerError, TimedOut
+from vnet.openflow import cookie, message
+from vnet.openflow.flow import Flow, Instructions, Output, match
+from vnet.policy.live.controller import ApplyRefused, Closed, Controller
+from vnet.policy.session import Applied, Timing
+
+FLOWS = tuple(
+    Flow(0, number, match(in_port=number), Instructions(apply=(Output(9),)), cookie.make("test"))
+    for number in (1, 2, 3)
+)
+
+
+class Host:
+    """Serves a scripted switch on a socket; connections can be cut and the socket taken away."""
+
+    def __init__(self, switch: ScriptedSwitch, path: Path) -> None:
+        self.switch, self.path = switch, path
+        self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def stop(self) -> None:
+        assert self._server
+        self._server.close()
+        self.cut()
+        self.path.unlink(missing_ok=True)
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.close()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        self.switch.connect()
+        writer.write(self.switch.to_send())
+        while data := await reader.read(65536):
+            self.switch.receive(data)
+            writer.write(self.switch.to_send())
+        writer.close()
+
+
+@asynccontextmanager
+async def driving(switch: ScriptedSwitch, path: Path) -> AsyncIterator[tuple[Host, Controller]]:
+    host, controller = Host(switch, path), Controller(path)
+    await host.start()
+    try:
+        await controller.connect()
+        yield host, controller
+    finally:
+        await controller.close()
+        await host.stop()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await test()
+
+    asyncio.run(bounded())
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Look again and again: what is waited for has no event."""
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+def test_flows_are_applied_and_read_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with driving(ScriptedSwitch(), tmp_path / "s") as (_, controller):
+            assert await controller.apply(FLOWS) == Applied(1, added=3)
+            assert await controller.read_flows() == FLOWS
+            assert await controller.apply(FLOWS[:1]) == Applied(2, removed=2)
+
+    run(test)
+
+
+def test_applications_asked_for_at_once_are_done_in_order(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with driving(ScriptedSwitch(), tmp_path / "s") as (host, controller):
+            done = await asyncio.gather(*(controller.apply(FLOWS[:n]) for n in (1, 3, 2)))
+            assert done == [Applied(1, added=1), Applied(2, added=2), Applied(3, removed=1)]
+            assert set(host.switch.flows.values()) == set(FLOWS[:2])
+
+    run(test)
+
+
+def test_after_a_restart_of_the_switch_what_it_lacks_is_sent_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with driving(ScriptedSwitch(), tmp_path / "s") as (host, controller):
+            await controller.apply(FLOWS)
+            await host.stop()
+            await until(lambda: not controller.connected)
+            del host.switch.flows[FLOWS[1].key]
+            host.switch.heard.clear()
+            await host.start()
+            await until(lambda: len(host.switch.flows) == 3)
+            assert [mod.flow for mod in host.switch.heard_mods()] == [FLOWS[1]]
+
+    run(test)
+
+
+def test_what_is_asked_for_while_the_switch_is_away_is_done_when_it_is_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with driving(ScriptedSwitch(), tmp_path / "s") as (host, controller):
+            await host.stop()
+            await until(lambda: not controller.connected)
+            waiting = asyncio.create_task(controller.apply(FLOWS))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            await host.start()
+            assert await waiting == Applied(1, added=3)
+
+    run(test)
+
+
+def test_an_application_cut_short_is_finished_on_the_next_connection(tmp_path: Path) -> None:
+    async def test() -> None:
+        switch = ScriptedSwitch(silent=(message.BarrierRequest,))
+        async with driving(switch, tmp_path / "s") as (host, controller):
+            waiting = asyncio.create_task(controller.apply(FLOWS))
+            await until(lambda: bool(switch.heard_mods()))
+            switch.silent = ()
+            host.cut()
+            assert await waiting == Applied(1, added=3)
+            assert controller.reconnects == 1
+
+    run(test)
+
+
+def test_refused_flows_are_told_and_the_earlier_ones_stay_wanted(tmp_path: Path) -> None:
+    async def test() -> None:
+        error = message.Error(message.ErrorType.FLOW_MOD_FAILED, message.FlowModFailed.TABLE_FULL)
+        switch = ScriptedSwitch(refuse=lambda mod: error if mod.flow.priority == 3 else None)
+        async with driving(switch, tmp_path / "s") as (host, controller):
+            await controller.apply(FLOWS[:2])
+            with pytest.raises(ApplyRefused, match="FLOW_MOD_FAILED code 1 .table 0, priority 3."):
+                await controller.apply(FLOWS)
+            switch.flows.clear()
+            host.cut()
+            await until(lambda: len(switch.flows) == 2)
+            assert set(switch.flows.values()) == set(FLOWS[:2])
+
+    run(test)
+
+
+def test_flows_that_cannot_be_owned_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with driving(ScriptedSwitch(), tmp_path / "s") as (host, controller):
+            with pytest.raises(ValueError, match="not vnet's"):
+                await controller.apply((replace(FLOWS[0], cookie=1),))
+            assert await controller.apply(FLOWS[:1]) == Applied(1, added=1)
+            assert len(host.switch.flows) == 1
+
+    run(test)
+
+
+def test_reading_from_a_switch_that_goes_away_fails(tmp_path: Path) -> None:
+    async def test() -> None:
+        switch = ScriptedSwitch(silent=(message.FlowStatsRequest,))
+        async with driving(switch, tmp_path / "s") as (host, controller):
+            reading = asyncio.create_task(controller.read_flows())
+            await until(lambda: any(isinstance(what, message.FlowStatsRequest) for what in switch.heard))
+            host.cut()
+            with pytest.raises(PeerError, match="the switch went away: the switch closed the connection"):
+                await reading
+
+    run(test)
+
+
+def test_closing_fails_what_is_waited_for_and_leaves_the_flows(tmp_path: Path) -> None:
+    async def test() -> None:
+        switch = ScriptedSwitch()
+        async with driving(switch, tmp_path / "s") as (_, controller):
+            await controller.apply(FLOWS)
+            switch.silent = (message.FlowStatsRequest,)
+            waiting = asyncio.create_task(controller.apply(()))
+            await asyncio.sleep(0.02)
+            await controller.close()
+            with pytest.raises(Closed):
+                await waiting
+            assert len(switch.flows) == 3
+
+    run(test)
+
+
+def test_a_silent_switch_is_left_and_called_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        switch = ScriptedSwitch()
+        host = Host(switch, tmp_path / "s")
+        controller = Controller(host.path, timing=Timing(echo_s=0.05, dead_s=0.15))
+        await host.start()
+        await controller.connect()
+        switch.silent = (message.EchoRequest,)
+        await until(lambda: controller.reconnects == 1)
+        assert controller.last_failure == "the switch has been silent for 0.15 s"
+        switch.silent = ()
+        await until(lambda: controller.connected)
+        await controller.close()
+        await host.stop()
+
+    run(test)
+
+
+def test_no_switch_is_told_with_the_reason(tmp_path: Path) -> None:
+    async def test() -> None:
+        controller = Controller(tmp_path / "nobody.sock")
+        with pytest.raises(TimedOut, match=r"no switch at .*nobody\.sock in 0\.1 s: .*No such file"):
+            await controller.connect(timeout_s=0.1)
+
+    run(test)
