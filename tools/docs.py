@@ -1,0 +1,53 @@
+"""Writes the generated parts of docs/: `make docs`. With `--check`, says which are out of date, exit 1.
+
+A part of a page stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from vnet.base.drop import DropReason
+from vnet.capture.comment import MEANING
+from vnet.policy import pipeline
+from vnet.topology import schema
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+_PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def drop_reasons() -> str:
+    """The table of all reasons."""
+    rows = [f"| {int(reason)} | `{reason.name}` | {MEANING[reason]} |" for reason in DropReason if reason]
+    return "\n".join(("| number | reason | meaning |", "|---|---|---|", *rows)) + "\n"
+
+
+PARTS: Mapping[str, Callable[[], str]] = {"drop-reasons": drop_reasons, "pipeline": pipeline.markdown}
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Each page with what it should hold."""
+    yield DOCS.parent / schema.PUBLISHED, schema.text()
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        yield page, _PART.sub(lambda part: part[1] + PARTS[part[2]]().rstrip("\n") + "\n" + part[3], text)
+
+
+def main(arguments: list[str]) -> int:
+    """Writes or checks; says what changes."""
+    stale = [(page, text) for page, text in pages() if page.read_text(encoding="utf-8") != text]
+    for page, text in stale:
+        sys.stderr.write(f"{page.relative_to(DOCS.parent)}\n")
+        if "--check" not in arguments:
+            page.write_text(text, encoding="utf-8")
+    if stale and "--check" in arguments:
+        sys.stderr.write("out of date; make docs writes them anew\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
