@@ -34,6 +34,7 @@ lint: python
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy --no-error-summary
 	@.venv/bin/lint-imports >build/imports.log 2>&1 || { cat build/imports.log >&2; exit 1; }
+	@$(PY) tools/docs.py --check
 
 .PHONY: format
 format: python ## Put all Python code in its form
