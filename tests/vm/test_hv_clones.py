@@ -57,10 +57,8 @@ def test_a_nic_that_was_plugged_first_has_the_first_name(clones):
 
 def test_clones_share_the_memory_of_their_template_and_cannot_change_it(clones):
     pid = clones.statuses[0].pid
-    (memory,) = {path for path in Path(f"/proc/{pid}/fd").iterdir() if "memfd" in str(path.readlink())} or [
-        None
-    ]
-    with pytest.raises(PermissionError), open(memory, "r+b", buffering=0) as file:
+    memory = next(path for path in Path(f"/proc/{pid}/fd").iterdir() if "memfd" in str(path.readlink()))
+    with open(memory, "r+b", buffering=0) as file, pytest.raises(PermissionError):
         file.write(b"x")
     shared = [
         line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if "Shared_" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tests.vm.hv_lab import FABRIC, carrier, lab, left_over, processes, spec
 from vnet.base import paths
 from vnet.base.errors import AdmissionError, HostError
 from vnet.hv.live import guest as live_guest
-from vnet.hv.live import record
+from vnet.hv.live import image, record
 from vnet.hv.live.record import record_path
 
 
@@ -62,16 +63,36 @@ def test_a_manager_killed_in_the_middle_of_a_start_leaves_nothing_that_the_next_
     assert len(processes(str(paths.run_dir()))) == 1
 
 
+def test_a_manager_killed_while_it_makes_a_template_leaves_nothing_that_the_next_one_minds(
+    place, tmp_path, monkeypatch
+):
+    images = tmp_path / "images"
+    images.mkdir()
+    made = image.ensure(place.progress.append).kernel.parent
+    shutil.copytree(made, images / made.name)
+    (images / "micro").symlink_to(made.name)
+    monkeypatch.setenv("VNET_STATE_DIR", str(tmp_path))
+    other = start_manager(place, 1)
+    deadline = time.monotonic() + 30
+    while not processes(str(paths.run_dir())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    kill(other)
+    assert len(processes(str(paths.run_dir()))) == 1, "the template's QEMU goes on"
+    (status,) = place.start(spec(1))
+    assert status.warm
+    assert len(processes(str(paths.run_dir()))) == 1
+    assert [path.name for path in (images / "templates").glob(".building-*")] == []
+
+
 def test_a_half_made_guest_is_not_adopted_but_ended(place):
     place.start(spec(1))
     path = record_path(FABRIC, "vm-1")
-    pid = place.status(1).pid
     place.run(place.manager.close())
     replace(record.read(path), ready=False).write(path)
     place.manager = place.new_manager()
     (status,) = place.run(place.manager.adopt(FABRIC, [spec(1)]))
     assert status.state.value == "stopped"
-    assert not os.path.exists(f"/proc/{pid}")
+    assert processes(str(paths.run_dir())) == []
 
 
 def test_a_stale_pid_file_and_stale_sockets_are_cleared_away(place):

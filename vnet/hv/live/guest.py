@@ -68,6 +68,7 @@ class Guest:
         self.agent: AgentClient | None = None
         self.lock = asyncio.Lock()
         self.failure: VnetError | None = None
+        self.failed_in = Phase.ABSENT
         self.stop_timeout_s = 10.0
         self._on_event = on_event
         self._means: Means | None = None
@@ -100,11 +101,10 @@ class Guest:
                 await self._actions()[action]()
                 event = Event.DONE
             except VnetError as error:
-                self.failure = error
-                event = Event.FAILED
+                event, self.failure, self.failed_in = Event.FAILED, error, self.phase
             except OSError as error:
+                event, self.failed_in = Event.FAILED, self.phase
                 self.failure = HostError(f"{self.spec.name}: {action.value}: {error}")
-                event = Event.FAILED
 
     def _actions(self) -> dict[Action, Callable[[], Coroutine[object, object, None]]]:
         return {
@@ -125,7 +125,7 @@ class Guest:
 
     async def start(self, means: Means, event: Event) -> None:
         """One attempt. On failure nothing is left and the reason is raised."""
-        self._means, self.failure, self.reason = means, None, ""
+        self._means, self.failure, self.failed_in, self.reason = means, None, Phase.ABSENT, ""
         self._powered_off.clear()  # what the last run ended with
         try:
             await self.drive(event)
@@ -345,6 +345,9 @@ class Guest:
         self.record = None
         shutil.rmtree(self.run_dir, ignore_errors=True)
         record_path(self.spec.fabric, self.spec.name).unlink(missing_ok=True)
+        for folder in (self.run_dir.parent, self.run_dir.parent.parent):
+            with contextlib.suppress(OSError):  # unless something else is in there
+                folder.rmdir()
         await asyncio.to_thread(group.remove)
 
     async def leave(self) -> None:

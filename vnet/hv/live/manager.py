@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from vnet.base import paths
 from vnet.base.errors import HostError, InputError, TimedOut, VnetError
 from vnet.hv import admission
 from vnet.hv.accel import Accel
-from vnet.hv.argv import machine_of
-from vnet.hv.lifecycle import Event, attempts
+from vnet.hv.argv import Machine, command_line, machine_of
+from vnet.hv.lifecycle import Event, Phase, attempts
 from vnet.hv.live import image, kvm, record
 from vnet.hv.live.guest import Guest, Means
 from vnet.hv.live.template import Template, Templates
@@ -94,6 +93,7 @@ class HvManager:
                 return guest.status()
             guest.spec = spec
             self.admit([spec])
+            command_line(self._machine(spec))  # socket paths too long are refused before anything is made
             committed = spec.memory_bytes + admission.OVERHEAD_BYTES
             self._starting_bytes += committed
             try:
@@ -116,9 +116,6 @@ class HvManager:
         """Ends a guest at once and forgets it: no process, socket, folder or control group is left."""
         await self.stop(fabric, name, timeout_s=0)
         self._guests.pop((fabric, name), None)
-        for folder in (paths.vm_run_dir(fabric, name).parent, paths.fabric_run_dir(fabric)):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
     async def adopt(self, fabric: str, specs: Sequence[GuestSpec]) -> tuple[GuestStatus, ...]:
         """Takes over the guests that an earlier manager left running; cleans up the half-made ones.
@@ -190,8 +187,8 @@ class HvManager:
                 await guest.start(means, event)
                 return
             except VnetError as error:
-                if template is not None and event is Event.START_CLONE and _blames_template(error):
-                    self._templates.forget(template)
+                if template is not None and guest.failed_in is Phase.LOADING:
+                    self._templates.forget(template)  # QEMU cannot read it: the next guest gets a new one
                 if number == len(tries):
                     raise
                 progress(f"{guest.spec.name}: {error}; booting it instead")
@@ -206,12 +203,15 @@ class HvManager:
         """The template for a guest; without one it is booted, which only takes longer."""
         if not self._warm:
             return None
-        machine = machine_of(spec, uuid="", run_dir="", accel=self.accel.name, kernel="", initrd="")
         try:
-            return await self._templates.get(machine, made, self.accel, progress)
+            return await self._templates.get(self._machine(spec), made, self.accel, progress)
         except VnetError as error:
             progress(f"no template for warm clones: {error}")
             return None
+
+    def _machine(self, spec: GuestSpec) -> Machine:
+        run_dir = str(paths.vm_run_dir(spec.fabric, spec.name))
+        return machine_of(spec, uuid="", run_dir=run_dir, accel=self.accel.name, kernel="", initrd="")
 
     async def _adopt(self, spec: GuestSpec) -> GuestStatus:
         guest = self._guest(spec)
@@ -227,11 +227,6 @@ class HvManager:
         if guest is None:
             raise HostError(f"{name} of {fabric} is not running: start it with `vnet start {name}`")
         return guest
-
-
-def _blames_template(error: VnetError) -> bool:
-    """Whether QEMU itself refused, rather than the guest or the host being slow."""
-    return isinstance(error, HostError)
 
 
 def _unknown(fabric: str, name: str) -> GuestSpec:

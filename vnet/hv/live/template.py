@@ -169,16 +169,18 @@ def _sweep() -> None:
 async def _boot_and_save(machine: Machine, image: Image, accel: Accel, building: Path) -> None:
     uuid = str(uuids.uuid4())
     run_dir = paths.run_dir() / "templates" / uuid
-    confinement = Confinement(claim_dir(run_dir), _NO_CGROUP, accel)
     machine = replace(machine, name="template", uuid=uuid, run_dir=str(run_dir), memory=Memory.TEMPLATE)
     with _memory(machine.memory_bytes) as memory:
-        process = await launch_machine(machine, image, confinement, memory_fd=memory)
         try:
-            await _save(process, run_dir, building / "state")
+            confinement = Confinement(claim_dir(run_dir), _NO_CGROUP, accel)
+            process = await launch_machine(machine, image, confinement, memory_fd=memory)
+            try:
+                await _save(process, run_dir, building / "state")
+            finally:
+                process.kill()
+                await process.wait(None)
+                process.close()
         finally:
-            process.kill()
-            await process.wait(None)
-            process.close()
             shutil.rmtree(run_dir, ignore_errors=True)
         await asyncio.to_thread(_copy_sparse, memory, building / "memory")
 
