@@ -150,7 +150,7 @@ def test_refused_flows_are_told_and_the_earlier_ones_stay_wanted(tmp_path: Path)
         switch = ScriptedSwitch(refuse=lambda mod: error if mod.flow.priority == 3 else None)
         async with driving(switch, tmp_path / "s") as (host, controller):
             await controller.apply(FLOWS[:2])
-            with pytest.raises(ApplyRefused, match="FLOW_MOD_FAILED code 1 .table 0, priority 3."):
+            with pytest.raises(ApplyRefused, match=r"FLOW_MOD_FAILED code 1 .table 0, priority 3."):
                 await controller.apply(FLOWS)
             switch.flows.clear()
             host.cut()

@@ -85,6 +85,7 @@ class Controller:
         Raises: TimedOut with the reason of the last attempt; the attempts are then ended.
         """
         self._task = asyncio.create_task(self._keep_connected(), name=f"controller {self.socket_path}")
+        self._task.add_done_callback(self._ended)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._ready.wait()
@@ -141,10 +142,19 @@ class Controller:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        self._fail(Closed("the controller was closed"))
+
+    def _fail(self, error: BaseException) -> None:
+        """Tell all who wait."""
         waiting = self._wanted.done if self._wanted else None
         for future in (waiting, self._reading):
             if future and not future.done():
-                future.set_exception(Closed("the controller was closed"))
+                future.set_exception(error)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A bug that ended the background task is told to those who wait, rather than to nobody."""
+        if not task.cancelled() and (error := task.exception()):
+            self._fail(error)
 
     # -- the connection ---------------------------------------------------------------------------
 
