@@ -1,4 +1,7 @@
-"""The timed KVM probe: a guest of two instructions, run with a clock beside it."""
+"""The timed KVM probe: a guest of two instructions, run with a clock beside it.
+
+`python -m vnet.hv.live.kvm` prints what QEMU will run guests with, and why.
+"""
 
 from __future__ import annotations
 
@@ -168,3 +171,8 @@ def _probe_and_keep() -> Accel:
         beside.write_text(json.dumps(kept))
         beside.rename(_cache())
     return decision
+
+
+if __name__ == "__main__":
+    chosen = choose()
+    print(f"{chosen.name}: {chosen.reason}")
