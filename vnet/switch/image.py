@@ -170,11 +170,21 @@ class Image:
         return [self.ports if ports is None else ports for ports in lists]
 
     def place(self, flow: Flow, form: Lowered) -> Placed:
-        """Take a rule number, an action range and output lists for a flow. Raises `Full`."""
+        """Take a rule number, an action range and output lists for a flow. Raises `Full`, holding nothing."""
         rule = self._rules.take()
-        first = self._actions.take(len(form.actions))
-        lists = tuple((self._lists.take(len(ports) + 1), len(ports) + 1) for ports in self.port_lists(form))
-        return Placed(flow, form, rule, first, lists)
+        ranges = [(self._actions, len(form.actions))]
+        ranges += [(self._lists, len(ports) + 1) for ports in self.port_lists(form)]
+        taken: list[tuple[Ranges, int, int]] = []
+        try:
+            for pool, length in ranges:
+                taken.append((pool, pool.take(length), length))
+        except Full:
+            self._rules.give_back(rule)
+            for pool, start, length in taken:
+                pool.give_back(start, length)
+            raise
+        (_, first, _), *lists = taken
+        return Placed(flow, form, rule, first, tuple((start, length) for _, start, length in lists))
 
     def release(self, placed: Placed) -> None:
         """Give back what `place` took."""

@@ -1,0 +1,96 @@
+"""The map image against a model: what packets would find after each change, and what is left over."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vnet.openflow.flow import Flow, Instructions, Output, match
+from vnet.switch.datapath import Change
+from vnet.switch.image import Image, Staged
+
+
+class Maps:
+    """The maps as far as the classifier reads them."""
+
+    def __init__(self) -> None:
+        self.version = 1
+        self.index: dict[tuple[int, tuple[int, ...]], int] = {}
+        self.entries: dict[int, list[tuple[int, int]]] = {}
+        self.rules: dict[int, Flow] = {}
+        self.banks: list[dict[int, tuple[tuple[int, int], ...]]] = [{}, {}]
+
+    def write(self, staged: Staged) -> None:
+        for placed in staged.rules:
+            self.rules[placed.rule] = placed.flow
+        for mask, words, entry in staged.keys:
+            self.entries[entry] = [(0, 0), (0, 0)]
+            self.index[mask, words] = entry
+        for write in staged.entries:
+            self.entries[write.entry][write.variant] = (write.version, write.rule)
+        for table, masks in staged.tables:
+            self.banks[staged.version & 1][table] = masks
+
+    def finish(self, staged: Staged) -> None:
+        self.version = staged.version
+        for mask, words, _ in staged.dead_keys:
+            del self.index[mask, words]
+        for placed in staged.retired:
+            del self.rules[placed.rule]
+
+    def visible(self) -> set[Flow]:
+    """Flows a packet of the version in force can reach."""
+        found = set()
+        searched = {mask: top for masks in self.banks[self.version & 1].values() for mask, top in masks}
+        for (mask, _), entry in self.index.items():
+            _, rule = max(variant for variant in self.entries[entry] if variant[0] <= self.version)
+            if rule and mask in searched:
+                assert self.rules[rule].priority <= searched[mask], "the search would end before this rule"
+                found.add(self.rules[rule])
+        return found
+
+
+flows = st.builds(
+    lambda table, priority, port, mac, out: Flow(
+        table, priority, match(**port, **mac), Instructions((Output(out),))
+    ),
+    st.integers(0, 2),
+    st.integers(1, 4),
+    st.sampled_from([{}, {"in_port": 1}, {"in_port": 2}]),
+    st.sampled_from([{}, {"eth_src": 1}, {"eth_src": (2, 3)}]),
+    st.integers(1, 2),
+)
+
+
+@given(
+    st.lists(st.tuples(st.lists(flows, max_size=6), st.lists(st.integers(0, 99), max_size=4)), max_size=12)
+)
+def test_packets_find_the_best_flow_of_each_match_after_every_change(
+    steps: list[tuple[list[Flow], list[int]]],
+) -> None:
+    image, maps, model = Image(), Maps(), {}
+    for put, removed in steps:
+        gone = tuple(sorted(model, key=repr)[n % len(model)] for n in removed if model)
+        before = maps.visible()
+        staged = image.stage(Change(tuple(put), gone))
+        maps.write(staged)
+        assert maps.visible() == before, "nothing shows before the flip"
+        for key in gone:
+            model.pop(key, None)
+        model |= {flow.key: flow for flow in put}
+        maps.finish(staged)
+        image.finish(staged)
+        best: dict[object, Flow] = {}
+        for flow in model.values():
+            shared = (flow.table, flow.match)
+            if shared not in best or best[shared].priority < flow.priority:
+                best[shared] = flow
+        assert maps.visible() == set(best.values())
+        assert set(image.flows) == set(model.values())
+    everything = image.stage(Change(remove=tuple(model)))
+    maps.write(everything)
+    maps.finish(everything)
+    image.finish(everything)
+    assert not maps.index
+    assert not image.masks
+    assert not image.slots
