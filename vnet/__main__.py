@@ -1,6 +1,17 @@
 """`python -m vnet`: the same as `vnet`."""
 
-from vnet.cli.app import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it still loads is no traceback."""
+    try:
+        from vnet.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -145,7 +145,9 @@ class Api:
         name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
-            return _outcome(await self.service.engine.stop(name, vm, float(body.get("timeout_s", 10)), report))
+            return _outcome(
+                await self.service.engine.stop(name, vm, float(body.get("timeout_s", 10)), report)
+            )
 
         return JsonLines(self.operations, work)
 
@@ -156,7 +158,10 @@ class Api:
 
         async def work(report: Any) -> Mapping[str, Any]:
             result = await self.service.exec(name, vm, argv, timeout_s)
-            output = {"stdout": b64encode(result.stdout).decode(), "stderr": b64encode(result.stderr).decode()}
+            output = {
+                "stdout": b64encode(result.stdout).decode(),
+                "stderr": b64encode(result.stderr).decode(),
+            }
             return {"exit_code": result.exit_code, **output}
 
         return JsonLines(self.operations, work)
@@ -217,5 +222,3 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "generation": outcome.generation,
         "actions": [str(action) for action in outcome.actions],
     }
-
-

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -147,10 +148,8 @@ def _listening(path: Path) -> socket.socket:
         raise HostError(f"cannot listen on {path}: {error.strerror or error}") from error
     finally:
         os.umask(before)
-    try:
+    with suppress(KeyError):
         os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
-    except KeyError:
-        pass
     listener.listen(128)
     return listener
 

@@ -103,8 +103,8 @@ class Bytes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.ensure_future(self._run())
         leaving = asyncio.ensure_future(_gone(receive, task))
-        self.operations.begin(task)
-        await _begin(send, self.media_type)
+        number = self.operations.begin(task)
+        await _begin(send, self.media_type, (b"x-operation", number.encode()))
         try:
             while (block := await self.blocks.get()) is not None:
                 await _send(send, block)
@@ -136,8 +136,8 @@ async def _gone(receive: Receive, task: asyncio.Task[None]) -> None:
     task.cancel()
 
 
-async def _begin(send: Send, media_type: bytes) -> None:
-    headers = [(b"content-type", media_type), (b"cache-control", b"no-store")]
+async def _begin(send: Send, media_type: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", media_type), (b"cache-control", b"no-store"), *more]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
@@ -74,11 +74,16 @@ class Client:
         with self._open("POST", path, body or {}) as response:
             return json.loads(response.read())
 
-    def read(self, path: str, **query: Any) -> Iterator[bytes]:
-        """The bytes of a stream as they come (a capture)."""
+    def read(self, path: str, **query: Any) -> Generator[bytes, None, None]:
+        """The bytes of a stream as they come (a capture).
+
+        Ctrl-C asks the daemon to end it and goes on reading, so that the stream is whole.
+        """
         with self._open("GET", path + _query(query)) as response:
-            while block := response.read1(65536):
-                yield block
+            operation = [response.headers["X-Operation"]]
+            with _on_ctrl_c(lambda: self._break_off(operation, lambda _: None)):
+                while block := response.read1(65536):
+                    yield block
 
     def run(self, method: str, path: str, body: Json | None, report: Callable[[Json], None]) -> Json:
         """A long operation: tells its progress, gives its result.
@@ -110,7 +115,9 @@ class Client:
                     return message
                 case "error":
                     raise remote_error(message["error"])
-        raise PeerError("the daemon went away in the middle of the operation; run `vnet ps` to see what is there")
+        raise PeerError(
+            "the daemon went away in the middle of the operation; run `vnet ps` to see what is there"
+        )
 
     def _open(self, method: str, path: str, body: Json | None = None) -> HTTPResponse:
         connection = _UnixConnection(self.path, self.timeout_s)

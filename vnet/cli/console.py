@@ -56,8 +56,8 @@ def _raw(fd: int) -> Iterator[None]:
 def copy(console: socket.socket, keys: int, screen: int) -> None:
     """Until Ctrl-], the end of the input, or the end of the guest."""
     while True:
-        ready, _, _ = select.select((console, keys), (), ())
-        if console in ready:
+        ready, _, _ = select.select([console.fileno(), keys], [], [])
+        if console.fileno() in ready:
             output = console.recv(65536)
             if not output:
                 return

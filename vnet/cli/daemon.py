@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from vnet.base import paths
 from vnet.base.errors import HostError, TimedOut
@@ -16,6 +17,7 @@ START_TIMEOUT_S = 60.0
 """Adopting many guests takes its time; a daemon that fails says so much earlier."""
 STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.02
+_COMMAND = [sys.executable, "-m", "vnet.api"]
 
 
 def log_file() -> Path:
@@ -24,8 +26,18 @@ def log_file() -> Path:
 
 
 def has_fabrics() -> bool:
-    """Whether there may be something to ask a daemon about; a fresh host answers without one."""
-    return (paths.state_dir() / "vnet.db").exists()
+    """Whether there may be something to ask a daemon about; a host without fabrics answers without one."""
+    path = paths.state_dir() / "vnet.db"
+    if not path.exists():
+        return False
+    import sqlite3
+    from contextlib import closing
+
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            return bool(database.execute("SELECT count(*) FROM fabric").fetchone()[0])
+    except sqlite3.Error:
+        return True  # the daemon explains what is wrong with it
 
 
 def ensure(client: Client) -> None:
@@ -33,7 +45,9 @@ def ensure(client: Client) -> None:
     if client.alive():
         return
     if os.geteuid() != 0:
-        raise HostError("vnetd does not run and only root can start it: run the command as root, or with sudo")
+        raise HostError(
+            "vnetd does not run and only root can start it: run the command as root, or with sudo"
+        )
     log = log_file()
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -45,19 +59,28 @@ def ensure(client: Client) -> None:
     _wait_until_ready(client, daemon, log, begins)
 
 
+def become() -> NoReturn:
+    """Turn this process into the daemon."""
+    sys.stderr.flush()
+    os.execve(sys.executable, _COMMAND, _environment())
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with this very vnet first on the module path."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 def _spawn(output: int) -> subprocess.Popen[bytes]:
     """A daemon in a session of its own, so that no Ctrl-C and no closed terminal reaches it."""
-    command = [sys.executable, "-m", "vnet", "serve", "--auto"]
-    environment = dict(os.environ)
-    root = str(Path(__file__).resolve().parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
     return subprocess.Popen(
-        command,
+        [*_COMMAND, "--auto"],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
         cwd="/",
-        env=environment,
+        env=_environment(),
         start_new_session=True,
     )
 

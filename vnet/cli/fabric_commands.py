@@ -46,7 +46,11 @@ def register(app: typer.Typer) -> None:
 def validate(settings: Settings) -> None:
     """Check a topology file; tells every fault at once."""
     topology, inventory = _loaded(settings)
-    found = {"vms": len(inventory.vms), "networks": len(topology.networks), "policies": len(topology.policies)}
+    found = {
+        "vms": len(inventory.vms),
+        "networks": len(topology.networks),
+        "policies": len(topology.policies),
+    }
     if settings.output in (Format.JSON, Format.YAML):
         document({"name": topology.name, "valid": True, **found}, settings.output)
     else:
@@ -72,7 +76,9 @@ def _loaded(settings: Settings) -> tuple[Any, Any]:
 
 def plan(
     settings: Settings,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 3 when something would change.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit 3 when something would change.")
+    ] = False,
 ) -> int:
     """Show what `up` would do now; changes nothing."""
     outcome = settings.daemon().post("/v1/plan", files.source(settings.file))
@@ -157,7 +163,8 @@ def _generation(row: Row) -> str:
 
 
 def inspect(
-    settings: Settings, vm: Annotated[str | None, typer.Argument(help="One VM instead of the whole fabric.")] = None
+    settings: Settings,
+    vm: Annotated[str | None, typer.Argument(help="One VM instead of the whole fabric.")] = None,
 ) -> None:
     """Tell everything about a fabric or one of its VMs."""
     answer = settings.daemon().get(path("fabrics", settings.fabric))
@@ -189,14 +196,13 @@ def doctor(settings: Settings) -> int:
 def serve(
     settings: Settings,
     stop: Annotated[bool, typer.Option("--stop", help="End the daemon; guests and traffic go on.")] = False,
-    auto: Annotated[bool, typer.Option("--auto", hidden=True)] = False,
 ) -> int:
     """Run vnetd, the daemon, in the foreground."""
-    if stop:
-        return _stop(settings.client())
-    from vnet.api.daemon import serve as run
+    from vnet.cli import daemon
 
-    return run(auto)
+    if not stop:
+        daemon.become()
+    return _stop(settings.client())
 
 
 def _stop(client: Client) -> int:

@@ -45,7 +45,9 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     settings: Settings,
-    probe: Annotated[bool, typer.Option("--probe", help="Try each claim with packets from inside the VMs.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Try each claim with packets from inside the VMs.")
+    ] = False,
 ) -> int:
     """Check the topology's claims against the flows in the switch; exit 4 when one fails."""
     url = path("fabrics", settings.fabric, "verify")
@@ -70,23 +72,38 @@ def _tell_disagreements(failed: list[Json]) -> None:
     for row in failed:
         for probe in row["probes"]:
             if not probe["passed"]:
-                tell(f"{row['at']}: {row['claim']}: {probe['what']}: expected {probe['expected']}, got {probe['got']}")
+                outcome = f"expected {probe['expected']}, got {probe['got']}"
+                tell(f"{row['at']}: {row['claim']}: {probe['what']}: {outcome}")
 
 
 def capture(
     settings: Settings,
-    nics: Annotated[list[str] | None, typer.Argument(metavar="[VM[.NIC]]...", help="Default: all NICs.")] = None,
-    write: Annotated[str | None, typer.Option("-w", "--write", help="pcapng file; - is standard output.")] = None,
+    nics: Annotated[
+        list[str] | None, typer.Argument(metavar="[VM[.NIC]]...", help="Default: all NICs.")
+    ] = None,
+    write: Annotated[
+        str | None, typer.Option("-w", "--write", help="pcapng file; - is standard output.")
+    ] = None,
     filter: Annotated[str | None, typer.Option("--filter", help="pcap-filter(7) expression.")] = None,
     snaplen: Annotated[int | None, typer.Option("--snaplen", min=1, help="Bytes to keep per packet.")] = None,
-    count: Annotated[int | None, typer.Option("-c", "--count", min=1, help="End after so many packets.")] = None,
-    duration: Annotated[float | None, typer.Option("--duration", min=0.1, help="End after so many seconds.")] = None,
+    count: Annotated[
+        int | None, typer.Option("-c", "--count", min=1, help="End after so many packets.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=0.1, help="End after so many seconds.")
+    ] = None,
     dropped: Annotated[bool, typer.Option("--dropped", help="Only packets that the switch dropped.")] = False,
 ) -> None:
     """Show packets with the switch's verdict, reason and rule; live, or into a pcapng file."""
     if write == "-" and sys.stdout.isatty():
         raise UsageError("-w - writes binary data: pipe it, for instance into `wireshark -k -i -`")
-    query: dict[str, Any] = {"nic": nics, "filter": filter, "snaplen": snaplen, "count": count, "duration": duration}
+    query: dict[str, Any] = {
+        "nic": nics,
+        "filter": filter,
+        "snaplen": snaplen,
+        "count": count,
+        "duration": duration,
+    }
     query |= {"form": "pcapng" if write else "lines", "dropped": "1" if dropped else None}
     client = settings.daemon()
     client.timeout_s = None
@@ -95,8 +112,6 @@ def capture(
     try:
         for block in stream:
             _write_all(target, block)
-    except KeyboardInterrupt:
-        tell("")
     except BrokenPipeError:
         return
     finally:

@@ -60,7 +60,8 @@ class Settings:
 
 _COMMON: dict[str, Any] = {
     "file": Annotated[
-        list[str] | None, typer.Option("-f", "--file", help="Topology file; - is standard input.", show_default=False)
+        list[str] | None,
+        typer.Option("-f", "--file", help="Topology file; - is standard input.", show_default=False),
     ],
     "name": Annotated[str | None, typer.Option("-n", "--name", help="Fabric, instead of a file.")],
     "output": Annotated[Format | None, typer.Option("-o", "--output", help="How to print data.")],
@@ -94,7 +95,9 @@ def _settings(given: dict[str, Any], outer: Settings) -> Settings:
     )
 
 
-def command(app: typer.Typer, *names: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def command(
+    app: typer.Typer, *names: str, **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function a command of `app`, under its own name and hidden aliases `names`."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,7 +114,7 @@ def command(app: typer.Typer, *names: str, **options: Any) -> Callable[[Callable
         parameters = [context, *keyword, *_parameters()]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
-        del run.__wrapped__  # type: ignore[attr-defined]
+        del run.__wrapped__
         app.command(function.__name__.rstrip("_"), **options)(run)
         for alias in names:
             app.command(alias, hidden=True, **options)(run)

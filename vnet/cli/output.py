@@ -37,7 +37,10 @@ def rows(data: Sequence[Row], columns: Sequence[Column], form: Format) -> None:
         document(list(data), form)
         return
     chosen = [column for column in columns if form is Format.WIDE or not column.wide]
-    lines = [[column.heading for column in chosen], *([column.show(row) for column in chosen] for row in data)]
+    lines = [
+        [column.heading for column in chosen],
+        *([column.show(row) for column in chosen] for row in data),
+    ]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     for line in lines:
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))

@@ -13,7 +13,9 @@ from vnet.cli.client import path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, document, tell
 
-Vm = Annotated[str, typer.Argument(metavar="VM", help="Name of the VM, for instance web-1.", show_default=False)]
+Vm = Annotated[
+    str, typer.Argument(metavar="VM", help="Name of the VM, for instance web-1.", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def start(settings: Settings, vm: Vm) -> None:
     """Start a VM that was stopped or has died, and wait until its agent answers."""
-    outcome = settings.daemon().run("POST", path("fabrics", settings.fabric, "vms", vm, "start"), {}, settings.report)
+    outcome = settings.daemon().run(
+        "POST", path("fabrics", settings.fabric, "vms", vm, "start"), {}, settings.report
+    )
     if not outcome["actions"]:
         tell(f"{vm} runs already")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from vnet.fabric.state import State, desired
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
+from vnet.policy.difference import normal
 from vnet.policy.origin import Origin
-from vnet.policy.session import normal
 from vnet.topology.inventory import Assignment, Inventory, expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
@@ -54,6 +54,6 @@ def origin_texts(origin: Origin) -> Mapping[str, str]:
 
 
 def sentence(texts: Mapping[str, str]) -> str:
-    """An origin in one line: `policy db-from-app, rule ingress 2 "deny from any" at three-tier.vnet.yaml:21`."""
+    """An origin in one line: `policy db-from-app, rule ingress 2 "deny from any" at shop.vnet.yaml:21`."""
     who = f"policy {texts['policy']}, rule {texts['rule']} " if texts["policy"] else ""
     return f'{who}"{texts["text"]}" at {texts["at"]}'

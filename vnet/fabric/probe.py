@@ -19,7 +19,7 @@ from vnet.policy.probes import Probe
 WAIT_S = 3
 """How long a connection is waited for: enough for one repeated SYN (1 s) on a busy host."""
 NC = "nc.openbsd"
-DIRECTORY = "/tmp/vnet-probe"  # noqa: S108 (in the guest)
+DIRECTORY = "/tmp/vnet-probe"
 AT_ONCE = 24
 """Connections that one guest tries side by side; each is a process of its own."""
 
@@ -59,11 +59,15 @@ def listeners(tries: Sequence[Attempt]) -> Mapping[str, str]:
     A port that a service of the guest holds already is as good: the listener's failure is no failure.
     """
     lines: dict[str, list[str]] = defaultdict(list)
-    for protocol, vm, address, port in dict.fromkeys((t.protocol, t.target_vm, t.target, t.port) for t in tries):
+    for protocol, vm, address, port in dict.fromkeys(
+        (t.protocol, t.target_vm, t.target, t.port) for t in tries
+    ):
         if protocol in (TCP, UDP):
             udp = "-u " if protocol == UDP else ""
             heard = f"{DIRECTORY}/heard" if protocol == UDP else "/dev/null"
-            lines[vm].append(f"{NC} {udp}-d -l -k {address} {port} >>{heard} 2>/dev/null & echo $! >>{DIRECTORY}/pids")
+            lines[vm].append(
+                f"{NC} {udp}-d -l -k {address} {port} >>{heard} 2>/dev/null & echo $! >>{DIRECTORY}/pids"
+            )
     begin = f"rm -rf {DIRECTORY}; mkdir -p {DIRECTORY}; : >{DIRECTORY}/heard; : >{DIRECTORY}/pids"
     return {vm: "\n".join([begin, *commands, "sleep 0.3"]) for vm, commands in lines.items()}
 
@@ -90,7 +94,8 @@ def _client(number: int, one: Attempt) -> str:
         case protocol if protocol == TCP:
             return f"{NC} -z -w {WAIT_S} -s {one.source} {one.target} {one.port} >/dev/null"
         case protocol if protocol == UDP:
-            send = f"printf '{token(number)}\\n' | {NC} -u -q 0 -w 1 -s {one.source} {one.target} {one.port} >/dev/null"
+            to = f"-s {one.source} {one.target} {one.port}"
+            send = f"printf '{token(number)}\\n' | {NC} -u -q 0 -w 1 {to} >/dev/null"
             return f"{send}; sleep 1; {send}"
         case _:
             return f"ping -c 2 -W {WAIT_S - 1} -I {one.source} {one.target} >/dev/null"
@@ -99,7 +104,9 @@ def _client(number: int, one: Attempt) -> str:
 def collectors(tries: Sequence[Attempt]) -> Mapping[str, str]:
     """By target VM, the script that prints what came by UDP and ends the listeners."""
     vms = dict.fromkeys(one.target_vm for one in tries if one.protocol in (TCP, UDP))
-    return {vm: f"kill $(cat {DIRECTORY}/pids) 2>/dev/null; cat {DIRECTORY}/heard; rm -rf {DIRECTORY}" for vm in vms}
+    return dict.fromkeys(
+        vms, f"kill $(cat {DIRECTORY}/pids) 2>/dev/null; cat {DIRECTORY}/heard; rm -rf {DIRECTORY}"
+    )
 
 
 def token(number: int) -> str:
@@ -119,8 +126,12 @@ def passed(
     codes: dict[int, int] = {}
     for output in outputs.values():
         pairs = (line.split() for line in output.splitlines())
-        codes |= {int(pair[0]): int(pair[1]) for pair in pairs if len(pair) == 2 and all(map(str.isdigit, pair))}
+        codes |= {
+            int(pair[0]): int(pair[1]) for pair in pairs if len(pair) == 2 and all(map(str.isdigit, pair))
+        }
     return {
-        one: token(number) in heard.get(one.target_vm, "") if one.protocol == UDP else codes.get(number, 1) == 0
+        one: token(number) in heard.get(one.target_vm, "")
+        if one.protocol == UDP
+        else codes.get(number, 1) == 0
         for number, one in enumerate(tries)
     }

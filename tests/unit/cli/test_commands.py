@@ -10,8 +10,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-GOOD = "name: small\nnetworks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}\nvms: {a: {image: micro, networks: [lan]}}\n"
-HEAVY = {"pydantic", "scapy", "networkx", "pyroute2", "starlette", "uvicorn", "os_ken", "qemu", "yaml", "rich"}
+GOOD = """\
+name: small
+networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+vms: {a: {image: micro, networks: [lan]}}
+"""
+HEAVY = {
+    "pydantic",
+    "scapy",
+    "networkx",
+    "pyroute2",
+    "starlette",
+    "uvicorn",
+    "os_ken",
+    "qemu",
+    "yaml",
+    "rich",
+}
 START_BUDGET_S = 0.25
 
 
@@ -45,7 +60,10 @@ def test_an_invalid_file_is_exit_1_with_its_line(vnet):
 
 def test_a_missing_file_is_exit_1(vnet):
     done = vnet("validate", "-f", "nowhere.yaml")
-    assert (done.returncode, done.stderr) == (1, "vnet: cannot read nowhere.yaml: No such file or directory\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "vnet: cannot read nowhere.yaml: No such file or directory\n",
+    )
 
 
 @pytest.mark.parametrize("words", [("nonsense",), ("ps", "--nonsense"), ("ps", "-o", "xml"), ("validate",)])

@@ -46,7 +46,7 @@ def test_several_files_are_refused():
 
 
 def test_a_file_that_is_not_there_is_named():
-    with pytest.raises(InputError, match="cannot read nowhere.yaml: No such file"):
+    with pytest.raises(InputError, match=r"cannot read nowhere\.yaml: No such file"):
         files.read(["nowhere.yaml"])
 
 

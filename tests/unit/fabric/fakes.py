@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vnet.base.errors import HostError
 from vnet.fabric.live.engine import Engine, Host
-from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.parts import Parts
+from vnet.fabric.live.store import SqliteStore
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 
 
@@ -23,6 +23,7 @@ class World:
     calls: list = field(default_factory=list)
     fuse: int | None = None
     hang: str = ""
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
     tidied: list = field(default_factory=list)
 
     async def call(self, what):
@@ -30,6 +31,7 @@ class World:
         self.calls.append(what)
         if what == self.hang:
             self.hang = ""
+            self.hanging.set()
             await asyncio.Event().wait()
         if self.fuse is not None:
             self.fuse -= 1

@@ -109,7 +109,8 @@ def test_a_change_that_fails_anywhere_leaves_what_was_there(tmp_path, changed):
             up(engine, changed)
             break
         except HostError as error:
-            assert "as it was before" in str(error)
+            told = str(error)
+        assert "as it was before" in told
         assert world.contents() == before
         assert engine.store.load("small") == record
         up(engine, changed)
@@ -124,8 +125,7 @@ def test_ctrl_c_undoes_what_was_begun_and_says_so(world, tmp_path):
         engine = make_engine(world, tmp_path)
         world.hang = "wait for b"
         task = asyncio.ensure_future(engine.up(source(SMALL), silent))
-        while world.hang:
-            await asyncio.sleep(0.001)
+        await world.hanging.wait()
         task.cancel()
         with pytest.raises(Interrupted, match="interrupted; nothing is left of it") as raised:
             await task
@@ -185,7 +185,7 @@ def test_a_file_that_can_no_longer_be_read_is_told_and_nothing_is_touched(engine
 
 def test_a_foreign_namespace_of_that_name_is_left_alone(engine, world):
     world.namespaces.add("small")
-    with pytest.raises(HostError, match="already there.*ip netns delete"):
+    with pytest.raises(HostError, match=r"already there.*ip netns delete"):
         up(engine)
     assert world.namespaces == {"small"} and world.calls == []
 
@@ -193,7 +193,7 @@ def test_a_foreign_namespace_of_that_name_is_left_alone(engine, world):
 def test_a_foreign_interface_in_the_way_is_left_alone(engine, world):
     up(engine)
     world.interfaces["small", "c.eth0"] = "veth"
-    with pytest.raises(HostError, match="another kind.*c.eth0"):
+    with pytest.raises(HostError, match=r"another kind.*c\.eth0"):
         up(engine, LARGER)
     assert world.interfaces["small", "c.eth0"] == "veth"
 
@@ -234,7 +234,7 @@ def test_an_unknown_vm_names_those_there_are(engine):
 
 def test_an_unknown_fabric_names_those_there_are(engine):
     up(engine)
-    with pytest.raises(InputError, match="no fabric nowhere.*small"):
+    with pytest.raises(InputError, match=r"no fabric nowhere.*small"):
         engine.fabric("nowhere")
 
 

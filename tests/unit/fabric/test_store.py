@@ -22,7 +22,9 @@ RECORD = Record(
     frozenset({"db"}),
     {0x76 << 56 | 5: {"policy": "p", "at": "shop.vnet.yaml:3"}},
 )
-GUEST = Guest("web", "micro", 1, 96 << 20, (GuestNic("eth0", Port(3, "web.eth0"), 0x525400123456, ("10.0.0.1/24",)),))
+GUEST = Guest(
+    "web", "micro", 1, 96 << 20, (GuestNic("eth0", Port(3, "web.eth0"), 0x525400123456, ("10.0.0.1/24",)),)
+)
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_a_removed_fabric_takes_its_guests_along(store):
 def test_a_database_of_another_version_is_refused_with_a_way_out(store):
     store._db.execute("PRAGMA user_version=99")
     store.close()
-    with pytest.raises(HostError, match="schema version 99.*vnet down"):
+    with pytest.raises(HostError, match=r"schema version 99.*vnet down"):
         SqliteStore(store.path)
 
 

@@ -129,7 +129,7 @@ async def _side_by_side(together: Iterable[Step], performer: Performer, report: 
         raise _first(errors) from None
 
 
-def _first(group: BaseExceptionGroup) -> VnetError:  # type: ignore[type-arg]
+def _first(group: BaseExceptionGroup) -> VnetError:
     """One error that says all: the failures that came together, each on its line."""
     errors = [error for error in group.exceptions if isinstance(error, VnetError)]
     if len(errors) == 1:

@@ -25,7 +25,6 @@ from vnet.fabric.store import Record, Source, Store
 from vnet.hv.admission import Commitment, admit
 from vnet.topology.model import Topology
 
-
 log = logging.getLogger(__name__)
 
 
@@ -164,12 +163,18 @@ class Engine:
         failed = await asyncio.to_thread(self.failed_claims, declared)
         if failed:
             lines = "".join(f"\n  {line}" for line in failed)
-            raise ClaimsFailed(f"{len(failed)} of the topology's claims do not hold; nothing was changed:{lines}")
+            raise ClaimsFailed(
+                f"{len(failed)} of the topology's claims do not hold; nothing was changed:{lines}"
+            )
         if change.actions:
             self.host.require()
-        await self._admit(change.parts, change.wanted.guests - change.now.guests, change.now.guests, change.wanted)
+        await self._admit(
+            change.parts, change.wanted.guests - change.now.guests, change.now.guests, change.wanted
+        )
 
-    async def _admit(self, parts: Parts, asked: frozenset[Guest], now: frozenset[Guest], wanted: State) -> None:
+    async def _admit(
+        self, parts: Parts, asked: frozenset[Guest], now: frozenset[Guest], wanted: State
+    ) -> None:
         """Refuse guests that do not fit beside those that run and stay."""
         if not asked:
             return
@@ -231,7 +236,9 @@ class Engine:
             actions = (*_orphans(self.store.guests(name), now), *p.plan(now, State()))
             failures = await _uninterrupted(undo(actions, self._performer(name, fabric.parts), report))
             if failures:
-                raise HostError("\n".join(["not everything could be removed; run the command again:", *failures]))
+                raise HostError(
+                    "\n".join(["not everything could be removed; run the command again:", *failures])
+                )
             await self._forget(name)
             return Outcome(name, fabric.record.generation, actions)
 
@@ -353,5 +360,6 @@ def _undone(error: BaseException, was_new: bool, failures: tuple[str, ...]) -> V
         what = "not everything could be undone, run `vnet down`:\n  " + "\n  ".join(failures)
     if isinstance(error, asyncio.CancelledError):
         return Interrupted(f"interrupted; {what}")
-    told = type(error) if type(error).__init__ is Exception.__init__ else HostError
-    return told(f"{error}\n{what}")
+    told = VnetError(f"{error}\n{what}")
+    told.exit_code = error.exit_code if isinstance(error, VnetError) else Exit.FAILED
+    return told

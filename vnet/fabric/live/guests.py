@@ -13,7 +13,6 @@ from vnet.fabric.state import Guest, ifname
 from vnet.hv.live.manager import HvManager
 from vnet.hv.spec import ExecResult, GuestNic, GuestSpec, GuestState, GuestStatus
 
-
 AGENT_TIMEOUT_S = 30.0
 
 

@@ -68,9 +68,13 @@ def _checks() -> Iterator[Check]:
     yield _writable("run directory", paths.run_dir())
     yield _writable("state directory", paths.state_dir())
     kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
-    yield Check("/dev/kvm", kvm, "there" if kvm else "not there", "without it guests are emulated: slower", False)
+    yield Check(
+        "/dev/kvm", kvm, "there" if kvm else "not there", "without it guests are emulated: slower", False
+    )
     vhost = os.access("/dev/vhost-net", os.R_OK | os.W_OK)
-    yield Check("/dev/vhost-net", vhost, "there" if vhost else "not there", "plain TAP is used without it", False)
+    yield Check(
+        "/dev/vhost-net", vhost, "there" if vhost else "not there", "plain TAP is used without it", False
+    )
 
 
 def _tun() -> Check:
@@ -81,7 +85,7 @@ def _tun() -> Check:
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        return Check(str(device), False, error.strerror, hint)
+        return Check(str(device), False, str(error.strerror), hint)
     return Check(str(device), True, "usable")
 
 
@@ -97,7 +101,9 @@ def _bpffs() -> Check:
 def _tools(tools: Iterable[tuple[str, str]]) -> Iterator[Check]:
     for program, package in tools:
         found = shutil.which(program)
-        yield Check(program, found is not None, found or "not found", f"install it with `apt install {package}`")
+        yield Check(
+            program, found is not None, found or "not found", f"install it with `apt install {package}`"
+        )
 
 
 def _kernel() -> Check:
@@ -109,5 +115,5 @@ def _kernel() -> Check:
 def _writable(name: str, path: Path) -> Check:
     nearest = next(parent for parent in (path, *path.parents) if parent.exists())
     ok = os.access(nearest, os.W_OK | os.X_OK)
-    return Check(name, ok, f"{path} {'can' if ok else 'cannot'} be written", "run as root, or set VNET_RUN_DIR "
-                 "and VNET_STATE_DIR to directories of yours")  # fmt: skip
+    hint = "run as root, or set VNET_RUN_DIR and VNET_STATE_DIR to directories of yours"
+    return Check(name, ok, f"{path} {'can' if ok else 'cannot'} be written", hint)

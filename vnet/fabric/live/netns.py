@@ -68,7 +68,9 @@ class Namespace:
         self._thread.shutdown()
 
 
-async def finished(thread: ThreadPoolExecutor | None, function: Callable[P, T], *args: P.args, **_: P.kwargs) -> T:
+async def finished(
+    thread: ThreadPoolExecutor | None, function: Callable[P, T], *args: P.args, **_: P.kwargs
+) -> T:
     """Call a function in a thread; a cancelled caller still waits for its end.
 
     Half-done kernel work helps nobody, and what undoes it must not run beside it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live.parts import Parts
@@ -36,9 +37,7 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     return State(there, switch, ports, attached, flows, await _running(parts, store, name))
 
 
-def _known_ports(
-    record: Record, attached: frozenset[Port], interfaces: Mapping[str, str]
-) -> frozenset[Port]:
+def _known_ports(record: Record, attached: frozenset[Port], interfaces: Mapping[str, str]) -> frozenset[Port]:
     """The TAPs that are there, each with the port number it has or was assigned.
 
     A TAP nobody can give a number to gets 0: it is nobody's port, so a plan removes it.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from vnet.base.drop import DropReason
-from vnet.fabric.state import Guest, Port
 from vnet.fabric.live.watch import Watch
+from vnet.fabric.state import Guest, Port
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.flow import Flow
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ class Service:
         """The flows read back from the switch, each with where it comes from."""
         fabric = self.engine.fabric(name)
         explain = explainer(fabric)
-        found = sorted(await fabric.parts.switch.flows(), key=lambda flow: (flow.table, -flow.priority, flow.match))
+        found = sorted(
+            await fabric.parts.switch.flows(), key=lambda flow: (flow.table, -flow.priority, flow.match)
+        )
         return [_flow(flow, explain(flow.cookie)) for flow in found]
 
     async def drops(self, name: str) -> Json:
@@ -141,7 +144,10 @@ class Service:
         results = await asyncio.to_thread(verify, declared.topology, declared.inventory, flows)
         wanted = probes.probes(declared.topology, declared.inventory) if probing else ()
         through = await self._probe(fabric, wanted, report) if wanted else {}
-        return [_claim(result, [each for each in wanted if each.claim == result.claim], through) for result in results]
+        return [
+            _claim(result, [each for each in wanted if each.claim == result.claim], through)
+            for result in results
+        ]
 
     async def _probe(
         self, fabric: Fabric, wanted: tuple[probes.Probe, ...], report: Report
@@ -182,10 +188,24 @@ class Service:
 
         async def produce(blocks: asyncio.Queue[bytes | None]) -> None:
             with fabric.parts.switch.watch.subscribed(ports) as subscription:
-                async for block in stream.blocks(subscription.records(), recorder):
-                    await blocks.put(block)
+                records = _of_generation(subscription.records(), fabric)
+                try:
+                    async for block in stream.blocks(records, recorder):
+                        await blocks.put(block)
+                except asyncio.CancelledError:  # Ctrl-C: the end belongs to the file too
+                    await blocks.put(recorder.encoder.trailer(time.time_ns()))
+                    raise
 
         return produce
+
+
+async def _of_generation(records: stream.Source, fabric: Fabric) -> stream.Source:
+    """Records with the fabric's generation in place of the switch's own count of changes."""
+    async for record in records:
+        if isinstance(record, stream.Lost):
+            yield record
+        else:
+            yield replace(record, generation=fabric.record.enforced)
 
 
 def explainer(fabric: Fabric) -> Callable[[int], str]:
@@ -229,9 +249,7 @@ def _flow(flow: Flow, origin: str) -> Json:
     }
 
 
-def _claim(
-    result: ClaimResult, wanted: list[probes.Probe], through: Mapping[probe.Attempt, bool]
-) -> Json:
+def _claim(result: ClaimResult, wanted: list[probes.Probe], through: Mapping[probe.Attempt, bool]) -> Json:
     tried = [_probe_result(each, through[probe.attempt(each)]) for each in wanted]
     return {
         "claim": result.claim.text,
@@ -264,7 +282,9 @@ def _ports(declared: Declared, names: tuple[str, ...]) -> frozenset[int]:
         meant = {nic.port for nic in nics if name.replace(":", ".") in (nic.name, nic.vm)}
         if not meant:
             known = ", ".join(nic.name for nic in nics)
-            raise InputError(f"there is no VM or NIC {name} in fabric {declared.topology.name}; its NICs: {known}")
+            raise InputError(
+                f"there is no VM or NIC {name} in fabric {declared.topology.name}; its NICs: {known}"
+            )
         found |= meant
     return frozenset(found)
 
@@ -278,5 +298,3 @@ def _recorder(fabric: Fabric, wanted: CaptureRequest) -> Recorder:
     table_name = lambda number: _TABLE_NAMES.get(number, str(number))  # noqa: E731
     filter_ = compile_filter(wanted.filter)
     return Recorder(encoder, explain, table_name, filter_, limits, wanted.only_dropped)
-
-

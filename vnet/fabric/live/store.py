@@ -35,6 +35,14 @@ CREATE TABLE guest (
 """
 
 
+_SAVE_FABRIC = """
+INSERT INTO fabric VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(name) DO UPDATE SET
+    file=excluded.file, text=excluded.text, env=excluded.env, generation=excluded.generation,
+    enforced=excluded.enforced, boot_id=excluded.boot_id, stopped=excluded.stopped
+"""
+"""Not INSERT OR REPLACE: that would delete the row first, and its guests with it."""
+
+
 class SqliteStore:
     """See `vnet.fabric.store.Store`; used from one thread."""
 
@@ -92,7 +100,8 @@ class SqliteStore:
         """The fabric, or None."""
         with self._explained("read"):
             row = self._db.execute(
-                "SELECT file, text, env, generation, enforced, boot_id, stopped FROM fabric WHERE name=?", (name,)
+                "SELECT file, text, env, generation, enforced, boot_id, stopped FROM fabric WHERE name=?",
+                (name,),
             ).fetchone()
             if row is None:
                 return None
@@ -101,7 +110,9 @@ class SqliteStore:
             return Record(
                 name,
                 Source(row[0], row[1], json.loads(row[2])),
-                *row[3:6],
+                row[3],
+                row[4],
+                row[5],
                 {nic: encode.assignment_from_json(value) for nic, value in assignments},
                 frozenset(json.loads(row[6])),
                 {int(cookie, 16): json.loads(origin) for cookie, origin in provenance},
@@ -110,12 +121,17 @@ class SqliteStore:
     def save(self, record: Record) -> None:
         """Put the fabric as it is now, replacing what was there; its guests stay."""
         source, name = record.source, record.name
-        head = (name, source.file, source.text, json.dumps(dict(source.env)), record.generation, record.enforced)
+        head = (
+            name,
+            source.file,
+            source.text,
+            json.dumps(dict(source.env)),
+            record.generation,
+            record.enforced,
+        )
         with self._transaction("write") as db:
             db.execute(
-                "INSERT INTO fabric VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(name) DO UPDATE SET file=excluded.file,"
-                "text=excluded.text,env=excluded.env,generation=excluded.generation,enforced=excluded.enforced,"
-                "boot_id=excluded.boot_id,stopped=excluded.stopped",
+                _SAVE_FABRIC,
                 (*head, record.boot_id, json.dumps(sorted(record.stopped))),
             )
             db.execute("DELETE FROM assignment WHERE fabric=?", (name,))

@@ -137,7 +137,8 @@ class HostSwitch:
         await finished(None, _remove_pins, self._pins)
 
     def _opened(self) -> tuple[EbpfDatapath, SwitchServer]:
-        assert self._datapath is not None and self._server is not None, "the switch is open"
+        assert self._datapath is not None, "the switch is open"
+        assert self._server is not None, "the switch is open"
         return self._datapath, self._server
 
     # packets
@@ -153,7 +154,9 @@ class HostSwitch:
         events = datapath.read_events()
         clock_ns = time.time_ns() - time.monotonic_ns()
         seen = [event for event in events if event.point is not Point.CONTROLLER]
-        self.watch.take(record(event, self._names.get(event.port, f"port {event.port}"), clock_ns) for event in seen)
+        self.watch.take(
+            record(event, self._names.get(event.port, f"port {event.port}"), clock_ns) for event in seen
+        )
         _hand_in(server, (event for event in events if event.point is Point.CONTROLLER))
 
 
