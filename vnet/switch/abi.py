@@ -286,7 +286,8 @@ class Event(ctypes.Structure):
         ("reason", c_uint8),
         ("table", c_uint8),
         ("verdict", c_uint8),
-        ("pad", c_uint8 * 4),
+        ("n_rules", c_uint32),
+        ("rules", c_uint32 * PATH_RULES),
     ]
 
 

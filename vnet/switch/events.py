@@ -15,7 +15,8 @@ class PacketEvent:
     """One packet observed at one point.
 
     `time_ns` is CLOCK_MONOTONIC. `port` is the ingress port, for DELIVERED the egress port.
-    `cookie` is that of the last rule that matched, `table` the last table searched. `length` is the
+    `rules` are those that matched, in order, `cookie` is the last one's, `table` the last table searched;
+    `cookies` are all rules' cookies, filled in by who knows them. `length` is the
     packet's size on the wire; `data` its first bytes, with the VLAN tag it had at that point.
     """
 
@@ -27,12 +28,13 @@ class PacketEvent:
     reason: DropReason
     cookie: int
     table: int
-    rule: int
+    rules: tuple[int, ...]
     ct_state: int
     version: int
     metadata: int
     length: int
     data: bytes
+    cookies: tuple[int, ...] = ()
 
 
 def decode(record: bytes) -> PacketEvent:
@@ -52,7 +54,7 @@ def decode(record: bytes) -> PacketEvent:
         reason=DropReason(header.reason),
         cookie=header.cookie,
         table=header.table,
-        rule=header.rule,
+        rules=tuple(header.rules[: header.n_rules]),
         ct_state=header.ct_state,
         version=header.version,
         metadata=header.metadata,

@@ -181,11 +181,12 @@ def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:
         reason=event.reason,
         cookie=event.cookie,
         table=event.table,
-        rule=event.rule,
+        rule=event.rules[-1] if event.rules else 0,
         ct_state=event.ct_state,
         generation=event.version,
         original_length=event.length,
         data=event.data,
+        cookies=event.cookies,
     )
 
 

@@ -347,7 +347,8 @@ struct vnet_event {
 	__u8 reason;
 	__u8 table;
 	__u8 verdict;  /* 0 pass, 1 drop; CONTROLLER: 0 no match, 1 action */
-	__u8 pad[4];
+	__u32 n_rules;
+	__u32 rules[VNET_PATH_RULES]; /* those that matched, in order */
 	__u8 data[];
 };
 
@@ -375,7 +376,7 @@ _Static_assert(sizeof(struct vnet_path) == 152, "path");
 _Static_assert(sizeof(struct vnet_ct_key) == 40, "ct key");
 _Static_assert(sizeof(struct vnet_conn) == 112, "conn");
 _Static_assert(sizeof(struct vnet_scratch) == 824, "scratch");
-_Static_assert(sizeof(struct vnet_event) == 64, "event");
+_Static_assert(sizeof(struct vnet_event) == 128, "event");
 _Static_assert(sizeof(struct vnet_text) == 256, "text");
 
 #endif

@@ -10,7 +10,7 @@
 
 #define VNET_WINDOW_SHIFT 27    /* 134 ms */
 #define VNET_WINDOW_EVENTS 128  /* unasked-for events per port and window */
-#define VNET_EVENT_SMALL 256
+#define VNET_EVENT_SMALL 256 /* the record's header and 128 bytes of packet */
 #define VNET_EVENT_MIDDLE 2048
 #define VNET_EVENT_LARGE 65600
 
@@ -39,7 +39,8 @@ static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_s
 	e->reason = s->path.reason;
 	e->table = s->path.table;
 	e->verdict = s->path.reason != VNET_DROP_NONE;
-	__builtin_memset(e->pad, 0, sizeof(e->pad));
+	e->n_rules = s->path.n_rules;
+	__builtin_memcpy(e->rules, s->path.rules, sizeof(e->rules));
 }
 
 #define VNET_EMIT(room)                                                                             \

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vnet.base.errors import HostError
@@ -46,6 +47,8 @@ class EbpfDatapath:
         """Packets matched by flows that are gone, by table."""
         self._numbers = self._attached_numbers()
         self._image = adoption.read(self._map, tuple(self._numbers))
+        self._cookies = {placed.rule: placed.flow.cookie for placed in self._image.placed.values()}
+        """By rule number; that of a rule that is gone stays until its number is used again."""
 
     @classmethod
     def open(cls, name: str, netns: str | None, pin_dir: Path) -> EbpfDatapath:
@@ -83,6 +86,7 @@ class EbpfDatapath:
         except HostError:
             self._image = adoption.read(self._map, self._image.ports)  # forget what did not come into force
             raise
+        self._cookies |= {placed.rule: placed.flow.cookie for placed in staged.rules}
         self._control[0] = staged.version
         self._grace.wait()
         self._retire(staged, kept)
@@ -220,8 +224,9 @@ class EbpfDatapath:
         return self._ring.fd
 
     def read_events(self) -> list[PacketEvent]:
-        """Drain the ring buffer."""
-        return [decode(record) for record in self._ring.read()]
+        """Drain the ring buffer, each event with the cookies of the rules that it met."""
+        events = [decode(record) for record in self._ring.read()]
+        return [replace(e, cookies=tuple(self._cookies.get(rule, 0) for rule in e.rules)) for e in events]
 
     def watch(self, ports: frozenset[int], snaplen: int = 65535) -> None:
         """Capture exactly these ports; an empty set costs nothing."""
