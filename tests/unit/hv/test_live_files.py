@@ -51,6 +51,19 @@ def test_every_guest_gets_a_user_of_its_own_and_keeps_it(tmp_path):
     assert users.claim_dir(vms / "c") == first
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders away")
+def test_the_guests_user_can_reach_its_folder_whatever_the_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        (tmp_path / "run").mkdir()
+        users.claim_dir(tmp_path / "run/fabrics/f/vms/a")
+    finally:
+        os.umask(before)
+    for folder in ("run", "run/fabrics", "run/fabrics/f", "run/fabrics/f/vms"):
+        assert (tmp_path / folder).stat().st_mode & 0o001
+    assert (tmp_path / "run/fabrics/f/vms/a").stat().st_mode & 0o777 == 0o700
+
+
 def test_user_numbers_of_the_system_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("VNET_QEMU_UID_FIRST", "0")
     with pytest.raises(InputError, match="VNET_QEMU_UID_FIRST=0"):

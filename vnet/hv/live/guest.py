@@ -27,9 +27,10 @@ from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
 from vnet.hv.live import cgroup
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.console import ConsoleTail
+from vnet.hv.live.finding import find_recorded
 from vnet.hv.live.image import Image
 from vnet.hv.live.launcher import LOG, Confinement, launch_machine, open_vhost, opened
-from vnet.hv.live.process import Process, find, search, start_ticks
+from vnet.hv.live.process import Process, start_ticks
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.record import Record, read, record_path
 from vnet.hv.live.template import Template
@@ -267,7 +268,7 @@ class Guest:
             await self.drive(Event.DIED)  # nobody has noticed yet
             return False
         self.record = read(record_path(self.spec.fabric, self.spec.name))
-        self.process = self._find()
+        self.process = find_recorded(self.run_dir, self.record) if self.record else None
         if self.process and self._recorded().ready:
             with contextlib.suppress(VnetError):
                 await self._check_identity()
@@ -280,17 +281,6 @@ class Guest:
         if self.record or self.run_dir.exists():
             await self.drive(Event.STOP)
         return False
-
-    def _find(self) -> Process | None:
-        record = self.record
-        if record is None:
-            return None
-        found = find(self.run_dir / "pid", uuid=record.uuid, user=record.user)
-        found = found or (None if record.ready else search(uuid=record.uuid, user=record.user))
-        if found and record.start_ticks and start_ticks(found.pid) != record.start_ticks:
-            found.close()
-            return None
-        return found
 
     async def _check_identity(self) -> None:
         await self._connect_monitor()
@@ -317,13 +307,17 @@ class Guest:
         self._powered_off.clear()
         await self._monitor().execute(monitor.POWER_DOWN)
         async with _limit(self.stop_timeout_s, f"{self.spec.name} did not power off"):
-            died = asyncio.create_task(self._running().wait(self.stop_timeout_s))
-            off = asyncio.create_task(self._powered_off.wait())
-            try:
-                await asyncio.wait((died, off), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                died.cancel()
-                off.cancel()
+            await self._until_down(self._running())
+
+    async def _until_down(self, process: Process) -> None:
+        """Waits until the guest has switched itself off or QEMU has died."""
+        died = asyncio.create_task(process.wait(None))
+        off = asyncio.create_task(self._powered_off.wait())
+        try:
+            await asyncio.wait((died, off), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            died.cancel()
+            off.cancel()
 
     async def _quit(self) -> None:
         with contextlib.suppress(PeerError):
@@ -377,13 +371,7 @@ class Guest:
 
     async def _watch_process(self, process: Process) -> None:
         """Sees QEMU's death, or that the guest switched itself off, while nobody else is at work on it."""
-        died = asyncio.create_task(process.wait(None))
-        off = asyncio.create_task(self._powered_off.wait())
-        try:
-            await asyncio.wait((died, off), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            died.cancel()
-            off.cancel()
+        await self._until_down(process)
         async with self.lock:
             if self.phase is not Phase.RUNNING or self.process is not process:
                 return

@@ -35,7 +35,17 @@ def claim_dir(folder: Path) -> int:
             return owner
     user = _free()
     os.chown(folder, user, user)
+    _let_through(folder.parent)
     return user
+
+
+def _let_through(folder: Path) -> None:
+    """Lets QEMU's user reach its folder, whatever the umask was when those above it were made."""
+    while folder.is_relative_to(paths.run_dir()):
+        mode = folder.stat().st_mode
+        if not mode & 0o001:
+            folder.chmod(mode | 0o001)
+        folder = folder.parent
 
 
 def _range() -> range:
