@@ -360,6 +360,6 @@ def _undone(error: BaseException, was_new: bool, failures: tuple[str, ...]) -> V
         what = "not everything could be undone, run `vnet down`:\n  " + "\n  ".join(failures)
     if isinstance(error, asyncio.CancelledError):
         return Interrupted(f"interrupted; {what}")
-    told = VnetError(f"{error}\n{what}")
+    told = HostError(f"{error}\n{what}")
     told.exit_code = error.exit_code if isinstance(error, VnetError) else Exit.FAILED
     return told

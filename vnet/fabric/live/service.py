@@ -18,6 +18,7 @@ from vnet.capture.lines import LineEncoder, line
 from vnet.capture.live import stream
 from vnet.capture.live.libpcap import compile_filter
 from vnet.capture.pcapng import PcapngEncoder, Producer
+from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.recorder import Recorder
 from vnet.fabric import probe
 from vnet.fabric.declared import Declared, sentence
@@ -188,7 +189,7 @@ class Service:
 
         async def produce(blocks: asyncio.Queue[bytes | None]) -> None:
             with fabric.parts.switch.watch.subscribed(ports) as subscription:
-                records = _of_generation(subscription.records(), fabric)
+                records = _told(subscription.records(), fabric)
                 try:
                     async for block in stream.blocks(records, recorder):
                         await blocks.put(block)
@@ -199,13 +200,25 @@ class Service:
         return produce
 
 
-async def _of_generation(records: stream.Source, fabric: Fabric) -> stream.Source:
-    """Records with the fabric's generation in place of the switch's own count of changes."""
+async def _told(records: stream.Source, fabric: Fabric) -> stream.Source:
+    """Records as the fabric's user thinks of them.
+
+    With its generation in place of the switch's own count of changes, and for what passed with the
+    policy that allowed it in place of the flow that at last put it out.
+    """
     async for record in records:
         if isinstance(record, stream.Lost):
             yield record
         else:
-            yield replace(record, generation=fabric.record.enforced)
+            cookie = record.cookie if record.verdict is Verdict.DROP else _allowed_by(record, fabric)
+            yield replace(record, generation=fabric.record.enforced, cookie=cookie)
+
+
+def _allowed_by(record: PacketRecord, fabric: Fabric) -> int:
+    """The last flow on its way that a policy's rule gave rise to; the very last one if there is none."""
+    provenance = fabric.record.provenance
+    ruled = [cookie for cookie in record.cookies if provenance.get(cookie, {}).get("policy")]
+    return ruled[-1] if ruled else record.cookie
 
 
 def explainer(fabric: Fabric) -> Callable[[int], str]:
