@@ -53,7 +53,9 @@ def create(fabric: str, name: str, memory_bytes: int) -> Cgroup:
     for base, values in _hierarchies(limit):
         folder = base / f"vnet-{fabric}" / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(exist_ok=True)
+            _enable(base, folder.parent)
+            folder.mkdir(exist_ok=True)
         except OSError:
             continue
         _set(folder, values)
@@ -67,7 +69,6 @@ def _hierarchies(limit: int) -> Iterable[tuple[Path, dict[str, str]]]:
     if "" in own:
         base = _mount_of_version_2() / own[""].lstrip("/")
         if "memory" in _words(base / "cgroup.controllers"):
-            _enable(base)
             yield base, {"memory.max": str(limit), "pids.max": str(_TASKS)}
             return
     for controller, values in (
@@ -92,11 +93,16 @@ def _mount_of_version_2() -> Path:
     return unified if unified.is_dir() else Path("/sys/fs/cgroup")
 
 
-def _enable(base: Path) -> None:
-    """Fails where `base` holds processes: then the guests' groups have no limits but still exist."""
-    for folder in (base, base / "vnet-guests"):
-        with contextlib.suppress(OSError):
-            (folder / "cgroup.subtree_control").write_text("+memory +pids")
+def _enable(*folders: Path) -> None:
+    """Hands the controllers of version 2 down; version 1 has no such file.
+
+    The kernel refuses it for a group that itself holds processes, as the daemon's own does under
+    systemd: then the guests' groups exist, and can be looked at, but have no limits.
+    """
+    for folder in folders:
+        if (folder / "cgroup.subtree_control").exists():
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.subtree_control").write_text("+memory +pids")
 
 
 def _set(folder: Path, values: dict[str, str]) -> None:
