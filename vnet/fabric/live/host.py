@@ -12,12 +12,11 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError
 
-_BPFFS_MAGIC = "bpf"
+BPFFS = Path("/sys/fs/bpf")
 _TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
-    "qemu-img": "qemu-utils",
-    "busybox": "busybox-static",
-    "cpio": "cpio",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
 }
 """Program → the Debian package that has it."""
 
@@ -90,12 +89,14 @@ def _tun() -> Check:
 
 
 def _bpffs() -> Check:
+    """The switch mounts it at its usual place when nobody has."""
     path = paths.bpf_dir()
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    mounted = [mount[1] for mount in mounts if mount[2] == _BPFFS_MAGIC]
-    inside = any(path.is_relative_to(point) for point in mounted)
-    hint = "mount it with `mount -t bpf bpf /sys/fs/bpf`"
-    return Check("bpf file system", inside, f"{path} {'is' if inside else 'is not'} on one", hint)
+    if any(path.is_relative_to(mount[1]) for mount in mounts if mount[2] == "bpf"):
+        return Check("bpf file system", True, f"{path} is on one")
+    usual = path.is_relative_to(BPFFS) and BPFFS.is_dir()
+    detail = f"{path} is not on one" + ("; the first switch mounts it" if usual else "")
+    return Check("bpf file system", usual, detail, f"mount it with `mount -t bpf bpf {BPFFS}`")
 
 
 def _tools(tools: Iterable[tuple[str, str]]) -> Iterator[Check]:
