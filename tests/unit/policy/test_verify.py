@@ -1,0 +1,262 @@
+"""Claims decided on flows: each kind, held and broken, with a counterexample a person can send."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+
+from tests.generators import Builder, World, header, three_tier, worlds
+from vnet.openflow.cookie import make
+from vnet.openflow.fields import CtState
+from vnet.openflow.flow import Flow, Instructions, Output, match
+from vnet.policy.compile import compile
+from vnet.policy.probes import probes
+from vnet.policy.semantics import decide
+from vnet.policy.space import Region, exactly
+from vnet.policy.verify import ClaimResult, verify
+from vnet.policy.walk import Unfollowable, Walk
+from vnet.topology.model import ClaimKind
+
+
+def check(builder: Builder, *claims: str) -> list[ClaimResult]:
+    builder.claims.clear()
+    topology, inventory = builder.verify(*claims).build()
+    return list(verify(topology, inventory, compile(topology, inventory).flows))
+
+
+def test_all_claims_of_three_tier_hold() -> None:
+    topology, inventory = three_tier().build()
+    results = verify(topology, inventory, compile(topology, inventory).flows)
+    assert len(results) == 6
+    assert all(result.holds and result.checked for result in results)
+
+
+@pytest.mark.parametrize(
+    ("claim", "holds"),
+    [
+        ("allow web -> app:8080/tcp", True),
+        ("allow web -> app:icmp", True),
+        ("allow vm:web-1 -> vm:app:8080/tcp", True),
+        ("allow web -> app:8080/udp", False),
+        ("allow web -> app:8080-8081/tcp", False),
+        ("allow web -> app", False),
+        ("allow web -> db:5432/tcp", False),
+        ("allow nobody -> db:5432/tcp", False),
+        ("allow db -> app:8080/tcp", False),
+        ("deny app -> db:22/tcp", True),
+        ("deny app -> db:5000-6000/tcp", False),
+        ("deny app -> db:icmp", True),
+        ("deny web -> app:icmp", False),
+        ("deny app -> web", True),
+        ("deny any -> db:5432/tcp", False),
+        ("deny 10.10.20.11/32 -> db:5432/tcp", False),
+        ("deny 10.10.20.99/32 -> db:5432/tcp", True),
+        ("never web -> db", True),
+        ("never app -> db", False),
+        ("never db -> any", True),
+        ("never vm:intruder -> any", True),
+        ("only app -> db:5432/tcp", True),
+        ("only app -> db:5431-5432/tcp", False),
+        ("only app -> db", False),
+        ("only web -> app:8080/tcp", False),
+        ("only any -> db:5432/tcp", False),
+    ],
+)
+def test_claims_about_three_tier(claim: str, holds: bool) -> None:
+    (result,) = check(three_tier(), claim)
+    assert result.holds is holds, str(result)
+    assert (result.counterexample is None) is holds
+
+
+def example(builder: Builder, claim: str) -> str:
+    (result,) = check(builder, claim)
+    assert not result.holds
+    return str(result.counterexample)
+
+
+def test_a_broken_ban_shows_the_packet_and_the_rule_that_lets_it_pass() -> None:
+    assert example(three_tier(), "never app -> db") == (
+        "tcp from app.eth1 10.10.20.11 port 40000 to db.eth0 10.10.20.12 port 5432 passes: "
+        "allowed by policy db-from-app ingress rule 1 (test.vnet.yaml:11)"
+    )
+
+
+def test_a_broken_promise_shows_the_packet_and_what_stops_it() -> None:
+    assert example(three_tier(), "allow app -> db:22/tcp") == (
+        "tcp from app.eth1 10.10.20.11 port 40000 to db.eth0 10.10.20.12 port 22 is lost: "
+        "denied by policy db-from-app ingress rule 2 (test.vnet.yaml:12)"
+    )
+
+
+def test_only_shows_a_packet_of_another_service() -> None:
+    assert example(three_tier(), "only web -> app:8080/tcp").startswith("icmp type 8 from web-1.eth0")
+
+
+def test_vms_without_a_common_network_cannot_be_promised_anything() -> None:
+    assert "web-1 and db share no network" in example(three_tier(), "allow web -> db:80/tcp")
+
+
+def two_networks() -> Builder:
+    """a and b meet on two networks; the policy opens one of them only."""
+    return (
+        Builder()
+        .network("one", 10, "10.1.0.0/24")
+        .network("two", 20, "10.2.0.0/24")
+        .vm("a", "one", "two", groups=["a"])
+        .vm("b", "one", "two", groups=["b"])
+        .policy("p", "b", ingress=["allow 10.2.0.0/24 80/tcp"])
+    )
+
+
+def test_allow_needs_one_common_network_and_deny_needs_all() -> None:
+    allowed, denied = check(two_networks(), "allow a -> b:80/tcp", "deny a -> b:80/tcp")
+    assert allowed.holds
+    assert not denied.holds
+
+
+def test_both_address_families_must_be_reachable() -> None:
+    builder = Builder().network("net", 10, "10.0.0.0/24", "fd00::/64").vm("a", "net", groups=["a"])
+    builder.vm("b", "net", groups=["b"]).policy("p", "b", ingress=["allow 10.0.0.0/24 80/tcp"])
+    assert "fd00::b" in example(builder, "allow a -> b:80/tcp")
+
+
+def test_link_local_addresses_count_for_bans() -> None:
+    builder = Builder().network("net", 10, "fd00::/64").vm("a", "net", groups=["a"])
+    builder.vm("b", "net", groups=["b"]).policy("p", "b", ingress=["allow fe80::/10 80/tcp"])
+    assert "fe80::" in example(builder, "never a -> b")
+
+
+def test_a_vm_may_talk_to_itself() -> None:
+    builder = Builder().network("net", 10, "10.0.0.0/24").vm("a", "net", "net", groups=["a"])
+    (result,) = check(builder.policy("p", "a", ingress=["allow a"]), "never any -> a")
+    assert result.holds
+
+
+def tampered(*more: Flow, without: int | None = None) -> list[ClaimResult]:
+    """The claims of three-tier, on flows that somebody changed behind the controller's back."""
+    topology, inventory = three_tier().build()
+    flows = [flow for flow in compile(topology, inventory).flows if flow.table != without]
+    return list(verify(topology, inventory, [*flows, *more]))
+
+
+def test_claims_are_decided_on_the_flows_not_on_the_file() -> None:
+    backdoor = Flow(6, 65000, match(reg3=6 << 16 | 22), Instructions(goto=7), make("backdoor"))
+    broken = [result for result in tampered(backdoor) if not result.holds]
+    assert [result.claim.text for result in broken] == [
+        "deny app -> db:22/tcp",
+        "deny app -> web",
+        "only app -> db:5432/tcp",
+    ]
+    assert "a flow that this topology does not know" in str(broken[0].counterexample)
+
+
+def test_a_hole_in_the_source_guard_breaks_a_ban() -> None:
+    """The intruder pretends to be app: with its guard gone, the identity is app's."""
+    topology, inventory = three_tier().build()
+    compiled = compile(topology, inventory)
+    app = next(nic for nic in inventory.nics if nic.name == "app.eth1")
+    intruder = next(nic for nic in inventory.nics if nic.name == "intruder.eth1")
+    guard = next(
+        flow
+        for flow in compiled.flows
+        if flow.table == 1
+        and flow.match.get("ipv4_src") == (int(app.addresses[0].ip), 0xFFFFFFFF)
+        and flow.match.get("in_port") == (app.port, 0xFFFFFFFF)
+    )
+    opened = replace(
+        guard, match=match(in_port=intruder.port, eth_type=0x0800, ipv4_src=int(app.addresses[0].ip))
+    )
+    result = verify(topology, inventory, [*compiled.flows, opened])[-1]
+    assert not result.holds
+    assert "intruder.eth1 10.10.20.11 (forged)" in str(result.counterexample)
+
+
+def test_an_empty_switch_keeps_bans_and_breaks_promises() -> None:
+    topology, inventory = three_tier().build()
+    results = verify(topology, inventory, [])
+    assert [result.holds for result in results] == [False, False, True, True, True, False]
+    assert "no flow takes it" in str(results[0].counterexample)
+
+
+def test_flows_that_cannot_be_followed_prove_nothing() -> None:
+    odd = Flow(0, 65535, match(), Instructions(write=(Output(1),)))
+    with pytest.raises(Unfollowable):
+        tampered(odd)
+
+
+@settings(max_examples=15, deadline=None)
+@given(worlds(max_packets=20))
+def test_what_a_proof_rules_out_never_passes(world: World) -> None:
+    """`never any -> any` holds exactly when no honest packet of the world opens a connection."""
+    builder = Builder()
+    claim = builder.verify("never any -> any").claims
+    topology = replace(world.topology, claims=tuple(claim))
+    (result,) = verify(topology, world.inventory, compile(topology, world.inventory).flows)
+    owner = {nic.name: nic.vm for nic in world.inventory.nics}
+    requests = [p for p in world.packets if not p.reply and owner[p.source_nic] != owner[p.target_nic]]
+    passing = [p for p in requests if decide(topology, world.inventory, p).allowed]
+    assert not (result.holds and passing)
+
+
+@settings(max_examples=20, deadline=None)
+@given(worlds(max_packets=20))
+def test_a_walk_of_many_packets_agrees_with_the_walk_of_each(world: World) -> None:
+    """Leave a packet's ports open, walk the set, and find the packet in the leaf with its own fate."""
+    walk = Walk(compile(world.topology, world.inventory).flows)
+    state = CtState.TRK | CtState.NEW
+    for packet in world.packets:
+        one = exactly(**header(world.inventory, packet))
+        (alone,) = walk.leaves(Region(one), state)
+        many = {name: bits for name, bits in one.items() if not name.endswith(("tcp_dst", "udp_dst"))}
+        holding = [leaf for leaf in walk.leaves(Region(many), state) if _holds(leaf.region, one)]
+        assert [leaf.outputs for leaf in holding] == [alone.outputs]
+        assert holding[0].trail == alone.trail
+
+
+def _holds(region: Region, packet: dict[str, tuple[int, int]]) -> bool:
+    narrowed = region.meet(packet)
+    return narrowed is not None and narrowed.some() is not None
+
+
+# -- probes ---------------------------------------------------------------------------------------
+
+
+def test_every_claim_is_represented_by_probes() -> None:
+    topology, inventory = three_tier().build()
+    tried = {probe.claim.text for probe in probes(topology, inventory)}
+    assert tried == {claim.text for claim in topology.claims}
+
+
+def test_probes_of_allow_expect_success_and_of_bans_failure() -> None:
+    for probe in probes(*three_tier().build()):
+        if probe.claim.kind is ClaimKind.ALLOW:
+            assert probe.allowed
+        elif probe.claim.kind is not ClaimKind.ONLY:
+            assert not probe.allowed
+
+
+def test_only_is_probed_with_another_source_and_another_port() -> None:
+    of_only = [p for p in probes(*three_tier().build()) if p.claim.kind is ClaimKind.ONLY]
+    assert [(p.source_vm, p.port) for p in of_only if p.allowed] == [("app", 5432)]
+    assert ("intruder", 5432) in {(p.source_vm, p.port) for p in of_only if not p.allowed}
+    assert ("app", 5433) in {(p.source_vm, p.port) for p in of_only if not p.allowed}
+
+
+def test_probes_expect_what_the_policies_mean_when_the_claims_hold() -> None:
+    topology, inventory = three_tier().build()
+    by_address = {interface.ip: nic for nic in inventory.nics for interface in nic.addresses}
+    for probe in probes(topology, inventory):
+        source, target = by_address[probe.source_address], by_address[probe.target_address]
+        assert (source.vm, target.vm) == (probe.source_vm, probe.target_vm)
+        assert probe.allowed <= (source.network == target.network)
+
+
+def test_probes_of_one_claim_are_limited() -> None:
+    assert len(probes(*three_tier().build(), most=2)) <= 2 * 6
+
+
+def test_allow_is_probed_on_the_network_that_the_policies_open() -> None:
+    builder = two_networks().verify("allow a -> b:80/tcp")
+    assert [str(probe.target_address) for probe in probes(*builder.build())] == ["10.2.0.12"]
