@@ -170,4 +170,3 @@ def test_revoked_rule_admits_no_packet_after_the_commit_returned(lab: Lab) -> No
             assert admitted > 0
     finally:
         datapath.destroy()
-

@@ -38,8 +38,9 @@ class PacketRecord:
     `time_ns` is CLOCK_REALTIME, nanoseconds since 1970. `port` is the OpenFlow port number and `nic`
     the name (`web-1.eth0`) of the NIC observed. `cookie`, `table` and `rule` name the flow that
     decided; all are 0 when none did. `cookies` are those of all flows it met, in order, as far as
-    known. `ct_state` holds the bits of `vnet.openflow.fields.CtState`. `generation` is the version of the rules that decided. `data` is the frame from its first Ethernet
-    byte, cut after as many bytes as the capture asked for; `original_length` is its whole length.
+    known. `ct_state` holds the bits of `vnet.openflow.fields.CtState`. `generation` is that of the rules
+    that decided. `data` is the frame from its first Ethernet byte, cut after as many bytes as the
+    capture asked for; `original_length` is its whole length.
     """
 
     time_ns: int

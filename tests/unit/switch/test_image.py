@@ -39,7 +39,7 @@ class Maps:
             del self.rules[placed.rule]
 
     def visible(self) -> set[Flow]:
-    """Flows a packet of the version in force can reach."""
+        """Flows that a packet of the version in force can reach."""
         found = set()
         searched = {mask: top for masks in self.banks[self.version & 1].values() for mask, top in masks}
         for (mask, _), entry in self.index.items():
