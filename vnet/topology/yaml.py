@@ -15,9 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
-from yaml.cyaml import CParser
+from yaml._yaml import CParser
 from yaml.error import MarkedYAMLError, YAMLError
 from yaml.reader import ReaderError
 
@@ -99,7 +99,7 @@ def _feed(composer: _Composer, text: str) -> None:
     while (event := parser.get_event()) is not None:
         handler = handlers.get(type(event).__name__)
         if handler is not None:
-            handler(event)
+            handler(cast(_Event, event))
 
 
 # ---- the core schema ------------------------------------------------------------------------
@@ -384,6 +384,7 @@ def _syntax_problem(error: YAMLError, text: str) -> Problem:
         return _unreadable_character(error, text)
     assert isinstance(error, MarkedYAMLError)
     mark = error.problem_mark or error.context_mark
+    assert mark is not None, "libyaml gives a position with every syntax error"
     message = str(error.problem or error.context)
     if error.context and error.problem and error.context_mark and error.context_mark.line != mark.line:
         message += f" ({error.context} that began on line {error.context_mark.line + 1})"
