@@ -52,7 +52,7 @@ class MemoryDatapath:
         after |= {flow.key: flow for flow in change.put}
         if len(after) > self.capacity:
             raise Refused(5, 1, "table full")
-        for key in (*change.remove, *(flow.key for flow in change.put)):
+        for key in change.remove:
             self.counted.pop(key, None)
         self.installed = after
         self.changes.append(change)

@@ -306,11 +306,13 @@ def _read_nested(raw: bytes) -> SetField:
     kind = struct.unpack_from("!H", raw)[0]
     if kind == ofproto.OFPAT_SET_FIELD:
         return _read_set_field(raw, _mark_only)
-    if kind != ofproto.OFPAT_EXPERIMENTER or len(raw) < 24 or struct.unpack_from("!I", raw, 4)[0] != _NICIRA:
+    if kind != ofproto.OFPAT_EXPERIMENTER or struct.unpack_from("!I", raw, 4)[0] != _NICIRA:
         raise _bad(BadAction.BAD_TYPE)
     read = {_REG_LOAD: _read_load, _REG_LOAD2: _read_load2}.get(struct.unpack_from("!H", raw, 8)[0])
     if read is None:
         raise _bad(BadAction.BAD_EXP_TYPE)
+    if len(raw) < 24:
+        raise _bad(BadAction.BAD_LEN)
     return read(raw, _mark_only)
 
 

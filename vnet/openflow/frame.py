@@ -45,6 +45,11 @@ class Splitter:
         del self._buffer[:offset]
         return messages
 
+    @property
+    def pending_type(self) -> int | None:
+        """The type of the message whose beginning is held back, once that can be told."""
+        return self._buffer[1] if len(self._buffer) > 1 else None
+
     def __len__(self) -> int:
         """Bytes held back."""
         return len(self._buffer)

@@ -30,6 +30,7 @@ from vnet.openflow.message import (
     Error,
     ErrorType,
     Hello,
+    HelloFailed,
     Message,
     PacketIn,
     PortReason,
@@ -54,6 +55,8 @@ STALL_S = 30.0
 """How long a peer may leave what we sent unread."""
 
 _ECHO_REQUEST = 2
+_GREETINGS = (None, 0, 1)
+"""What the first message may be: not known yet, Hello, Error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ class Agent:
             conn.queue(conn.splitter.broken)
         self._enqueue(conn)
         self._work()
+        if conn.state is State.GREETING and conn.splitter.pending_type not in _GREETINGS:
+            self._not_openflow(conn)
 
     def closed(self, connection: int, now: float) -> None:
         """The peer is gone. What it had asked for before is still carried out."""
@@ -245,6 +250,11 @@ class Agent:
             self._malformed(conn, error)
             return None
         return Request(xid, message, head(item))
+
+    def _not_openflow(self, conn: Connection) -> None:
+        """A peer whose first bytes are no Hello is not waited for until its "message" is whole."""
+        self.send(conn, Error(ErrorType.HELLO_FAILED, HelloFailed.INCOMPATIBLE, b"no Hello"), 0)
+        self.close(conn)
 
     def _malformed(self, conn: Connection, error: CodecError) -> None:
         """Answer it; a bundle it was meant for can no longer be committed."""

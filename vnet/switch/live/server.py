@@ -164,7 +164,9 @@ class SwitchServer:
         sending = asyncio.create_task(self._send(number, link))
         receiving = asyncio.create_task(self._receive(number, link, reader))
         self._pump()
-        with suppress(asyncio.CancelledError):  # by `stop`; asyncio 3.11 reports a cancelled callback as an error
+        with suppress(
+            asyncio.CancelledError
+        ):  # by `stop`; asyncio 3.11 reports a cancelled callback as an error
             await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
         await self._end(number, link, sending, receiving)
         self._tasks.discard(task)

@@ -1,0 +1,465 @@
+"""Messages <-> bytes: inverse to each other, checked as a switch must, read alike by the library."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vnet.openflow.codec import HEADER, CodecError, decode, encode
+from vnet.openflow.codec_action import decode_actions, encode_actions
+from vnet.openflow.codec_library import parser
+from vnet.openflow.codec_match import decode_match, encode_match
+from vnet.openflow.fields import FIELDS
+from vnet.openflow.flow import (
+    Conntrack,
+    Flow,
+    Instructions,
+    Match,
+    Move,
+    Output,
+    OutputField,
+    PopVlan,
+    Port,
+    PushVlan,
+    SetField,
+    match,
+)
+from vnet.openflow.message import (
+    ONF,
+    AggregateReply,
+    AggregateRequest,
+    AsyncMasks,
+    BarrierReply,
+    BarrierRequest,
+    BundleAdd,
+    BundleControl,
+    DescReply,
+    DescRequest,
+    EchoReply,
+    EchoRequest,
+    Error,
+    Experimenter,
+    FeaturesReply,
+    FeaturesRequest,
+    FlowCommand,
+    FlowMod,
+    FlowRemoved,
+    FlowStats,
+    FlowStatsReply,
+    FlowStatsRequest,
+    GetAsyncReply,
+    GetAsyncRequest,
+    GetConfigReply,
+    GetConfigRequest,
+    GroupDescReply,
+    GroupDescRequest,
+    GroupFeaturesReply,
+    GroupFeaturesRequest,
+    GroupMod,
+    GroupStatsReply,
+    GroupStatsRequest,
+    Hello,
+    MeterConfigReply,
+    MeterConfigRequest,
+    MeterFeaturesReply,
+    MeterFeaturesRequest,
+    MeterMod,
+    MeterStatsReply,
+    MeterStatsRequest,
+    PacketIn,
+    PacketOut,
+    PortDescReply,
+    PortDescRequest,
+    PortDescription,
+    PortMod,
+    PortStats,
+    PortStatsReply,
+    PortStatsRequest,
+    PortStatus,
+    QueueGetConfigReply,
+    QueueGetConfigRequest,
+    QueueStatsReply,
+    QueueStatsRequest,
+    RoleReply,
+    RoleRequest,
+    SetAsync,
+    SetConfig,
+    TableFeatures,
+    TableFeaturesReply,
+    TableFeaturesRequest,
+    TableMod,
+    TableStats,
+    TableStatsReply,
+    TableStatsRequest,
+)
+
+TCP = {"eth_type": 0x0800, "ip_proto": 6}
+RICH = Flow(
+    3,
+    100,
+    match(
+        vlan_vid=0x1005, **TCP, tcp_dst=(80, 0xFFF0), reg0=(0x10, 0xFF), ct_state=(0x21, 0x23), ip_frag=(0, 1)
+    ),
+    Instructions(
+        apply=(
+            SetField("reg1", 7),
+            SetField("ipv4_dst", 0x0A000000, 0xFF0000FF),
+            Move("tcp_dst", "reg3", 16),
+            Conntrack(5, 4),
+            PopVlan(),
+            PushVlan(),
+            SetField("vlan_vid", 0x1007),
+            OutputField("reg2"),
+            Output(Port.CONTROLLER, 128),
+        ),
+        clear=True,
+        write=(Output(3),),
+        metadata=(1, 0xFF),
+        goto=7,
+    ),
+    cookie=0x76,
+    idle_timeout_s=5,
+    hard_timeout_s=6,
+    flags=1,
+)
+BARE = Flow(3, 100, RICH.match, cookie=1, idle_timeout_s=5)
+PORT = PortDescription(3, 0x020304050607, "tap-web", 0, 4, 1, 2, 3, 4, 10, 20)
+TABLE = TableFeatures(
+    0, "admit", 10, 1, 2, ("in_port", "eth_dst"), ("eth_dst",), ("eth_dst", "reg0"), (1, 4), (0, 25), (1, 2)
+)
+
+MESSAGES = (
+    Hello(),
+    Hello(versions=()),
+    Hello(versions=(1, 4, 35)),
+    Error(4, 8, b"quoted"),
+    Error(0xFFFF, 2313, b"quoted", ONF),
+    EchoRequest(b"x"),
+    EchoReply(b""),
+    Experimenter(0x2320, 9, b"data"),
+    FeaturesRequest(),
+    FeaturesReply(0x1234, 32, 0, 0, 7),
+    GetConfigRequest(),
+    GetConfigReply(0, 128),
+    SetConfig(1, 65535),
+    PacketIn(1, 2, 0x99, match(in_port=3, reg0=5), b"frame", 5),
+    FlowRemoved(0, BARE, 1_500_000_000, 3, 4),
+    PortStatus(0, PORT),
+    PacketOut(1, (Output(2), SetField("eth_dst", 5)), b"frame"),
+    FlowMod(FlowCommand.ADD, RICH),
+    FlowMod(FlowCommand.DELETE, BARE, 0xFF, 4, 5),
+    GroupMod(0, 1, 2),
+    PortMod(3, 5, 1, 1, 0),
+    TableMod(3, 0),
+    BarrierRequest(),
+    BarrierReply(),
+    QueueGetConfigRequest(3),
+    QueueGetConfigReply(3),
+    RoleRequest(2, 1 << 63),
+    RoleReply(3, 5),
+    GetAsyncRequest(),
+    GetAsyncReply(AsyncMasks((1, 2), (3, 4), (5, 6))),
+    SetAsync(AsyncMasks((1, 2), (3, 4), (5, 6))),
+    MeterMod(0, 1, 2),
+    BundleControl(5, 1, 3),
+    BundleAdd(5, FlowMod(FlowCommand.ADD, RICH), 3),
+    DescRequest(),
+    DescReply("vnet", "eBPF", "0.1", "none", "lab"),
+    FlowStatsRequest(3, RICH.match, 1, 2, 3, 4),
+    FlowStatsReply((FlowStats(RICH, 2_500_000_000, 4, 5), FlowStats(Flow(0, 0))), True),
+    AggregateRequest(3, RICH.match, 1, 2, 3, 4),
+    AggregateReply(1, 2, 3),
+    TableStatsRequest(),
+    TableStatsReply((TableStats(0, 1, 2, 3), TableStats(1))),
+    PortStatsRequest(4),
+    PortStatsReply((PortStats(3, 1, 2, 3, 4, 5, 6, 7_500_000_000),)),
+    PortDescRequest(),
+    PortDescReply((PORT, PORT), True),
+    TableFeaturesRequest(),
+    TableFeaturesReply((TABLE, TABLE)),
+    QueueStatsRequest(1, 2),
+    QueueStatsReply(),
+    GroupStatsRequest(4),
+    GroupStatsReply(),
+    GroupDescRequest(),
+    GroupDescReply(),
+    GroupFeaturesRequest(),
+    GroupFeaturesReply(),
+    MeterStatsRequest(4),
+    MeterStatsReply(),
+    MeterConfigRequest(4),
+    MeterConfigReply(),
+    MeterFeaturesRequest(),
+    MeterFeaturesReply(),
+)
+
+
+def assert_read_or_refused(data: bytes, xid: int) -> None:
+    error = None
+    try:
+        decode(data)
+    except CodecError as caught:
+        error = caught
+    assert error is None or (error.xid, error.data) == (xid, data[:64])
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_every_message_survives_the_wire(message):
+    data = encode(message, 0xDEADBEEF)
+    assert HEADER.unpack_from(data)[2] == len(data)
+    assert decode(data) == (0xDEADBEEF, message)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_every_cut_message_is_refused_or_read_never_raised(message):
+    data = encode(message, 1)
+    for end in range(8, len(data)):
+        cut = data[:2] + struct.pack("!H", end) + data[4:end]
+        assert_read_or_refused(cut, 1)
+
+
+def test_importing_the_codec_starts_no_eventlet():
+    code = "import vnet.openflow.codec, sys; print(sorted(m for m in sys.modules if 'eventlet' in m))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_message_longer_than_its_length_field_is_not_encoded():
+    with pytest.raises(ValueError, match="does not fit"):
+        encode(EchoRequest(bytes(65528)), 1)
+
+
+# -- properties -----------------------------------------------------------------------------------
+
+
+def _values(name: str) -> st.SearchStrategy[tuple[int, int]]:
+    field = FIELDS[name]
+    full = field.full_mask
+    masks = st.one_of(st.just(full), st.integers(1, full)) if field.maskable else st.just(full)
+    if name == "ct_state":
+        masks = st.integers(1, 0xFF)
+    return st.tuples(st.integers(0, full), masks).map(lambda pair: (pair[0] & pair[1], pair[1]))
+
+
+_FREE = [name for name, field in FIELDS.items() if not field.needs]
+_UNDER_TCP = ("ip_dscp", "ip_ecn", "ip_frag", "ipv4_src", "ipv4_dst", "tcp_src", "tcp_dst")
+_WRITABLE = [name for name in _FREE if FIELDS[name].writable and name != "vlan_vid"]
+
+
+@st.composite
+def matches(draw) -> Match:
+    entries = {name: draw(_values(name)) for name in draw(st.sets(st.sampled_from(_FREE)))}
+    if draw(st.booleans()):
+        entries |= {"eth_type": (0x0800, 0xFFFF), "ip_proto": (6, 0xFF)}
+        entries |= {name: draw(_values(name)) for name in draw(st.sets(st.sampled_from(_UNDER_TCP)))}
+    return match(**entries)
+
+
+@st.composite
+def set_fields(draw) -> SetField:
+    name = draw(st.sampled_from(_WRITABLE))
+    value, mask = draw(_values(name))
+    return SetField(name, value, None if mask == FIELDS[name].full_mask else mask)
+
+
+_ACTIONS = st.one_of(
+    st.integers(1, Port.MAX).map(Output),
+    st.integers(0, 0xFFFF).map(lambda length: Output(Port.CONTROLLER, length)),
+    st.sampled_from([Output(Port.FLOOD), Output(Port.IN_PORT), PushVlan(), PushVlan(0x88A8)]),
+    st.sampled_from([OutputField("reg2"), OutputField("in_port")]),
+    set_fields(),
+    st.integers(1, 16).map(lambda bits: Move("eth_type", "reg3", bits, 16 - bits, bits)),
+    st.builds(Conntrack, st.integers(0, 0xFFFF), st.one_of(st.none(), st.integers(0, 31))),
+    st.builds(
+        Conntrack,
+        st.integers(0, 0xFFFF),
+        st.none(),
+        st.just(True),
+        st.booleans(),
+        st.one_of(st.none(), _values("ct_mark")),
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(matches())
+def test_matches_survive_the_wire(wanted):
+    data = encode_match(wanted)
+    assert len(data) % 8 == 0
+    assert decode_match(b"before!!" + data, 8) == (wanted, 8 + len(data))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_ACTIONS, max_size=6).map(tuple))
+def test_actions_survive_the_wire(actions):
+    assert decode_actions(encode_actions(actions)) == actions
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    matches(), st.lists(_ACTIONS, max_size=4).map(tuple), st.integers(0, (1 << 64) - 1), st.integers(0, 65535)
+)
+def test_flow_mods_survive_the_wire_and_the_library_reads_them(wanted, actions, cookie, priority):
+    flow = Flow(2, priority, wanted, Instructions(apply=actions, goto=5), cookie)
+    data = encode(FlowMod(FlowCommand.ADD, flow), 7)
+    assert decode(data) == (7, FlowMod(FlowCommand.ADD, flow))
+    theirs = parser.OFPFlowMod.parser(None, 4, 14, len(data), 7, data)
+    assert (theirs.cookie, theirs.priority, theirs.table_id) == (cookie, priority, 2)
+    assert {name for name, _ in theirs.match.items()} == {name for name, _, _ in wanted}
+    assert sum(len(i.actions) for i in theirs.instructions if hasattr(i, "actions")) == len(actions)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 31), st.binary(max_size=200))
+def test_no_bytes_make_the_codec_raise_anything_but_a_codec_error(number, body):
+    data = HEADER.pack(4, number, 8 + len(body), 5) + body
+    assert_read_or_refused(data, 5)
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+
+def flow_mod(fields: bytes, instructions: bytes = b"") -> bytes:
+    """A flow_mod with the OXM bytes and instruction bytes given."""
+    length = 4 + len(fields)
+    oxm = struct.pack("!HH", 1, length) + fields + bytes(-length % 8)
+    fixed = struct.pack("!QQBBHHHIIIHxx", 0, 0, 0, 0, 0, 0, 1, 0xFFFFFFFF, 0, 0, 0)
+    return HEADER.pack(4, 14, 8 + len(fixed) + len(oxm) + len(instructions), 1) + fixed + oxm + instructions
+
+
+def apply(actions: bytes) -> bytes:
+    return struct.pack("!HHxxxx", 4, 8 + len(actions)) + actions
+
+
+def oxm(number: int, value: str, mask: str = "", cls: int = 0x8000) -> bytes:
+    body = bytes.fromhex(value + mask)
+    return struct.pack("!HBB", cls, number << 1 | bool(mask), len(body)) + body
+
+
+IPV4 = oxm(5, "0800")
+NICIRA = bytes.fromhex("00002320")
+
+
+def refusal(data: bytes) -> tuple[int, int]:
+    with pytest.raises(CodecError) as caught:
+        decode(data)
+    return caught.value.error_type, caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        (oxm(1, "00000001"), 6),  # in_phy_port
+        (oxm(34, "00000001"), 6),  # mpls_label
+        (oxm(5, "0800", cls=0x1234), 6),
+        (oxm(5, "080000"), 1),
+        (oxm(5, "0800")[:-1], 1),
+        (b"\x80\x00", 1),
+        (oxm(5, "0000", "ff00"), 8),
+        (oxm(6, "f005"), 7),
+        (IPV4 + oxm(8, "7f"), 7),
+        (oxm(3, "010203040506", "ffffff000000"), 5),
+        (oxm(11, "0a000001"), 9),  # ipv4_src without eth_type
+        (oxm(11, "0a000001") + IPV4, 9),  # and before it
+        (IPV4 + oxm(13, "0050"), 9),  # tcp_src without ip_proto
+        (IPV4 + oxm(10, "3a") + oxm(29, "87"), 9),  # icmpv6 over IPv4
+        (oxm(7, "03"), 9),  # vlan_pcp without a tag
+        (IPV4 + IPV4, 10),
+        (oxm(105, "00000100", "00000100", cls=1), 8),  # a ct_state there is not
+    ],
+)
+def test_bad_matches_are_refused_with_the_specified_code(fields, code):
+    assert refusal(flow_mod(fields)) == (4, code)
+
+
+def test_a_match_of_an_unknown_type_is_refused():
+    data = bytearray(flow_mod(b""))
+    data[49] = 7
+    assert refusal(bytes(data)) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("actions", "code"),
+    [
+        ("0016000800000001", 9),  # group
+        ("0015000800000001", 8),  # set queue
+        ("0018000800000000", 0),  # dec TTL
+        ("0013000888470000", 0),  # push MPLS
+        ("0099000800000000", 0),
+        ("00000000000000010000000000000000", 1),  # a length of zero must not loop
+        ("00000018000000010000000000000000", 1),
+        ("00000010000000000000000000000000", 4),  # port 0
+        ("00000010ffffff010000000000000000", 4),
+        ("00000010ffffffff0000000000000000", 4),  # ANY
+        ("0011000812340000", 5),
+        ("0012000800000000", 10),  # pop VLAN of what need not be tagged
+        ("ffff00104f4e46000000000000000000", 2),
+        ("ffff0010000023200001ffff00000000", 3),  # resubmit
+        ("ffff0008" + "00002320", 1),
+        ("00190010" + "80004404" + "0000000100000000", 13),  # set mpls_label
+        ("00190010" + "80000a02" + "0800000000000000", 15),  # eth_type is not writable
+        ("00190010" + "80000c02" + "0005000000000000", 15),  # vlan_vid without the present bit
+        ("00190010" + "80001a02" + "0050000000000000", 10),  # tcp_src of what need not be TCP
+        (
+            "ffff0018" + "00002320" + "0007" + "085f" + "00010004" + "0000000000000001",
+            5,
+        ),  # beyond the register
+    ],
+)
+def test_bad_actions_are_refused_with_the_specified_code(actions, code):
+    assert refusal(flow_mod(b"", apply(bytes.fromhex(actions)))) == (2, code)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "code"),
+    [
+        ("0006000800000001", 1),  # meter
+        ("ffff00084f4e4600", 5),
+        ("0077000800000000", 0),
+        ("0001000801000000" * 2, 9),
+        ("0001000001000000", 7),
+        ("0002001000000000" + "00" * 8, 7),
+    ],
+)
+def test_bad_instructions_are_refused_with_the_specified_code(instructions, code):
+    assert refusal(flow_mod(b"", bytes.fromhex(instructions))) == (3, code)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (HEADER.pack(4, 30, 8, 1), (1, 1)),
+        (HEADER.pack(5, 5, 8, 1), (1, 0)),
+        (HEADER.pack(4, 5, 9, 1) + b"x", (1, 6)),
+        (HEADER.pack(4, 5, 20, 1), (1, 6)),
+        (HEADER.pack(4, 18, 16, 1) + struct.pack("!HHxxxx", 50, 0), (1, 2)),
+        (HEADER.pack(4, 18, 16, 1) + struct.pack("!HHxxxx", 0xFFFF, 0), (1, 3)),
+        (HEADER.pack(4, 18, 16, 1) + struct.pack("!HHxxxx", 3, 1), (1, 13)),
+        (b"\x04\x05", (1, 6)),
+    ],
+)
+def test_bad_requests_are_refused_with_the_specified_code(data, error):
+    assert refusal(data) == error
+
+
+def test_older_names_of_a_field_mean_the_field():
+    older = oxm(3, "0800", cls=0) + oxm(7, "0a000000", "ff000000", cls=0)
+    assert decode(flow_mod(older))[1].flow.match == match(eth_type=0x800, ipv4_src=(0x0A000000, 0xFF000000))
+
+
+def test_a_field_under_an_empty_mask_is_not_matched():
+    assert decode(flow_mod(oxm(3, "00" * 6, "00" * 6)))[1].flow.match == Match()
+
+
+def test_prerequisites_come_first_on_the_wire():
+    data = encode_match(match(ip_proto=58, icmpv6_type=135, ipv6_nd_target=1, eth_type=0x86DD, reg0=1))
+    numbers, offset = [], 4
+    while offset + 4 < len(data) and data[offset + 3]:
+        numbers.append((struct.unpack_from("!H", data, offset)[0], data[offset + 2] >> 1))
+        offset += 4 + data[offset + 3]
+    assert numbers == [(0x8000, 5), (0x8000, 10), (0x8000, 29), (0x8000, 31), (1, 0)]

@@ -1,0 +1,196 @@
+"""The server on its socket: who may open it, stale sockets, floods, TCP, adoption."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import stat
+import threading
+import time
+
+import pytest
+
+from tests.fakes.memory_datapath import MemoryDatapath
+from vnet.base.errors import AdmissionError
+from vnet.openflow.codec import decode, encode
+from vnet.openflow.flow import Flow, Instructions, Output, match
+from vnet.openflow.frame import Splitter
+from vnet.openflow.message import (
+    BarrierReply,
+    BarrierRequest,
+    DescReply,
+    DescRequest,
+    EchoReply,
+    EchoRequest,
+    FlowCommand,
+    FlowMod,
+    FlowStatsReply,
+    FlowStatsRequest,
+    Hello,
+)
+from vnet.switch.live.server import SwitchServer
+
+
+class Peer:
+    """A controller of few words on a blocking socket."""
+
+    def __init__(self, where) -> None:
+        family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket.settimeout(20)
+        self.socket.connect(where)
+        self.splitter, self.waiting = Splitter(), []
+        self.send(encode(Hello(), 1))
+        assert isinstance(self.next()[1], Hello)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def next(self):
+        while not self.waiting:
+            data = self.socket.recv(65536)
+            assert data, "the switch closed the connection"
+            self.waiting += [decode(raw) for raw in self.splitter.feed(data)]
+        return self.waiting.pop(0)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@pytest.fixture
+def peer(switch):
+    peer = Peer(str(switch.path))
+    yield peer
+    peer.close()
+
+
+def test_only_the_owner_may_open_the_socket(switch):
+    assert stat.S_IMODE(switch.path.stat().st_mode) == 0o600
+
+
+def test_a_socket_somebody_listens_on_is_left_alone(switch):
+    async def second() -> None:
+        server = SwitchServer(MemoryDatapath(), "second", 1)
+        try:
+            with pytest.raises(AdmissionError, match="another process listens"):
+                await server.start(switch.path)
+        finally:
+            await server.stop()
+
+    asyncio.run(second())
+    assert switch.ofctl("probe").code == 0
+
+
+def test_a_stale_socket_is_replaced_and_removed_at_the_end(tmp_path):
+    path = tmp_path / "switch.sock"
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(path))
+    stale.close()
+
+    async def start() -> None:
+        server = SwitchServer(MemoryDatapath(), "lab", 1)
+        await server.start(path)
+        await asyncio.open_unix_connection(str(path))
+        await server.stop()
+
+    asyncio.run(start())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_a_socket_is_never_removed(tmp_path):
+    path = tmp_path / "switch.sock"
+    path.write_text("precious")
+
+    async def start() -> None:
+        server = SwitchServer(MemoryDatapath(), "lab", 1)
+        try:
+            with pytest.raises(AdmissionError, match="not a socket"):
+                await server.start(path)
+        finally:
+            await server.stop()
+
+    asyncio.run(start())
+    assert path.read_text() == "precious"
+
+
+def test_flows_found_in_force_are_kept_and_told(tmp_path):
+    kept = Flow(0, 5, match(eth_type=0x800), Instructions(apply=(Output(1),)), 0x76)
+    datapath = MemoryDatapath(flows=(kept,))
+
+    async def talk() -> list:
+        server = SwitchServer(datapath, "lab", 1)
+        port = await server.start_tcp("127.0.0.1", 0)
+        peer = await asyncio.to_thread(Peer, ("127.0.0.1", port))
+        peer.send(encode(FlowStatsRequest(), 5))
+        _, reply = await asyncio.to_thread(peer.next)
+        peer.close()
+        await server.stop()
+        return [stats.flow for stats in reply.flows]
+
+    assert asyncio.run(talk()) == [kept]
+    assert datapath.changes == []
+
+
+def test_a_connection_that_sends_rubbish_is_closed_and_the_others_go_on(switch, peer):
+    rude = socket.socket(socket.AF_UNIX)
+    rude.settimeout(10)
+    rude.connect(str(switch.path))
+    rude.sendall(b"GET / HTTP/1.1\r\n\r\n" * 10)
+    while rude.recv(65536):
+        pass
+    peer.send(encode(BarrierRequest(), 3))
+    assert peer.next() == (3, BarrierReply())
+
+
+def test_echoes_are_answered_while_a_commit_runs(switch, peer):
+    commit, going = switch.datapath.commit, threading.Event()
+
+    def slowly(change) -> None:
+        going.set()
+        time.sleep(1.0)
+        commit(change)
+
+    switch.datapath.commit = slowly
+    peer.send(encode(FlowMod(FlowCommand.ADD, Flow(0, 1)), 2) + encode(BarrierRequest(), 3))
+    assert going.wait(10)
+    before = time.monotonic()
+    peer.send(encode(EchoRequest(b"x"), 4))
+    assert peer.next() == (4, EchoReply(b"x"))
+    assert time.monotonic() - before < 0.5
+    assert peer.next() == (3, BarrierReply())
+    assert switch.datapath.installed
+
+
+def test_a_flood_does_not_starve_another_controller(switch, peer):
+    flood = b"".join(
+        encode(FlowMod(FlowCommand.ADD, Flow(1, n, match(eth_type=0x800, ipv4_src=n))), n)
+        for n in range(5000)
+    )
+    other = Peer(str(switch.path))
+    sender = threading.Thread(target=peer.send, args=(flood + encode(BarrierRequest(), 9),))
+    sender.start()
+    slowest = 0.0
+    for xid in range(20):
+        before = time.monotonic()
+        other.send(encode(DescRequest(), xid))
+        got, reply = other.next()
+        slowest = max(slowest, time.monotonic() - before)
+        assert (got, type(reply)) == (xid, DescReply)
+    sender.join(30)
+    assert peer.next() == (9, BarrierReply())
+    assert len(switch.datapath.installed) == 5000
+    assert slowest < 2.0
+    other.close()
+
+
+def test_a_peer_that_reads_late_gets_every_flow(switch, peer):
+    mods = [FlowMod(FlowCommand.ADD, Flow(1, n, match(eth_type=0x800, ipv4_src=n))) for n in range(20000)]
+    peer.send(b"".join(encode(mod, 1) for mod in mods) + encode(FlowStatsRequest(), 7))
+    time.sleep(1)
+    flows, more = 0, True
+    while more:
+        xid, reply = peer.next()
+        assert isinstance(reply, FlowStatsReply)
+        assert xid == 7
+        flows, more = flows + len(reply.flows), reply.more
+    assert flows == 20000
