@@ -5,6 +5,8 @@ import sys
 
 def main() -> None:
     """Run the command line; Ctrl-C while it still loads is no traceback."""
+    if sys.stdout is None:  # `>&-`
+        sys.exit("vnet: standard output is closed")
     try:
         from vnet.cli.app import main as run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -155,9 +155,10 @@ class Api:
         """Run a command in a VM."""
         name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
         argv, timeout_s = tuple(map(str, body.get("argv", ()))), float(body.get("timeout_s", 60))
+        stdin = b64decode(body.get("stdin", ""))
 
         async def work(report: Any) -> Mapping[str, Any]:
-            result = await self.service.exec(name, vm, argv, timeout_s)
+            result = await self.service.exec(name, vm, argv, timeout_s, stdin)
             output = {
                 "stdout": b64encode(result.stdout).decode(),
                 "stderr": b64encode(result.stderr).decode(),

@@ -17,7 +17,7 @@ START_TIMEOUT_S = 60.0
 """Adopting many guests takes its time; a daemon that fails says so much earlier."""
 STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.02
-_COMMAND = [sys.executable, "-m", "vnet.api"]
+_COMMAND = [sys.executable, "-P", "-m", "vnet.api"]
 
 
 def log_file() -> Path:

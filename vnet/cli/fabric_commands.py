@@ -81,7 +81,7 @@ def plan(
     ] = False,
 ) -> int:
     """Show what `up` would do now; changes nothing."""
-    outcome = settings.daemon().post("/v1/plan", files.source(settings.file))
+    outcome = settings.daemon().post("/v1/plan", files.source(settings.file, settings.name))
     _print_plan(outcome, settings)
     return Exit.CHANGES if exit_code and outcome["actions"] else Exit.OK
 
@@ -103,7 +103,7 @@ def up(
     if dry_run:
         plan(settings)
         return
-    body = files.source(settings.file)
+    body = files.source(settings.file, settings.name)
     outcome = settings.daemon().run("POST", "/v1/fabrics", body, settings.report)
     if settings.output in (Format.JSON, Format.YAML):
         document(_data(outcome), settings.output)

@@ -51,9 +51,16 @@ def read(given: Sequence[str]) -> tuple[str, str]:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
 
 
-def source(given: Sequence[str]) -> dict[str, Any]:
-    """The topology meant, as the daemon is sent it: with the variables it mentions and no others."""
+def source(given: Sequence[str], name: str | None = None) -> dict[str, Any]:
+    """The topology meant, as the daemon is sent it: with the variables it mentions and no others.
+
+    Raises: UsageError when the fabric is asked for by another name than the file gives it.
+    """
     file, text = read(given)
+    if name and name != fabric_name(text, file):
+        raise UsageError(
+            f"-n {name}, but {file} declares the fabric {fabric_name(text, file)}: leave -n away"
+        )
     return {"file": file, "text": text, "env": mentioned(text, os.environ)}
 
 

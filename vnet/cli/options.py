@@ -6,6 +6,7 @@ options after, and the common ones may stand before the command's name as well a
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import os
@@ -149,6 +150,17 @@ def end(work: Callable[[], int | None]) -> None:
         tell("vnet: interrupted")
         raise typer.Exit(Exit.INTERRUPTED) from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
         raise typer.Exit(Exit.OK) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _mute()
+        tell(f"vnet: cannot write to standard output: {error.strerror}")
+        raise typer.Exit(Exit.FAILED) from None
     raise typer.Exit(code or Exit.OK)
+
+
+def _mute() -> None:
+    """What is still buffered goes nowhere, so that Python's own flush at the end cannot fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vnet.base.errors import UsageError
+from vnet.cli import given
 from vnet.cli.client import path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, document, tell
@@ -51,9 +53,15 @@ def exec_(
     vm: Vm,
     argv: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The command and its arguments.")],
 ) -> int:
-    """Run a command in a VM; the exit code is the command's own."""
-    words = argv[1:] if argv[0] == "--" else argv
-    body = {"argv": words, "timeout_s": settings.timeout_s or 60.0}
+    """Run a command in a VM; the exit code is the command's own.
+
+    What is piped into it is the command's standard input.
+    """
+    body = {
+        "argv": _words(argv),
+        "timeout_s": settings.timeout_s or 60.0,
+        "stdin": b64encode(given.standard_input()).decode(),
+    }
     client = settings.daemon()
     client.timeout_s = None
     answer = client.run("POST", path("fabrics", settings.fabric, "vms", vm, "exec"), body, settings.report)
@@ -67,6 +75,15 @@ def exec_(
         sys.stderr.buffer.write(errors)
         sys.stderr.buffer.flush()
     return int(answer["exit_code"])
+
+
+def _words(argv: list[str]) -> list[str]:
+    """The command. What looks like an option of ours stands in the wrong place, and is not run."""
+    if argv[0] == "--":
+        return argv[1:]
+    if argv[0].startswith("-"):
+        raise UsageError(f"{argv[0]} is no command; options of vnet stand before the VM's name")
+    return argv
 
 
 def console(settings: Settings, vm: Vm) -> None:

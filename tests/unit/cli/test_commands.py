@@ -89,6 +89,45 @@ def test_down_of_what_is_not_up_starts_no_daemon(vnet, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_up_under_another_name_than_the_file_gives_is_refused(vnet):
+    done = vnet("up", "-n", "other", "-f", "-", given=GOOD)
+    assert done.returncode == 2 and "declares the fabric small" in done.stderr
+
+
+def test_an_option_behind_the_vm_is_not_run_as_a_command(vnet):
+    done = vnet("exec", "web-1", "--timeout", "3", "true")
+    assert done.returncode == 2 and "before the VM's name" in done.stderr
+
+
+def test_a_folder_named_vnet_where_it_is_called_is_no_module(tmp_path):
+    (tmp_path / "vnet").mkdir()
+    (tmp_path / "vnet" / "__init__.py").write_text("raise SystemExit('the wrong vnet')")
+    done = subprocess.run(
+        [ROOT / "bin" / "vnet", "validate", "-f", "-"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        input=GOOD,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("where", "words"), [(">/dev/full", "No space left"), (">&-", "is closed")])
+def test_output_that_cannot_be_written_is_an_error_in_words(vnet, tmp_path, where, words):
+    (tmp_path / "small.vnet.yaml").write_text(GOOD)
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m vnet config {where}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
 def test_config_prints_what_is_left_out(vnet):
     done = vnet("config", "-f", "-", "-o", "json", given=GOOD)
     nic = json.loads(done.stdout)["vms"]["a"]["interfaces"]["eth0"]

@@ -148,8 +148,8 @@ class FakeGuests:
         running = (self.name, name) in self.world.guests
         return GuestStatus(name, GuestState.RUNNING if running else GuestState.STOPPED, agent=running)
 
-    async def exec(self, name, argv, timeout_s):
-        return ExecResult(0, b"", b"")
+    async def exec(self, name, argv, timeout_s, stdin=b""):
+        return ExecResult(0, stdin, b"")
 
     async def console(self, name):
         return Path("/nowhere")

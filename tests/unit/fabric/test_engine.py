@@ -207,6 +207,31 @@ def test_guests_that_do_not_fit_are_refused_before_anything_is_made(world, tmp_p
     asyncio.run(engine.close())
 
 
+def test_guests_of_another_fabric_keep_the_memory_they_were_promised(world, tmp_path):
+    engine = make_engine(world, tmp_path, memory_bytes=800 << 20)
+    up(engine)
+    with pytest.raises(AdmissionError, match="320 MiB are promised to running guests"):
+        up(engine, SMALL.replace("name: small", "name: second"))
+    assert engine.store.fabrics() == ("small",)
+    asyncio.run(engine.close())
+
+
+def test_two_fabrics_that_come_up_together_are_not_given_the_same_memory(world, tmp_path):
+    async def together():
+        engine = make_engine(world, tmp_path, memory_bytes=800 << 20)
+        world.hang = "create switch"
+        first = asyncio.create_task(engine.up(source(SMALL), silent))
+        await world.hanging.wait()
+        with pytest.raises(AdmissionError):
+            await engine.up(source(SMALL.replace("name: small", "name: second")), silent)
+        first.cancel()
+        with pytest.raises(Interrupted):
+            await first
+        await engine.close()
+
+    asyncio.run(together())
+
+
 def test_claims_that_fail_stop_it_before_anything_is_made(engine, world):
     engine.failed_claims = lambda declared: ("small.vnet.yaml:9: allow a -> b: FAILS",)
     with pytest.raises(ClaimsFailed, match="nothing was changed"):

@@ -125,8 +125,11 @@ async def _side_by_side(together: Iterable[Step], performer: Performer, report: 
         async with asyncio.TaskGroup() as tasks:
             for step in together:
                 tasks.create_task(limited(step))
-    except* VnetError as errors:
-        raise _first(errors) from None
+    except BaseExceptionGroup as group:  # not `except*`, which would wrap what is raised in a group again
+        expected, bugs = group.split(VnetError)
+        if bugs is not None or expected is None:
+            raise
+        raise _first(expected) from None
 
 
 def _first(group: BaseExceptionGroup) -> VnetError:

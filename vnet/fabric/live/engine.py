@@ -17,7 +17,7 @@ from vnet.base.errors import Exit, HostError, InputError, UsageError, VnetError
 from vnet.fabric import plan as p
 from vnet.fabric.declared import Declared, declare, load, work_out
 from vnet.fabric.live.apply import Performer, carry_out, undo
-from vnet.fabric.live.observe import foreign, observe, remains
+from vnet.fabric.live.observe import foreign, observe, remains, running
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.progress import Progress, Report, Status, silent
 from vnet.fabric.state import Guest, State
@@ -56,12 +56,14 @@ class Fabric:
     """One fabric that is up: its record, what it declares, its neighbours.
 
     `trouble` says why it could not be brought back to what should be, after a restart of the daemon.
+    `starting` are the guests that have been admitted and may not have taken their memory yet.
     """
 
     parts: Parts
     record: Record
     declared: Declared | None = None
     trouble: str = ""
+    starting: frozenset[Guest] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,27 +170,31 @@ class Engine:
             )
         if change.actions:
             self.host.require()
-        await self._admit(
-            change.parts, change.wanted.guests - change.now.guests, change.now.guests, change.wanted
-        )
+        await self._admit(change.planned.name, change.parts, change.now.guests, change.wanted)
 
-    async def _admit(
-        self, parts: Parts, asked: frozenset[Guest], now: frozenset[Guest], wanted: State
-    ) -> None:
-        """Refuse guests that do not fit beside those that run and stay."""
+    async def _admit(self, name: str, parts: Parts, now: frozenset[Guest], wanted: State) -> None:
+        """Refuse guests that do not fit beside those of all fabrics that run and stay."""
+        asked = wanted.guests - now
         if not asked:
             return
-        stay = [await parts.guests.status(guest.name) for guest in now & wanted.guests]
         leave = [await parts.guests.status(guest.name) for guest in now - wanted.guests]
         available = self.host.available_memory_bytes() + sum(status.resident_bytes for status in leave)
-        names = [(guest.name, guest.memory_bytes) for guest in sorted(asked)]
-        admit(names, [Commitment(status.memory_bytes, status.resident_bytes) for status in stay], available)
+        stay = [await _commitment(parts, guest) for guest in now & wanted.guests]
+        stay += [each for other in self.fabrics if other != name for each in await self._committed(other)]
+        admit([(guest.name, guest.memory_bytes) for guest in sorted(asked)], stay, available)
+
+    async def _committed(self, name: str) -> list[Commitment]:
+        """What the guests of another fabric may take, those included that it is about to start."""
+        fabric = self.fabrics[name]
+        guests = await running(fabric.parts, self.store, name) | fabric.starting
+        return [await _commitment(fabric.parts, guest) for guest in guests]
 
     async def _make(self, change: Change, report: Report) -> None:
         """Carry out a change, or leave everything as it was."""
         name = change.planned.name
         self.store.save(change.planned)
-        self.fabrics[name] = Fabric(change.parts, change.planned, change.declared)
+        starting = change.wanted.guests - change.now.guests
+        self.fabrics[name] = Fabric(change.parts, change.planned, change.declared, starting=starting)
         performer = self._performer(name, change.parts)
         try:
             await self._refuse_foreign(change)
@@ -198,7 +204,7 @@ class Engine:
             raise _undone(error, change.before is None, failures) from error
         enforced = replace(change.planned, enforced=change.planned.generation)
         self.store.save(enforced)
-        self.fabrics[name].record = enforced
+        self.fabrics[name].record, self.fabrics[name].starting = enforced, frozenset()
 
     async def _refuse_foreign(self, change: Change) -> None:
         if change.now.namespace:
@@ -256,7 +262,7 @@ class Engine:
             now = await observe(fabric.parts, fabric.record, self.store, name)
             actions: tuple[p.Action, ...] = () if now.guest(vm) else (p.StartGuest(guest),)
             if actions:
-                await self._admit(fabric.parts, frozenset({guest}), now.guests, now)
+                await self._admit(name, fabric.parts, now.guests, replace(now, guests=now.guests | {guest}))
             fabric.record = replace(fabric.record, stopped=fabric.record.stopped - {vm})
             self.store.save(fabric.record)
             await carry_out(actions, self._performer(name, fabric.parts), report)
@@ -333,6 +339,10 @@ class Change:
 def _orphans(known: tuple[Guest, ...], now: State) -> tuple[p.Action, ...]:
     """Guests that do not run but may have left their run directory."""
     return tuple(p.DestroyGuest(guest) for guest in known if guest not in now.guests)
+
+
+async def _commitment(parts: Parts, guest: Guest) -> Commitment:
+    return Commitment(guest.memory_bytes, (await parts.guests.status(guest.name)).resident_bytes)
 
 
 async def _close(parts: Parts) -> None:

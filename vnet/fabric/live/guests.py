@@ -70,9 +70,11 @@ class HostGuests:
         except HostError:
             return GuestStatus(name, GuestState.STOPPED)
 
-    async def exec(self, name: str, argv: tuple[str, ...], timeout_s: float) -> ExecResult:
+    async def exec(
+        self, name: str, argv: tuple[str, ...], timeout_s: float, stdin: bytes = b""
+    ) -> ExecResult:
         """Run a command in it."""
-        return await self._manager.exec(self.fabric, name, list(argv), timeout_s=timeout_s)
+        return await self._manager.exec(self.fabric, name, list(argv), stdin, timeout_s)
 
     async def console(self, name: str) -> Path:
         """The unix socket of its serial console."""

@@ -34,7 +34,7 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     attached = await parts.switch.ports() if switch else frozenset()
     flows = await parts.switch.flows() if switch else frozenset()
     ports = _known_ports(record, attached, interfaces)
-    return State(there, switch, ports, attached, flows, await _running(parts, store, name))
+    return State(there, switch, ports, attached, flows, await running(parts, store, name))
 
 
 def _known_ports(record: Record, attached: frozenset[Port], interfaces: Mapping[str, str]) -> frozenset[Port]:
@@ -53,10 +53,10 @@ async def remains(parts: Parts, store: Store, name: str) -> State:
     there, switch = await parts.network.exists(), await parts.switch.exists()
     interfaces = await parts.network.interfaces() if there else {}
     taps = frozenset(Port(0, ifname) for ifname, kind in interfaces.items() if kind == TAP_KIND)
-    return State(there, switch, taps, guests=await _running(parts, store, name))
+    return State(there, switch, taps, guests=await running(parts, store, name))
 
 
-async def _running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:
+async def running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:
     """The guests whose process lives, with the specification they were started with."""
     known = store.guests(name)
     states = [(await parts.guests.status(guest.name)).state for guest in known]

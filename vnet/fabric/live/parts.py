@@ -123,7 +123,9 @@ class Guests(Protocol):
         """How it is."""
         ...
 
-    async def exec(self, name: str, argv: tuple[str, ...], timeout_s: float) -> ExecResult:
+    async def exec(
+        self, name: str, argv: tuple[str, ...], timeout_s: float, stdin: bytes = b""
+    ) -> ExecResult:
         """Run a command in it. Raises TimedOut."""
         ...
 

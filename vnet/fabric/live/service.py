@@ -163,12 +163,14 @@ class Service:
 
     # guests
 
-    async def exec(self, name: str, vm: str, argv: tuple[str, ...], timeout_s: float) -> ExecResult:
-        """Run a command in a VM."""
+    async def exec(
+        self, name: str, vm: str, argv: tuple[str, ...], timeout_s: float, stdin: bytes = b""
+    ) -> ExecResult:
+        """Run a command in a VM, with `stdin` as its whole standard input."""
         guest = self.engine.guest(name, vm)
         if not argv:
             raise InputError("which command? write it after the VM's name")
-        return await self.engine.fabric(name).parts.guests.exec(guest.name, argv, timeout_s)
+        return await self.engine.fabric(name).parts.guests.exec(guest.name, argv, timeout_s, stdin)
 
     async def console(self, name: str, vm: str) -> Path:
         """Where a VM's console is."""
