@@ -33,10 +33,14 @@ def test_vhost_is_used_when_there_is_a_device_for_it():
 
 def test_saving_and_loading_leave_the_memory_where_it_is():
     for commands, last in ((save_state(5), "migrate"), (load_state(5), "migrate-incoming")):
-        names = [command.name for command in commands]
-        assert names == ["migrate-set-capabilities", "getfd", last]
+        assert commands[0].name == "migrate-set-capabilities"
         assert commands[0].arguments["capabilities"] == [{"capability": "x-ignore-shared", "state": True}]
-        assert commands[1].fd == 5 and commands[2].arguments == {"uri": "fd:state"}
+        assert (commands[-2].name, commands[-2].fd) == ("getfd", 5)
+        assert commands[-1] == Command(last, {"uri": "fd:state"})
+
+
+def test_qemu_does_not_announce_a_clone_with_frames_of_its_own():
+    assert Command("migrate-set-parameters", {"announce-rounds": 0}) in load_state(5)[:-1]
 
 
 @pytest.mark.parametrize(
