@@ -194,3 +194,28 @@ def test_a_peer_that_reads_late_gets_every_flow(switch, peer):
         assert xid == 7
         flows, more = flows + len(reply.flows), reply.more
     assert flows == 20000
+
+
+def test_stopping_amid_a_flood_finishes_what_runs_and_logs_no_error(tmp_path, caplog):
+    datapath = MemoryDatapath()
+    commit, path = datapath.commit, tmp_path / "switch.sock"
+
+    def slowly(change) -> None:
+        time.sleep(0.2)
+        commit(change)
+
+    datapath.commit = slowly
+
+    async def flood() -> None:
+        server = SwitchServer(datapath, "lab", 1)
+        await server.start(path)
+        peer = await asyncio.to_thread(Peer, str(path))
+        for n in range(5):
+            peer.send(encode(FlowMod(FlowCommand.ADD, Flow(0, n)), n) + encode(BarrierRequest(), n))
+        await asyncio.sleep(0.1)
+        await server.stop()
+        peer.close()
+
+    asyncio.run(flood())
+    assert len(datapath.changes) == 1
+    assert not caplog.records

@@ -65,8 +65,9 @@ def decode_flow_mod(body: bytes) -> FlowMod:
     instructions = Instructions()
     if command in _CHANGES:
         instructions = decode_instructions(body[end:])
-        check_consistent(match, instructions.apply)
-        check_consistent(match, instructions.write)
+        if instructions.apply or instructions.write:
+            check_consistent(match, instructions.apply)
+            check_consistent(match, instructions.write)
     if command in _CHANGES and buffer_id != NO_BUFFER:
         raise CodecError(ErrorType.BAD_REQUEST, BadRequest.BUFFER_UNKNOWN)
     if command == FlowCommand.ADD and table == ALL_TABLES:

@@ -85,6 +85,7 @@ class SwitchServer:
 
     async def stop(self) -> None:
         """Close all connections and the sockets; what was handed to the datapath is finished first."""
+        self._agent = None  # whatever ends from here on asks nothing more of the datapath
         for server in self._servers:
             server.close()
         if self._timer is not None:
@@ -94,7 +95,6 @@ class SwitchServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown)
         self._remove_socket()
-        self._agent = None
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make another call of the datapath on its thread, in turn with the agent's own."""
@@ -214,7 +214,8 @@ class SwitchServer:
     def _pump(self) -> None:
         """After every call of the agent: carry out its events, wake whom it has work for."""
         agent = self._agent
-        assert agent is not None
+        if agent is None:
+            return
         while (event := agent.next_event()) is not None:
             self._carry_out(event)
         for number, link in self._links.items():
