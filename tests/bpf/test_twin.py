@@ -61,7 +61,7 @@ def test_program_decides_as_the_interpreter() -> None:
     deadline, seen = time.monotonic() + SECONDS / 2, Counter[str]()
     with Bench(ports=4) as bench:
         for round_ in range(100_000):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and seen["passed"] > 500:
                 break
             dice = random.Random(f"{SEED}-{round_}")
             flows = tuple(flow for flow in rules(dice) if carried_out(flow))

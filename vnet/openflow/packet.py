@@ -1,9 +1,10 @@
 """Frame bytes to match fields, written plainly, and independently of the eBPF parser it is compared with.
 
 `parse(frame)` returns a `Packet`, whose `fields` hold what OpenFlow can match, named and shaped as in
-`vnet.openflow.fields`. A field that the packet does not have is absent, with one exception: every
-packet has a `vlan_vid` (0 = untagged). Only the outer VLAN tag is read; behind a second tag `eth_type`
-is that tag's TPID, and nothing deeper is looked at.
+`vnet.openflow.fields`. A field that the packet does not have is absent, with two exceptions, both
+as in Open vSwitch: every packet has a `vlan_vid` (0 = untagged), and neighbour discovery without its
+link-layer address option has an `ipv6_nd_sll` or `ipv6_nd_tll` of 0. Only the outer VLAN tag is read;
+behind a second tag `eth_type` is that tag's TPID, and nothing deeper is looked at.
 
 What cannot be read is refused (`Malformed`): the switch drops such packets rather than guess.
 - A length or EtherType field below 0x600 (802.3 framing) gives `eth_type` 0x05ff, as in OpenFlow 1.0.
@@ -342,9 +343,8 @@ def _neighbour_discovery(reading: _Reading, data: bytes) -> None:
     wanted, name = (
         (OPTION_SLL, "ipv6_nd_sll") if kind == NEIGHBOUR_SOLICITATION else (OPTION_TLL, "ipv6_nd_tll")
     )
-    for option, value in _options(data[24:]):
-        if option == wanted and len(value) == 6 and not reading.fields.get(name):
-            reading.fields[name] = _number(value)
+    addresses = [value for option, value in _options(data[24:]) if option == wanted and len(value) == 6]
+    reading.fields[name] = _number(addresses[0]) if addresses else 0
 
 
 def _options(data: bytes) -> list[tuple[int, bytes]]:

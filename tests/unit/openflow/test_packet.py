@@ -168,8 +168,14 @@ def test_advertisement_has_target_and_target_address() -> None:
     assert "ipv6_nd_sll" not in got
 
 
-def test_a_solicitation_without_option_has_no_address() -> None:
-    assert "ipv6_nd_sll" not in fields(IP6, ICMPv6ND_NS(tgt="fd00::7"))
+def test_neighbour_discovery_without_option_has_address_zero_as_in_open_vswitch() -> None:
+    assert fields(IP6, ICMPv6ND_NS(tgt="fd00::7"))["ipv6_nd_sll"] == 0
+    assert fields(IP6, ICMPv6ND_NA(tgt="fd00::7"))["ipv6_nd_tll"] == 0
+
+
+def test_the_first_of_two_link_layer_addresses_counts_even_if_it_is_zero() -> None:
+    none, some = (ICMPv6NDOptSrcLLAddr(lladdr=f"{first}:00:00:00:00:00") for first in ("00", "02"))
+    assert fields(IP6, ICMPv6ND_NS(tgt="fd00::7") / none / some)["ipv6_nd_sll"] == 0
 
 
 def test_other_protocols_have_only_their_number() -> None:
