@@ -101,8 +101,11 @@ class Bench:
         maps = self.datapath._map
         for key in list(maps["conn_index"].keys()):
             slot = struct.unpack_from("<I", maps["conn_index"].lookup(key) or bytes(8))[0]
-            maps["conns"].set(slot, bytes(maps["conns"].value_size))
+            generation = abi.Conn.from_buffer_copy(maps["conns"].index(slot) or b"").gen
+            maps["conns"].set(slot, bytes(abi.Conn(gen=(generation | 1) + 1)))
             maps["conn_index"].delete(key)
+        for number in range(1, self.ports + 1):
+            maps["port_state"].set(number, bytes(maps["port_state"].value_size))
 
     def scratch(self) -> abi.Scratch:
         """What the program left behind on this CPU."""

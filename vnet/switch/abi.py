@@ -52,7 +52,6 @@ class Has(IntFlag):
     """The lowest bits of `Word.PORT`: what the packet has, because zero may also be a field's value."""
 
     L4 = 1
-    LLA = 2
 
 
 class Op(IntEnum):
@@ -201,6 +200,7 @@ class Path(ctypes.Structure):
         ("n_ops", c_uint32),
         ("rules", c_uint32 * PATH_RULES),
         ("ops", PathOp * PATH_OPS),
+        ("seal", c_uint64),
     ]
 
 
@@ -224,13 +224,12 @@ class Conn(ctypes.Structure):
         ("packets", c_uint64 * 2),
         ("bytes", c_uint64 * 2),
         ("gen", c_uint32),
-        ("used", c_uint32),
         ("mark", c_uint32),
         ("port", c_uint32),
         ("tcp_state", c_uint8),
         ("seen_reply", c_uint8),
         ("fin_seen", c_uint8),
-        ("pad", c_uint8 * 5),
+        ("pad", c_uint8),
     ]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie
+from vnet.openflow.fields import FIELDS
 from vnet.openflow.flow import (
     Action,
     Conntrack,
@@ -69,9 +70,9 @@ PLACES: dict[str, Place] = {
     **{f"{proto}_code": Place(Word.L4, 32, Has.L4) for proto in ("icmpv4", "icmpv6")},
     "arp_op": Place(Word.L4, 0),
     "arp_sha": Place(Word.SHA, 0),
-    "ipv6_nd_sll": Place(Word.SHA, 0, Has.LLA),
+    "ipv6_nd_sll": Place(Word.SHA, 0),
     "arp_tha": Place(Word.THA, 0),
-    "ipv6_nd_tll": Place(Word.THA, 0, Has.LLA),
+    "ipv6_nd_tll": Place(Word.THA, 0),
     "ipv6_nd_target": Place(Word.ND_TARGET, 0),
     "metadata": Place(Word.METADATA, 0),
     "ct_state": Place(Word.CT, 0),
@@ -192,8 +193,7 @@ def lower_action(action: Action, last: bool) -> Record | PortList:
         case Output():
             return _output(action)
         case OutputField(field):
-            place = _field(field)
-            return Record(Op.OUTPUT_FIELD, a=place.word, b=place.shift)
+            return _output_field(field)
         case PushVlan(ethertype):
             if ethertype != 0x8100:
                 raise Refused(
@@ -223,6 +223,13 @@ def _output(action: Output) -> Record | PortList:
     raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_OUT_PORT, f"cannot send to port {action.port:#x}")
 
 
+def _output_field(name: str) -> Record:
+    place, bits = _field(name), FIELDS[name].full_mask
+    if bits > WORD_MASK:
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_SET_TYPE, f"{name} is too wide for a port number")
+    return Record(Op.OUTPUT_FIELD, a=place.word, b=place.shift, mask=bits & 0xFFFFFFFF)
+
+
 def _field(name: str) -> Place:
     if name not in PLACES:
         raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_SET_TYPE, f"no field {name}")
@@ -236,8 +243,6 @@ def _writable(name: str) -> Place:
 
 
 def _set(field: str, value: int, mask: int | None) -> Record:
-    from vnet.openflow.fields import FIELDS
-
     place = _writable(field)
     mask = FIELDS[field].full_mask if mask is None else mask
     return Record(Op.SET, a=place.word, value=(value & mask) << place.shift, mask=mask << place.shift)

@@ -39,7 +39,7 @@
  *   3,4   ip source, high and low             (IPv4 and arp_spa in the low 32 bits)
  *   5,6   ip destination, high and low        (IPv4 and arp_tpa in the low 32 bits)
  *   7     tp_src:16 tp_dst:16 0:16 arp_op:16  (ICMP: tp_src = type, tp_dst = code)
- *   8     0:16 arp_sha or nd_sll:48
+ *   8     0:16 arp_sha or nd_sll:48           (an absent option is 0, as in Open vSwitch)
  *   9     0:16 arp_tha or nd_tll:48
  *   10,11 nd_target, high and low
  *   ---   words 0-7 are the flow cache's key; ARP and ND, which need 8-11, are never cached
@@ -65,8 +65,7 @@ enum vnet_word {
 };
 
 #define VNET_VLAN_PRESENT 0x1000
-#define VNET_HAS_L4 1  /* ports, or ICMP type and code */
-#define VNET_HAS_LLA 2 /* the link-layer address option of neighbour discovery */
+#define VNET_HAS_L4 1 /* ports, or ICMP type and code */
 
 /* Same numbers as vnet.base.drop.DropReason; those from 64 up come from the flow's cookie. */
 enum vnet_drop {
@@ -95,7 +94,7 @@ enum vnet_drop {
 enum vnet_action_op {
 	VNET_OP_OUTPUT = 1,       /* b = port */
 	VNET_OP_OUTPUTS = 2,      /* b = index into outputs: length, then ports; the ingress port is left out */
-	VNET_OP_OUTPUT_FIELD = 3, /* a = word, b = shift; 32 bits */
+	VNET_OP_OUTPUT_FIELD = 3, /* a = word, b = shift, mask = the field's bits after shifting */
 	VNET_OP_IN_PORT = 4,      /* back out of the ingress port */
 	VNET_OP_CONTROLLER = 5,   /* b = bytes to send */
 	VNET_OP_SET = 6,          /* a = word, value and mask in place */
@@ -241,6 +240,7 @@ struct vnet_path {
 	__u32 n_ops;
 	__u32 rules[VNET_PATH_RULES];
 	struct vnet_op ops[VNET_PATH_OPS];
+	__u64 seal;     /* in the cache: binds the path to its key (cache.h) */
 };
 
 struct vnet_ct_key {
@@ -256,11 +256,6 @@ struct vnet_ct_key {
 struct vnet_ct_ref {
 	__u32 slot;
 	__u32 dir; /* 0 original, 1 reply */
-};
-
-enum vnet_conn_state {
-	VNET_CONN_FREE = 0,
-	VNET_CONN_USED = 1,
 };
 
 enum vnet_tcp_state {
@@ -279,14 +274,13 @@ struct vnet_conn {
 	__u64 last_seen_ns;
 	__u64 packets[2];
 	__u64 bytes[2];
-	__u32 gen;
-	__u32 used;
+	__u32 gen;       /* odd while in use; goes up when the slot is taken, freed or its mark changes */
 	__u32 mark;
 	__u32 port;      /* whose quota it counts against */
 	__u8 tcp_state;
 	__u8 seen_reply;
 	__u8 fin_seen;   /* bit per direction */
-	__u8 pad[5];
+	__u8 pad;
 };
 
 struct vnet_ct_control {
@@ -372,9 +366,9 @@ _Static_assert(sizeof(struct vnet_mask) == 120, "mask");
 _Static_assert(sizeof(struct vnet_rule_key) == 104, "rule key");
 _Static_assert(sizeof(struct vnet_rule) == 24, "rule");
 _Static_assert(sizeof(struct vnet_action) == 24, "action");
-_Static_assert(sizeof(struct vnet_path) == 152, "path");
+_Static_assert(sizeof(struct vnet_path) == 160, "path");
 _Static_assert(sizeof(struct vnet_ct_key) == 40, "ct key");
-_Static_assert(sizeof(struct vnet_conn) == 112, "conn");
+_Static_assert(sizeof(struct vnet_conn) == 104, "conn");
 _Static_assert(sizeof(struct vnet_scratch) == 824, "scratch");
 _Static_assert(sizeof(struct vnet_event) == 128, "event");
 _Static_assert(sizeof(struct vnet_text) == 256, "text");

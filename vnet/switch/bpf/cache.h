@@ -11,6 +11,10 @@
 
 #include "conntrack.h"
 
+#include <stddef.h>
+
+#define VNET_SEAL 0x9e3779b97f4a7c15ULL /* 2^64 divided by the golden ratio, odd */
+
 static __always_inline int vnet_cacheable(const struct vnet_scratch *s)
 {
 	__u16 eth_type = s->key[VNET_W_SRC];
@@ -25,6 +29,27 @@ static __always_inline int vnet_cacheable(const struct vnet_scratch *s)
 		return 0;
 	return (__u8)(s->key[VNET_W_PORT] >> 24) != IPPROTO_ICMP &&
 	       (__u8)(s->key[VNET_W_PORT] >> 24) != IPPROTO_ICMPV6;
+}
+
+/* A sum over key and path. The kernel gives the memory of a replaced or evicted LRU element away at
+ * once (kernel/bpf/hashtab.c), so another CPU may be writing another packet's path where this one
+ * reads: what was read then does not fit its seal.
+ */
+static __always_inline __u64 vnet_cache_seal(const struct vnet_scratch *s)
+{
+	const __u64 *path = (const void *)&s->path;
+	__u64 a = 0, b = 0;
+	int i;
+
+	for (i = 0; i < VNET_CACHE_WORDS; i += 2) {
+		a = (a ^ s->packet[i]) * VNET_SEAL;
+		b = (b ^ s->packet[i + 1]) * VNET_SEAL;
+	}
+	for (i = 0; i + 1 < (int)(offsetof(struct vnet_path, seal) / 8); i += 2) {
+		a = (a ^ path[i]) * VNET_SEAL;
+		b = (b ^ path[i + 1]) * VNET_SEAL;
+	}
+	return a ^ (b << 32 | b >> 32) ^ path[i];
 }
 
 /* Take the remembered path if it still holds. */
@@ -42,10 +67,12 @@ static __always_inline int vnet_cache_hit(struct __sk_buff *skb, struct vnet_scr
 	if (!path || path->version != s->version)
 		return 0;
 	s->path = *path;
+	if (s->path.version != s->version || s->path.seal != vnet_cache_seal(s))
+		return 0;
 	if (s->path.ct_slot == VNET_NO_SLOT)
 		return 1;
 	conn = bpf_map_lookup_elem(&conns, &s->path.ct_slot);
-	if (!conn || !conn->used || conn->gen != s->path.ct_gen || vnet_conn_expired(conn, s->now_ns))
+	if (!conn || conn->gen != s->path.ct_gen || vnet_conn_expired(conn, s->now_ns))
 		return 0;
 	if (conn->key.proto == IPPROTO_TCP && conn->tcp_state != VNET_TCP_ESTABLISHED)
 		return 0;
@@ -65,6 +92,7 @@ static __always_inline void vnet_cache_remember(struct vnet_scratch *s)
 		return;
 	if (s->tracked && !(s->path.ct_state & (VNET_CS_EST | VNET_CS_NEW)))
 		return;
+	s->path.seal = vnet_cache_seal(s);
 	bpf_map_update_elem(&cache, s->packet, &s->path, BPF_ANY);
 }
 

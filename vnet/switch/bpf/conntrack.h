@@ -3,7 +3,8 @@
  *
  * A connection is a slot of `conns`; both directions' tuples in `conn_index` name the slot. A slot
  * may be freed and reused while another CPU still holds its number, so who finds one through the
- * index compares the tuple, and who remembers one (the flow cache) compares the generation.
+ * index compares the tuple, and who remembers or frees one compares the generation, which is odd
+ * while the slot is in use.
  * Expired connections are treated as absent and swept by those who need a slot: nothing here
  * depends on a daemon being alive. A full table refuses; it never evicts somebody else's.
  *
@@ -14,6 +15,8 @@
 #define VNET_CONNTRACK_H
 
 #include "parse.h"
+
+#include <linux/errno.h>
 
 #define VNET_SECOND 1000000000ULL
 #define VNET_SWEEP 4       /* slots looked at for each new connection */
@@ -78,8 +81,10 @@ static __always_inline void vnet_ct_unindex(const struct vnet_ct_key *key, __u32
 		bpf_map_delete_elem(&conn_index, key);
 }
 
-/* Give a slot back. Safe against another CPU doing the same: one of them wins. */
-__noinline int vnet_conn_free(__u32 slot)
+/* End the connection that a slot held in generation `gen`. Of several CPUs that try one succeeds, and
+ * none if the slot holds another connection by now.
+ */
+__noinline int vnet_conn_free(__u32 slot, __u32 gen)
 {
 	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_conn *conn = bpf_map_lookup_elem(&conns, &slot);
@@ -90,7 +95,7 @@ __noinline int vnet_conn_free(__u32 slot)
 		return 0;
 	s->ct_key = conn->key;
 	port = conn->port;
-	if (__sync_val_compare_and_swap(&conn->used, VNET_CONN_USED, VNET_CONN_FREE) != VNET_CONN_USED)
+	if (!(gen & 1) || __sync_val_compare_and_swap(&conn->gen, gen, gen + 1) != gen)
 		return 0;
 	vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
 	vnet_ct_unindex(&s->ct_key, slot);
@@ -104,18 +109,22 @@ __noinline int vnet_conn_free(__u32 slot)
 
 static __always_inline void vnet_conn_sweep(struct vnet_ct_control *control, __u64 now, int count)
 {
+	__u32 used = control->fresh < VNET_CONNS ? control->fresh : VNET_CONNS;
 	int i;
 
 	for (i = 0; i < VNET_SWEEP_HARD; i++) {
-		__u32 slot;
 		struct vnet_conn *conn;
+		__u32 slot, gen;
 
-		if (i >= count || !control->fresh)
+		if (i >= count || !used)
 			return;
-		slot = __sync_fetch_and_add(&control->hand, 1) % VNET_CONNS;
+		slot = __sync_fetch_and_add(&control->hand, 1) % used;
 		conn = bpf_map_lookup_elem(&conns, &slot);
-		if (conn && conn->used && vnet_conn_expired(conn, now))
-			vnet_conn_free(slot);
+		if (!conn)
+			return;
+		gen = *(volatile __u32 *)&conn->gen;
+		if (gen & 1 && vnet_conn_expired(conn, now))
+			vnet_conn_free(slot, gen);
 	}
 }
 
@@ -182,40 +191,50 @@ static __always_inline int vnet_ct_key_of(struct vnet_scratch *s, __u16 zone)
  */
 static __always_inline int vnet_ct_inner_key(struct __sk_buff *skb, struct vnet_scratch *s, __u16 zone)
 {
+	struct vnet_cursor c = { .offset = s->l4_offset + 8, .length = s->l4_length - 8 };
 	struct vnet_ct_key *key = &s->ct_key;
-	__u32 offset = s->l4_offset + 8;
 	__u8 bytes[40], ports[8];
 	__u16 eth_type = s->key[VNET_W_SRC];
+	__u32 header = eth_type == ETH_P_IP ? 20 : 40;
+	int i, more = 0;
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->zone = zone;
+	if (c.length < header)
+		return 0;
 	if (eth_type == ETH_P_IP) {
-		if (s->l4_length < 36 || bpf_skb_load_bytes(skb, offset, bytes, 20) < 0)
+		if (bpf_skb_load_bytes(skb, c.offset, bytes, 20) < 0)
 			return 0;
-		if (bytes[0] >> 4 != 4 || (bytes[0] & 15) < 5 || (bytes[6] & 0x1f) || bytes[7])
+		header = (bytes[0] & 15) * 4;
+		if (bytes[0] >> 4 != 4 || header < 20 || header > c.length || (bytes[6] & 0x1f) || bytes[7])
 			return 0;
 		key->src[1] = vnet_be32(bytes + 12);
 		key->dst[1] = vnet_be32(bytes + 16);
-		key->proto = bytes[9];
 		key->family = 4;
-		offset += (bytes[0] & 15) * 4;
+		c.proto = bytes[9];
 	} else {
-		if (s->l4_length < 56 || bpf_skb_load_bytes(skb, offset, bytes, 40) < 0)
-			return 0;
-		if (bytes[0] >> 4 != 6)
+		if (bpf_skb_load_bytes(skb, c.offset, bytes, 40) < 0 || bytes[0] >> 4 != 6)
 			return 0;
 		key->src[0] = vnet_be64(bytes + 8);
 		key->src[1] = vnet_be64(bytes + 16);
 		key->dst[0] = vnet_be64(bytes + 24);
 		key->dst[1] = vnet_be64(bytes + 32);
-		key->proto = bytes[6];
 		key->family = 6;
-		offset += 40;
+		c.proto = bytes[6];
 	}
 	if (key->src[0] != s->key[VNET_W_IP_DST] || key->src[1] != s->key[VNET_W_IP_DST + 1])
 		return 0;
-	if (bpf_skb_load_bytes(skb, offset, ports, 8) < 0)
+	c.offset += header;
+	c.length -= header;
+	for (i = 0; key->family == 6 && i <= VNET_MAX_EXT_HEADERS; i++) {
+		more = vnet_skip_extension(skb, &c);
+		if (more <= 0)
+			break;
+	}
+	if (more || c.frag == VNET_FRAG_LATER || c.length < sizeof(ports) ||
+	    bpf_skb_load_bytes(skb, c.offset, ports, sizeof(ports)) < 0)
 		return 0;
+	key->proto = c.proto;
 	if (key->proto == (key->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 		return vnet_ct_echo(key, key->proto, ports[0], ports[4] << 8 | ports[5]);
 	if (key->proto == IPPROTO_TCP || key->proto == IPPROTO_UDP || key->proto == IPPROTO_SCTP) {
@@ -225,7 +244,9 @@ static __always_inline int vnet_ct_inner_key(struct __sk_buff *skb, struct vnet_
 	return 1;
 }
 
-/* The live connection s->ct_key belongs to, or NULL; *ref says which slot and direction. */
+/* The connection s->ct_key belongs to, or NULL; *found says which slot and direction, s->ct_gen which
+ * generation of the slot.
+ */
 static __always_inline struct vnet_conn *vnet_ct_find(struct vnet_scratch *s, struct vnet_ct_ref *found)
 {
 	struct vnet_ct_ref *ref = bpf_map_lookup_elem(&conn_index, &s->ct_key);
@@ -235,7 +256,10 @@ static __always_inline struct vnet_conn *vnet_ct_find(struct vnet_scratch *s, st
 		return 0;
 	*found = *ref;
 	conn = bpf_map_lookup_elem(&conns, &found->slot);
-	if (!conn || !conn->used)
+	if (!conn)
+		return 0;
+	s->ct_gen = *(volatile __u32 *)&conn->gen;
+	if (!(s->ct_gen & 1))
 		return 0;
 	if (found->dir) {
 		vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
@@ -328,6 +352,8 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 		return 0;
 	proto = s->key[VNET_W_PORT] >> 24;
 	type = s->key[VNET_W_L4] >> 48;
+	if (s->tracked) /* the cache watches over one connection */
+		s->cacheable = 0;
 	s->tracked = 1;
 	s->ct_slot = VNET_NO_SLOT;
 	s->ct_gen = 0;
@@ -349,14 +375,13 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 	} else {
 		conn = vnet_ct_find(s, &ref);
 		if (conn && (vnet_conn_expired(conn, s->now_ns) || vnet_conn_reopened(conn, s->tcp_flags))) {
-			vnet_conn_free(ref.slot);
+			vnet_conn_free(ref.slot, s->ct_gen);
 			vnet_ct_key_of(s, zone);
 			conn = 0;
 		}
 		if (conn) {
 			state = vnet_conn_update(conn, ref.dir, s->tcp_flags, skb->len, s->now_ns);
 			s->ct_slot = ref.slot;
-			s->ct_gen = conn->gen;
 			s->ct_dir = ref.dir;
 			mark = conn->mark;
 		} else {
@@ -368,16 +393,44 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 	return 0;
 }
 
+static __always_inline int vnet_ct_key_less(const struct vnet_ct_key *a, const struct vnet_ct_key *b)
+{
+	const __u64 *x = (const void *)a, *y = (const void *)b;
+	int i;
+
+	for (i = 0; i < 4; i++)
+		if (x[i] != y[i])
+			return x[i] < y[i];
+	return x[4] < y[4];
+}
+
+/* Let both tuples name the slot, the smaller one first: of two CPUs that commit one connection, be it
+ * in opposite directions, one fails at the first tuple. Returns 0 or a negative errno.
+ */
+static __always_inline int vnet_ct_index(struct vnet_scratch *s, __u32 slot)
+{
+	struct vnet_ct_ref forward = { .slot = slot }, back = { .slot = slot, .dir = 1 };
+	int error;
+
+	vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
+	if (vnet_ct_key_less(&s->ct_key, &s->ct_reverse)) {
+		error = bpf_map_update_elem(&conn_index, &s->ct_key, &forward, BPF_NOEXIST);
+		return error ? error : bpf_map_update_elem(&conn_index, &s->ct_reverse, &back, BPF_NOEXIST);
+	}
+	error = bpf_map_update_elem(&conn_index, &s->ct_reverse, &back, BPF_NOEXIST);
+	return error ? error : bpf_map_update_elem(&conn_index, &s->ct_key, &forward, BPF_NOEXIST);
+}
+
 /* Enter the packet's connection into the table. Returns 0 or a drop reason. */
 __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone)
 {
 	struct vnet_scratch *s = vnet_scratch();
-	struct vnet_ct_ref ref = {};
 	struct vnet_ct_control *control;
 	struct vnet_port_state *owner;
 	struct vnet_port *port;
 	struct vnet_conn *conn;
 	__u32 zero = 0, in_port, slot;
+	int error;
 
 	if (!s)
 		return VNET_DROP_ACTION_FAILED;
@@ -387,7 +440,7 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone)
 	port = bpf_map_lookup_elem(&ports, &in_port);
 	if (!control || !owner || !port)
 		return VNET_DROP_ACTION_FAILED;
-	vnet_conn_sweep(control, s->now_ns, VNET_SWEEP);
+	vnet_conn_sweep(control, s->now_ns, owner->conns < port->conn_quota ? VNET_SWEEP : VNET_SWEEP_HARD);
 	if (owner->conns >= port->conn_quota)
 		return VNET_DROP_CT_QUOTA;
 	slot = vnet_conn_slot(control);
@@ -406,39 +459,30 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone)
 	conn->packets[1] = 0;
 	conn->bytes[0] = skb->len;
 	conn->bytes[1] = 0;
-	conn->gen++;
 	conn->mark = 0;
 	conn->port = in_port;
 	conn->tcp_state = s->ct_key.proto == IPPROTO_TCP ? VNET_TCP_SYN_SENT : VNET_TCP_NONE;
 	conn->seen_reply = 0;
 	conn->fin_seen = 0;
-	conn->used = VNET_CONN_USED;
 	__sync_fetch_and_add(&owner->conns, 1);
-	s->ct_gen = conn->gen;
+	s->ct_gen = __sync_fetch_and_add(&conn->gen, 1) + 1; /* from here on it may be found */
 	s->ct_dir = 0;
 	s->ct_slot = slot;
-	ref.slot = slot;
-	vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
-	if (bpf_map_update_elem(&conn_index, &s->ct_key, &ref, BPF_NOEXIST)) {
-		/* Another CPU committed the same tuple first: its connection is the one. */
-		struct vnet_ct_ref winner = {};
-		struct vnet_conn *other = vnet_ct_find(s, &winner);
-
-		vnet_conn_free(slot);
-		s->ct_slot = VNET_NO_SLOT;
-		if (!other)
-			return VNET_DROP_CT_FULL;
-		s->ct_slot = winner.slot;
-		s->ct_gen = other->gen;
+	error = vnet_ct_index(s, slot);
+	if (!error)
 		return 0;
-	}
-	ref.dir = 1;
-	if (bpf_map_update_elem(&conn_index, &s->ct_reverse, &ref, BPF_ANY)) {
-		vnet_conn_free(slot);
-		s->ct_slot = VNET_NO_SLOT;
-		return VNET_DROP_CT_FULL;
-	}
-	return 0;
+	vnet_conn_free(slot, s->ct_gen);
+	s->ct_slot = VNET_NO_SLOT;
+	return error == -EEXIST ? 0 : VNET_DROP_CT_FULL; /* another CPU is about to commit the same tuple */
+}
+
+/* Paths that were taken under another mark are out of date: a new generation makes the cache forget them. */
+static __always_inline void vnet_conn_mark(struct vnet_conn *conn, __u32 mark)
+{
+	if (conn->mark == mark)
+		return;
+	conn->mark = mark;
+	__sync_fetch_and_add(&conn->gen, 2);
 }
 
 /* The ct() action without resumption. Returns 0 or a drop reason. */
@@ -469,7 +513,7 @@ static __always_inline int vnet_ct_commit(struct __sk_buff *skb, struct vnet_scr
 		return 0;
 	conn = bpf_map_lookup_elem(&conns, &s->ct_slot);
 	if (conn)
-		conn->mark = (conn->mark & ~action->mask) | action->value;
+		vnet_conn_mark(conn, (conn->mark & ~action->mask) | action->value);
 	return 0;
 }
 

@@ -100,16 +100,16 @@ static __always_inline int vnet_execute(struct __sk_buff *skb, struct vnet_scrat
 
 		if (i >= n)
 			break;
+		if (vnet_retag(skb, s, op->vlan_tci)) {
+			s->path.reason = VNET_DROP_ACTION_FAILED;
+			continue;
+		}
 		if (op->kind == VNET_PATH_CONTROLLER) {
 			if (vnet_event_allowed(s, s->in_port))
 				vnet_emit(skb, VNET_POINT_CONTROLLER, s->in_port, op->arg);
 			else
 				vnet_count(&lost_events, VNET_POINT_CONTROLLER);
 			sent++;
-			continue;
-		}
-		if (vnet_retag(skb, s, op->vlan_tci)) {
-			s->path.reason = VNET_DROP_ACTION_FAILED;
 			continue;
 		}
 		if (op->kind == VNET_PATH_OUTPUTS) {

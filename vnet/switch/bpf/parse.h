@@ -207,7 +207,7 @@ static __always_inline int vnet_parse_nd(struct __sk_buff *skb, struct vnet_scra
 					 const struct vnet_cursor *c, __u8 type)
 {
 	__u32 offset = c->offset + 24, left = c->length - 24;
-	__u8 bytes[16], wanted = type == 135 ? 1 : 2;
+	__u8 bytes[16], wanted = type == 135 ? 1 : 2, seen = 0;
 	int i, word = type == 135 ? VNET_W_SHA : VNET_W_THA;
 
 	if (c->length < 24 || bpf_skb_load_bytes(skb, c->offset + 8, bytes, 16) < 0)
@@ -222,9 +222,9 @@ static __always_inline int vnet_parse_nd(struct __sk_buff *skb, struct vnet_scra
 		size = bytes[1] * 8;
 		if (!size || size > left)
 			return VNET_DROP_MALFORMED;
-		if (bytes[0] == wanted && size == 8 && !(s->key[VNET_W_PORT] & VNET_HAS_LLA)) {
+		if (bytes[0] == wanted && size == 8 && !seen) {
 			s->key[word] = vnet_mac(bytes + 2);
-			s->key[VNET_W_PORT] |= VNET_HAS_LLA;
+			seen = 1;
 		}
 		offset += size;
 		left -= size;

@@ -31,6 +31,17 @@ static __always_inline int vnet_output(struct vnet_scratch *s, __u32 port)
 	return vnet_add_op(s, VNET_PATH_OUTPUT, port);
 }
 
+/* Write into the key. A packet without a tag has none to write, and one that has it keeps it. */
+static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64 value, __u64 mask)
+{
+	if (word == VNET_W_DST) {
+		if (!(s->key[VNET_W_DST] & VNET_VLAN_PRESENT))
+			return;
+		mask &= ~(__u64)VNET_VLAN_PRESENT;
+	}
+	s->key[word] = (s->key[word] & ~mask) | (value & mask);
+}
+
 static __always_inline void vnet_move(struct vnet_scratch *s, const struct vnet_action *action)
 {
 	__u32 from = action->a & 31, to = action->a >> 8 & 31;
@@ -38,7 +49,7 @@ static __always_inline void vnet_move(struct vnet_scratch *s, const struct vnet_
 	__u64 mask = bits >= 64 ? ~0ULL : (1ULL << bits) - 1;
 	__u64 value = s->key[from] >> from_shift & mask;
 
-	s->key[to] = (s->key[to] & ~(mask << to_shift)) | value << to_shift;
+	vnet_write(s, to, value << to_shift, mask << to_shift);
 }
 
 static __always_inline int vnet_push_vlan(struct vnet_scratch *s, const struct vnet_action *action)
@@ -66,7 +77,7 @@ static __always_inline int vnet_action(struct __sk_buff *skb, struct vnet_scratc
 	case VNET_OP_OUTPUT:
 		return vnet_output(s, action->b);
 	case VNET_OP_OUTPUT_FIELD:
-		return vnet_output(s, (__u32)(s->key[word] >> (action->b & 63)));
+		return vnet_output(s, s->key[word] >> (action->b & 63) & action->mask);
 	case VNET_OP_IN_PORT:
 		return vnet_add_op(s, VNET_PATH_OUTPUT, s->in_port);
 	case VNET_OP_OUTPUTS:
@@ -75,9 +86,7 @@ static __always_inline int vnet_action(struct __sk_buff *skb, struct vnet_scratc
 		s->cacheable = 0;
 		return vnet_add_op(s, VNET_PATH_CONTROLLER, action->b);
 	case VNET_OP_SET:
-		if (word == VNET_W_DST && !(s->key[word] & VNET_VLAN_PRESENT))
-			return 0; /* no tag to write */
-		s->key[word] = (s->key[word] & ~action->mask) | (action->value & action->mask);
+		vnet_write(s, word, action->value, action->mask);
 		return 0;
 	case VNET_OP_MOVE:
 		vnet_move(s, action);
