@@ -27,16 +27,18 @@ from vnet.openflow.message import (
     TableStats,
     TableStatsReply,
 )
+from vnet.switch import abi
 from vnet.switch.datapath import Counter, FlowKey, PortCounter, SwitchPort, TableCounter
 from vnet.switch.flowtable import N_TABLES, Entry, FlowTable
+from vnet.switch.lower import PLACES, WRITABLE
 
 SECOND_NS = 1_000_000_000
-MAX_ENTRIES = 1_000_000
-"""Announced per table; what really fits depends on the flows, and is refused with TABLE_FULL."""
+MAX_ENTRIES = abi.RULES - 1
+"""Of all tables together; how many masks a table has may end it earlier, refused with TABLE_FULL."""
 
 _ALL_BITS = (1 << 64) - 1
-_INSTRUCTIONS = (1, 2, 3, 4, 5)
-"""OFPIT_*: goto, write-metadata, write-, apply- and clear-actions."""
+_INSTRUCTIONS = (1, 2, 4, 5)
+"""OFPIT_*: goto, write-metadata, apply- and clear-actions."""
 _ACTIONS = (0, 17, 18, 25)
 """OFPAT_*: output, push-VLAN, pop-VLAN, set-field."""
 _FLOWS_PER_PART, _PORTS_PER_PART, _TABLES_PER_PART = 48, 400, 16
@@ -70,9 +72,9 @@ def _table_features(table: int) -> TableFeatures:
         MAX_ENTRIES,
         _ALL_BITS,
         _ALL_BITS,
-        tuple(FIELDS),
-        tuple(name for name, field in FIELDS.items() if field.maskable),
-        tuple(name for name, field in FIELDS.items() if field.writable),
+        tuple(name for name in FIELDS if name in PLACES),
+        tuple(name for name, field in FIELDS.items() if field.maskable and name in PLACES),
+        tuple(name for name in FIELDS if name in WRITABLE),
         _INSTRUCTIONS,
         _ACTIONS,
         tuple(range(table + 1, N_TABLES)),
