@@ -23,6 +23,7 @@ from vnet.policy.live.controller import Controller
 from vnet.switch.abi import Point
 from vnet.switch.events import PacketEvent
 from vnet.switch.live.datapath import EbpfDatapath
+from vnet.switch.live.links import LinkMonitor
 from vnet.switch.live.server import SwitchServer
 
 CONNECT_TIMEOUT_S = 10.0
@@ -43,6 +44,7 @@ class HostSwitch:
         self._datapath: EbpfDatapath | None = None
         self._server: SwitchServer | None = None
         self._controller: Controller | None = None
+        self._links: LinkMonitor | None = None
         self._watching: set[asyncio.Task[None]] = set()
 
     @property
@@ -68,7 +70,10 @@ class HostSwitch:
         self._datapath = await finished(None, EbpfDatapath.open, self.fabric, netns, self._pins)
         self._server = SwitchServer(self._datapath, self.fabric, datapath_id(self.fabric))
         await self._server.start(paths.switch_socket(self.fabric))
-        asyncio.get_running_loop().add_reader(self._datapath.event_fd, self._read_events)
+        self._links = await finished(None, LinkMonitor, netns)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._datapath.event_fd, self._read_events)
+        loop.add_reader(self._links.fd, self._link_changed)
         self._controller = Controller(paths.switch_socket(self.fabric))
         await self._controller.connect(CONNECT_TIMEOUT_S)
         await self.ports()
@@ -117,14 +122,17 @@ class HostSwitch:
 
     async def close(self) -> None:
         """Let go of everything; what is pinned goes on deciding."""
-        controller, server, datapath = self._controller, self._server, self._datapath
-        self._controller = self._server = self._datapath = None
+        controller, server, datapath, links = self._controller, self._server, self._datapath, self._links
+        self._controller = self._server = self._datapath = self._links = None
         for task in self._watching:
             task.cancel()
         if controller is not None:
             await controller.close()
         if datapath is not None:
             asyncio.get_running_loop().remove_reader(datapath.event_fd)
+        if links is not None:
+            asyncio.get_running_loop().remove_reader(links.fd)
+            links.close()
         if server is not None:
             await server.stop()
         if datapath is not None:
@@ -148,6 +156,13 @@ class HostSwitch:
         task = asyncio.ensure_future(server.run(datapath.watch, ports))
         self._watching.add(task)
         task.add_done_callback(self._watching.discard)
+
+    def _link_changed(self) -> None:
+        """A TAP has no carrier until its QEMU has opened it: tell the controllers."""
+        _, server = self._opened()
+        assert self._links is not None, "the switch is open"
+        self._links.drain()
+        server.port_changed()
 
     def _read_events(self) -> None:
         datapath, server = self._opened()
