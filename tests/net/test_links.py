@@ -19,7 +19,7 @@ def test_monitor_wakes_for_links_of_its_namespace_only() -> None:
     sh(f"ip netns add {name}")
     try:
         monitor = LinkMonitor(name)
-        for change in ("add a type veth peer name b", "set a up", "set b up", "set b down", "del a"):
+        for change in ("add va type veth peer name vb", "set va up", "set vb up", "set vb down", "del va"):
             sh(f"ip -n {name} link {change}")
             assert readable(monitor), change
             time.sleep(0.05)
