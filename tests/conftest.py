@@ -6,11 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 KINDS = {"unit": 60, "golden": 60, "wire": 60, "bpf": 300, "net": 300, "vm": 900}
 """The kinds in the order they run, with the seconds one test of them may take."""
 NEED_ROOT = ("bpf", "net", "vm")
 HERE = Path(__file__).parent
+
+# The same examples in every run, so that a red test means a change; VNET_EXPLORE=1 looks for new ones.
+settings.register_profile(
+    "vnet", derandomize=not os.environ.get("VNET_EXPLORE"), deadline=None, print_blob=True
+)
+settings.load_profile("vnet")
 
 
 def _kind(item: pytest.Item) -> str | None:
