@@ -16,6 +16,7 @@ higher one, the other is kept here and takes over when the first goes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -53,6 +54,33 @@ class Slot:
     """(version, rule) of the entry's two variants."""
 
 
+@dataclass(slots=True)
+class MaskUse:
+    """What lies under one mask: how many slots, and how many flows, in all and of each priority."""
+
+    key: MaskKey
+    slots: int = 0
+    flows: int = 0
+    priorities: Counter[int] = field(default_factory=Counter)
+    top: int = -1
+    """The highest priority, -1 when no flow is left."""
+
+    def add(self, priority: int) -> None:
+        """A flow more."""
+        self.flows += 1
+        self.priorities[priority] += 1
+        self.top = max(self.top, priority)
+
+    def remove(self, priority: int) -> None:
+        """A flow less; costs a look at all priorities if it was the last of the highest."""
+        self.flows -= 1
+        self.priorities[priority] -= 1
+        if not self.priorities[priority]:
+            del self.priorities[priority]
+            if priority == self.top:
+                self.top = max(self.priorities, default=-1)
+
+
 @dataclass(frozen=True, slots=True)
 class EntryWrite:
     """Overwrite one variant of an entry: the rule first, then the version."""
@@ -84,7 +112,10 @@ class Staged:
 
 
 class Image:
-    """Mutable bookkeeping of the maps; every method is arithmetic on it."""
+    """Mutable bookkeeping of the maps; every method is arithmetic on it.
+
+    A change costs in proportion to itself, not to the flows there are.
+    """
 
     def __init__(self, version: int = 1, ports: Iterable[int] = ()) -> None:
         self.version = version
@@ -92,9 +123,10 @@ class Image:
         self.placed: dict[FlowKey, Placed] = {}
         self.masks: dict[MaskKey, int] = {}
         self.slots: dict[tuple[int, Words], Slot] = {}
-        self.by_mask: dict[int, dict[Words, Slot]] = {}
-        self.tops: dict[int, int] = {}
-        """Highest priority under each mask, -1 when no flow is left under it."""
+        self.uses: dict[int, MaskUse] = {}
+        """By mask number."""
+        self.tables: dict[int, set[int]] = {}
+        """The mask numbers of each table."""
         self.banks: list[dict[int, tuple[tuple[int, int], ...]]] = [{}, {}]
         self._rules = Numbers(1, abi.RULES)  # rule 0 means "none"
         self._entries = Numbers(0, abi.RULES)
@@ -128,21 +160,16 @@ class Image:
         """Refuse what would not fit; old and new rules exist side by side until the grace period ends."""
         if len(self.placed) + len(lowered) >= abi.RULES:
             raise _table_full(f"{len(self.placed) + len(lowered)} flows; {abi.RULES - 1} fit")
-        wanted: dict[int, set[MaskWords]] = {}
-        for table, mask in self.masks:
-            wanted.setdefault(table, set()).add(mask)
-        for flow, form in lowered:
-            wanted.setdefault(flow.table, set()).add(form.mask)
-        going = {(self.placed[key].flow.table, self.placed[key].lowered.mask) for key in leaving}
-        for table, masks in wanted.items():
-            if (
-                len(masks) > abi.TABLE_MASKS
-                and len(masks) - sum(t == table for t, _ in going) > abi.TABLE_MASKS
-            ):
-                raise _table_full(
-                    f"table {table} would search {len(masks)} masks; {abi.TABLE_MASKS} are allowed"
-                )
-        if sum(map(len, wanted.values())) >= abi.MASKS:
+        flows = Counter((flow.table, form.mask) for flow, form in lowered)
+        flows.subtract((self.placed[key].flow.table, self.placed[key].lowered.mask) for key in leaving)
+        masks = {table: len(self.tables.get(table, ())) for table, _ in flows}
+        for key, more in flows.items():
+            before = self.uses[self.masks[key]].flows if key in self.masks else 0
+            masks[key[0]] += (before + more > 0) - (before > 0)
+        for table, count in masks.items():
+            if count > abi.TABLE_MASKS:
+                raise _table_full(f"table {table} would search {count} masks; {abi.TABLE_MASKS} are allowed")
+        if len(self.masks) + sum(key not in self.masks for key in flows) > abi.MASKS:
             raise _table_full(f"more than {abi.MASKS} masks in all tables")
 
     def finish(self, staged: Staged) -> None:
@@ -152,12 +179,12 @@ class Image:
         for mask, words, entry in staged.dead_keys:
             self._entries.give_back(entry)
             del self.slots[mask, words]
-            del self.by_mask[mask][words]
-            if not self.by_mask[mask]:
-                del self.by_mask[mask]
-                self.tops.pop(mask, None)
+            use = self.uses[mask]
+            use.slots -= 1
+            if not use.slots:
+                del self.uses[mask], self.masks[use.key]
+                self.tables[use.key[0]].remove(mask)
                 self._mask_numbers.give_back(mask)
-                self.masks = {key: number for key, number in self.masks.items() if number != mask}
 
     def flooding(self) -> tuple[Flow, ...]:
         """Flows that output to every port: put them again when a port comes or goes."""
@@ -197,27 +224,24 @@ class Image:
         """(mask number, slot, whether the slot is new) for a flow's mask and words."""
         number = self.masks.get((table, form.mask))
         if number is None:
-            number = self.masks[table, form.mask] = self._mask_numbers.take()
-            self.by_mask[number] = {}
+            number = self._mask_numbers.take()
+            self._use((table, form.mask), number)
         slot = self.slots.get((number, form.words))
         if slot is not None:
             return number, slot, False
-        slot = self.slots[number, form.words] = self.by_mask[number][form.words] = Slot(self._entries.take())
+        slot = self.slots[number, form.words] = Slot(self._entries.take())
+        self.uses[number].slots += 1
         return number, slot, True
 
-    def update_tops(self, masks: Iterable[int]) -> None:
-        """Find the highest priority under each of these masks again."""
-        for number in masks:
-            tops = [slot.flows[0].flow.priority for slot in self.by_mask[number].values() if slot.flows]
-            self.tops[number] = max(tops, default=-1)
+    def _use(self, key: MaskKey, number: int) -> None:
+        self.masks[key] = number
+        self.uses[number] = MaskUse(key)
+        self.tables.setdefault(key[0], set()).add(number)
 
-    def table_masks(self) -> dict[int, tuple[tuple[int, int], ...]]:
-        """Per table the masks in use with their rules' highest priority, highest first."""
-        tables: dict[int, list[tuple[int, int]]] = {}
-        for (table, _), number in self.masks.items():
-            if self.tops[number] >= 0:
-                tables.setdefault(table, []).append((number, self.tops[number]))
-        return {table: tuple(sorted(masks, key=lambda m: (-m[1], m[0]))) for table, masks in tables.items()}
+    def search_order(self, table: int) -> tuple[tuple[int, int], ...]:
+        """The masks of a table in use with their flows' highest priority, highest first."""
+        tops = [(number, self.uses[number].top) for number in self.tables.get(table, ())]
+        return tuple(sorted((pair for pair in tops if pair[1] >= 0), key=lambda pair: (-pair[1], pair[0])))
 
     def adopt(
         self,
@@ -231,18 +255,20 @@ class Image:
         `rules`: by number, (flow, first action, output lists); `masks` by (table, mask words);
         `entries`: by (mask number, words), (entry number, its two variants); `banks` as read.
         """
-        self.masks = dict(masks)
-        self.by_mask = {number: {} for number in masks.values()}
+        for mask_key, number in masks.items():
+            self._use(mask_key, number)
         self.banks = banks
         for (mask, words), (entry, shown) in entries.items():
-            self.slots[mask, words] = self.by_mask[mask][words] = Slot(entry, [], shown)
+            self.slots[mask, words] = Slot(entry, [], shown)
+            self.uses[mask].slots += 1
         for number, (flow, first, lists) in rules.items():
             form = lower(flow)
             placed = self.placed[flow.key] = Placed(flow, form, number, first, lists)
-            slot = self.slots[self.masks[flow.table, form.mask], form.words]
+            mask = self.masks[flow.table, form.mask]
+            self.uses[mask].add(flow.priority)
+            slot = self.slots[mask, form.words]
             slot.flows.append(placed)
             slot.flows.sort(key=lambda p: -p.flow.priority)
-        self.update_tops(self.by_mask)
         self._rules.claim(set(rules))
         self._entries.claim({entry for entry, _ in entries.values()})
         self._mask_numbers.claim(set(masks.values()))
@@ -266,6 +292,7 @@ class _Work:
         mask = self.image.masks[placed.flow.table, placed.lowered.mask]
         slot = self.image.slots[mask, placed.lowered.words]
         slot.flows.remove(placed)
+        self.image.uses[mask].remove(placed.flow.priority)
         self.touched[mask, placed.lowered.words] = slot
         self.retired.append(placed)
 
@@ -289,6 +316,7 @@ class _Work:
             self.new_masks.append((mask, (flow.table, form.mask)))
         if new:
             self.new_keys.append((mask, form.words, slot.entry))
+        self.image.uses[mask].add(flow.priority)
         slot.flows.append(placed)
         slot.flows.sort(key=lambda p: -p.flow.priority)
         self.image.placed[flow.key] = placed
@@ -298,7 +326,6 @@ class _Work:
 
     def staged(self) -> Staged:
         self.image.version = self.version
-        self.image.update_tops({mask for mask, _ in self.touched})
         return Staged(
             self.version,
             tuple(self.new_masks),
@@ -324,14 +351,12 @@ class _Work:
         return EntryWrite(slot.entry, variant, rule, self.version)
 
     def _bank(self) -> list[tuple[int, tuple[tuple[int, int], ...]]]:
-        bank, wanted = self.image.banks[self.version & 1], self.image.table_masks()
-        changed = [
-            (table, wanted.get(table, ()))
-            for table in sorted({*bank, *wanted})
-            if bank.get(table, ()) != wanted.get(table, ())
-        ]
+        """Bring the next version's bank up to the other one, then to this change."""
+        bank, wanted = self.image.banks[self.version & 1], dict(self.image.banks[~self.version & 1])
+        for table in {self.image.uses[mask].key[0] for mask, _ in self.touched}:
+            wanted[table] = self.image.search_order(table)
         self.image.banks[self.version & 1] = wanted
-        return changed
+        return [(table, masks) for table, masks in sorted(wanted.items()) if bank.get(table, ()) != masks]
 
 
 def _table_full(why: str) -> Refused:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import insort
-
 
 class Full(Exception):
     """Nothing is left to give away."""
 
 
 class Numbers:
-    """Numbers first…limit-1; the lowest free one is given, so arrays stay dense."""
+    """Numbers first…limit-1; one that was given back goes first, so arrays stay dense."""
 
     def __init__(self, first: int, limit: int) -> None:
         self._next, self._limit = first, limit
@@ -37,42 +35,61 @@ class Numbers:
 
 
 class Ranges:
-    """Runs of consecutive numbers 0…limit-1, first fit."""
+    """Runs of consecutive numbers 0…limit-1.
+
+    A run that was given back serves the next one of its length at once; only when nothing else is left
+    are neighbours put together again. Both take and give_back so cost the same however many runs there are.
+    """
 
     def __init__(self, limit: int) -> None:
-        self._gaps: list[tuple[int, int]] = [(0, limit)]
-        """(start, length), sorted, never adjacent."""
+        self._next, self._limit = 0, limit
+        self._free: dict[int, list[int]] = {}
+        """Starts of free runs below `_next`, by length."""
 
     def take(self, length: int) -> int:
         """The start of a free run. Raises `Full`. A run of length 0 starts at 0 and holds nothing."""
         if not length:
             return 0
-        for index, (start, room) in enumerate(self._gaps):
-            if room >= length:
-                self._gaps[index : index + 1] = [(start + length, room - length)] if room > length else []
-                return start
-        raise Full
+        if self._free.get(length):
+            return self._free[length].pop()
+        if self._next + length > self._limit:
+            return self._split(length)
+        self._next += length
+        return self._next - length
 
     def give_back(self, start: int, length: int) -> None:
-        """Make a run available again, merged with its neighbours."""
-        if not length:
-            return
-        insort(self._gaps, (start, length))
-        index = self._gaps.index((start, length))
-        for left in (index, index - 1):
-            if 0 <= left < len(self._gaps) - 1:
-                (a, m), (b, n) = self._gaps[left], self._gaps[left + 1]
-                if a + m == b:
-                    self._gaps[left : left + 2] = [(a, m + n)]
+        """Make a run available again."""
+        if length:
+            self._free.setdefault(length, []).append(start)
 
     def claim(self, runs: list[tuple[int, int]]) -> None:
         """Start with these runs already taken (adoption)."""
-        limit = self._gaps[-1][0] + self._gaps[-1][1]
         gaps, at = [], 0
         for start, length in sorted(run for run in runs if run[1]):
-            if start > at:
-                gaps.append((at, start - at))
-            at = max(at, start + length)
-        if at < limit:
-            gaps.append((at, limit - at))
-        self._gaps = gaps
+            gaps.append((at, start - at))
+            at = start + length
+        self._keep([*gaps, (at, self._limit - at)])
+
+    def _split(self, length: int) -> int:
+        """Join free neighbours and take from the first run that is long enough."""
+        free = [(start, room) for room, starts in self._free.items() for start in starts]
+        gaps: list[tuple[int, int]] = []
+        for start, room in sorted([*free, (self._next, self._limit - self._next)]):
+            if gaps and sum(gaps[-1]) == start:
+                gaps[-1] = gaps[-1][0], gaps[-1][1] + room
+            else:
+                gaps.append((start, room))
+        at = next((n for n, (_, room) in enumerate(gaps) if room >= length), None)
+        if at is None:
+            self._keep(gaps)
+            raise Full
+        start, room = gaps[at]
+        gaps[at] = start + length, room - length
+        self._keep(gaps)
+        return start
+
+    def _keep(self, gaps: list[tuple[int, int]]) -> None:
+        """These runs are free, and the last of them has the rest."""
+        self._free, self._next = {}, gaps[-1][0]
+        for start, length in gaps[:-1]:
+            self.give_back(start, length)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vnet.openflow.flow import Flow, Instructions, Output, match
-from vnet.switch.datapath import Change
+from vnet.switch import abi
+from vnet.switch.datapath import Change, FlowKey, Refused
 from vnet.switch.image import Image, Staged
 
 
@@ -68,7 +70,7 @@ flows = st.builds(
 def test_packets_find_the_best_flow_of_each_match_after_every_change(
     steps: list[tuple[list[Flow], list[int]]],
 ) -> None:
-    image, maps, model = Image(), Maps(), {}
+    image, maps, model = Image(), Maps(), dict[FlowKey, Flow]()
     for put, removed in steps:
         gone = tuple(sorted(model, key=repr)[n % len(model)] for n in removed if model)
         before = maps.visible()
@@ -94,3 +96,33 @@ def test_packets_find_the_best_flow_of_each_match_after_every_change(
     assert not maps.index
     assert not image.masks
     assert not image.slots
+
+
+def under_mask(number: int, source: int = 0) -> Flow:
+    return Flow(0, 1, match(eth_dst=(0, number), eth_src=source), Instructions((Output(1),)))
+
+
+def full_table() -> Image:
+    """A table that searches as many masks as it may; under the first lie two flows."""
+    image = Image()
+    flows = [under_mask(number) for number in range(1, abi.TABLE_MASKS + 1)]
+    image.finish(image.stage(Change((*flows, under_mask(1, source=1)))))
+    return image
+
+
+@pytest.mark.parametrize("gone", [(under_mask(1).key,), (), (under_mask(99).key,)])
+def test_one_mask_too_many_is_refused_although_flows_leave(gone: tuple[FlowKey, ...]) -> None:
+    image = full_table()
+    flows, version = image.flows, image.version
+    for put in ((under_mask(99),), (under_mask(99), under_mask(2))):
+        with pytest.raises(Refused):
+            image.stage(Change(put, gone))
+    assert (image.flows, image.version) == (flows, version)
+
+
+def test_a_mask_makes_room_for_another_once_all_its_flows_leave() -> None:
+    image = full_table()
+    both = under_mask(1).key, under_mask(1, source=1).key
+    staged = image.stage(Change((under_mask(99),), both))
+    ((_, masks),) = staged.tables
+    assert len(masks) == abi.TABLE_MASKS

@@ -24,6 +24,10 @@ def test_adopted_numbers_are_not_given_again() -> None:
     assert sorted(numbers.take() for _ in range(7)) == [1, 3, 4, 6, 7, 8, 9]
 
 
+def taken_by(held: dict[int, int]) -> set[int]:
+    return {number for start, length in held.items() for number in range(start, start + length)}
+
+
 @given(st.lists(st.integers(0, 9) | st.tuples(st.just("free"), st.integers(0, 50)), max_size=60))
 def test_ranges_never_overlap_and_come_together_again(steps: list[int | tuple[str, int]]) -> None:
     ranges, held = Ranges(64), {}
@@ -37,13 +41,18 @@ def test_ranges_never_overlap_and_come_together_again(steps: list[int | tuple[st
             start = ranges.take(step)
         except Full:
             continue
-        taken = {number for begin, length in held.items() for number in range(begin, begin + length)}
-        assert not taken & set(range(start, start + step))
+        assert not taken_by(held) & set(range(start, start + step))
         if step:
             held[start] = step
     again = Ranges(64)
     again.claim(list(held.items()))
-    assert again._gaps == ranges._gaps
-    for start, length in held.items():
-        ranges.give_back(start, length)
-    assert ranges.take(64) == 0
+    for pool in (ranges, again):
+        rest = sorted(pool.take(1) for _ in range(64 - sum(held.values())))
+        assert rest == sorted(set(range(64)) - taken_by(held)), "all that is not held can be had"
+        with pytest.raises(Full):
+            pool.take(1)
+        for number in rest:
+            pool.give_back(number, 1)
+        for start, length in held.items():
+            pool.give_back(start, length)
+        assert pool.take(64) == 0

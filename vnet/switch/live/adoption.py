@@ -16,7 +16,7 @@ from vnet.openflow.message import FlowMod
 from vnet.switch import abi
 from vnet.switch.image import Image, MaskKey, Words
 from vnet.switch.live.bpf import Map
-from vnet.switch.live.writer import Writer, pack_key
+from vnet.switch.live.writer import delete_text, pack_key
 from vnet.switch.lower import PortList, lower
 
 Rules = dict[int, tuple[Flow, int, tuple[tuple[int, int], ...]]]
@@ -25,7 +25,7 @@ Entries = dict[tuple[int, Words], tuple[int, list[tuple[int, int]]]]
 
 def read(maps: Mapping[str, Map], ports: tuple[int, ...]) -> Image:
     """The image of what is in force."""
-    version = maps["control"].window()[0]
+    version = abi.Control.from_buffer_copy(maps["control"].index(0) or b"").version
     image = Image(version, ports)
     rules = _rules(maps, version)
     entries = _entries(maps, version, set(rules))
@@ -53,7 +53,7 @@ def _rules(maps: Mapping[str, Map], version: int) -> Rules:
                 struct.pack("<II", rule, 0), struct.pack("<IIII", since, 0, length, 0) + chunks[rule, 0]
             )
     for rule in leftovers:
-        Writer(maps).delete_text(rule)
+        delete_text(maps["rule_text"], rule)
     return rules
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from vnet.switch.live import bpf
 
 FILTER_NAME = "vnet_ingress"
+INGRESS = 0xFFFFFFF2
+"""The ingress half of a clsact qdisc (ffff:fff2)."""
 
 
 def attach(program: int, ifindex: int, pin: Path) -> None:
@@ -39,8 +41,9 @@ def attach_filter(program: int, ifindex: int) -> None:
     with IPRoute() as route:
         with contextlib.suppress(NetlinkError):  # already there
             route.tc("add", "clsact", ifindex)
-        route.tc("replace-filter", "bpf", ifindex, ":1", fd=program, name=FILTER_NAME, parent="ffff:fff2",
-                 classid=1, direct_action=True)  # fmt: skip
+        # handle and priority are given, so that a restarted daemon replaces its filter and adds none
+        route.tc("replace-filter", "bpf", ifindex, handle=1, prio=1, fd=program, name=FILTER_NAME,
+                 parent=INGRESS, classid=1, direct_action=True)  # fmt: skip
 
 
 def detach(ifindex: int, pin: Path) -> None:

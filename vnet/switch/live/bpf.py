@@ -196,6 +196,19 @@ class Map:
         """Write an array's value."""
         self.update(number.to_bytes(4, "little"), value)
 
+    def first(self, count: int) -> bytes:
+        """The values of an array's first `count` indexes, one behind the other, by one system call."""
+        keys, values = (
+            ctypes.create_string_buffer(count * size) for size in (self.key_size, self.value_size)
+        )
+        after, done = ctypes.c_uint32(), ctypes.c_uint32(count)
+        failed = _libbpf().bpf_map_lookup_batch(
+            self.fd, None, ctypes.byref(after), keys, values, ctypes.byref(done), None
+        )
+        if failed and ctypes.get_errno() != errno.ENOENT:  # which says that the array ends there
+            raise _fail(f"read map {self.name}", ctypes.get_errno())
+        return values.raw[: done.value * self.value_size]
+
     def window(self) -> memoryview:
         """The memory of a BPF_F_MMAPABLE array as 32-bit words; a store is one atomic write."""
         size = -(-self.value_size // 8) * 8 * self.max_entries
@@ -222,6 +235,8 @@ class Object:
     def reuse(self, name: str, fd: int) -> None:
         """Use an existing map instead of creating the object's own."""
         pointer = self._lib.bpf_object__find_map_by_name(self._pointer, name.encode())
+        if not pointer:
+            raise HostError(f"{self.path} has no map {name}: make bpf")
         _check(self._lib.bpf_map__reuse_fd(ctypes.c_void_p(pointer), fd), f"reuse map {name}")
 
     def load(self) -> None:

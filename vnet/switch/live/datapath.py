@@ -29,6 +29,9 @@ from vnet.switch.lower import lower
 
 DEFAULT_CONN_QUOTA = 16384
 TC_ACT_REDIRECT = 7
+LINK_UP = 0x10001
+"""IFF_UP and IFF_LOWER_UP (linux/if.h): switched on, and a TAP is being read, a veth's peer is up. The
+operational state tells the same up to a second later."""
 
 
 class EbpfDatapath:
@@ -53,7 +56,12 @@ class EbpfDatapath:
     @classmethod
     def open(cls, name: str, netns: str | None, pin_dir: Path) -> EbpfDatapath:
         """Adopt what is pinned under `pin_dir`, or create it. Raises HostError."""
-        return cls(name, netns, PinnedSwitch(pin_dir))
+        pinned = PinnedSwitch(pin_dir)
+        try:
+            return cls(name, netns, pinned)
+        except BaseException:
+            pinned.close()
+            raise
 
     @property
     def adopted(self) -> bool:
@@ -80,12 +88,14 @@ class EbpfDatapath:
         if not change.put and not change.remove:
             return
         staged = self._image.stage(change)
-        kept = {flow.key for flow in change.put} - set(change.remove)
         try:
-            self._writer.write(staged)
+            self._carry_out(staged, {flow.key for flow in change.put} - set(change.remove))
         except HostError:
-            self._image = adoption.read(self._map, self._image.ports)  # forget what did not come into force
+            self._image = adoption.read(self._map, self._image.ports)  # whatever is in force now
             raise
+
+    def _carry_out(self, staged: Staged, kept: set[FlowKey]) -> None:
+        self._writer.write(staged)
         self._cookies |= {placed.rule: placed.flow.cookie for placed in staged.rules}
         self._control[0] = staged.version
         self._grace.wait()
@@ -111,19 +121,27 @@ class EbpfDatapath:
         numbers = struct.unpack(f"<{len(raw) // 8}Q", raw)
         return Counter(sum(numbers[::2]), sum(numbers[1::2]))
 
+    def _rule_counters(self) -> list[Counter]:
+        """By rule number, as far as numbers are in use."""
+        used = 1 + max((placed.rule for placed in self._image.placed.values()), default=0)
+        raw, size = self._map["rule_counters"].first(used), self._map["rule_counters"].value_size
+        values = struct.iter_unpack(f"<{size // 8}Q", raw)
+        return [Counter(sum(numbers[::2]), sum(numbers[1::2])) for numbers in values]
+
     def flow_counters(self) -> Mapping[FlowKey, Counter]:
         """Packets and bytes of each flow since it was added."""
-        counters = {}
+        counters, counted = {}, self._rule_counters()
         for key, placed in self._image.placed.items():
-            now, base = self._rule_counter(placed.rule), self._base.get(key, Counter())
+            now, base = counted[placed.rule], self._base.get(key, Counter())
             counters[key] = Counter(base.packets + now.packets, base.bytes + now.bytes)
         return counters
 
     def table_counters(self) -> Mapping[int, TableCounter]:
         """Lookups and matches of each table; a flow cache hit counts as the lookups it stands for."""
         matched = dict.fromkeys(range(abi.TABLES), 0) | self._retired
+        counted = self._rule_counters()
         for placed in self._image.placed.values():
-            matched[placed.flow.table] += self._rule_counter(placed.rule).packets
+            matched[placed.flow.table] += counted[placed.rule].packets
         return {
             table: TableCounter(hits + self._sum("table_misses", table), hits)
             for table, hits in matched.items()
@@ -171,25 +189,37 @@ class EbpfDatapath:
         if not 0 < number < abi.PORTS:
             raise HostError(f"port number {number}: 1…{abi.PORTS - 1} are possible")
         with inside(self.netns):
-            ifindex = socket.if_nametoindex(ifname)
-            if self._numbers.get(number, ifindex) != ifindex:
-                self.detach(number)
-            port = abi.Port(ifindex=ifindex, flags=PortFlag.UP, conn_quota=DEFAULT_CONN_QUOTA)
-            if self._port(number).ifindex != ifindex:
-                self._map["ports"].set(number, bytes(port))
-            self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
-            attach.attach(self._pinned.program, ifindex, self._pinned.links / str(number))
+            ifindex = _ifindex(ifname)
+            for other, index in tuple(self._numbers.items()):
+                if (other == number) != (index == ifindex):  # either has become another since
+                    self.detach(other)
+            try:
+                self._open_port(number, ifindex)
+            except HostError:
+                self._close_port(number, ifindex)
+                self._numbers.pop(number, None)
+                raise
         if number not in self._numbers:
             self._numbers[number] = ifindex
             self._reflood()
+
+    def _open_port(self, number: int, ifindex: int) -> None:
+        port = abi.Port(ifindex=ifindex, flags=PortFlag.UP, conn_quota=DEFAULT_CONN_QUOTA)
+        if self._port(number).ifindex != ifindex:
+            self._map["ports"].set(number, bytes(port))
+        self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
+        attach.attach(self._pinned.program, ifindex, self._pinned.links / str(number))
+
+    def _close_port(self, number: int, ifindex: int) -> None:
+        self._map["ports"].set(number, bytes(abi.Port()))
+        self._map["port_by_ifindex"].delete(struct.pack("<I", ifindex))
 
     def detach(self, number: int) -> None:
         """Close a port; its interface is left without a program."""
         ifindex = self._numbers.pop(number, None)
         if ifindex is None:
             return
-        self._map["ports"].set(number, bytes(abi.Port()))
-        self._map["port_by_ifindex"].delete(struct.pack("<I", ifindex))
+        self._close_port(number, ifindex)
         with inside(self.netns):
             attach.detach(ifindex, self._pinned.links / str(number))
         self._map["port_counters"].set(number, bytes(self._map["port_counters"].value_size))
@@ -213,7 +243,8 @@ class EbpfDatapath:
                 found.append(SwitchPort(number, f"gone{number}", 0, False))
                 continue
             mac = int((link.get("address") or "0").replace(":", ""), 16)
-            found.append(SwitchPort(number, link.get("ifname"), mac, link.get("operstate") != "DOWN"))
+            up = link["flags"] & LINK_UP == LINK_UP
+            found.append(SwitchPort(number, link.get("ifname"), mac, up))
         return tuple(found)
 
     # observation
@@ -259,12 +290,12 @@ class EbpfDatapath:
         return (number,)
 
     def _send(self, number: int, frame: bytes) -> None:
-        with (
-            inside(self.netns),
-            contextlib.closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sender,
-        ):
-            sender.bind((socket.if_indextoname(self._numbers[number]), 0))
-            sender.send(frame)
+        try:
+            with inside(self.netns), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+                sender.bind((socket.if_indextoname(self._numbers[number]), 0))
+                sender.send(frame)
+        except OSError as error:
+            raise HostError(f"cannot send {len(frame)} bytes to port {number}: {error.strerror}") from error
 
     def _run_through_tables(self, in_port: int, frame: bytes) -> None:
         """Let the program decide the packet as if it had come in by a port (OFPP_TABLE)."""
@@ -291,15 +322,26 @@ class EbpfDatapath:
 
     def close(self) -> None:
         """Let go; everything stays pinned and in force."""
+        self._release()
+        self._pinned.close()
+
+    def _release(self) -> None:
+        self._writer.close()
+        self._control.release()
         self._ring.close()
         self._grace.close()
-        self._pinned.close()
 
     def destroy(self) -> None:
         """Take the switch out of the kernel: ports closed first, then everything unpinned."""
         with contextlib.suppress(HostError), inside(self.netns):
             for number, ifindex in self._numbers.items():
                 attach.detach(ifindex, self._pinned.links / str(number))
-        self._ring.close()
-        self._grace.close()
+        self._release()
         self._pinned.destroy()
+
+
+def _ifindex(ifname: str) -> int:
+    try:
+        return socket.if_nametoindex(ifname)
+    except OSError as error:
+        raise HostError(f"no interface {ifname} to make a port of: {error.strerror}") from error

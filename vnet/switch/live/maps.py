@@ -48,15 +48,21 @@ class PinnedSwitch:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.map: dict[str, bpf.Map] = {}
+        self.program = -1
         ensure_bpffs(folder.parent)
         self._sweep_leftovers()
         self.adopted = folder.exists()
         if not self.adopted:
             self._create()
-        self.map = {name: bpf.Map(bpf.get(folder / name)) for name in MAPS}
-        self.program = bpf.get(folder / PROGRAM)
-        if self.adopted:
-            self._check_version()
+        try:
+            self.map |= ((name, bpf.Map(bpf.get(folder / name))) for name in MAPS)
+            self.program = bpf.get(folder / PROGRAM)
+            if self.adopted:
+                self._check_version()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def links(self) -> Path:
@@ -64,14 +70,15 @@ class PinnedSwitch:
         return self.folder / "links"
 
     def _sweep_leftovers(self) -> None:
-        """Remove half-made folders of a daemon that was killed while creating."""
-        for leftover in self.folder.parent.glob(f"{self.folder.name}+new-*"):
+        """Remove the folders of a daemon that was killed while creating or destroying."""
+        for leftover in self.folder.parent.glob(f"{self.folder.name}+*-*"):
             shutil.rmtree(leftover)
 
+    def _beside(self, what: str) -> Path:
+        return self.folder.parent / f"{self.folder.name}+{what}-{os.getpid()}"  # bpffs refuses a dot
+
     def _create(self) -> None:
-        beside = (
-            self.folder.parent / f"{self.folder.name}+new-{os.getpid()}"
-        )  # bpffs refuses names with a dot
+        beside = self._beside("new")
         loaded = bpf.Object(object_path())
         try:
             loaded.load()
@@ -80,7 +87,7 @@ class PinnedSwitch:
                 fd = loaded.map_fd(name)
                 bpf.pin(fd, beside / name)
                 if name == "control":
-                    bpf.Map(fd).set(0, self._control(version=1))
+                    bpf.Map(fd).set(0, self._signed(abi.Control(version=1, snaplen=DEFAULT_SNAPLEN)))
                 os.close(fd)
             program = loaded.program_fd(PROGRAM)
             bpf.pin(program, beside / PROGRAM)
@@ -91,10 +98,10 @@ class PinnedSwitch:
             if beside.exists():
                 shutil.rmtree(beside)
 
-    def _control(self, version: int) -> bytes:
-        digest = hashlib.sha256(object_path().read_bytes()).digest()
-        control = abi.Control(version=version, abi_version=abi.ABI_VERSION, snaplen=DEFAULT_SNAPLEN)
-        control.digest[:] = digest
+    def _signed(self, control: abi.Control) -> bytes:
+        """The cell with the ABI's version and the object's digest."""
+        control.abi_version = abi.ABI_VERSION
+        control.digest[:] = hashlib.sha256(object_path().read_bytes()).digest()
         return bytes(control)
 
     def _check_version(self) -> None:
@@ -107,9 +114,9 @@ class PinnedSwitch:
             )
         path = object_path()
         if path.exists() and hashlib.sha256(path.read_bytes()).digest() != bytes(control.digest):
-            self._upgrade(control.version)
+            self._upgrade(control)
 
-    def _upgrade(self, version: int) -> None:
+    def _upgrade(self, control: abi.Control) -> None:
         loaded = bpf.Object(object_path())
         try:
             for name, existing in self.map.items():
@@ -126,7 +133,7 @@ class PinnedSwitch:
             fresh.rename(self.folder / PROGRAM)
             os.close(self.program)
             self.program = program
-            self.map["control"].set(0, self._control(version))
+            self.map["control"].set(0, self._signed(control))
         finally:
             loaded.close()
 
@@ -134,9 +141,12 @@ class PinnedSwitch:
         """Close all descriptors; everything stays pinned and in force."""
         for opened in self.map.values():
             opened.close()
-        os.close(self.program)
+        if self.program >= 0:
+            os.close(self.program)
 
     def destroy(self) -> None:
-        """Unpin everything: links first, so that no packet meets a half-removed switch."""
+        """Unpin everything: links first, so that the ports are closed; then out of the way in one step, so
+        that a daemon killed meanwhile leaves no half-removed switch to adopt."""
         self.close()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.links)
+        shutil.rmtree(self.folder.rename(self._beside("gone")))

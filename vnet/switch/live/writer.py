@@ -63,6 +63,14 @@ def pack_table(masks: tuple[tuple[int, int], ...]) -> bytes:
     )
 
 
+def delete_text(texts: Map, rule: int) -> None:
+    """Forget a rule's OpenFlow form; the chunk that tells its length goes last."""
+    value = texts.lookup(struct.pack("<II", rule, 0))
+    length = struct.unpack_from("<I", value, 8)[0] if value else 0
+    for chunk in reversed(range(-(-length // abi.TEXT_CHUNK))):
+        texts.delete(struct.pack("<II", rule, chunk))
+
+
 class Writer:
     """Carries out `Staged` on the open maps."""
 
@@ -120,12 +128,8 @@ class Writer:
         for mask, words, _ in staged.dead_keys:
             self._map["rule_index"].delete(pack_key(mask, words))
         for placed in staged.retired:
-            self.delete_text(placed.rule)
+            delete_text(self._map["rule_text"], placed.rule)
 
-    def delete_text(self, rule: int) -> None:
-        """Forget a rule's OpenFlow form."""
-        key = struct.pack("<II", rule, 0)
-        value = self._map["rule_text"].lookup(key)
-        length = struct.unpack_from("<I", value, 8)[0] if value else 0
-        for chunk in range(-(-length // abi.TEXT_CHUNK)):
-            self._map["rule_text"].delete(struct.pack("<II", rule, chunk))
+    def close(self) -> None:
+        """Let go of the maps' memory."""
+        self._entries.release()
