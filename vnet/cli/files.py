@@ -30,10 +30,14 @@ def find(given: Sequence[str]) -> str | None:
         return given[0]
     if os.environ.get("VNET_FILE"):
         return os.environ["VNET_FILE"]
-    found = sorted({*Path().glob("vnet.yaml"), *Path().glob("*.vnet.yaml")})
+    found = _candidates()
     if len(found) > 1:
         raise UsageError(f"which topology? name one with -f FILE: {', '.join(map(str, found))}")
     return str(found[0]) if found else None
+
+
+def _candidates() -> list[Path]:
+    return sorted({*Path().glob("vnet.yaml"), *Path().glob("*.vnet.yaml")})
 
 
 def read(given: Sequence[str]) -> tuple[str, str]:
@@ -79,7 +83,7 @@ def meant(name: str | None, given: Sequence[str]) -> str:
     """The fabric that `-n`, `-f` or the working directory mean; `-` is "the only one that is up"."""
     if name:
         return name
-    if not given and find(given) is None:
+    if not given and not os.environ.get("VNET_FILE") and len(_candidates()) != 1:
         return "-"
     file, text = read(given)
     return fabric_name(text, file)

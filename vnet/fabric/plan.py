@@ -142,14 +142,18 @@ Action = (
 
 
 def plan(now: State, wanted: State) -> tuple[Action, ...]:
-    """The actions that lead from `now` to `wanted`, in the order they must be carried out."""
+    """The actions that lead from `now` to `wanted`, in the order they must be carried out.
+
+    A guest whose port somebody has removed is made again: its QEMU holds a TAP that leads nowhere.
+    """
     return tuple(_actions(now, wanted))
 
 
 def _actions(now: State, wanted: State) -> Iterator[Action]:
     gone_ports, new_ports = now.ports - wanted.ports, wanted.ports - now.ports
     unplugged = now.attached - wanted.attached
-    gone_guests = now.guests - wanted.guests
+    unplugged_guests = {guest for guest in now.guests if guest.ports & new_ports}
+    gone_guests = (now.guests - wanted.guests) | unplugged_guests
     early_ports = _in_the_way(gone_ports | unplugged, new_ports | (wanted.attached - now.attached))
     early_guests = {g for g in gone_guests if wanted.guest(g.name) or g.ports & early_ports}
 
@@ -160,7 +164,7 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from (AttachPort(port) for port in sorted(wanted.attached - now.attached))
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
-    yield from (StartGuest(guest) for guest in sorted(wanted.guests - now.guests))
+    yield from (StartGuest(guest) for guest in sorted(wanted.guests - (now.guests - gone_guests)))
     yield from _destroy(gone_guests - early_guests, wanted)
     yield from _unplug(unplugged - early_ports, gone_ports - early_ports)
     yield from _clear_away(now, wanted)

@@ -35,6 +35,12 @@ def test_several_candidates_are_no_guess(directory):
         files.find([])
 
 
+def test_where_several_files_lie_the_only_fabric_that_is_up_is_meant(directory):
+    (directory / "a.vnet.yaml").touch()
+    (directory / "b.vnet.yaml").touch()
+    assert files.meant(None, []) == "-"
+
+
 def test_no_candidate_is_explained():
     with pytest.raises(UsageError, match="-f FILE"):
         files.read([])

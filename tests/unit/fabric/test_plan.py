@@ -68,6 +68,26 @@ def test_a_port_is_removed_only_after_its_guest(now, wanted):
         state = p.step(action, state)
 
 
+@given(states(), states())
+def test_no_guest_runs_on_with_a_port_that_was_made_after_it(now, wanted):
+    running = set(now.guests)
+    for action in p.plan(now, wanted):
+        match action:
+            case p.DestroyGuest(guest):
+                running.discard(guest)
+            case p.CreatePort(port):
+                assert all(port not in guest.ports for guest in running)
+
+
+def test_a_running_guest_whose_port_was_removed_by_hand_is_made_again():
+    port = Port(1, "a.eth0")
+    guest = Guest("a", "micro", 1, 1, (GuestNic("eth0", port, 1, ()),))
+    wanted = State(True, True, frozenset({port}), frozenset({port}), frozenset(), frozenset({guest}))
+    now = State(True, True, guests=frozenset({guest}))
+    expected = ["re-create a", "create port a.eth0", "attach port a.eth0 as number 1", "start a"]
+    assert [str(action) for action in p.plan(now, wanted)] == expected
+
+
 def test_a_changed_guest_is_made_again_and_the_plan_says_so():
     port = Port(1, "a.eth0")
     small, large = (Guest("a", "micro", 1, size, (GuestNic("eth0", port, 1, ()),)) for size in (1, 2))
