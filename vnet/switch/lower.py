@@ -39,12 +39,14 @@ MaskWords = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a field lies: bits `shift…` of `word`; a field wider than 64 bits goes on in `word + 1`."""
+    """Where a field lies: bits `shift…` of `word`."""
 
     word: int
     shift: int
     has: int = 0
     """What a packet must have for the field to exist in it."""
+    wide: bool = False
+    """128 bits: the high half in `word`, the low one in the next."""
 
 
 PLACES: dict[str, Place] = {
@@ -60,10 +62,10 @@ PLACES: dict[str, Place] = {
     "eth_type": Place(Word.SRC, 0),
     "ipv4_src": Place(Word.IP_SRC + 1, 0),
     "arp_spa": Place(Word.IP_SRC + 1, 0),
-    "ipv6_src": Place(Word.IP_SRC, 0),
+    "ipv6_src": Place(Word.IP_SRC, 0, wide=True),
     "ipv4_dst": Place(Word.IP_DST + 1, 0),
     "arp_tpa": Place(Word.IP_DST + 1, 0),
-    "ipv6_dst": Place(Word.IP_DST, 0),
+    "ipv6_dst": Place(Word.IP_DST, 0, wide=True),
     **{f"{proto}_src": Place(Word.L4, 48, Has.L4) for proto in ("tcp", "udp", "sctp")},
     **{f"{proto}_dst": Place(Word.L4, 32, Has.L4) for proto in ("tcp", "udp", "sctp")},
     **{f"{proto}_type": Place(Word.L4, 48, Has.L4) for proto in ("icmpv4", "icmpv6")},
@@ -73,7 +75,7 @@ PLACES: dict[str, Place] = {
     "ipv6_nd_sll": Place(Word.SHA, 0),
     "arp_tha": Place(Word.THA, 0),
     "ipv6_nd_tll": Place(Word.THA, 0),
-    "ipv6_nd_target": Place(Word.ND_TARGET, 0),
+    "ipv6_nd_target": Place(Word.ND_TARGET, 0, wide=True),
     "metadata": Place(Word.METADATA, 0),
     "ct_state": Place(Word.CT, 0),
     "ct_mark": Place(Word.CT, 32),
@@ -134,12 +136,7 @@ def lower_match(match: Match) -> tuple[MaskWords, tuple[int, ...]]:
         place = PLACES.get(name)
         if place is None:
             raise Refused(ErrorType.BAD_MATCH, BadMatch.BAD_FIELD, f"cannot match {name}")
-        for word, part_value, part_mask in (
-            *_spread(place, name, value, mask),
-            (Word.PORT, place.has, place.has),
-        ):
-            if not part_mask:
-                continue
+        for word, part_value, part_mask in _spread(place, value, mask):
             values[word] = values.get(word, 0) | part_value
             masks[word] = masks.get(word, 0) | part_mask
     if len(masks) > abi.MASK_WORDS:
@@ -149,11 +146,15 @@ def lower_match(match: Match) -> tuple[MaskWords, tuple[int, ...]]:
     return tuple((word, masks[word]) for word in order), tuple(values[word] for word in order)
 
 
-def _spread(place: Place, name: str, value: int, mask: int) -> list[tuple[int, int, int]]:
-    if name in ("ipv6_src", "ipv6_dst", "ipv6_nd_target"):
-        parts = [(place.word, value >> 64, mask >> 64), (place.word + 1, value & WORD_MASK, mask & WORD_MASK)]
-        return [part for part in parts if part[2]]
-    return [(place.word, value << place.shift, mask << place.shift)]
+def _spread(place: Place, value: int, mask: int) -> list[tuple[int, int, int]]:
+    """(word, value, mask) of each word that the field constrains."""
+    if place.has:
+        return [(place.word, value << place.shift, mask << place.shift), (Word.PORT, place.has, place.has)]
+    if not place.wide:
+        return [(place.word, value << place.shift, mask << place.shift)]
+    high, low = place.word, place.word + 1
+    parts = ((high, value >> 64, mask >> 64), (low, value & WORD_MASK, mask & WORD_MASK))
+    return [part for part in parts if part[2]]
 
 
 def lower_instructions(instructions: Instructions) -> tuple[Record | PortList, ...]:

@@ -17,7 +17,7 @@ from vnet.switch import abi
 from vnet.switch.image import Image, MaskKey, Words
 from vnet.switch.live.bpf import Map
 from vnet.switch.live.writer import delete_text, pack_key
-from vnet.switch.lower import PortList, lower
+from vnet.switch.lower import PortList, lower_instructions
 
 Rules = dict[int, tuple[Flow, int, tuple[tuple[int, int], ...]]]
 Entries = dict[tuple[int, Words], tuple[int, list[tuple[int, int]]]]
@@ -68,7 +68,7 @@ def _rule(maps: Mapping[str, Map], number: int, flow: Flow) -> tuple[Flow, int, 
     """The flow with where its actions and output lists lie."""
     rule = abi.Rule.from_buffer_copy(maps["rules"].index(number) or b"")
     lists = []
-    for offset, action in enumerate(lower(flow).actions):
+    for offset, action in enumerate(lower_instructions(flow.instructions)):
         if isinstance(action, PortList):
             stored = abi.Action.from_buffer_copy(maps["actions"].index(rule.first_action + offset) or b"")
             length = struct.unpack("<I", maps["outputs"].index(stored.b) or bytes(4))[0]
