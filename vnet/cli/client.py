@@ -19,6 +19,7 @@ from vnet.base import paths
 from vnet.base.errors import Exit, HostError, PeerError, TimedOut, VnetError
 
 Json = dict[str, Any]
+_GONE = "the daemon went away in the middle of the operation; run `vnet ps` to see what is there"
 
 
 class RemoteError(VnetError):
@@ -66,12 +67,12 @@ class Client:
 
     def get(self, path: str, **query: Any) -> Any:
         """One JSON answer."""
-        with self._open("GET", path + _query(query)) as response:
+        with self._open("GET", path + _query(query)) as response, self._listening():
             return json.loads(response.read())
 
     def post(self, path: str, body: Json | None = None) -> Any:
         """One JSON answer to a request with a body."""
-        with self._open("POST", path, body or {}) as response:
+        with self._open("POST", path, body or {}) as response, self._listening():
             return json.loads(response.read())
 
     def read(self, path: str, **query: Any) -> Generator[bytes, None, None]:
@@ -81,7 +82,7 @@ class Client:
         """
         with self._open("GET", path + _query(query)) as response:
             operation = [response.headers["X-Operation"]]
-            with _on_ctrl_c(lambda: self._break_off(operation, lambda _: None)):
+            with self._listening(), _on_ctrl_c(lambda: self._break_off(operation, lambda _: None)):
                 while block := response.read1(65536):
                     yield block
 
@@ -93,7 +94,7 @@ class Client:
         """
         with self._open(method, path, body) as response:
             operation: list[str] = []
-            with _on_ctrl_c(lambda: self._break_off(operation, report)):
+            with self._listening(), _on_ctrl_c(lambda: self._break_off(operation, report)):
                 return self._result(response, report, operation)
 
     def _break_off(self, operation: list[str], report: Callable[[Json], None]) -> None:
@@ -115,9 +116,19 @@ class Client:
                     return message
                 case "error":
                     raise remote_error(message["error"])
-        raise PeerError(
-            "the daemon went away in the middle of the operation; run `vnet ps` to see what is there"
-        )
+        raise PeerError(_GONE)
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Say in words what can become of an answer on its way."""
+        try:
+            yield
+        except TimeoutError:
+            raise TimedOut(
+                f"vnetd said nothing for {self.timeout_s:g} s; what was begun is being undone"
+            ) from None
+        except (ConnectionError, HTTPException):
+            raise PeerError(_GONE) from None
 
     def _open(self, method: str, path: str, body: Json | None = None) -> HTTPResponse:
         connection = _UnixConnection(self.path, self.timeout_s)

@@ -89,7 +89,7 @@ def _wait_until_ready(client: Client, daemon: subprocess.Popen[bytes], log: Path
     deadline = time.monotonic() + START_TIMEOUT_S
     while not client.alive():
         if daemon.poll() is not None and not client.alive():
-            raise HostError(f"vnetd ended at once:\n{_tail(log, begins)}")
+            raise HostError(f"vnetd ended at once:\n{_tail(log, begins) or _why_silent(log)}")
         if time.monotonic() > deadline:
             raise TimedOut(f"vnetd is not ready after {START_TIMEOUT_S:g} s; see {log}")
         time.sleep(_POLL_S)
@@ -99,6 +99,13 @@ def _tail(log: Path, begins: int) -> str:
     with log.open("rb") as file:
         file.seek(begins)
         return file.read()[-4000:].decode(errors="replace").strip()
+
+
+def _why_silent(log: Path) -> str:
+    """A daemon that cannot write to its log cannot tell that there is no room for its database either."""
+    if os.statvfs(log.parent).f_bavail == 0:
+        return f"no space left on device: {log.parent}; free some, nothing was changed"
+    return f"it said nothing, not even in {log}"
 
 
 def wait_for_end(pid: int) -> None:
