@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -262,7 +262,8 @@ def test_connections_have_the_state_open_vswitch_gives_them(observer: OpenVSwitc
             slow.tracker.flush()
             dialogue = Dialogue(dice)
             story.clear()
-    assert not _missing(seen, wanted), seen
+    for words in ("+new+trk", "+est+trk", "+est+rpl+trk", "+rel+rpl+trk", "+rel+trk", "+inv+trk"):
+        assert seen[words] > 10, f"{words} was hardly tried: {seen}"
 
 
 def _words(given: tuple[int, ...]) -> str:
