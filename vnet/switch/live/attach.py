@@ -24,7 +24,7 @@ def attach(program: int, ifindex: int, pin: Path) -> None:
         os.close(link)
         if attached == ifindex:
             return
-        pin.unlink()
+        unlink(pin)
     made = bpf.attach_tcx(program, ifindex)
     if made is None:
         attach_filter(program, ifindex)
@@ -49,10 +49,20 @@ def attach_filter(program: int, ifindex: int) -> None:
 def detach(ifindex: int, pin: Path) -> None:
     """Take the program off; an interface or link that is gone already is no error."""
     if pin.exists():
-        pin.unlink()
+        unlink(pin)
         return
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
     with IPRoute() as route, contextlib.suppress(NetlinkError):
         route.tc("del", "clsact", ifindex)
+
+
+def unlink(pin: Path) -> None:
+    """Detach a link now: the kernel would free an unpinned one only after a while."""
+    link = bpf.get(pin)
+    try:
+        bpf.detach_link(link)
+    finally:
+        os.close(link)
+    pin.unlink()

@@ -291,6 +291,11 @@ def update_link(link: int, program: int) -> None:
     _syscall(BPF_LINK_UPDATE, attributes, "exchange a program")
 
 
+def detach_link(link: int) -> None:
+    """Take a link's program off its interface; one that is gone is no error."""
+    _check(_libbpf().bpf_link_detach(link), "detach a program")
+
+
 def link_ifindex(link: int) -> int:
     """The interface a TCX link is attached to; 0 once the interface is gone."""
     info = (ctypes.c_uint32 * 32)()
