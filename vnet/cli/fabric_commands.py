@@ -58,7 +58,10 @@ def validate(settings: Settings) -> None:
 
 
 def config(settings: Settings) -> None:
-    """Print the topology as vnet understands it: merged, replicas and addresses expanded."""
+    """Print the topology with everything spelled out.
+
+    Defaults merged, replicas one by one, addresses and MACs as they are given out.
+    """
     from vnet.cli.expanded import expanded
 
     form = Format.JSON if settings.output is Format.JSON else Format.YAML
@@ -99,7 +102,10 @@ def up(
     settings: Settings,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
 ) -> None:
-    """Make the fabric what the topology file says, and wait until every guest's agent answers."""
+    """Make the fabric what the topology file says.
+
+    Waits until every guest's agent answers; undone when it fails or is interrupted.
+    """
     if dry_run:
         plan(settings)
         return
@@ -117,7 +123,7 @@ def _data(message: Json) -> Json:
 
 
 def down(settings: Settings) -> None:
-    """Remove the fabric with everything made for it: guests, ports, switch, namespace."""
+    """Remove the fabric and everything that was made for it."""
     from vnet.cli import daemon
 
     name = settings.fabric

@@ -49,7 +49,10 @@ def verify(
         bool, typer.Option("--probe", help="Try each claim with packets from inside the VMs.")
     ] = False,
 ) -> int:
-    """Check the topology's claims against the flows in the switch; exit 4 when one fails."""
+    """Check the topology's claims on the flows in the switch.
+
+    Exit code 4 when one fails.
+    """
     url = path("fabrics", settings.fabric, "verify")
     answer = settings.daemon().run("POST", url, {"probe": probe}, settings.report)
     rows(answer["claims"], _CLAIMS, settings.output)
@@ -94,7 +97,10 @@ def capture(
     ] = None,
     dropped: Annotated[bool, typer.Option("--dropped", help="Only packets that the switch dropped.")] = False,
 ) -> None:
-    """Show packets with the switch's verdict, reason and rule; live, or into a pcapng file."""
+    """Show packets with the switch's verdict, reason and rule.
+
+    As lines, as they happen, or into a pcapng file. Ctrl-C ends it.
+    """
     if write == "-" and sys.stdout.isatty():
         raise UsageError("-w - writes binary data: pipe it, for instance into `wireshark -k -i -`")
     query: dict[str, Any] = {
@@ -145,7 +151,7 @@ def flows(
     settings: Settings,
     ovs: Annotated[bool, typer.Option("--ovs", help="As `ovs-ofctl dump-flows` prints them.")] = False,
 ) -> None:
-    """Print the flows in the switch, each with the policy and line it comes from."""
+    """Print the flows in the switch, each with the line it comes from."""
     answer = settings.daemon().get(path("fabrics", settings.fabric, "flows"))
     if ovs:
         for row in answer:

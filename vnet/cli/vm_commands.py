@@ -30,7 +30,10 @@ def register(app: typer.Typer) -> None:
 
 
 def start(settings: Settings, vm: Vm) -> None:
-    """Start a VM that was stopped or has died, and wait until its agent answers."""
+    """Start a VM that was stopped or has died.
+
+    Waits until its agent answers.
+    """
     outcome = settings.daemon().run(
         "POST", path("fabrics", settings.fabric, "vms", vm, "start"), {}, settings.report
     )

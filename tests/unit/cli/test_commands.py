@@ -147,6 +147,10 @@ def test_every_command_explains_itself(vnet, command):
     assert "--file" in done.stdout and "--timeout" in done.stdout
 
 
+def test_the_list_of_commands_cuts_no_sentence_off(vnet):
+    assert "..." not in vnet("--help").stdout.replace("[ARGS]...", "")
+
+
 def test_the_client_imports_nothing_heavy():
     code = "import vnet.cli.app, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
