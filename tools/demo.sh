@@ -17,7 +17,7 @@ main() {
     [ "$(id -u)" = 0 ] || die "the demo needs root: namespaces, TAP and eBPF do" "sudo make demo"
     trap 'interrupted 130' INT
     trap 'interrupted 143' TERM
-    trap 'interrupted 129' HUP
+    trap 'exec >/dev/null 2>&1; interrupted 129' HUP # the terminal is gone: what is printed would fail
     trap clean_up EXIT
     begun=yes
 
