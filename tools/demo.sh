@@ -102,7 +102,7 @@ clean_up() {
     trap '' INT TERM HUP
     end_process "$capturing"
     if [ -n "$begun" ]; then
-        say "Cleaning up"
+        say "Cleaning up" || exec >/dev/null 2>&1 # the terminal is gone
         bin/vnet -f "$TOPOLOGY" down </dev/null || note "cleaning up failed; when the cause is mended: bin/vnet -f $TOPOLOGY down"
     fi
     exit "$status"
