@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
@@ -10,7 +11,8 @@ from tests.bpf.bench import Bench
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.openflow import cookie
-from vnet.openflow.flow import Flow, Instructions, Output, Port, match
+from vnet.openflow.flow import Flow, Instructions, Move, Output, OutputField, Port, PushVlan, SetField, match
+from vnet.switch import abi
 from vnet.switch.abi import Point
 from vnet.switch.datapath import Change, Counter, Refused
 from vnet.switch.live import attach
@@ -180,6 +182,110 @@ def test_agent_killed_while_writing_leaves_the_old_rules(
     assert bench.decide(1, FRAME).outputs == ((7, None),)
 
 
+@pytest.mark.parametrize("step", ["flip", "wait", "clean"])
+def test_failure_after_the_flip_is_no_doubt_about_what_is_in_force(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    from vnet.switch.live.bpf import GracePeriod, Map
+
+    def failing(*_: object) -> None:
+        raise HostError("no")
+
+    old, new = to(2, in_port=1), to(3, eth_dst=MAC2)
+    bench.load([old])
+    target, name = {"flip": (Map, "update"), "wait": (GracePeriod, "wait"), "clean": (Map, "delete")}[step]
+    monkeypatch.setattr(target, name, failing)
+    with pytest.raises(HostError):
+        bench.datapath.commit(Change(put=(new,), remove=(old.key,)))
+    monkeypatch.undo()
+    bench.datapath.commit(Change(put=(to(4, in_port=8),)))
+    assert set(bench.datapath.flows()) == {old if step == "flip" else new, to(4, in_port=8)}
+    assert bench.decide(1, FRAME).outputs == ((2 if step == "flip" else 3, None),)
+    bench.load([new])
+    assert len(list(bench.datapath._map["rule_index"].keys())) == 1
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_closed_switch_holds_no_descriptor(bench: Bench) -> None:
+    bench.load([to(2, in_port=1)])
+    bench.restart()
+    before = open_descriptors()
+    for _ in range(5):
+        bench.restart()
+    assert open_descriptors() == before
+    kept = bench.datapath
+    kept.close()
+    assert open_descriptors() < before - 20
+    bench.open()
+
+
+def test_switch_of_another_map_layout_is_refused_and_left_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.datapath.close()
+    before = open_descriptors()
+    monkeypatch.setattr(abi, "ABI_VERSION", 99)
+    with pytest.raises(HostError, match="map layout 1"):
+        bench.open()
+    assert open_descriptors() == before
+    monkeypatch.undo()
+    bench.open()
+
+
+def test_leftovers_of_a_killed_daemon_are_swept(bench: Bench) -> None:
+    for what in ("new", "gone"):
+        (bench.pins.parent / f"{bench.pins.name}+{what}-1" / "links").mkdir(parents=True)
+    bench.restart()
+    assert [path for path in bench.pins.parent.iterdir() if "+" in path.name] == []
+
+
+def test_interface_that_is_not_there_cannot_be_a_port(bench: Bench) -> None:
+    with pytest.raises(HostError, match="no interface nothing"):
+        bench.datapath.attach(9, "nothing")
+    assert len(bench.datapath.ports()) == 8
+
+
+def test_port_that_cannot_be_attached_stays_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise HostError("no")
+
+    bench.load([to(9, in_port=1)])
+    monkeypatch.setattr(attach, "attach", failing)
+    with pytest.raises(HostError):
+        bench.datapath.attach(9, "q1")
+    monkeypatch.undo()
+    assert bench.decide(1, FRAME).drop is DropReason.NO_PORT
+    assert len(bench.datapath.ports()) == 8
+
+
+def test_tag_is_written_only_where_there_is_one(bench: Bench) -> None:
+    """Set-Field and Move neither make a tag nor take it away."""
+    tagged = FRAME[:12] + bytes.fromhex("8100a007") + FRAME[12:]
+    bench.load([Flow(0, 1, match(in_port=1), Instructions((SetField("vlan_vid", 9), Output(2))))])
+    assert bench.decide(1, FRAME).outputs == ((2, None),)
+    assert bench.decide(1, tagged).outputs == ((2, 0xA009),)
+    move = Instructions((SetField("reg0", 9), Move("reg0", "vlan_vid", 13), Output(2)))
+    bench.load([Flow(0, 1, match(in_port=1), move)])
+    assert bench.decide(1, FRAME).outputs == ((2, None),)
+    assert bench.decide(1, tagged).outputs == ((2, 0xA009),)
+
+
+def test_output_to_a_narrow_field_is_that_field_only(bench: Bench) -> None:
+    push = (PushVlan(), SetField("vlan_vid", 0x1003), OutputField("vlan_pcp"))
+    tagged = FRAME[:12] + bytes.fromhex("8100a007") + FRAME[12:]
+    bench.load(
+        [
+            Flow(0, 1, match(in_port=1), Instructions((OutputField("vlan_pcp"),))),
+            Flow(0, 1, match(in_port=2), Instructions(push)),
+        ]
+    )
+    assert bench.decide(1, tagged).outputs == ((5, 0xA007),)
+    assert bench.decide(2, FRAME).drop is not None, "priority 0 is no port"
+
+
 def test_change_that_does_not_fit_changes_nothing(bench: Bench) -> None:
     bench.load([to(2, in_port=1)])
     many = tuple(to(3, 10, eth_dst=(1 << bit, (1 << bit) | (1 << 47))) for bit in range(47))
@@ -215,7 +321,8 @@ def test_filter_of_kernels_without_tcx_attaches_the_same_program(bench: Bench) -
 
     with inside(bench.netns):
         ifindex = socket.if_nametoindex("q1")
-        attach.attach_filter(bench.datapath._pinned.program, ifindex)
+        for _ in range(2):
+            attach.attach_filter(bench.datapath._pinned.program, ifindex)
         from pyroute2 import IPRoute
 
         with IPRoute() as route:
@@ -224,7 +331,7 @@ def test_filter_of_kernels_without_tcx_attaches_the_same_program(bench: Bench) -
                 for f in route.get_filters(ifindex, parent=0xFFFFFFF2)
                 if f.get_attr("TCA_OPTIONS")
             ]
-        assert attach.FILTER_NAME in names
+        assert names == [attach.FILTER_NAME], "a restarted daemon replaces its filter"
         attach.detach(ifindex, bench.pins / "links" / "none")
         with IPRoute() as route:
             assert not route.get_filters(ifindex, parent=0xFFFFFFF2)

@@ -50,6 +50,8 @@ class EbpfDatapath:
         """Packets matched by flows that are gone, by table."""
         self._numbers = self._attached_numbers()
         self._image = adoption.read(self._map, tuple(self._numbers))
+        self._in_doubt = False
+        """Whether a change could not be carried out, and what is in force not be read afterwards."""
         self._cookies = {placed.rule: placed.flow.cookie for placed in self._image.placed.values()}
         """By rule number; that of a rule that is gone stays until its number is used again."""
 
@@ -87,12 +89,20 @@ class EbpfDatapath:
         """Put a change in force. On return no packet is decided by what it superseded."""
         if not change.put and not change.remove:
             return
+        if self._in_doubt:
+            self._learn()
         staged = self._image.stage(change)
         try:
             self._carry_out(staged, {flow.key for flow in change.put} - set(change.remove))
         except HostError:
-            self._image = adoption.read(self._map, self._image.ports)  # whatever is in force now
+            self._in_doubt = True
+            self._learn()
             raise
+
+    def _learn(self) -> None:
+        """After a failure: what is in force now."""
+        self._image = adoption.read(self._map, self._image.ports)
+        self._in_doubt = False
 
     def _carry_out(self, staged: Staged, kept: set[FlowKey]) -> None:
         self._writer.write(staged)
