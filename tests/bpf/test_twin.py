@@ -1,6 +1,6 @@
 """The loaded program decides as the slow interpreter: generated overlapping rules, packets, dialogues.
 
-`VNET_TWIN_SEED` repeats a failure, `VNET_TWIN_SECONDS` looks longer than 20 s. Together with the test of
+`VNET_TWIN_SEED` repeats a failure, `VNET_TWIN_SECONDS` looks longer than one run does. Together with the test of
 the interpreter against Open vSwitch this is law 4: Python twin = eBPF = Open vSwitch.
 """
 
@@ -22,7 +22,8 @@ from vnet.switch.datapath import Refused
 from vnet.switch.lower import lower
 
 SEED = int(os.environ.get("VNET_TWIN_SEED", "20"))
-SECONDS = float(os.environ.get("VNET_TWIN_SECONDS", "20"))
+SECONDS = float(os.environ.get("VNET_TWIN_SECONDS", "0"))
+LEAST_ROUNDS, LEAST_DIALOGUES = 60, 60
 PORTS = {number: PortState() for number in (1, 2, 3, 4)}
 
 
@@ -61,7 +62,7 @@ def test_program_decides_as_the_interpreter() -> None:
     deadline, seen = time.monotonic() + SECONDS / 2, Counter[str]()
     with Bench(ports=4) as bench:
         for round_ in range(100_000):
-            if time.monotonic() > deadline and seen["passed"] > 500:
+            if time.monotonic() > deadline and round_ >= LEAST_ROUNDS:
                 break
             dice = random.Random(f"{SEED}-{round_}")
             flows = tuple(flow for flow in rules(dice) if carried_out(flow))
@@ -117,7 +118,7 @@ def test_connections_have_the_interpreters_state() -> None:
     with Bench(ports=4) as bench:
         bench.load(observing_flows())
         for round_ in range(100_000):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and round_ >= LEAST_DIALOGUES:
                 break
             dice = random.Random(f"{SEED}-dialogue-{round_}")
             slow, dialogue = SlowSwitch(observing_flows(), PORTS), Dialogue(dice)
