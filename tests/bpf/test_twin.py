@@ -1,6 +1,6 @@
 """The loaded program decides as the slow interpreter: generated overlapping rules, packets, dialogues.
 
-`VNET_TWIN_SEED` repeats a failure, `VNET_TWIN_SECONDS` looks longer than one run does. Together with the test of
+`VNET_TWIN_SEED` repeats a failure, `VNET_TWIN_SECONDS` looks longer. Together with the test of
 the interpreter against Open vSwitch this is law 4: Python twin = eBPF = Open vSwitch.
 """
 
