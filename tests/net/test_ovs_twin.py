@@ -1,7 +1,7 @@
 """The slow switch decides as Open vSwitch does: generated overlapping rules, packets and connections.
 
 Where both differ on purpose is listed in `BY_DESIGN`, each with its reason and a test that shows it; any
-other difference fails. `VNET_TWIN_SEED` repeats a failure, `VNET_TWIN_SECONDS` looks longer than one run does.
+other difference fails. `VNET_TWIN_SEED` repeats a failure, `VNET_TWIN_SECONDS` looks longer.
 """
 
 from __future__ import annotations
