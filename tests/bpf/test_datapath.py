@@ -273,6 +273,15 @@ def test_tag_is_written_only_where_there_is_one(bench: Bench) -> None:
     assert bench.decide(1, tagged).outputs == ((2, 0xA009),)
 
 
+@pytest.mark.parametrize("offset", [0, 2])
+def test_port_zero_is_not_the_port_of_a_packet_that_has_none(bench: Bench, offset: int) -> None:
+    """A later fragment has no ports: a match on any port, 0 too, passes it by."""
+    bench.load([to(2, 10, eth_type=0x800, ip_proto=17, udp_dst=0), to(3, 1)])
+    header = struct.pack("!BBHHHBBHII", 0x45, 0, 44, 1, offset, 64, 17, 0, 0x0A000001, 0x0A000002)
+    frame = FRAME[:12] + bytes.fromhex("0800") + header + bytes(24)
+    assert bench.decide(1, frame).outputs == ((3 if offset else 2, None),)
+
+
 def test_output_to_a_narrow_field_is_that_field_only(bench: Bench) -> None:
     push = (PushVlan(), SetField("vlan_vid", 0x1003), OutputField("vlan_pcp"))
     tagged = FRAME[:12] + bytes.fromhex("8100a007") + FRAME[12:]
