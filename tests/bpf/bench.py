@@ -21,6 +21,7 @@ from vnet.openflow.flow import Flow
 from vnet.switch import abi
 from vnet.switch.abi import PathKind
 from vnet.switch.datapath import Change
+from vnet.switch.live.bpf import possible_cpus
 from vnet.switch.live.datapath import EbpfDatapath
 
 ROOT = Path("/sys/fs/bpf/vnet-test")
@@ -110,7 +111,7 @@ class Bench:
     def scratch(self) -> abi.Scratch:
         """What the program left behind on this CPU."""
         raw = self.datapath._map["scratch"].index(0) or b""
-        size = -(-len(raw) // os.cpu_count())  # one value for each CPU
+        size = len(raw) // possible_cpus()
         cpu = min(self._cpus)
         return abi.Scratch.from_buffer_copy(raw[cpu * size : (cpu + 1) * size])
 

@@ -98,7 +98,7 @@ class Ends:
 
     def received(self, number: int) -> list[bytes]:
         """Frames that arrived at a far end, with their tags in place, until there is silence."""
-        frames = []
+        frames: list[bytes] = []
         while True:
             try:
                 data, auxiliary, _, address = self.wire(number).recvmsg(1 << 17, 256)

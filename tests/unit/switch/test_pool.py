@@ -30,7 +30,7 @@ def taken_by(held: dict[int, int]) -> set[int]:
 
 @given(st.lists(st.integers(0, 9) | st.tuples(st.just("free"), st.integers(0, 50)), max_size=60))
 def test_ranges_never_overlap_and_come_together_again(steps: list[int | tuple[str, int]]) -> None:
-    ranges, held = Ranges(64), {}
+    ranges, held = Ranges(64), dict[int, int]()
     for step in steps:
         if isinstance(step, tuple):
             if held:
