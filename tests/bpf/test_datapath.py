@@ -12,10 +12,9 @@ from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.openflow import cookie
 from vnet.openflow.flow import Flow, Instructions, Move, Output, OutputField, Port, PushVlan, SetField, match
-from vnet.switch import abi
 from vnet.switch.abi import Point
 from vnet.switch.datapath import Change, Counter, Refused
-from vnet.switch.live import attach
+from vnet.switch.live import attach, maps
 from vnet.switch.live.netns import inside
 
 FRAME = bytes.fromhex("02000000000202000000000188b5") + bytes(50)
@@ -227,8 +226,8 @@ def test_switch_of_another_map_layout_is_refused_and_left_alone(
 ) -> None:
     bench.datapath.close()
     before = open_descriptors()
-    monkeypatch.setattr(abi, "ABI_VERSION", 99)
-    with pytest.raises(HostError, match="map layout 1"):
+    monkeypatch.setattr(maps, "layout", lambda: 99)
+    with pytest.raises(HostError, match="in another form"):
         bench.open()
     assert open_descriptors() == before
     monkeypatch.undo()
@@ -280,6 +279,17 @@ def test_port_zero_is_not_the_port_of_a_packet_that_has_none(bench: Bench, offse
     header = struct.pack("!BBHHHBBHII", 0x45, 0, 44, 1, offset, 64, 17, 0, 0x0A000001, 0x0A000002)
     frame = FRAME[:12] + bytes.fromhex("0800") + header + bytes(24)
     assert bench.decide(1, frame).outputs == ((3 if offset else 2, None),)
+
+
+def test_neighbour_discovery_without_its_option_matches_address_zero(bench: Bench) -> None:
+    """Linux answers a unicast solicitation without the option: the guard must know it from a forged one."""
+    bench.load([to(2, 10, eth_type=0x86DD, ip_proto=58, icmpv6_type=136, ipv6_nd_tll=0), to(3, 1)])
+    option = bytes.fromhex("0201020000000009")
+    for options, port in ((b"", 2), (option, 3), (bytes.fromhex("0201000000000000") + option, 2)):
+        message = bytes.fromhex("8800000000000000") + bytes(16) + options
+        header = struct.pack("!IHBB", 6 << 28, len(message), 58, 255) + bytes(32)
+        frame = FRAME[:12] + bytes.fromhex("86dd") + header + message
+        assert bench.decide(1, frame).outputs == ((port, None),)
 
 
 def test_output_to_a_narrow_field_is_that_field_only(bench: Bench) -> None:

@@ -72,6 +72,18 @@ def test_port_matches_only_packets_that_have_ports() -> None:
     assert dict(zip((word for word, _ in mask), words, strict=True))[Word.PORT] == 17 << 24 | 1
 
 
+def test_absent_link_layer_address_is_matched_as_zero() -> None:
+    """Open vSwitch's meaning, on which the source guard relies: nothing but the word is compared."""
+    mask, words = lower_match(match(ipv6_nd_sll=0))
+    assert (mask, words) == (((Word.SHA, (1 << 48) - 1),), (0,))
+
+
+def test_output_field_takes_no_more_than_the_field() -> None:
+    assert lower(with_actions(OutputField("vlan_pcp"))).actions == (
+        Record(Op.OUTPUT_FIELD, a=Word.DST, b=13, mask=7),
+    )
+
+
 def test_outputs_in_a_row_become_one_list() -> None:
     form = lower(with_actions(Output(1), Output(2), Output(3), PopVlan(), Output(4)))
     assert form.actions == (PortList((1, 2, 3)), Record(Op.POP_VLAN), Record(Op.OUTPUT, b=4))
@@ -93,6 +105,7 @@ def test_flow_without_output_drops_for_its_cookies_reason() -> None:
         (with_actions(SetField("eth_src", 1)), ErrorType.BAD_ACTION, BadAction.BAD_SET_TYPE),
         (with_actions(Move("reg0", "ipv4_dst", 32)), ErrorType.BAD_ACTION, BadAction.BAD_SET_TYPE),
         (with_actions(OutputField("nonsense")), ErrorType.BAD_ACTION, BadAction.BAD_SET_TYPE),
+        (with_actions(OutputField("ipv6_src")), ErrorType.BAD_ACTION, BadAction.BAD_SET_TYPE),
         (with_actions(Conntrack(table=3), Output(1)), ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT),
         (with_actions(Conntrack(table=3), goto=4), ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT),
         (with_actions(Conntrack(commit=True, force=True)), ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT),
