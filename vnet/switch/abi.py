@@ -10,8 +10,6 @@ import ctypes
 from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum, IntFlag
 
-ABI_VERSION = 1
-
 TABLES = 32
 MASKS = 1024
 TABLE_MASKS = 64
@@ -104,7 +102,7 @@ class PathKind(IntEnum):
 class Control(ctypes.Structure):
     _fields_ = [
         ("version", c_uint32),
-        ("abi_version", c_uint32),
+        ("layout", c_uint32),
         ("snaplen", c_uint32),
         ("capturing", c_uint32),
         ("digest", c_uint8 * 32),

@@ -10,8 +10,6 @@
 
 #include <linux/types.h>
 
-#define VNET_ABI_VERSION 1
-
 /* Capacities. A change that exceeds one is refused as a whole before anything is written. */
 #define VNET_TABLES 32
 #define VNET_MASKS 1024        /* masks of all tables together */
@@ -122,7 +120,7 @@ enum vnet_action_op {
 /* The one cell that decides which rules are in force. Written by the agent through its mapping. */
 struct vnet_control {
 	__u32 version;     /* a packet reads it once, before its first lookup */
-	__u32 abi_version;
+	__u32 layout;      /* of the maps, vnet/switch/layout.py: another one cannot be adopted */
 	__u32 snaplen;     /* bytes of each captured packet */
 	__u32 capturing;   /* number of captured ports; 0 = observation costs nothing */
 	__u8 digest[32];   /* of the object file the programs came from */

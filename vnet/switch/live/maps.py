@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vnet.base.errors import HostError
 from vnet.switch import abi
+from vnet.switch.layout import layout
 from vnet.switch.live import bpf
 
 PROGRAM = "vnet_ingress"
@@ -99,18 +100,18 @@ class PinnedSwitch:
                 shutil.rmtree(beside)
 
     def _signed(self, control: abi.Control) -> bytes:
-        """The cell with the ABI's version and the object's digest."""
-        control.abi_version = abi.ABI_VERSION
+        """The cell with the layout of the maps and the digest of the program."""
+        control.layout = layout()
         control.digest[:] = hashlib.sha256(object_path().read_bytes()).digest()
         return bytes(control)
 
     def _check_version(self) -> None:
         """Exchange the program of an adopted switch if the installed one differs; keep all state."""
         control = abi.Control.from_buffer_copy(self.map["control"].index(0) or b"")
-        if control.abi_version != abi.ABI_VERSION:
+        if control.layout != layout():
             raise HostError(
-                f"the running switch {self.folder.name} has map layout {control.abi_version}, this vnet has "
-                f"{abi.ABI_VERSION}: take the fabric down with the vnet that started it, then up again"
+                f"the running switch {self.folder.name} keeps its rules in another form than this vnet: "
+                "take the fabric down with the vnet that started it, then up again"
             )
         path = object_path()
         if path.exists() and hashlib.sha256(path.read_bytes()).digest() != bytes(control.digest):
