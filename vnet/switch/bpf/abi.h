@@ -338,7 +338,7 @@ struct vnet_event {
 	__u8 point;
 	__u8 reason;
 	__u8 table;
-	__u8 verdict;  /* 0 pass, 1 drop; CONTROLLER: 0 no match, 1 action */
+	__u8 verdict;  /* 0 pass, 1 drop; CONTROLLER: 0 the table-miss flow, 1 another */
 	__u32 n_rules;
 	__u32 rules[VNET_PATH_RULES]; /* those that matched, in order */
 	__u8 data[];

@@ -38,7 +38,10 @@ static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_s
 	e->point = point;
 	e->reason = s->path.reason;
 	e->table = s->path.table;
-	e->verdict = s->path.reason != VNET_DROP_NONE;
+	if (point == VNET_POINT_CONTROLLER)
+		e->verdict = rule_id && rule && rule->priority;
+	else
+		e->verdict = s->path.reason != VNET_DROP_NONE;
 	e->n_rules = s->path.n_rules;
 	__builtin_memcpy(e->rules, s->path.rules, sizeof(e->rules));
 }
