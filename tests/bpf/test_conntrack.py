@@ -159,6 +159,22 @@ def test_port_over_its_quota_may_go_on_once_its_connections_have_ended(bench: Be
     assert all(conn.gen & 1 for conn in alive.values()), "nobody names a free slot"
 
 
+def test_port_over_its_quota_looks_further_for_ended_connections(bench: Bench) -> None:
+    bench.load(tracking())
+    limit(bench, 1, 10)
+    for port in range(40):
+        bench.decide(2, udp(7000 + port, reply=True))
+    bench.datapath._map["ct_control"].set(0, struct.pack("<II", 40, 0))
+    for port in range(10):
+        assert bench.decide(1, udp(2000 + port)).drop is None
+    for slot, conn in connections(bench).items():
+        conn.last_seen_ns = 0 if conn.port == 1 else conn.last_seen_ns
+        bench.datapath._map["conns"].set(slot, bytes(conn))
+    bench.datapath._map["ct_control"].set(0, struct.pack("<II", 50, 0))
+    assert bench.decide(1, udp(9999)).drop is None
+    assert owned(bench, 1) == 1
+
+
 def test_both_directions_find_one_connection(bench: Bench) -> None:
     bench.load(tracking())
     assert state(bench, udp()) == TRK | NEW

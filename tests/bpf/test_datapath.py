@@ -12,6 +12,7 @@ from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.openflow import cookie
 from vnet.openflow.flow import Flow, Instructions, Move, Output, OutputField, Port, PushVlan, SetField, match
+from vnet.switch import abi
 from vnet.switch.abi import Point
 from vnet.switch.datapath import Change, Counter, Refused
 from vnet.switch.live import attach, maps
@@ -202,6 +203,67 @@ def test_failure_after_the_flip_is_no_doubt_about_what_is_in_force(
     assert bench.decide(1, FRAME).outputs == ((2 if step == "flip" else 3, None),)
     bench.load([new])
     assert len(list(bench.datapath._map["rule_index"].keys())) == 1
+
+
+def test_nothing_of_a_change_shows_before_the_flip_even_to_new_packets(bench: Bench) -> None:
+    """Packets that no cache knows, so that they meet the tables as they are being written."""
+    bench.load([to(2, in_port=1)])
+    datapath = bench.datapath
+    staged = datapath._image.stage(Change(put=(to(3, in_port=1), to(4, 20, eth_dst=MAC3))))
+    datapath._writer.write(staged)
+    assert [bench.decide(1, frame).outputs for frame in (FRAME, OTHER)] == [((2, None),)] * 2
+    datapath._control[0] = staged.version
+    assert [bench.decide(1, frame).outputs for frame in (FRAME, OTHER)] == [((3, None),), ((4, None),)]
+    bench.restart()
+
+
+def test_commit_waits_for_packets_in_flight_between_flip_and_cleaning(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vnet.switch.live.bpf import GracePeriod
+
+    flow, waited = to(2, in_port=1), list[tuple[int, int]]()
+    bench.load([flow])
+    before = bench.datapath.version
+    wait = GracePeriod.wait
+
+    def noted(self: GracePeriod) -> None:
+        waited.append((bench.datapath.version, len(list(bench.datapath._map["rule_index"].keys()))))
+        wait(self)
+
+    monkeypatch.setattr(GracePeriod, "wait", noted)
+    bench.datapath.commit(Change(remove=(flow.key,)))
+    assert waited == [(before + 1, 1)], "the new version is in force, the old key is still there"
+    assert list(bench.datapath._map["rule_index"].keys()) == []
+
+
+@pytest.mark.parametrize("how", ["unknown interface", "down"])
+def test_closed_port_lets_nothing_in_whatever_the_flows_say(bench: Bench, how: str) -> None:
+    bench.load([to(2, 1)])
+    maps = bench.datapath._map
+    if how == "down":
+        port = abi.Port.from_buffer_copy(maps["ports"].index(1) or b"")
+        maps["ports"].set(1, bytes(abi.Port(ifindex=port.ifindex)))
+    else:
+        maps["port_by_ifindex"].delete(struct.pack("<I", bench.datapath._numbers[1]))
+    assert bench.decide(1, FRAME).drop is DropReason.PORT_CLOSED
+
+
+def test_forged_neighbour_does_not_pass_on_a_cached_path(bench: Bench) -> None:
+    """What words 8-11 tell apart, the sender's hardware address and the target, is not in the cache's key."""
+    bench.load(
+        [
+            to(2, 10, eth_type=0x806, arp_sha=MAC2),
+            to(2, 10, eth_type=0x86DD, ip_proto=58, icmpv6_type=135, ipv6_nd_target=5),
+        ]
+    )
+    for mac, drop in ((MAC2, None), (MAC2, None), (MAC3, DropReason.TABLE_MISS)):
+        arp = struct.pack("!HHBBH6sI6sI", 1, 0x800, 6, 4, 1, mac.to_bytes(6, "big"), 1, bytes(6), 2)
+        assert bench.decide(1, FRAME[:12] + bytes.fromhex("0806") + arp).drop is drop
+    for target, drop in ((5, None), (5, None), (6, DropReason.TABLE_MISS)):
+        message = bytes.fromhex("8700000000000000") + target.to_bytes(16, "big")
+        header = struct.pack("!IHBB", 6 << 28, len(message), 58, 255) + bytes(32)
+        assert bench.decide(1, FRAME[:12] + bytes.fromhex("86dd") + header + message).drop is drop
 
 
 def open_descriptors() -> int:

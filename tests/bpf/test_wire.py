@@ -206,6 +206,8 @@ CUT = {
     **{f"IPv6 of {length} bytes": (ETH_IPV6, IP6[:length]) for length in (0, 1, 39)},
     "IPv4 longer than its frame": (ETH_IPV4, IP4),
     "IPv6 longer than its frame": (ETH_IPV6, IP6 + bytes(19)),
+    "IPv4 of another protocol, longer than its frame": (ETH_IPV4, IP4[:9] + b"\x2f" + IP4[10:] + bytes(19)),
+    "IPv6 of another protocol, longer than its frame": (ETH_IPV6, IP6[:6] + b"\x2f" + IP6[7:] + bytes(19)),
     "IPv4 header of 16 bytes": (ETH_IPV4, b"\x44" + IP4[1:] + bytes(20)),
     "IPv4 header longer than the packet": (ETH_IPV4, b"\x4f" + IP4[1:] + bytes(60)),
     "IPv4 header that leaves 4 bytes for UDP": (ETH_IPV4, b"\x49" + IP4[1:] + bytes(20)),

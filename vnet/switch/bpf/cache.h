@@ -74,10 +74,6 @@ static __always_inline int vnet_cache_hit(struct __sk_buff *skb, struct vnet_scr
 	conn = bpf_map_lookup_elem(&conns, &s->path.ct_slot);
 	if (!conn || conn->gen != s->path.ct_gen || vnet_conn_expired(conn, s->now_ns))
 		return 0;
-	if (conn->key.proto == IPPROTO_TCP && conn->tcp_state != VNET_TCP_ESTABLISHED)
-		return 0;
-	if (!conn->seen_reply && s->path.ct_dir)
-		return 0;
 	if ((conn->seen_reply ? VNET_CS_EST : VNET_CS_NEW) != (s->path.ct_state & (VNET_CS_EST | VNET_CS_NEW)))
 		return 0;
 	vnet_conn_update(conn, s->path.ct_dir, s->tcp_flags, skb->len, s->now_ns);
