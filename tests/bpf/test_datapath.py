@@ -266,6 +266,18 @@ def test_forged_neighbour_does_not_pass_on_a_cached_path(bench: Bench) -> None:
         assert bench.decide(1, FRAME[:12] + bytes.fromhex("86dd") + header + message).drop is drop
 
 
+def test_path_of_another_packet_does_not_fit_where_it_is_put(bench: Bench) -> None:
+    """As if the kernel had given the memory of a cache entry to another packet while it was being read."""
+    bench.load([to(2, eth_dst=MAC2), to(3, eth_dst=MAC3)])
+    bench.decide(1, FRAME)
+    bench.decide(1, OTHER)
+    cache = bench.datapath._map["cache"]
+    (one, path), (two, other) = cache.items()
+    cache.update(one, other)
+    cache.update(two, path)
+    assert [bench.decide(1, frame).outputs for frame in (FRAME, OTHER)] == [((2, None),), ((3, None),)]
+
+
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
