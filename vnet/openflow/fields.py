@@ -29,6 +29,7 @@ class Field:
 
 
 ETH_IPV4, ETH_IPV6, ETH_ARP, ETH_VLAN, ETH_SVLAN = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8
+ETH_MPLS, ETH_MPLS_MULTICAST = 0x8847, 0x8848
 TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
 VLAN_PRESENT = 0x1000
 
@@ -36,6 +37,7 @@ _IPV4 = (("eth_type", ETH_IPV4),)
 _IPV6 = (("eth_type", ETH_IPV6),)
 _IP = _IPV4 + _IPV6
 _ARP = (("eth_type", ETH_ARP),)
+_MPLS = (("eth_type", ETH_MPLS), ("eth_type", ETH_MPLS_MULTICAST))
 _ND = (("icmpv6_type", 135), ("icmpv6_type", 136))
 
 
@@ -58,6 +60,12 @@ _ALL = (
     Field("ipv4_dst", 32, maskable=True, needs=_IPV4),
     Field("ipv6_src", 128, maskable=True, needs=_IPV6),
     Field("ipv6_dst", 128, maskable=True, needs=_IPV6),
+    Field("ipv6_flabel", 20, maskable=True, needs=_IPV6),
+    Field("ipv6_exthdr", 9, maskable=True, needs=_IPV6, writable=False),
+    Field("mpls_label", 20, needs=_MPLS),
+    Field("mpls_tc", 3, needs=_MPLS),
+    Field("mpls_bos", 1, needs=_MPLS, writable=False),
+    Field("tunnel_id", 64, maskable=True),
     Field("tcp_src", 16, maskable=True, needs=_proto(TCP)),
     Field("tcp_dst", 16, maskable=True, needs=_proto(TCP)),
     Field("udp_src", 16, maskable=True, needs=_proto(UDP)),
@@ -77,15 +85,19 @@ _ALL = (
     Field("ipv6_nd_sll", 48, maskable=True, needs=(("icmpv6_type", 135),)),
     Field("ipv6_nd_tll", 48, maskable=True, needs=(("icmpv6_type", 136),)),
     Field("ip_frag", 2, maskable=True, needs=_IP, writable=False, nicira=True),
+    Field("nw_ttl", 8, needs=_IP, nicira=True),
+    Field("mpls_ttl", 8, needs=_MPLS, nicira=True),
+    Field("tcp_flags", 12, maskable=True, needs=_proto(TCP), writable=False, nicira=True),
     Field("ct_state", 32, maskable=True, writable=False, nicira=True),
     Field("ct_zone", 16, writable=False, nicira=True),
     Field("ct_mark", 32, maskable=True, writable=False, nicira=True),
-    *(Field(f"reg{n}", 32, maskable=True, nicira=True) for n in range(8)),
+    Field("ct_label", 128, maskable=True, writable=False, nicira=True),
+    *(Field(f"reg{n}", 32, maskable=True, nicira=True) for n in range(16)),
 )
 
 FIELDS: dict[str, Field] = {field.name: field for field in _ALL}
 
-REGISTERS = tuple(f"reg{n}" for n in range(8))
+REGISTERS = tuple(f"reg{n}" for n in range(16))
 
 
 class CtState:
@@ -99,3 +111,9 @@ class Frag:
 
     ANY = 1
     LATER = 2
+
+
+class ExtHeader:
+    """Bits of `ipv6_exthdr` (OpenFlow 1.3.5, section 7.2.3.7, OFPIEH_*)."""
+
+    NO_NEXT, ESP, AUTH, DEST, FRAG, ROUTER, HOP, UNREP, UNSEQ = (1 << bit for bit in range(9))

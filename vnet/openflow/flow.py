@@ -97,6 +97,56 @@ class PopVlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PushMpls:
+    """Push a label stack entry as the outermost tag. `ethertype` 0x8847 or 0x8848.
+
+    Label, TC and TTL are copied from the entry below if there is one; else label and TC are 0 (as Open
+    vSwitch: TC from the DSCP is not copied) and the TTL is that of IP, or 64 without IP.
+    """
+
+    ethertype: int = 0x8847
+
+
+@dataclass(frozen=True, slots=True)
+class PopMpls:
+    """Remove the outermost label stack entry; `ethertype` is that of what it carried."""
+
+    ethertype: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetMplsTtl:
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecMplsTtl:
+    """A packet whose TTL would become 0 is sent to the controllers (INVALID_TTL) and goes no further."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetIpTtl:
+    """OFPAT_SET_NW_TTL: IPv4 TTL or IPv6 hop limit."""
+
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecIpTtl:
+    """OFPAT_DEC_NW_TTL. Like DecMplsTtl when the TTL would become 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTtlOut:
+    """From the next-to-outermost header with a TTL to the outermost: MPLS to MPLS, or IP to MPLS."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTtlIn:
+    """From the outermost header with a TTL to the next one: MPLS to MPLS, or MPLS to IP."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetField:
     """Write a field: OFPAT_SET_FIELD when the mask is full, NXAST_REG_LOAD-style otherwise."""
 
@@ -117,6 +167,45 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class ToGroup:
+    """OFPAT_GROUP: let a group treat the packet."""
+
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resubmit:
+    """Search a table and carry out what it finds, then go on with the next action (NXAST_RESUBMIT_TABLE).
+
+    `port` replaces in_port for that search (None = as it is); `table` None = the current one.
+    """
+
+    port: int | None = None
+    table: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConntrackClear:
+    """Forget ct_state, ct_zone, ct_mark and ct_label (NXAST_CT_CLEAR)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """Address translation inside `ct` (NXAST_NAT). `source` True = SNAT, False = DNAT, None = as committed.
+
+    `addresses` (first, last) and `ports` (first, last) bound what is chosen; None = unchanged. `family`
+    is 4 or 6, that of `addresses`.
+    """
+
+    source: bool | None = None
+    family: int = 4
+    addresses: tuple[int, int] | None = None
+    ports: tuple[int, int] | None = None
+    flags: int = 0
+    """NX_NAT_F_PERSISTENT 4, PROTO_HASH 8, PROTO_RANDOM 16, as the wire has them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Conntrack:
     """Nicira `ct`: send through the connection tracker, with Open vSwitch's meaning.
 
@@ -130,14 +219,38 @@ class Conntrack:
     force: bool = False
     mark: tuple[int, int] | None = None
     """(value, mask) written to the connection's mark on commit."""
+    label: tuple[int, int] | None = None
+    """(value, mask), 128 bits, written to the connection's label on commit."""
+    nat: Nat | None = None
+    zone_field: tuple[str, int, int] | None = None
+    """(field, offset, bits) the zone is read from instead of `zone`."""
 
 
-Action = Output | OutputField | PushVlan | PopVlan | SetField | Move | Conntrack
+Action = (
+    Output
+    | OutputField
+    | PushVlan
+    | PopVlan
+    | PushMpls
+    | PopMpls
+    | SetMplsTtl
+    | DecMplsTtl
+    | SetIpTtl
+    | DecIpTtl
+    | CopyTtlOut
+    | CopyTtlIn
+    | SetField
+    | Move
+    | ToGroup
+    | Resubmit
+    | Conntrack
+    | ConntrackClear
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """What a matched flow does, in the order OpenFlow executes it: apply, clear, write, metadata, goto."""
+    """What a matched flow does, in OpenFlow's order: meter, apply, clear, write, metadata, goto."""
 
     apply: tuple[Action, ...] = ()
     clear: bool = False
@@ -145,6 +258,8 @@ class Instructions:
     metadata: tuple[int, int] | None = None
     """(value, mask) of Write-Metadata."""
     goto: int | None = None
+    meter: int | None = None
+    """The meter a packet must pass before anything else is done."""
 
 
 class FlowFlag(IntEnum):

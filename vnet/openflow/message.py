@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
 from vnet.openflow.flow import ALL_TABLES, NO_BUFFER, Action, Flow, Match, Port
+from vnet.openflow.group import ALL_GROUPS, ALL_METERS, ANY_GROUP
 
 VERSION = 4
 """OpenFlow 1.3 on the wire."""
 
-ANY_GROUP = 0xFFFFFFFF
-ALL_GROUPS = 0xFFFFFFFC
-ALL_METERS = 0xFFFFFFFF
 ALL_QUEUES = 0xFFFFFFFF
 ONF = 0x4F4E4600
 """Experimenter id of the Open Networking Foundation, which bundles use in 1.3."""

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from vnet.base.errors import VnetError
 from vnet.openflow.flow import Action, Flow, Match
+from vnet.openflow.group import Group, Meter
+from vnet.openflow.message import PortConfig
 
 FlowKey = tuple[int, int, Match]
 
@@ -33,6 +35,22 @@ class TableCounter:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupCounter:
+    """What a group has treated, and each of its buckets in order."""
+
+    total: Counter = Counter()
+    buckets: tuple[Counter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MeterCounter:
+    """What came to a meter, and what exceeded each of its bands in order."""
+
+    total: Counter = Counter()
+    bands: tuple[Counter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchPort:
     """A port: number (1…0xFFFFFEFF), kernel interface name, MAC (48-bit integer), link state."""
 
@@ -40,18 +58,26 @@ class SwitchPort:
     name: str
     mac: int
     up: bool
+    """The link: switched on and with a carrier."""
+    config: int = 0
+    """`PortConfig` bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Flows to add or replace, and keys of flows to remove; visible to packets all at once.
+    """Flows, groups and meters to add or replace, and those to remove; visible to packets all at once.
 
     A flow that replaces another goes on counting where that left off. A key in both was removed and
-    added again: it counts from zero.
+    added again: it counts from zero. A group or meter that replaces another counts from zero, but a
+    meter with the same bands goes on.
     """
 
     put: tuple[Flow, ...] = ()
     remove: tuple[FlowKey, ...] = ()
+    put_groups: tuple[Group, ...] = ()
+    remove_groups: tuple[int, ...] = ()
+    put_meters: tuple[Meter, ...] = ()
+    remove_meters: tuple[int, ...] = ()
 
 
 class Refused(VnetError):
@@ -72,8 +98,20 @@ class Datapath(Protocol):
     def flows(self) -> tuple[Flow, ...]:
         """The flows now in force (after adoption: those the kernel kept)."""
 
+    def groups(self) -> tuple[Group, ...]:
+        """The groups now in force."""
+
+    def meters(self) -> tuple[Meter, ...]:
+        """The meters now in force."""
+
     def check(self, flow: Flow) -> None:
         """Raise `Refused` if the flow cannot be carried out by this datapath."""
+
+    def check_group(self, group: Group) -> None:
+        """The same for a group."""
+
+    def check_meter(self, meter: Meter) -> None:
+        """The same for a meter."""
 
     def commit(self, change: Change) -> None:
         """Put the change in force; on return no packet is decided by what it superseded."""
@@ -87,8 +125,20 @@ class Datapath(Protocol):
     def port_counters(self) -> Mapping[int, PortCounter]:
         """By port number, as the switch sees it: rx is what came from the VM."""
 
+    def group_counters(self) -> Mapping[int, GroupCounter]:
+        """By group number."""
+
+    def meter_counters(self) -> Mapping[int, MeterCounter]:
+        """By meter number."""
+
     def ports(self) -> tuple[SwitchPort, ...]:
         """The ports attached now."""
 
+    def configure_port(self, number: int, config: PortConfig) -> None:
+        """Put OFPPC_* of a port in force; `SwitchPort.config` tells them afterwards."""
+
     def packet_out(self, in_port: int, actions: tuple[Action, ...], frame: bytes) -> None:
-        """Send a controller's packet; raises `Refused` for actions it does not carry out."""
+        """Carry out a controller's actions on its packet; raises `Refused` for what it cannot do.
+
+        `in_port` may be Port.CONTROLLER, LOCAL or ANY: then no port is the ingress.
+        """

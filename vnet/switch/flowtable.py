@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from vnet.openflow.flow import ALL_TABLES, Conntrack, Flow, FlowFlag, Match, Output, Port
+from vnet.openflow.group import ANY_GROUP
 from vnet.openflow.message import (
-    ANY_GROUP,
     AggregateRequest,
     BadAction,
     BadInstruction,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vnet.openflow.flow import ALL_TABLES, Port
+from vnet.openflow.group import ALL_METERS
 from vnet.openflow.message import (
-    ALL_METERS,
     ALL_QUEUES,
     ErrorType,
     GroupDescReply,
