@@ -11,24 +11,36 @@
 #include <linux/types.h>
 
 /* Capacities. A change that exceeds one is refused as a whole before anything is written. */
-#define VNET_TABLES 32
-#define VNET_MASKS 1024        /* masks of all tables together */
+#define VNET_TABLES 64
+#define VNET_MASKS 2048        /* masks of all tables together */
 #define VNET_TABLE_MASKS 64    /* masks one table may search: the announced budget */
 #define VNET_MASK_WORDS 12     /* words one match may constrain */
-#define VNET_RULES 131072
+#define VNET_RULES 131072      /* flows, groups and buckets */
 #define VNET_ACTIONS 262144
-#define VNET_RULE_ACTIONS 32   /* actions one flow may hold, a list of outputs counting as one */
+#define VNET_RULE_ACTIONS 64   /* actions one flow may hold, a list of outputs counting as one */
 #define VNET_OUTPUTS 65536     /* ports in output lists, plus one per list for its length */
 #define VNET_PORTS 4096        /* highest port number + 1 */
-#define VNET_CACHE 65536
+#define VNET_GROUPS 4096
+#define VNET_BUCKETS 64        /* of one group */
+#define VNET_METERS 4096
+#define VNET_BANDS 8           /* of one meter */
+#define VNET_CACHE 16384       /* flow cache slots of each CPU; a power of two */
+#define VNET_PATHS 65536       /* distinct lists of rules that cached paths are made of */
 #define VNET_CONNS 65536
-#define VNET_STEPS 32          /* table lookups per packet */
+#define VNET_MACS 65536        /* addresses learnt by NORMAL */
+#define VNET_FRAGS 16          /* fragmented datagrams followed at once for each port */
+#define VNET_LOOKUPS 64        /* table lookups per packet */
+#define VNET_STEPS 4096        /* lookups and actions per packet */
 #define VNET_PATH_RULES 16
-#define VNET_PATH_OPS 8
+#define VNET_OPS 32
+#define VNET_CACHE_OPS 8       /* a longer path is not remembered */
+#define VNET_STACK 16          /* tables and action lists that wait for inner ones to end */
+#define VNET_SCOPES 4          /* copies of the packet's state, for groups and ct(table) */
+#define VNET_SET 64            /* slots of an action set */
 #define VNET_KEY_WORDS 32
 #define VNET_CACHE_WORDS 8
 
-/* The parsed packet and its metadata as words; fields.py knows each OpenFlow field's word and shift.
+/* The parsed packet and its metadata as words; lower.PLACES knows each OpenFlow field's word and shift.
  *
  *   word  bits 63..0
  *   0     in_port:32 ip_proto:8 ip_tos:8 ip_frag:8 has:8   (VNET_HAS_*: a field the packet lacks matches nothing)
@@ -40,11 +52,17 @@
  *   8     0:16 arp_sha or nd_sll:48           (an absent option is 0, as in Open vSwitch)
  *   9     0:16 arp_tha or nd_tll:48
  *   10,11 nd_target, high and low
- *   ---   words 0-7 are the flow cache's key; ARP and ND, which need 8-11, are never cached
  *   12    metadata
  *   13    ct_mark:32 ct_state:32
  *   14    0:48 ct_zone:16
- *   15-18 reg1:32 reg0:32, reg3 reg2, reg5 reg4, reg7 reg6
+ *   15-22 reg1:32 reg0:32, reg3 reg2, … reg15 reg14
+ *   23,24 ct_label, high and low
+ *   25    tunnel_id
+ *   26    nw_ttl:8 ipv6_exthdr:12 tcp_flags:12 ipv6_flabel:32
+ *   27    0:32 mpls_label:20 mpls_tc:3 mpls_bos:1 mpls_ttl:8
+ *
+ * Words 0-7 are the flow cache's key. A path that asked for more of the packet than they tell is not
+ * cached.
  */
 enum vnet_word {
 	VNET_W_PORT = 0,
@@ -60,6 +78,10 @@ enum vnet_word {
 	VNET_W_CT = 13,
 	VNET_W_ZONE = 14,
 	VNET_W_REGS = 15,
+	VNET_W_LABEL = 23,
+	VNET_W_TUNNEL = 25,
+	VNET_W_MORE = 26,
+	VNET_W_MPLS = 27,
 };
 
 #define VNET_VLAN_PRESENT 0x1000
@@ -85,6 +107,8 @@ enum vnet_drop {
 	VNET_DROP_RATE = 15,
 	VNET_DROP_STORM = 16,
 	VNET_DROP_UNSUPPORTED = 17,
+	VNET_DROP_NO_BUCKET = 18,
+	VNET_DROP_NAT_FULL = 19,
 	VNET_DROP_MAX = 128,
 };
 
@@ -97,14 +121,37 @@ enum vnet_action_op {
 	VNET_OP_CONTROLLER = 5,   /* b = bytes to send */
 	VNET_OP_SET = 6,          /* a = word, value and mask in place */
 	VNET_OP_MOVE = 7,         /* a = from word | to word << 8, b = from shift | to shift << 8 | bits << 16 */
-	VNET_OP_PUSH_VLAN = 8,    /* a = ethertype */
+	VNET_OP_PUSH_VLAN = 8,    /* a = TPID */
 	VNET_OP_POP_VLAN = 9,
-	VNET_OP_CT = 10,          /* a = flags, b = zone | table << 16, value and mask = mark */
+	VNET_OP_CT = 10,          /* a = VNET_CT_*, b = zone | table << 16, value and mask = mark; DATA follows */
+	VNET_OP_FLOOD = 11,       /* to every port but the ingress port */
+	VNET_OP_NORMAL = 12,      /* as a learning switch */
+	VNET_OP_GROUP = 13,       /* b = index into group_entries */
+	VNET_OP_METER = 14,       /* b = index into meter_entries */
+	VNET_OP_RESUBMIT = 15,    /* a = table, b = in_port or VNET_NO_PORT */
+	VNET_OP_CT_CLEAR = 16,
+	VNET_OP_WRITE = 17,       /* a = slot of the action set, b = VNET_SKIP more records belong to it */
+	VNET_OP_CLEAR = 18,       /* empty the action set */
+	VNET_OP_PUSH_MPLS = 19,   /* a = ethertype */
+	VNET_OP_POP_MPLS = 20,    /* a = ethertype */
+	VNET_OP_DEC_TTL = 21,
+	VNET_OP_DEC_MPLS_TTL = 22,
+	VNET_OP_COPY_TTL_OUT = 23,
+	VNET_OP_COPY_TTL_IN = 24,
+	VNET_OP_SET_TYPE = 25,    /* a = ethertype */
+	VNET_OP_DATA = 26,        /* value, mask: operands of the record before */
 };
 
 #define VNET_CT_COMMIT 1
 #define VNET_CT_RECIRC 2 /* resume at the table in b */
 #define VNET_CT_FORCE 4
+#define VNET_CT_LABEL 8  /* DATA: label, high half; DATA: low half */
+#define VNET_CT_NAT 16   /* DATA: first and last address, high halves; DATA: low halves; DATA: first and last port */
+#define VNET_CT_SNAT 32
+#define VNET_CT_DNAT 64
+#define VNET_CT_ZONE_FIELD 128 /* DATA: value = word | shift << 8, mask = the zone's bits after shifting */
+#define VNET_CT_NAT_ADDRESS 256
+#define VNET_CT_NAT_PORT 512
 
 /* ct_state bits, as in ovs-fields(7). */
 #define VNET_CS_NEW 0x01
@@ -113,9 +160,13 @@ enum vnet_action_op {
 #define VNET_CS_RPL 0x08
 #define VNET_CS_INV 0x10
 #define VNET_CS_TRK 0x20
+#define VNET_CS_SNAT 0x40
+#define VNET_CS_DNAT 0x80
 
 #define VNET_NO_TABLE 0xff
 #define VNET_NO_SLOT 0xffffffff
+#define VNET_NO_PORT 0xffffffff
+#define VNET_NO_PATH 0xffffffff
 
 /* The one cell that decides which rules are in force. Written by the agent through its mapping. */
 struct vnet_control {
@@ -125,6 +176,7 @@ struct vnet_control {
 	__u32 capturing;   /* number of captured ports; 0 = observation costs nothing */
 	__u8 digest[32];   /* of the object file the programs came from */
 	__u64 datapath_id;
+	__u64 reads[2][VNET_CACHE_WORDS]; /* by version & 1: the bits of the key that any rule asks for */
 };
 
 struct vnet_mask {
@@ -142,7 +194,7 @@ struct vnet_table_mask {
 /* A table in one of two banks (version & 1). */
 struct vnet_table {
 	__u32 n_masks;
-	__u32 pad;
+	__u32 beyond; /* 1 = some mask asks for what is not in the flow cache's key */
 	struct vnet_table_mask masks[VNET_TABLE_MASKS];
 };
 
@@ -152,7 +204,9 @@ struct vnet_rule_key {
 	__u64 words[VNET_MASK_WORDS];
 };
 
-/* Which rule a key stands for, in two versions: the highest version <= the packet's is in force. */
+/* Which rule (group, meter) a number stands for, in two versions: the highest version <= the packet's is
+ * in force.
+ */
 struct vnet_entry {
 	__u32 rule[2]; /* 0 = none */
 	__u32 version[2];
@@ -167,7 +221,8 @@ struct vnet_rule {
 	__u8 table;
 	__u8 goto_table;
 	__u8 drop_reason;
-	__u8 pad[5];
+	__u8 miss; /* a table-miss flow: its packet-ins say so */
+	__u8 pad[4];
 };
 
 struct vnet_action {
@@ -183,13 +238,59 @@ struct vnet_counter {
 	__u64 bytes;
 };
 
+enum vnet_group_type {
+	VNET_GROUP_ALL = 0,
+	VNET_GROUP_SELECT = 1,
+	VNET_GROUP_INDIRECT = 2,
+	VNET_GROUP_FAILOVER = 3,
+};
+
+struct vnet_bucket {
+	__u32 rule;       /* its actions, in the order of an action set, and its counter */
+	__u32 watch_port; /* VNET_NO_PORT = none */
+	__u32 weight;
+	__u32 pad;
+};
+
+/* One version of a group; immutable like a rule. */
+struct vnet_group {
+	__u32 type;
+	__u32 n_buckets;
+	__u32 first_bucket;
+	__u32 rule; /* counts for the group */
+};
+
+#define VNET_BAND_DROP 1
+#define VNET_BAND_REMARK 2
+#define VNET_METER_KBPS 1
+#define VNET_METER_PKTPS 2
+
+struct vnet_band {
+	__u64 rate;  /* tokens per nanosecond: kbit/s or packets/s */
+	__u64 burst; /* tokens: 10^-6 bit or 10^-9 packets */
+	__u32 type;
+	__u32 precedence;
+};
+
+struct vnet_meter {
+	__u32 flags;
+	__u32 n_bands;
+	struct vnet_band bands[VNET_BANDS];
+};
+
 #define VNET_PORT_UP 1
 #define VNET_PORT_CAPTURE 2
+#define VNET_PORT_NO_RECV 4
+#define VNET_PORT_NO_FWD 8
+#define VNET_PORT_NO_PACKET_IN 16
+#define VNET_PORT_LIVE 32 /* its link is up, for fast failover */
 
 struct vnet_port {
 	__u32 ifindex;
 	__u32 flags;
 	__u32 conn_quota;
+	__u32 mac_quota;
+	__u32 mtu; /* 0 = not known */
 	__u32 pad;
 };
 
@@ -199,46 +300,105 @@ struct vnet_port_counter {
 	__u64 rx_dropped;
 	__u64 tx_packets;
 	__u64 tx_bytes;
+	__u64 tx_dropped;
 };
 
 /* Shared by all CPUs; written by the dataplane only. */
 struct vnet_port_state {
 	__u64 conns;
-	__u64 window;   /* of the event rate limit, units of 2^27 ns */
-	__u64 events;   /* in this window */
+	__u64 macs;
+	__u64 window;    /* of the event rate limit, units of 2^27 ns */
+	__u64 events;    /* in this window */
+	__u64 evictions; /* of other ports' flow cache entries, in this window */
 };
 
+/* What is to be done to the packet, in order. */
 enum vnet_path_op {
-	VNET_PATH_OUTPUT = 1,     /* port */
-	VNET_PATH_OUTPUTS = 2,    /* list */
-	VNET_PATH_CONTROLLER = 3, /* bytes */
+	VNET_PATH_OUTPUT = 1,     /* arg = port */
+	VNET_PATH_OUTPUTS = 2,    /* arg = list */
+	VNET_PATH_CONTROLLER = 3, /* arg = bytes, value = rule, a = reason (OFPR_*), b = table */
+	VNET_PATH_NORMAL = 4,     /* learn, look up, output or flood; arg = list of all ports, b = VLAN */
+	VNET_PATH_METER = 5,      /* arg = index into meters */
+	VNET_PATH_SET = 6,        /* a = enum vnet_place, value */
+	VNET_PATH_VLAN = 7,       /* replace the outermost tag: value = TPID << 16 | TCI | present, 0 = none */
+	VNET_PATH_PUSH_VLAN = 8,  /* in front of another: value as above */
+	VNET_PATH_POP_VLAN = 9,
+	VNET_PATH_PUSH_MPLS = 10, /* arg = ethertype, value = label stack entry */
+	VNET_PATH_POP_MPLS = 11,  /* arg = ethertype */
+	VNET_PATH_DEC_TTL = 12,   /* arg = by how much; the cache sees to it that there is enough */
+	VNET_PATH_NAT_INNER = 13, /* arg = slot, a = direction: the packet an ICMP error quotes */
+	VNET_PATH_TYPE = 14,      /* arg = ethertype */
+	VNET_PATH_TTL_IN = 15,    /* arg = TTL of the header behind the outermost label stack entry */
+};
+
+/* Header fields that VNET_PATH_SET writes; execute.h knows where each lies. */
+enum vnet_place {
+	VNET_PLACE_ETH_DST = 0,
+	VNET_PLACE_ETH_SRC = 1,
+	VNET_PLACE_IPV4_TOS = 2,
+	VNET_PLACE_IPV4_TTL = 3,
+	VNET_PLACE_IPV4_PROTO = 4,
+	VNET_PLACE_IPV4_SRC = 5,
+	VNET_PLACE_IPV4_DST = 6,
+	VNET_PLACE_IPV6_TC = 7,
+	VNET_PLACE_IPV6_LABEL = 8,
+	VNET_PLACE_IPV6_NEXT = 9,
+	VNET_PLACE_IPV6_HOPS = 10,
+	VNET_PLACE_IPV6_SRC_HIGH = 11,
+	VNET_PLACE_IPV6_SRC_LOW = 12,
+	VNET_PLACE_IPV6_DST_HIGH = 13,
+	VNET_PLACE_IPV6_DST_LOW = 14,
+	VNET_PLACE_L4_SRC = 15,
+	VNET_PLACE_L4_DST = 16,
+	VNET_PLACE_ICMP = 17,
+	VNET_PLACE_ARP_OP = 18,
+	VNET_PLACE_ARP_SHA = 19,
+	VNET_PLACE_ARP_SPA = 20,
+	VNET_PLACE_ARP_THA = 21,
+	VNET_PLACE_ARP_TPA = 22,
+	VNET_PLACE_ND_TARGET_HIGH = 23,
+	VNET_PLACE_ND_TARGET_LOW = 24,
+	VNET_PLACE_ND_LINK = 25,
+	VNET_PLACE_MPLS = 26,
+	VNET_PLACE_ICMP_ID = 27,
+	VNET_PLACE_MAX = 28,
 };
 
 struct vnet_op {
 	__u8 kind;
-	__u8 pad;
-	__u16 vlan_tci; /* the tag the packet leaves with; 0 = none */
+	__u8 a;
+	__u16 b;
 	__u32 arg;
+	__u64 value;
 };
 
-struct vnet_cache_key {
-	__u64 words[VNET_CACHE_WORDS];
-};
-
-/* What became of a packet; also the flow cache's value. */
+/* What became of a packet. */
 struct vnet_path {
-	__u32 version;
-	__u32 ct_slot;  /* VNET_NO_SLOT if the path did not depend on a connection */
+	__u32 ct_slot;   /* VNET_NO_SLOT if the path did not depend on a connection */
 	__u32 ct_gen;
-	__u8 ct_state;  /* the cached path holds only while the connection gives this state */
+	__u8 ct_state;   /* the path holds only while the connection gives this state */
 	__u8 ct_dir;
 	__u8 reason;
-	__u8 table;     /* the last one searched */
+	__u8 table;      /* the last one searched */
+	__u8 min_ttl;    /* a packet with less is another case */
+	__u8 n_ops;
+	__u8 pad[2];
+};
+
+/* One slot of a CPU's flow cache. Only that CPU's programs touch it, and they do not interrupt each other. */
+struct vnet_cached {
+	__u64 key[VNET_CACHE_WORDS];
+	__u32 version;
+	__u32 path_id;
+	struct vnet_path path;
+	struct vnet_op ops[VNET_CACHE_OPS];
+};
+
+/* The rules a path met, in order. */
+struct vnet_path_rules {
 	__u32 n_rules;
-	__u32 n_ops;
 	__u32 rules[VNET_PATH_RULES];
-	struct vnet_op ops[VNET_PATH_OPS];
-	__u64 seal;     /* in the cache: binds the path to its key (cache.h) */
+	__u32 pad;
 };
 
 struct vnet_ct_key {
@@ -267,53 +427,171 @@ enum vnet_tcp_state {
 };
 
 struct vnet_conn {
-	struct vnet_ct_key key; /* of the original direction */
+	struct vnet_ct_key key[2]; /* of the packets of each direction, as they come */
 	__u64 created_ns;
 	__u64 last_seen_ns;
 	__u64 packets[2];
 	__u64 bytes[2];
+	__u64 label[2];  /* high and low half */
 	__u32 gen;       /* odd while in use; goes up when the slot is taken, freed or its mark changes */
 	__u32 mark;
 	__u32 port;      /* whose quota it counts against */
 	__u8 tcp_state;
 	__u8 seen_reply;
 	__u8 fin_seen;   /* bit per direction */
-	__u8 pad;
+	__u8 nat;        /* VNET_CS_SNAT and VNET_CS_DNAT as the original direction has them */
 };
 
 struct vnet_ct_control {
 	__u32 fresh; /* slots below this have been used at least once */
 	__u32 hand;  /* the sweep's position */
+	__u32 paths; /* path numbers below this have been used at least once */
+	__u32 pad;
+};
+
+/* A datagram that comes in fragments: what its first one said, and which bytes have come. */
+struct vnet_frag {
+	__u64 src[2];
+	__u64 dst[2];
+	__u64 l4;          /* word 7 of the first fragment */
+	__u64 seen_ns;
+	__u32 id;
+	__u16 zone;
+	__u8 proto;
+	__u8 family;
+	__u8 bad;          /* overlaps: nothing of it passes any more */
+	__u8 first;        /* the first fragment has come */
+	__u8 n_ranges;
+	__u8 pad;
+	__u16 from[8];     /* ranges of 8-byte units that have come */
+	__u16 to[8];
+	__u32 lock;
+};
+
+struct vnet_mac_key {
+	__u64 mac;         /* address:48 vlan:16 */
+};
+
+struct vnet_mac {
+	__u32 port;
+	__u32 pad;
+	__u64 seen_ns;
+};
+
+enum vnet_frame_kind {
+	VNET_FRAME_TABLE = 1,   /* search `table` */
+	VNET_FRAME_ACTIONS = 2, /* carry out records at…end-1, then search `table` */
+	VNET_FRAME_SET = 3,     /* carry out the action set */
+	VNET_FRAME_BUCKETS = 4, /* carry out bucket `at` of a group of type ALL, and the next ones */
+	VNET_FRAME_RESTORE = 5, /* bring back the state of scope `at` */
+	VNET_FRAME_PORT = 6,    /* bring back in_port `at` */
+};
+
+struct vnet_frame {
+	__u32 at;
+	__u32 end;
+	__u32 rule;
+	__u8 kind;
+	__u8 table;
+	__u8 nested;    /* by resubmit: a miss ends nothing else */
+	__u8 pad;
+};
+
+/* What an action may change and a scope brings back. */
+struct vnet_state {
+	__u64 key[VNET_KEY_WORDS];
+	__u64 set_slots;           /* bit per slot of the action set that is filled */
+	__u32 set[VNET_SET];       /* the record in each */
+	__u32 tpid;                /* of the outermost tag */
+	__u32 logged;              /* changes of the header stack made so far */
+	__u32 icmp_id;
+	__u32 pad;
+};
+
+/* Where parsing stands: offset of the next header and how many bytes the packet has from there. */
+struct vnet_cursor {
+	__u32 offset;
+	__u32 length;
+	__u32 frag_id;
+	__u32 frag_offset;
+	__u16 ext;         /* VNET_EXT_* */
+	__u8 proto;
+	__u8 frag;
+	__u8 rank;         /* of the extension header that should stand last so far */
+	__u8 dest_seen;
+	__u8 routing;      /* a routing header hides the final destination */
+	__u8 pad;
 };
 
 /* Everything one packet needs while it is being decided; too large for the 512-byte stack. */
 struct vnet_scratch {
 	__u64 key[VNET_KEY_WORDS];
-	__u64 packet[VNET_CACHE_WORDS]; /* the key's first words as parsed: the flow cache's key */
-	struct vnet_rule_key rule_key;
+	__u64 packet[VNET_CACHE_WORDS]; /* the flow cache's key: what rules ask for of the packet as it came */
 	struct vnet_path path;
-	struct vnet_conn conn;
-	struct vnet_ct_key ct_key;
-	struct vnet_ct_key ct_reverse;
+	struct vnet_path_rules met;
+	struct vnet_op ops[VNET_OPS];
 	__u64 now_ns;
 	__u32 in_port;
 	__u32 version;
+	__u32 l3_offset;
 	__u32 l4_offset;
 	__u32 l4_length;
+	__u32 nd_offset;   /* of the link-layer address option; 0 = none */
+	__u32 mpls_offset; /* of the outermost label stack entry */
 	__u32 icmp_id;
+	__u32 frag_id;
+	__u32 frag_offset; /* in bytes */
 	__u32 ct_slot;
 	__u32 ct_gen;
 	__u32 ct_dir;
-	__u16 vlan_tci;  /* as the packet came in */
-	__u16 vlan_tpid;
-	__u16 inner_type; /* ethertype after the outer tag: another tag cannot be popped to */
+	__u32 vlan;        /* the packet's outermost tag: TPID << 16 | TCI | present; 0 = none */
+	__u16 inner_type;  /* ethertype after the outermost tag */
+	__u16 l3_type;     /* of the IP header that was read; the following are of the packet as it is now */
+	__u8 l4_proto;
+	__u8 later;        /* a later fragment: layer 4 is elsewhere */
 	__u8 tcp_flags;
-	__u8 next_table;
-	__u8 tracked;    /* 1 = ct_* above belong to ct_zone in the key */
+	__u8 tracked;      /* 1 = ct_* above belong to ct_zone in the key */
 	__u8 cacheable;
-	__u8 same_port;  /* an output to the ingress port was left out */
+	__u8 same_port;    /* an output to the ingress port was left out */
+	__u8 observed;     /* the captured packet has been reported */
+	__u8 routing;      /* an IPv6 routing header hides the final destination */
+	__u8 inject;       /* a controller's packet: nothing is left to the caller */
+	__u8 failure;      /* why the packet, or a copy of it, went no further */
+	__u8 sent;         /* whether anything was sent */
+	__u8 flush;        /* carry out the ops before going on; VNET_FLUSH_* */
+	__u8 ttl_set;      /* the TTL was written, not only decremented */
+	__u8 depth;
+	__u8 scopes;
+	__u8 decs;         /* how often the TTL was decremented */
+	__u8 flushing;
+	__u8 from_cache;
+	__u8 ct_translated; /* the translation of ct_zone has been applied */
+	__u8 ct_nat_inner;  /* and the packet that an ICMP error quotes is to follow */
+	__u8 packet_in_reason; /* OFPR_* of the event being sent */
 	__u8 pad[2];
+	__u32 ct_zone;
+	__u32 base_icmp_id;
+	__u32 base_tag;    /* the outermost tag once the pending operations are carried out */
+	__u64 ct_word;     /* word 13 as the tracker left it */
+	__u32 lookups;
+	__u32 last_rule;
+	__u32 tpid;        /* of the outermost tag as it is to be */
+	__u32 logged;
+	__u64 base[VNET_KEY_WORDS]; /* what the packet's bytes say by now */
+	__u64 set_slots;
+	__u32 set[VNET_SET];
+	struct vnet_frame stack[VNET_STACK];
+	struct vnet_op log[VNET_STACK]; /* how to take back changes of the header stack */
+	struct vnet_state scope[VNET_SCOPES];
+	struct vnet_rule_key rule_key;
+	struct vnet_cursor cursor;
+	struct vnet_ct_key ct_key;
+	struct vnet_ct_key ct_reverse;
+	struct vnet_action action; /* the one being carried out */
 };
+
+#define VNET_FLUSH_OPS 1   /* carry out what is pending */
+#define VNET_FLUSH_PARSE 2 /* and read the packet anew */
 
 enum vnet_point {
 	VNET_POINT_GUEST = 1,     /* as the guest sent it, with the verdict */
@@ -326,6 +604,7 @@ struct vnet_event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 cookie;
 	__u64 metadata;
+	__u64 tunnel;
 	__u32 port;    /* GUEST, DROP, CONTROLLER: ingress; DELIVERED: egress */
 	__u32 in_port;
 	__u32 rule;
@@ -338,13 +617,14 @@ struct vnet_event {
 	__u8 point;
 	__u8 reason;
 	__u8 table;
-	__u8 verdict;  /* 0 pass, 1 drop; CONTROLLER: 0 the table-miss flow, 1 another */
+	__u8 verdict;  /* 0 pass, 1 drop; CONTROLLER: OFPR_* */
 	__u32 n_rules;
 	__u32 rules[VNET_PATH_RULES]; /* those that matched, in order */
+	__u64 registers[8];
 	__u8 data[];
 };
 
-/* The OpenFlow form of each rule, so that a restarted agent learns its flows from the kernel. */
+/* The OpenFlow form of each flow, group and meter, so that a restarted agent learns them from the kernel. */
 #define VNET_TEXT_CHUNK 240
 struct vnet_text_key {
 	__u32 rule;
@@ -359,16 +639,14 @@ struct vnet_text {
 	__u8 bytes[VNET_TEXT_CHUNK];
 };
 
-_Static_assert(sizeof(struct vnet_control) == 56, "control");
 _Static_assert(sizeof(struct vnet_mask) == 120, "mask");
 _Static_assert(sizeof(struct vnet_rule_key) == 104, "rule key");
 _Static_assert(sizeof(struct vnet_rule) == 24, "rule");
 _Static_assert(sizeof(struct vnet_action) == 24, "action");
-_Static_assert(sizeof(struct vnet_path) == 160, "path");
+_Static_assert(sizeof(struct vnet_op) == 16, "op");
+_Static_assert(sizeof(struct vnet_path) == 16, "path");
+_Static_assert(sizeof(struct vnet_cached) == 64 + 8 + 16 + 128, "cached");
 _Static_assert(sizeof(struct vnet_ct_key) == 40, "ct key");
-_Static_assert(sizeof(struct vnet_conn) == 104, "conn");
-_Static_assert(sizeof(struct vnet_scratch) == 824, "scratch");
-_Static_assert(sizeof(struct vnet_event) == 128, "event");
 _Static_assert(sizeof(struct vnet_text) == 256, "text");
 
 #endif

@@ -2,94 +2,186 @@
 /* The flow cache: exact packet key -> path. Filled here, by the kernel itself; an entry is good only
  * for the version it was made under, so a commit empties the cache at no cost.
  *
+ * Each CPU has a table of its own, with two places for each key: no lock, no list of the least recently
+ * used, no helper call but the array's, and nobody else who could be writing what is being read. The key
+ * is what the rules in force ask for (control.reads), so packets that differ in nothing else share an entry.
+ *
  * A path that depended on a connection holds only while that connection (same generation of its
- * slot) still gives the packet the same ct_state. Packets that may change the answer of the tracker
- * (SYN, FIN, RST; a packet of no committed connection; ICMP errors; fragments) are never cached.
+ * slot) still gives the packet the same ct_state, and only for packets that cannot change the answer of
+ * the tracker (vnet_ct_special).
  */
 #ifndef VNET_CACHE_H
 #define VNET_CACHE_H
 
 #include "conntrack.h"
 
-#include <stddef.h>
+#define VNET_EVICTIONS 256 /* entries of other ports that a port may displace in one window */
 
-#define VNET_SEAL 0x9e3779b97f4a7c15ULL /* 2^64 divided by the golden ratio, odd */
-
-static __always_inline int vnet_cacheable(const struct vnet_scratch *s)
+static __always_inline __u32 vnet_cache_index(const struct vnet_scratch *s)
 {
-	__u16 eth_type = s->key[VNET_W_SRC];
-
-	if ((__u8)(s->key[VNET_W_PORT] >> 24) == IPPROTO_TCP &&
-	    (s->tcp_flags & (VNET_TCP_SYN | VNET_TCP_FIN | VNET_TCP_RST | VNET_TCP_ACK)) != VNET_TCP_ACK)
-		return 0;
-	if ((__u8)(s->key[VNET_W_PORT] >> 8)) /* fragments */
-		return 0;
-	/* What words 8-11 or the ICMP id tell apart is not in the cache's key. */
-	if (eth_type == ETH_P_ARP)
-		return 0;
-	return (__u8)(s->key[VNET_W_PORT] >> 24) != IPPROTO_ICMP &&
-	       (__u8)(s->key[VNET_W_PORT] >> 24) != IPPROTO_ICMPV6;
-}
-
-/* A sum over key and path. The kernel gives the memory of a replaced or evicted LRU element away at
- * once (kernel/bpf/hashtab.c), so another CPU may be writing another packet's path where this one
- * reads: what was read then does not fit its seal.
- */
-static __always_inline __u64 vnet_cache_seal(const struct vnet_scratch *s)
-{
-	const __u64 *path = (const void *)&s->path;
 	__u64 a = 0, b = 0;
 	int i;
 
 	for (i = 0; i < VNET_CACHE_WORDS; i += 2) {
-		a = (a ^ s->packet[i]) * VNET_SEAL;
-		b = (b ^ s->packet[i + 1]) * VNET_SEAL;
+		a = (a ^ s->packet[i]) * 0x9e3779b97f4a7c15ULL;
+		b = (b ^ s->packet[i + 1]) * 0xd1342543de82ef95ULL;
 	}
-	for (i = 0; i + 1 < (int)(offsetof(struct vnet_path, seal) / 8); i += 2) {
-		a = (a ^ path[i]) * VNET_SEAL;
-		b = (b ^ path[i + 1]) * VNET_SEAL;
-	}
-	return a ^ (b << 32 | b >> 32) ^ path[i];
+	a ^= b >> 32 ^ b << 32;
+	return (a ^ a >> 32) & (VNET_CACHE - 1);
 }
 
-/* Take the remembered path if it still holds. */
-static __always_inline int vnet_cache_hit(struct __sk_buff *skb, struct vnet_scratch *s)
+static __always_inline void vnet_cache_key(struct vnet_scratch *s, const struct vnet_control *control)
 {
-	struct vnet_path *path;
-	struct vnet_conn *conn;
+	const __u64 *reads = control->reads[s->version & 1];
+	int i;
 
-	if (!vnet_cacheable(s)) {
-		s->cacheable = 0;
+	for (i = 0; i < VNET_CACHE_WORDS; i++)
+		s->packet[i] = s->key[i] & reads[i];
+}
+
+static __always_inline struct vnet_cached *vnet_cache_at(const struct vnet_scratch *s, __u32 index)
+{
+	struct vnet_cached *cached = bpf_map_lookup_elem(&cache, &index);
+	__u64 differs = 0;
+	int i;
+
+	if (!cached || cached->version != s->version)
 		return 0;
-	}
-	__builtin_memcpy(s->packet, s->key, sizeof(s->packet));
-	path = bpf_map_lookup_elem(&cache, s->packet);
-	if (!path || path->version != s->version)
+	for (i = 0; i < VNET_CACHE_WORDS; i++)
+		differs |= cached->key[i] ^ s->packet[i];
+	return differs ? 0 : cached;
+}
+
+/* May the packet take a remembered path? Notes it with the connection, if there is one. */
+static __always_inline int vnet_cache_holds(struct __sk_buff *skb, struct vnet_scratch *s,
+					    const struct vnet_path *path)
+{
+	struct vnet_conn *conn;
+	__u32 slot = path->ct_slot;
+
+	if (path->min_ttl && s->key[VNET_W_MORE] >> 56 < path->min_ttl)
 		return 0;
-	s->path = *path;
-	if (s->path.version != s->version || s->path.seal != vnet_cache_seal(s))
-		return 0;
-	if (s->path.ct_slot == VNET_NO_SLOT)
+	if (slot == VNET_NO_SLOT)
 		return 1;
-	conn = bpf_map_lookup_elem(&conns, &s->path.ct_slot);
-	if (!conn || conn->gen != s->path.ct_gen || vnet_conn_expired(conn, s->now_ns))
+	if (vnet_ct_special(s))
 		return 0;
-	if ((conn->seen_reply ? VNET_CS_EST : VNET_CS_NEW) != (s->path.ct_state & (VNET_CS_EST | VNET_CS_NEW)))
+	conn = bpf_map_lookup_elem(&conns, &slot);
+	if (!conn || conn->gen != path->ct_gen)
 		return 0;
-	vnet_conn_update(conn, s->path.ct_dir, s->tcp_flags, skb->len, s->now_ns);
+	s->now_ns = bpf_ktime_get_coarse_ns();
+	if (vnet_conn_expired(conn, s->now_ns))
+		return 0;
+	if ((conn->seen_reply ? VNET_CS_EST : VNET_CS_NEW) != (path->ct_state & (VNET_CS_EST | VNET_CS_NEW)))
+		return 0;
+	vnet_conn_update(conn, path->ct_dir, s->tcp_flags, skb->len, s->now_ns);
 	return 1;
 }
 
-static __always_inline void vnet_cache_remember(struct vnet_scratch *s)
+/* The path a packet takes that is like one before, or NULL. */
+static __always_inline struct vnet_cached *vnet_cache_find(struct __sk_buff *skb, struct vnet_scratch *s,
+							   const struct vnet_control *control)
 {
-	if (!s->cacheable || s->path.reason)
-		return;
-	if (s->tracked && s->ct_slot == VNET_NO_SLOT)
-		return;
-	if (s->tracked && !(s->path.ct_state & (VNET_CS_EST | VNET_CS_NEW)))
-		return;
-	s->path.seal = vnet_cache_seal(s);
-	bpf_map_update_elem(&cache, s->packet, &s->path, BPF_ANY);
+	struct vnet_cached *cached;
+	__u32 index;
+
+	vnet_cache_key(s, control);
+	index = vnet_cache_index(s);
+	cached = vnet_cache_at(s, index);
+	if (!cached) {
+		cached = vnet_cache_at(s, index ^ 1);
+		if (!cached)
+			return 0;
+	}
+	return vnet_cache_holds(skb, s, &cached->path) ? cached : 0;
+}
+
+/* The number of the list of rules that the packet met; the first to meet it gives it one. */
+static __always_inline __u32 vnet_path_number(struct vnet_scratch *s)
+{
+	__u32 zero = 0, number, *known = bpf_map_lookup_elem(&path_index, &s->met);
+	struct vnet_ct_control *control;
+
+	if (known)
+		return *known;
+	if (bpf_map_pop_elem(&free_paths, &number)) {
+		control = bpf_map_lookup_elem(&ct_control, &zero);
+		if (!control || control->paths >= VNET_PATHS)
+			return VNET_NO_PATH;
+		number = __sync_fetch_and_add(&control->paths, 1);
+		if (number >= VNET_PATHS)
+			return VNET_NO_PATH;
+	}
+	bpf_map_update_elem(&path_rules, &number, &s->met, BPF_ANY);
+	if (!bpf_map_update_elem(&path_index, &s->met, &number, BPF_NOEXIST))
+		return number;
+	bpf_map_push_elem(&free_paths, &number, 0); /* another CPU was first */
+	known = bpf_map_lookup_elem(&path_index, &s->met);
+	return known ? *known : VNET_NO_PATH;
+}
+
+/* May this port displace what is there? Its own and what is out of date always; that of others within a
+ * budget, so that a port which sends from ever new addresses does not push the others out.
+ */
+static __always_inline int vnet_may_displace(const struct vnet_scratch *s, const struct vnet_cached *there)
+{
+	__u32 port = s->in_port, owner = there->key[VNET_W_PORT] >> 32;
+	struct vnet_port_state *state;
+	__u64 window;
+
+	if (there->version != s->version || owner == port)
+		return 1;
+	state = bpf_map_lookup_elem(&port_state, &port);
+	if (!state)
+		return 0;
+	window = s->now_ns >> VNET_WINDOW_SHIFT;
+	if (state->evictions >> 16 != (window & 0xffffffffffffULL)) {
+		state->evictions = window << 16;
+	} else if ((state->evictions & 0xffff) >= VNET_EVICTIONS) {
+		return 0;
+	}
+	state->evictions++;
+	return 1;
+}
+
+/* Only what the same rules would decide again the same way is remembered. */
+static __always_inline int vnet_repeatable(const struct vnet_scratch *s)
+{
+	__u8 reason = s->path.reason;
+
+	if (!s->cacheable || s->path.n_ops > VNET_CACHE_OPS)
+		return 0;
+	if (reason && reason != VNET_DROP_RULE && reason != VNET_DROP_SAME_PORT && reason < 64)
+		return 0;
+	return !s->tracked || (!vnet_ct_special(s) && s->ct_slot != VNET_NO_SLOT &&
+			       s->path.ct_state & (VNET_CS_EST | VNET_CS_NEW));
+}
+
+__noinline int vnet_cache_remember(void)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_cached *cached;
+	__u32 index, number, i;
+
+	if (!s || !vnet_repeatable(s))
+		return 0;
+	index = vnet_cache_index(s);
+	cached = bpf_map_lookup_elem(&cache, &index);
+	if (cached && cached->version == s->version && !vnet_cache_at(s, index)) {
+		index ^= 1;
+		cached = bpf_map_lookup_elem(&cache, &index);
+	}
+	if (!cached || !vnet_may_displace(s, cached))
+		return 0;
+	number = vnet_path_number(s);
+	if (number == VNET_NO_PATH)
+		return 0;
+	__builtin_memcpy(cached->key, s->packet, sizeof(cached->key));
+	cached->version = s->version;
+	cached->path_id = number;
+	cached->path = s->path;
+	for (i = 0; i < VNET_CACHE_OPS; i++)
+		cached->ops[i] = s->ops[i];
+	return 0;
 }
 
 #endif

@@ -34,6 +34,8 @@ __noinline __u32 vnet_classify(__u32 table_index)
 	if (!table)
 		return 0;
 	n = table->n_masks;
+	if (table->beyond)
+		s->cacheable = 0;
 	for (i = 0; i < VNET_TABLE_MASKS; i++) {
 		struct vnet_entry *entry;
 		struct vnet_mask *mask;

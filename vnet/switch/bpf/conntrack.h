@@ -14,9 +14,11 @@
 #ifndef VNET_CONNTRACK_H
 #define VNET_CONNTRACK_H
 
+#include "classify.h"
 #include "parse.h"
 
 #include <linux/errno.h>
+#include <stddef.h>
 
 #define VNET_SECOND 1000000000ULL
 #define VNET_SWEEP 4       /* slots looked at for each new connection */
@@ -93,11 +95,11 @@ __noinline int vnet_conn_free(__u32 slot, __u32 gen)
 
 	if (!s || !conn)
 		return 0;
-	s->ct_key = conn->key;
+	s->ct_key = conn->key[0];
+	s->ct_reverse = conn->key[1];
 	port = conn->port;
 	if (!(gen & 1) || __sync_val_compare_and_swap(&conn->gen, gen, gen + 1) != gen)
 		return 0;
-	vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
 	vnet_ct_unindex(&s->ct_key, slot);
 	vnet_ct_unindex(&s->ct_reverse, slot);
 	owner = bpf_map_lookup_elem(&port_state, &port);
@@ -170,7 +172,9 @@ static __always_inline int vnet_ct_key_of(struct vnet_scratch *s, __u16 zone)
 	__u64 l4 = s->key[VNET_W_L4];
 	struct vnet_ct_key *key = &s->ct_key;
 
-	if ((eth_type != ETH_P_IP && eth_type != ETH_P_IPV6) || frag == VNET_FRAG_LATER)
+	if (eth_type != ETH_P_IP && eth_type != ETH_P_IPV6)
+		return 0;
+	if (frag == VNET_FRAG_LATER && !(s->key[VNET_W_PORT] & VNET_HAS_L4))
 		return 0;
 	key->src[0] = s->key[VNET_W_IP_SRC];
 	key->src[1] = s->key[VNET_W_IP_SRC + 1];
@@ -196,7 +200,6 @@ static __always_inline int vnet_ct_inner_key(struct __sk_buff *skb, struct vnet_
 	__u8 bytes[40], ports[8];
 	__u16 eth_type = s->key[VNET_W_SRC];
 	__u32 header = eth_type == ETH_P_IP ? 20 : 40;
-	int i, more = 0;
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->zone = zone;
@@ -226,12 +229,13 @@ static __always_inline int vnet_ct_inner_key(struct __sk_buff *skb, struct vnet_
 		return 0;
 	c.offset += header;
 	c.length -= header;
-	for (i = 0; key->family == 6 && i <= VNET_MAX_EXT_HEADERS; i++) {
-		more = vnet_skip_extension(skb, &c);
-		if (more <= 0)
-			break;
+	if (key->family == 6) {
+		s->cursor = c;
+		if (vnet_skip_extensions(skb) < 0)
+			return 0;
+		c = s->cursor;
 	}
-	if (more || c.frag == VNET_FRAG_LATER || c.length < sizeof(ports) ||
+	if (c.frag == VNET_FRAG_LATER || c.length < sizeof(ports) ||
 	    bpf_skb_load_bytes(skb, c.offset, ports, sizeof(ports)) < 0)
 		return 0;
 	key->proto = c.proto;
@@ -259,15 +263,8 @@ static __always_inline struct vnet_conn *vnet_ct_find(struct vnet_scratch *s, st
 	if (!conn)
 		return 0;
 	s->ct_gen = *(volatile __u32 *)&conn->gen;
-	if (!(s->ct_gen & 1))
+	if (!(s->ct_gen & 1) || !vnet_ct_key_equal(&conn->key[found->dir & 1], &s->ct_key))
 		return 0;
-	if (found->dir) {
-		vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
-		if (!vnet_ct_key_equal(&conn->key, &s->ct_reverse))
-			return 0;
-	} else if (!vnet_ct_key_equal(&conn->key, &s->ct_key)) {
-		return 0;
-	}
 	return conn;
 }
 
@@ -307,7 +304,7 @@ static __always_inline __u8 vnet_conn_update(struct vnet_conn *conn, __u32 dir, 
 					     __u64 now)
 {
 	dir &= 1;
-	if (conn->key.proto == IPPROTO_TCP)
+	if (conn->key[0].proto == IPPROTO_TCP)
 		vnet_tcp_update(conn, dir, flags);
 	conn->last_seen_ns = now;
 	__sync_fetch_and_add(&conn->packets[dir], 1);
@@ -320,7 +317,7 @@ static __always_inline __u8 vnet_conn_update(struct vnet_conn *conn, __u32 dir, 
 /* A SYN that opens a connection anew, whose predecessor of the same tuple has ended. */
 static __always_inline int vnet_conn_reopened(const struct vnet_conn *conn, __u8 flags)
 {
-	return conn->key.proto == IPPROTO_TCP && conn->tcp_state >= VNET_TCP_TIME_WAIT &&
+	return conn->key[0].proto == IPPROTO_TCP && conn->tcp_state >= VNET_TCP_TIME_WAIT &&
 	       (flags & (VNET_TCP_SYN | VNET_TCP_ACK | VNET_TCP_RST | VNET_TCP_FIN)) == VNET_TCP_SYN;
 }
 
@@ -337,16 +334,161 @@ static __always_inline __u8 vnet_ct_fresh(const struct vnet_scratch *s)
 	return VNET_CS_TRK | VNET_CS_NEW;
 }
 
-/* Send the packet through the tracker: sets ct_state, ct_mark and ct_zone in the key. Returns 0 or a
- * drop reason: a later fragment has no ports, so no connection can be found for it.
+/* Translation (ovs-actions(7), nat): write into the key what packets of a direction look like on the
+ * other side: the reverse of what the other direction's packets look like there.
+ */
+static __always_inline void vnet_nat_apply(struct vnet_scratch *s, const struct vnet_conn *conn, __u32 dir)
+{
+	const struct vnet_ct_key *other = &conn->key[(dir & 1) ^ 1];
+	__u8 proto = s->key[VNET_W_PORT] >> 24, nat = conn->nat;
+
+	if (!nat)
+		return;
+	s->key[VNET_W_IP_SRC] = other->dst[0];
+	s->key[VNET_W_IP_SRC + 1] = other->dst[1];
+	s->key[VNET_W_IP_DST] = other->src[0];
+	s->key[VNET_W_IP_DST + 1] = other->src[1];
+	if (dir & 1)
+		nat = (nat & VNET_CS_SNAT ? VNET_CS_DNAT : 0) | (nat & VNET_CS_DNAT ? VNET_CS_SNAT : 0);
+	s->key[VNET_W_CT] |= nat;
+	if (s->key[VNET_W_CT] & VNET_CS_REL)
+		return;
+	if (proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP)
+		s->key[VNET_W_L4] = (s->key[VNET_W_L4] & 0xffffffffULL) | (__u64)other->dport << 48 |
+				    (__u64)other->sport << 32;
+	else if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6)
+		s->icmp_id = other->dport == 0x0800 ? other->sport : other->dport;
+}
+
+/* Bytes 8n…8m-1 of a datagram have come: note them. Returns 0 if one of them had come before. */
+static __always_inline int vnet_frag_range(struct vnet_frag *f, __u16 from, __u16 to)
+{
+	int i;
+
+	for (i = 0; i < 8 && i < f->n_ranges; i++)
+		if (from < f->to[i] && to > f->from[i])
+			return 0;
+	for (i = 0; i < 8 && i < f->n_ranges; i++) {
+		if (f->to[i] == from) {
+			f->to[i] = to;
+			return 1;
+		}
+		if (f->from[i] == to) {
+			f->from[i] = from;
+			return 1;
+		}
+	}
+	i = f->n_ranges;
+	if (i < 0 || i >= 8)
+		return 0;
+	f->from[i] = from;
+	f->to[i] = to;
+	f->n_ranges = i + 1;
+	return 1;
+}
+
+/* A fragment: a first one is remembered, a later one given what its first one said of layer 4, without
+ * reassembly. Each port follows VNET_FRAGS datagrams at once, so no port can make another one forget.
+ * Overlaps void the datagram (RFC 5722). Returns 0 or a drop reason.
+ */
+__noinline int vnet_ct_fragment(__u32 zone)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_frag *f;
+	__u64 hash;
+	__u32 index;
+	__u16 from, to;
+	__u8 proto, family;
+	int later, same, reason = VNET_DROP_FRAGMENT;
+
+	if (!s)
+		return VNET_DROP_ACTION_FAILED;
+	later = (__u8)(s->key[VNET_W_PORT] >> 8) == VNET_FRAG_LATER;
+	proto = s->key[VNET_W_PORT] >> 24;
+	family = (__u16)s->key[VNET_W_SRC] == ETH_P_IP ? 4 : 6;
+	s->cacheable = 0;
+	hash = (s->key[VNET_W_IP_SRC + 1] ^ s->key[VNET_W_IP_DST + 1] << 7 ^ s->frag_id ^ zone << 16) *
+	       0x9e3779b97f4a7c15ULL;
+	index = (s->in_port & (VNET_PORTS - 1)) * VNET_FRAGS + (hash >> 60) % VNET_FRAGS;
+	f = bpf_map_lookup_elem(&frags, &index);
+	if (!f)
+		return VNET_DROP_ACTION_FAILED;
+	if (__sync_lock_test_and_set(&f->lock, 1)) /* another CPU has a fragment of this port in hand */
+		return VNET_DROP_FRAGMENT;
+	same = f->id == s->frag_id && f->src[0] == s->key[VNET_W_IP_SRC] &&
+	       f->src[1] == s->key[VNET_W_IP_SRC + 1] && f->dst[0] == s->key[VNET_W_IP_DST] &&
+	       f->dst[1] == s->key[VNET_W_IP_DST + 1] && f->proto == proto && f->family == family &&
+	       f->zone == (__u16)zone && s->now_ns < f->seen_ns + 30 * VNET_SECOND;
+	if (!same) {
+		if (later)
+			goto out;
+		__builtin_memset(f, 0, offsetof(struct vnet_frag, lock));
+		f->id = s->frag_id;
+		f->src[0] = s->key[VNET_W_IP_SRC];
+		f->src[1] = s->key[VNET_W_IP_SRC + 1];
+		f->dst[0] = s->key[VNET_W_IP_DST];
+		f->dst[1] = s->key[VNET_W_IP_DST + 1];
+		f->proto = proto;
+		f->family = family;
+		f->zone = zone;
+		f->seen_ns = s->now_ns;
+		f->l4 = s->key[VNET_W_L4];
+	}
+	from = s->frag_offset / 8;
+	to = from + (s->l4_length + 7) / 8;
+	if (f->bad || !vnet_frag_range(f, from, to)) {
+		f->bad = 1;
+		goto out;
+	}
+	if (later) {
+		s->key[VNET_W_L4] = s->base[VNET_W_L4] = f->l4;
+		s->key[VNET_W_PORT] |= VNET_HAS_L4;
+		s->base[VNET_W_PORT] |= VNET_HAS_L4;
+		s->tcp_flags = VNET_TCP_ACK;
+	}
+	reason = 0;
+out:
+	__sync_lock_test_and_set(&f->lock, 0);
+	return reason;
+}
+
+static __always_inline int vnet_is_fragment(const struct vnet_scratch *s)
+{
+	return (__u8)(s->key[VNET_W_PORT] >> 8) != 0;
+}
+
+/* Which packets the flow cache must not decide from a remembered connection: those that may change what
+ * the tracker says, and those that its key does not tell apart.
+ */
+static __always_inline int vnet_ct_special(const struct vnet_scratch *s)
+{
+	__u8 proto = s->key[VNET_W_PORT] >> 24;
+
+	if (proto == IPPROTO_TCP &&
+	    (s->tcp_flags & (VNET_TCP_SYN | VNET_TCP_FIN | VNET_TCP_RST | VNET_TCP_ACK)) != VNET_TCP_ACK)
+		return 1;
+	return vnet_is_fragment(s) || proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6;
+}
+
+/* Forget what the tracker said. */
+static __always_inline void vnet_ct_clear(struct vnet_scratch *s)
+{
+	s->key[VNET_W_CT] = 0;
+	s->key[VNET_W_ZONE] = 0;
+	s->key[VNET_W_LABEL] = 0;
+	s->key[VNET_W_LABEL + 1] = 0;
+}
+
+/* Send the packet through the tracker: sets ct_state, ct_mark, ct_label and ct_zone in the key. Returns 0
+ * or a drop reason.
  */
 __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 {
 	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_ct_ref ref = { .slot = VNET_NO_SLOT };
 	struct vnet_conn *conn = 0;
-	__u32 mark = 0;
 	__u8 state, proto, type;
+	int reason;
 
 	if (!s)
 		return 0;
@@ -357,17 +499,24 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 	s->tracked = 1;
 	s->ct_slot = VNET_NO_SLOT;
 	s->ct_gen = 0;
-	if ((__u8)(s->key[VNET_W_PORT] >> 8) == VNET_FRAG_LATER)
-		return VNET_DROP_FRAGMENT;
+	s->ct_dir = 0;
+	vnet_ct_clear(s);
+	if (vnet_is_fragment(s)) {
+		reason = vnet_ct_fragment(zone);
+		if (reason)
+			return reason;
+	}
 	if (vnet_ct_is_error(proto, type)) {
 		state = VNET_CS_TRK | VNET_CS_INV;
 		s->cacheable = 0;
 		if (vnet_ct_inner_key(skb, s, zone)) {
+			vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
+			s->ct_key = s->ct_reverse;
 			conn = vnet_ct_find(s, &ref);
-			if (conn && !vnet_conn_expired(conn, s->now_ns)) {
-				state = VNET_CS_TRK | VNET_CS_REL | (ref.dir ? 0 : VNET_CS_RPL);
-				mark = conn->mark;
-			}
+			if (conn && !vnet_conn_expired(conn, s->now_ns))
+				state = VNET_CS_TRK | VNET_CS_REL | (ref.dir ? VNET_CS_RPL : 0);
+			else
+				conn = 0;
 		}
 	} else if (!vnet_ct_key_of(s, zone) || (proto == IPPROTO_TCP && vnet_tcp_contradicts(s->tcp_flags))) {
 		state = VNET_CS_TRK | VNET_CS_INV;
@@ -379,17 +528,20 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 			vnet_ct_key_of(s, zone);
 			conn = 0;
 		}
-		if (conn) {
+		if (conn)
 			state = vnet_conn_update(conn, ref.dir, s->tcp_flags, skb->len, s->now_ns);
-			s->ct_slot = ref.slot;
-			s->ct_dir = ref.dir;
-			mark = conn->mark;
-		} else {
+		else
 			state = vnet_ct_fresh(s);
-		}
 	}
-	s->key[VNET_W_CT] = (__u64)mark << 32 | state;
+	s->key[VNET_W_CT] = state;
 	s->key[VNET_W_ZONE] = zone & 0xffff;
+	if (!conn)
+		return 0;
+	s->ct_slot = ref.slot;
+	s->ct_dir = ref.dir;
+	s->key[VNET_W_CT] |= (__u64)conn->mark << 32;
+	s->key[VNET_W_LABEL] = conn->label[0];
+	s->key[VNET_W_LABEL + 1] = conn->label[1];
 	return 0;
 }
 
@@ -412,7 +564,6 @@ static __always_inline int vnet_ct_index(struct vnet_scratch *s, __u32 slot)
 	struct vnet_ct_ref forward = { .slot = slot }, back = { .slot = slot, .dir = 1 };
 	int error;
 
-	vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
 	if (vnet_ct_key_less(&s->ct_key, &s->ct_reverse)) {
 		error = bpf_map_update_elem(&conn_index, &s->ct_key, &forward, BPF_NOEXIST);
 		return error ? error : bpf_map_update_elem(&conn_index, &s->ct_reverse, &back, BPF_NOEXIST);
@@ -421,8 +572,69 @@ static __always_inline int vnet_ct_index(struct vnet_scratch *s, __u32 slot)
 	return error ? error : bpf_map_update_elem(&conn_index, &s->ct_key, &forward, BPF_NOEXIST);
 }
 
-/* Enter the packet's connection into the table. Returns 0 or a drop reason. */
-__noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone)
+/* Choose what replies look like under a translation: an address and a port of the range (records `at` and
+ * on) that no other connection's replies have. Returns 0 or a drop reason; s->ct_reverse is the choice.
+ */
+__noinline int vnet_nat_choose(__u32 at, __u32 flags)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_action *high, *low, *ports;
+	__u32 at_low = at + 1, at_ports = at + 2, first = 0, count = 1, i;
+	__u64 hash, span;
+	__u16 port;
+
+	if (!s)
+		return VNET_DROP_ACTION_FAILED;
+	high = bpf_map_lookup_elem(&actions, &at);
+	low = bpf_map_lookup_elem(&actions, &at_low);
+	ports = bpf_map_lookup_elem(&actions, &at_ports);
+	if (!high || !low || !ports)
+		return VNET_DROP_ACTION_FAILED;
+	hash = (s->ct_key.src[1] ^ s->ct_key.dst[1] << 13 ^ (__u64)s->ct_key.sport << 32 ^ s->ct_key.dport) *
+	       0x9e3779b97f4a7c15ULL;
+	span = low->mask - low->value + 1;
+	if (flags & VNET_CT_NAT_ADDRESS) {
+		__u64 chosen = low->value + (span ? (hash >> 32) % span : 0);
+
+		if (flags & VNET_CT_SNAT) {
+			s->ct_reverse.dst[0] = high->value;
+			s->ct_reverse.dst[1] = chosen;
+		} else {
+			s->ct_reverse.src[0] = high->value;
+			s->ct_reverse.src[1] = chosen;
+		}
+	}
+	port = flags & VNET_CT_SNAT ? s->ct_reverse.dport : s->ct_reverse.sport;
+	if (port == 0x0800 && s->ct_key.proto != IPPROTO_TCP && s->ct_key.proto != IPPROTO_UDP &&
+	    s->ct_key.proto != IPPROTO_SCTP)
+		return bpf_map_lookup_elem(&conn_index, &s->ct_reverse) ? VNET_DROP_NAT_FULL : 0;
+	if (flags & VNET_CT_NAT_PORT) {
+		first = (__u16)ports->value;
+		count = (__u16)ports->mask - first + 1;
+		if (port < first || port >= first + count)
+			port = first + (__u32)(hash >> 40) % (count ? count : 1);
+	} else if (flags & VNET_CT_SNAT) {
+		first = 1024;
+		count = 64512;
+	}
+	for (i = 0; i < 64; i++) {
+		if (flags & VNET_CT_SNAT)
+			s->ct_reverse.dport = port;
+		else
+			s->ct_reverse.sport = port;
+		if (!bpf_map_lookup_elem(&conn_index, &s->ct_reverse))
+			return 0;
+		if (i >= count)
+			break;
+		port = port < first || (__u32)port + 1 >= first + count ? first : port + 1;
+	}
+	return VNET_DROP_NAT_FULL;
+}
+
+/* Enter the packet's connection into the table. `at` is where a translation's records begin. Returns 0 or
+ * a drop reason.
+ */
+__noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone, __u32 flags, __u32 at)
 {
 	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_ct_control *control;
@@ -434,14 +646,14 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone)
 
 	if (!s)
 		return VNET_DROP_ACTION_FAILED;
-	in_port = s->in_port;
+	in_port = s->in_port < VNET_PORTS ? s->in_port : 0; /* a controller's packet counts for nobody */
 	control = bpf_map_lookup_elem(&ct_control, &zero);
 	owner = bpf_map_lookup_elem(&port_state, &in_port);
 	port = bpf_map_lookup_elem(&ports, &in_port);
 	if (!control || !owner || !port)
 		return VNET_DROP_ACTION_FAILED;
 	vnet_conn_sweep(control, s->now_ns, owner->conns < port->conn_quota ? VNET_SWEEP : VNET_SWEEP_HARD);
-	if (owner->conns >= port->conn_quota)
+	if (in_port && owner->conns >= port->conn_quota)
 		return VNET_DROP_CT_QUOTA;
 	slot = vnet_conn_slot(control);
 	if (slot == VNET_NO_SLOT) {
@@ -452,13 +664,26 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone)
 	if (slot == VNET_NO_SLOT || !conn)
 		return VNET_DROP_CT_FULL;
 	vnet_ct_key_of(s, zone); /* sweeping used the scratch's key */
-	conn->key = s->ct_key;
+	vnet_ct_reverse(&s->ct_key, &s->ct_reverse);
+	conn->nat = 0;
+	if (flags & (VNET_CT_SNAT | VNET_CT_DNAT)) {
+		error = vnet_nat_choose(at, flags);
+		if (error) {
+			bpf_map_push_elem(&free_conns, &slot, 0);
+			return error;
+		}
+		conn->nat = flags & VNET_CT_SNAT ? VNET_CS_SNAT : VNET_CS_DNAT;
+	}
+	conn->key[0] = s->ct_key;
+	conn->key[1] = s->ct_reverse;
 	conn->created_ns = s->now_ns;
 	conn->last_seen_ns = s->now_ns;
 	conn->packets[0] = 1;
 	conn->packets[1] = 0;
 	conn->bytes[0] = skb->len;
 	conn->bytes[1] = 0;
+	conn->label[0] = 0;
+	conn->label[1] = 0;
 	conn->mark = 0;
 	conn->port = in_port;
 	conn->tcp_state = s->ct_key.proto == IPPROTO_TCP ? VNET_TCP_SYN_SENT : VNET_TCP_NONE;
@@ -476,44 +701,96 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone)
 	return error == -EEXIST ? 0 : VNET_DROP_CT_FULL; /* another CPU is about to commit the same tuple */
 }
 
-/* Paths that were taken under another mark are out of date: a new generation makes the cache forget them. */
-static __always_inline void vnet_conn_mark(struct vnet_conn *conn, __u32 mark)
+/* Write mark and label. Paths that were taken under others are out of date: a new generation makes the
+ * cache forget them.
+ */
+static __always_inline void vnet_conn_write(struct vnet_scratch *s, struct vnet_conn *conn,
+					    const struct vnet_action *mark, __u32 flags, __u32 at)
 {
-	if (conn->mark == mark)
+	__u32 at_low = at + 1, new_mark = (conn->mark & ~(__u32)mark->mask) | (__u32)mark->value;
+	__u64 high = conn->label[0], low = conn->label[1];
+
+	if (flags & VNET_CT_LABEL) {
+		struct vnet_action *data = bpf_map_lookup_elem(&actions, &at);
+
+		if (data)
+			high = (high & ~data->mask) | data->value;
+		data = bpf_map_lookup_elem(&actions, &at_low);
+		if (data)
+			low = (low & ~data->mask) | data->value;
+	}
+	if (conn->mark == new_mark && conn->label[0] == high && conn->label[1] == low)
 		return;
-	conn->mark = mark;
-	__sync_fetch_and_add(&conn->gen, 2);
+	conn->mark = new_mark;
+	conn->label[0] = high;
+	conn->label[1] = low;
+	s->ct_gen = __sync_fetch_and_add(&conn->gen, 2) + 2;
 }
 
-/* The ct() action without resumption. Returns 0 or a drop reason. */
-static __always_inline int vnet_ct_commit(struct __sk_buff *skb, struct vnet_scratch *s,
-					  const struct vnet_action *action)
+/* The ct() action s->action, whose DATA records begin at `at`, up to its resumption. Returns 0 or a drop
+ * reason.
+ */
+__noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 {
-	__u16 zone = action->b;
+	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_conn *conn;
+	__u32 flags, zone;
 	__u8 state;
 	int reason;
 
-	if (!s->tracked || (__u16)s->key[VNET_W_ZONE] != zone) {
+	if (!s)
+		return VNET_DROP_ACTION_FAILED;
+	flags = s->action.a;
+	zone = s->action.b & 0xffff;
+	if (flags & VNET_CT_ZONE_FIELD) {
+		struct vnet_action *data = bpf_map_lookup_elem(&actions, &at);
+
+		if (!data)
+			return VNET_DROP_ACTION_FAILED;
+		zone = s->key[data->value & (VNET_KEY_WORDS - 1)] >> (data->value >> 8 & 63) & data->mask & 0xffff;
+		at++;
+	}
+	if (!s->tracked || s->ct_zone != zone || flags & VNET_CT_FORCE) {
 		reason = vnet_ct_lookup(skb, zone);
 		if (reason)
 			return reason;
+		s->ct_zone = zone;
+		s->ct_translated = 0;
+		s->ct_word = s->key[VNET_W_CT];
+	} else {
+		s->key[VNET_W_CT] = s->ct_word;
+		s->key[VNET_W_ZONE] = zone;
 	}
-	if (!(action->a & VNET_CT_COMMIT))
-		return 0;
 	state = s->key[VNET_W_CT];
-	if (state & (VNET_CS_INV | VNET_CS_REL))
+	if (state & VNET_CS_INV)
 		return 0;
-	if (s->ct_slot == VNET_NO_SLOT) {
-		reason = vnet_ct_create(skb, zone);
-		if (reason)
-			return reason;
+	if (flags & VNET_CT_COMMIT && !(state & VNET_CS_REL)) {
+		if (flags & VNET_CT_FORCE && s->ct_slot != VNET_NO_SLOT && s->ct_dir) {
+			vnet_conn_free(s->ct_slot, s->ct_gen);
+			s->ct_slot = VNET_NO_SLOT;
+			s->key[VNET_W_CT] = VNET_CS_TRK | VNET_CS_NEW;
+		}
+		if (s->ct_slot == VNET_NO_SLOT) {
+			reason = vnet_ct_create(skb, zone, flags, at + (flags & VNET_CT_LABEL ? 2 : 0));
+			if (reason)
+				return reason;
+		}
+		conn = bpf_map_lookup_elem(&conns, &s->ct_slot);
+		if (conn)
+			vnet_conn_write(s, conn, &s->action, flags, at);
 	}
-	if (!action->mask)
-		return 0;
 	conn = bpf_map_lookup_elem(&conns, &s->ct_slot);
-	if (conn)
-		vnet_conn_mark(conn, (conn->mark & ~action->mask) | action->value);
+	if (!conn)
+		return 0;
+	if (flags & VNET_CT_NAT && !s->ct_translated && conn->nat) {
+		s->ct_translated = 1;
+		s->ct_nat_inner = !!(state & VNET_CS_REL);
+		vnet_nat_apply(s, conn, s->ct_dir);
+	}
+	s->key[VNET_W_CT] = (__u32)s->key[VNET_W_CT] | (__u64)conn->mark << 32;
+	s->key[VNET_W_LABEL] = conn->label[0];
+	s->key[VNET_W_LABEL + 1] = conn->label[1];
+	s->ct_word = s->key[VNET_W_CT];
 	return 0;
 }
 

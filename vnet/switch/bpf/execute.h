@@ -1,47 +1,33 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* Carry out a path: set the tag each output wants and hand the packet on. The last unicast output
- * is a redirect; all others are clones.
+/* Carry out a path: the operations in order. The last output of a packet that came in by a port is a
+ * redirect; all others are clones.
  */
 #ifndef VNET_EXECUTE_H
 #define VNET_EXECUTE_H
 
+#include "learn.h"
+#include "meter.h"
 #include "observe.h"
-
-#include <linux/pkt_cls.h>
-
-/* Make the packet's outermost tag `wanted` (0 = none). Returns 0 or a negative errno. */
-static __always_inline int vnet_retag(struct __sk_buff *skb, struct vnet_scratch *s, __u16 wanted)
-{
-	int error;
-
-	if (s->vlan_tci == wanted)
-		return 0;
-	if (s->vlan_tci) {
-		error = bpf_skb_vlan_pop(skb);
-		if (error)
-			return error;
-	}
-	s->vlan_tci = 0;
-	if (wanted) {
-		error = bpf_skb_vlan_push(skb, bpf_htons(VNET_ETH_P_8021Q), wanted & ~VNET_VLAN_PRESENT);
-		if (error)
-			return error;
-		s->vlan_tpid = VNET_ETH_P_8021Q;
-	}
-	s->vlan_tci = wanted;
-	return 0;
-}
+#include "rewrite.h"
 
 /* Count and observe a packet about to leave by a port; returns its ifindex, 0 if it cannot. */
-static __always_inline __u32 vnet_leave(struct __sk_buff *skb, __u32 number)
+static __always_inline __u32 vnet_leave(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number)
 {
 	struct vnet_port *port = bpf_map_lookup_elem(&ports, &number);
 	struct vnet_port_counter *counter;
 	struct vnet_control *control;
 
-	if (!port || !port->ifindex || !(port->flags & VNET_PORT_UP))
+	if (!port || (port->flags & (VNET_PORT_UP | VNET_PORT_NO_FWD)) != VNET_PORT_UP)
 		return 0;
 	counter = bpf_map_lookup_elem(&port_counters, &number);
+	if (port->mtu && skb->len > port->mtu + 14 && !skb->gso_size) { /* a tag more is allowed */
+		if (skb->len > port->mtu + 18 || !s->vlan || skb->vlan_present) {
+			s->failure = VNET_DROP_MTU;
+			if (counter)
+				counter->tx_dropped++;
+			return 0;
+		}
+	}
 	if (counter) {
 		counter->tx_packets++;
 		counter->tx_bytes += skb->len;
@@ -53,81 +39,158 @@ static __always_inline __u32 vnet_leave(struct __sk_buff *skb, __u32 number)
 	return port->ifindex;
 }
 
-struct vnet_flood_state {
+static __always_inline void vnet_send_clone(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number)
+{
+	__u32 ifindex = vnet_leave(skb, s, number);
+
+	if (ifindex && !bpf_clone_redirect(skb, ifindex, 0))
+		s->sent = 1;
+}
+
+struct vnet_flooding {
 	struct __sk_buff *skb;
 	__u32 list;
-	__u32 in_port;
-	__u32 sent;
-	__u32 skipped;
 };
 
-static long vnet_flood_one(__u32 index, struct vnet_flood_state *state)
+static long vnet_flood_one(__u32 index, struct vnet_flooding *flooding)
 {
-	__u32 at = state->list + 1 + index, ifindex, *number = bpf_map_lookup_elem(&outputs, &at);
+	__u32 at = flooding->list + 1 + index, *number = bpf_map_lookup_elem(&outputs, &at);
+	struct vnet_scratch *s = vnet_scratch();
 
-	if (!number || *number == state->in_port) {
-		state->skipped = 1;
+	if (!s)
+		return 1;
+	if (!number || *number == s->in_port) {
+		s->same_port = 1;
 		return 0;
 	}
-	ifindex = vnet_leave(state->skb, *number);
-	if (ifindex && !bpf_clone_redirect(state->skb, ifindex, 0))
-		state->sent++;
+	vnet_send_clone(flooding->skb, s, *number);
 	return 0;
 }
 
-/* A copy to every port of a list but the one the packet came in by. Returns how many. */
-__noinline __u32 vnet_flood(struct __sk_buff *skb, __u32 list, __u32 in_port)
+/* A copy to every port of a list but the one the packet came in by. */
+__noinline int vnet_flood(struct __sk_buff *skb, __u32 list)
 {
-	struct vnet_flood_state state = { .skb = skb, .list = list, .in_port = in_port };
+	struct vnet_flooding flooding = { .skb = skb, .list = list };
 	__u32 *length = bpf_map_lookup_elem(&outputs, &list);
-	struct vnet_scratch *s = vnet_scratch();
 
 	if (length)
-		bpf_loop(*length, vnet_flood_one, &state, 0);
-	if (s && state.skipped)
-		s->same_port = 1;
-	return state.sent;
+		bpf_loop(*length, vnet_flood_one, &flooding, 0);
+	return 0;
 }
 
-/* Execute the scratch's path. Returns the tc verdict; sets path.reason if nothing could be sent. */
-static __always_inline int vnet_execute(struct __sk_buff *skb, struct vnet_scratch *s)
+static __always_inline void vnet_packet_in(struct __sk_buff *skb, struct vnet_scratch *s, const struct vnet_op *op)
 {
-	__u32 i, n = s->path.n_ops, sent = 0;
+	__u32 number = s->in_port;
+	struct vnet_port *port = bpf_map_lookup_elem(&ports, &number);
 
-	for (i = 0; i < VNET_PATH_OPS; i++) {
-		struct vnet_op *op = &s->path.ops[i];
-		__u32 ifindex;
+	if (port && port->flags & VNET_PORT_NO_PACKET_IN)
+		return;
+	s->packet_in_reason = op->a;
+	if (vnet_event_allowed(s, s->in_port))
+		vnet_emit(skb, VNET_POINT_CONTROLLER, s->in_port, op->arg);
+	else
+		vnet_count(&lost_events, VNET_POINT_CONTROLLER);
+	s->sent = 1;
+}
+
+#define VNET_EXCEEDED 1 /* no errno is positive */
+
+/* One operation that is no output to a single port. Returns 0, a negative errno or VNET_EXCEEDED. */
+static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scratch *s, const struct vnet_op *op)
+{
+	__u32 length = skb->len, precedence;
+	int error = 0;
+
+	switch (op->kind) {
+	case VNET_PATH_OUTPUTS:
+		return vnet_flood(skb, op->arg);
+	case VNET_PATH_CONTROLLER:
+		vnet_packet_in(skb, s, op);
+		return 0;
+	case VNET_PATH_METER: /* the walk has asked it already */
+		return s->from_cache && vnet_meter(skb, op->arg, &precedence) ? VNET_EXCEEDED : 0;
+	case VNET_PATH_SET:
+		return vnet_set(skb, op->a, op->value);
+	case VNET_PATH_DEC_TTL:
+		return vnet_lower_ttl(skb, s, op->arg);
+	case VNET_PATH_NAT_INNER:
+		return vnet_translate_quoted(skb, op->arg, op->a);
+	case VNET_PATH_TYPE:
+		return vnet_rename(skb, s, op->arg);
+	case VNET_PATH_TTL_IN:
+		return vnet_set_inner_ttl(skb, s, op->arg);
+	case VNET_PATH_VLAN:
+		error = vnet_retag(skb, s, op->value);
+		break;
+	case VNET_PATH_PUSH_VLAN:
+		error = vnet_stack_vlan(skb, s, op->value);
+		break;
+	case VNET_PATH_POP_VLAN:
+		error = bpf_skb_vlan_pop(skb);
+		break;
+	case VNET_PATH_PUSH_MPLS:
+		error = vnet_insert_mpls(skb, s, op->arg, op->value);
+		break;
+	case VNET_PATH_POP_MPLS:
+		error = vnet_remove_mpls(skb, s, op->arg);
+		break;
+	}
+	vnet_shift(skb, s, length);
+	return error;
+}
+
+/* Where a packet goes that is treated as a learning switch does; 0 = to all, VNET_NO_PORT = nowhere. */
+static __always_inline __u32 vnet_normal_port(struct __sk_buff *skb, struct vnet_scratch *s)
+{
+	__u32 port = vnet_learn(skb);
+
+	if (port == s->in_port) {
+		s->same_port = 1;
+		return VNET_NO_PORT;
+	}
+	return port;
+}
+
+/* Execute the scratch's operations. Returns the tc verdict; sets `failure` if one could not be done. */
+__noinline int vnet_execute(struct __sk_buff *skb)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	__u32 i, n, port, ifindex;
+	int error;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	n = s->path.n_ops;
+	for (i = 0; i < VNET_OPS; i++) {
+		const struct vnet_op *op = &s->ops[i];
 
 		if (i >= n)
 			break;
-		if (vnet_retag(skb, s, op->vlan_tci)) {
-			s->path.reason = VNET_DROP_ACTION_FAILED;
+		port = op->arg;
+		if (op->kind == VNET_PATH_NORMAL) {
+			port = vnet_normal_port(skb, s);
+			if (!port)
+				vnet_flood(skb, op->arg);
+			if (!port || port == VNET_NO_PORT)
+				continue;
+		} else if (op->kind != VNET_PATH_OUTPUT) {
+			error = vnet_operate(skb, s, op);
+			if (!error)
+				continue;
+			s->failure = error == VNET_EXCEEDED ? VNET_DROP_RATE : VNET_DROP_ACTION_FAILED;
+			break;
+		}
+		if (i + 1 < n || s->flushing || s->inject) {
+			vnet_send_clone(skb, s, port);
 			continue;
 		}
-		if (op->kind == VNET_PATH_CONTROLLER) {
-			if (vnet_event_allowed(s, s->in_port))
-				vnet_emit(skb, VNET_POINT_CONTROLLER, s->in_port, op->arg);
-			else
-				vnet_count(&lost_events, VNET_POINT_CONTROLLER);
-			sent++;
-			continue;
-		}
-		if (op->kind == VNET_PATH_OUTPUTS) {
-			sent += vnet_flood(skb, op->arg, s->in_port);
-			continue;
-		}
-		ifindex = vnet_leave(skb, op->arg);
+		ifindex = vnet_leave(skb, s, port);
 		if (!ifindex)
 			continue;
-		if (i + 1 == n) {
-			skb->cb[0] = op->arg; /* tells BPF_PROG_TEST_RUN where to */
-			return bpf_redirect(ifindex, 0);
-		}
-		if (!bpf_clone_redirect(skb, ifindex, 0))
-			sent++;
+		s->sent = 1;
+		skb->cb[0] = port; /* tells BPF_PROG_TEST_RUN where to */
+		return bpf_redirect(ifindex, 0);
 	}
-	if (!sent && !s->path.reason)
-		s->path.reason = s->same_port ? VNET_DROP_SAME_PORT : VNET_DROP_NO_PORT;
 	return TC_ACT_SHOT;
 }
 

@@ -7,6 +7,14 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+/* The bucket of tokens of each band of a meter; here for its lock, which has no form in Python. */
+struct vnet_meter_state {
+	struct bpf_spin_lock lock;
+	__u32 started;
+	__u64 last_ns;
+	__u64 tokens[VNET_BANDS];
+};
+
 #define VNET_MAP(name, map_type, entries, key_type, value_type, flags_)                          \
 	struct {                                                                                    \
 		__uint(type, map_type);                                                             \
@@ -19,6 +27,8 @@
 /* Written by the agent through mmap, read by every packet. */
 VNET_MAP(control, BPF_MAP_TYPE_ARRAY, 1, __u32, struct vnet_control, BPF_F_MMAPABLE);
 VNET_MAP(entries, BPF_MAP_TYPE_ARRAY, VNET_RULES, __u32, struct vnet_entry, BPF_F_MMAPABLE);
+VNET_MAP(group_entries, BPF_MAP_TYPE_ARRAY, VNET_GROUPS, __u32, struct vnet_entry, BPF_F_MMAPABLE);
+VNET_MAP(meter_entries, BPF_MAP_TYPE_ARRAY, VNET_METERS, __u32, struct vnet_entry, BPF_F_MMAPABLE);
 
 /* Written by the agent before the commit that needs them, read by the table walk. */
 VNET_MAP(tables, BPF_MAP_TYPE_ARRAY, 2 * VNET_TABLES, __u32, struct vnet_table, 0);
@@ -26,26 +36,40 @@ VNET_MAP(masks, BPF_MAP_TYPE_ARRAY, VNET_MASKS, __u32, struct vnet_mask, 0);
 VNET_MAP(rule_index, BPF_MAP_TYPE_HASH, VNET_RULES, struct vnet_rule_key, __u32, BPF_F_NO_PREALLOC);
 VNET_MAP(rules, BPF_MAP_TYPE_ARRAY, VNET_RULES, __u32, struct vnet_rule, 0);
 VNET_MAP(actions, BPF_MAP_TYPE_ARRAY, VNET_ACTIONS, __u32, struct vnet_action, 0);
+VNET_MAP(groups, BPF_MAP_TYPE_ARRAY, 2 * VNET_GROUPS, __u32, struct vnet_group, 0);
+VNET_MAP(buckets, BPF_MAP_TYPE_ARRAY, VNET_RULES, __u32, struct vnet_bucket, 0);
+VNET_MAP(meters, BPF_MAP_TYPE_ARRAY, 2 * VNET_METERS, __u32, struct vnet_meter, 0);
+/* Lists of ports: length, then ports. The first two are all ports of the switch, by version & 1. */
 VNET_MAP(outputs, BPF_MAP_TYPE_ARRAY, VNET_OUTPUTS, __u32, __u32, 0);
 VNET_MAP(ports, BPF_MAP_TYPE_ARRAY, VNET_PORTS, __u32, struct vnet_port, 0);
 VNET_MAP(port_by_ifindex, BPF_MAP_TYPE_HASH, VNET_PORTS, __u32, __u32, 0);
 
-/* Written and read by the agent only: the OpenFlow text of the rules, kept for adoption. */
+/* Written and read by the agent only: the OpenFlow text of flows, groups and meters, kept for adoption. */
 VNET_MAP(rule_text, BPF_MAP_TYPE_HASH, 8 * VNET_RULES, struct vnet_text_key, struct vnet_text,
 	 BPF_F_NO_PREALLOC);
 
 /* Written by the dataplane, read by the agent. */
 VNET_MAP(rule_counters, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_RULES, __u32, struct vnet_counter, 0);
+VNET_MAP(path_counters, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_PATHS, __u32, struct vnet_counter, 0);
+VNET_MAP(meter_counters, BPF_MAP_TYPE_PERCPU_ARRAY, 2 * VNET_METERS * (VNET_BANDS + 1), __u32,
+	 struct vnet_counter, 0);
 VNET_MAP(table_misses, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_TABLES, __u32, __u64, 0);
 VNET_MAP(port_counters, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_PORTS, __u32, struct vnet_port_counter, 0);
 VNET_MAP(drop_counters, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_DROP_MAX, __u32, __u64, 0);
 VNET_MAP(lost_events, BPF_MAP_TYPE_PERCPU_ARRAY, 8, __u32, __u64, 0);
 
-/* Dataplane only. */
-VNET_MAP(cache, BPF_MAP_TYPE_LRU_HASH, VNET_CACHE, struct vnet_cache_key, struct vnet_path, 0);
-VNET_MAP(port_state, BPF_MAP_TYPE_ARRAY, VNET_PORTS, __u32, struct vnet_port_state, 0);
+/* Written by the dataplane; the agent reads them, and removes what is out of use. */
+VNET_MAP(path_index, BPF_MAP_TYPE_HASH, VNET_PATHS, struct vnet_path_rules, __u32, BPF_F_NO_PREALLOC);
+VNET_MAP(path_rules, BPF_MAP_TYPE_ARRAY, VNET_PATHS, __u32, struct vnet_path_rules, 0);
+VNET_MAP(macs, BPF_MAP_TYPE_HASH, VNET_MACS, struct vnet_mac_key, struct vnet_mac, BPF_F_NO_PREALLOC);
 VNET_MAP(conns, BPF_MAP_TYPE_ARRAY, VNET_CONNS, __u32, struct vnet_conn, 0);
 VNET_MAP(conn_index, BPF_MAP_TYPE_HASH, 2 * VNET_CONNS, struct vnet_ct_key, struct vnet_ct_ref, 0);
+VNET_MAP(port_state, BPF_MAP_TYPE_ARRAY, VNET_PORTS, __u32, struct vnet_port_state, 0);
+
+/* Dataplane only. */
+VNET_MAP(cache, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_CACHE, __u32, struct vnet_cached, 0);
+VNET_MAP(meter_state, BPF_MAP_TYPE_ARRAY, 2 * VNET_METERS, __u32, struct vnet_meter_state, 0);
+VNET_MAP(frags, BPF_MAP_TYPE_ARRAY, VNET_PORTS * VNET_FRAGS, __u32, struct vnet_frag, 0);
 VNET_MAP(ct_control, BPF_MAP_TYPE_ARRAY, 1, __u32, struct vnet_ct_control, 0);
 
 struct {
@@ -54,12 +78,21 @@ struct {
 	__type(value, __u32);
 } free_conns SEC(".maps");
 
+/* Numbers of paths that the agent has cleared away. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, VNET_PATHS);
+	__type(value, __u32);
+} free_paths SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 << 20);
 } events SEC(".maps");
 
 VNET_MAP(scratch, BPF_MAP_TYPE_PERCPU_ARRAY, 1, __u32, struct vnet_scratch, 0);
+
+#define VNET_WINDOW_SHIFT 27    /* 134 ms: the unit of time of rate limits */
 
 static __always_inline struct vnet_scratch *vnet_scratch(void)
 {
@@ -73,6 +106,13 @@ static __always_inline struct vnet_control *vnet_control(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&control, &zero);
+}
+
+/* n modulo a power of two, in a way that the compiler does not optimise out of the verifier's sight. */
+static __always_inline __u32 vnet_index(__u32 n, __u32 size)
+{
+	asm volatile("" : "+r"(n));
+	return n & (size - 1);
 }
 
 static __always_inline void vnet_count(void *map, __u32 index)

@@ -8,24 +8,26 @@
 #include "maps.h"
 #include <bpf/bpf_endian.h>
 
-#define VNET_WINDOW_SHIFT 27    /* 134 ms */
 #define VNET_WINDOW_EVENTS 128  /* unasked-for events per port and window */
-#define VNET_EVENT_SMALL 256 /* the record's header and 128 bytes of packet */
+#define VNET_EVENT_SMALL 384 /* the record's header and 128 bytes of packet, at least */
 #define VNET_EVENT_MIDDLE 2048
 #define VNET_EVENT_LARGE 65600
 
 static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_scratch *s, struct vnet_event *e,
 					    __u32 point, __u32 port, __u32 captured)
 {
-	__u32 rule_id = 0, i = s->path.n_rules;
+	__u32 rule_id = 0, i = s->met.n_rules;
 	struct vnet_rule *rule;
 
 	if (i && i <= VNET_PATH_RULES)
-		rule_id = s->path.rules[(i - 1) & (VNET_PATH_RULES - 1)];
+		rule_id = s->met.rules[vnet_index(i - 1, VNET_PATH_RULES)];
+	if (point == VNET_POINT_CONTROLLER)
+		rule_id = s->last_rule;
 	rule = bpf_map_lookup_elem(&rules, &rule_id);
 	e->time_ns = bpf_ktime_get_ns();
 	e->cookie = rule_id && rule ? rule->cookie : 0;
 	e->metadata = s->key[VNET_W_METADATA];
+	e->tunnel = s->key[VNET_W_TUNNEL];
 	e->port = port;
 	e->in_port = s->in_port;
 	e->rule = rule_id;
@@ -38,12 +40,11 @@ static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_s
 	e->point = point;
 	e->reason = s->path.reason;
 	e->table = s->path.table;
-	if (point == VNET_POINT_CONTROLLER)
-		e->verdict = rule_id && rule && rule->priority;
-	else
-		e->verdict = s->path.reason != VNET_DROP_NONE;
-	e->n_rules = s->path.n_rules;
-	__builtin_memcpy(e->rules, s->path.rules, sizeof(e->rules));
+	e->verdict = point == VNET_POINT_CONTROLLER ? s->packet_in_reason : s->path.reason != VNET_DROP_NONE;
+	e->n_rules = s->met.n_rules;
+	__builtin_memcpy(e->rules, s->met.rules, sizeof(e->rules));
+	for (i = 0; i < 8; i++)
+		e->registers[i] = s->key[VNET_W_REGS + i];
 }
 
 #define VNET_EMIT(room)                                                                             \
@@ -87,9 +88,12 @@ __noinline int vnet_emit(struct __sk_buff *skb, __u32 point, __u32 port, __u32 l
 /* May this port report another event nobody asked for? Bounds what one port's drops cost the others. */
 static __always_inline int vnet_event_allowed(struct vnet_scratch *s, __u32 port)
 {
-	struct vnet_port_state *state = bpf_map_lookup_elem(&port_state, &port);
+	struct vnet_port_state *state;
 	__u64 window = s->now_ns >> VNET_WINDOW_SHIFT;
 
+	if (port >= VNET_PORTS)
+		port = 0;
+	state = bpf_map_lookup_elem(&port_state, &port);
 	if (!state)
 		return 0;
 	if (state->window != window) {
@@ -100,21 +104,27 @@ static __always_inline int vnet_event_allowed(struct vnet_scratch *s, __u32 port
 }
 
 /* Report what became of a packet that came in by s->in_port, before it is changed. */
-static __always_inline void vnet_observe(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
+__noinline int vnet_observe(struct __sk_buff *skb, __u32 port_flags)
 {
 	struct vnet_control *control;
+	struct vnet_scratch *s = vnet_scratch();
 
+	if (!s || s->observed)
+		return 0;
+	s->observed = 1;
 	if (port_flags & VNET_PORT_CAPTURE) {
 		control = vnet_control();
 		vnet_emit(skb, VNET_POINT_GUEST, s->in_port, control ? control->snaplen : 128);
-		return;
+		return 0;
 	}
 	if (!s->path.reason)
-		return;
+		return 0;
+	s->now_ns = bpf_ktime_get_coarse_ns();
 	if (vnet_event_allowed(s, s->in_port))
 		vnet_emit(skb, VNET_POINT_DROP, s->in_port, 128);
 	else
 		vnet_count(&lost_events, VNET_POINT_DROP);
+	return 0;
 }
 
 #endif

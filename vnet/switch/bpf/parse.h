@@ -21,6 +21,19 @@
 
 #define VNET_ETH_P_8021Q 0x8100
 #define VNET_ETH_P_8021AD 0x88a8
+#define VNET_ETH_P_MPLS 0x8847
+#define VNET_ETH_P_MPLS_MC 0x8848
+
+/* Bits of ipv6_exthdr (OpenFlow 1.3.5, section 7.2.3.7). */
+#define VNET_EXT_NO_NEXT 0x001
+#define VNET_EXT_ESP 0x002
+#define VNET_EXT_AUTH 0x004
+#define VNET_EXT_DEST 0x008
+#define VNET_EXT_FRAG 0x010
+#define VNET_EXT_ROUTER 0x020
+#define VNET_EXT_HOP 0x040
+#define VNET_EXT_UNREP 0x080
+#define VNET_EXT_UNSEQ 0x100
 
 struct vnet_arp {
 	__be16 hardware, protocol;
@@ -29,13 +42,15 @@ struct vnet_arp {
 	__u8 sha[6], spa[4], tha[6], tpa[4];
 };
 
-/* Where parsing stands: offset of the next header and how many bytes the packet has from there. */
-struct vnet_cursor {
-	__u32 offset;
-	__u32 length;
-	__u8 proto;
-	__u8 frag;
-};
+static __always_inline int vnet_is_vlan(__u16 eth_type)
+{
+	return eth_type == VNET_ETH_P_8021Q || eth_type == VNET_ETH_P_8021AD;
+}
+
+static __always_inline int vnet_is_mpls(__u16 eth_type)
+{
+	return eth_type == VNET_ETH_P_MPLS || eth_type == VNET_ETH_P_MPLS_MC;
+}
 
 static __always_inline __u64 vnet_mac(const __u8 *p)
 {
@@ -67,27 +82,40 @@ static __always_inline int vnet_parse_ethernet(struct __sk_buff *skb, struct vne
 	c->offset = sizeof(*eth);
 	c->length = skb->len - sizeof(*eth);
 	*eth_type = bpf_ntohs(eth->h_proto);
-	s->vlan_tci = 0;
+	s->vlan = 0;
 	if (skb->vlan_present) {
-		tci = skb->vlan_tci | VNET_VLAN_PRESENT;
-		s->vlan_tpid = bpf_ntohs(skb->vlan_proto);
-	} else if (*eth_type == VNET_ETH_P_8021Q || *eth_type == VNET_ETH_P_8021AD) {
+		tci = (skb->vlan_tci & 0xffff) | VNET_VLAN_PRESENT;
+		s->vlan = (__u32)bpf_ntohs(skb->vlan_proto) << 16 | tci;
+	} else if (vnet_is_vlan(*eth_type)) {
 		__be16 *tag = data + sizeof(*eth);
 
 		if ((void *)(tag + 2) > end)
 			return VNET_DROP_MALFORMED;
 		tci = bpf_ntohs(tag[0]) | VNET_VLAN_PRESENT;
-		s->vlan_tpid = *eth_type;
+		s->vlan = (__u32)*eth_type << 16 | tci;
 		*eth_type = bpf_ntohs(tag[1]);
 		c->offset += 4;
 		c->length -= 4;
 	}
 	if (*eth_type < 0x600) /* 802.3 framing: a length, not a type; 0x05ff as in OpenFlow 1.0 */
 		*eth_type = 0x05ff;
-	s->vlan_tci = tci;
+	s->tpid = s->vlan >> 16;
 	s->inner_type = *eth_type;
 	s->key[VNET_W_DST] = vnet_mac(eth->h_dest) << 16 | tci;
 	s->key[VNET_W_SRC] = vnet_mac(eth->h_source) << 16 | *eth_type;
+	return 0;
+}
+
+/* The outermost label stack entry (RFC 3032, section 2.1); nothing behind it is looked at. */
+static __always_inline int vnet_parse_mpls(struct __sk_buff *skb, struct vnet_scratch *s,
+					   const struct vnet_cursor *c)
+{
+	__u8 entry[4];
+
+	if (bpf_skb_load_bytes(skb, c->offset, entry, sizeof(entry)) < 0)
+		return VNET_DROP_MALFORMED;
+	s->key[VNET_W_MPLS] = vnet_be32(entry);
+	s->mpls_offset = c->offset;
 	return 0;
 }
 
@@ -123,6 +151,8 @@ static __always_inline int vnet_parse_ipv4(struct __sk_buff *skb, struct vnet_sc
 	if (ip->version != 4 || header < sizeof(*ip) || total < header || total > c->length)
 		return VNET_DROP_MALFORMED;
 	frag = bpf_ntohs(ip->frag_off);
+	s->frag_id = ip->id;
+	s->frag_offset = (frag & 0x1fff) * 8;
 	if (frag & 0x1fff)
 		c->frag = VNET_FRAG_LATER;
 	else if (frag & 0x2000)
@@ -131,9 +161,62 @@ static __always_inline int vnet_parse_ipv4(struct __sk_buff *skb, struct vnet_sc
 	s->key[VNET_W_IP_DST + 1] = bpf_ntohl(ip->daddr);
 	c->proto = ip->protocol;
 	s->key[VNET_W_PORT] |= (__u64)ip->tos << 16;
+	s->key[VNET_W_MORE] = (__u64)ip->ttl << 56;
 	c->offset += header;
 	c->length = total - header;
 	return 0;
+}
+
+/* Note an extension header at its place in the order that RFC 8200, section 4.1, prefers. Destination
+ * options may stand twice: early, and last.
+ */
+static __always_inline void vnet_note_extension(struct vnet_cursor *c)
+{
+	__u16 bit = 0;
+	__u8 rank = 0;
+
+	switch (c->proto) {
+	case IPPROTO_HOPOPTS:
+		bit = VNET_EXT_HOP;
+		rank = 1;
+		break;
+	case IPPROTO_DSTOPTS:
+		rank = c->rank < 2 ? 2 : 7;
+		if (c->dest_seen == 2)
+			c->ext |= VNET_EXT_UNREP;
+		else
+			c->dest_seen++;
+		c->ext |= VNET_EXT_DEST;
+		break;
+	case IPPROTO_ROUTING:
+		bit = VNET_EXT_ROUTER;
+		rank = 3;
+		break;
+	case IPPROTO_FRAGMENT:
+		bit = VNET_EXT_FRAG;
+		rank = 4;
+		break;
+	case IPPROTO_AH:
+		bit = VNET_EXT_AUTH;
+		rank = 5;
+		break;
+	case IPPROTO_ESP:
+		bit = VNET_EXT_ESP;
+		rank = 6;
+		break;
+	case IPPROTO_NONE:
+		c->ext |= VNET_EXT_NO_NEXT;
+		return;
+	default:
+		return;
+	}
+	if (c->ext & bit)
+		c->ext |= VNET_EXT_UNREP;
+	c->ext |= bit;
+	if (rank < c->rank)
+		c->ext |= VNET_EXT_UNSEQ;
+	else
+		c->rank = rank;
 }
 
 /* One extension header; returns 1 when it was one, 0 when `proto` is the upper layer, < 0 malformed. */
@@ -142,7 +225,9 @@ static __always_inline int vnet_skip_extension(struct __sk_buff *skb, struct vne
 	__u8 header[8];
 	__u32 size;
 
+	vnet_note_extension(c);
 	switch (c->proto) {
+	case IPPROTO_AH:
 	case IPPROTO_HOPOPTS:
 	case IPPROTO_ROUTING:
 	case IPPROTO_DSTOPTS:
@@ -158,10 +243,16 @@ static __always_inline int vnet_skip_extension(struct __sk_buff *skb, struct vne
 		__u16 offset = header[2] << 8 | header[3];
 
 		size = 8;
+		c->frag_id = vnet_be32(header + 4);
+		c->frag_offset = offset & 0xfff8;
 		if (offset >> 3)
 			c->frag = VNET_FRAG_LATER;
 		else if (offset & 1)
 			c->frag = VNET_FRAG_FIRST;
+	} else if (c->proto == IPPROTO_AH) {
+		size = (header[1] + 2) * 4; /* RFC 4302, section 2.2 */
+	} else if (c->proto == IPPROTO_ROUTING && header[3]) {
+		c->routing = 1;
 	}
 	if (size > c->length)
 		return -1;
@@ -171,12 +262,46 @@ static __always_inline int vnet_skip_extension(struct __sk_buff *skb, struct vne
 	return 1;
 }
 
+/* Take s->cursor from the IPv6 header to the upper layer, or to a later fragment's bytes. Its state lies in
+ * a map so that the verifier need not follow every combination of headers. Returns < 0 if malformed.
+ */
+__noinline int vnet_skip_extensions(struct __sk_buff *skb)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	int i, more;
+
+	if (!s)
+		return -1;
+	for (i = 0; i <= VNET_MAX_EXT_HEADERS; i++) {
+		more = vnet_skip_extension(skb, &s->cursor);
+		if (more <= 0)
+			return more;
+		if (s->cursor.frag == VNET_FRAG_LATER)
+			return 0;
+	}
+	return -1;
+}
+
+static __always_inline int vnet_is_extension(__u8 proto)
+{
+	switch (proto) {
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_FRAGMENT:
+	case IPPROTO_DSTOPTS:
+	case IPPROTO_AH:
+	case IPPROTO_ESP:
+	case IPPROTO_NONE:
+		return 1;
+	}
+	return 0;
+}
+
 static __always_inline int vnet_parse_ipv6(struct __sk_buff *skb, struct vnet_scratch *s, struct vnet_cursor *c)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ipv6hdr *ip = data + c->offset;
 	__u32 payload;
-	int i;
 
 	if ((void *)(ip + 1) > end || c->length < sizeof(*ip))
 		return VNET_DROP_MALFORMED;
@@ -188,18 +313,22 @@ static __always_inline int vnet_parse_ipv6(struct __sk_buff *skb, struct vnet_sc
 	s->key[VNET_W_IP_DST] = vnet_be64((__u8 *)&ip->daddr);
 	s->key[VNET_W_IP_DST + 1] = vnet_be64((__u8 *)&ip->daddr + 8);
 	s->key[VNET_W_PORT] |= (__u64)((ip->priority << 4 | ip->flow_lbl[0] >> 4) & 0xff) << 16;
+	s->key[VNET_W_MORE] = (__u64)ip->hop_limit << 56 | (__u32)(ip->flow_lbl[0] & 15) << 16 |
+			      (__u32)ip->flow_lbl[1] << 8 | ip->flow_lbl[2];
 	c->proto = ip->nexthdr;
 	c->offset += sizeof(*ip);
 	c->length = payload;
-	for (i = 0; i <= VNET_MAX_EXT_HEADERS; i++) {
-		int more = vnet_skip_extension(skb, c);
-
-		if (more < 0)
-			return VNET_DROP_MALFORMED;
-		if (!more || c->frag == VNET_FRAG_LATER)
-			return 0;
-	}
-	return VNET_DROP_MALFORMED;
+	if (!vnet_is_extension(c->proto))
+		return 0;
+	s->cursor = *c;
+	if (vnet_skip_extensions(skb) < 0)
+		return VNET_DROP_MALFORMED;
+	*c = s->cursor;
+	s->key[VNET_W_MORE] |= (__u64)c->ext << 44;
+	s->frag_id = c->frag_id;
+	s->frag_offset = c->frag_offset;
+	s->routing = c->routing;
+	return 0;
 }
 
 /* Neighbour solicitation and advertisement (RFC 4861, sections 4.3 and 4.4) and their address option. */
@@ -224,6 +353,7 @@ static __always_inline int vnet_parse_nd(struct __sk_buff *skb, struct vnet_scra
 			return VNET_DROP_MALFORMED;
 		if (bytes[0] == wanted && size == 8 && !seen) {
 			s->key[word] = vnet_mac(bytes + 2);
+			s->nd_offset = offset + 2;
 			seen = 1;
 		}
 		offset += size;
@@ -267,44 +397,66 @@ static __always_inline int vnet_parse_transport(struct __sk_buff *skb, struct vn
 		if (minimum == 20 && (copy[12] >> 4 < 5 || (copy[12] >> 4) * 4 > c->length))
 			return VNET_DROP_MALFORMED;
 		s->key[VNET_W_L4] = (__u64)vnet_be32(copy) << 32;
-		s->tcp_flags = copy[13] & 0x3f;
+		if (minimum == 20) {
+			s->tcp_flags = copy[13] & 0x3f;
+			s->key[VNET_W_MORE] |= (__u64)((copy[12] & 15) << 8 | copy[13]) << 32;
+		}
 		return 0;
 	}
 	if (minimum == 20) {
 		if (header[12] >> 4 < 5 || (header[12] >> 4) * 4 > c->length)
 			return VNET_DROP_MALFORMED;
 		s->tcp_flags = header[13] & 0x3f;
+		s->key[VNET_W_MORE] |= (__u64)((header[12] & 15) << 8 | header[13]) << 32;
 	}
 	s->key[VNET_W_L4] = (__u64)vnet_be32(header) << 32;
 	return 0;
 }
 
-/* Fill the scratch's key and offsets. Returns 0 or a drop reason. */
+/* Fill the key's words that tell of the packet, and the offsets. Returns 0 or a drop reason. The words
+ * that tell of anything else stay; word 0 keeps the port.
+ */
 static __always_inline int vnet_parse(struct __sk_buff *skb, struct vnet_scratch *s)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct vnet_cursor c = {};
 	__u16 eth_type;
-	int reason;
+	int reason, w;
 
+	s->key[VNET_W_PORT] &= ~0xffffffffULL;
+	for (w = VNET_W_IP_SRC; w < VNET_W_METADATA; w++)
+		s->key[w] = 0;
+	s->key[VNET_W_MORE] = 0;
+	s->key[VNET_W_MPLS] = 0;
+	s->tcp_flags = 0;
+	s->nd_offset = 0;
+	s->routing = 0;
+	s->icmp_id = 0;
 	if (data + VNET_HEADERS > end && skb->len > (__u32)(end - data))
 		bpf_skb_pull_data(skb, skb->len < VNET_HEADERS ? skb->len : VNET_HEADERS);
 	reason = vnet_parse_ethernet(skb, s, &c, &eth_type);
 	if (reason)
 		return reason;
-	if (eth_type == ETH_P_ARP)
-		return vnet_parse_arp(skb, s, &c);
-	if (eth_type == ETH_P_IP)
+	s->l3_offset = c.offset;
+	if (eth_type == ETH_P_IP) {
 		reason = vnet_parse_ipv4(skb, s, &c);
-	else if (eth_type == ETH_P_IPV6)
+	} else if (eth_type == ETH_P_IPV6) {
 		reason = vnet_parse_ipv6(skb, s, &c);
-	else
+	} else if (eth_type == ETH_P_ARP) {
+		return vnet_parse_arp(skb, s, &c);
+	} else if (vnet_is_mpls(eth_type)) {
+		return vnet_parse_mpls(skb, s, &c);
+	} else {
 		return 0;
+	}
 	if (reason)
 		return reason;
 	s->key[VNET_W_PORT] |= (__u64)c.proto << 24 | (__u64)c.frag << 8;
 	s->l4_offset = c.offset;
 	s->l4_length = c.length;
+	s->l3_type = eth_type;
+	s->l4_proto = c.proto;
+	s->later = c.frag == VNET_FRAG_LATER;
 	if (c.frag == VNET_FRAG_LATER)
 		return 0;
 	if (c.proto == IPPROTO_TCP || c.proto == IPPROTO_UDP || c.proto == IPPROTO_SCTP)

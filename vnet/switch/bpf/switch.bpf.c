@@ -1,42 +1,18 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
-/* The switch: one program at tc ingress of every port. */
+/* The switch: one program at tc ingress of every port, and one that the agent runs for a controller's packet. */
 #include "cache.h"
 #include "execute.h"
 #include "walk.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-static __always_inline void vnet_reset(struct vnet_scratch *s, __u32 in_port, __u32 version)
-{
-	__builtin_memset(s, 0, sizeof(*s));
-	s->key[VNET_W_PORT] = (__u64)in_port << 32;
-	s->in_port = in_port;
-	s->version = version;
-	s->now_ns = bpf_ktime_get_coarse_ns();
-	s->ct_slot = VNET_NO_SLOT;
-	s->cacheable = 1;
-}
-
-static __always_inline void vnet_count_rules(struct __sk_buff *skb, struct vnet_scratch *s)
-{
-	__u32 i, n = s->path.n_rules;
-
-	for (i = 0; i < VNET_PATH_RULES; i++) {
-		struct vnet_counter *counter;
-
-		if (i >= n)
-			break;
-		counter = bpf_map_lookup_elem(&rule_counters, &s->path.rules[i]);
-		if (counter) {
-			counter->packets++;
-			counter->bytes += skb->len;
-		}
-	}
-}
+#define VNET_ROUNDS 24 /* how often the walk may stop for the packet to be changed */
+#define VNET_PACKET_OUT 0 /* the rule that holds a controller's actions */
 
 static __always_inline int vnet_dropped(struct __sk_buff *skb, struct vnet_scratch *s)
 {
-	struct vnet_port_counter *counter = bpf_map_lookup_elem(&port_counters, &s->in_port);
+	__u32 port = s->in_port;
+	struct vnet_port_counter *counter = bpf_map_lookup_elem(&port_counters, &port);
 
 	if (counter)
 		counter->rx_dropped++;
@@ -45,59 +21,243 @@ static __always_inline int vnet_dropped(struct __sk_buff *skb, struct vnet_scrat
 	return TC_ACT_SHOT;
 }
 
-/* From a parsed packet to its path: the cache, or the tables. */
-static __always_inline void vnet_decide(struct __sk_buff *skb, struct vnet_scratch *s)
+/* What a packet needs from the first to the last; the rest is set up when its way is not known yet. */
+static __always_inline void vnet_begin(struct vnet_scratch *s, __u32 in_port, __u32 version)
 {
-	if (vnet_cache_hit(skb, s))
-		return;
-	__builtin_memset(&s->path, 0, sizeof(s->path));
-	s->path.version = s->version;
-	s->path.reason = vnet_walk(skb, 0);
-	s->path.ct_state = s->key[VNET_W_CT];
-	if (s->path.reason && s->path.n_ops) { /* what was output before it failed has been output */
-		s->path.reason = VNET_DROP_NONE;
-		s->cacheable = 0;
+	s->key[VNET_W_PORT] = (__u64)in_port << 32;
+	s->in_port = in_port;
+	s->version = version;
+	s->met.n_rules = 0;
+	s->same_port = 0;
+	s->observed = 0;
+	s->inject = 0;
+	s->failure = 0;
+	s->sent = 0;
+	s->flushing = 0;
+	s->from_cache = 0;
+	*(__u64 *)&s->path = VNET_NO_SLOT;
+	*((__u64 *)&s->path + 1) = 0;
+}
+
+static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
+{
+	__u32 i;
+
+	for (i = VNET_W_METADATA; i < VNET_W_MORE; i++)
+		s->key[i] = 0;
+	__builtin_memset(&s->met, 0, sizeof(s->met));
+	__builtin_memcpy(s->base, s->key, sizeof(s->base));
+	s->base_tag = s->vlan;
+	s->base_icmp_id = s->icmp_id;
+	s->now_ns = bpf_ktime_get_coarse_ns();
+	s->ct_slot = VNET_NO_SLOT;
+	s->ct_gen = 0;
+	s->ct_dir = 0;
+	s->ct_word = 0;
+	s->tracked = 0;
+	s->ct_translated = 0;
+	s->ct_nat_inner = 0;
+	s->cacheable = 1;
+	s->flush = 0;
+	s->ttl_set = 0;
+	s->decs = 0;
+	s->depth = 0;
+	s->scopes = 0;
+	s->lookups = 0;
+	s->last_rule = 0;
+	s->logged = 0;
+	s->set_slots = 0;
+}
+
+__noinline int vnet_parse_again(struct __sk_buff *skb)
+{
+	struct vnet_scratch *s = vnet_scratch();
+
+	return s ? vnet_parse(skb, s) : VNET_DROP_ACTION_FAILED;
+}
+
+/* Carry out what is pending, and read the packet anew if its headers were moved. */
+static __always_inline void vnet_flush(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
+{
+	__u8 flush = s->flush;
+	int reason = 0;
+
+	vnet_observe(skb, port_flags);
+	s->flush = 0;
+	s->flushing = 1;
+	vnet_execute(skb);
+	s->flushing = 0;
+	s->path.n_ops = 0;
+	if (flush & VNET_FLUSH_PARSE) {
+		reason = vnet_parse_again(skb);
+		__builtin_memcpy(s->base, s->key, sizeof(s->base));
+		s->base_tag = s->vlan;
+		s->base_icmp_id = s->icmp_id;
 	}
+	if (reason || s->failure == VNET_DROP_ACTION_FAILED)
+		vnet_fail(s, reason ? reason : VNET_DROP_ACTION_FAILED);
+}
+
+/* Why a packet that nothing was sent of was lost. */
+static __always_inline __u8 vnet_loss(const struct vnet_scratch *s)
+{
+	__u32 id = s->last_rule;
+	struct vnet_rule *rule;
+
+	if (s->failure)
+		return s->failure;
+	if (s->same_port)
+		return VNET_DROP_SAME_PORT;
+	rule = bpf_map_lookup_elem(&rules, &id);
+	return id && rule ? rule->drop_reason : VNET_DROP_RULE;
+}
+
+/* Let the frames on the stack decide the packet; what is then left to do stands in s->ops. */
+static __always_inline void vnet_walk(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
+{
+	struct vnet_walking walking = { .skb = skb };
+	__u32 round;
+
+	for (round = 0; round < VNET_ROUNDS; round++) {
+		bpf_loop(VNET_STEPS, vnet_step, &walking, 0);
+		if (!s->flush)
+			break;
+		vnet_flush(skb, s, port_flags);
+	}
+	if (s->depth && !s->failure)
+		s->failure = VNET_DROP_LOOP;
 	s->path.ct_slot = s->ct_slot;
 	s->path.ct_gen = s->ct_gen;
 	s->path.ct_dir = s->ct_dir;
-	vnet_cache_remember(s);
+	s->path.ct_state = s->ct_word;
+	s->path.reason = !s->path.n_ops && !s->sent ? vnet_loss(s) : VNET_DROP_NONE;
+}
+
+/* The tables decide a packet that the cache does not know. */
+__noinline int vnet_decide(struct __sk_buff *skb, __u32 port_flags)
+{
+	struct vnet_scratch *s = vnet_scratch();
+
+	if (!s)
+		return 0;
+	vnet_begin_walk(s);
+	vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
+	vnet_push(s, VNET_FRAME_TABLE, 0, 0, VNET_NO_PORT, 0);
+	vnet_walk(skb, s, port_flags);
+	vnet_cache_remember();
+	return 0;
+}
+
+static __always_inline void vnet_recall(struct __sk_buff *skb, struct vnet_scratch *s,
+					const struct vnet_cached *cached, __u32 port_flags)
+{
+	__u32 id = cached->path_id, i;
+	struct vnet_counter *counter = bpf_map_lookup_elem(&path_counters, &id);
+	struct vnet_path_rules *met;
+
+	if (counter) {
+		counter->packets++;
+		counter->bytes += skb->len;
+	}
+	s->path = cached->path;
+	s->from_cache = 1;
+	if (port_flags & VNET_PORT_CAPTURE || s->path.reason) { /* somebody will want to know */
+		met = bpf_map_lookup_elem(&path_rules, &id);
+		if (met)
+			s->met = *met;
+		for (i = VNET_W_METADATA; i < VNET_W_MORE; i++)
+			s->key[i] = 0;
+	}
+}
+
+/* What is left to do, and whether anything came of it. */
+static __always_inline int vnet_finish(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
+{
+	int verdict = TC_ACT_SHOT;
+
+	if (s->path.reason || port_flags & VNET_PORT_CAPTURE)
+		vnet_observe(skb, port_flags);
+	if (s->path.reason)
+		return vnet_dropped(skb, s);
+	if (s->path.n_ops) {
+		verdict = vnet_execute(skb);
+		if (!s->sent) {
+			s->path.reason = s->failure ? s->failure : s->same_port ? VNET_DROP_SAME_PORT : VNET_DROP_NO_PORT;
+			s->observed &= !!(port_flags & VNET_PORT_CAPTURE);
+			vnet_observe(skb, port_flags);
+			vnet_dropped(skb, s);
+		}
+	}
+	return verdict;
 }
 
 SEC("tc")
 int vnet_ingress(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex, in_port, *number = bpf_map_lookup_elem(&port_by_ifindex, &ifindex);
-	struct vnet_port_counter *counter;
+	__u32 ifindex = skb->ifindex, in_port, i, *number = bpf_map_lookup_elem(&port_by_ifindex, &ifindex);
 	struct vnet_control *control = vnet_control();
 	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_port_counter *counter;
+	struct vnet_cached *cached;
 	struct vnet_port *port;
-	int verdict;
+	__u32 flags;
 
 	if (!s || !control)
 		return TC_ACT_SHOT;
 	in_port = number ? *number : 0;
-	vnet_reset(s, in_port, *(volatile __u32 *)&control->version);
+	vnet_begin(s, in_port, *(volatile __u32 *)&control->version);
 	port = bpf_map_lookup_elem(&ports, &in_port);
 	counter = bpf_map_lookup_elem(&port_counters, &in_port);
 	if (counter) {
 		counter->rx_packets++;
 		counter->rx_bytes += skb->len;
 	}
-	if (!number || !port || !(port->flags & VNET_PORT_UP)) {
+	flags = port ? port->flags : 0;
+	if (!number || (flags & (VNET_PORT_UP | VNET_PORT_NO_RECV)) != VNET_PORT_UP) {
 		s->path.reason = VNET_DROP_PORT_CLOSED;
-		return vnet_dropped(skb, s);
+		return vnet_finish(skb, s, flags);
 	}
 	s->path.reason = vnet_parse(skb, s);
-	if (!s->path.reason) {
-		vnet_decide(skb, s);
-		vnet_count_rules(skb, s);
+	if (s->path.reason)
+		return vnet_finish(skb, s, flags);
+	cached = vnet_cache_find(skb, s, control);
+	if (cached) {
+		vnet_recall(skb, s, cached, flags);
+		for (i = 0; i < VNET_CACHE_OPS; i++) {
+			if (i >= s->path.n_ops)
+				break;
+			s->ops[i] = cached->ops[i];
+		}
+	} else {
+		vnet_decide(skb, flags);
 	}
-	vnet_observe(skb, s, port->flags);
-	if (s->path.reason)
-		return vnet_dropped(skb, s);
-	verdict = vnet_execute(skb, s);
-	if (s->path.reason)
-		vnet_dropped(skb, s);
-	return verdict;
+	return vnet_finish(skb, s, flags);
+}
+
+/* Carry out the actions of rule VNET_PACKET_OUT on a packet of a controller. The context's cb[0] is the
+ * ingress port it names.
+ */
+SEC("tc")
+int vnet_packet_out(struct __sk_buff *skb)
+{
+	struct vnet_control *control = vnet_control();
+	struct vnet_scratch *s = vnet_scratch();
+	__u32 id = VNET_PACKET_OUT;
+	struct vnet_rule *rule = bpf_map_lookup_elem(&rules, &id);
+
+	if (!s || !control || !rule)
+		return TC_ACT_SHOT;
+	vnet_begin(s, skb->cb[0], *(volatile __u32 *)&control->version);
+	s->inject = 1;
+	s->path.reason = vnet_parse_again(skb);
+	if (!s->path.reason) {
+		vnet_begin_walk(s);
+		s->cacheable = 0;
+		vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
+		vnet_push(s, VNET_FRAME_ACTIONS, VNET_NO_TABLE, rule->first_action + rule->n_actions,
+			  rule->first_action, 0);
+		vnet_walk(skb, s, 0);
+	}
+	vnet_finish(skb, s, 0);
+	return TC_ACT_OK;
 }

@@ -1,26 +1,24 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* The OpenFlow pipeline: search a table, carry out the rule's actions on the key, go on where it
- * says, and write down as a path what is to happen to the packet. The packet itself is not touched.
+/* The OpenFlow pipeline as a machine: a stack of tables to search and action lists to carry out, one step
+ * at a time. Actions change the key; outputs write down operations (commit.h), which are carried out when
+ * the pipeline has ended, or before, where what follows needs the changed packet.
  */
 #ifndef VNET_WALK_H
 #define VNET_WALK_H
 
 #include "classify.h"
+#include "commit.h"
 #include "conntrack.h"
+#include "group.h"
+#include "meter.h"
+#include "stack.h"
 
-static __always_inline int vnet_add_op(struct vnet_scratch *s, __u8 kind, __u32 arg)
-{
-	__u32 n = s->path.n_ops;
+#define VNET_R_NO_MATCH 0
+#define VNET_R_ACTION 1
+#define VNET_R_INVALID_TTL 2
 
-	if (n >= VNET_PATH_OPS)
-		return VNET_DROP_UNSUPPORTED;
-	s->path.ops[n & (VNET_PATH_OPS - 1)].kind = kind;
-	s->path.ops[n & (VNET_PATH_OPS - 1)].pad = 0;
-	s->path.ops[n & (VNET_PATH_OPS - 1)].vlan_tci = (__u16)s->key[VNET_W_DST];
-	s->path.ops[n & (VNET_PATH_OPS - 1)].arg = arg;
-	s->path.n_ops = n + 1;
-	return 0;
-}
+#define VNET_SLOT_GROUP 62 /* of the action set: a group replaces the output */
+#define VNET_SLOT_OUTPUT 63
 
 static __always_inline int vnet_output(struct vnet_scratch *s, __u32 port)
 {
@@ -28,161 +26,528 @@ static __always_inline int vnet_output(struct vnet_scratch *s, __u32 port)
 		s->same_port = 1;
 		return 0;
 	}
-	return vnet_add_op(s, VNET_PATH_OUTPUT, port);
+	vnet_commit();
+	return vnet_add_op(s, VNET_PATH_OUTPUT, 0, port, 0);
+}
+
+static __always_inline int vnet_output_list(struct vnet_scratch *s, __u8 kind, __u32 list)
+{
+	vnet_commit();
+	return vnet_add_op(s, kind, 0, list, 0);
+}
+
+/* The list of all ports in force for this packet. */
+static __always_inline __u32 vnet_all_ports(const struct vnet_scratch *s)
+{
+	return (s->version & 1) * VNET_PORTS;
+}
+
+/* The packet goes to the controllers as it is now. */
+static __always_inline int vnet_to_controller(struct vnet_scratch *s, __u8 reason,
+					      __u32 length)
+{
+	s->cacheable = 0;
+	s->flush |= VNET_FLUSH_OPS;
+	vnet_commit();
+	return vnet_add_op(s, VNET_PATH_CONTROLLER, reason, length, s->last_rule);
+}
+
+static __always_inline __u8 vnet_controller_reason(const struct vnet_scratch *s)
+{
+	__u32 id = s->last_rule;
+	struct vnet_rule *rule = bpf_map_lookup_elem(&rules, &id);
+
+	return rule && rule->miss ? VNET_R_NO_MATCH : VNET_R_ACTION;
 }
 
 /* Write into the key. A packet without a tag has none to write, and one that has it keeps it. */
 static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64 value, __u64 mask)
 {
-	if (word == VNET_W_DST) {
-		if (!(s->key[VNET_W_DST] & VNET_VLAN_PRESENT))
-			return;
+	if (word == VNET_W_DST && !(s->key[VNET_W_DST] & VNET_VLAN_PRESENT))
+		mask &= ~0xffffULL;
+	if (word == VNET_W_DST)
 		mask &= ~(__u64)VNET_VLAN_PRESENT;
-	}
+	if (word == VNET_W_MORE && mask >> 56)
+		s->ttl_set = 1;
 	s->key[word] = (s->key[word] & ~mask) | (value & mask);
 }
 
-static __always_inline void vnet_move(struct vnet_scratch *s, const struct vnet_action *action)
+/* Is the word part of what the flow cache's key does not tell of the packet? */
+static __always_inline int vnet_beyond(__u32 word)
 {
-	__u32 from = action->a & 31, to = action->a >> 8 & 31;
-	__u32 from_shift = action->b & 63, to_shift = action->b >> 8 & 63, bits = action->b >> 16 & 127;
+	return (word >= VNET_W_SHA && word < VNET_W_METADATA) || word >= VNET_W_MORE;
+}
+
+static __always_inline void vnet_move(struct vnet_scratch *s)
+{
+	__u32 from = s->action.a & 31, to = s->action.a >> 8 & 31;
+	__u32 from_shift = s->action.b & 63, to_shift = s->action.b >> 8 & 63, bits = s->action.b >> 16 & 127;
 	__u64 mask = bits >= 64 ? ~0ULL : (1ULL << bits) - 1;
 	__u64 value = s->key[from] >> from_shift & mask;
 
+	if (vnet_beyond(from))
+		s->cacheable = 0;
 	vnet_write(s, to, value << to_shift, mask << to_shift);
 }
 
-static __always_inline int vnet_push_vlan(struct vnet_scratch *s, const struct vnet_action *action)
+/* -- the stack of headers: rare, so carried out at once and never cached ---------------------------- */
+
+/* Note how to take back a change of the header stack. */
+static __always_inline int vnet_log(struct vnet_scratch *s, __u8 kind, __u32 arg, __u64 value)
 {
-	if (s->key[VNET_W_DST] & VNET_VLAN_PRESENT || action->a != VNET_ETH_P_8021Q)
-		return VNET_DROP_UNSUPPORTED; /* a second tag */
-	s->key[VNET_W_DST] |= VNET_VLAN_PRESENT;
+	__u32 n = s->logged;
+	struct vnet_op *entry;
+
+	if (n >= VNET_STACK)
+		return VNET_DROP_UNSUPPORTED;
+	entry = &s->log[vnet_index(n, VNET_STACK)];
+	entry->kind = kind;
+	entry->arg = arg;
+	entry->value = value;
+	s->logged = n + 1;
 	return 0;
+}
+
+static __always_inline int vnet_restack(struct vnet_scratch *s, __u8 kind, __u32 arg, __u64 value, __u8 flush)
+{
+	s->cacheable = 0;
+	s->flush |= flush;
+	return vnet_add_op(s, kind, 0, arg, value);
+}
+
+/* A second tag has the priority and the VLAN of the first, as in Open vSwitch. */
+static __always_inline int vnet_push_vlan(struct vnet_scratch *s)
+{
+	__u16 tci = s->key[VNET_W_DST];
+	__u64 tag = (__u32)s->action.a << 16 | tci;
+	int reason;
+
+	if (!tci) {
+		s->key[VNET_W_DST] |= VNET_VLAN_PRESENT;
+		s->tpid = s->action.a;
+		return 0;
+	}
+	vnet_commit();
+	reason = vnet_log(s, VNET_PATH_POP_VLAN, 0, 0);
+	if (reason)
+		return reason;
+	s->tpid = s->action.a;
+	s->base_tag = tag;
+	return vnet_restack(s, VNET_PATH_PUSH_VLAN, 0, tag, VNET_FLUSH_OPS);
 }
 
 static __always_inline int vnet_pop_vlan(struct vnet_scratch *s)
 {
-	if (s->vlan_tci && (s->inner_type == VNET_ETH_P_8021Q || s->inner_type == VNET_ETH_P_8021AD))
-		return VNET_DROP_UNSUPPORTED; /* the tag below was not parsed */
-	s->key[VNET_W_DST] &= ~0xffffULL;
+	int reason;
+
+	if (!(__u16)s->key[VNET_W_DST])
+		return 0;
+	if (!s->vlan || !vnet_is_vlan(s->inner_type)) {
+		s->key[VNET_W_DST] &= ~0xffffULL;
+		return 0;
+	}
+	vnet_commit(); /* the tag below comes to light */
+	reason = vnet_log(s, VNET_PATH_PUSH_VLAN, 0, s->base_tag);
+	if (reason)
+		return reason;
+	return vnet_restack(s, VNET_PATH_POP_VLAN, 0, 0, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
+}
+
+static __always_inline int vnet_push_mpls(struct vnet_scratch *s)
+{
+	__u16 eth_type = s->key[VNET_W_SRC];
+	__u32 entry;
+	int reason;
+
+	if (vnet_is_mpls(eth_type))
+		entry = (__u32)s->key[VNET_W_MPLS] & ~0x100U;
+	else
+		entry = 0x100 | (eth_type == ETH_P_IP || eth_type == ETH_P_IPV6 ? s->key[VNET_W_MORE] >> 56 : 0);
+	vnet_commit();
+	reason = vnet_log(s, VNET_PATH_POP_MPLS, eth_type, 0);
+	if (reason)
+		return reason;
+	return vnet_restack(s, VNET_PATH_PUSH_MPLS, s->action.a, entry, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
+}
+
+static __always_inline int vnet_pop_mpls(struct vnet_scratch *s)
+{
+	__u16 eth_type = s->key[VNET_W_SRC];
+	int reason;
+
+	if (!vnet_is_mpls(eth_type))
+		return 0;
+	vnet_commit();
+	reason = vnet_log(s, VNET_PATH_PUSH_MPLS, eth_type, (__u32)s->key[VNET_W_MPLS]);
+	if (reason)
+		return reason;
+	return vnet_restack(s, VNET_PATH_POP_MPLS, s->action.a, 0, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
+}
+
+static __always_inline int vnet_set_type(struct vnet_scratch *s)
+{
+	int reason;
+
+	vnet_commit();
+	reason = vnet_log(s, VNET_PATH_TYPE, (__u16)s->key[VNET_W_SRC], 0);
+	if (reason)
+		return reason;
+	return vnet_restack(s, VNET_PATH_TYPE, s->action.a, 0, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
+}
+
+/* -- time to live ----------------------------------------------------------------------------------- */
+
+static __always_inline int vnet_ttl_over(struct vnet_scratch *s)
+{
+	vnet_to_controller(s, VNET_R_INVALID_TTL, 0xffff);
+	return VNET_DROP_TTL;
+}
+
+static __always_inline int vnet_dec_ttl(struct vnet_scratch *s)
+{
+	__u16 eth_type = s->key[VNET_W_SRC];
+
+	if (eth_type != ETH_P_IP && eth_type != ETH_P_IPV6)
+		return 0;
+	if (s->key[VNET_W_MORE] >> 56 <= 1)
+		return vnet_ttl_over(s);
+	s->key[VNET_W_MORE] -= 1ULL << 56;
+	if (s->ttl_set)
+		return 0;
+	s->decs++;
+	if (s->path.min_ttl < s->decs + 1)
+		s->path.min_ttl = s->decs + 1;
 	return 0;
 }
 
-static __always_inline int vnet_action(struct __sk_buff *skb, struct vnet_scratch *s,
-				       const struct vnet_action *action)
+static __always_inline int vnet_dec_mpls_ttl(struct vnet_scratch *s)
 {
-	__u32 word = action->a & 31;
+	if (!vnet_is_mpls(s->key[VNET_W_SRC]))
+		return 0;
+	if ((__u8)s->key[VNET_W_MPLS] <= 1)
+		return vnet_ttl_over(s);
+	s->key[VNET_W_MPLS]--;
+	return 0;
+}
 
-	switch (action->op) {
-	case VNET_OP_OUTPUT:
-		return vnet_output(s, action->b);
-	case VNET_OP_OUTPUT_FIELD:
-		return vnet_output(s, s->key[word] >> (action->b & 63) & action->mask);
-	case VNET_OP_IN_PORT:
-		return vnet_add_op(s, VNET_PATH_OUTPUT, s->in_port);
-	case VNET_OP_OUTPUTS:
-		return vnet_add_op(s, VNET_PATH_OUTPUTS, action->b);
-	case VNET_OP_CONTROLLER:
+/* Where the TTL behind the outermost label stack entry lies; 0 = nowhere. */
+static __always_inline __u32 vnet_inner_ttl(struct __sk_buff *skb, const struct vnet_scratch *s, __u8 *ttl)
+{
+	__u32 at = s->mpls_offset + 4;
+	__u8 first;
+
+	if (!vnet_is_mpls(s->key[VNET_W_SRC]) || bpf_skb_load_bytes(skb, at, &first, 1) < 0)
+		return 0;
+	if (!(s->key[VNET_W_MPLS] & 0x100))
+		at += 3;
+	else if (first >> 4 == 4)
+		at += 8;
+	else if (first >> 4 == 6)
+		at += 7;
+	else
+		return 0;
+	return bpf_skb_load_bytes(skb, at, ttl, 1) < 0 ? 0 : at;
+}
+
+static __always_inline int vnet_copy_ttl_out(struct __sk_buff *skb, struct vnet_scratch *s)
+{
+	__u8 ttl;
+
+	s->cacheable = 0;
+	if (vnet_inner_ttl(skb, s, &ttl))
+		s->key[VNET_W_MPLS] = (s->key[VNET_W_MPLS] & ~0xffULL) | ttl;
+	return 0;
+}
+
+static __always_inline int vnet_copy_ttl_in(struct __sk_buff *skb, struct vnet_scratch *s)
+{
+	__u8 ttl;
+	int reason;
+
+	if (!vnet_inner_ttl(skb, s, &ttl))
+		return 0;
+	vnet_commit();
+	reason = vnet_log(s, VNET_PATH_TTL_IN, ttl, 0);
+	if (reason)
+		return reason;
+	return vnet_restack(s, VNET_PATH_TTL_IN, (__u8)s->key[VNET_W_MPLS], 0, VNET_FLUSH_OPS);
+}
+
+/* -- actions ---------------------------------------------------------------------------------------- */
+
+static __always_inline int vnet_meter_action(struct __sk_buff *skb, struct vnet_scratch *s)
+{
+	__u32 at = s->action.b, meter, precedence = 0;
+	struct vnet_entry *entry = bpf_map_lookup_elem(&meter_entries, &at);
+
+	meter = entry ? vnet_entry_rule(entry, s->version) : 0;
+	if (!meter)
+		return 0;
+	switch (vnet_meter(skb, meter, &precedence)) {
+	case VNET_BAND_DROP:
 		s->cacheable = 0;
-		return vnet_add_op(s, VNET_PATH_CONTROLLER, action->b);
+		return VNET_DROP_RATE;
+	case VNET_BAND_REMARK:
+		vnet_remark(s, precedence);
+		return 0;
+	}
+	return vnet_add_op(s, VNET_PATH_METER, 0, meter, 0);
+}
+
+/* Remember the action behind this record for the end of the pipeline. */
+static __always_inline int vnet_write_set(struct vnet_scratch *s, __u32 at)
+{
+	__u32 slot = vnet_index(s->action.a, VNET_SET);
+
+	s->set[slot] = at;
+	s->set_slots |= 1ULL << slot;
+	return 0;
+}
+
+/* ct(): the rest of the list goes on with the packet untracked; with a table, a copy resumes there. */
+static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scratch *s, __u32 at)
+{
+	__u64 state, zone, high, low;
+	int reason;
+
+	reason = vnet_ct(skb, at);
+	if (reason)
+		return reason;
+	if (!(s->action.a & VNET_CT_RECIRC)) {
+		vnet_ct_clear(s);
+		return 0;
+	}
+	if (vnet_is_tail(s))
+		return vnet_jump(s, s->action.b >> 16);
+	state = s->key[VNET_W_CT];
+	zone = s->key[VNET_W_ZONE];
+	high = s->key[VNET_W_LABEL];
+	low = s->key[VNET_W_LABEL + 1];
+	vnet_ct_clear(s);
+	reason = vnet_scope_enter(s);
+	if (reason)
+		return reason;
+	s->key[VNET_W_CT] = state;
+	s->key[VNET_W_ZONE] = zone;
+	s->key[VNET_W_LABEL] = high;
+	s->key[VNET_W_LABEL + 1] = low;
+	reason = vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
+	return reason ? reason : vnet_push(s, VNET_FRAME_TABLE, s->action.b >> 16, 0, VNET_NO_PORT, 0);
+}
+
+/* Carry out s->action; `at` is the record behind it. Returns 0 or the reason to go no further. */
+__noinline int vnet_act(struct __sk_buff *skb, __u32 at)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	__u32 word;
+
+	if (!s)
+		return VNET_DROP_ACTION_FAILED;
+	word = s->action.a & 31;
+	switch (s->action.op) {
+	case VNET_OP_OUTPUT:
+		return vnet_output(s, s->action.b);
+	case VNET_OP_OUTPUT_FIELD:
+		if (vnet_beyond(word))
+			s->cacheable = 0;
+		return vnet_output(s, s->key[word] >> (s->action.b & 63) & s->action.mask);
+	case VNET_OP_IN_PORT:
+		return vnet_output_list(s, VNET_PATH_OUTPUT, s->in_port);
+	case VNET_OP_OUTPUTS:
+		return vnet_output_list(s, VNET_PATH_OUTPUTS, s->action.b);
+	case VNET_OP_FLOOD:
+		return vnet_output_list(s, VNET_PATH_OUTPUTS, vnet_all_ports(s));
+	case VNET_OP_NORMAL:
+		return vnet_output_list(s, VNET_PATH_NORMAL, vnet_all_ports(s));
+	case VNET_OP_CONTROLLER:
+		return vnet_to_controller(s, vnet_controller_reason(s), s->action.b);
 	case VNET_OP_SET:
-		vnet_write(s, word, action->value, action->mask);
+		vnet_write(s, word, s->action.value, s->action.mask);
 		return 0;
 	case VNET_OP_MOVE:
-		vnet_move(s, action);
+		vnet_move(s);
 		return 0;
 	case VNET_OP_PUSH_VLAN:
-		return vnet_push_vlan(s, action);
+		return vnet_push_vlan(s);
 	case VNET_OP_POP_VLAN:
 		return vnet_pop_vlan(s);
+	case VNET_OP_PUSH_MPLS:
+		return vnet_push_mpls(s);
+	case VNET_OP_POP_MPLS:
+		return vnet_pop_mpls(s);
+	case VNET_OP_SET_TYPE:
+		return vnet_set_type(s);
+	case VNET_OP_DEC_TTL:
+		return vnet_dec_ttl(s);
+	case VNET_OP_DEC_MPLS_TTL:
+		return vnet_dec_mpls_ttl(s);
+	case VNET_OP_COPY_TTL_OUT:
+		return vnet_copy_ttl_out(skb, s);
+	case VNET_OP_COPY_TTL_IN:
+		return vnet_copy_ttl_in(skb, s);
 	case VNET_OP_CT:
-		if (action->a & VNET_CT_RECIRC) {
-			s->next_table = action->b >> 16;
-			if (!(action->a & VNET_CT_COMMIT))
-				return vnet_ct_lookup(skb, action->b & 0xffff);
-		}
-		return vnet_ct_commit(skb, s, action);
+		return vnet_conntrack(skb, s, at);
+	case VNET_OP_CT_CLEAR:
+		vnet_ct_clear(s);
+		return 0;
+	case VNET_OP_GROUP:
+		return vnet_group(skb, s->action.b);
+	case VNET_OP_METER:
+		return vnet_meter_action(skb, s);
+	case VNET_OP_RESUBMIT:
+		return vnet_push(s, VNET_FRAME_TABLE, s->action.a, 0, s->action.b, 1);
+	case VNET_OP_WRITE:
+		return vnet_write_set(s, at);
+	case VNET_OP_CLEAR:
+		s->set_slots = 0;
+		return 0;
+	case VNET_OP_DATA:
+		return 0;
 	}
 	return VNET_DROP_UNSUPPORTED;
 }
 
-/* Carry out a rule. Returns 0 or the reason to drop; s->next_table says where to go on. */
-__noinline int vnet_apply(struct __sk_buff *skb, __u32 rule_id)
+/* -- steps ------------------------------------------------------------------------------------------ */
+
+static __always_inline int vnet_search(struct __sk_buff *skb, struct vnet_scratch *s, struct vnet_frame *f)
 {
-	struct vnet_scratch *s = vnet_scratch();
-	struct vnet_rule *rule = bpf_map_lookup_elem(&rules, &rule_id);
-	__u32 i, n, first;
-	int reason;
+	__u64 port_word = s->key[VNET_W_PORT];
+	__u32 table = f->table, rule_id;
+	struct vnet_rule *rule;
 
-	if (!s || !rule)
-		return VNET_DROP_ACTION_FAILED;
-	s->next_table = rule->goto_table;
-	n = rule->n_actions;
-	first = rule->first_action;
-	for (i = 0; i < VNET_RULE_ACTIONS; i++) {
-		__u32 at = first + i;
-		struct vnet_action *action;
-
-		if (i >= n)
-			break;
-		action = bpf_map_lookup_elem(&actions, &at);
-		if (!action)
-			return VNET_DROP_ACTION_FAILED;
-		reason = vnet_action(skb, s, action);
-		if (reason)
-			return reason;
-	}
-	return 0;
-}
-
-static __always_inline int vnet_remember_rule(struct vnet_scratch *s, __u32 rule)
-{
-	__u32 n = s->path.n_rules;
-
-	if (n >= VNET_PATH_RULES)
+	if (s->lookups++ >= VNET_LOOKUPS)
 		return VNET_DROP_LOOP;
-	s->path.rules[n & (VNET_PATH_RULES - 1)] = rule;
-	s->path.n_rules = n + 1;
+	s->path.table = table;
+	if (f->at != VNET_NO_PORT)
+		s->key[VNET_W_PORT] = (port_word & 0xffffffffULL) | (__u64)f->at << 32;
+	rule_id = vnet_classify(table);
+	s->key[VNET_W_PORT] = port_word;
+	rule = rule_id ? bpf_map_lookup_elem(&rules, &rule_id) : 0;
+	if (!rule) {
+		vnet_count(&table_misses, table);
+		if (f->nested) {
+			vnet_pop(s);
+			return 0;
+		}
+		return VNET_DROP_TABLE_MISS;
+	}
+	vnet_meet(skb, s, rule_id);
+	s->last_rule = rule_id;
+	f->kind = VNET_FRAME_ACTIONS;
+	f->at = rule->first_action;
+	f->end = rule->first_action + rule->n_actions;
+	f->rule = rule_id;
+	f->table = rule->goto_table;
 	return 0;
 }
 
-/* The pipeline has ended: 0 if the packet goes anywhere, else why not. */
-static __always_inline int vnet_outcome(const struct vnet_scratch *s, int reason)
+static __always_inline int vnet_next_action(struct __sk_buff *skb, struct vnet_scratch *s, struct vnet_frame *f)
 {
-	if (s->path.n_ops)
+	struct vnet_action *action;
+	__u32 at = f->at;
+
+	if (at >= f->end) {
+		if (f->table == VNET_NO_TABLE) {
+			vnet_pop(s);
+		} else {
+			f->kind = VNET_FRAME_TABLE;
+			f->at = VNET_NO_PORT;
+		}
 		return 0;
-	return s->same_port ? VNET_DROP_SAME_PORT : reason;
+	}
+	action = bpf_map_lookup_elem(&actions, &at);
+	if (!action)
+		return VNET_DROP_ACTION_FAILED;
+	s->action = *action;
+	f->at = at + (s->action.op == VNET_OP_WRITE ? 2 : 1);
+	return vnet_act(skb, at + 1);
 }
 
-/* Walk the tables from `table` on; fills s->path. Returns the drop reason or 0. */
-__noinline int vnet_walk(struct __sk_buff *skb, __u32 table)
+static __always_inline int vnet_next_of_set(struct __sk_buff *skb, struct vnet_scratch *s)
 {
+	struct vnet_action *action;
+	__u32 slot, at;
+
+	if (!s->set_slots) {
+		vnet_pop(s);
+		return 0;
+	}
+	if (s->set_slots & 1ULL << VNET_SLOT_GROUP)
+		s->set_slots &= ~(1ULL << VNET_SLOT_OUTPUT);
+	for (slot = 0; slot < VNET_SET; slot++)
+		if (s->set_slots & 1ULL << slot)
+			break;
+	if (slot >= VNET_SET)
+		return VNET_DROP_ACTION_FAILED;
+	s->set_slots &= ~(1ULL << slot);
+	at = s->set[slot];
+	action = bpf_map_lookup_elem(&actions, &at);
+	if (!action)
+		return VNET_DROP_ACTION_FAILED;
+	s->action = *action;
+	return vnet_act(skb, at + 1);
+}
+
+/* What happened to one copy of the packet ends there; the others go on. */
+static __always_inline void vnet_fail(struct vnet_scratch *s, int reason)
+{
+	int i;
+
+	if (!s->failure)
+		s->failure = reason;
+	s->set_slots = 0;
+	for (i = 0; i < VNET_STACK; i++) {
+		struct vnet_frame *f = vnet_top(s);
+
+		if (!f || f->kind == VNET_FRAME_RESTORE || f->kind == VNET_FRAME_BUCKETS)
+			return;
+		vnet_pop(s);
+	}
+}
+
+struct vnet_walking {
+	struct __sk_buff *skb;
+};
+
+static long vnet_step(__u32 step __attribute__((unused)), struct vnet_walking *walking)
+{
+	struct __sk_buff *skb = walking->skb;
 	struct vnet_scratch *s = vnet_scratch();
-	struct vnet_rule *last;
-	__u32 rule = 0, step;
-	int reason;
+	struct vnet_frame *f;
+	int reason = 0;
 
 	if (!s)
-		return VNET_DROP_ACTION_FAILED;
-	for (step = 0; step < VNET_STEPS; step++) {
-		s->path.table = table;
-		rule = vnet_classify(table);
-		if (!rule) {
-			vnet_count(&table_misses, table);
-			return vnet_outcome(s, VNET_DROP_TABLE_MISS);
-		}
-		reason = vnet_remember_rule(s, rule);
-		if (!reason)
-			reason = vnet_apply(skb, rule);
-		if (reason)
-			return reason;
-		table = s->next_table;
-		if (table == VNET_NO_TABLE) {
-			last = bpf_map_lookup_elem(&rules, &rule);
-			return vnet_outcome(s, last ? last->drop_reason : VNET_DROP_RULE);
-		}
+		return 1;
+	if (s->path.n_ops > VNET_OPS - 16) { /* room for a commit and an output */
+		s->cacheable = 0;
+		s->flush |= VNET_FLUSH_OPS;
+		return 1;
 	}
-	return VNET_DROP_LOOP;
+	f = vnet_top(s);
+	if (!f)
+		return 1;
+	switch (f->kind) {
+	case VNET_FRAME_TABLE:
+		reason = vnet_search(skb, s, f);
+		break;
+	case VNET_FRAME_ACTIONS:
+		reason = vnet_next_action(skb, s, f);
+		break;
+	case VNET_FRAME_SET:
+		reason = vnet_next_of_set(skb, s);
+		break;
+	case VNET_FRAME_BUCKETS:
+		reason = vnet_next_bucket(skb, s, f);
+		break;
+	case VNET_FRAME_RESTORE:
+		vnet_scope_leave(s, f);
+		break;
+	default:
+		vnet_pop(s);
+	}
+	if (reason)
+		vnet_fail(s, reason);
+	return s->flush ? 1 : 0;
 }
 
 #endif
