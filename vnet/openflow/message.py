@@ -138,12 +138,23 @@ class FlowModFailed(IntEnum):
 
 
 class GroupModFailed(IntEnum):
-    """OFPGMFC_*, those this switch can answer with."""
+    """OFPGMFC_*."""
 
+    GROUP_EXISTS = 0
+    INVALID_GROUP = 1
+    WEIGHT_UNSUPPORTED = 2
     OUT_OF_GROUPS = 3
+    OUT_OF_BUCKETS = 4
+    CHAINING_UNSUPPORTED = 5
+    WATCH_UNSUPPORTED = 6
+    LOOP = 7
     UNKNOWN_GROUP = 8
+    CHAINED_GROUP = 9
     BAD_TYPE = 10
     BAD_COMMAND = 11
+    BAD_BUCKET = 12
+    BAD_WATCH = 13
+    EPERM = 14
 
 
 class PortModFailed(IntEnum):
@@ -189,11 +200,20 @@ class RoleRequestFailed(IntEnum):
 
 
 class MeterModFailed(IntEnum):
-    """OFPMMFC_*, those this switch can answer with."""
+    """OFPMMFC_*."""
 
+    UNKNOWN = 0
+    METER_EXISTS = 1
+    INVALID_METER = 2
     UNKNOWN_METER = 3
     BAD_COMMAND = 4
+    BAD_FLAGS = 5
+    BAD_RATE = 6
+    BAD_BURST = 7
+    BAD_BAND = 8
+    BAD_BAND_VALUE = 9
     OUT_OF_METERS = 10
+    OUT_OF_BANDS = 11
 
 
 class TableFeaturesFailed(IntEnum):
