@@ -28,6 +28,7 @@ from vnet.openflow.message import (
     FlowStatsRequest,
     Hello,
 )
+from vnet.switch.address import parse
 from vnet.switch.live.server import SwitchServer
 
 
@@ -119,8 +120,8 @@ def test_flows_found_in_force_are_kept_and_told(tmp_path):
 
     async def talk() -> list:
         server = SwitchServer(datapath, "lab", 1)
-        port = await server.start_tcp("127.0.0.1", 0)
-        peer = await asyncio.to_thread(Peer, ("127.0.0.1", port))
+        where = await server.listen(parse("ptcp:0:127.0.0.1"))
+        peer = await asyncio.to_thread(Peer, (where.host, where.port))
         peer.send(encode(FlowStatsRequest(), 5))
         _, reply = await asyncio.to_thread(peer.next)
         peer.close()
