@@ -27,7 +27,19 @@ from vnet.openflow.flow import (
     Port,
     PushVlan,
     SetField,
+    ToGroup,
     match,
+)
+from vnet.openflow.group import (
+    ALL_GROUPS,
+    ALL_METERS,
+    Band,
+    BandType,
+    Bucket,
+    Group,
+    GroupType,
+    Meter,
+    MeterFlag,
 )
 from vnet.openflow.message import (
     ONF,
@@ -56,19 +68,23 @@ from vnet.openflow.message import (
     GetAsyncRequest,
     GetConfigReply,
     GetConfigRequest,
+    GroupCommand,
     GroupDescReply,
     GroupDescRequest,
     GroupFeaturesReply,
     GroupFeaturesRequest,
     GroupMod,
+    GroupStats,
     GroupStatsReply,
     GroupStatsRequest,
     Hello,
+    MeterCommand,
     MeterConfigReply,
     MeterConfigRequest,
     MeterFeaturesReply,
     MeterFeaturesRequest,
     MeterMod,
+    MeterStats,
     MeterStatsReply,
     MeterStatsRequest,
     PacketIn,
@@ -121,6 +137,7 @@ RICH = Flow(
         write=(Output(3),),
         metadata=(1, 0xFF),
         goto=7,
+        meter=4,
     ),
     cookie=0x76,
     idle_timeout_s=5,
@@ -131,6 +148,19 @@ BARE = Flow(3, 100, RICH.match, cookie=1, idle_timeout_s=5)
 PORT = PortDescription(3, 0x020304050607, "tap-web", 0, 4, 1, 2, 3, 4, 10, 20)
 TABLE = TableFeatures(
     0, "admit", 10, 1, 2, ("in_port", "eth_dst"), ("eth_dst",), ("eth_dst", "reg0"), (1, 4), (0, 25), (1, 2)
+)
+SELECT = Group(
+    3,
+    GroupType.SELECT,
+    (
+        Bucket((SetField("eth_dst", 5), Output(1)), weight=10),
+        Bucket((ToGroup(4),), weight=5, watch_port=2, watch_group=4),
+    ),
+)
+FAILOVER = Group(4, GroupType.FAST_FAILOVER, (Bucket((Output(2),), watch_port=2), Bucket(watch_group=9)))
+DROPPING = Meter(7, MeterFlag.KBPS | MeterFlag.BURST | MeterFlag.STATS, (Band(BandType.DROP, 1000, 100),))
+REMARKING = Meter(
+    8, MeterFlag.PKTPS, (Band(BandType.DSCP_REMARK, 10, precedence=1), Band(BandType.DROP, 20))
 )
 
 MESSAGES = (
@@ -153,7 +183,9 @@ MESSAGES = (
     PacketOut(1, (Output(2), SetField("eth_dst", 5)), b"frame"),
     FlowMod(FlowCommand.ADD, RICH),
     FlowMod(FlowCommand.DELETE, BARE, 0xFF, 4, 5),
-    GroupMod(0, 1, 2),
+    GroupMod(GroupCommand.ADD, SELECT),
+    GroupMod(GroupCommand.MODIFY, FAILOVER),
+    GroupMod(GroupCommand.DELETE, Group(ALL_GROUPS, GroupType.ALL)),
     PortMod(3, 5, 1, 1, 0),
     TableMod(3, 0),
     BarrierRequest(),
@@ -165,7 +197,9 @@ MESSAGES = (
     GetAsyncRequest(),
     GetAsyncReply(AsyncMasks((1, 2), (3, 4), (5, 6))),
     SetAsync(AsyncMasks((1, 2), (3, 4), (5, 6))),
-    MeterMod(0, 1, 2),
+    MeterMod(MeterCommand.ADD, DROPPING),
+    MeterMod(MeterCommand.MODIFY, REMARKING),
+    MeterMod(MeterCommand.DELETE, Meter(ALL_METERS, MeterFlag.KBPS)),
     BundleControl(5, 1, 3),
     BundleAdd(5, FlowMod(FlowCommand.ADD, RICH), 3),
     DescRequest(),
@@ -185,17 +219,17 @@ MESSAGES = (
     QueueStatsRequest(1, 2),
     QueueStatsReply(),
     GroupStatsRequest(4),
-    GroupStatsReply(),
+    GroupStatsReply((GroupStats(3, 2, 5, 700, 1_500_000_000, ((1, 100), (4, 600))), GroupStats(4)), True),
     GroupDescRequest(),
-    GroupDescReply(),
+    GroupDescReply((SELECT, FAILOVER, Group(9, GroupType.ALL))),
     GroupFeaturesRequest(),
-    GroupFeaturesReply(),
+    GroupFeaturesReply(0b1111, 0b0110, (1, 2, 3, 4), (1 << 0, 1 << 11, 1 << 17, 1 << 25)),
     MeterStatsRequest(4),
-    MeterStatsReply(),
+    MeterStatsReply((MeterStats(7, 2, 5, 700, 1_500_000_000, ((1, 100), (4, 600))), MeterStats(8)), True),
     MeterConfigRequest(4),
-    MeterConfigReply(),
+    MeterConfigReply((DROPPING, REMARKING)),
     MeterFeaturesRequest(),
-    MeterFeaturesReply(),
+    MeterFeaturesReply(100, 0b110, 0b1111, 8, 3),
 )
 
 
