@@ -38,7 +38,7 @@ from vnet.openflow.codec_port import (
     encode_port_stats,
     text,
 )
-from vnet.openflow.codec_tables import decode_table, encode_table
+from vnet.openflow.codec_tables import decode_table, decode_wanted_table, encode_table
 from vnet.openflow.message import (
     AggregateReply,
     AggregateRequest,
@@ -212,7 +212,12 @@ _REQUESTS = (
     _Kind(9, MeterStatsRequest, lambda r: _NUMBER.pack(r.meter), _number_reader(MeterStatsRequest)),
     _Kind(10, MeterConfigRequest, lambda r: _NUMBER.pack(r.meter), _number_reader(MeterConfigRequest)),
     _Kind(11, MeterFeaturesRequest, _empty, _empty_reader(MeterFeaturesRequest)),
-    _Kind(12, TableFeaturesRequest, _empty, lambda body, more: TableFeaturesRequest(bool(body) or more)),
+    _Kind(
+        12,
+        TableFeaturesRequest,
+        lambda request: _joined(encode_table, request.tables),
+        lambda body, more: TableFeaturesRequest(tuple(map(decode_wanted_table, _records(body))), more),
+    ),
     _Kind(13, PortDescRequest, _empty, _empty_reader(PortDescRequest)),
 )
 

@@ -187,9 +187,13 @@ class TableFeatures:
 
 @dataclass(frozen=True, slots=True)
 class TableFeaturesRequest:
-    """With a body it asks to change the tables, which this switch refuses; the body is not kept."""
+    """With tables it asks for a switch that has these and whose tables can do that; without, what there is.
 
-    has_body: bool = False
+    One with more=True is continued by another of the same xid.
+    """
+
+    tables: tuple[TableFeatures, ...] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

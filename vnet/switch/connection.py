@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 from vnet.openflow.codec_error import ERROR_DATA_BYTES, CodecError
 from vnet.openflow.frame import Splitter
-from vnet.openflow.message import AsyncMasks, Message, Role, SetConfig
+from vnet.openflow.message import AsyncMasks, Message, Role, SetConfig, TableFeatures
 
 INBOX_BYTES = 1 << 20
 """Unserved requests beyond which the connection is not read."""
@@ -64,6 +64,8 @@ class Connection:
         self.masks = AsyncMasks()
         self.config = SetConfig()
         self.bundles: dict[int, Bundle] = {}
+        self.table_parts: dict[int, tuple[TableFeatures, ...]] = {}
+        """By xid, what has come of a request for table features that is not whole yet: one at most."""
         self.busy = False
         """A request of this connection waits for the datapath."""
         self.queued = False

@@ -27,15 +27,19 @@ def table_features(agent: Agent, conn: Connection, request: Request, message: Ta
 
     Tables that it does not list stay: this switch cannot be without them.
     """
-    if message.tables and conn.role is Role.SLAVE:
+    wanted = conn.table_parts.pop(request.xid, ()) + message.tables
+    fault = _fault(wanted)
+    if wanted and conn.role is Role.SLAVE:
         agent.refuse(conn, request, ErrorType.BAD_REQUEST, BadRequest.IS_SLAVE)
-        return
-    fault = _fault(message.tables)
-    if fault is not None:
+    elif fault is not None:
         agent.refuse(conn, request, ErrorType.TABLE_FEATURES_FAILED, fault)
-        return
-    agent.table_names |= {table.table: table.name for table in message.tables}
-    agent.stream(conn, stats.table_feature_parts(dict(agent.table_names), request.xid))
+    elif not message.more:
+        agent.table_names |= {table.table: table.name for table in wanted}
+        agent.stream(conn, stats.table_feature_parts(dict(agent.table_names), request.xid))
+    elif conn.table_parts:
+        agent.refuse(conn, request, ErrorType.BAD_REQUEST, BadRequest.MULTIPART_BUFFER_OVERFLOW)
+    else:
+        conn.table_parts[request.xid] = wanted
 
 
 def _fault(wanted: tuple[TableFeatures, ...]) -> TableFeaturesFailed | None:

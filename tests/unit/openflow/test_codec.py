@@ -159,9 +159,7 @@ SELECT = Group(
 )
 FAILOVER = Group(4, GroupType.FAST_FAILOVER, (Bucket((Output(2),), watch_port=2), Bucket(watch_group=9)))
 DROPPING = Meter(7, MeterFlag.KBPS | MeterFlag.BURST | MeterFlag.STATS, (Band(BandType.DROP, 1000, 100),))
-REMARKING = Meter(
-    8, MeterFlag.PKTPS, (Band(BandType.DSCP_REMARK, 10, precedence=1), Band(BandType.DROP, 20))
-)
+REMARKING = Meter(8, MeterFlag.PKTPS, (Band(BandType.DSCP_REMARK, 10, precedence=1), Band(BandType.DROP, 20)))
 
 MESSAGES = (
     Hello(),
@@ -215,6 +213,7 @@ MESSAGES = (
     PortDescRequest(),
     PortDescReply((PORT, PORT), True),
     TableFeaturesRequest(),
+    TableFeaturesRequest((TABLE,), more=True),
     TableFeaturesReply((TABLE, TABLE)),
     QueueStatsRequest(1, 2),
     QueueStatsReply(),
