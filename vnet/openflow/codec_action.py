@@ -201,8 +201,10 @@ _STANDARD: Mapping[int, tuple[int | None, Callable[[bytes], Action]]] = {
 
 _NICIRA_ACTIONS: Mapping[int, tuple[int, Callable[[bytes], Action]]] = {
     _RESUBMIT: (16, _read_resubmit),
+    codec_setfield.SET_TUNNEL: (16, codec_setfield.read_set_tunnel),
     codec_setfield.REG_MOVE: (24, codec_setfield.read_move),
     codec_setfield.REG_LOAD: (24, codec_setfield.read_load),
+    codec_setfield.SET_TUNNEL64: (24, codec_setfield.read_set_tunnel64),
     _RESUBMIT_TABLE: (16, _read_resubmit_table),
     codec_setfield.OUTPUT_REG: (24, codec_setfield.read_output_field),
     codec_setfield.REG_LOAD2: (24, codec_setfield.read_load2),

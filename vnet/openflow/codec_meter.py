@@ -27,7 +27,7 @@ _FEATURES = struct.Struct("!IIIBBxx")
 _KINDS = {int(kind): kind for kind in BandType}
 _COMMANDS = {int(command): command for command in MeterCommand}
 _UNITS = MeterFlag.KBPS | MeterFlag.PKTPS
-_FLAGS = _UNITS | MeterFlag.BURST | MeterFlag.STATS
+_FLAGS = int(_UNITS | MeterFlag.BURST | MeterFlag.STATS)
 
 
 def _bad(code: MeterModFailed) -> CodecError:

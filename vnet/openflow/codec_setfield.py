@@ -19,7 +19,7 @@ from vnet.openflow.message import BadAction, BadMatch, ErrorType, OnfError
 NICIRA = 0x00002320
 """Experimenter id of the extensions in nicira-ext.h."""
 
-REG_MOVE, REG_LOAD, OUTPUT_REG, REG_LOAD2 = 6, 7, 15, 33
+SET_TUNNEL, REG_MOVE, REG_LOAD, SET_TUNNEL64, OUTPUT_REG, REG_LOAD2 = 2, 6, 7, 9, 15, 33
 """Subtypes of Nicira actions (Open vSwitch, lib/ofp-actions.c, enum ofp_raw_action_type)."""
 
 _WHOLE_PACKET = 0xFFFF
@@ -166,6 +166,16 @@ def read_load2(raw: bytes, writable: Writable = _writable) -> SetField:
     """NXAST_REG_LOAD2."""
     name, value, mask = _oxm(raw, 10)
     return _written(writable(name), value, mask)
+
+
+def read_set_tunnel(raw: bytes) -> SetField:
+    """NXAST_SET_TUNNEL: 32 bits."""
+    return SetField("tunnel_id", int.from_bytes(raw[12:16], "big"))
+
+
+def read_set_tunnel64(raw: bytes) -> SetField:
+    """NXAST_SET_TUNNEL64."""
+    return SetField("tunnel_id", int.from_bytes(raw[16:24], "big"))
 
 
 def read_move(raw: bytes) -> Move:
