@@ -25,7 +25,7 @@ from vnet.openflow.message import (
 )
 from vnet.switch import grouptable, metertable
 from vnet.switch.datapath import Change, ChangeKey, GroupKey, MeterKey, Refused
-from vnet.switch.flowtable import N_TABLES, Entry, FlowDraft, FlowTable
+from vnet.switch.flowtable import MAX_ACTIONS, N_TABLES, Entry, FlowDraft, FlowTable
 from vnet.switch.numbered import NumberedDraft, NumberedTable
 
 Mod = FlowMod | GroupMod | MeterMod
@@ -51,8 +51,10 @@ class Tables:
             raise Refused(ErrorType.METER_MOD_FAILED, MeterModFailed.INVALID_METER, why, flow.key)
         self.check_actions(instructions.apply + instructions.write, flow.key)
 
-    def check_actions(self, actions: Iterable[Action], key: ChangeKey | None = None) -> None:
-        """The same for actions."""
+    def check_actions(self, actions: tuple[Action, ...], key: ChangeKey | None = None) -> None:
+        """The same for actions, and for too many of them."""
+        if len(actions) > MAX_ACTIONS:
+            raise Refused(ErrorType.BAD_ACTION, BadAction.TOO_MANY, f"{len(actions)} actions", key)
         for action in actions:
             if isinstance(action, ToGroup) and action.group not in self.groups:
                 why = f"no group {action.group}"

@@ -22,6 +22,8 @@ from vnet.openflow.message import (
 from vnet.switch.datapath import Counter, FlowKey, Refused
 
 N_TABLES = 32
+MAX_ACTIONS = 384
+"""Of one flow or group: what is told of it fits one message, whichever actions they are."""
 
 _KEPT_FLAGS = FlowFlag.SEND_FLOW_REM | FlowFlag.NO_PACKET_COUNTS | FlowFlag.NO_BYTE_COUNTS
 """Flags that belong to the flow; the others to the request."""

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from vnet.openflow.flow import Port, ToGroup
 from vnet.openflow.group import ANY_GROUP, Group
-from vnet.openflow.message import ErrorType, GroupModFailed
+from vnet.openflow.message import BadAction, ErrorType, GroupModFailed
 from vnet.switch.datapath import GroupKey, Refused
+from vnet.switch.flowtable import MAX_ACTIONS
 from vnet.switch.numbered import NumberedTable
 
 MAX_GROUPS = 4095
@@ -42,6 +43,9 @@ def _check(groups: GroupTable, group: Group) -> None:
     if len(group.buckets) > MAX_BUCKETS:
         why = f"{len(group.buckets)} buckets; {MAX_BUCKETS} fit"
         raise _refused(GroupModFailed.OUT_OF_BUCKETS, group, why)
+    if sum(len(bucket.actions) for bucket in group.buckets) > MAX_ACTIONS:
+        why = f"group {group.number}: more than {MAX_ACTIONS} actions"
+        raise Refused(ErrorType.BAD_ACTION, BadAction.TOO_MANY, why, GroupKey(group.number))
     for bucket in group.buckets:
         if bucket.watch_port != Port.ANY and not _can_be_live(bucket.watch_port):
             raise _refused(GroupModFailed.BAD_WATCH, group, f"cannot watch port {bucket.watch_port:#x}")

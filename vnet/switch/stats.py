@@ -65,9 +65,8 @@ _ACTIONS = (0, 11, 12, 15, 16, 17, 18, 19, 20, _GROUP, 23, 24, 25)
 """OFPAT_*: output, copy-TTL-out and -in, set- and dec-MPLS-TTL, push- and pop-VLAN, push- and pop-MPLS,
 group, set- and dec-nw-TTL, set-field."""
 _FLOWS_PER_PART, _PORTS_PER_PART, _TABLES_PER_PART = 48, 400, 16
-_GROUPS_PER_PART, _GROUP_STATS_PER_PART, _METERS_PER_PART, _METER_STATS_PER_PART = 1, 60, 400, 350
-"""So many fit 64 KiB: a flow with every field and 40 actions, a group with every bucket and as many actions
-as its group_mod had room for, and so on."""
+_GROUPS_PER_PART, _METERS_PER_PART = 60, 350
+"""About so many fit 64 KiB; a part that does not is halved."""
 
 
 def features(datapath_id: int) -> FeaturesReply:
@@ -198,7 +197,7 @@ def table_feature_parts(names: Mapping[int, str], xid: int) -> Iterator[bytes]:
 
 
 def group_stats_parts(groups: Iterable[GroupStats], xid: int) -> Iterator[bytes]:
-    return _parts(GroupStatsReply, groups, _GROUP_STATS_PER_PART, xid)
+    return _parts(GroupStatsReply, groups, _GROUPS_PER_PART, xid)
 
 
 def group_parts(groups: Iterable[Group], xid: int) -> Iterator[bytes]:
@@ -206,7 +205,7 @@ def group_parts(groups: Iterable[Group], xid: int) -> Iterator[bytes]:
 
 
 def meter_stats_parts(meters: Iterable[MeterStats], xid: int) -> Iterator[bytes]:
-    return _parts(MeterStatsReply, meters, _METER_STATS_PER_PART, xid)
+    return _parts(MeterStatsReply, meters, _METERS_PER_PART, xid)
 
 
 def meter_parts(meters: Iterable[Meter], xid: int) -> Iterator[bytes]:
@@ -228,6 +227,19 @@ def _parts(
     rest = iter(items)
     part = tuple(islice(rest, size))
     while following := tuple(islice(rest, size)):
-        yield encode(reply(part, True), xid)
+        yield from _fitting(reply, part, True, xid)
         part = following
-    yield encode(reply(part, False), xid)
+    yield from _fitting(reply, part, False, xid)
+
+
+def _fitting(
+    reply: Callable[[tuple[Any, ...], bool], Message], part: tuple[Any, ...], more: bool, xid: int
+) -> Iterator[bytes]:
+    """One message, or several when it would be too long. One flow, group or meter always fits."""
+    try:
+        yield encode(reply(part, more), xid)
+    except ValueError:
+        half = len(part) // 2
+        assert half, "longer than a message"
+        yield from _fitting(reply, part[:half], True, xid)
+        yield from _fitting(reply, part[half:], more, xid)

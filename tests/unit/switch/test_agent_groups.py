@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.switch.conversation import Conversation, add, delete, flow
-from vnet.openflow.flow import Flow, FlowFlag, Instructions, Output, Port, SetField, ToGroup, match
+from vnet.openflow.flow import (
+    Conntrack,
+    Flow,
+    FlowFlag,
+    Instructions,
+    Nat,
+    Output,
+    Port,
+    SetField,
+    ToGroup,
+    match,
+)
 from vnet.openflow.group import (
     ALL_GROUPS,
     ALL_METERS,
@@ -374,6 +385,32 @@ def test_the_most_and_largest_of_everything_fit_their_answers():
         told = [getattr(r, "groups", None) or getattr(r, "meters", ()) for r in replies]
         assert sum(map(len, told)) == wanted
         assert [reply.more for reply in replies] == [True] * (len(replies) - 1) + [False]
+
+
+LONGEST = Conntrack(
+    0,
+    2,
+    True,
+    mark=(1, 1),
+    label=(1, 1),
+    nat=Nat(True, 6, (1, 2), (3, 4)),
+    zone_field=("reg1", 0, 16),
+)
+
+
+def test_what_is_told_of_the_longest_flow_and_group_fits_a_message():
+    peer = Conversation().connect()
+    ip = match(eth_type=0x86DD, ipv6_src=(1, 1), ipv6_dst=(1, 1))
+    for n_actions, fits in ((384, True), (385, False)):
+        longest = Flow(0, 1, ip, Instructions(apply=(LONGEST,) * 100, write=(Output(1),) * (n_actions - 100)))
+        widest = group(n_actions, ALL, Bucket((LONGEST,) * 380), Bucket((Output(1),) * (n_actions - 380)))
+        if fits:
+            done(peer, add(longest), new(widest))
+            assert peer.asks(FlowStatsRequest()).flows[0].flow == longest
+            assert peer.asks(GroupDescRequest()).groups == (widest,)
+        else:
+            assert peer.is_refused(add(longest)) == (2, 7)
+            assert peer.is_refused(new(widest)) == (2, 7)
 
 
 # -- together -------------------------------------------------------------------------------------
