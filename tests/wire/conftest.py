@@ -6,15 +6,20 @@ import asyncio
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.fakes.memory_datapath import MemoryDatapath
+from vnet.switch.address import Address, parse
 from vnet.switch.datapath import SwitchPort
 from vnet.switch.live.server import SwitchServer
+from vnet.switch.live.tls import Identity
+
+T = TypeVar("T")
 
 PORTS = (SwitchPort(1, "tap-web", 0x020000000001, True), SwitchPort(2, "tap-db", 0x020000000002, False))
 
@@ -37,7 +42,7 @@ class Switch:
     server: SwitchServer
     loop: asyncio.AbstractEventLoop
 
-    def ofctl(self, command: str, *words: str, options: tuple[str, ...] = ()) -> Done:
+    def ofctl(self, command: str, *words: str, options: tuple[str, ...] = (), where: str = "") -> Done:
         argv = [
             "ovs-ofctl",
             "-O",
@@ -45,7 +50,7 @@ class Switch:
             "--timeout=20",
             *options,
             command,
-            f"unix:{self.path}",
+            where or f"unix:{self.path}",
             *words,
         ]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
@@ -56,6 +61,16 @@ class Switch:
         done = self.ofctl("dump-flows", *words, options=("--no-stats",))
         assert done.code == 0, done.err
         return [line.strip() for line in done.out.splitlines() if line.startswith(" ")]
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await something in the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    def listens(self, where: str, identity: Identity | None = None) -> Address:
+        return self.run(self.server.listen(parse(where), identity))
+
+    def calls(self, where: str, identity: Identity | None = None) -> None:
+        self.run(self.server.call(parse(where), identity))
 
     def call(self, function, *arguments) -> None:
         """Run a function of the server in its event loop."""
@@ -76,7 +91,7 @@ def switch(tmp_path: Path) -> Iterator[Switch]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     datapath = MemoryDatapath(PORTS)
-    server = SwitchServer(datapath, "lab", 0x42)
+    server = SwitchServer(datapath, "lab", 0x42, chance=lambda: 0.0)
     path = tmp_path / "switch.sock"
     asyncio.run_coroutine_threadsafe(server.start(path), loop).result(10)
     yield Switch(path, datapath, server, loop)

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from tests.fakes.memory_datapath import MemoryDatapath
+from tests.wire.peer import Peer
 from vnet.base.errors import AdmissionError
-from vnet.openflow.codec import decode, encode
+from vnet.openflow.codec import encode
 from vnet.openflow.flow import Flow, Instructions, Output, match
-from vnet.openflow.frame import Splitter
 from vnet.openflow.message import (
     BarrierReply,
     BarrierRequest,
@@ -26,40 +26,14 @@ from vnet.openflow.message import (
     FlowMod,
     FlowStatsReply,
     FlowStatsRequest,
-    Hello,
 )
+from vnet.switch.address import parse
 from vnet.switch.live.server import SwitchServer
-
-
-class Peer:
-    """A controller of few words on a blocking socket."""
-
-    def __init__(self, where) -> None:
-        family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_STREAM)
-        self.socket.settimeout(20)
-        self.socket.connect(where)
-        self.splitter, self.waiting = Splitter(), []
-        self.send(encode(Hello(), 1))
-        assert isinstance(self.next()[1], Hello)
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def next(self):
-        while not self.waiting:
-            data = self.socket.recv(65536)
-            assert data, "the switch closed the connection"
-            self.waiting += [decode(raw) for raw in self.splitter.feed(data)]
-        return self.waiting.pop(0)
-
-    def close(self) -> None:
-        self.socket.close()
 
 
 @pytest.fixture
 def peer(switch):
-    peer = Peer(str(switch.path))
+    peer = Peer.calls(str(switch.path))
     yield peer
     peer.close()
 
@@ -119,8 +93,8 @@ def test_flows_found_in_force_are_kept_and_told(tmp_path):
 
     async def talk() -> list:
         server = SwitchServer(datapath, "lab", 1)
-        port = await server.start_tcp("127.0.0.1", 0)
-        peer = await asyncio.to_thread(Peer, ("127.0.0.1", port))
+        where = await server.listen(parse("ptcp:0:127.0.0.1"))
+        peer = await asyncio.to_thread(Peer.calls, (where.host, where.port))
         peer.send(encode(FlowStatsRequest(), 5))
         _, reply = await asyncio.to_thread(peer.next)
         peer.close()
@@ -166,7 +140,7 @@ def test_a_flood_does_not_starve_another_controller(switch, peer):
         encode(FlowMod(FlowCommand.ADD, Flow(1, n, match(eth_type=0x800, ipv4_src=n))), n)
         for n in range(5000)
     )
-    other = Peer(str(switch.path))
+    other = Peer.calls(str(switch.path))
     sender = threading.Thread(target=peer.send, args=(flood + encode(BarrierRequest(), 9),))
     sender.start()
     slowest = 0.0
@@ -209,7 +183,7 @@ def test_stopping_amid_a_flood_finishes_what_runs_and_logs_no_error(tmp_path, ca
     async def flood() -> None:
         server = SwitchServer(datapath, "lab", 1)
         await server.start(path)
-        peer = await asyncio.to_thread(Peer, str(path))
+        peer = await asyncio.to_thread(Peer.calls, str(path))
         for n in range(5):
             peer.send(encode(FlowMod(FlowCommand.ADD, Flow(0, n)), n) + encode(BarrierRequest(), n))
         await asyncio.sleep(0.1)

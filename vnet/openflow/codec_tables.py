@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from vnet.openflow.codec_error import CodecError
 from vnet.openflow.codec_match import NUMBERS, SIZES, field_of
@@ -15,6 +16,17 @@ _PROPERTY = struct.Struct("!HH")
 # OFPTFPT_*: the even number is for flows, the odd one after it for the table-miss flow
 _INSTRUCTIONS, _NEXT_TABLES, _WRITE_ACTIONS, _APPLY_ACTIONS = 0, 2, 4, 6
 _MATCH, _WILDCARDS, _WRITE_SET, _APPLY_SET = 8, 10, 12, 14
+
+
+_OXM = frozenset((_MATCH, _WILDCARDS, *range(_WRITE_SET, _APPLY_SET + 2)))
+_KNOWN = frozenset((*range(_MATCH), *_OXM))
+
+T = TypeVar("T")
+
+
+def _once(values: Iterable[T]) -> tuple[T, ...]:
+    """Each value where it stands first."""
+    return tuple(dict.fromkeys(values))
 
 
 def _property(kind: int, body: bytes) -> bytes:
@@ -84,10 +96,26 @@ def _read_ids(body: bytes) -> tuple[int, ...]:
     return tuple(found)
 
 
+def _headers(body: bytes) -> list[int]:
+    return [header for (header,) in struct.iter_unpack("!I", body[: len(body) & ~3])]
+
+
 def _read_oxm_ids(body: bytes) -> tuple[tuple[str, bool], ...]:
     """(name, mask allowed) of those fields that are ours."""
-    headers = [header for (header,) in struct.iter_unpack("!I", body[: len(body) & ~3])]
-    return tuple((field.name, bool(h >> 8 & 1)) for h in headers if (field := field_of(h)) is not None)
+    return tuple((field.name, bool(h >> 8 & 1)) for h in _headers(body) if (field := field_of(h)) is not None)
+
+
+def decode_wanted_table(record: bytes) -> TableFeatures:
+    """What a controller wants of a table, for its flows or for its miss flow.
+
+    Raises: CodecError, also for what is unknown here and so cannot be there.
+    """
+    found = dict(_properties(record[_HEADER.size :]))
+    if not found.keys() <= _KNOWN:
+        raise CodecError(ErrorType.TABLE_FEATURES_FAILED, TableFeaturesFailed.BAD_TYPE)
+    if any(field_of(header) is None for kind in found.keys() & _OXM for header in _headers(found[kind])):
+        raise CodecError(ErrorType.TABLE_FEATURES_FAILED, TableFeaturesFailed.BAD_ARGUMENT)
+    return decode_table(record)
 
 
 def decode_table(record: bytes) -> TableFeatures:
@@ -96,8 +124,13 @@ def decode_table(record: bytes) -> TableFeatures:
     Raises: CodecError.
     """
     _, table, name, metadata_match, metadata_write, _, max_entries = _HEADER.unpack_from(record)
-    found = dict(_properties(record[_HEADER.size :]))
-    fields = _read_oxm_ids(found.get(_MATCH, b""))
+    properties = dict(_properties(record[_HEADER.size :]))
+
+    def both(kind: int) -> bytes:
+        """Of flows and of the miss flow."""
+        return properties.get(kind, b"") + properties.get(kind + 1, b"")
+
+    fields = _read_oxm_ids(properties.get(_MATCH, b""))
     return TableFeatures(
         table,
         name.rstrip(b"\0").decode(errors="replace"),
@@ -106,8 +139,8 @@ def decode_table(record: bytes) -> TableFeatures:
         metadata_write,
         match_fields=tuple(name for name, _ in fields),
         masked_fields=tuple(name for name, masked in fields if masked),
-        set_fields=tuple(name for name, _ in _read_oxm_ids(found.get(_APPLY_SET, b""))),
-        instructions=_read_ids(found.get(_INSTRUCTIONS, b"")),
-        actions=_read_ids(found.get(_APPLY_ACTIONS, b"")),
-        next_tables=tuple(found.get(_NEXT_TABLES, b"")),
+        set_fields=_once(name for name, _ in _read_oxm_ids(both(_WRITE_SET) + both(_APPLY_SET))),
+        instructions=_once(_read_ids(both(_INSTRUCTIONS))),
+        actions=_once(_read_ids(both(_WRITE_ACTIONS) + both(_APPLY_ACTIONS))),
+        next_tables=_once(both(_NEXT_TABLES)),
     )

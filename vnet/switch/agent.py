@@ -16,10 +16,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vnet.openflow.codec import CodecError, decode, encode
-from vnet.openflow.flow import Flow
 from vnet.openflow.message import (
     ONF,
     VERSION,
@@ -33,6 +32,7 @@ from vnet.openflow.message import (
     HelloFailed,
     Message,
     PacketIn,
+    PacketInReason,
     PortReason,
     PortStatus,
     Role,
@@ -40,8 +40,8 @@ from vnet.openflow.message import (
 from vnet.switch import stats
 from vnet.switch.connection import Bundle, Connection, Request, State, head
 from vnet.switch.datapath import SwitchPort
+from vnet.switch.draft import Tables
 from vnet.switch.expiry import Expiry
-from vnet.switch.flowtable import FlowTable
 from vnet.switch.handlers import HANDLERS, WRITES
 from vnet.switch.jobs import Answer, CloseConnection, Counters, Event, Job, Refusal
 
@@ -74,12 +74,14 @@ class Agent:
     """
 
     def __init__(
-        self, datapath_id: int, name: str, flows: Iterable[Flow], ports: Iterable[SwitchPort], now: float
+        self, datapath_id: int, name: str, tables: Tables, ports: Iterable[SwitchPort], now: float
     ) -> None:
         self.datapath_id, self.name, self.now = datapath_id, name, now
-        self.flows = FlowTable(flows, now)
+        self.tables = tables
         self.ports = {port.number: port for port in ports}
         self.ports_since = dict.fromkeys(self.ports, now)
+        self.table_names: dict[int, str] = {}
+        """Those that a controller has given."""
         self.connections: dict[int, Connection] = {}
         self.generation: int | None = None
         """The newest generation id of a master or slave (section 6.3.5)."""
@@ -154,7 +156,7 @@ class Agent:
         self.now = now
         for conn in self.listeners(lambda masks: masks.packet_in, packet.reason):
             if conn.takes_news():
-                self.send(conn, packet, 0)
+                self.send(conn, _cut(packet, conn.config.miss_send_len), 0)
             else:
                 conn.dropped_packet_ins += 1
 
@@ -199,6 +201,11 @@ class Agent:
         """Whether `data_to_send` has something."""
         conn = self.connections.get(connection)
         return conn is not None and conn.has_output()
+
+    def has_greeted(self, connection: int) -> bool:
+        """Whether the peer's Hello was accepted."""
+        conn = self.connections.get(connection)
+        return conn is not None and conn.greeted
 
     def timer(self) -> float | None:
         """When to call `tick`, in the caller's clock; None for never."""
@@ -373,3 +380,10 @@ def _deadlines(conn: Connection) -> Iterator[float]:
         yield conn.heard_s + (IDLE_S if conn.asked_s is None else DEAD_S)
     if conn.stalled_s is not None and conn.state in (State.GREETING, State.READY):
         yield conn.stalled_s + STALL_S
+
+
+def _cut(packet: PacketIn, miss_send_len: int) -> PacketIn:
+    """What no action sent has no length of its own to be cut to (section 7.3.2)."""
+    if packet.reason != PacketInReason.INVALID_TTL:
+        return packet
+    return replace(packet, frame=packet.frame[:miss_send_len])

@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 from vnet.openflow.codec_error import ERROR_DATA_BYTES, CodecError
 from vnet.openflow.frame import Splitter
-from vnet.openflow.message import AsyncMasks, FlowMod, Message, Role, SetConfig
+from vnet.openflow.message import AsyncMasks, Message, Role, SetConfig, TableFeatures
 
 INBOX_BYTES = 1 << 20
 """Unserved requests beyond which the connection is not read."""
@@ -44,13 +44,13 @@ class Request:
 
 @dataclass(slots=True)
 class Bundle:
-    """Flow_mods that wait for a commit. `failed`: one was refused, so the commit will be."""
+    """Requests that wait for a commit. `failed`: one was refused, so the commit will be."""
 
     flags: int
     closed: bool = False
     failed: bool = False
-    mods: list[tuple[int, FlowMod, bytes]] = field(default_factory=list)
-    """(xid, flow_mod, first bytes) in the order they came."""
+    mods: list[tuple[int, Message, bytes]] = field(default_factory=list)
+    """(xid, request, first bytes) in the order they came."""
 
 
 class Connection:
@@ -59,10 +59,13 @@ class Connection:
     def __init__(self, name: int, now: float) -> None:
         self.name = name
         self.state = State.GREETING
+        self.greeted = False
         self.role = Role.EQUAL
         self.masks = AsyncMasks()
         self.config = SetConfig()
         self.bundles: dict[int, Bundle] = {}
+        self.table_parts: dict[int, tuple[TableFeatures, ...]] = {}
+        """By xid, what has come of a request for table features that is not whole yet: one at most."""
         self.busy = False
         """A request of this connection waits for the datapath."""
         self.queued = False

@@ -15,6 +15,20 @@ FlowKey = tuple[int, int, Match]
 
 
 @dataclass(frozen=True, slots=True)
+class GroupKey:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeterKey:
+    number: int
+
+
+ChangeKey = FlowKey | GroupKey | MeterKey
+"""What a part of a change is about."""
+
+
+@dataclass(frozen=True, slots=True)
 class Counter:
     packets: int = 0
     bytes: int = 0
@@ -84,10 +98,10 @@ class Refused(VnetError):
     """The datapath cannot carry out a flow; nothing was changed.
 
     `error_type` and `code` are those of the OpenFlow error to answer with (section 7.5.4), `key` the
-    flow it is about, if it is about one.
+    flow, group or meter it is about, if it is about one.
     """
 
-    def __init__(self, error_type: int, code: int, why: str, key: FlowKey | None = None) -> None:
+    def __init__(self, error_type: int, code: int, why: str, key: ChangeKey | None = None) -> None:
         self.error_type, self.code, self.key = error_type, code, key
         super().__init__(why)
 

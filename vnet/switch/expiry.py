@@ -9,7 +9,8 @@ from vnet.openflow.flow import FlowFlag
 from vnet.openflow.message import FlowRemoved, FlowRemovedReason
 from vnet.switch import stats
 from vnet.switch.datapath import Counter, FlowKey
-from vnet.switch.flowtable import Draft, Entry
+from vnet.switch.draft import Draft
+from vnet.switch.flowtable import Entry
 from vnet.switch.jobs import Answer, Ask, Commit, Job, Kind, ReadCounters
 
 if TYPE_CHECKING:
@@ -34,25 +35,25 @@ class Expiry:
 
     def plan(self) -> None:
         """Flows have changed: see to it that those with timeouts are looked at."""
-        if self.due_s is None and self._agent.flows.has_timed():
+        if self.due_s is None and self._agent.tables.flows.has_timed():
             self.due_s = self._agent.now + LOOK_S
 
     def look(self) -> Job:
         """Remove the flows whose time is over; a failure is made good by the next look."""
         self.due_s = None
-        if self._agent.flows.has_timed():
+        if self._agent.tables.flows.has_timed():
             answer = yield lambda token: ReadCounters(token, Kind.FLOWS)
             if not answer.refusals:
                 yield from self._remove_overdue(answer.counters)
         self.plan()
 
     def _remove_overdue(self, counters: Mapping[FlowKey, Counter]) -> Generator[Ask, Answer, None]:
-        timed = self._agent.flows.timed()
+        timed = self._agent.tables.flows.timed()
         self._note_activity(timed, counters)
         over = [(entry, reason) for entry in timed if (reason := self._overdue(entry)) is not None]
         if not over:
             return
-        draft = Draft(self._agent.flows, self._agent.now)
+        draft = Draft(self._agent.tables, self._agent.now)
         for entry, _ in over:
             draft.expire(entry)
         change = draft.change()
@@ -60,8 +61,7 @@ class Expiry:
         if answer.refusals:
             draft.rollback()
             return
-        for entry, reason in over:
-            announce_removed(self._agent, (entry,), reason, counters)
+        announce_removed(self._agent, over, counters)
 
     def _note_activity(self, timed: Iterable[Entry], counters: Mapping[FlowKey, Counter]) -> None:
         seen = {}
@@ -83,12 +83,12 @@ class Expiry:
 
 
 def announce_removed(
-    agent: Agent, entries: Iterable[Entry], reason: FlowRemovedReason, counters: Mapping[FlowKey, Counter]
+    agent: Agent, removed: Iterable[tuple[Entry, FlowRemovedReason]], counters: Mapping[FlowKey, Counter]
 ) -> None:
     """Tell the controllers of flows that asked for it when they were added."""
-    for entry in entries:
+    for entry, reason in removed:
         if entry.flow.flags & FlowFlag.SEND_FLOW_REM:
-            total, age = entry.count(counters), stats.age_ns(entry, agent.now)
-            removed = FlowRemoved(reason, entry.flow, age, total.packets, total.bytes)
+            total, age = entry.count(counters), stats.age_ns(entry.created_s, agent.now)
+            message = FlowRemoved(reason, entry.flow, age, total.packets, total.bytes)
             for conn in agent.listeners(lambda masks: masks.flow_removed, reason):
-                agent.send(conn, removed, 0)
+                agent.send(conn, message, 0)

@@ -1,29 +1,29 @@
 """What flow_mods mean (OpenFlow 1.3.5, section 6.4): the agent's copy of the flows in force.
 
-A `Draft` applies flow_mods one after the other and tells the one `Change` they amount to; if the
-datapath refuses that, `rollback` takes all of them back.
+A `FlowDraft` is the part of `draft.Draft` that is about flows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from vnet.openflow.flow import ALL_TABLES, Conntrack, Flow, FlowFlag, Match, Output, Port
+from vnet.openflow.flow import ALL_TABLES, Flow, FlowFlag, Match, Output, Port, ToGroup
 from vnet.openflow.group import ANY_GROUP
 from vnet.openflow.message import (
     AggregateRequest,
-    BadAction,
-    BadInstruction,
     ErrorType,
     FlowCommand,
     FlowMod,
     FlowModFailed,
+    FlowRemovedReason,
     FlowStatsRequest,
 )
-from vnet.switch.datapath import Change, Counter, FlowKey, Refused
+from vnet.switch.datapath import Counter, FlowKey, Refused
 
 N_TABLES = 32
+MAX_ACTIONS = 384
+"""Of one flow or group: what is told of it fits one message, whichever actions they are."""
 
 _KEPT_FLAGS = FlowFlag.SEND_FLOW_REM | FlowFlag.NO_PACKET_COUNTS | FlowFlag.NO_BYTE_COUNTS
 """Flags that belong to the flow; the others to the request."""
@@ -58,7 +58,9 @@ class Filter:
 
     def takes_strictly(self, flow: Flow) -> bool:
         """The same for a flow whose match and priority are known to be equal."""
-        if (flow.cookie ^ self.cookie) & self.cookie_mask or self.out_group != ANY_GROUP:
+        if (flow.cookie ^ self.cookie) & self.cookie_mask:
+            return False
+        if self.out_group != ANY_GROUP and self.out_group not in groups_of(flow):
             return False
         return self.out_port == Port.ANY or sends_to(flow, self.out_port)
 
@@ -107,14 +109,10 @@ def sends_to(flow: Flow, port: int) -> bool:
     return any(isinstance(action, Output) and action.port == port for action in actions)
 
 
-def check_targets(flow: Flow) -> None:
-    """Raise Refused if the flow jumps to a table that it must not or that there is not."""
-    goto = flow.instructions.goto
-    if goto is not None and not flow.table < goto < N_TABLES:
-        raise Refused(ErrorType.BAD_INSTRUCTION, BadInstruction.BAD_TABLE_ID, f"goto table {goto}", flow.key)
-    for action in flow.instructions.apply + flow.instructions.write:
-        if isinstance(action, Conntrack) and action.table is not None and action.table >= N_TABLES:
-            raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT, f"ct table {action.table}", flow.key)
+def groups_of(flow: Flow) -> set[int]:
+    """The groups that the flow sends to."""
+    actions = flow.instructions.apply + flow.instructions.write
+    return {action.group for action in actions if isinstance(action, ToGroup)}
 
 
 _Table = dict[tuple[int, Match], Entry]
@@ -126,6 +124,8 @@ class FlowTable:
     def __init__(self, flows: Iterable[Flow], now: float) -> None:
         self._tables: tuple[_Table, ...] = tuple({} for _ in range(N_TABLES))
         self._timed: set[FlowKey] = set()
+        self._by_group: dict[int, set[FlowKey]] = {}
+        self._by_meter: dict[int, set[FlowKey]] = {}
         for flow in flows:
             self.set(flow.key, Entry(flow, now))
 
@@ -146,19 +146,45 @@ class FlowTable:
 
     def set(self, key: FlowKey, entry: Entry | None) -> None:
         """Put an entry, or take it away."""
+        before = self.get(key)
+        if before is not None:
+            self._forget(before.flow)
         if entry is None:
             self._tables[key[0]].pop(key[1:], None)
-            self._timed.discard(key)
-            return
-        self._tables[key[0]][key[1:]] = entry
-        if entry.flow.idle_timeout_s or entry.flow.hard_timeout_s:
-            self._timed.add(key)
         else:
-            self._timed.discard(key)
+            self._tables[key[0]][key[1:]] = entry
+            self._note(entry.flow)
+
+    def _note(self, flow: Flow) -> None:
+        """Keep the indexes of `timed`, `of_group` and `of_meter`."""
+        if flow.idle_timeout_s or flow.hard_timeout_s:
+            self._timed.add(flow.key)
+        if flow.instructions.meter is not None:
+            self._by_meter.setdefault(flow.instructions.meter, set()).add(flow.key)
+        for group in groups_of(flow):
+            self._by_group.setdefault(group, set()).add(flow.key)
+
+    def _forget(self, flow: Flow) -> None:
+        self._timed.discard(flow.key)
+        if flow.instructions.meter is not None:
+            self._by_meter[flow.instructions.meter].discard(flow.key)
+        for group in groups_of(flow):
+            self._by_group[group].discard(flow.key)
+
+    def of_group(self, group: int) -> tuple[Entry, ...]:
+        """The entries that send to a group."""
+        return self._of(sorted(self._by_group.get(group, ())))
+
+    def of_meter(self, meter: int) -> tuple[Entry, ...]:
+        """The entries whose packets must pass a meter."""
+        return self._of(sorted(self._by_meter.get(meter, ())))
+
+    def _of(self, keys: Iterable[FlowKey]) -> tuple[Entry, ...]:
+        return tuple(entry for key in keys if (entry := self.get(key)) is not None)
 
     def timed(self) -> tuple[Entry, ...]:
         """The entries that will expire."""
-        return tuple(entry for key in self._timed if (entry := self.get(key)) is not None)
+        return self._of(self._timed)
 
     def has_timed(self) -> bool:
         return bool(self._timed)
@@ -179,17 +205,16 @@ class FlowTable:
         return tuple(entry for entry in found if entry is not None and wanted.takes_strictly(entry.flow))
 
 
-class Draft:
-    """Flow_mods carried out on a table, not yet in force; only one at a time for each table."""
+class FlowDraft:
+    """Flow_mods carried out on a table, not yet in force; `check` refuses flows that lead nowhere."""
 
-    def __init__(self, table: FlowTable, now: float) -> None:
-        self._table, self._now = table, now
+    def __init__(self, table: FlowTable, now: float, check: Callable[[Flow], None]) -> None:
+        self._table, self._now, self._check = table, now, check
         self._before: dict[FlowKey, Entry | None] = {}
         self._fresh: set[FlowKey] = set()
         """Keys whose counters start again."""
-        self._deleted_keys: set[FlowKey] = set()
-        self.deleted: list[Entry] = []
-        """Entries that were in force and that a deletion took."""
+        self.deleted: dict[FlowKey, tuple[Entry, FlowRemovedReason]] = {}
+        """Flows that were in force and that a deletion took; what the draft itself had added was never."""
 
     def apply(self, mod: FlowMod) -> tuple[FlowKey, ...]:
         """Carry out one flow_mod; the keys of the flows it put.
@@ -207,7 +232,7 @@ class Draft:
 
     def _add(self, mod: FlowMod) -> tuple[FlowKey, ...]:
         flow = replace(mod.flow, flags=mod.flow.flags & _KEPT_FLAGS)
-        check_targets(flow)
+        self._check(flow)
         if mod.flow.flags & FlowFlag.CHECK_OVERLAP:
             self._check_overlap(flow)
         before = self._table.get(flow.key)
@@ -231,29 +256,26 @@ class Draft:
         reset = bool(mod.flow.flags & FlowFlag.RESET_COUNTS)
         changed = [replace(entry.flow, instructions=mod.flow.instructions) for entry in entries]
         for flow in changed:
-            check_targets(flow)
+            self._check(flow)
         for entry, flow in zip(entries, changed, strict=True):
             self._set(flow.key, Entry(flow, entry.created_s), reset)
         return tuple(flow.key for flow in changed)
 
     def _delete(self, mod: FlowMod) -> tuple[FlowKey, ...]:
-        return self._remove(self._table.select(filter_of_mod(mod)))
+        return self.delete(self._table.select(filter_of_mod(mod)), FlowRemovedReason.DELETE)
 
     def _delete_strictly(self, mod: FlowMod) -> tuple[FlowKey, ...]:
-        return self._remove(self._table.select_strictly(filter_of_mod(mod), mod.flow.priority))
+        entries = self._table.select_strictly(filter_of_mod(mod), mod.flow.priority)
+        return self.delete(entries, FlowRemovedReason.DELETE)
 
-    def _remove(self, entries: tuple[Entry, ...]) -> tuple[FlowKey, ...]:
+    def delete(self, entries: Iterable[Entry], reason: FlowRemovedReason) -> tuple[FlowKey, ...]:
+        """Take entries away because somebody wanted it; puts nothing."""
         for entry in entries:
-            self._set(entry.flow.key, None)
-            self._note_deleted(entry)
+            key = entry.flow.key
+            self._set(key, None)
+            if self._before[key] is not None:
+                self.deleted.setdefault(key, (entry, reason))
         return ()
-
-    def _note_deleted(self, entry: Entry) -> None:
-        """Once for each flow that was in force; what the draft itself had added was never."""
-        key = entry.flow.key
-        if self._before[key] is not None and key not in self._deleted_keys:
-            self._deleted_keys.add(key)
-            self.deleted.append(entry)
 
     def _set(self, key: FlowKey, entry: Entry | None, fresh: bool = True) -> None:
         self._before.setdefault(key, self._table.get(key))
@@ -261,8 +283,8 @@ class Draft:
             self._fresh.add(key)
         self._table.set(key, entry)
 
-    def change(self) -> Change:
-        """What the datapath must do; nothing for flows that are as before."""
+    def change(self) -> tuple[tuple[Flow, ...], tuple[FlowKey, ...]]:
+        """What to put and what to remove; nothing for flows that are as before."""
         put: list[Flow] = []
         remove: list[FlowKey] = []
         for key, before in self._before.items():
@@ -271,22 +293,18 @@ class Draft:
                 remove.append(key)
             if entry is not None and (before is None or fresh or before.flow != entry.flow):
                 put.append(entry.flow)
-        return Change(tuple(put), tuple(remove))
-
-    def wants_counters(self) -> bool:
-        """Whether a controller is to be told what a deleted flow has counted."""
-        return any(entry.flow.flags & FlowFlag.SEND_FLOW_REM for entry in self.deleted)
+        return tuple(put), tuple(remove)
 
     def rollback(self) -> None:
-        """The change was refused: the table is as before the draft."""
+        """The table is as before the draft."""
         for key, before in self._before.items():
             self._table.set(key, before)
 
 
 _COMMANDS = {
-    FlowCommand.ADD: Draft._add,
-    FlowCommand.MODIFY: Draft._modify,
-    FlowCommand.MODIFY_STRICT: Draft._modify_strictly,
-    FlowCommand.DELETE: Draft._delete,
-    FlowCommand.DELETE_STRICT: Draft._delete_strictly,
+    FlowCommand.ADD: FlowDraft._add,
+    FlowCommand.MODIFY: FlowDraft._modify,
+    FlowCommand.MODIFY_STRICT: FlowDraft._modify_strictly,
+    FlowCommand.DELETE: FlowDraft._delete,
+    FlowCommand.DELETE_STRICT: FlowDraft._delete_strictly,
 }

@@ -5,26 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vnet.openflow.flow import ALL_TABLES, Port
-from vnet.openflow.group import ALL_METERS
 from vnet.openflow.message import (
     ALL_QUEUES,
     ErrorType,
-    GroupDescReply,
-    GroupFeaturesReply,
-    GroupMod,
-    GroupModFailed,
-    GroupStatsReply,
-    GroupStatsRequest,
-    Message,
-    MeterConfigReply,
-    MeterConfigRequest,
-    MeterFeaturesReply,
-    MeterMod,
-    MeterModFailed,
-    MeterStatsReply,
-    MeterStatsRequest,
-    PortMod,
-    PortModFailed,
     QueueGetConfigReply,
     QueueGetConfigRequest,
     QueueOpFailed,
@@ -38,35 +21,6 @@ from vnet.switch.flowtable import N_TABLES
 
 if TYPE_CHECKING:
     from vnet.switch.agent import Agent
-
-_GROUP_DELETE = _METER_DELETE = 2
-"""OFPGC_DELETE, OFPMC_DELETE."""
-
-
-def group_mod(agent: Agent, conn: Connection, request: Request, mod: GroupMod) -> None:
-    """Deleting what is not there is no error, anything else is."""
-    refusals = {0: GroupModFailed.OUT_OF_GROUPS, 1: GroupModFailed.UNKNOWN_GROUP}
-    if mod.command != _GROUP_DELETE:
-        code = refusals.get(mod.command, GroupModFailed.BAD_COMMAND)
-        agent.refuse(conn, request, ErrorType.GROUP_MOD_FAILED, code)
-
-
-def meter_mod(agent: Agent, conn: Connection, request: Request, mod: MeterMod) -> None:
-    refusals = {0: MeterModFailed.OUT_OF_METERS, 1: MeterModFailed.UNKNOWN_METER}
-    if mod.command != _METER_DELETE:
-        code = refusals.get(mod.command, MeterModFailed.BAD_COMMAND)
-        agent.refuse(conn, request, ErrorType.METER_MOD_FAILED, code)
-
-
-def port_mod(agent: Agent, conn: Connection, request: Request, mod: PortMod) -> None:
-    """Ports are the fabric's to configure; a request that changes nothing is granted."""
-    port = agent.ports.get(mod.number)
-    if port is None:
-        agent.refuse(conn, request, ErrorType.PORT_MOD_FAILED, PortModFailed.BAD_PORT)
-    elif port.mac != mod.mac:
-        agent.refuse(conn, request, ErrorType.PORT_MOD_FAILED, PortModFailed.BAD_HW_ADDR)
-    elif mod.config & mod.mask or mod.advertise:
-        agent.refuse(conn, request, ErrorType.PORT_MOD_FAILED, PortModFailed.EPERM)
 
 
 def table_mod(agent: Agent, conn: Connection, request: Request, mod: TableMod) -> None:
@@ -93,35 +47,3 @@ def queue_stats(agent: Agent, conn: Connection, request: Request, message: Queue
         agent.refuse(conn, request, ErrorType.QUEUE_OP_FAILED, QueueOpFailed.BAD_QUEUE)
     else:
         agent.reply(conn, request, QueueStatsReply())
-
-
-def group_stats(agent: Agent, conn: Connection, request: Request, message: GroupStatsRequest) -> None:
-    """Of a group that is not there the answer is empty, as Open vSwitch's is."""
-    agent.reply(conn, request, GroupStatsReply())
-
-
-def group_desc(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.reply(conn, request, GroupDescReply())
-
-
-def group_features(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.reply(conn, request, GroupFeaturesReply())
-
-
-def meter_stats(agent: Agent, conn: Connection, request: Request, message: MeterStatsRequest) -> None:
-    _of_meters(agent, conn, request, message.meter, MeterStatsReply())
-
-
-def meter_config(agent: Agent, conn: Connection, request: Request, message: MeterConfigRequest) -> None:
-    _of_meters(agent, conn, request, message.meter, MeterConfigReply())
-
-
-def _of_meters(agent: Agent, conn: Connection, request: Request, meter: int, reply: Message) -> None:
-    if meter == ALL_METERS:
-        agent.reply(conn, request, reply)
-    else:
-        agent.refuse(conn, request, ErrorType.METER_MOD_FAILED, MeterModFailed.UNKNOWN_METER)
-
-
-def meter_features(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.reply(conn, request, MeterFeaturesReply())

@@ -31,6 +31,7 @@ from vnet.openflow.message import (
 )
 from vnet.switch import stats
 from vnet.switch.connection import Connection, Request, State
+from vnet.switch.datapath import Refused
 from vnet.switch.jobs import Job, SendPacket
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _ETHERNET_BYTES = 14
 
 def greeted(agent: Agent, conn: Connection, request: Request, hello: Hello) -> None:
     if hello.speaks(VERSION):
-        conn.state = State.READY
+        conn.state, conn.greeted = State.READY, True
         return
     why = f"we speak OpenFlow 1.3 (0x{VERSION:02x}) only".encode()
     agent.reply(conn, request, Error(ErrorType.HELLO_FAILED, HelloFailed.INCOMPATIBLE, why))
@@ -136,6 +137,11 @@ def packet_out(agent: Agent, conn: Connection, request: Request, packet: PacketO
     fault = _packet_fault(packet)
     if fault is not None:
         agent.refuse(conn, request, ErrorType.BAD_REQUEST, fault)
+        return
+    try:
+        agent.tables.check_actions(packet.actions)
+    except Refused as error:
+        agent.refuse(conn, request, error.error_type, error.code)
         return
     answer = yield lambda token: SendPacket(token, packet.in_port, packet.actions, packet.frame)
     for refusal in answer.refusals[:1]:

@@ -6,16 +6,19 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vnet.openflow.flow import Port
+from vnet.openflow.group import ALL_GROUPS, ALL_METERS
 from vnet.openflow.message import (
     AggregateRequest,
     BadRequest,
     ErrorType,
     FlowStatsRequest,
+    GroupStatsRequest,
     Message,
+    MeterConfigRequest,
+    MeterModFailed,
+    MeterStatsRequest,
     PortStats,
     PortStatsRequest,
-    TableFeaturesFailed,
-    TableFeaturesRequest,
 )
 from vnet.switch import stats
 from vnet.switch.connection import Connection, Request
@@ -36,18 +39,11 @@ def port_desc(agent: Agent, conn: Connection, request: Request, message: Message
     agent.stream(conn, stats.port_description_parts(ports, request.xid))
 
 
-def table_features(agent: Agent, conn: Connection, request: Request, message: TableFeaturesRequest) -> None:
-    if message.has_body:
-        agent.refuse(conn, request, ErrorType.TABLE_FEATURES_FAILED, TableFeaturesFailed.EPERM)
-    else:
-        agent.stream(conn, stats.table_feature_parts(request.xid))
-
-
 def flow_stats(agent: Agent, conn: Connection, request: Request, message: FlowStatsRequest) -> Job:
     wanted = filter_of_request(message)
     counters = yield from _read(agent, Kind.FLOWS, conn, request)
     if counters is not None:
-        entries = agent.flows.select(wanted)
+        entries = agent.tables.flows.select(wanted)
         agent.stream(conn, stats.flow_parts(entries, counters, agent.now, request.xid))
 
 
@@ -55,13 +51,13 @@ def aggregate(agent: Agent, conn: Connection, request: Request, message: Aggrega
     wanted = filter_of_request(message)
     counters = yield from _read(agent, Kind.FLOWS, conn, request)
     if counters is not None:
-        agent.reply(conn, request, stats.aggregate(agent.flows.select(wanted), counters))
+        agent.reply(conn, request, stats.aggregate(agent.tables.flows.select(wanted), counters))
 
 
 def table_stats(agent: Agent, conn: Connection, request: Request, message: Message) -> Job:
     counters = yield from _read(agent, Kind.TABLES, conn, request)
     if counters is not None:
-        tables = stats.table_stats(agent.flows, counters)
+        tables = stats.table_stats(agent.tables.flows, counters)
         agent.stream(conn, stats.table_parts(tables, request.xid))
 
 
@@ -73,6 +69,62 @@ def port_stats(agent: Agent, conn: Connection, request: Request, message: PortSt
     counters = yield from _read(agent, Kind.PORTS, conn, request)
     if counters is not None:
         agent.stream(conn, stats.port_parts(_port_counters(agent, wanted, counters), request.xid))
+
+
+def group_stats(agent: Agent, conn: Connection, request: Request, message: GroupStatsRequest) -> Job:
+    """Of a group that is not there the answer is empty, as Open vSwitch's is."""
+    counters = yield from _read(agent, Kind.GROUPS, conn, request)
+    if counters is not None:
+        tables, now = agent.tables, agent.now
+        found = tuple(
+            stats.group_stats(holding, len(tables.flows.of_group(holding.value.number)), counters, now)
+            for holding in tables.groups.select(message.group)
+        )
+        agent.stream(conn, stats.group_stats_parts(found, request.xid))
+
+
+def group_desc(agent: Agent, conn: Connection, request: Request, message: Message) -> Job:
+    """When its turn has come, so that a change under way is either told whole or not at all."""
+    groups = [holding.value for holding in agent.tables.groups.select(ALL_GROUPS)]
+    agent.stream(conn, stats.group_parts(groups, request.xid))
+    yield from ()
+
+
+def group_features(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
+    agent.reply(conn, request, stats.group_features())
+
+
+def meter_stats(agent: Agent, conn: Connection, request: Request, message: MeterStatsRequest) -> Job:
+    if not _has_meter(agent, conn, request, message.meter):
+        return
+    counters = yield from _read(agent, Kind.METERS, conn, request)
+    if counters is not None:
+        tables, now = agent.tables, agent.now
+        found = tuple(
+            stats.meter_stats(holding, len(tables.flows.of_meter(holding.value.number)), counters, now)
+            for holding in tables.meters.select(message.meter)
+        )
+        agent.stream(conn, stats.meter_stats_parts(found, request.xid))
+
+
+def meter_config(agent: Agent, conn: Connection, request: Request, message: MeterConfigRequest) -> Job:
+    """When its turn has come, like `group_desc`."""
+    if _has_meter(agent, conn, request, message.meter):
+        meters = [holding.value for holding in agent.tables.meters.select(message.meter)]
+        agent.stream(conn, stats.meter_parts(meters, request.xid))
+    yield from ()
+
+
+def _has_meter(agent: Agent, conn: Connection, request: Request, meter: int) -> bool:
+    """Whether there is the meter that was asked for; if not, the requester is told."""
+    if meter == ALL_METERS or meter in agent.tables.meters:
+        return True
+    agent.refuse(conn, request, ErrorType.METER_MOD_FAILED, MeterModFailed.UNKNOWN_METER)
+    return False
+
+
+def meter_features(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
+    agent.reply(conn, request, stats.meter_features())
 
 
 def _port_counters(agent: Agent, wanted: int, counters: Mapping[int, PortCounter]) -> Iterator[PortStats]:

@@ -11,7 +11,17 @@ from enum import Enum, auto
 from typing import Any
 
 from vnet.openflow.flow import Action
-from vnet.switch.datapath import Change, Counter, FlowKey, PortCounter, TableCounter
+from vnet.openflow.message import PortConfig
+from vnet.switch.datapath import (
+    Change,
+    ChangeKey,
+    Counter,
+    FlowKey,
+    GroupCounter,
+    MeterCounter,
+    PortCounter,
+    TableCounter,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,8 @@ class Kind(Enum):
     FLOWS = auto()
     TABLES = auto()
     PORTS = auto()
+    GROUPS = auto()
+    METERS = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +61,43 @@ class SendPacket:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigurePort:
+    """Put a port's configuration in force, then tell `committed` or `refused`."""
+
+    token: int
+    number: int
+    config: PortConfig
+
+
+@dataclass(frozen=True, slots=True)
 class CloseConnection:
     """Close it when what `data_to_send` still has is sent."""
 
     connection: int
 
 
-Event = Commit | ReadCounters | SendPacket | CloseConnection
+Question = Commit | ReadCounters | SendPacket | ConfigurePort
+"""What the datapath is asked; it answers by the token."""
+
+Event = Question | CloseConnection
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the datapath did not do something; `key` is the flow at fault, if it was one."""
+    """Why the datapath did not do something; `key` is the flow, group or meter at fault, if one was."""
 
     error_type: int
     code: int
-    key: FlowKey | None = None
+    key: ChangeKey | None = None
 
 
-Counters = Mapping[FlowKey, Counter] | Mapping[int, TableCounter] | Mapping[int, PortCounter]
+Counters = (
+    Mapping[FlowKey, Counter]
+    | Mapping[int, TableCounter]
+    | Mapping[int, PortCounter]
+    | Mapping[int, GroupCounter]
+    | Mapping[int, MeterCounter]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +108,7 @@ class Answer:
     refusals: tuple[Refusal, ...] = ()
 
 
-Ask = Callable[[int], Event]
+Ask = Callable[[int], Question]
 """Makes the event of the token it is given."""
 
 Job = Generator[Ask, Answer, None]

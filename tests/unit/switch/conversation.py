@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from tests.fakes.memory_datapath import MemoryDatapath
-from vnet.base.errors import HostError
 from vnet.openflow.codec import decode, encode
 from vnet.openflow.flow import Flow, Instructions, Match, Output
 from vnet.openflow.frame import Splitter
 from vnet.openflow.message import Error, FlowCommand, FlowMod, Hello, Message
 from vnet.switch.agent import Agent
-from vnet.switch.datapath import Refused, SwitchPort
-from vnet.switch.jobs import CloseConnection, Commit, Event, Kind, ReadCounters, Refusal
+from vnet.switch.datapath import SwitchPort
+from vnet.switch.draft import tables
+from vnet.switch.jobs import CloseConnection, Event
+from vnet.switch.live.worker import execute
 
 PORTS = (SwitchPort(1, "tap-web", 0x020000000001, True), SwitchPort(2, "tap-db", 0x020000000002, True))
 
@@ -36,7 +37,7 @@ class Conversation:
 
     def __post_init__(self) -> None:
         self.datapath = MemoryDatapath(PORTS, self.flows)
-        self.agent = Agent(0x42, "lab", self.flows, PORTS, self.now)
+        self.agent = Agent(0x42, "lab", tables(self.flows, (), (), self.now), PORTS, self.now)
         self.asked: list[Event] = []
         self._numbers = count(1)
 
@@ -75,25 +76,15 @@ class Conversation:
         self.settle() if not self.held else None
 
     def _answer(self, event: Event) -> None:
-        try:
-            if isinstance(event, Commit):
-                self.datapath.commit(event.change)
-                self.agent.committed(event.token, self.now)
-            elif isinstance(event, ReadCounters):
-                self.agent.counters(event.token, self._counters(event.kind), self.now)
-            elif not isinstance(event, CloseConnection):
-                self.datapath.packet_out(event.in_port, event.actions, event.frame)
-                self.agent.committed(event.token, self.now)
-        except Refused as error:
-            self.agent.refused(event.token, (Refusal(error.error_type, error.code, error.key),), self.now)
-        except HostError:
-            self.agent.refused(event.token, (Refusal(5, 0),), self.now)
-
-    def _counters(self, kind: Kind):
-        d = self.datapath
-        return {Kind.FLOWS: d.flow_counters, Kind.TABLES: d.table_counters, Kind.PORTS: d.port_counters}[
-            kind
-        ]()
+        if isinstance(event, CloseConnection):
+            return
+        outcome = execute(self.datapath, event)
+        if isinstance(outcome, tuple):
+            self.agent.refused(event.token, outcome, self.now)
+        elif outcome is None:
+            self.agent.committed(event.token, self.now)
+        else:
+            self.agent.counters(event.token, outcome, self.now)
 
 
 @dataclass

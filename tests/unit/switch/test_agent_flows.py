@@ -23,7 +23,6 @@ from vnet.openflow.message import (
     FlowRemovedReason,
     FlowStatsReply,
     FlowStatsRequest,
-    GroupMod,
     PortStatsReply,
     PortStatsRequest,
     Role,
@@ -201,7 +200,7 @@ def test_overlap_is_refused_when_it_is_to_be_checked():
         (delete(Flow(40, 0)), (5, 2)),
         (add(Flow(5, 1, instructions=Instructions(goto=5))), (3, 2)),
         (add(Flow(5, 1, instructions=Instructions(goto=32))), (3, 2)),
-        (add(Flow(5, 1, instructions=Instructions(apply=(Conntrack(1, 40),)))), (2, 5)),
+        (add(Flow(5, 1, IP, Instructions(apply=(Conntrack(1, 40),)))), (2, 5)),
         (FlowMod(FlowCommand.ADD, flow(), buffer_id=3), (1, 8)),
     ],
 )
@@ -317,7 +316,7 @@ def test_a_discarded_bundle_and_one_of_a_lost_connection_do_nothing():
         ((), control(BundleControlType.OPEN_REQUEST, flags=0x10), 2307),
         ((OPEN,), BundleAdd(1, add(flow()), 0), 2307),
         ((OPEN,), control(BundleControlType.COMMIT_REQUEST, flags=1), 2307),
-        ((OPEN,), BundleAdd(1, GroupMod(0, 0, 1), 3), 2310),
+        ((OPEN,), BundleAdd(1, BarrierRequest(), 3), 2310),
     ],
 )
 def test_misused_bundles_are_refused(before, message, code):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-import stat
+import random
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,11 +18,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from vnet.base.errors import AdmissionError, HostError
-from vnet.openflow.message import BadRequest, ErrorType, FlowModFailed, PacketIn
+from vnet.base.errors import HostError
+from vnet.openflow.message import PacketIn
+from vnet.switch.address import Address, Transport
 from vnet.switch.agent import Agent
-from vnet.switch.datapath import Change, Datapath, Refused
-from vnet.switch.jobs import CloseConnection, Commit, Counters, Event, Kind, ReadCounters, Refusal, SendPacket
+from vnet.switch.backoff import Backoff
+from vnet.switch.datapath import Datapath
+from vnet.switch.draft import tables
+from vnet.switch.jobs import CloseConnection, ConfigurePort, Event, Question
+from vnet.switch.live.sockets import Listener, as_client, call, listen
+from vnet.switch.live.tls import Identity
+from vnet.switch.live.worker import execute
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +39,6 @@ READ_BYTES = 1 << 16
 """Read at once from one connection: its share of a turn of the loop."""
 FLUSH_S = 2.0
 """How long a connection that is being closed may take to read what is left."""
-_BACKLOG = 64
 
 
 @dataclass(slots=True)
@@ -51,55 +54,67 @@ class _Link:
 class SwitchServer:
     """Serves one switch's OpenFlow. `start` before anything else; the datapath stays the caller's."""
 
-    def __init__(self, datapath: Datapath, name: str, datapath_id: int) -> None:
+    def __init__(
+        self, datapath: Datapath, name: str, datapath_id: int, chance: Callable[[], float] = random.random
+    ) -> None:
         self._datapath, self._name, self._datapath_id = datapath, name, datapath_id
+        self._chance = chance
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"datapath-{name}")
         self._agent: Agent | None = None
         self._links: dict[int, _Link] = {}
         self._numbers = count(1)
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
+        self._calls: dict[Address, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._socket_path: Path | None = None
-        self._socket_inode = 0
 
     # -- for the daemon ---------------------------------------------------------------------------
 
     async def start(self, socket_path: Path) -> None:
-        """Take over the flows now in force and listen.
+        """Listen on a unix socket; see `listen`."""
+        await self.listen(Address(Transport.UNIX, passive=True, path=str(socket_path)))
+
+    async def listen(self, address: Address, identity: Identity | None = None) -> Address:
+        """Take over what is in force and serve who connects; the address with the port that was chosen.
 
         Raises: AdmissionError if somebody listens there already or something else has the name,
-        HostError if the socket cannot be made.
+        HostError if the socket cannot be made, InputError if TLS has no `identity`.
         """
         await self._take_over()
-        listener = _bind(socket_path)
-        self._socket_path, self._socket_inode = socket_path, socket_path.stat().st_ino
-        self._servers.append(await asyncio.start_unix_server(self._serve, sock=listener))
+        self._listeners.append(await listen(address, self._accepted, identity))
+        return self._listeners[-1].address
 
-    async def start_tcp(self, host: str, port: int) -> int:
-        """Listen on TCP too; the port number, which the kernel chooses if `port` is 0."""
+    async def call(self, address: Address, identity: Identity | None = None) -> None:
+        """Take over what is in force and connect to a controller, again and again, until `hang_up`.
+
+        Raises: InputError if TLS has no `identity`, HostError if that cannot be used.
+        """
         await self._take_over()
-        server = await asyncio.start_server(self._serve, host, port)
-        self._servers.append(server)
-        return int(server.sockets[0].getsockname()[1])
+        as_client(address, identity)
+        if address not in self._calls:
+            self._calls[address] = self._spawn(self._keep_calling(address, identity))
+
+    async def hang_up(self, address: Address) -> None:
+        """Connect to a controller no more."""
+        task = self._calls.pop(address)
+        task.cancel()
+        await asyncio.wait((task,))
 
     async def stop(self) -> None:
         """Close all connections and the sockets; what was handed to the datapath is finished first."""
         self._agent = None  # whatever ends from here on asks nothing more of the datapath
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         if self._timer is not None:
             self._timer.cancel()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown)
-        self._remove_socket()
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make another call of the datapath on its thread, in turn with the agent's own."""
-        answer: T = await self._in_worker(partial(call, *args, **kwargs))
-        return answer
+        return await self._in_worker(call, *args, **kwargs)
 
     def port_changed(self) -> None:
         """Ports came, went or changed: read them again and tell the controllers."""
@@ -118,13 +133,17 @@ class SwitchServer:
 
     async def _take_over(self) -> None:
         if self._agent is None:
-            flows = await self._in_worker(self._datapath.flows)
-            ports = await self._in_worker(self._datapath.ports)
-            self._agent = Agent(self._datapath_id, self._name, flows, ports, self._now())
+            self._agent = await self._in_worker(self._new_agent, self._now())
             self._pump()
 
-    async def _in_worker(self, call: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
+    def _new_agent(self, now: float) -> Agent:
+        """In the worker: all that is in force there."""
+        datapath = self._datapath
+        found = tables(datapath.flows(), datapath.groups(), datapath.meters(), now)
+        return Agent(self._datapath_id, self._name, found, datapath.ports(), now)
+
+    async def _in_worker(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, partial(call, *args, **kwargs))
 
     async def _read_ports(self) -> None:
         ports = await self._in_worker(self._datapath.ports)
@@ -132,44 +151,59 @@ class SwitchServer:
             self._agent.ports_changed(ports, self._now())
             self._pump()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("switch %s: %s", self._name, error, exc_info=error)
 
-    def _remove_socket(self) -> None:
-        """Unless another process has put its own there."""
-        path = self._socket_path
-        with suppress(FileNotFoundError):
-            if path is not None and path.stat().st_ino == self._socket_inode:
-                path.unlink()
-
     # -- connections ------------------------------------------------------------------------------
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._agent is None:
-            writer.close()
-            return
-        number, link = next(self._numbers), _Link(writer)
-        self._links[number] = link
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        with suppress(
+            asyncio.CancelledError
+        ):  # by `stop`; asyncio 3.11 reports a cancelled callback as an error
+            await self._serve(reader, writer)
+        self._tasks.discard(task)
+
+    async def _keep_calling(self, address: Address, identity: Identity | None) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                streams = await call(address, identity)
+            except (OSError, HostError) as error:
+                _log.info("switch %s: %s does not answer: %s", self._name, address, error)
+            else:
+                if await self._serve(*streams):
+                    backoff.succeeded()
+            await asyncio.sleep(backoff.pause_s(self._chance()))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One connection, from its greeting to its end; whether the peer has greeted."""
+        if self._agent is None:
+            writer.close()
+            return False
+        number, link = next(self._numbers), _Link(writer)
+        self._links[number] = link
         self._agent.connected(number, self._now())
         sending = asyncio.create_task(self._send(number, link))
         receiving = asyncio.create_task(self._receive(number, link, reader))
         self._pump()
-        with suppress(
-            asyncio.CancelledError
-        ):  # by `stop`; asyncio 3.11 reports a cancelled callback as an error
+        greeted = False
+        try:
             await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
-        await self._end(number, link, sending, receiving)
-        self._tasks.discard(task)
+            greeted = self._agent is not None and self._agent.has_greeted(number)
+        finally:
+            await self._end(number, link, sending, receiving)
+        return greeted
 
     async def _end(self, number: int, link: _Link, *tasks: asyncio.Task[None]) -> None:
         for task in tasks:
@@ -249,9 +283,9 @@ class SwitchServer:
             link.has_output.set()
             asyncio.get_running_loop().call_later(FLUSH_S, link.writer.transport.abort)
 
-    async def _ask(self, event: Commit | ReadCounters | SendPacket) -> None:
+    async def _ask(self, event: Question) -> None:
         """Have the worker do what the agent asked for, and tell the agent."""
-        outcome = await self._in_worker(partial(_execute, self._datapath, event))
+        outcome = await self._in_worker(execute, self._datapath, event)
         agent = self._agent
         if agent is None:
             return
@@ -262,96 +296,5 @@ class SwitchServer:
         else:
             agent.counters(event.token, outcome, self._now())
         self._pump()
-
-
-# -- in the worker --------------------------------------------------------------------------------
-
-
-def _execute(
-    datapath: Datapath, event: Commit | ReadCounters | SendPacket
-) -> Counters | tuple[Refusal, ...] | None:
-    """What the datapath answers; an unforeseen failure refuses the request instead of the service."""
-    try:
-        if isinstance(event, Commit):
-            return _commit(datapath, event.change)
-        if isinstance(event, SendPacket):
-            datapath.packet_out(event.in_port, event.actions, event.frame)
-            return None
-        return _read(datapath, event.kind)
-    except Refused as error:
-        return (Refusal(error.error_type, error.code, error.key),)
-    except HostError as error:
-        _log.error("datapath: %s", error)
-    except Exception:  # noqa: BLE001  the top loop of this thread
-        _log.exception("datapath: %s failed", type(event).__name__)
-    if isinstance(event, Commit):
-        return (Refusal(ErrorType.FLOW_MOD_FAILED, FlowModFailed.UNKNOWN),)
-    return (Refusal(ErrorType.BAD_REQUEST, BadRequest.EPERM),)
-
-
-def _commit(datapath: Datapath, change: Change) -> tuple[Refusal, ...] | None:
-    try:
-        datapath.commit(change)
-        return None
-    except Refused as error:
-        _log.info("datapath refuses: %s", error)
-        whole = Refusal(error.error_type, error.code, error.key)
-    return tuple(_culprits(datapath, change)) or (whole,)
-
-
-def _culprits(datapath: Datapath, change: Change) -> list[Refusal]:
-    """Every flow that can be refused by itself, so that the others can be tried again together."""
-    found = []
-    for flow in change.put:
-        try:
-            datapath.check(flow)
-        except Refused as error:
-            found.append(Refusal(error.error_type, error.code, flow.key))
-    return found
-
-
-def _read(datapath: Datapath, kind: Kind) -> Counters:
-    if kind is Kind.FLOWS:
-        return datapath.flow_counters()
-    return datapath.table_counters() if kind is Kind.TABLES else datapath.port_counters()
-
-
-# -- the socket -----------------------------------------------------------------------------------
-
-
-def _bind(path: Path) -> socket.socket:
-    """A listening socket that only its owner can open, under its name only when it listens."""
-    _clear_stale(path)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)
-        listener.bind(str(fresh))
-        fresh.chmod(0o600)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        fresh.rename(path)
-    except OSError as error:
-        listener.close()
-        fresh.unlink(missing_ok=True)
-        raise HostError(f"cannot listen on {path}: {error}") from error
-    return listener
-
-
-def _clear_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on; refuse to touch anything else."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise AdmissionError(f"{path} exists and is not a socket: move it away")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise HostError(f"cannot tell whether somebody listens on {path}: {error}") from error
-        else:
-            raise AdmissionError(f"another process listens on {path}: stop it first")
+        if isinstance(event, ConfigurePort):
+            await self._read_ports()  # a port that was switched off is down too
