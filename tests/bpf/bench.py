@@ -1,15 +1,14 @@
 """The loaded eBPF program as a function: frame in, outputs and drop reason out.
 
 `decide` runs the program on a packet (BPF_PROG_TEST_RUN) with all its effects on connections, cache
-and counters; what became of the packet is read from the CPU's scratch map. The ports are veth
-pairs, so copies that the program sends out really leave.
+and counters; all ports are captured, so the dataplane itself tells what left by which port, byte for
+byte. The ports are veth pairs, so copies that the program sends out really leave.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import struct
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from pathlib import Path
 from types import TracebackType
 
 from vnet.base.drop import DropReason
-from vnet.openflow.flow import Flow
-from vnet.switch import abi
-from vnet.switch.abi import PathKind
+from vnet.openflow.flow import Action, Flow
+from vnet.switch.abi import Point
 from vnet.switch.datapath import Change
-from vnet.switch.live.bpf import possible_cpus
+from vnet.switch.events import PacketEvent
 from vnet.switch.live.datapath import EbpfDatapath
 
 ROOT = Path("/sys/fs/bpf/vnet-test")
@@ -36,13 +34,27 @@ def sh(command: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`outputs` holds (port, tag control information or None); `rules` the flows that matched, in order."""
+    """What became of a packet.
 
-    outputs: tuple[tuple[int, int | None], ...]
+    `frames` holds (port, bytes) in the order in which they left; `rules` the rules that it met, in order;
+    `to_controller` the packet-ins.
+    """
+
+    frames: tuple[tuple[int, bytes], ...]
+    to_controller: tuple[PacketEvent, ...]
     drop: DropReason | None
     ct_state: int
     rules: tuple[int, ...]
     table: int
+
+    @property
+    def outputs(self) -> tuple[tuple[int, int | None], ...]:
+        """(port, tag control information or None)."""
+        return tuple((port, _tag(frame)) for port, frame in self.frames)
+
+
+def _tag(frame: bytes) -> int | None:
+    return int.from_bytes(frame[14:16], "big") if frame[12:14] in (b"\x81\x00", b"\x88\xa8") else None
 
 
 class Bench:
@@ -99,44 +111,32 @@ class Bench:
 
     def forget_connections(self) -> None:
         """Empty the connection tracker."""
-        maps = self.datapath._map
-        for key in list(maps["conn_index"].keys()):
-            slot = struct.unpack_from("<I", maps["conn_index"].lookup(key) or bytes(8))[0]
-            generation = abi.Conn.from_buffer_copy(maps["conns"].index(slot) or b"").gen
-            maps["conns"].set(slot, bytes(abi.Conn(gen=(generation | 1) + 1)))
-            maps["conn_index"].delete(key)
-        for number in range(1, self.ports + 1):
-            maps["port_state"].set(number, bytes(maps["port_state"].value_size))
-
-    def scratch(self) -> abi.Scratch:
-        """What the program left behind on this CPU."""
-        raw = self.datapath._map["scratch"].index(0) or b""
-        size = len(raw) // possible_cpus()
-        cpu = min(self._cpus)
-        return abi.Scratch.from_buffer_copy(raw[cpu * size : (cpu + 1) * size])
+        self.datapath.flush_connections()
 
     def decide(self, in_port: int, frame: bytes) -> Decision:
         """Let the program decide one frame as if it came in by `in_port`."""
-        self.datapath.run(in_port, frame)
-        scratch = self.scratch()
-        path = scratch.path
-        outputs = (
-            [] if path.reason else [out for op in path.ops[: path.n_ops] for out in self._expand(in_port, op)]
-        )
-        return Decision(
-            tuple(outputs),
-            DropReason(path.reason) if path.reason else None,
-            path.ct_state,
-            tuple(path.rules[: path.n_rules]),
-            path.table,
-        )
+        self.datapath.watch(frozenset(range(1, self.ports + 1)))
+        self.datapath.read_events()
+        _, _, after = self.datapath.run(in_port, frame)
+        return self.told(after.cb[1])
 
-    def _expand(self, in_port: int, op: abi.PathOp) -> list[tuple[int, int | None]]:
-        tag = op.vlan_tci & 0xEFFF if op.vlan_tci else None
-        if op.kind == PathKind.OUTPUT:
-            return [(op.arg, tag)]
-        assert op.kind == PathKind.OUTPUTS
-        read = self.datapath._map["outputs"].index
-        length = struct.unpack("<I", read(op.arg) or b"")[0]
-        ports = [struct.unpack("<I", read(op.arg + 1 + n) or b"")[0] for n in range(length)]
-        return [(port, tag) for port in ports if port != in_port]
+    def packet_out(self, in_port: int, actions: tuple[Action, ...], frame: bytes) -> Decision:
+        """Have the datapath send a controller's packet."""
+        self.datapath.watch(frozenset(range(1, self.ports + 1)))
+        self.datapath.read_events()
+        self.datapath.packet_out(in_port, actions, frame)
+        return self.told(0)
+
+    def told(self, reason: int) -> Decision:
+        """What the events since the last look tell of one packet."""
+        events = self.datapath.read_events()
+        seen = [event for event in events if event.point is Point.GUEST]
+        last = seen[-1] if seen else None
+        return Decision(
+            tuple((event.port, event.data) for event in events if event.point is Point.DELIVERED),
+            tuple(event for event in events if event.point is Point.CONTROLLER),
+            DropReason(reason) if reason else None,
+            last.ct_state if last else 0,
+            last.rules if last else (),
+            last.table if last else 0,
+        )

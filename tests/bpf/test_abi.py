@@ -15,7 +15,7 @@ from vnet.switch import abi
 from vnet.switch.live.maps import object_path
 
 HEADERS = Path(abi.__file__).parent / "bpf"
-ENUMS = ("vnet_drop", "vnet_action_op", "vnet_point", "vnet_path_op", "vnet_word")
+ENUMS = ("vnet_drop", "vnet_action_op", "vnet_point", "vnet_path_op", "vnet_word", "vnet_need")
 
 
 def dump(path: Path) -> list[dict[str, Any]]:
@@ -73,6 +73,7 @@ def enumerators(types: list[dict[str, Any]], name: str) -> dict[str, int]:
         ("vnet_point", "VNET_POINT_", abi.Point),
         ("vnet_path_op", "VNET_PATH_", abi.PathKind),
         ("vnet_word", "VNET_W_", abi.Word),
+        ("vnet_need", "VNET_NEED_", abi.Need),
     ],
 )
 def test_enum_has_the_same_numbers_in_c_and_python(

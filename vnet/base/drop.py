@@ -42,6 +42,10 @@ class DropReason(IntEnum):
     STORM = 16
     UNSUPPORTED = 17
     """The packet needs something this datapath refuses, for example more actions than a path holds."""
+    NO_BUCKET = 18
+    """A group without a bucket that could take the packet."""
+    NAT_FULL = 19
+    """No address and port are left that a translation could use."""
     # given by the flow's cookie
     POLICY = 64
     SPOOF_MAC = 65

@@ -10,22 +10,38 @@ import ctypes
 from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum, IntFlag
 
-TABLES = 32
-MASKS = 1024
+TABLES = 64
+MASKS = 2048
 TABLE_MASKS = 64
 MASK_WORDS = 12
 RULES = 131072
 ACTIONS = 262144
-RULE_ACTIONS = 32
+RULE_ACTIONS = 64
 OUTPUTS = 65536
 PORTS = 4096
+GROUPS = 4096
+BUCKETS = 64
+METERS = 4096
+BANDS = 8
+CACHE = 16384
+PATHS = 65536
+CONNS = 65536
 KEY_WORDS = 32
 CACHE_WORDS = 8
 PATH_RULES = 16
-PATH_OPS = 8
+OPS = 32
+CACHE_OPS = 8
+STACK = 16
+SCOPES = 4
+SET = 64
 NO_TABLE = 0xFF
-NO_SLOT = 0xFFFFFFFF
+NO_SLOT = NO_PORT = NO_PATH = 0xFFFFFFFF
 TEXT_CHUNK = 240
+
+SLOT_GROUP, SLOT_OUTPUT = 62, 63
+"""Of an action set; walk.h has the same numbers."""
+PACKET_OUT = 0
+"""The rule that holds a controller's actions on its packet."""
 
 
 class Word(IntEnum):
@@ -44,6 +60,10 @@ class Word(IntEnum):
     CT = 13
     ZONE = 14
     REGS = 15
+    LABEL = 23
+    TUNNEL = 25
+    MORE = 26
+    MPLS = 27
 
 
 class Has(IntFlag):
@@ -65,6 +85,42 @@ class Op(IntEnum):
     PUSH_VLAN = 8
     POP_VLAN = 9
     CT = 10
+    FLOOD = 11
+    NORMAL = 12
+    GROUP = 13
+    METER = 14
+    RESUBMIT = 15
+    CT_CLEAR = 16
+    WRITE = 17
+    CLEAR = 18
+    PUSH_MPLS = 19
+    POP_MPLS = 20
+    DEC_TTL = 21
+    DEC_MPLS_TTL = 22
+    COPY_TTL_OUT = 23
+    COPY_TTL_IN = 24
+    SET_TYPE = 25
+    DATA = 26
+
+
+class Need(IntEnum):
+    """`enum vnet_need`: what a packet must have for a field to be there."""
+
+    NOTHING = 0
+    VLAN = 1
+    IPV4 = 2
+    IPV6 = 3
+    IP = 4
+    ARP = 5
+    MPLS = 6
+    TCP = 7
+    UDP = 8
+    SCTP = 9
+    ICMP = 10
+    ICMPV6 = 11
+    ND = 12
+    ND_SOLICIT = 13
+    ND_ADVERT = 14
 
 
 class CtFlag(IntFlag):
@@ -73,6 +129,13 @@ class CtFlag(IntFlag):
     COMMIT = 1
     RECIRC = 2
     FORCE = 4
+    LABEL = 8
+    NAT = 16
+    SNAT = 32
+    DNAT = 64
+    ZONE_FIELD = 128
+    NAT_ADDRESS = 256
+    NAT_PORT = 512
 
 
 class PortFlag(IntFlag):
@@ -80,6 +143,10 @@ class PortFlag(IntFlag):
 
     UP = 1
     CAPTURE = 2
+    NO_RECV = 4
+    NO_FWD = 8
+    NO_PACKET_IN = 16
+    LIVE = 32
 
 
 class Point(IntEnum):
@@ -97,6 +164,18 @@ class PathKind(IntEnum):
     OUTPUT = 1
     OUTPUTS = 2
     CONTROLLER = 3
+    NORMAL = 4
+    METER = 5
+    SET = 6
+    VLAN = 7
+    PUSH_VLAN = 8
+    POP_VLAN = 9
+    PUSH_MPLS = 10
+    POP_MPLS = 11
+    DEC_TTL = 12
+    NAT_INNER = 13
+    TYPE = 14
+    TTL_IN = 15
 
 
 class Control(ctypes.Structure):
@@ -107,6 +186,7 @@ class Control(ctypes.Structure):
         ("capturing", c_uint32),
         ("digest", c_uint8 * 32),
         ("datapath_id", c_uint64),
+        ("reads", c_uint64 * CACHE_WORDS * 2),
     ]
 
 
@@ -124,7 +204,7 @@ class TableMask(ctypes.Structure):
 
 
 class Table(ctypes.Structure):
-    _fields_ = [("n_masks", c_uint32), ("pad", c_uint32), ("masks", TableMask * TABLE_MASKS)]
+    _fields_ = [("n_masks", c_uint32), ("beyond", c_uint32), ("masks", TableMask * TABLE_MASKS)]
 
 
 class RuleKey(ctypes.Structure):
@@ -144,7 +224,8 @@ class Rule(ctypes.Structure):
         ("table", c_uint8),
         ("goto_table", c_uint8),
         ("drop_reason", c_uint8),
-        ("pad", c_uint8 * 5),
+        ("miss", c_uint8),
+        ("pad", c_uint8 * 4),
     ]
 
 
@@ -162,11 +243,39 @@ class Counter(ctypes.Structure):
     _fields_ = [("packets", c_uint64), ("bytes", c_uint64)]
 
 
+class Bucket(ctypes.Structure):
+    _fields_ = [("rule", c_uint32), ("watch_port", c_uint32), ("weight", c_uint32), ("pad", c_uint32)]
+
+
+class Group(ctypes.Structure):
+    _fields_ = [
+        ("type", c_uint32),
+        ("n_buckets", c_uint32),
+        ("first_bucket", c_uint32),
+        ("rule", c_uint32),
+    ]
+
+
+class Band(ctypes.Structure):
+    _fields_ = [
+        ("rate", c_uint64),
+        ("burst", c_uint64),
+        ("type", c_uint32),
+        ("precedence", c_uint32),
+    ]
+
+
+class Meter(ctypes.Structure):
+    _fields_ = [("flags", c_uint32), ("n_bands", c_uint32), ("bands", Band * BANDS)]
+
+
 class Port(ctypes.Structure):
     _fields_ = [
         ("ifindex", c_uint32),
         ("flags", c_uint32),
         ("conn_quota", c_uint32),
+        ("mac_quota", c_uint32),
+        ("mtu", c_uint32),
         ("pad", c_uint32),
     ]
 
@@ -178,28 +287,46 @@ class PortCounter(ctypes.Structure):
         ("rx_dropped", c_uint64),
         ("tx_packets", c_uint64),
         ("tx_bytes", c_uint64),
+        ("tx_dropped", c_uint64),
     ]
 
 
 class PathOp(ctypes.Structure):
-    _fields_ = [("kind", c_uint8), ("pad", c_uint8), ("vlan_tci", c_uint16), ("arg", c_uint32)]
+    _fields_ = [
+        ("kind", c_uint8),
+        ("a", c_uint8),
+        ("b", c_uint16),
+        ("arg", c_uint32),
+        ("value", c_uint64),
+    ]
 
 
 class Path(ctypes.Structure):
     _fields_ = [
-        ("version", c_uint32),
         ("ct_slot", c_uint32),
         ("ct_gen", c_uint32),
         ("ct_state", c_uint8),
         ("ct_dir", c_uint8),
         ("reason", c_uint8),
         ("table", c_uint8),
-        ("n_rules", c_uint32),
-        ("n_ops", c_uint32),
-        ("rules", c_uint32 * PATH_RULES),
-        ("ops", PathOp * PATH_OPS),
-        ("seal", c_uint64),
+        ("min_ttl", c_uint8),
+        ("n_ops", c_uint8),
+        ("pad", c_uint8 * 2),
     ]
+
+
+class Cached(ctypes.Structure):
+    _fields_ = [
+        ("key", c_uint64 * CACHE_WORDS),
+        ("version", c_uint32),
+        ("path_id", c_uint32),
+        ("path", Path),
+        ("ops", PathOp * CACHE_OPS),
+    ]
+
+
+class PathRules(ctypes.Structure):
+    _fields_ = [("n_rules", c_uint32), ("rules", c_uint32 * PATH_RULES), ("pad", c_uint32)]
 
 
 class CtKey(ctypes.Structure):
@@ -216,50 +343,49 @@ class CtKey(ctypes.Structure):
 
 class Conn(ctypes.Structure):
     _fields_ = [
-        ("key", CtKey),
+        ("key", CtKey * 2),
         ("created_ns", c_uint64),
         ("last_seen_ns", c_uint64),
         ("packets", c_uint64 * 2),
         ("bytes", c_uint64 * 2),
+        ("label", c_uint64 * 2),
         ("gen", c_uint32),
         ("mark", c_uint32),
         ("port", c_uint32),
         ("tcp_state", c_uint8),
         ("seen_reply", c_uint8),
         ("fin_seen", c_uint8),
-        ("pad", c_uint8),
+        ("nat", c_uint8),
     ]
 
 
-class Scratch(ctypes.Structure):
-    """What a CPU worked with for its last packet; `path` tells what became of it."""
+class CtControl(ctypes.Structure):
+    _fields_ = [("fresh", c_uint32), ("hand", c_uint32), ("paths", c_uint32), ("pad", c_uint32)]
+
+
+class Mac(ctypes.Structure):
+    _fields_ = [("port", c_uint32), ("pad", c_uint32), ("seen_ns", c_uint64)]
+
+
+class PortStateMap(ctypes.Structure):
+    _fields_ = [
+        ("conns", c_uint64),
+        ("macs", c_uint64),
+        ("window", c_uint64),
+        ("events", c_uint64),
+        ("evictions", c_uint64),
+    ]
+
+
+class ScratchHead(ctypes.Structure):
+    """What a CPU worked with for its last packet, as far as Python reads it."""
 
     _fields_ = [
         ("key", c_uint64 * KEY_WORDS),
         ("packet", c_uint64 * CACHE_WORDS),
-        ("rule_key", RuleKey),
         ("path", Path),
-        ("conn", Conn),
-        ("ct_key", CtKey),
-        ("ct_reverse", CtKey),
-        ("now_ns", c_uint64),
-        ("in_port", c_uint32),
-        ("version", c_uint32),
-        ("l4_offset", c_uint32),
-        ("l4_length", c_uint32),
-        ("icmp_id", c_uint32),
-        ("ct_slot", c_uint32),
-        ("ct_gen", c_uint32),
-        ("ct_dir", c_uint32),
-        ("vlan_tci", c_uint16),
-        ("vlan_tpid", c_uint16),
-        ("inner_type", c_uint16),
-        ("tcp_flags", c_uint8),
-        ("next_table", c_uint8),
-        ("tracked", c_uint8),
-        ("cacheable", c_uint8),
-        ("same_port", c_uint8),
-        ("pad", c_uint8 * 2),
+        ("met", PathRules),
+        ("ops", PathOp * OPS),
     ]
 
 
@@ -270,6 +396,7 @@ class Event(ctypes.Structure):
         ("time_ns", c_uint64),
         ("cookie", c_uint64),
         ("metadata", c_uint64),
+        ("tunnel", c_uint64),
         ("port", c_uint32),
         ("in_port", c_uint32),
         ("rule", c_uint32),
@@ -285,6 +412,7 @@ class Event(ctypes.Structure):
         ("verdict", c_uint8),
         ("n_rules", c_uint32),
         ("rules", c_uint32 * PATH_RULES),
+        ("registers", c_uint64 * 8),
     ]
 
 
@@ -312,13 +440,21 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "vnet_rule": Rule,
     "vnet_action": Action,
     "vnet_counter": Counter,
+    "vnet_bucket": Bucket,
+    "vnet_group": Group,
+    "vnet_band": Band,
+    "vnet_meter": Meter,
     "vnet_port": Port,
     "vnet_port_counter": PortCounter,
+    "vnet_port_state": PortStateMap,
     "vnet_op": PathOp,
     "vnet_path": Path,
+    "vnet_cached": Cached,
+    "vnet_path_rules": PathRules,
     "vnet_ct_key": CtKey,
     "vnet_conn": Conn,
-    "vnet_scratch": Scratch,
+    "vnet_ct_control": CtControl,
+    "vnet_mac": Mac,
     "vnet_event": Event,
     "vnet_text_key": TextKey,
     "vnet_text": Text,

@@ -40,6 +40,8 @@ class PortCounter:
     tx: Counter = Counter()
     rx_dropped: int = 0
     """Packets that came in by this port and were lost, for whatever reason."""
+    tx_dropped: int = 0
+    """Packets that should have left by this port but were too long for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from vnet.openflow.message import (
     FlowRemovedReason,
     FlowStatsRequest,
 )
+from vnet.switch import abi
 from vnet.switch.datapath import Counter, FlowKey, Refused
 
-N_TABLES = 32
+N_TABLES = abi.TABLES
 MAX_ACTIONS = 384
 """Of one flow or group: what is told of it fits one message, whichever actions they are."""
 

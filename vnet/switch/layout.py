@@ -11,9 +11,9 @@ from functools import cache
 from hashlib import blake2b
 
 from vnet.switch import abi
-from vnet.switch.lower import PLACES
+from vnet.switch.places import PLACES
 
-REVISION = 1
+REVISION = 2
 """Raise it when a map's content changes its meaning and none of the declarations shows it."""
 
 _CAPACITIES = (abi.TABLES, abi.MASKS, abi.TABLE_MASKS, abi.RULES, abi.ACTIONS, abi.OUTPUTS, abi.PORTS)

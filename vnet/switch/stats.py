@@ -49,9 +49,9 @@ from vnet.switch.datapath import (
 )
 from vnet.switch.flowtable import N_TABLES, Entry, FlowTable
 from vnet.switch.grouptable import MAX_GROUPS
-from vnet.switch.lower import PLACES, WRITABLE
 from vnet.switch.metertable import MAX_BANDS, MAX_METERS
 from vnet.switch.numbered import Holding
+from vnet.switch.places import PLACES, WRITABLE
 
 SECOND_NS = 1_000_000_000
 MAX_ENTRIES = abi.RULES - 1
@@ -127,7 +127,8 @@ def table_stats(flows: FlowTable, counters: Mapping[int, TableCounter]) -> tuple
 
 def port_stats(port: int, counter: PortCounter, age: int) -> PortStats:
     rx, tx = counter.rx, counter.tx
-    return PortStats(port, rx.packets, tx.packets, rx.bytes, tx.bytes, counter.rx_dropped, duration_ns=age)
+    dropped = counter.rx_dropped, counter.tx_dropped
+    return PortStats(port, rx.packets, tx.packets, rx.bytes, tx.bytes, *dropped, duration_ns=age)
 
 
 def group_features() -> GroupFeaturesReply:

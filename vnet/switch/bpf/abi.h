@@ -119,18 +119,19 @@ enum vnet_action_op {
 	VNET_OP_OUTPUT_FIELD = 3, /* a = word, b = shift, mask = the field's bits after shifting */
 	VNET_OP_IN_PORT = 4,      /* back out of the ingress port */
 	VNET_OP_CONTROLLER = 5,   /* b = bytes to send */
-	VNET_OP_SET = 6,          /* a = word, value and mask in place */
-	VNET_OP_MOVE = 7,         /* a = from word | to word << 8, b = from shift | to shift << 8 | bits << 16 */
+	VNET_OP_SET = 6,          /* a = word, b = enum vnet_need, value and mask in place */
+	VNET_OP_MOVE = 7,         /* a = from word | to word << 8, b = from shift | to shift << 8 | bits << 16,
+				   * value = enum vnet_need of the source | of the target << 8 */
 	VNET_OP_PUSH_VLAN = 8,    /* a = TPID */
 	VNET_OP_POP_VLAN = 9,
-	VNET_OP_CT = 10,          /* a = VNET_CT_*, b = zone | table << 16, value and mask = mark; DATA follows */
+	VNET_OP_CT = 10,          /* a = VNET_CT_*, b = zone | table << 16 | number of DATA << 24, value, mask = mark */
 	VNET_OP_FLOOD = 11,       /* to every port but the ingress port */
 	VNET_OP_NORMAL = 12,      /* as a learning switch */
 	VNET_OP_GROUP = 13,       /* b = index into group_entries */
 	VNET_OP_METER = 14,       /* b = index into meter_entries */
 	VNET_OP_RESUBMIT = 15,    /* a = table, b = in_port or VNET_NO_PORT */
 	VNET_OP_CT_CLEAR = 16,
-	VNET_OP_WRITE = 17,       /* a = slot of the action set, b = VNET_SKIP more records belong to it */
+	VNET_OP_WRITE = 17,       /* a = slot of the action set, b = how many records behind it go there */
 	VNET_OP_CLEAR = 18,       /* empty the action set */
 	VNET_OP_PUSH_MPLS = 19,   /* a = ethertype */
 	VNET_OP_POP_MPLS = 20,    /* a = ethertype */
@@ -140,6 +141,25 @@ enum vnet_action_op {
 	VNET_OP_COPY_TTL_IN = 24,
 	VNET_OP_SET_TYPE = 25,    /* a = ethertype */
 	VNET_OP_DATA = 26,        /* value, mask: operands of the record before */
+};
+
+/* What a packet must have for a field to be there: the others are not written, and read as 0. */
+enum vnet_need {
+	VNET_NEED_NOTHING = 0,
+	VNET_NEED_VLAN = 1,
+	VNET_NEED_IPV4 = 2,
+	VNET_NEED_IPV6 = 3,
+	VNET_NEED_IP = 4,
+	VNET_NEED_ARP = 5,
+	VNET_NEED_MPLS = 6,
+	VNET_NEED_TCP = 7,
+	VNET_NEED_UDP = 8,
+	VNET_NEED_SCTP = 9,
+	VNET_NEED_ICMP = 10,
+	VNET_NEED_ICMPV6 = 11,
+	VNET_NEED_ND = 12,
+	VNET_NEED_ND_SOLICIT = 13,
+	VNET_NEED_ND_ADVERT = 14,
 };
 
 #define VNET_CT_COMMIT 1
@@ -501,7 +521,7 @@ struct vnet_frame {
 struct vnet_state {
 	__u64 key[VNET_KEY_WORDS];
 	__u64 set_slots;           /* bit per slot of the action set that is filled */
-	__u32 set[VNET_SET];       /* the record in each */
+	__u32 set[VNET_SET];       /* the first record in each | how many << 24 */
 	__u32 tpid;                /* of the outermost tag */
 	__u32 logged;              /* changes of the header stack made so far */
 	__u32 icmp_id;

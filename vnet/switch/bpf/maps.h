@@ -48,6 +48,9 @@ VNET_MAP(port_by_ifindex, BPF_MAP_TYPE_HASH, VNET_PORTS, __u32, __u32, 0);
 VNET_MAP(rule_text, BPF_MAP_TYPE_HASH, 8 * VNET_RULES, struct vnet_text_key, struct vnet_text,
 	 BPF_F_NO_PREALLOC);
 
+/* Written and read by the agent only: what rules counted in paths that are gone. */
+VNET_MAP(rule_folded, BPF_MAP_TYPE_ARRAY, VNET_RULES, __u32, struct vnet_counter, 0);
+
 /* Written by the dataplane, read by the agent. */
 VNET_MAP(rule_counters, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_RULES, __u32, struct vnet_counter, 0);
 VNET_MAP(path_counters, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_PATHS, __u32, struct vnet_counter, 0);

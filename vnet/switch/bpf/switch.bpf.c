@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
-/* The switch: one program at tc ingress of every port, and one that the agent runs for a controller's packet. */
+/* The switch: one program at tc ingress of every port; two that the agent runs: for a controller's packet, and
+ * to clear away what has aged or lost its port.
+ */
 #include "cache.h"
 #include "execute.h"
+#include "tidy.h"
 #include "walk.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -259,5 +262,20 @@ int vnet_packet_out(struct __sk_buff *skb)
 		vnet_walk(skb, s, 0);
 	}
 	vnet_finish(skb, s, 0);
+	return TC_ACT_OK;
+}
+
+/* Clear away: the context's cb[0] says what (VNET_TIDY_*), cb[1] the port, cb[2] the zone. */
+SEC("tc")
+int vnet_tidy(struct __sk_buff *skb)
+{
+	struct vnet_tidying tidying = {
+		.now = bpf_ktime_get_coarse_ns(), .what = skb->cb[0], .port = skb->cb[1], .zone = skb->cb[2]
+	};
+
+	if (tidying.what & (VNET_TIDY_CONNS | VNET_TIDY_ZONE))
+		bpf_loop(VNET_CONNS, vnet_tidy_conn, &tidying, 0);
+	if (tidying.what & (VNET_TIDY_MACS | VNET_TIDY_AGED))
+		bpf_for_each_map_elem(&macs, vnet_tidy_mac, &tidying, 0);
 	return TC_ACT_OK;
 }

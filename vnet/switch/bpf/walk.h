@@ -60,16 +60,49 @@ static __always_inline __u8 vnet_controller_reason(const struct vnet_scratch *s)
 	return rule && rule->miss ? VNET_R_NO_MATCH : VNET_R_ACTION;
 }
 
-/* Write into the key. A packet without a tag has none to write, and one that has it keeps it. */
-static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64 value, __u64 mask)
+static __always_inline int vnet_has_l4(const struct vnet_scratch *s, __u16 eth_type, __u8 wanted)
 {
-	if (word == VNET_W_DST && !(s->key[VNET_W_DST] & VNET_VLAN_PRESENT))
-		mask &= ~0xffffULL;
-	if (word == VNET_W_DST)
-		mask &= ~(__u64)VNET_VLAN_PRESENT;
-	if (word == VNET_W_MORE && mask >> 56)
-		s->ttl_set = 1;
-	s->key[word] = (s->key[word] & ~mask) | (value & mask);
+	return (eth_type == ETH_P_IP || eth_type == ETH_P_IPV6) && (__u8)(s->key[VNET_W_PORT] >> 24) == wanted &&
+	       s->key[VNET_W_PORT] & VNET_HAS_L4;
+}
+
+/* Has the packet what a field needs to be there? */
+static __always_inline int vnet_has(const struct vnet_scratch *s, __u32 need)
+{
+	__u16 type = s->key[VNET_W_SRC];
+	__u8 icmp = s->key[VNET_W_L4] >> 48;
+
+	switch (need) {
+	case VNET_NEED_VLAN:
+		return s->key[VNET_W_DST] & VNET_VLAN_PRESENT ? 1 : 0;
+	case VNET_NEED_IPV4:
+		return type == ETH_P_IP;
+	case VNET_NEED_IPV6:
+		return type == ETH_P_IPV6;
+	case VNET_NEED_IP:
+		return type == ETH_P_IP || type == ETH_P_IPV6;
+	case VNET_NEED_ARP:
+		return type == ETH_P_ARP;
+	case VNET_NEED_MPLS:
+		return vnet_is_mpls(type);
+	case VNET_NEED_TCP:
+		return vnet_has_l4(s, type, IPPROTO_TCP);
+	case VNET_NEED_UDP:
+		return vnet_has_l4(s, type, IPPROTO_UDP);
+	case VNET_NEED_SCTP:
+		return vnet_has_l4(s, type, IPPROTO_SCTP);
+	case VNET_NEED_ICMP:
+		return type == ETH_P_IP && vnet_has_l4(s, type, IPPROTO_ICMP);
+	case VNET_NEED_ICMPV6:
+		return type == ETH_P_IPV6 && vnet_has_l4(s, type, IPPROTO_ICMPV6);
+	case VNET_NEED_ND:
+		return type == ETH_P_IPV6 && vnet_has_l4(s, type, IPPROTO_ICMPV6) && (icmp == 135 || icmp == 136);
+	case VNET_NEED_ND_SOLICIT:
+		return type == ETH_P_IPV6 && vnet_has_l4(s, type, IPPROTO_ICMPV6) && icmp == 135;
+	case VNET_NEED_ND_ADVERT:
+		return type == ETH_P_IPV6 && vnet_has_l4(s, type, IPPROTO_ICMPV6) && icmp == 136;
+	}
+	return 1;
 }
 
 /* Is the word part of what the flow cache's key does not tell of the packet? */
@@ -78,16 +111,30 @@ static __always_inline int vnet_beyond(__u32 word)
 	return (word >= VNET_W_SHA && word < VNET_W_METADATA) || word >= VNET_W_MORE;
 }
 
+/* Write into the key; a tag's presence is not for a field to change. */
+static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64 value, __u64 mask)
+{
+	if (word == VNET_W_DST)
+		mask &= ~(__u64)VNET_VLAN_PRESENT;
+	if (vnet_beyond(word))
+		s->cacheable = 0;
+	if (word == VNET_W_MORE && mask >> 56)
+		s->ttl_set = 1;
+	s->key[word] = (s->key[word] & ~mask) | (value & mask);
+}
+
 static __always_inline void vnet_move(struct vnet_scratch *s)
 {
 	__u32 from = s->action.a & 31, to = s->action.a >> 8 & 31;
 	__u32 from_shift = s->action.b & 63, to_shift = s->action.b >> 8 & 63, bits = s->action.b >> 16 & 127;
-	__u64 mask = bits >= 64 ? ~0ULL : (1ULL << bits) - 1;
-	__u64 value = s->key[from] >> from_shift & mask;
+	__u64 mask = bits >= 64 ? ~0ULL : (1ULL << bits) - 1, value = 0;
 
 	if (vnet_beyond(from))
 		s->cacheable = 0;
-	vnet_write(s, to, value << to_shift, mask << to_shift);
+	if (vnet_has(s, s->action.value & 0xff))
+		value = s->key[from] >> from_shift & mask;
+	if (vnet_has(s, s->action.value >> 8))
+		vnet_write(s, to, value << to_shift, mask << to_shift);
 }
 
 /* -- the stack of headers: rare, so carried out at once and never cached ---------------------------- */
@@ -294,12 +341,12 @@ static __always_inline int vnet_meter_action(struct __sk_buff *skb, struct vnet_
 	return vnet_add_op(s, VNET_PATH_METER, 0, meter, 0);
 }
 
-/* Remember the action behind this record for the end of the pipeline. */
+/* Remember the records behind this one for the end of the pipeline. */
 static __always_inline int vnet_write_set(struct vnet_scratch *s, __u32 at)
 {
 	__u32 slot = vnet_index(s->action.a, VNET_SET);
 
-	s->set[slot] = at;
+	s->set[slot] = at | s->action.b << 24;
 	s->set_slots |= 1ULL << slot;
 	return 0;
 }
@@ -318,7 +365,7 @@ static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scr
 		return 0;
 	}
 	if (vnet_is_tail(s))
-		return vnet_jump(s, s->action.b >> 16);
+		return vnet_jump(s, s->action.b >> 16 & 0xff);
 	state = s->key[VNET_W_CT];
 	zone = s->key[VNET_W_ZONE];
 	high = s->key[VNET_W_LABEL];
@@ -332,7 +379,7 @@ static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scr
 	s->key[VNET_W_LABEL] = high;
 	s->key[VNET_W_LABEL + 1] = low;
 	reason = vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
-	return reason ? reason : vnet_push(s, VNET_FRAME_TABLE, s->action.b >> 16, 0, VNET_NO_PORT, 0);
+	return reason ? reason : vnet_push(s, VNET_FRAME_TABLE, s->action.b >> 16 & 0xff, 0, VNET_NO_PORT, 0);
 }
 
 /* Carry out s->action; `at` is the record behind it. Returns 0 or the reason to go no further. */
@@ -362,7 +409,8 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 	case VNET_OP_CONTROLLER:
 		return vnet_to_controller(s, vnet_controller_reason(s), s->action.b);
 	case VNET_OP_SET:
-		vnet_write(s, word, s->action.value, s->action.mask);
+		if (vnet_has(s, s->action.b))
+			vnet_write(s, word, s->action.value, s->action.mask);
 		return 0;
 	case VNET_OP_MOVE:
 		vnet_move(s);
@@ -459,13 +507,16 @@ static __always_inline int vnet_next_action(struct __sk_buff *skb, struct vnet_s
 	if (!action)
 		return VNET_DROP_ACTION_FAILED;
 	s->action = *action;
-	f->at = at + (s->action.op == VNET_OP_WRITE ? 2 : 1);
+	f->at = at + 1;
+	if (s->action.op == VNET_OP_WRITE)
+		f->at += s->action.b;
+	else if (s->action.op == VNET_OP_CT)
+		f->at += s->action.b >> 24;
 	return vnet_act(skb, at + 1);
 }
 
-static __always_inline int vnet_next_of_set(struct __sk_buff *skb, struct vnet_scratch *s)
+static __always_inline int vnet_next_of_set(struct vnet_scratch *s)
 {
-	struct vnet_action *action;
 	__u32 slot, at;
 
 	if (!s->set_slots) {
@@ -474,18 +525,12 @@ static __always_inline int vnet_next_of_set(struct __sk_buff *skb, struct vnet_s
 	}
 	if (s->set_slots & 1ULL << VNET_SLOT_GROUP)
 		s->set_slots &= ~(1ULL << VNET_SLOT_OUTPUT);
-	for (slot = 0; slot < VNET_SET; slot++)
+	for (slot = 0; slot < VNET_SET - 1; slot++)
 		if (s->set_slots & 1ULL << slot)
 			break;
-	if (slot >= VNET_SET)
-		return VNET_DROP_ACTION_FAILED;
 	s->set_slots &= ~(1ULL << slot);
-	at = s->set[slot];
-	action = bpf_map_lookup_elem(&actions, &at);
-	if (!action)
-		return VNET_DROP_ACTION_FAILED;
-	s->action = *action;
-	return vnet_act(skb, at + 1);
+	at = s->set[vnet_index(slot, VNET_SET)];
+	return vnet_push(s, VNET_FRAME_ACTIONS, VNET_NO_TABLE, (at & 0xffffff) + (at >> 24), at & 0xffffff, 0);
 }
 
 /* What happened to one copy of the packet ends there; the others go on. */
@@ -534,7 +579,7 @@ static long vnet_step(__u32 step __attribute__((unused)), struct vnet_walking *w
 		reason = vnet_next_action(skb, s, f);
 		break;
 	case VNET_FRAME_SET:
-		reason = vnet_next_of_set(skb, s);
+		reason = vnet_next_of_set(s);
 		break;
 	case VNET_FRAME_BUCKETS:
 		reason = vnet_next_bucket(skb, s, f);

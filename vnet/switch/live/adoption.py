@@ -8,72 +8,105 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from vnet.base.errors import HostError
 from vnet.openflow.codec import decode
-from vnet.openflow.flow import Flow
-from vnet.openflow.message import FlowMod
+from vnet.openflow.message import FlowMod, GroupMod, Message, MeterMod
 from vnet.switch import abi
-from vnet.switch.image import Image, MaskKey, Words
+from vnet.switch.image import Image, MaskKey, Placed, PlacedActions, PlacedGroup, PlacedMeter, Words
 from vnet.switch.live.bpf import Map
-from vnet.switch.live.writer import delete_text, pack_key
-from vnet.switch.lower import PortList, lower_instructions
+from vnet.switch.live.writer import METER_TEXT, delete_text, pack_key
+from vnet.switch.lower import lower, lower_group
+from vnet.switch.lower_actions import Lowerable, PortList
 
-Rules = dict[int, tuple[Flow, int, tuple[tuple[int, int], ...]]]
 Entries = dict[tuple[int, Words], tuple[int, list[tuple[int, int]]]]
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the texts in force tell."""
+
+    flows: list[Placed] = field(default_factory=list)
+    groups: list[PlacedGroup] = field(default_factory=list)
+    meters: list[PlacedMeter] = field(default_factory=list)
 
 
 def read(maps: Mapping[str, Map], ports: tuple[int, ...]) -> Image:
     """The image of what is in force."""
     version = abi.Control.from_buffer_copy(maps["control"].index(0) or b"").version
     image = Image(version, ports)
-    rules = _rules(maps, version)
-    entries = _entries(maps, version, set(rules))
+    found = _found(maps, version)
+    entries = _entries(maps, version, {placed.rule for placed in found.flows})
     masks = _masks(maps, {mask for mask, _ in entries})
-    image.adopt(rules, masks, entries, [_bank(maps, 0), _bank(maps, 1)])
+    shown = (
+        _numbered(maps, "group_entries", version, {placed.entry for placed in found.groups}),
+        _numbered(maps, "meter_entries", version, {placed.entry for placed in found.meters}),
+    )
+    banks = [_bank(maps, 0), _bank(maps, 1)]
+    image.adopt(found.flows, found.groups, found.meters, masks, entries, shown, banks)
     return image
 
 
-def _rules(maps: Mapping[str, Map], version: int) -> Rules:
+def _found(maps: Mapping[str, Map], version: int) -> _Found:
+    found = _Found()
+    for number, (message, place) in _texts(maps, version).items():
+        match message:
+            case FlowMod(flow=flow):
+                form = lower(flow)
+                found.flows.append(Placed(flow, form, _actions(maps, number, form.actions)))
+            case GroupMod():
+                found.groups.append(_group(maps, number, message, place))
+            case MeterMod(meter=meter):
+                found.meters.append(PlacedMeter(meter, place >> 16, number - METER_TEXT))
+            case _:
+                raise HostError("the switch's rules cannot be read back: take the fabric down and up again")
+    return found
+
+
+def _texts(maps: Mapping[str, Map], version: int) -> dict[int, tuple[Message, int]]:
+    """By number: the message in force, and where the maps have it."""
     heads, chunks, leftovers = {}, {}, []
     for key, value in maps["rule_text"].items():
-        rule, chunk = struct.unpack("<II", key)
-        chunks[rule, chunk] = value[16:]
+        number, chunk = struct.unpack("<II", key)
+        chunks[number, chunk] = value[16:]
         if chunk == 0:
-            heads[rule] = struct.unpack_from("<III", value)
-    rules: Rules = {}
-    for rule, (since, until, length) in heads.items():
+            heads[number] = struct.unpack_from("<IIII", value)
+    texts: dict[int, tuple[Message, int]] = {}
+    for number, (since, until, length, place) in heads.items():
         if since > version or 0 < until <= version:
-            leftovers.append(rule)
+            leftovers.append(number)
             continue
-        text = b"".join(chunks[rule, n] for n in range(-(-length // abi.TEXT_CHUNK)))[:length]
-        rules[rule] = _rule(maps, rule, _flow(text))
+        text = b"".join(chunks[number, n] for n in range(-(-length // abi.TEXT_CHUNK)))[:length]
+        texts[number] = decode(text)[1], place
         if until:  # hidden by a change that never came into force
-            maps["rule_text"].update(
-                struct.pack("<II", rule, 0), struct.pack("<IIII", since, 0, length, 0) + chunks[rule, 0]
-            )
-    for rule in leftovers:
-        delete_text(maps["rule_text"], rule)
-    return rules
+            head = struct.pack("<IIII", since, 0, length, place)
+            maps["rule_text"].update(struct.pack("<II", number, 0), head + chunks[number, 0])
+    for number in leftovers:
+        delete_text(maps["rule_text"], number)
+    return texts
 
 
-def _flow(text: bytes) -> Flow:
-    _, message = decode(text)
-    if not isinstance(message, FlowMod):
-        raise HostError("the switch's rules cannot be read back: take the fabric down and up again")
-    return message.flow
-
-
-def _rule(maps: Mapping[str, Map], number: int, flow: Flow) -> tuple[Flow, int, tuple[tuple[int, int], ...]]:
-    """The flow with where its actions and output lists lie."""
+def _actions(maps: Mapping[str, Map], number: int, records: tuple[Lowerable, ...]) -> PlacedActions:
+    """Records with where they and their output lists lie."""
     rule = abi.Rule.from_buffer_copy(maps["rules"].index(number) or b"")
     lists = []
-    for offset, action in enumerate(lower_instructions(flow.instructions)):
-        if isinstance(action, PortList):
+    for offset, record in enumerate(records):
+        if isinstance(record, PortList):
             stored = abi.Action.from_buffer_copy(maps["actions"].index(rule.first_action + offset) or b"")
             length = struct.unpack("<I", maps["outputs"].index(stored.b) or bytes(4))[0]
             lists.append((stored.b, length + 1))
-    return flow, rule.first_action, tuple(lists)
+    return PlacedActions(number, rule.first_action, records, tuple(lists))
+
+
+def _group(maps: Mapping[str, Map], rule: int, message: GroupMod, place: int) -> PlacedGroup:
+    form, slot = lower_group(message.group), place & 0xFFFF
+    stored = abi.Group.from_buffer_copy(maps["groups"].index(slot) or b"")
+    buckets = []
+    for offset, records in enumerate(form.buckets):
+        raw = maps["buckets"].index(stored.first_bucket + offset) or b""
+        buckets.append(_actions(maps, abi.Bucket.from_buffer_copy(raw).rule, records))
+    return PlacedGroup(message.group, form, place >> 16, slot, rule, stored.first_bucket, tuple(buckets))
 
 
 def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
@@ -95,8 +128,16 @@ def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
     return found
 
 
+def _numbered(
+    maps: Mapping[str, Map], name: str, version: int, entries: set[int]
+) -> dict[int, list[tuple[int, int]]]:
+    """The variants of the entries of groups or meters."""
+    window = maps[name].window()
+    return {entry: _variants(window, entry, version) for entry in entries}
+
+
 def _variants(window: memoryview, entry: int, version: int) -> list[tuple[int, int]]:
-    """(version, rule) of both variants; one above the version in force is wiped."""
+    """(version, what it shows) of both variants; one above the version in force is wiped."""
     shown = []
     for variant in (0, 1):
         if window[4 * entry + 2 + variant] > version:

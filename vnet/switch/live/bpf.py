@@ -215,6 +215,11 @@ class Map:
         length = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         return memoryview(mmap.mmap(self.fd, length, mmap.MAP_SHARED)).cast("I")
 
+    def push(self, value: bytes) -> None:
+        """Append to a queue."""
+        if _libbpf().bpf_map_update_elem(self.fd, None, value, ctypes.c_uint64(0)):
+            raise _fail(f"push to map {self.name}", ctypes.get_errno())
+
     def close(self) -> None:
         """Close the descriptor; a pinned map lives on."""
         os.close(self.fd)

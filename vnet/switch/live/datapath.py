@@ -14,24 +14,50 @@ from dataclasses import replace
 from pathlib import Path
 
 from vnet.base.errors import HostError
-from vnet.openflow.flow import Action, Flow, Output, Port
-from vnet.openflow.message import BadAction, ErrorType
+from vnet.openflow.flow import Action, Flow
+from vnet.openflow.group import Group, Meter
+from vnet.openflow.message import BadRequest, ErrorType, MeterModFailed, PortConfig
 from vnet.switch import abi
 from vnet.switch.abi import PortFlag
-from vnet.switch.datapath import Change, Counter, FlowKey, PortCounter, Refused, SwitchPort, TableCounter
+from vnet.switch.datapath import (
+    Change,
+    Counter,
+    FlowKey,
+    GroupCounter,
+    MeterCounter,
+    MeterKey,
+    PortCounter,
+    Refused,
+    SwitchPort,
+    TableCounter,
+)
 from vnet.switch.events import PacketEvent, decode
 from vnet.switch.image import Staged
 from vnet.switch.live import adoption, attach, bpf
+from vnet.switch.live.counters import RuleCounters
 from vnet.switch.live.maps import PinnedSwitch
 from vnet.switch.live.netns import inside
 from vnet.switch.live.writer import Writer
-from vnet.switch.lower import lower
+from vnet.switch.lower import lower, lower_group, lower_packet_out
 
 DEFAULT_CONN_QUOTA = 16384
-TC_ACT_REDIRECT = 7
+DEFAULT_MAC_QUOTA = 4096
 LINK_UP = 0x10001
 """IFF_UP and IFF_LOWER_UP (linux/if.h): switched on, and a TAP is being read, a veth's peer is up. The
 operational state tells the same up to a second later."""
+PACKET_OUT_BYTES = 3500
+"""What BPF_PROG_TEST_RUN takes: a page without head- and tailroom (net/bpf/test_run.c)."""
+
+_FLAG_OF = {
+    PortConfig.NO_RECV: PortFlag.NO_RECV,
+    PortConfig.NO_FWD: PortFlag.NO_FWD,
+    PortConfig.NO_PACKET_IN: PortFlag.NO_PACKET_IN,
+}
+
+_TIDY_CONNS, _TIDY_ZONE, _TIDY_MACS, _TIDY_AGED = 1, 2, 4, 8
+_ALL_ZONES = 0x10000
+_NOTHING = bytes(14)
+"""A frame for programs that look at none."""
 
 
 class EbpfDatapath:
@@ -44,8 +70,7 @@ class EbpfDatapath:
         self._ring = bpf.RingBuffer(self._map["events"].fd)
         self._control = self._map["control"].window()
         self._writer = Writer(self._map)
-        self._base: dict[FlowKey, Counter] = {}
-        """What a flow counted under earlier rule numbers."""
+        self._rule_counters = RuleCounters(self._map)
         self._retired: dict[int, int] = {}
         """Packets matched by flows that are gone, by table."""
         self._numbers = self._attached_numbers()
@@ -81,14 +106,36 @@ class EbpfDatapath:
         """The flows in force."""
         return self._image.flows
 
+    def groups(self) -> tuple[Group, ...]:
+        """The groups in force."""
+        return tuple(placed.group for placed in self._image.groups.values())
+
+    def meters(self) -> tuple[Meter, ...]:
+        """The meters in force."""
+        return tuple(placed.meter for placed in self._image.meters.values())
+
     def check(self, flow: Flow) -> None:
         """Raise `Refused` if the flow cannot be carried out."""
         lower(flow)
 
+    def check_group(self, group: Group) -> None:
+        """Raise `Refused` if the group cannot be carried out."""
+        lower_group(group)
+
+    def check_meter(self, meter: Meter) -> None:
+        """Raise `Refused` if the meter cannot be carried out."""
+        if len(meter.bands) > abi.BANDS:
+            code, why = MeterModFailed.OUT_OF_BANDS, f"{len(meter.bands)} bands; {abi.BANDS} fit"
+            raise Refused(ErrorType.METER_MOD_FAILED, code, why, MeterKey(meter.number))
+
     def commit(self, change: Change) -> None:
         """Put a change in force. On return no packet is decided by what it superseded."""
-        if not change.put and not change.remove:
-            return
+        if change != Change():
+            for meter in change.put_meters:
+                self.check_meter(meter)
+            self._commit(change)
+
+    def _commit(self, change: Change) -> None:
         if self._in_doubt:
             self._learn()
         staged = self._image.stage(change)
@@ -115,41 +162,56 @@ class EbpfDatapath:
 
     def _retire(self, staged: Staged, kept: set[FlowKey]) -> None:
         """Keep what retired rules counted."""
+        counted = self._rule_counters.retire(staged.retired_rules)
         for placed in staged.retired:
-            counted = self._rule_counter(placed.rule)
-            table = placed.flow.table
-            self._retired[table] = self._retired.get(table, 0) + counted.packets
-            base = self._base.pop(placed.flow.key, Counter())
-            if placed.flow.key in kept:
-                total = Counter(base.packets + counted.packets, base.bytes + counted.bytes)
-                self._base[placed.flow.key] = total
+            table, count = placed.flow.table, counted[placed.rule]
+            successor = self._image.placed.get(placed.flow.key)
+            if placed.flow.key in kept and successor is not None:
+                self._rule_counters.carry_over(successor.rule, count)
+            else:
+                self._retired[table] = self._retired.get(table, 0) + count.packets
 
     # counters
 
-    def _rule_counter(self, rule: int) -> Counter:
-        raw = self._map["rule_counters"].index(rule) or b""
-        numbers = struct.unpack(f"<{len(raw) // 8}Q", raw)
-        return Counter(sum(numbers[::2]), sum(numbers[1::2]))
-
-    def _rule_counters(self) -> list[Counter]:
+    def _counted(self) -> list[Counter]:
         """By rule number, as far as numbers are in use."""
-        used = 1 + max((placed.rule for placed in self._image.placed.values()), default=0)
-        raw, size = self._map["rule_counters"].first(used), self._map["rule_counters"].value_size
-        values = struct.iter_unpack(f"<{size // 8}Q", raw)
-        return [Counter(sum(numbers[::2]), sum(numbers[1::2])) for numbers in values]
+        rules = [placed.rule for placed in self._image.placed.values()]
+        rules += [rule for placed in self._image.groups.values() for rule in placed.rules]
+        return self._rule_counters.all(1 + max(rules, default=0))
 
     def flow_counters(self) -> Mapping[FlowKey, Counter]:
         """Packets and bytes of each flow since it was added."""
-        counters, counted = {}, self._rule_counters()
-        for key, placed in self._image.placed.items():
-            now, base = counted[placed.rule], self._base.get(key, Counter())
-            counters[key] = Counter(base.packets + now.packets, base.bytes + now.bytes)
+        counted = self._counted()
+        return {key: counted[placed.rule] for key, placed in self._image.placed.items()}
+
+    def group_counters(self) -> Mapping[int, GroupCounter]:
+        """Packets and bytes of each group and its buckets."""
+        counted = self._counted()
+        return {
+            number: GroupCounter(
+                counted[placed.rule], tuple(counted[bucket.rule] for bucket in placed.buckets)
+            )
+            for number, placed in self._image.groups.items()
+        }
+
+    def meter_counters(self) -> Mapping[int, MeterCounter]:
+        """What came to each meter, and what exceeded each of its bands."""
+        counters = {}
+        for number, placed in self._image.meters.items():
+            first = placed.slot * (abi.BANDS + 1)
+            total, *bands = (self._counter("meter_counters", first + n) for n in range(abi.BANDS + 1))
+            counters[number] = MeterCounter(total, tuple(bands[: len(placed.meter.bands)]))
         return counters
+
+    def _counter(self, name: str, index: int) -> Counter:
+        raw = self._map[name].index(index) or b""
+        numbers = struct.unpack(f"<{len(raw) // 8}Q", raw)
+        return Counter(sum(numbers[::2]), sum(numbers[1::2]))
 
     def table_counters(self) -> Mapping[int, TableCounter]:
         """Lookups and matches of each table; a flow cache hit counts as the lookups it stands for."""
         matched = dict.fromkeys(range(abi.TABLES), 0) | self._retired
-        counted = self._rule_counters()
+        counted = self._counted()
         for placed in self._image.placed.values():
             matched[placed.flow.table] += counted[placed.rule].packets
         return {
@@ -175,8 +237,8 @@ class EbpfDatapath:
         for number in self._numbers:
             raw = self._map["port_counters"].index(number) or b""
             values = struct.unpack(f"<{len(raw) // 8}Q", raw)
-            rx, rx_bytes, dropped, tx, tx_bytes = (sum(values[field::5]) for field in range(5))
-            counters[number] = PortCounter(Counter(rx, rx_bytes), Counter(tx, tx_bytes), dropped)
+            rx, rx_bytes, dropped, tx, tx_bytes, tx_dropped = (sum(values[field::6]) for field in range(6))
+            counters[number] = PortCounter(Counter(rx, rx_bytes), Counter(tx, tx_bytes), dropped, tx_dropped)
         return counters
 
     # ports
@@ -214,8 +276,8 @@ class EbpfDatapath:
             self._reflood()
 
     def _open_port(self, number: int, ifindex: int) -> None:
-        port = abi.Port(ifindex=ifindex, flags=PortFlag.UP, conn_quota=DEFAULT_CONN_QUOTA)
         if self._port(number).ifindex != ifindex:
+            port = abi.Port(ifindex, PortFlag.UP, DEFAULT_CONN_QUOTA, DEFAULT_MAC_QUOTA)
             self._map["ports"].set(number, bytes(port))
         self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
         attach.attach(self._pinned.program, ifindex, self._pinned.links / str(number))
@@ -225,7 +287,7 @@ class EbpfDatapath:
         self._map["port_by_ifindex"].delete(struct.pack("<I", ifindex))
 
     def detach(self, number: int) -> None:
-        """Close a port; its interface is left without a program."""
+        """Close a port: its interface is left without a program, what was learnt from it is forgotten."""
         ifindex = self._numbers.pop(number, None)
         if ifindex is None:
             return
@@ -233,12 +295,13 @@ class EbpfDatapath:
         with inside(self.netns):
             attach.detach(ifindex, self._pinned.links / str(number))
         self._map["port_counters"].set(number, bytes(self._map["port_counters"].value_size))
+        self._tidy(_TIDY_CONNS | _TIDY_MACS, number)
         self._reflood()
 
     def _reflood(self) -> None:
-        """Give flows that flood the new set of ports."""
+        """Put the new set of ports in force for what outputs to all of them."""
         self._image.ports = tuple(sorted(self._numbers))
-        self.commit(Change(put=self._image.flooding()))
+        self._commit(Change())
 
     def ports(self) -> tuple[SwitchPort, ...]:
         """The ports attached now; one whose interface is gone is reported down."""
@@ -246,16 +309,76 @@ class EbpfDatapath:
 
         with inside(self.netns), IPRoute() as route:
             links = {link["index"]: link for link in route.get_links()}
-        found = []
+        found, changed = [], False
         for number, ifindex in sorted(self._numbers.items()):
             link = links.get(ifindex)
+            up = link is not None and link["flags"] & LINK_UP == LINK_UP
+            changed |= self._note_link(number, up, link.get("mtu") or 0 if link is not None else 0)
+            config = self._config(number)
             if link is None:
-                found.append(SwitchPort(number, f"gone{number}", 0, False))
+                found.append(SwitchPort(number, f"gone{number}", 0, False, config))
                 continue
             mac = int((link.get("address") or "0").replace(":", ""), 16)
-            up = link["flags"] & LINK_UP == LINK_UP
-            found.append(SwitchPort(number, link.get("ifname"), mac, up))
+            alive = up and not config & PortConfig.PORT_DOWN
+            found.append(SwitchPort(number, link.get("ifname"), mac, alive, config))
+        if changed and self._image.groups:
+            self._commit(Change())  # which bucket of a group is live is remembered with paths
         return tuple(found)
+
+    def _note_link(self, number: int, up: bool, mtu: int) -> bool:
+        """Tell the dataplane of a port's link; whether it has come or gone."""
+        port = self._port(number)
+        was_up = bool(port.flags & PortFlag.LIVE)
+        if was_up == up and port.mtu == mtu:
+            return False
+        port.flags = PortFlag(port.flags) | PortFlag.LIVE if up else PortFlag(port.flags) & ~PortFlag.LIVE
+        port.mtu = mtu
+        self._map["ports"].set(number, bytes(port))
+        if was_up and not up:
+            self._tidy(_TIDY_MACS, number)
+        return was_up != up
+
+    def _config(self, number: int) -> PortConfig:
+        """OFPPC_* of a port, as its flags say."""
+        flags = self._port(number).flags
+        config = PortConfig(0) if flags & PortFlag.UP else PortConfig.PORT_DOWN
+        for bit, flag in _FLAG_OF.items():
+            config |= bit if flags & flag else PortConfig(0)
+        return config
+
+    def configure_port(self, number: int, config: PortConfig) -> None:
+        """Put OFPPC_* of a port in force."""
+        if number not in self._numbers:
+            raise HostError(f"no port {number} to configure")
+        port = self._port(number)
+        flags = PortFlag(port.flags) & (PortFlag.LIVE | PortFlag.CAPTURE)
+        flags |= PortFlag(0) if config & PortConfig.PORT_DOWN else PortFlag.UP
+        for bit, flag in _FLAG_OF.items():
+            flags |= flag if config & bit else PortFlag(0)
+        port.flags = flags
+        self._map["ports"].set(number, bytes(port))
+        if config & PortConfig.PORT_DOWN:
+            self._tidy(_TIDY_MACS, number)
+        self._commit(Change())  # paths remember groups' live buckets
+
+    # clearing away
+
+    def _tidy(self, what: int, port: int = 0, zone: int = _ALL_ZONES) -> None:
+        context = bpf.SkBuff()
+        context.cb[0], context.cb[1], context.cb[2] = what, port, zone
+        bpf.run(self._pinned.programs["vnet_tidy"], _NOTHING, context)
+
+    def tidy(self) -> None:
+        """Clear away what has aged; nothing depends on it but room."""
+        self._tidy(_TIDY_AGED)
+
+    def flush_connections(self, zone: int | None = None) -> None:
+        """Forget the connections of a zone, or all."""
+        self._tidy(_TIDY_ZONE, zone=_ALL_ZONES if zone is None else zone)
+
+    def flush_addresses(self) -> None:
+        """Forget which addresses were learnt where."""
+        self._tidy(_TIDY_MACS, port=abi.NO_PORT)
 
     # observation
 
@@ -281,39 +404,17 @@ class EbpfDatapath:
     # packets of the controller
 
     def packet_out(self, in_port: int, actions: tuple[Action, ...], frame: bytes) -> None:
-        """Send a controller's packet. Raises `Refused` for actions that are not outputs."""
-        for action in actions:
-            if not isinstance(action, Output):
-                raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_TYPE, "a packet-out may only output")
-            if action.port == Port.TABLE:
-                self._run_through_tables(in_port, frame)
-                continue
-            for number in self._targets(in_port, action.port):
-                self._send(number, frame)
-
-    def _targets(self, in_port: int, port: int) -> tuple[int, ...]:
-        if port in (Port.FLOOD, Port.ALL):
-            return tuple(number for number in self._numbers if number != in_port)
-        number = in_port if port == Port.IN_PORT else port
-        if number not in self._numbers:
-            raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_OUT_PORT, f"no port {number:#x}")
-        return (number,)
-
-    def _send(self, number: int, frame: bytes) -> None:
-        try:
-            with inside(self.netns), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
-                sender.bind((socket.if_indextoname(self._numbers[number]), 0))
-                sender.send(frame)
-        except OSError as error:
-            raise HostError(f"cannot send {len(frame)} bytes to port {number}: {error.strerror}") from error
-
-    def _run_through_tables(self, in_port: int, frame: bytes) -> None:
-        """Let the program decide the packet as if it had come in by a port (OFPP_TABLE)."""
-        if in_port not in self._numbers:
-            raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_OUT_PORT, f"no port {in_port:#x} to come in by")
-        verdict, packet, after = self.run(in_port, frame)
-        if verdict == TC_ACT_REDIRECT:
-            self._send(after.cb[0], packet)
+        """Carry out a controller's actions on its packet. Raises `Refused` for what cannot be done."""
+        if len(frame) > PACKET_OUT_BYTES:
+            why = f"a packet-out of {len(frame)} bytes; {PACKET_OUT_BYTES} are possible"
+            raise Refused(ErrorType.BAD_REQUEST, BadRequest.BAD_PACKET, why)
+        records = lower_packet_out(actions)
+        self._image.check_references(records, None)
+        self._writer.write_packet_out(records, self._image.references)
+        with inside(self.netns):
+            context = bpf.SkBuff()
+            context.cb[0] = in_port
+            bpf.run(self._pinned.programs["vnet_packet_out"], frame, context)
 
     def run(self, in_port: int, frame: bytes) -> tuple[int, bytes, bpf.SkBuff]:
         """Run the loaded program on a packet, with all its effects but the last redirect.
@@ -325,7 +426,8 @@ class EbpfDatapath:
             context = bpf.SkBuff(ifindex=self._numbers[in_port])
             verdict, packet, after, _ = bpf.run(self._pinned.program, frame, context)
         if after.vlan_present:
-            packet = packet[:12] + struct.pack("!HH", 0x8100, after.vlan_tci) + packet[12:]
+            tag = struct.pack("!HH", socket.ntohs(after.vlan_proto), after.vlan_tci)
+            packet = packet[:12] + tag + packet[12:]
         return verdict, packet, after
 
     # end

@@ -14,11 +14,13 @@ from vnet.switch.layout import layout
 from vnet.switch.live import bpf
 
 PROGRAM = "vnet_ingress"
+PROGRAMS = (PROGRAM, "vnet_packet_out", "vnet_tidy")
 MAPS = (
-    "control", "entries", "tables", "masks", "rule_index", "rules", "actions", "outputs", "ports",
-    "port_by_ifindex", "rule_text", "rule_counters", "table_misses", "port_counters", "drop_counters",
-    "lost_events", "cache", "port_state", "conns", "conn_index", "ct_control", "free_conns", "events",
-    "scratch",
+    "control", "entries", "group_entries", "meter_entries", "tables", "masks", "rule_index", "rules",
+    "actions", "groups", "buckets", "meters", "outputs", "ports", "port_by_ifindex", "rule_text",
+    "rule_folded", "rule_counters", "path_counters", "meter_counters", "table_misses", "port_counters",
+    "drop_counters", "lost_events", "path_index", "path_rules", "macs", "conns", "conn_index", "port_state",
+    "cache", "meter_state", "frags", "ct_control", "free_conns", "free_paths", "events", "scratch",
 )  # fmt: skip
 DEFAULT_SNAPLEN = 65535
 
@@ -50,7 +52,8 @@ class PinnedSwitch:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.map: dict[str, bpf.Map] = {}
-        self.program = -1
+        self.programs: dict[str, int] = {}
+        """Descriptors by name."""
         ensure_bpffs(folder.parent)
         self._sweep_leftovers()
         self.adopted = folder.exists()
@@ -58,12 +61,17 @@ class PinnedSwitch:
             self._create()
         try:
             self.map |= ((name, bpf.Map(bpf.get(folder / name))) for name in MAPS)
-            self.program = bpf.get(folder / PROGRAM)
+            self.programs |= ((name, bpf.get(folder / name)) for name in PROGRAMS)
             if self.adopted:
                 self._check_version()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def program(self) -> int:
+        """What runs at every port."""
+        return self.programs[PROGRAM]
 
     @property
     def links(self) -> Path:
@@ -90,9 +98,10 @@ class PinnedSwitch:
                 if name == "control":
                     bpf.Map(fd).set(0, self._signed(abi.Control(version=1, snaplen=DEFAULT_SNAPLEN)))
                 os.close(fd)
-            program = loaded.program_fd(PROGRAM)
-            bpf.pin(program, beside / PROGRAM)
-            os.close(program)
+            for name in PROGRAMS:
+                program = loaded.program_fd(name)
+                bpf.pin(program, beside / name)
+                os.close(program)
             beside.rename(self.folder)
         finally:
             loaded.close()
@@ -123,17 +132,18 @@ class PinnedSwitch:
             for name, existing in self.map.items():
                 loaded.reuse(name, existing.fd)
             loaded.load()
-            program = loaded.program_fd(PROGRAM)
-            fresh = self.folder / f"{PROGRAM}_new"
-            fresh.unlink(missing_ok=True)
-            bpf.pin(program, fresh)
+            programs = {name: loaded.program_fd(name) for name in PROGRAMS}
             for path in self.links.iterdir():
                 link = bpf.get(path)
-                bpf.update_link(link, program)
+                bpf.update_link(link, programs[PROGRAM])
                 os.close(link)
-            fresh.rename(self.folder / PROGRAM)
-            os.close(self.program)
-            self.program = program
+            for name, program in programs.items():
+                fresh = self.folder / f"{name}_new"
+                fresh.unlink(missing_ok=True)
+                bpf.pin(program, fresh)
+                fresh.rename(self.folder / name)
+                os.close(self.programs[name])
+                self.programs[name] = program
             self.map["control"].set(0, self._signed(control))
         finally:
             loaded.close()
@@ -142,8 +152,8 @@ class PinnedSwitch:
         """Close all descriptors; everything stays pinned and in force."""
         for opened in self.map.values():
             opened.close()
-        if self.program >= 0:
-            os.close(self.program)
+        for program in self.programs.values():
+            os.close(program)
 
     def destroy(self) -> None:
         """Unpin everything: links first, so that the ports are closed; then out of the way in one step, so
