@@ -244,6 +244,8 @@ def packet_in(number: int) -> PacketIn:
 
 def test_a_controller_that_does_not_read_its_packet_ins_costs_the_others_none(switch):
     idle, keen = Peer.calls(str(switch.path)), Peer.calls(str(switch.path))
+    assert is_served(idle)
+    assert is_served(keen)
     total, batch = 6000, 100  # 8 MB: more than sockets and outbox of the idle one hold
     slowest = 0.0
     for first in range(0, total, batch):
@@ -263,6 +265,7 @@ def test_a_controller_that_does_not_read_its_packet_ins_costs_the_others_none(sw
 
 def test_a_controller_that_floods_delays_no_packet_in_of_another(switch):
     rude, keen = Peer.calls(str(switch.path)), Peer.calls(str(switch.path))
+    assert is_served(keen)
     flood = b"".join(
         encode(FlowMod(FlowCommand.ADD, Flow(1, n, match(eth_type=0x800, ipv4_src=n))), n)
         for n in range(20_000)
