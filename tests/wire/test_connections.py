@@ -27,6 +27,7 @@ from vnet.openflow.message import (
 )
 from vnet.switch import backoff
 from vnet.switch.address import parse
+from vnet.switch.live import server
 
 
 @pytest.fixture
@@ -261,6 +262,28 @@ def test_a_controller_that_does_not_read_its_packet_ins_costs_the_others_none(sw
     assert of_idle > total // 2
     idle.close()
     keen.close()
+
+
+def test_callers_beyond_the_last_are_turned_away_and_those_inside_go_on(switch, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    inside = [Peer.calls(str(switch.path)) for _ in range(2)]
+    with pytest.raises(ConnectionError):
+        Peer.calls(str(switch.path))
+    assert all(map(is_served, inside))
+    inside.pop().close()
+    _wait_for(lambda: n_connections(switch) == 1)
+    late = Peer.calls(str(switch.path))
+    assert is_served(late)
+    late.close()
+    inside[0].close()
+
+
+def _wait_for(condition) -> None:
+    for _ in range(100):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within 5 s")
 
 
 def test_a_controller_that_floods_delays_no_packet_in_of_another(switch):

@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 16
 """Read at once from one connection: its share of a turn of the loop."""
+MAX_CONNECTIONS = 256
+"""Beyond which nobody is let in: each may cost an inbox and an outbox."""
 FLUSH_S = 2.0
 """How long a connection that is being closed may take to read what is left."""
 
@@ -165,6 +167,9 @@ class SwitchServer:
     # -- connections ------------------------------------------------------------------------------
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._links) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
