@@ -25,7 +25,7 @@ from vnet.openflow.message import (
     FlowMod,
     PacketIn,
 )
-from vnet.switch import backoff
+from vnet.switch import agent, backoff
 from vnet.switch.address import parse
 from vnet.switch.live import server
 
@@ -218,6 +218,19 @@ def test_a_controller_that_turns_calls_away_is_called_ever_more_seldom(switch, m
     pauses = [after - before for before, after in itertools.pairwise(moments)]
     for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=True):
         assert pause > 0.9 * least
+
+
+def test_a_controller_that_falls_silent_is_given_up_and_called_again(switch, impatient, monkeypatch):
+    monkeypatch.setattr(agent, "IDLE_S", 0.2)
+    monkeypatch.setattr(agent, "DEAD_S", 0.6)
+    with tcp_office() as office:
+        switch.calls(f"tcp:127.0.0.1:{office.port}")
+        silent = office.answers()
+        assert is_served(silent)
+        again = office.answers()
+        assert is_served(again)
+        silent.close()
+        again.close()
 
 
 def test_who_is_called_twice_is_called_once_and_not_after_hanging_up(switch, impatient):

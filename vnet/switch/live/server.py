@@ -64,6 +64,7 @@ class SwitchServer:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"datapath-{name}")
         self._agent: Agent | None = None
         self._links: dict[int, _Link] = {}
+        self._taking_over = asyncio.Lock()
         self._numbers = count(1)
         self._listeners: list[Listener] = []
         self._calls: dict[Address, asyncio.Task[None]] = {}
@@ -134,9 +135,10 @@ class SwitchServer:
         return asyncio.get_running_loop().time()
 
     async def _take_over(self) -> None:
-        if self._agent is None:
-            self._agent = await self._in_worker(self._new_agent, self._now())
-            self._pump()
+        async with self._taking_over:
+            if self._agent is None:
+                self._agent = await self._in_worker(self._new_agent, self._now())
+                self._pump()
 
     def _new_agent(self, now: float) -> Agent:
         """In the worker: all that is in force there."""
