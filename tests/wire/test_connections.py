@@ -25,8 +25,9 @@ from vnet.openflow.message import (
     FlowMod,
     PacketIn,
 )
-from vnet.switch import backoff
+from vnet.switch import agent, backoff
 from vnet.switch.address import parse
+from vnet.switch.live import server
 
 
 @pytest.fixture
@@ -219,6 +220,19 @@ def test_a_controller_that_turns_calls_away_is_called_ever_more_seldom(switch, m
         assert pause > 0.9 * least
 
 
+def test_a_controller_that_falls_silent_is_given_up_and_called_again(switch, impatient, monkeypatch):
+    monkeypatch.setattr(agent, "IDLE_S", 0.2)
+    monkeypatch.setattr(agent, "DEAD_S", 0.6)
+    with tcp_office() as office:
+        switch.calls(f"tcp:127.0.0.1:{office.port}")
+        silent = office.answers()
+        assert is_served(silent)
+        again = office.answers()
+        assert is_served(again)
+        silent.close()
+        again.close()
+
+
 def test_who_is_called_twice_is_called_once_and_not_after_hanging_up(switch, impatient):
     with tcp_office() as office:
         where = parse(f"tcp:127.0.0.1:{office.port}")
@@ -244,6 +258,8 @@ def packet_in(number: int) -> PacketIn:
 
 def test_a_controller_that_does_not_read_its_packet_ins_costs_the_others_none(switch):
     idle, keen = Peer.calls(str(switch.path)), Peer.calls(str(switch.path))
+    assert is_served(idle)
+    assert is_served(keen)
     total, batch = 6000, 100  # 8 MB: more than sockets and outbox of the idle one hold
     slowest = 0.0
     for first in range(0, total, batch):
@@ -261,8 +277,31 @@ def test_a_controller_that_does_not_read_its_packet_ins_costs_the_others_none(sw
     keen.close()
 
 
+def test_callers_beyond_the_last_are_turned_away_and_those_inside_go_on(switch, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    inside = [Peer.calls(str(switch.path)) for _ in range(2)]
+    with pytest.raises(ConnectionError):
+        Peer.calls(str(switch.path))
+    assert all(map(is_served, inside))
+    inside.pop().close()
+    _wait_for(lambda: n_connections(switch) == 1)
+    late = Peer.calls(str(switch.path))
+    assert is_served(late)
+    late.close()
+    inside[0].close()
+
+
+def _wait_for(condition) -> None:
+    for _ in range(100):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within 5 s")
+
+
 def test_a_controller_that_floods_delays_no_packet_in_of_another(switch):
     rude, keen = Peer.calls(str(switch.path)), Peer.calls(str(switch.path))
+    assert is_served(keen)
     flood = b"".join(
         encode(FlowMod(FlowCommand.ADD, Flow(1, n, match(eth_type=0x800, ipv4_src=n))), n)
         for n in range(20_000)

@@ -65,6 +65,9 @@ def test_groups_are_modified_counted_and_deleted(switch):
     assert "group_id=7,type=indirect,bucket=actions=output:2" in did(switch, "dump-groups")
     assert len(switch.dump("out_group=7")) == 1
     assert switch.dump("out_group=8") == []
+    did(switch, "mod-group", "group_id=6,type=all", options=("--may-create",))
+    assert set(switch.datapath.group_table) == {6, 7}
+    did(switch, "del-groups", "group_id=6")
     did(switch, "del-groups", "group_id=7")
     assert switch.datapath.group_table == {}
     assert switch.dump() == []

@@ -15,6 +15,7 @@ from tests.wire.peer import Peer
 from vnet.base.errors import AdmissionError
 from vnet.openflow.codec import encode
 from vnet.openflow.flow import Flow, Instructions, Output, match
+from vnet.openflow.group import Band, BandType, Bucket, Group, GroupType, Meter, MeterFlag
 from vnet.openflow.message import (
     BarrierReply,
     BarrierRequest,
@@ -26,6 +27,10 @@ from vnet.openflow.message import (
     FlowMod,
     FlowStatsReply,
     FlowStatsRequest,
+    GroupDescReply,
+    GroupDescRequest,
+    MeterConfigReply,
+    MeterConfigRequest,
 )
 from vnet.switch.address import parse
 from vnet.switch.live.server import SwitchServer
@@ -102,6 +107,30 @@ def test_flows_found_in_force_are_kept_and_told(tmp_path):
         return [stats.flow for stats in reply.flows]
 
     assert asyncio.run(talk()) == [kept]
+    assert datapath.changes == []
+
+
+def test_groups_and_meters_found_in_force_are_kept_and_told():
+    datapath = MemoryDatapath()
+    group = Group(7, GroupType.ALL, (Bucket((Output(1),)),))
+    meter = Meter(5, MeterFlag.KBPS, (Band(BandType.DROP, 9),))
+    datapath.group_table, datapath.meter_table = {7: group}, {5: meter}
+
+    async def talk() -> list:
+        server = SwitchServer(datapath, "lab", 1)
+        places = [server.listen(parse("ptcp:0:127.0.0.1")) for _ in range(2)]  # one agent for both
+        where = [(place.host, place.port) for place in await asyncio.gather(*places)]
+        peers = [await asyncio.to_thread(Peer.calls, each) for each in where]
+        answers = [
+            await asyncio.to_thread(peer.asks, question)
+            for peer, question in zip(peers, (GroupDescRequest(), MeterConfigRequest()), strict=True)
+        ]
+        for peer in peers:
+            peer.close()
+        await server.stop()
+        return answers
+
+    assert asyncio.run(talk()) == [GroupDescReply((group,)), MeterConfigReply((meter,))]
     assert datapath.changes == []
 
 

@@ -89,7 +89,7 @@ def _check(mod: GroupMod) -> None:
         if group.buckets:
             raise _bad(GroupModFailed.INVALID_GROUP)
         return
-    if mod.command == GroupCommand.ADD and group.number > MAX_GROUP:
+    if mod.command != GroupCommand.MODIFY and group.number > MAX_GROUP:
         raise _bad(GroupModFailed.INVALID_GROUP)
     if group.kind == GroupType.INDIRECT and len(group.buckets) != 1:
         raise _bad(GroupModFailed.INVALID_GROUP)

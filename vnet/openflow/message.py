@@ -181,11 +181,12 @@ class TableMod:
 
 
 class GroupCommand(IntEnum):
-    """OFPGC_*."""
+    """OFPGC_*; ADD_OR_MODIFY is an extension of Open vSwitch."""
 
     ADD = 0
     MODIFY = 1
     DELETE = 2
+    ADD_OR_MODIFY = 0x8000
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,8 +111,10 @@ class Draft:
             for number in self._groups.remove(group.number):
                 self._flows.delete(self._tables.flows.of_group(number), FlowRemovedReason.GROUP_DELETE)
             return ()
-        check = grouptable.check_new if command is GroupCommand.ADD else grouptable.check_known
-        check(self._tables.groups, group)
+        groups = self._tables.groups
+        known = command is not GroupCommand.ADD and (command is GroupCommand.MODIFY or group.number in groups)
+        check = grouptable.check_known if known else grouptable.check_new
+        check(groups, group)
         self._groups.put(group)
         return (GroupKey(group.number),)
 

@@ -242,8 +242,11 @@ class FlowDraft:
         return (flow.key,)
 
     def _check_overlap(self, flow: Flow) -> None:
+        """Of another flow than the one it replaces, as Open vSwitch takes it."""
         for entry in self._table.of_table(flow.table):
-            if entry.flow.priority == flow.priority and overlap(entry.flow.match, flow.match):
+            if entry.flow.key == flow.key or entry.flow.priority != flow.priority:
+                continue
+            if overlap(entry.flow.match, flow.match):
                 raise Refused(ErrorType.FLOW_MOD_FAILED, FlowModFailed.OVERLAP, "overlap", flow.key)
 
     def _modify(self, mod: FlowMod) -> tuple[FlowKey, ...]:

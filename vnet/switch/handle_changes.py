@@ -6,11 +6,19 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from vnet.openflow.codec import CodecError, decode
+from vnet.openflow.message import (
+    ErrorType,
+    FlowMod,
+    GroupMod,
+    GroupModFailed,
+    MeterMod,
+    MeterModFailed,
+)
 from vnet.switch.connection import Connection, Request, head
 from vnet.switch.datapath import Change, ChangeKey, Counter, FlowKey, Refused
 from vnet.switch.draft import Draft, Mod
 from vnet.switch.expiry import announce_removed
-from vnet.switch.jobs import Answer, Ask, Commit, Job, Kind, ReadCounters, Refusal
+from vnet.switch.jobs import UNKNOWN, Answer, Ask, Commit, Job, Kind, ReadCounters, Refusal
 
 if TYPE_CHECKING:
     from vnet.switch.agent import Agent
@@ -55,9 +63,21 @@ def _carry_out(agent: Agent, conn: Connection, requests: list[Request]) -> Job:
             for request in requests:
                 yield from _carry_out(agent, conn, [request])
             return
-        verdicts |= culprits or {rest[0]: refusals[0]}
+        verdicts |= culprits or {rest[0]: _of(requests[rest[0]], refusals[0])}
     for place, refusal in sorted(refused.items()):
         agent.refuse(conn, requests[place], refusal.error_type, refusal.code)
+
+
+def _of(request: Request, refusal: Refusal) -> Refusal:
+    """What the kernel did not do is told in the words of the request."""
+    return _FAILED[type(request.message)] if refusal == UNKNOWN else refusal
+
+
+_FAILED = {
+    FlowMod: UNKNOWN,
+    GroupMod: Refusal(ErrorType.GROUP_MOD_FAILED, GroupModFailed.EPERM),
+    MeterMod: Refusal(ErrorType.METER_MOD_FAILED, MeterModFailed.UNKNOWN),
+}
 
 
 def draft(

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Any
 
 from vnet.openflow.flow import Action
-from vnet.openflow.message import PortConfig
+from vnet.openflow.message import ErrorType, FlowModFailed, PortConfig
 from vnet.switch.datapath import (
     Change,
     ChangeKey,
@@ -90,6 +90,9 @@ class Refusal:
     code: int
     key: ChangeKey | None = None
 
+
+UNKNOWN = Refusal(ErrorType.FLOW_MOD_FAILED, FlowModFailed.UNKNOWN)
+"""Why the kernel did not put a change in force: it does not tell in OpenFlow's words."""
 
 Counters = (
     Mapping[FlowKey, Counter]

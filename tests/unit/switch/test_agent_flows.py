@@ -193,6 +193,20 @@ def test_overlap_is_refused_when_it_is_to_be_checked():
     assert peer.hears() == []
 
 
+def test_a_flow_does_not_overlap_with_the_one_it_replaces():
+    peer = Conversation(flows=(flow(5, IP, port=1),)).connect()
+    peer.says(add(flow(5, IP, port=2, flags=FlowFlag.CHECK_OVERLAP)))
+    (stats,) = dump(peer)
+    assert stats.flow.instructions.apply == (Output(2),)
+
+
+def test_flags_that_belong_to_the_flow_are_told():
+    peer = Conversation().connect()
+    kept = FlowFlag.SEND_FLOW_REM | FlowFlag.NO_PACKET_COUNTS | FlowFlag.NO_BYTE_COUNTS
+    peer.says(add(flow(5, flags=kept | FlowFlag.CHECK_OVERLAP | FlowFlag.RESET_COUNTS)))
+    assert dump(peer)[0].flow.flags == kept
+
+
 @pytest.mark.parametrize(
     ("mod", "error"),
     [

@@ -295,6 +295,24 @@ def test_deleting_a_meter_deletes_the_flows_that_must_pass_it():
     assert priorities(talk) == {2}
 
 
+def test_a_group_can_be_put_whether_it_is_there_or_not():
+    talk = Conversation()
+    peer = talk.connect()
+    for kind in (ALL, SELECT):
+        done(peer, GroupMod(GroupCommand.ADD_OR_MODIFY, group(1, kind)))
+        assert talk.datapath.group_table[1].kind is kind
+    assert peer.is_refused(GroupMod(GroupCommand.ADD_OR_MODIFY, group(MAX_GROUP + 1))) == (6, 1)
+
+
+def test_a_failing_kernel_is_told_in_the_words_of_the_request():
+    talk = Conversation()
+    talk.datapath.broken = True
+    peer = talk.connect()
+    assert peer.is_refused(new(group(1))) == (6, 14)
+    assert peer.is_refused(new(meter(1))) == (12, 0)
+    assert peer.asks(GroupDescRequest()) == GroupDescReply()
+
+
 def test_deleting_what_is_not_there_changes_nothing():
     talk = Conversation()
     done(talk.connect(), no_group(9), no_group(), no_group(0xFFFFFFFF), no_meter(9), no_meter())
@@ -483,6 +501,15 @@ def test_a_bundle_with_one_fault_leaves_groups_meters_and_flows_as_they_were(las
     assert peer.asks(MeterConfigRequest()) == MeterConfigReply((meter(1),))
     done(peer, no_meter(), no_group())  # and they still know which flows used them
     assert priorities(talk) == set()
+
+
+def test_a_flow_that_a_bundle_adds_and_takes_away_was_never_there():
+    talk = Conversation()
+    peer = talk.connect()
+    done(peer, new(group(1)))
+    fleeting = add(grouped(1, 1, flags=FlowFlag.SEND_FLOW_REM))
+    assert bundle(peer, fleeting, no_group(1)) == [control(BundleControlType.COMMIT_REPLY)]
+    assert talk.datapath.changes[-1] == Change(remove_groups=(1,))
 
 
 def test_port_mods_are_refused_in_bundles():

@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 16
 """Read at once from one connection: its share of a turn of the loop."""
+MAX_CONNECTIONS = 256
+"""Beyond which nobody is let in: each may cost an inbox and an outbox."""
 FLUSH_S = 2.0
 """How long a connection that is being closed may take to read what is left."""
 
@@ -62,6 +64,7 @@ class SwitchServer:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"datapath-{name}")
         self._agent: Agent | None = None
         self._links: dict[int, _Link] = {}
+        self._taking_over = asyncio.Lock()
         self._numbers = count(1)
         self._listeners: list[Listener] = []
         self._calls: dict[Address, asyncio.Task[None]] = {}
@@ -132,9 +135,10 @@ class SwitchServer:
         return asyncio.get_running_loop().time()
 
     async def _take_over(self) -> None:
-        if self._agent is None:
-            self._agent = await self._in_worker(self._new_agent, self._now())
-            self._pump()
+        async with self._taking_over:
+            if self._agent is None:
+                self._agent = await self._in_worker(self._new_agent, self._now())
+                self._pump()
 
     def _new_agent(self, now: float) -> Agent:
         """In the worker: all that is in force there."""
@@ -165,6 +169,9 @@ class SwitchServer:
     # -- connections ------------------------------------------------------------------------------
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._links) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from vnet.base.errors import HostError
-from vnet.openflow.message import BadRequest, ErrorType, FlowModFailed, PortModFailed
+from vnet.openflow.message import BadRequest, ErrorType, PortModFailed
 from vnet.switch.datapath import Change, ChangeKey, Datapath, GroupKey, MeterKey, Refused
 from vnet.switch.jobs import (
+    UNKNOWN,
     Commit,
     ConfigurePort,
     Counters,
@@ -80,7 +81,7 @@ _READERS: Mapping[Kind, Callable[[Datapath], Counters]] = {
 }
 
 _UNFORESEEN = {
-    Commit: Refusal(ErrorType.FLOW_MOD_FAILED, FlowModFailed.UNKNOWN),
+    Commit: UNKNOWN,
     ConfigurePort: Refusal(ErrorType.PORT_MOD_FAILED, PortModFailed.EPERM),
 }
 """The answer to what the kernel did not do, by what was asked."""
