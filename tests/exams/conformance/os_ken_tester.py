@@ -1,0 +1,195 @@
+"""os-ken's switch tester, asked for one case at a time. Imports nothing of vnet: it has its own environment.
+
+Reads lines `{"key": …, "file": path, "number": n}` (the n-th case of a file, counted from 1) and writes
+`{"ready": true}` once both switches are connected, then `{"key", "passed", "reason", "seconds"}` for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+
+os.environ["OSKEN_HUB_TYPE"] = "eventlet"
+
+from os_ken.lib import hub
+
+hub.patch(thread=False)
+
+from eventlet.hubs import trampoline
+from os_ken import (
+    cfg,
+    flags,  # noqa: F401  its options
+    log,  # noqa: F401  its options
+)
+from os_ken.base.app_manager import AppManager
+from os_ken.tests.switch import tester
+
+MODULE = "os_ken_tester"
+TICK_S = 0.01
+MAX_ARREARS_S = 0.1
+"""A generator that was held up makes up for so much; more would be another load than the one asked for."""
+CHANGES = frozenset(
+    {
+        tester.STATE_INIT_FLOW,
+        tester.STATE_INIT_THROUGHPUT_FLOW,
+        tester.STATE_FLOW_INSTALL,
+        tester.STATE_METER_INSTALL,
+        tester.STATE_GROUP_INSTALL,
+        tester.STATE_THROUGHPUT_FLOW_INSTALL,
+    }
+)
+
+_options = argparse.Namespace(settle=[], out=None)
+
+
+class Examiner(tester.OfTester):
+    """The tester as it is; what is added looks on, waits for Open vSwitch and keeps time."""
+
+    def __init__(self) -> None:
+        self._why = ""
+        self._files: dict[str, list] = {}
+        super().__init__()
+
+    # -- one case at a time -----------------------------------------------------------------------
+
+    def _test_sequential_execute(self, _directory) -> None:
+        try:
+            self._await_switches()
+            _tell({"ready": True})
+            for line in _lines(sys.stdin.fileno()):
+                _tell(self._examine(**json.loads(line)))
+        except Exception:
+            traceback.print_exc()
+        os._exit(0)
+
+    def _await_switches(self) -> None:
+        while any(isinstance(switch.dp, tester.DummyDatapath) for switch in (self.target_sw, self.tester_sw)):
+            hub.sleep(TICK_S)
+
+    def _examine(self, key: str, file: str, number: int) -> dict:
+        started, self._why = time.monotonic(), ""
+        try:
+            verdict = self._test_execute(self._case(file, number), None)
+        except Exception as error:  # as the tester has it this ends the whole run
+            verdict, self.waiter = None, None
+            self._why = f"the tester gave up: {type(error).__name__} {error}".rstrip()
+        passed = verdict == tester.TEST_OK
+        reason = "" if passed else self._why or str(verdict)
+        return {
+            "key": key,
+            "passed": passed,
+            "reason": reason,
+            "seconds": round(time.monotonic() - started, 3),
+        }
+
+    def _case(self, file: str, number: int):
+        if file not in self._files:
+            self._files[file] = tester.TestFile(file, self.logger).tests
+        return self._files[file][number - 1]
+
+    def _test(self, state, *args):
+        try:
+            result = super()._test(state, *args)
+        except tester.TestMessageBase as error:
+            self._why = str(error)
+            raise
+        if state in CHANGES:
+            for control in _options.settle:
+                _settled(control)
+        return result
+
+    # -- a load by the clock ----------------------------------------------------------------------
+
+    def _send_packet_thread(self, arg) -> None:
+        rate = arg["packet_counter_inc"] / tester.CONTINUOUS_THREAD_INTVL
+        fixed = None if arg["randomize"] else self._packet_out(arg["packet_binary"])
+        since, sent = time.monotonic(), 0
+        while self.ingress_event is not None and not self.ingress_event._cond:
+            due = int((time.monotonic() - since) * rate) - sent
+            arrears = due - int(MAX_ARREARS_S * rate) - 1
+            if arrears > 0:
+                sent, due = sent + arrears, due - arrears
+            if due:
+                self._send_packets(due, fixed, arg["packet_text"])
+                sent += due
+            hub.sleep(TICK_S)
+
+    def _send_packets(self, count: int, fixed: bytes | None, text: list) -> None:
+        if fixed is not None:
+            self.tester_sw.dp.send(fixed * count)
+            return
+        for _ in range(count):
+            self.tester_sw.dp.send(self._packet_out(_packet(text)))
+
+    def _packet_out(self, data: bytes) -> bytes:
+        """The message that the tester's `send_packet_out` sends."""
+        dp = self.tester_sw.dp
+        actions = [dp.ofproto_parser.OFPActionOutput(self.tester_send_port)]
+        message = dp.ofproto_parser.OFPPacketOut(
+            datapath=dp,
+            buffer_id=dp.ofproto.OFP_NO_BUFFER,
+            data=data,
+            in_port=dp.ofproto.OFPP_CONTROLLER,
+            actions=actions,
+        )
+        dp.set_xid(message)
+        message.serialize()
+        return bytes(message.buf)
+
+
+def _packet(text: list) -> bytes:
+    """A packet made anew out of a case's text, with its `randint`, as the tester makes it."""
+    packet = eval("/".join(text), vars(tester))
+    packet.serialize()
+    return bytes(packet.data)
+
+
+def _settled(control: str) -> None:
+    """Have vswitchd forget its cached decisions (revalidator/purge); `revalidator/wait` takes half a second."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(control)
+        connection.sendall(json.dumps({"id": 0, "method": "revalidator/purge", "params": []}).encode())
+        connection.recv(1 << 12)
+
+
+def _lines(descriptor: int):
+    """Lines of a pipe, without keeping the other green threads waiting."""
+    rest = b""
+    while True:
+        trampoline(descriptor, read=True)
+        data = os.read(descriptor, 1 << 16)
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+
+
+def _tell(answer: dict) -> None:
+    os.write(_options.out, json.dumps(answer).encode() + b"\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=6653, help="listen here, on 127.0.0.1")
+    parser.add_argument("--wait", type=float, default=1.0, help="seconds to wait for an answer")
+    parser.add_argument("--settle", action="append", default=[], help="control socket of a vswitchd")
+    given = parser.parse_args()
+
+    import os_ken_tester as application  # this file, as the module that os-ken loads
+
+    out = os.dup(1)  # the tester prints dots
+    os.dup2(2, 1)
+    application._options = argparse.Namespace(settle=given.settle, out=out)
+    tester.WAIT_TIMER = given.wait
+    listen = ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(given.port)]
+    cfg.CONF(args=listen, project="os_ken", version="conformance")
+    AppManager.run_apps([MODULE])
+
+
+if __name__ == "__main__":
+    main()
