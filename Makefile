@@ -66,6 +66,11 @@ build/bpf/%.bpf.o: vnet/switch/bpf/%.bpf.c $(wildcard vnet/switch/bpf/*.h)
 image: ## Make the micro guest from Debian packages
 	@tools/setup.sh image
 
+.PHONY: conformance
+conformance: setup bpf ## os-ken's OpenFlow 1.3 switch tests against Open vSwitch and vnet (root, half an hour)
+	@tools/setup.sh conformance
+	@$(PY) -m tests.exams.conformance --output tests/exams/conformance/results --document
+
 .PHONY: golden
 golden: python ## Rewrite the expected files of tests/golden; review the difference
 	@GOLDEN=rewrite $(PY) -m pytest -q tests/golden

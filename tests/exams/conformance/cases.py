@@ -42,7 +42,7 @@ class Case:
 
 
 def read(folder: Path) -> tuple[Case, ...]:
-    """All cases under `folder`, which holds match/, action/, group/ and meter/, in the order of their names."""
+    """All cases under `folder`, which holds match/, action/, group/ and meter/, in the order of names."""
     return tuple(
         case
         for category in CATEGORIES

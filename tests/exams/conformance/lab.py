@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from tests.exams.conformance.cases import Case
 from tests.ovs import OpenVSwitch
@@ -31,6 +31,7 @@ LINKS = (1, 2, 3)
 TARGET_ID, TESTER_ID = 1, 2
 
 READY_S = 30.0
+FULL_LOAD = 0.97
 GRACE_S = 30.0
 """How much longer than its load a case may take; a case that waits for an answer in vain ends by itself."""
 
@@ -43,12 +44,17 @@ class LabError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a case ended. `reason` is empty if it passed."""
+    """How a case ended. `reason` is empty if it passed.
+
+    `load` is the part of the packets asked for that the machine could send: of a failure with less than
+    `FULL_LOAD` the switch may be innocent.
+    """
 
     key: str
     passed: bool
     reason: str
     seconds: float
+    load: float = 1.0
 
 
 def tests_folder() -> Path:
@@ -62,9 +68,9 @@ def tests_folder() -> Path:
 class Lab:
     """Use as a context; after it nothing is left. `examine` may be called from one thread at a time."""
 
-    def __init__(self, switch: str) -> None:
+    def __init__(self, switch: str, repair_sctp: bool = False) -> None:
         assert switch in SWITCHES
-        self.switch = switch
+        self.switch, self._repair_sctp = switch, repair_sctp
         self.namespace = f"vnt-exam{os.getpid()}-{next(_serial)}"
         self._pins = PINS / self.namespace
         self._directory = Path(tempfile.mkdtemp(prefix="vnet-exam-"))
@@ -111,8 +117,7 @@ class Lab:
         silent = "net.ipv6.conf.default.disable_ipv6=1"  # else the kernel itself sends by the links
         _run("ip", "netns", "exec", self.namespace, "sysctl", "-qw", silent)
         for number in LINKS:
-            pair = ("e", f"{number}", "t", f"{number}")
-            near, far = "".join(pair[:2]), "".join(pair[2:])
+            near, far = f"e{number}", f"t{number}"
             _run("ip", "-n", self.namespace, "link", "add", near, "type", "veth", "peer", "name", far)
             for end in (near, far):
                 _run("ip", "-n", self.namespace, "link", "set", end, "up")
@@ -135,10 +140,9 @@ class Lab:
 
     def _start_tester(self, controls: Sequence[Path]) -> subprocess.Popen[bytes]:
         settle = [word for control in controls for word in ("--settle", str(control))]
-        python = str(VENV / "bin" / "python")
-        return self._spawn(
-            "tester", "ip", "netns", "exec", self.namespace, python, str(TESTER), *settle, talks=True
-        )
+        repair = ["--repair-sctp"] if self._repair_sctp else []
+        command = [str(VENV / "bin" / "python"), str(TESTER), "--wire", "e1", *settle, *repair]
+        return self._spawn("tester", "ip", "netns", "exec", self.namespace, *command, talks=True)
 
     def _spawn(self, name: str, *command: str, talks: bool = False) -> subprocess.Popen[bytes]:
         """A child in a session of its own, so that an interrupt from the terminal is ours to handle."""
@@ -183,12 +187,12 @@ class Lab:
             raise LabError(f"the tester has gone: {error}\n{self.log()}") from error
         answer = self._answer(case.duration_s + GRACE_S)
         assert answer["key"] == case.key
-        return Verdict(case.key, answer["passed"], answer["reason"], answer["seconds"])
+        return Verdict(**answer)
 
-    def _answer(self, timeout_s: float) -> dict[str, object]:
+    def _answer(self, timeout_s: float) -> dict[str, Any]:
         assert self._tester is not None and self._tester.stdout is not None, "the lab is open"
         line = _read_line(self._tester.stdout, timeout_s)
-        dead = [process.args[3:] for process in self._processes if process.poll() is not None]
+        dead = [str(process.args) for process in self._processes if process.poll() is not None]
         if not line or dead:
             raise LabError(f"no answer in {timeout_s:.0f} s; ended: {dead or 'nothing'}\n{self.log()}")
         return dict(json.loads(line))
