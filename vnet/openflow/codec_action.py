@@ -191,8 +191,7 @@ def _read_output(raw: bytes) -> Output:
     action = _parse(raw)
     if action.port == 0 or action.port > Port.MAX and action.port not in _OUTPUTS:
         raise _bad(BadAction.BAD_OUT_PORT)
-    # max_len means nothing elsewhere: one value for all, so that equal flows compare equal
-    return Output(action.port, action.max_len if action.port == Port.CONTROLLER else _WHOLE_PACKET)
+    return Output(action.port, action.max_len)  # read back as it was sent, also where it means nothing
 
 
 def _read_push_vlan(raw: bytes) -> PushVlan:
