@@ -5,7 +5,7 @@
 #   tools/setup.sh test     that, and what the checks and tests need
 #   tools/setup.sh python   only the Python parts of `test`; needs no root
 #   tools/setup.sh image    the micro guest, made from Debian packages
-#   tools/setup.sh conformance   the OpenFlow switch tests of os-ken, in a virtual environment of their own
+#   tools/setup.sh conformance  os-ken's OpenFlow switch tests, in a virtual environment of their own
 #
 # Safe to run again and to interrupt: what is complete is remembered by a stamp, the rest is done anew.
 set -euo pipefail

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.exams.conformance import report
 from tests.exams.conformance.cases import CATEGORIES, Case, read, sample, select
-from tests.exams.conformance.lab import ROOT, SWITCHES, LabError, Verdict, tests_folder
+from tests.exams.conformance.lab import ROOT, SWITCHES, LabError, Verdict, cases_folder
 from tests.exams.conformance.run import Run
 
 DOCUMENT = ROOT / "docs" / "conformance.md"
@@ -75,7 +75,7 @@ def _examine(switch: str, given: argparse.Namespace) -> None:
 
 
 def _chosen(given: argparse.Namespace) -> Sequence[Case]:
-    cases = read(tests_folder())
+    cases = read(cases_folder())
     if given.sample:
         cases = sample(cases)
     return select(cases, given.category or CATEGORIES, given.only or ())

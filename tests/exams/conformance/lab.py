@@ -57,7 +57,7 @@ class Verdict:
     load: float = 1.0
 
 
-def tests_folder() -> Path:
+def cases_folder() -> Path:
     """Where the cases of OpenFlow 1.3 lie. Raises LabError if the environment is not there."""
     found = list(VENV.glob("lib/python3*/site-packages/os_ken/tests/switch/of13"))
     if not found:
