@@ -69,7 +69,7 @@ image: ## Make the micro guest from Debian packages
 
 .PHONY: conformance
 conformance: setup bpf ## os-ken's 991 OpenFlow tests against Open vSwitch and vnet (root, 15 minutes)
-	@$(PY) -m tests.exams.conformance --output tests/exams/conformance/results
+	@$(PY) -m tests.exams.conformance --results tests/exams/conformance/results
 	@$(PY) -m tests.exams.conformance --document
 
 .PHONY: golden

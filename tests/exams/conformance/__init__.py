@@ -1,6 +1,6 @@
 """The OpenFlow 1.3 switch tests that ship with os-ken, run by their own tester.
 
-    python -m tests.exams.conformance --switch vnet --category match -o results.json
+    python -m tests.exams.conformance --switch vnet --category match --results match.json
 
 The tester (`os_ken.tests.switch.tester`) is a controller. It drives two switches that three links join:
 the one under examination (datapath 1) and one that it sends and receives test packets with (datapath 2),

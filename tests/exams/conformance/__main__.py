@@ -68,10 +68,13 @@ def _examine(switch: str, given: argparse.Namespace) -> None:
     print(f"== {report.NAMES[switch]}: {len(cases)} cases", file=sys.stderr)
     run = Run(switch, given.jobs, _Progress(len(cases), given.verbose), given.repair_sctp)
     found = report.results(cases, run.examine(cases))
-    if given.output is not None:
-        report.save(_output(given.output, switch), switch, found)
-    print(report.table(found))
-    print(f"{report.NAMES[switch]}: {report.summary(found)}")
+    if given.results is not None:
+        report.save(_file(given.results, switch), switch, found)
+    if given.output == "json":
+        print(report.as_json(switch, found), end="")
+    else:
+        print(report.table(found))
+        print(f"{report.NAMES[switch]}: {report.summary(found)}")
 
 
 def _chosen(given: argparse.Namespace) -> Sequence[Case]:
@@ -81,7 +84,7 @@ def _chosen(given: argparse.Namespace) -> Sequence[Case]:
     return select(cases, given.category or CATEGORIES, given.only or ())
 
 
-def _output(path: Path, switch: str) -> Path:
+def _file(path: Path, switch: str) -> Path:
     """A folder holds a file for each switch."""
     return path / f"{switch}.json" if path.is_dir() else path
 
@@ -100,7 +103,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", metavar="WORD", help="cases whose name holds the word")
     parser.add_argument("--sample", action="store_true", help="the fast subset")
     parser.add_argument("--jobs", type=int, default=4, help="labs at once; they mostly wait (default 4)")
-    parser.add_argument("-o", "--output", type=Path, help="JSON file, or a folder for one file per switch")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--results", type=Path, help="keep them as JSON: a file, or a folder of one per switch"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for every case")
     parser.add_argument("--repair-sctp", action="store_true", help="give SCTP test packets correct checksums")
     parser.add_argument(

@@ -87,10 +87,11 @@ def test_a_failure_under_less_than_the_load_asked_for_says_so(cases: tuple[Case,
 
 
 def test_the_document_compares_and_gives_reasons(cases: tuple[Case, ...]) -> None:
-    mine = verdicts(cases, {"match/00_A#1": "a|b", "match/00_A#2": "a|b", "meter/00_F#4": "late"})
+    refusal = "Failed to add meters: OFPErrorMsg[type=0x0c, code=0x08]"
+    mine = verdicts(cases, {"match/00_A#1": "a|b", "match/00_A#2": "a|b", "meter/00_F#4": refusal})
     peer = verdicts(cases, {"match/00_A#1": "no"})
     text = report.document({"ovs": peer, "vnet": mine})
     assert "| match | 12 | 11 | 10 |\n" in text
     assert "| all | 24 | 23 | 21 |\n" in text
     assert "| match/00_A | 2 | 1 | a\\|b |\n" in text
-    assert "| meter/00_F | 1 | 1 | late |\n" in text
+    assert "| meter/00_F | 1 | 1 | Failed to add meters: METER_MOD_FAILED BAD_BAND |\n" in text
