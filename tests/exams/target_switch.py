@@ -19,7 +19,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -71,9 +70,9 @@ def namespace(target: Target) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def switch(target: Target) -> AsyncIterator[SwitchServer]:
-    """The switch in the kernel and its server, for the time of the context."""
+    """The switch in the kernel and its server, for the time of the context; call it in the namespace."""
     name = target.pins.name
-    datapath = EbpfDatapath.open(name, target.netns, target.pins)
+    datapath = EbpfDatapath.open(name, None, target.pins)
     directory = Path(tempfile.mkdtemp(prefix="vnet-target-"))
     server = SwitchServer(datapath, name, target.datapath_id)
     links: LinkMonitor | None = None
@@ -82,12 +81,11 @@ async def switch(target: Target) -> AsyncIterator[SwitchServer]:
         for number, ifname in target.ports.items():
             datapath.attach(number, ifname)
         await server.start(directory / "openflow.sock")
-        links = LinkMonitor(target.netns)
+        links = LinkMonitor(None)
         loop.add_reader(datapath.event_fd, _hand_in, datapath, server)
         loop.add_reader(links.fd, _link_changed, links, server)
         relays = [
-            loop.create_task(_relay(target.netns, address, directory / "openflow.sock"))
-            for address in target.controllers
+            loop.create_task(_relay(address, directory / "openflow.sock")) for address in target.controllers
         ]
         yield server
         for relay in relays:
@@ -122,27 +120,18 @@ def _link_changed(links: LinkMonitor, server: SwitchServer) -> None:
 # -- connecting out -------------------------------------------------------------------------------
 
 
-async def _relay(netns: str, address: str, path: Path) -> None:
+async def _relay(address: str, path: Path) -> None:
     """Join a connection to the controller with one to the server, again and again."""
+    kind, host, port = address.split(":")
+    assert kind == "tcp", f"{address}: only tcp:HOST:PORT"
     while True:
         with contextlib.suppress(OSError):
-            out = await asyncio.open_connection(sock=_connection(netns, address))
+            out = await asyncio.open_connection(host, int(port))
             try:
                 await _join(out, await asyncio.open_unix_connection(path))
             finally:
                 out[1].close()
         await asyncio.sleep(RETRY_S)
-
-
-def _connection(netns: str, address: str) -> socket.socket:
-    """A TCP connection made inside the namespace; the controller is near, so this blocks for no time."""
-    kind, host, port = address.split(":")
-    assert kind == "tcp", f"{address}: only tcp:HOST:PORT"
-    with inside(netns):
-        connection = socket.create_connection((host, int(port)), timeout=2)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setblocking(False)
-    return connection
 
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -202,7 +191,8 @@ def main() -> int:
     given = parser.parse_args()
     pins = given.pins or PINS / f"{given.netns}-{os.getpid()}"
     target = Target(given.netns, dict(given.port), given.datapath_id, tuple(given.controller), pins)
-    with namespace(target) if given.create else contextlib.nullcontext():
+    # The whole process works in there; `ip netns exec` would hide the pins under a /sys of its own.
+    with namespace(target) if given.create else contextlib.nullcontext(), inside(given.netns):
         asyncio.run(_serve(target))
     return 0
 

@@ -141,6 +141,7 @@ class OpenVSwitch:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt from the terminal is not for it
             )
         )
 

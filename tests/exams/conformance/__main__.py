@@ -16,6 +16,7 @@ from tests.exams.conformance.run import Run
 
 DOCUMENT = ROOT / "docs" / "conformance.md"
 PROGRESS_S = 5.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Progress:
@@ -47,8 +48,8 @@ class _Progress:
 def main() -> int:
     """Run what is asked for. The exit code is 0 if an examination took place, whatever its result."""
     given = _arguments()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
     try:
         for switch in given.switch or ([] if given.document else SWITCHES):
             _examine(switch, given)
@@ -61,6 +62,13 @@ def main() -> int:
     if given.document:
         _write_document()
     return 0
+
+
+def _interrupt(*_arguments: object) -> None:
+    """Once: a second signal would interrupt the cleaning up."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _examine(switch: str, given: argparse.Namespace) -> None:

@@ -73,10 +73,10 @@ class Lab:
         self.switch, self._repair_sctp = switch, repair_sctp
         self.namespace = f"vnt-exam{os.getpid()}-{next(_serial)}"
         self._pins = PINS / self.namespace
-        self._directory = Path(tempfile.mkdtemp(prefix="vnet-exam-"))
         self._stack = contextlib.ExitStack()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._tester: subprocess.Popen[bytes] | None = None
+        self._interrupted = False
 
     def __enter__(self) -> Self:
         try:
@@ -94,6 +94,7 @@ class Lab:
     # -- life -------------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="vnet-exam-"))
         self._stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
         self._make_links()
         helper = self._stack.enter_context(OpenVSwitch(TESTER_ID, self.namespace))
@@ -104,6 +105,8 @@ class Lab:
         if target is not None:
             controls.append(target.control_socket)
         self._tester = self._start_tester(controls)
+        if self._interrupted:
+            raise LabError("interrupted")
         for switch in (helper, target):
             if switch is not None:
                 switch.connect(CONTROLLER)
@@ -165,7 +168,8 @@ class Lab:
         self._processes.clear()
 
     def interrupt(self) -> None:
-        """Make `examine` return with LabError; from any thread."""
+        """Make what is going on in the lab end with LabError; from any thread, also before it is entered."""
+        self._interrupted = True
         if self._tester is not None:
             self._tester.terminate()
 

@@ -60,19 +60,20 @@ class Run:
     def _work(self, waiting: deque[tuple[Case, int]]) -> None:
         """Until nothing waits: a lab, and in it cases for as long as it works."""
         while waiting and not self._stopped:
-            with Lab(self.switch, self.repair_sctp) as lab:
-                self._enter(lab)
-                try:
+            lab = Lab(self.switch, self.repair_sctp)
+            with self._lock:
+                self._labs.add(lab)
+            if self._stopped:
+                return
+            try:
+                with lab:
                     self._put_cases(lab, waiting)
-                finally:
-                    with self._lock:
-                        self._labs.discard(lab)
-
-    def _enter(self, lab: Lab) -> None:
-        with self._lock:
-            self._labs.add(lab)
-        if self._stopped:
-            lab.interrupt()
+            except LabError:
+                if not self._stopped:
+                    raise
+            finally:
+                with self._lock:
+                    self._labs.discard(lab)
 
     def _put_cases(self, lab: Lab, waiting: deque[tuple[Case, int]]) -> None:
         while not self._stopped:
