@@ -44,6 +44,7 @@ format: python ## Put all Python code in its form
 .PHONY: setup
 setup: ## Install all that demo and test need (root if Debian packages are missing)
 	@tools/setup.sh test
+	@tools/setup.sh conformance
 
 .PHONY: setup-demo
 setup-demo:
@@ -65,6 +66,11 @@ build/bpf/%.bpf.o: vnet/switch/bpf/%.bpf.c $(wildcard vnet/switch/bpf/*.h)
 .PHONY: image
 image: ## Make the micro guest from Debian packages
 	@tools/setup.sh image
+
+.PHONY: conformance
+conformance: setup bpf ## os-ken's 991 OpenFlow tests against Open vSwitch and vnet (root, 15 minutes)
+	@$(PY) -m tests.exams.conformance --results tests/exams/conformance/results
+	@$(PY) -m tests.exams.conformance --document
 
 .PHONY: golden
 golden: python ## Rewrite the expected files of tests/golden; review the difference

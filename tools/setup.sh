@@ -5,6 +5,7 @@
 #   tools/setup.sh test     that, and what the checks and tests need
 #   tools/setup.sh python   only the Python parts of `test`; needs no root
 #   tools/setup.sh image    the micro guest, made from Debian packages
+#   tools/setup.sh conformance  os-ken's OpenFlow switch tests, in a virtual environment of their own
 #
 # Safe to run again and to interrupt: what is complete is remembered by a stamp, the rest is done anew.
 set -euo pipefail
@@ -24,7 +25,8 @@ main() {
     test) packages demo test && python_parts test ;;
     python) python_parts test ;;
     image) guest_image ;;
-    *) die "usage: tools/setup.sh demo|test|python|image" ;;
+    conformance) conformance_parts ;;
+    *) die "usage: tools/setup.sh demo|test|python|image|conformance" ;;
     esac
 }
 
@@ -138,11 +140,29 @@ usable_venv() {
     run_visibly "virtual environment" "$PYTHON" -m venv "$VENV"
 }
 
-pip_install() { # LABEL ARGUMENT...
-    local label=$1
-    shift
-    run_visibly "$label" "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input \
+pip_install() { pip_install_in "$VENV" "$@"; } # LABEL ARGUMENT...
+
+pip_install_in() { # VENV LABEL ARGUMENT...
+    local venv=$1 label=$2
+    shift 2
+    run_visibly "$label" "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
         --progress-bar off "$@"
+}
+
+# ---- the OpenFlow switch tests ----------------------------------------------------------------------
+
+# Apart from .venv: what examines the switch shares nothing with it that could change under it.
+conformance_parts() {
+    local file=packaging/requirements-conformance.txt venv=$PWD/build/venv-conformance hash
+    hash=$(cat "$file" - <<<"$PWD $PYTHON" | sha256sum)
+    if [ -e "$venv/.complete-${hash:0:16}" ]; then return 0; fi
+    say "OpenFlow switch tests in build/venv-conformance"
+    usable_python
+    rm -rf "$venv"
+    run_visibly "virtual environment" "$PYTHON" -m venv "$venv"
+    pip_install_in "$venv" "build tools" --require-hashes -r packaging/requirements-build.txt
+    pip_install_in "$venv" "packages" --require-hashes --no-build-isolation -r "$file"
+    touch "$venv/.complete-${hash:0:16}"
 }
 
 # ---- the micro guest -------------------------------------------------------------------------------

@@ -68,8 +68,10 @@ def why_not() -> str | None:
 class OpenVSwitch:
     """One bridge `br0`, secure (no flows, nothing passes), OpenFlow 1.3 on `unix:{socket}`."""
 
-    def __init__(self, datapath_id: int = 1) -> None:
-        self.namespace = f"{NAMESPACE_PREFIX}{os.getpid()}-{next(_serial)}"
+    def __init__(self, datapath_id: int = 1, namespace: str | None = None) -> None:
+        """With `namespace` it runs in one that is there already and stays afterwards."""
+        self._owns_namespace = namespace is None
+        self.namespace = namespace or f"{NAMESPACE_PREFIX}{os.getpid()}-{next(_serial)}"
         self.directory = Path(tempfile.mkdtemp(prefix="vnet-ovs-"))
         self.datapath_id = datapath_id
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -95,11 +97,17 @@ class OpenVSwitch:
         """Where the bridge listens for controllers; its own flows' cookies it leaves alone."""
         return self.directory / "br0.mgmt"
 
+    @property
+    def control_socket(self) -> Path:
+        """Where vswitchd takes commands, as ovs-appctl gives them."""
+        return self.directory / "switch.ctl"
+
     # -- life -------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        _run("ip", "netns", "add", self.namespace)
-        _run("ip", "-n", self.namespace, "link", "set", "lo", "up")
+        if self._owns_namespace:
+            _run("ip", "netns", "add", self.namespace)
+            _run("ip", "-n", self.namespace, "link", "set", "lo", "up")
         _run("ovsdb-tool", "create", str(self.directory / "conf.db"), str(SCHEMA))
         database = f"--remote=punix:{self._path('db.sock')}"
         self._spawn("ovsdb-server", str(self.directory / "conf.db"), database)
@@ -133,6 +141,7 @@ class OpenVSwitch:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt from the terminal is not for it
             )
         )
 
@@ -154,12 +163,13 @@ class OpenVSwitch:
         self._ports.clear()
         while self._processes:
             _end(self._processes.pop())
-        subprocess.run(
-            ["ip", "netns", "del", self.namespace],
-            capture_output=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        if self._owns_namespace:
+            subprocess.run(
+                ["ip", "netns", "del", self.namespace],
+                capture_output=True,
+                timeout=COMMAND_TIMEOUT_S,
+                check=False,
+            )
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def log(self) -> str:
@@ -198,6 +208,11 @@ class OpenVSwitch:
     def add_device(self, name: str, number: int) -> None:
         """Add a network device of the namespace, for example the end of a veth pair."""
         self._attach(name, number)
+
+    def connect(self, controller: str) -> None:
+        """Have the bridge connect to a controller, for example `tcp:127.0.0.1:6653`, and go on trying."""
+        settings = ["set", "controller", "br0", "connection_mode=out-of-band", "max_backoff=1000"]
+        self.vsctl("set-controller", "br0", controller, "--", *settings)
 
     def _attach(self, name: str, number: int, *settings: str) -> None:
         interface = ["set", "interface", name, f"ofport_request={number}", *settings]

@@ -145,8 +145,7 @@ def _read_output(raw: bytes) -> Output:
     action = parsed(raw)
     if action.port == 0 or action.port > Port.MAX and action.port not in _OUTPUTS:
         raise bad_action(BadAction.BAD_OUT_PORT)
-    # max_len means nothing elsewhere: one value for all, so that equal flows compare equal
-    return Output(action.port, action.max_len if action.port == Port.CONTROLLER else _WHOLE_PACKET)
+    return Output(action.port, action.max_len)  # read back as it was sent, also where it means nothing
 
 
 def _ethertype(raw: bytes, allowed: tuple[int, int]) -> int:

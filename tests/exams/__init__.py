@@ -1,0 +1,1 @@
+"""Exams that other people set: their tests, run against this switch and against Open vSwitch."""
