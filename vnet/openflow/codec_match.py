@@ -22,10 +22,13 @@ _HAS_MASK = 1 << 8
 _CT_STATE_BITS = 0xFF
 _CACHED = 1 << 16
 
-NUMBERS: Mapping[str, int] = {name: ofproto.oxm_from_user_header(name) for name in FIELDS}
-"""OXM class and field number, `class << 7 | field`, by name."""
+_LIBRARY_NAMES = {"tcp_flags": "tcp_flags_nxm"}
+"""The library's names where they differ: its `tcp_flags` is the ONF's form, which is no basic OXM."""
 
 _ALIASES = {
+    "tcp_flags_nxm": "tcp_flags",
+    "tunnel_id_nxm": "tunnel_id",
+    "ipv6_label": "ipv6_flabel",
     "eth_dst_nxm": "eth_dst",
     "eth_src_nxm": "eth_src",
     "eth_type_nxm": "eth_type",
@@ -54,11 +57,26 @@ _ALIASES = {
 }
 """Nicira's older names of fields that have the same width and meaning in the basic class."""
 
+
+def library_name(name: str) -> str:
+    """What the library calls a field."""
+    return _LIBRARY_NAMES.get(name, name)
+
+
+NUMBERS: Mapping[str, int] = {name: ofproto.oxm_from_user_header(library_name(name)) for name in FIELDS}
+"""OXM class and field number, `class << 7 | field`, by name."""
+
+_OXM_TCP_FLAGS = _BASIC_CLASS << 7 | 42
+"""The number of TCP flags in OpenFlow 1.5, which Open vSwitch reads in 1.3 too."""
+
 _BY_NUMBER: Mapping[int, Field] = {number: FIELDS[name] for name, number in NUMBERS.items()} | {
     ofproto.oxm_from_user_header(alias): FIELDS[name] for alias, name in _ALIASES.items()
 }
 
-SIZES: Mapping[str, int] = {name: -(-field.bits // 8) for name, field in FIELDS.items()}
+_WORDS = ("ipv6_flabel", "mpls_label")
+SIZES: Mapping[str, int] = {
+    name: 4 if name in _WORDS else -(-field.bits // 8) for name, field in FIELDS.items()
+}
 """Length of a field's value on the wire in bytes."""
 
 _ICMP_OVER = {

@@ -355,7 +355,7 @@ def refusal(data: bytes) -> tuple[int, int]:
     ("fields", "code"),
     [
         (oxm(1, "00000001"), 6),  # in_phy_port
-        (oxm(34, "00000001"), 6),  # mpls_label
+        (oxm(37, "000001"), 6),  # pbb_isid
         (oxm(5, "0800", cls=0x1234), 6),
         (oxm(5, "080000"), 1),
         (oxm(5, "0800")[:-1], 1),
@@ -401,7 +401,7 @@ def test_a_match_of_an_unknown_type_is_refused():
         ("ffff00104f4e46000000000000000000", 2),
         ("ffff0010000023200001ffff00000000", 3),  # resubmit
         ("ffff0008" + "00002320", 1),
-        ("00190010" + "80004404" + "0000000100000000", 13),  # set mpls_label
+        ("00190010" + "80004a03" + "0000010000000000", 13),  # set pbb_isid
         ("00190010" + "80000a02" + "0800000000000000", 15),  # eth_type is not writable
         ("00190010" + "80000c02" + "0005000000000000", 15),  # vlan_vid without the present bit
         ("00190010" + "80001a02" + "0050000000000000", 10),  # tcp_src of what need not be TCP
