@@ -18,7 +18,7 @@ import pytest
 from tests.net.twin_generator import Dialogue, packets, rules
 from tests.ovs import OpenVSwitch, why_not
 from vnet.base.drop import DropReason
-from vnet.openflow import ofctl, packet
+from vnet.openflow import ofctl, packet, rewrite
 from vnet.openflow.conntrack import ACK, SYN, State, Tracker
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, CtState
 from vnet.openflow.flow import (
@@ -68,7 +68,7 @@ def _has_set(outcome: Outcome) -> bool:
 
 def _has_fragment_header(frame: bytes) -> bool:
     """An IPv6 packet whose first header is a fragment header, though it may fragment nothing."""
-    start = 18 if packet.is_tagged(frame) else 14
+    start = 18 if rewrite.is_tagged(frame) else 14
     return "ipv6_src" in _fields(frame) and frame[start + 6] == packet.FRAGMENT
 
 
@@ -97,7 +97,7 @@ BY_DESIGN = {
     ),
     "second tag": Difference(
         "what a popped tag uncovers is read again; Open vSwitch goes on with the type it saw before",
-        lambda frame, _ours: packet.is_tagged(frame) and packet.is_tagged(packet.pop_vlan(frame)),
+        lambda frame, _ours: rewrite.is_tagged(frame) and rewrite.is_tagged(rewrite.pop_vlan(frame)),
     ),
     "tracked fragment": Difference(
         "a later fragment cannot be attributed and is dropped; Open vSwitch reassembles fragments",
@@ -222,25 +222,25 @@ CT_BY_DESIGN: dict[str, tuple[str, Callable[[packet.Packet, int, int], bool]]] =
     "mid-stream": (
         "TCP that starts no connection and belongs to none is invalid; Open vSwitch picks it up as new",
         lambda parsed, ours, theirs: (
-            ours == INV and theirs == NEW and (parsed.tcp_flags or 0) & (SYN | ACK) != SYN
+            ours == INV and theirs == NEW and (parsed.get("tcp_flags") or 0) & (SYN | ACK) != SYN
         ),
     ),
     "unanswered": (
         "a connection is new until its responder is heard; Open vSwitch says est of all but the SYN",
         lambda parsed, ours, theirs: (
-            (ours, theirs) == (NEW, EST) and (parsed.tcp_flags or 0) & (SYN | ACK) != SYN
+            (ours, theirs) == (NEW, EST) and (parsed.get("tcp_flags") or 0) & (SYN | ACK) != SYN
         ),
     ),
     "simultaneous open": (
         "a responder's SYN is a reply; Open vSwitch calls it new and not a reply",
         lambda parsed, ours, theirs: (
-            (ours, theirs) == (RPL, NEW) and (parsed.tcp_flags or 0) & (SYN | ACK) == SYN
+            (ours, theirs) == (RPL, NEW) and (parsed.get("tcp_flags") or 0) & (SYN | ACK) == SYN
         ),
     ),
     "reopening": (
         "SYN opens anew once either side has reset or both sent FIN; Open vSwitch waits for ACKs",
         lambda parsed, ours, theirs: (
-            (parsed.tcp_flags or 0) & (SYN | ACK) == SYN and ours == NEW and theirs != NEW
+            (parsed.get("tcp_flags") or 0) & (SYN | ACK) == SYN and ours == NEW and theirs != NEW
         ),
     ),
 }

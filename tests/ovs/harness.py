@@ -36,8 +36,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vnet.openflow import ofctl
+from tests.ovs.text import flow_text, group_text, meter_text
 from vnet.openflow.flow import Flow
+from vnet.openflow.group import Group, Meter
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 COMMANDS = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ip", "setpriv")
@@ -210,7 +211,7 @@ class OpenVSwitch:
 
     def add_flows(self, flows: Iterable[Flow]) -> None:
         """Add flows all at once; on return packets are decided by them."""
-        self.add_flow_lines([ofctl.text(flow) for flow in flows])
+        self.add_flow_lines([flow_text(flow) for flow in flows])
 
     def add_flow_lines(self, lines: Sequence[str]) -> None:
         """Add flows given in ovs-ofctl's own syntax."""
@@ -221,9 +222,19 @@ class OpenVSwitch:
             raise OvsError(f"{error}{lines[int(culprit[1]) - 1]}" if culprit else str(error)) from None
         self.settle()
 
+    def add_groups(self, groups: Iterable[Group]) -> None:
+        """Add groups; one that another names must come before it."""
+        self.ofctl("add-groups", "-", stdin="".join(f"{group_text(group)}\n" for group in groups))
+
+    def add_meters(self, meters: Iterable[Meter]) -> None:
+        """Add meters, one by one: there is no command for many."""
+        for meter in meters:
+            self.ofctl("add-meter", meter_text(meter))
+
     def delete_flows(self) -> None:
-        """Remove all flows."""
-        self.ofctl("del-flows")
+        """Remove all flows, groups and meters."""
+        for what in ("del-flows", "del-groups", "del-meters"):
+            self.ofctl(what)
         self.settle()
 
     def dump_flows(self) -> list[str]:

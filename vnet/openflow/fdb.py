@@ -1,6 +1,6 @@
 """The table of OFPP_NORMAL: which port a MAC address of a VLAN was last seen at (IEEE 802.1Q, 8.8).
 
-A value: `learn` and `without_port` return the table that follows. Time is an argument, in seconds of any epoch.
+A value: `learn` and `without_port` return the table that follows. Time is an argument (seconds, any epoch).
 """
 
 from __future__ import annotations

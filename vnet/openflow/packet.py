@@ -22,7 +22,6 @@ destination is UNREP. A hop-by-hop header that is not the first is UNSEQ and not
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum

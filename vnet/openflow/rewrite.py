@@ -137,7 +137,7 @@ def push_mpls(frame: bytes, label_type: int) -> bytes:
 
 
 def pop_mpls(frame: bytes, payload_type: int) -> bytes:
-    """Remove the outermost label, wherever the parser found it; without one the frame is returned as it is."""
+    """Remove the outermost label, behind a VLAN tag too; without one the frame is returned as it is."""
     place = parse(frame).places.get("mpls_label")
     if place is None:
         return frame

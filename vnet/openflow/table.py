@@ -18,7 +18,7 @@ What the standard leaves open, or does otherwise:
 - A field that the packet has not is not matched by any value, and reads as 0 in a move; writing it
   changes nothing. What popping or pushing uncovers or hides is read again.
 - An expired TTL ends the packet, with its action set; in a bucket, the bucket's copy of it.
-- A bucket without a live one beside it is no reason of its own: the flow that named the group dropped the packet.
+- A group without a live bucket is no reason of its own: the flow that named it dropped the packet.
 - NORMAL takes every port for a trunk of all VLANs; a frame of VID 0 belongs to VLAN 0, tagged or not.
 
 How Open vSwitch (3.1) differs, by design:
@@ -290,6 +290,7 @@ class SlowSwitch:
             packet.parse(frame)
         except packet.Malformed as malformed:
             return Outcome(drop=DropReason.MALFORMED, detail=str(malformed))
+        self.tracker.arrived()
         run = _Run(now_s, [_Walk(in_port, frame)])
         while run.pending:
             self._follow(run, run.pending.pop(0))
@@ -421,7 +422,9 @@ class SlowSwitch:
         port, group = self.ports.get(bucket.watch_port), self.groups.get(bucket.watch_group)
         if port and port.up:
             return True
-        return bool(group) and depth < MAX_GROUP_DEPTH and any(self._alive(b, depth + 1) for b in group.buckets)
+        if group is None or depth == MAX_GROUP_DEPTH:
+            return False
+        return any(self._alive(watched, depth + 1) for watched in group.buckets)
 
     # -- output -----------------------------------------------------------------------------------
 
