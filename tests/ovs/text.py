@@ -1,4 +1,4 @@
-"""Flows, groups and meters in the syntax of ovs-ofctl(8), with the actions that `vnet.openflow.ofctl` lacks."""
+"""Flows, groups and meters in the syntax of ovs-ofctl(8), with what `vnet.openflow.ofctl` lacks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def flow_text(flow: Flow) -> str:
 def _renamed(text: str) -> str:
     for ours, theirs in RENAMED.items():
         text = text.replace(f"{ours}=", f"{theirs}=").replace(f"->{ours}", f"->{theirs}")
-    return text
+    return text.replace("NXM_NX_NW_TTL", "NXM_NX_IP_TTL")
 
 
 def _instructions(instructions: Instructions) -> str:
@@ -47,7 +47,8 @@ def _instructions(instructions: Instructions) -> str:
     words += ["clear_actions"] if instructions.clear else []
     words += [f"write_actions({','.join(_actions(instructions.write))})"] if instructions.write else []
     if instructions.metadata:
-        words.append("write_metadata:{:#x}/{:#x}".format(*instructions.metadata))
+        value, mask = instructions.metadata
+        words.append(f"write_metadata:{value:#x}/{mask:#x}")
     words += [f"goto_table:{instructions.goto}"] if instructions.goto is not None else []
     return ",".join(words) or "drop"
 
@@ -95,7 +96,7 @@ def _conntrack(action: Conntrack) -> str:
     elif action.zone:
         words.append(f"zone={action.zone}")
     changes = [
-        "set_field:{:#x}/{:#x}->{}".format(*change, name)
+        f"set_field:{change[0]:#x}/{change[1]:#x}->{name}"
         for name, change in (("ct_mark", action.mark), ("ct_label", action.label))
         if change
     ]

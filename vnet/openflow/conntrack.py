@@ -29,16 +29,16 @@ Tracking refreshes the timeout, an ICMP error or an invalid packet does not.
 `force` is given and the packet is a reply: then the connection starts anew in the packet's direction.
 
 A later fragment has no ports. It belongs to the connection of its datagram's first fragment, if that was
-seen by this zone in the last 30 s, and is refused before: `track` answers None and the switch drops it. Nothing
-is put together or held back. Once two fragments hold the same byte all of the datagram is inv (RFC 5722).
-It says nothing about the state of TCP. A refused fragment leaves no trace.
+seen by this zone in the last 30 s, and is refused before: `track` answers None and the switch drops it.
+Nothing is put together or held back. Once two fragments hold the same byte all of the datagram is inv
+(RFC 5722). It says nothing about the state of TCP. A refused fragment leaves no trace.
 
 `nat` of a commit chooses how the new connection is translated; every packet that is sent through `ct(nat)`
 is then translated as its connection says, replies and quoted packets back, and snat or dnat tell which of
-its addresses that was. The own port is kept if it is allowed and free, else the next free one is taken; without
-a range SNAT stays among 1-511, 600-1023 or 1024-65535 as the own port, and DNAT keeps the port. Where all
-are taken the packet is refused, as is one whose replies another connection's translation has taken. Echo
-identifiers are not translated.
+its addresses that was. The own port is kept if it is allowed and free, else the next free one is taken;
+without a range SNAT stays among 1-511, 600-1023 or 1024-65535 as the own port, and DNAT keeps the port.
+Where all are taken the packet is refused, as is one whose replies another connection's translation has
+taken. Echo identifiers are not translated.
 
 How Open vSwitch's userspace tracker (3.1) differs, by design:
 - it picks up TCP in mid-stream: an ACK that belongs to no connection is new there, inv here;
@@ -382,9 +382,8 @@ class Tracker:
 
     def _reply(self, way: Direction, nat: Nat | None, now_s: float) -> Direction | None:
         """What a new connection's responder will send; None if no translation is left."""
-        return next(
-            (reply for reply in _replies(way, nat, self.spread) if not self._find(reply, now_s)), None
-        )
+        replies = _replies(way, nat, self.spread)
+        return next((reply for reply in replies if not self._find(reply, now_s)), None)
 
 
 def _replies(way: Direction, nat: Nat | None, spread: Spread) -> Iterator[Direction]:
