@@ -64,6 +64,8 @@ V4 = ("10.0.0.1", "10.0.0.2", "10.0.1.1", "192.0.2.1")
 V6 = ("fd00::1", "fd00::2", "fd00:0:0:1::1", "fe80::1")
 L4 = (53, 80, 81, 443, 8080)
 VIDS = (10, 20, 300)
+WRONG = (0, 0x1234)
+"""Checksums; 0xffff is 0 in another guise, and which of both a change leads to is nobody's concern."""
 TTLS = (1, 2, 64, 64, 255)
 FLOW_LABELS = (0, 0xA5, 0xFFFFF)
 LABEL_V4, LABEL_V6, LABELS = 100, 200, (16, 17, 18)
@@ -143,15 +145,15 @@ def _ipv4(dice: random.Random) -> Packet:
         options=options,
     )
     if not dice.randrange(10):
-        header.chksum = dice.choice((0, 0xFFFF, 0x1234))
+        header.chksum = dice.choice(WRONG)
     kind = dice.randrange(8)
     if kind == 0:
         header.frag, header.proto = dice.choice((1, 185)), dice.choice((6, 17, 1))
         return header / Raw(dice.randbytes(24))
     if kind == 1:
         header.flags = "MF"
-    icmp = ICMP(type=dice.choice((0, 8, 3, 13)), code=dice.choice((0, 1)), id=7)
-    return header / dice.choice((_transport(dice), _transport(dice), icmp)) / Raw(dice.randbytes(8))
+    icmp = ICMP(type=dice.choice((0, 8, 3, 13)), code=dice.choice((0, 1)), id=7) / Raw(dice.randbytes(8))
+    return header / dice.choice((_transport(dice), _transport(dice), icmp))
 
 
 def _transport(dice: random.Random) -> Packet:
@@ -162,8 +164,8 @@ def _transport(dice: random.Random) -> Packet:
         TCP(flags=dice.choice(("S", "S", "A", "SEC", "FPA")), **ports) if dice.randrange(2) else UDP(**ports)
     )
     if not dice.randrange(6):
-        segment.chksum = dice.choice((0, 0xFFFF, 0x1234))
-    return segment
+        segment.chksum = dice.choice(WRONG)
+    return segment / Raw(dice.randbytes(dice.choice((0, 7, 8))))
 
 
 def _ipv6(dice: random.Random) -> Packet:
@@ -182,7 +184,7 @@ def _ipv6(dice: random.Random) -> Packet:
         header /= IPv6ExtHdrFragment(offset=offset, m=more, id=9, nh=17)
         if offset:
             return header / Raw(dice.randbytes(24))
-    return header / dice.choice((_transport, _transport, _icmpv6))(dice) / Raw(dice.randbytes(8))
+    return header / dice.choice((_transport, _transport, _icmpv6))(dice)
 
 
 def _icmpv6(dice: random.Random) -> Packet:
@@ -190,7 +192,7 @@ def _icmpv6(dice: random.Random) -> Packet:
     mac = dice.choice(MACS)
     return dice.choice(
         (
-            ICMPv6EchoRequest(id=7),
+            ICMPv6EchoRequest(id=7) / Raw(dice.randbytes(8)),
             ICMPv6ND_NS(tgt=target) / ICMPv6NDOptSrcLLAddr(lladdr=mac),
             ICMPv6ND_NA(tgt=target) / ICMPv6NDOptDstLLAddr(lladdr=mac),
             ICMPv6ND_NS(tgt=target),
@@ -247,11 +249,13 @@ def _goto(dice: random.Random, table: int) -> int | None:
 
 def _flow(dice: random.Random, table: int, priority: int, tracks: bool, groups: tuple[Group, ...]) -> Flow:
     wanted = _wanted(dice, table)
+    site = _Site(dice, table, wanted, tracks, groups)
+    apply = site.actions() if dice.randrange(6) else ()
     write: tuple[Action, ...] = ()
     if not tracks and not dice.randrange(3):
-        write = _Site(dice, table, wanted, tracks, groups).action_set()
+        write = _Site(dice, table, {} if site.over else wanted, tracks, groups).action_set()
     instructions = Instructions(
-        apply=_Site(dice, table, wanted, tracks, groups).actions() if dice.randrange(6) else (),
+        apply=apply,
         clear=not dice.randrange(12),
         write=write,
         metadata=(dice.randrange(16), 0xF) if not dice.randrange(5) else None,

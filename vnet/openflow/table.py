@@ -124,6 +124,8 @@ class Outcome:
     trail: tuple[Step, ...] = ()
     detail: str = ""
     """Why a packet is malformed."""
+    failure: DropReason | None = None
+    """Why some copy of the packet was lost, though another may have been output; the first cause."""
 
     @property
     def ambiguous(self) -> bool:
@@ -231,6 +233,7 @@ class _Run:
             to_controller=tuple(self.to_controller),
             drop=self._reason() if lost else None,
             trail=tuple(self.trail),
+            failure=self.failure,
         )
 
     def _reason(self) -> DropReason:
