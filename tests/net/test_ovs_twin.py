@@ -22,13 +22,17 @@ from tests.ovs.text import flow_text, group_text
 from vnet.base.drop import DropReason
 from vnet.openflow import ofctl, packet, rewrite
 from vnet.openflow.conntrack import ACK, SYN, State, Tracker
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, CtState, ExtHeader
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ETH_MPLS, CtState, ExtHeader
 from vnet.openflow.flow import (
     Action,
     Conntrack,
     Flow,
+    DecIpTtl,
     Instructions,
+    Move,
     Output,
+    PopVlan,
+    PushMpls,
     PushVlan,
     Resubmit,
     SetField,
@@ -43,7 +47,7 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 SEED = int(os.environ.get("VNET_TWIN_SEED", "20"))
 SECONDS = float(os.environ.get("VNET_TWIN_SECONDS", "0"))
-LEAST_ROUNDS, LEAST_WORDS = 40, 4000
+LEAST_ROUNDS, LEAST_WORDS = 40, 3000
 """On a machine so busy that the time is up before anything was tried."""
 PORTS = {number: PortState() for number in (1, 2, 3, 4)}
 
@@ -77,6 +81,19 @@ def _done(outcome: Outcome) -> set[type[Action]]:
 
 def _has_set(outcome: Outcome) -> bool:
     return any(step.flow.instructions.write for step in outcome.trail if step.flow)
+
+
+def _labels(frame: bytes) -> int:
+    """How many labels a frame has."""
+    count = 0
+    while (bottom := _fields(frame).get("mpls_bos")) is not None:
+        frame, count = rewrite.pop_mpls(frame, 0xFFFF if bottom else ETH_MPLS), count + 1
+    return count
+
+
+def _pushed_labels(outcome: Outcome) -> int:
+    used = (step.flow.instructions for step in outcome.trail if step.flow)
+    return sum(isinstance(action, PushMpls) for one in used for action in one.apply + one.write)
 
 
 def _has_two_tags(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> bool:
@@ -123,7 +140,7 @@ BY_DESIGN = {
         lambda frame, _ours, _groups: _fields(frame).get("ip_frag") == packet.FRAG_LATER,
     ),
     "second tag": Difference(
-        "what a popped tag uncovers or a second one hides is read again; Open vSwitch goes on with what it saw",
+        "what a popped tag uncovers or a second one hides is read again; Open vSwitch keeps what it saw",
         _has_two_tags,
     ),
     "expired TTL": Difference(
@@ -132,6 +149,10 @@ BY_DESIGN = {
             any(sent.reason is PacketInReason.INVALID_TTL for sent in ours.to_controller)
             and (_has_set(ours) or Resubmit in _done(ours))
         ),
+    ),
+    "four labels": Difference(
+        "there is no bound; Open vSwitch drops a packet that would have more than three labels",
+        lambda frame, ours, _groups: _labels(frame) + _pushed_labels(ours) > 3,
     ),
     "waypoint": Difference(
         "the checksum follows a new source even before the last waypoint; Open vSwitch then leaves it wrong",
@@ -187,11 +208,19 @@ def test_flows_decide_as_in_open_vswitch(ovs: OpenVSwitch) -> None:
             seen[known or "same"] += 1
             seen["passed" if ours.outputs else ours.drop.name if ours.drop else "controller"] += 1
             seen[f"{min(len(ours.trail), 9)} lookups"] += 1
-            seen.update(f"{kind.__name__} done" for kind in _done(ours))
+            seen.update(map(done, _done(ours)))
             assert known or _same(ours, theirs), _story(seed, program, port, frame, ours, theirs, ovs)
-    print(dict(seen))
-    for what in ("passed", "RULE", "MALFORMED", "SAME_PORT", "2 lookups", "3 lookups"):
+    wanted = ("passed", "RULE", "MALFORMED", "SAME_PORT", "2 lookups", "3 lookups", *map(done, OFTEN))
+    for what in wanted:
         assert seen[what] > 40, f"{what} was hardly tried: {seen}"
+
+
+OFTEN = (SetField, Move, Resubmit, ToGroup, PushVlan, PopVlan, PushMpls, DecIpTtl, Conntrack)
+
+
+def done(kind: type[Action]) -> str:
+    """How a kind of action is counted."""
+    return f"{kind.__name__} done"
 
 
 def outcomes(slow: SlowSwitch, port: int, frame: bytes) -> Iterator[Outcome]:
@@ -352,3 +381,69 @@ def _words(given: tuple[int, ...]) -> str:
     return " ".join(
         "".join(f"+{name}" for bit, name in enumerate(ofctl.CT_FLAGS) if state >> bit & 1) for state in given
     )
+
+
+# -- translation ----------------------------------------------------------------------------------
+
+FULL_STATES = tuple(state | nat for state in STATES for nat in (0, 0x40, 0x80, 0xC0))
+
+
+def translating_flows(four: Nat, six: Nat) -> tuple[Flow, ...]:
+    """Translate what is new in zone 7; port 3 sees each packet with its ct_state as the VID."""
+    flows = []
+    for family, nat in ((ETH_IPV4, four), (ETH_IPV6, six)):
+        track = Instructions(apply=(Conntrack(zone=7, table=1, nat=Nat(family=nat.family)),))
+        commit = Instructions(apply=(Conntrack(zone=7, table=2, commit=True, nat=nat),))
+        flows.append(Flow(0, 1, match(eth_type=family), track))
+        flows.append(Flow(1, 20, match(eth_type=family, ct_state=(0x21, 0xE3), in_port=1), commit))
+        for table in (1, 2):
+            for state in FULL_STATES:
+                wanted = match(eth_type=family, ct_state=(state, 0xFF))
+                show = (PushVlan(), SetField("vlan_vid", 0x1000 | 0x100 | state), Output(OBSERVER))
+                flows.append(Flow(table, 10, wanted, Instructions(apply=show)))
+    return tuple(flows)
+
+
+INSIDE = {4: _number(ROUTED[1]), 6: _number(ROUTED[2])}
+TRANSLATIONS = {
+    "source": (True, None),
+    "source and port": (True, (6000, 6000)),
+    "target": (False, None),
+    "target and port": (False, (8053, 8053)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSLATIONS)
+def test_packets_are_translated_as_in_open_vswitch(ovs: OpenVSwitch, name: str) -> None:
+    """Dialogues through a translation: bytes, checksums and states of packets, replies and errors."""
+    source, ports = TRANSLATIONS[name]
+    hidden = Hidden(source=source, port=ports[0] if ports else None)
+    nats = [Nat(source, family, (hidden.address(family),) * 2, ports) for family in (4, 6)]
+    flows = translating_flows(*nats)
+    ovs.delete_flows()
+    ovs.flush_connections()
+    ovs.add_flows(flows)
+    ovs.appctl("dpctl/ct-disable-tcp-seq-chk")
+    dice, seen = random.Random(f"{SEED}-{name}"), Counter[str]()
+    slow = SlowSwitch(flows, PORTS, Tracker(OVS_TIMEOUTS_S))
+    dialogue, story = Dialogue(dice, hidden), list[str]()
+    for _ in range(LEAST_TRANSLATED):
+        port, frame, said = dialogue.next()
+        ours, theirs = slow.receive(port, frame, 0.0).outputs, ovs.inject(port, frame)
+        story.append(f"port {port}: {said}: {_words(states(ours))}")
+        seen[_words(states(ours))] += 1
+        if ours != theirs:
+            known = _ct_known(packet.parse(frame), states(ours), states(theirs))
+            lines = [*story[-40:], f"ours   {ours}", f"theirs {theirs} {frame.hex()}", *ovs.connections()]
+            assert known, "\n".join(lines)
+        if ours != theirs or not dice.randrange(60):
+            ovs.flush_connections()
+            slow.tracker.flush()
+            dialogue = Dialogue(dice, hidden)
+            story.clear()
+    there, back = ("snat", "dnat") if source else ("dnat", "snat")
+    for words in ("+new+trk", "+est+trk", "+rel+trk", "+inv+trk"):
+        words += f"+{there}" if "inv" not in words else ""
+        assert seen[words] > 10, f"{words} was hardly tried: {seen}"
+    for words in ("+est+rpl+trk", "+rel+rpl+trk"):
+        assert seen[f"{words}+{back}"] > 10, f"{words}+{back} was hardly tried: {seen}"
