@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.net.twin_generator import Dialogue, Program, packets, programs
+from tests.net.twin_generator import Dialogue, Hidden, Program, packets, programs
 from tests.ovs import OpenVSwitch, why_not
-from tests.ovs.text import flow_text, group_text
 from vnet.base.drop import DropReason
 from vnet.openflow import ofctl, packet, rewrite
 from vnet.openflow.conntrack import ACK, SYN, State, Tracker
@@ -26,12 +25,14 @@ from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ETH_MPLS, CtState, ExtHeade
 from vnet.openflow.flow import (
     Action,
     Conntrack,
-    Flow,
     DecIpTtl,
+    Flow,
     Instructions,
     Move,
+    Nat,
     Output,
     PopVlan,
+    Port,
     PushMpls,
     PushVlan,
     Resubmit,
@@ -39,8 +40,9 @@ from vnet.openflow.flow import (
     ToGroup,
     match,
 )
-from vnet.openflow.group import Group
+from vnet.openflow.group import Band, BandType, Group, Meter, MeterFlag
 from vnet.openflow.message import PacketInReason
+from vnet.openflow.ofctl_match import CT_FLAGS
 from vnet.openflow.table import Outcome, PortState, SlowSwitch
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
@@ -250,10 +252,10 @@ def _story(
     ovs: OpenVSwitch,
 ) -> str:
     """Everything needed to understand one difference."""
-    lines = [f"seed {seed}, port {port}, frame {frame.hex()}", *map(flow_text, program.flows)]
-    lines += [*map(group_text, program.groups)]
+    lines = [f"seed {seed}, port {port}, frame {frame.hex()}", *map(ofctl.text, program.flows)]
+    lines += [*map(ofctl.group_text, program.groups)]
     lines += [f"slow: {ours.outputs} {ours.drop}"]
-    lines += [f"  table {step.table}: {step.flow and flow_text(step.flow)}" for step in ours.trail]
+    lines += [f"  table {step.table}: {step.flow and ofctl.text(step.flow)}" for step in ours.trail]
     lines += [f"ovs: {theirs}", ovs.trace(port, frame)]
     return "\n".join(lines)
 
@@ -303,7 +305,7 @@ def observer(ovs: OpenVSwitch) -> Iterator[OpenVSwitch]:
 
 def states(sent: tuple[tuple[int, bytes], ...]) -> tuple[int, ...]:
     """The ct_state that the observer saw on each packet."""
-    return tuple(packet.parse(frame).fields["vlan_vid"] & 0x3F for _, frame in sent)
+    return tuple(packet.parse(frame).fields["vlan_vid"] & 0xFF for _, frame in sent)
 
 
 NEW, EST, RPL = CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST, CtState.TRK | CtState.EST | CtState.RPL
@@ -328,6 +330,10 @@ CT_BY_DESIGN: dict[str, tuple[str, Callable[[packet.Packet, int, int], bool]]] =
             (ours, theirs) == (RPL, NEW) and (parsed.get("tcp_flags") or 0) & (SYN | ACK) == SYN
         ),
     ),
+    "invalid": (
+        "what is invalid is not translated; Open vSwitch translates a bad segment of a known connection",
+        lambda _parsed, ours, theirs: ours == theirs == INV,
+    ),
     "reopening": (
         "SYN opens anew once either side has reset or both sent FIN; Open vSwitch waits for ACKs",
         lambda parsed, ours, theirs: (
@@ -340,9 +346,8 @@ CT_BY_DESIGN: dict[str, tuple[str, Callable[[packet.Packet, int, int], bool]]] =
 def _ct_known(parsed: packet.Packet, ours: tuple[int, ...], theirs: tuple[int, ...]) -> str | None:
     if len(ours) != 1 or len(theirs) != 1:
         return None
-    return next(
-        (n for n, (_, explains) in CT_BY_DESIGN.items() if explains(parsed, ours[0], theirs[0])), None
-    )
+    pair = ours[0] & 0x3F, theirs[0] & 0x3F
+    return next((name for name, (_, explains) in CT_BY_DESIGN.items() if explains(parsed, *pair)), None)
 
 
 def test_connections_have_the_state_open_vswitch_gives_them(observer: OpenVSwitch) -> None:
@@ -379,7 +384,7 @@ def test_connections_have_the_state_open_vswitch_gives_them(observer: OpenVSwitc
 
 def _words(given: tuple[int, ...]) -> str:
     return " ".join(
-        "".join(f"+{name}" for bit, name in enumerate(ofctl.CT_FLAGS) if state >> bit & 1) for state in given
+        "".join(f"+{name}" for bit, name in enumerate(CT_FLAGS) if state >> bit & 1) for state in given
     )
 
 
@@ -404,22 +409,21 @@ def translating_flows(four: Nat, six: Nat) -> tuple[Flow, ...]:
     return tuple(flows)
 
 
-INSIDE = {4: _number(ROUTED[1]), 6: _number(ROUTED[2])}
 TRANSLATIONS = {
     "source": (True, None),
     "source and port": (True, (6000, 6000)),
     "target": (False, None),
     "target and port": (False, (8053, 8053)),
 }
+LEAST_TRANSLATED = 1500
 
 
 @pytest.mark.parametrize("name", TRANSLATIONS)
 def test_packets_are_translated_as_in_open_vswitch(ovs: OpenVSwitch, name: str) -> None:
     """Dialogues through a translation: bytes, checksums and states of packets, replies and errors."""
     source, ports = TRANSLATIONS[name]
-    hidden = Hidden(source=source, port=ports[0] if ports else None)
-    nats = [Nat(source, family, (hidden.address(family),) * 2, ports) for family in (4, 6)]
-    flows = translating_flows(*nats)
+    hidden = Hidden(source, ports)
+    flows = translating_flows(*hidden.translations())
     ovs.delete_flows()
     ovs.flush_connections()
     ovs.add_flows(flows)
@@ -434,6 +438,10 @@ def test_packets_are_translated_as_in_open_vswitch(ovs: OpenVSwitch, name: str) 
         seen[_words(states(ours))] += 1
         if ours != theirs:
             known = _ct_known(packet.parse(frame), states(ours), states(theirs))
+            if any(f": {said}:" in line for line in story[:-1]) and "TCP" in said:
+                known = "reopening: there the old connection still holds its port, so that another is taken"
+            if not ours and ports and states(theirs) == (NEW,):
+                known = "no translation is left: the packet is lost; Open vSwitch lets it pass as it is"
             lines = [*story[-40:], f"ours   {ours}", f"theirs {theirs} {frame.hex()}", *ovs.connections()]
             assert known, "\n".join(lines)
         if ours != theirs or not dice.randrange(60):
@@ -447,3 +455,64 @@ def test_packets_are_translated_as_in_open_vswitch(ovs: OpenVSwitch, name: str) 
         assert seen[words] > 10, f"{words} was hardly tried: {seen}"
     for words in ("+est+rpl+trk", "+rel+rpl+trk"):
         assert seen[f"{words}+{back}"] > 10, f"{words}+{back} was hardly tried: {seen}"
+
+
+# -- bridging and meters --------------------------------------------------------------------------
+
+
+def test_normal_learns_forwards_and_forgets_as_open_vswitch(ovs: OpenVSwitch) -> None:
+    """Hosts that move between ports and VLANs, and pauses that let addresses age."""
+    rename = SetField("eth_src", 0x02000000AAAA)
+    flows = (
+        Flow(0, 1, match(), Instructions(apply=(Output(Port.NORMAL),))),
+        Flow(
+            0,
+            2,
+            match(in_port=4, vlan_vid=0),
+            Instructions(apply=(rename, Output(Port.NORMAL))),
+        ),
+    )
+    ovs.delete_flows()
+    ovs.add_flows(flows)
+    ovs.appctl("fdb/flush")
+    dice, slow, now_s, seen = random.Random(f"{SEED}-normal"), SlowSwitch(flows, PORTS), 0.0, Counter[str]()
+    for port, frame in packets(dice, count=600):
+        if not dice.randrange(20):
+            pause = dice.choice((1.0, 299.0, 302.0))
+            ovs.advance(pause)
+            now_s += pause
+        ours = slow.receive(port, frame, now_s)
+        if ours.drop is DropReason.MALFORMED:
+            continue  # Open vSwitch would learn from it
+        ovs.settle()
+        theirs = ovs.inject(port, frame)
+        seen[f"{len(ours.outputs)} ports"] += 1
+        assert _same(ours, theirs), (port, frame.hex(), ours.outputs, theirs, now_s)
+    assert min(seen["1 ports"], seen["3 ports"], seen["0 ports"]) > 20, seen
+
+
+def test_a_reserved_group_address_is_not_forwarded_by_normal(ovs: OpenVSwitch) -> None:
+    flows = (Flow(0, 1, match(), Instructions(apply=(Output(Port.NORMAL),))),)
+    ovs.delete_flows()
+    ovs.add_flows(flows)
+    for target in (0x0180C2000000, 0x0180C200000F, 0x0180C2000010, 0x01005E000001):
+        frame = target.to_bytes(6, "big") + bytes.fromhex("02000000000188b5") + bytes(46)
+        assert _same(SlowSwitch(flows, PORTS).receive(1, frame, 0.0), ovs.inject(1, frame)), hex(target)
+
+
+def test_a_meter_drops_what_exceeds_its_burst(ovs: OpenVSwitch) -> None:
+    """The clock stands still, so that a burst of three is three packets."""
+    band = Band(BandType.DROP, rate=1, burst=3)
+    flows = (
+        Flow(0, 1, match(), Instructions(meter=1, apply=(Output(2),), goto=1)),
+        Flow(1, 1, match(), Instructions(apply=(Output(3),))),
+    )
+    ovs.delete_flows()
+    ovs.add_meters([Meter(1, MeterFlag.PKTPS | MeterFlag.BURST, (band,))])
+    ovs.add_flows(flows)
+    passed = iter((None, None, None, band, band))
+    slow = SlowSwitch(flows, PORTS, meters=lambda _meter, _length, _now_s: next(passed))
+    frame = bytes.fromhex("02000000000202000000000188b5") + bytes(46)
+    outcomes_ = [(slow.receive(1, frame, 0.0), ovs.inject(1, frame)) for _ in range(5)]
+    assert all(_same(ours, theirs) for ours, theirs in outcomes_), outcomes_
+    assert [ours.drop for ours, _ in outcomes_] == [None, None, None, DropReason.RATE, DropReason.RATE]

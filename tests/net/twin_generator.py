@@ -39,6 +39,7 @@ from vnet.openflow.flow import (
     Instructions,
     Match,
     Move,
+    Nat,
     Output,
     OutputField,
     PopMpls,
@@ -73,6 +74,9 @@ LABEL_V4, LABEL_V6, LABELS = 100, 200, (16, 17, 18)
 
 CLIENT, SERVER = ("02:00:00:00:00:01", "10.0.0.1", "fd00::1"), ("02:00:00:00:00:02", "10.0.0.2", "fd00::2")
 ROUTER = ("02:00:00:00:00:09", "10.0.0.9", "fd00::9")
+PUBLIC = ("02:00:00:00:00:09", "192.0.2.9", "fd00:9::9")
+"""The address that a translation shows to the other side."""
+Host = tuple[str, str, str]
 
 
 def number_of(text: str) -> int:
@@ -606,15 +610,41 @@ PROPER = ("S>", "S>", "SA<", "A>", "PA>", "A<", "PA<", "A>", "FA>", "A<", "FA<",
 CLIENT_PORTS = (40001, 40002)
 
 
-def _sides(reply: bool, port: int) -> dict[str, int]:
-    return {"sport": 80, "dport": port} if reply else {"sport": port, "dport": 80}
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A translation between the two hosts: of the client's source (True) or the server's target.
+
+    The client speaks to the server's public address, the server to the client's; the port is either kept or
+    one of `ports`.
+    """
+
+    source: bool
+    ports: tuple[int, int] | None = None
+
+    def translations(self) -> tuple[Nat, Nat]:
+        """For IPv4 and IPv6."""
+        kept = PUBLIC if self.source else SERVER
+        four, six = number_of(kept[1]), number_of(kept[2])
+        return Nat(self.source, 4, (four, four), self.ports), Nat(self.source, 6, (six, six), self.ports)
+
+    def as_seen(self, reply: bool) -> tuple[Host, Host]:
+        """Who sends to whom, as the sender knows them."""
+        if reply:
+            return SERVER, PUBLIC if self.source else CLIENT
+        return CLIENT, SERVER if self.source else PUBLIC
+
+    def port(self, dice: random.Random, reply: bool, own: int) -> int:
+        """The translated port as the sender of a reply, or of what is no reply, knows it."""
+        if not reply or self.ports is None:
+            return own
+        return dice.randint(*self.ports)
 
 
 class Dialogue:
     """Two hosts (and a router that reports errors) who say something at random, on few tuples."""
 
-    def __init__(self, dice: random.Random) -> None:
-        self.dice = dice
+    def __init__(self, dice: random.Random, hidden: Hidden | None = None) -> None:
+        self.dice, self.hidden = dice, hidden
         self.sequence: dict[tuple[bool, int], int] = {}
         self.script = {port: count() for port in CLIENT_PORTS}
 
@@ -633,8 +663,19 @@ class Dialogue:
         reply = word.endswith("<")
         return reply, *self._segment(reply, port, word[:-1])
 
-    def _hosts(self, reply: bool) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
+    def _hosts(self, reply: bool) -> tuple[Host, Host]:
+        if self.hidden:
+            return self.hidden.as_seen(reply)
         return (SERVER, CLIENT) if reply else (CLIENT, SERVER)
+
+    def _sides(self, reply: bool, port: int) -> dict[str, int]:
+        """Ports as who sends them knows them."""
+        client, server = port, 80
+        if self.hidden and self.hidden.source:
+            client = self.hidden.port(self.dice, reply, port)
+        elif self.hidden:
+            server = self.hidden.port(self.dice, reply, server)
+        return {"sport": server, "dport": client} if reply else {"sport": client, "dport": server}
 
     def _ip(self, reply: bool, six: bool) -> Packet:
         sender, receiver = self._hosts(reply)
@@ -643,13 +684,13 @@ class Dialogue:
 
     def _ports(self, reply: bool) -> tuple[dict[str, int], int]:
         port = self.dice.choice(CLIENT_PORTS)
-        return _sides(reply, port), port
+        return self._sides(reply, port), port
 
     def _tcp(self, reply: bool) -> tuple[Packet, str]:
         return self._segment(reply, self.dice.choice(CLIENT_PORTS), self.dice.choice(FLAGS))
 
     def _segment(self, reply: bool, port: int, flags: str) -> tuple[Packet, str]:
-        ports = _sides(reply, port)
+        ports = self._sides(reply, port)
         mine, theirs = self.sequence.get((reply, port), 1000), self.sequence.get((not reply, port), 1000)
         segment = TCP(flags=flags, seq=mine, ack=theirs if "A" in flags else 0, **ports)
         self.sequence[reply, port] = mine + ("S" in flags) + ("F" in flags)
@@ -672,10 +713,12 @@ class Dialogue:
     def _error(self, reply: bool) -> tuple[Packet, str]:
         """An error about what the other side (or, rarely, somebody else) sent, from it or from a router."""
         dice, six = self.dice, bool(self.dice.randrange(2))
-        quoted_reply = not reply if dice.randrange(6) else reply
-        ports, _ = self._ports(quoted_reply)
+        ports, _ = self._ports(reply)
         frame = self._ip(reply, six)
-        sender, receiver = self._hosts(quoted_reply)
+        sender, receiver = self._hosts(reply)
+        if dice.randrange(6):
+            sender, receiver = receiver, sender
+            ports = {"sport": ports["dport"], "dport": ports["sport"]}
         if six:
             if not dice.randrange(2):
                 frame[IPv6].src = ROUTER[2]

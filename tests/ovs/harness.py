@@ -36,7 +36,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.ovs.text import flow_text, group_text, meter_text
+from vnet.openflow import ofctl
 from vnet.openflow.flow import Flow
 from vnet.openflow.group import Group, Meter
 
@@ -211,7 +211,7 @@ class OpenVSwitch:
 
     def add_flows(self, flows: Iterable[Flow]) -> None:
         """Add flows all at once; on return packets are decided by them."""
-        self.add_flow_lines([flow_text(flow) for flow in flows])
+        self.add_flow_lines([ofctl.text(flow) for flow in flows])
 
     def add_flow_lines(self, lines: Sequence[str]) -> None:
         """Add flows given in ovs-ofctl's own syntax."""
@@ -224,12 +224,12 @@ class OpenVSwitch:
 
     def add_groups(self, groups: Iterable[Group]) -> None:
         """Add groups; one that another names must come before it."""
-        self.ofctl("add-groups", "-", stdin="".join(f"{group_text(group)}\n" for group in groups))
+        self.ofctl("add-groups", "-", stdin="".join(f"{ofctl.group_text(group)}\n" for group in groups))
 
     def add_meters(self, meters: Iterable[Meter]) -> None:
         """Add meters, one by one: there is no command for many."""
         for meter in meters:
-            self.ofctl("add-meter", meter_text(meter))
+            self.ofctl("add-meter", ofctl.meter_text(meter))
 
     def delete_flows(self) -> None:
         """Remove all flows, groups and meters."""

@@ -47,6 +47,7 @@ How Open vSwitch's userspace tracker (3.1) differs, by design:
 - a SYN from the responder of an unanswered connection (simultaneous open) is new without rpl there;
 - ICMP timestamp and information requests are tracked there, inv here;
 - fragments are reassembled before they are tracked there;
+- an invalid packet of a known connection is translated there;
 - where no translation is left the packet goes on as it is, and uncommitted, there;
 - where a range leaves a choice, a hash makes it there.
 """
