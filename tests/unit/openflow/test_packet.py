@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.contrib.mpls import MPLS
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
@@ -30,6 +31,7 @@ from vnet.openflow.packet import (
     Fragment,
     Malformed,
     embedded,
+    extension_bits,
     parse,
 )
 
@@ -301,3 +303,77 @@ def test_cutting_a_frame_never_invents_fields(length: int) -> None:
     except Malformed:
         return
     assert cut == whole
+
+
+# -- the rest of OpenFlow 1.3 ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ip", "ttl"), [(IP(ttl=7), 7), (IPv6(hlim=9), 9)])
+def test_the_ttl_of_both_versions(ip: Layer, ttl: int) -> None:
+    assert fields(ip, UDP())["nw_ttl"] == ttl
+
+
+def test_the_flow_label_is_20_bits() -> None:
+    assert fields(IPv6(tc=0xFF, fl=0xABCDE), UDP())["ipv6_flabel"] == 0xABCDE
+
+
+def test_tcp_flags_are_twelve_bits() -> None:
+    assert fields(IP4, TCP(flags="FSRPAUECN", reserved=5))["tcp_flags"] == 0xBFF
+    assert "tcp_flags" not in fields(IP4, UDP())
+
+
+def test_the_outermost_label_is_read_and_hides_the_rest() -> None:
+    inner = MPLS(label=9, cos=1, s=1, ttl=1) / IP4 / UDP()
+    got = fields(MPLS(label=0xABCDE, cos=5, s=0, ttl=77), inner)
+    assert (got["eth_type"], got["mpls_label"], got["mpls_tc"], got["mpls_bos"], got["mpls_ttl"]) == (
+        0x8847,
+        0xABCDE,
+        5,
+        0,
+        77,
+    )
+    assert "ipv4_src" not in got
+    assert fields(Dot1Q(vlan=5), MPLS(label=7, s=1), IP4)["mpls_label"] == 7
+    assert parse(bytes(ETHER)[:12] + bytes.fromhex("88480000512a")).fields["mpls_label"] == 5
+    assert reason(bytes(ETHER / MPLS())[:17]) == "MPLS label stack entry truncated: 3 of 4 bytes"
+
+
+HOP, DEST, ROUTER, FRAG = 1 << 6, 1 << 3, 1 << 5, 1 << 4
+NONE, ESP, AUTH, UNREP, UNSEQ = 1, 2, 4, 1 << 7, 1 << 8
+
+
+@pytest.mark.parametrize(
+    ("headers", "bits"),
+    [
+        ([], 0),
+        ([0], HOP),
+        ([0, 60, 43, 44, 51, 50], HOP | DEST | ROUTER | FRAG | AUTH | ESP),
+        ([0, 60, 43, 44, 60], HOP | DEST | ROUTER | FRAG),
+        ([60, 60], DEST),
+        ([60, 60, 60], DEST | UNREP),
+        ([43, 0], ROUTER | UNSEQ),
+        ([0, 0], HOP | UNREP | UNSEQ),
+        ([43, 43], ROUTER | UNREP),
+        ([44, 43], FRAG | ROUTER | UNSEQ),
+        ([60, 60, 43], DEST | ROUTER | UNSEQ),
+        ([43, 60, 44], ROUTER | DEST | FRAG | UNSEQ),
+        ([60, 59], DEST | NONE),
+    ],
+)
+def test_extension_headers_are_told_with_their_order_and_repetition(headers: list[int], bits: int) -> None:
+    assert extension_bits(headers) == bits
+
+
+@pytest.mark.parametrize(
+    ("frame", "bits"),
+    [
+        (ETHER / IP6 / UDP(), 0),
+        (ETHER / IP6 / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / UDP(), HOP | DEST),
+        (ETHER / IP6 / IPv6ExtHdrFragment(offset=3, nh=60) / Raw(bytes(16)), FRAG),
+        (ETHER / IPv6(nh=50) / Raw(bytes(16)), ESP),
+        (ETHER / IPv6(nh=51) / Raw(bytes(16)), AUTH),
+        (ETHER / IPv6(nh=59), NONE),
+    ],
+)
+def test_extension_headers_are_read_up_to_what_cannot_be(frame: Layer, bits: int) -> None:
+    assert parse(bytes(frame)).fields["ipv6_exthdr"] == bits
