@@ -38,6 +38,7 @@ from typing import Self
 
 from vnet.openflow import ofctl
 from vnet.openflow.flow import Flow
+from vnet.openflow.group import Group, Meter
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 COMMANDS = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ip", "setpriv")
@@ -236,9 +237,19 @@ class OpenVSwitch:
             raise OvsError(f"{error}{lines[int(culprit[1]) - 1]}" if culprit else str(error)) from None
         self.settle()
 
+    def add_groups(self, groups: Iterable[Group]) -> None:
+        """Add groups; one that another names must come before it."""
+        self.ofctl("add-groups", "-", stdin="".join(f"{ofctl.group_text(group)}\n" for group in groups))
+
+    def add_meters(self, meters: Iterable[Meter]) -> None:
+        """Add meters, one by one: there is no command for many."""
+        for meter in meters:
+            self.ofctl("add-meter", ofctl.meter_text(meter))
+
     def delete_flows(self) -> None:
-        """Remove all flows."""
-        self.ofctl("del-flows")
+        """Remove all flows, groups and meters."""
+        for what in ("del-flows", "del-groups", "del-meters"):
+            self.ofctl(what)
         self.settle()
 
     def dump_flows(self) -> list[str]:

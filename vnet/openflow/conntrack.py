@@ -27,7 +27,18 @@ Tracking refreshes the timeout, an ICMP error or an invalid packet does not.
 
 `commit` of an invalid or related packet does nothing; of a known connection it writes the mark only, unless
 `force` is given and the packet is a reply: then the connection starts anew in the packet's direction.
-A later fragment has no ports and cannot be attributed: `track` answers None and the switch drops it.
+
+A later fragment has no ports. It belongs to the connection of its datagram's first fragment, if that was
+seen by this zone in the last 30 s, and is refused before: `track` answers None and the switch drops it.
+Nothing is put together or held back. Once two fragments hold the same byte all of the datagram is inv
+(RFC 5722). It says nothing about the state of TCP. A refused fragment leaves no trace.
+
+`nat` of a commit chooses how the new connection is translated; every packet that is sent through `ct(nat)`
+is then translated as its connection says, replies and quoted packets back, and snat or dnat tell which of
+its addresses that was. The own port is kept if it is allowed and free, else the next free one is taken;
+without a range SNAT stays among 1-511, 600-1023 or 1024-65535 as the own port, and DNAT keeps the port.
+Where all are taken the packet is refused, as is one whose replies another connection's translation has
+taken. Echo identifiers are not translated.
 
 How Open vSwitch's userspace tracker (3.1) differs, by design:
 - it picks up TCP in mid-stream: an ACK that belongs to no connection is new there, inv here;
@@ -35,17 +46,23 @@ How Open vSwitch's userspace tracker (3.1) differs, by design:
 - a TCP packet of a committed connection that is no SYN is est there even before the responder was heard;
 - a SYN from the responder of an unanswered connection (simultaneous open) is new without rpl there;
 - ICMP timestamp and information requests are tracked there, inv here;
-- fragments are reassembled before they are tracked there.
+- fragments are reassembled before they are tracked there;
+- an invalid packet of a known connection is translated there;
+- where no translation is left the packet goes on as it is, and uncommitted, there;
+- where a range leaves a choice, a hash makes it there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from vnet.base.drop import DropReason
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
-from vnet.openflow.packet import FRAG_LATER, ICMP_ERRORS, ICMPV6_ERRORS, Packet, embedded
+from vnet.openflow.flow import Conntrack, Nat
+from vnet.openflow.packet import FRAG_LATER, Packet, embedded, is_icmp_error
+from vnet.openflow.rewrite import write
 
 FIN, SYN, RST, PSH, ACK, URG = (1 << bit for bit in range(6))
 
@@ -113,11 +130,15 @@ class Connection:
     """A committed connection. `finished` holds the directions that sent FIN (True = reply)."""
 
     original: Direction
+    """As the opener sends."""
+    reply: Direction
+    """As the responder sends: to the translated source, from the translated target."""
     state: State
     last_seen_s: float
     answered: bool = False
     finished: frozenset[bool] = frozenset()
     mark: int = 0
+    label: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +147,48 @@ class Tracked:
 
     state: int
     mark: int = 0
+    label: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A packet that went through `ct`: what is known of it, and its bytes, perhaps translated."""
+
+    tracked: Tracked
+    frame: bytes
+
+
+DatagramKey = tuple[int, int, int, int, int, int]
+"""(zone, family, source, target, protocol, identification)."""
+FRAGMENT_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """What was learnt from the first fragment of a datagram, and which bytes came since.
+
+    `way` is None where the first one could not be attributed: then `opens` is meaningless.
+    """
+
+    way: Direction | None
+    opens: bool
+    at_s: float
+    pieces: tuple[tuple[int, int], ...] = ()
+    overlaps: bool = False
+
+    def add(self, start: int, end: int) -> Datagram:
+        """With one more fragment."""
+        overlaps = any(start < other_end and other_start < end for other_start, other_end in self.pieces)
+        return replace(self, pieces=(*self.pieces, (start, end)), overlaps=self.overlaps or overlaps)
+
+
+Spread = Callable[[Direction, int], int]
+"""(tuple, n) -> where among n addresses or ports the search for a free one begins."""
+
+
+def at_first(_way: Direction, _count: int) -> int:
+    """The spread that always begins at the first."""
+    return 0
 
 
 @dataclass(slots=True)
@@ -134,26 +197,61 @@ class Tracker:
 
     timeouts_s: Mapping[State, int] = field(default_factory=lambda: TIMEOUTS_S)
     capacity: int | None = None
+    spread: Spread = at_first
     _connections: dict[Direction, Connection] = field(default_factory=dict)
+    """By both directions."""
+    _datagrams: dict[DatagramKey, Datagram] = field(default_factory=dict)
+    _noted: set[DatagramKey] = field(default_factory=set)
+    """Datagrams in which the packet at hand was noted: it may be tracked several times."""
+
+    def arrived(self) -> None:
+        """Tell that the next calls are about another packet; needed for fragments only."""
+        self._noted.clear()
+
+    def send(self, packet: Packet, zone: int, now_s: float, action: Conntrack) -> Passed | DropReason:
+        """Send a packet through `ct`; its table is the caller's affair. Returns why it is lost, if it is."""
+        tracked = self.track(packet, zone, now_s)
+        if tracked is None:
+            return DropReason.FRAGMENT
+        if action.commit and not self.commit(
+            packet, zone, now_s, action.mark, action.force, label=action.label, nat=action.nat
+        ):
+            return DropReason.CT_FULL
+        found = self._belongs(packet, zone, now_s)
+        if found is None or tracked.state & CtState.INV:
+            return Passed(tracked, packet.frame)
+        known, way = found
+        tracked = replace(tracked, mark=known.mark, label=known.label)
+        if action.nat is None:
+            return Passed(tracked, packet.frame)
+        related = embedded(packet) if tracked.state & CtState.REL else None
+        return Passed(
+            replace(tracked, state=tracked.state | _translation(known, way)),
+            _translate(packet, related, known, way),
+        )
 
     def track(self, packet: Packet, zone: int, now_s: float) -> Tracked | None:
         """The packet's state in `zone`, and what it tells about its connection is noted.
 
-        Returns: None for a later fragment.
+        Returns: None for a later fragment of which no first one is known.
         """
-        if packet.get("ip_frag") == FRAG_LATER:
+        datagram = self._note(packet, zone, now_s)
+        if datagram is None and packet.get("ip_frag") == FRAG_LATER:
             return None
-        if _is_error(packet):
-            return self._related(packet, zone, now_s)
-        way = direction(packet, zone)
-        if way is None or _contradicts(packet.tcp_flags):
+        if datagram and datagram.overlaps:
             return Tracked(INVALID)
+        if is_icmp_error(packet):
+            return self._related(packet, zone, now_s)
+        way = self._way(packet, zone)
+        if way is None or _contradicts(packet.get("tcp_flags")):
+            return Tracked(INVALID)
+        opens = datagram.opens if datagram else _may_open(packet)
         known = self._find(way, now_s)
-        if known and known.state in OVER and _may_open(packet):
-            del self._connections[known.original]
+        if known and known.state in OVER and opens:
+            self._forget(known)
             known = None
         if known is None:
-            return Tracked(CtState.TRK | CtState.NEW if _may_open(packet) else INVALID)
+            return Tracked(CtState.TRK | CtState.NEW if opens else INVALID)
         return self._advance(known, way, packet, now_s)
 
     def commit(
@@ -163,64 +261,216 @@ class Tracker:
         now_s: float,
         mark: tuple[int, int] | None = None,
         force: bool = False,
+        *,
+        label: tuple[int, int] | None = None,
+        nat: Nat | None = None,
     ) -> bool:
         """Enter the packet's connection into the zone. Returns False if there is no room for it."""
         tracked = self.track(packet, zone, now_s)
-        way = direction(packet, zone)
+        way = self._way(packet, zone)
         if tracked is None or way is None or tracked.state & (CtState.INV | CtState.REL):
             return True
         known = self._find(way, now_s)
         if known and force and way != known.original:
-            del self._connections[known.original]
+            self._forget(known)
             known = None
         if known is None:
-            if self.capacity is not None and len(self.connections(now_s)) >= self.capacity:
+            reply = self._reply(way, nat, now_s)
+            if reply is None or self._is_full(now_s):
                 return False
-            known = Connection(way, _first_state(packet), now_s)
-        if mark is not None:
-            value, mask = mark
-            known = replace(known, mark=known.mark & ~mask | value & mask)
-        self._connections[known.original] = known
+            known = Connection(way, reply, _first_state(way), now_s)
+        self._enter(replace(known, mark=_masked(known.mark, mark), label=_masked(known.label, label)))
         return True
 
     def connections(self, now_s: float) -> tuple[Connection, ...]:
         """Those that have not timed out, in order of their tuples."""
-        alive = (c for c in self._connections.values() if not self._expired(c, now_s))
-        return tuple(sorted(alive, key=lambda connection: connection.original))
+        alive = {c.original: c for c in self._connections.values() if not self._expired(c, now_s)}
+        return tuple(alive[way] for way in sorted(alive))
 
     def flush(self) -> None:
         """Forget all."""
         self._connections.clear()
+        self._datagrams.clear()
+
+    # -- table ------------------------------------------------------------------------------------
+
+    def _is_full(self, now_s: float) -> bool:
+        return self.capacity is not None and len(self.connections(now_s)) >= self.capacity
+
+    def _enter(self, connection: Connection) -> None:
+        self._connections[connection.original] = self._connections[connection.reply] = connection
+
+    def _forget(self, connection: Connection) -> None:
+        del self._connections[connection.original]
+        self._connections.pop(connection.reply, None)
 
     def _expired(self, connection: Connection, now_s: float) -> bool:
         return now_s > connection.last_seen_s + self.timeouts_s[connection.state]
 
     def _find(self, way: Direction, now_s: float) -> Connection | None:
-        for candidate in (way, way.reversed()):
-            known = self._connections.get(candidate)
-            if known and self._expired(known, now_s):
-                del self._connections[candidate]
-            elif known:
-                return known
-        return None
+        known = self._connections.get(way)
+        if known and self._expired(known, now_s):
+            self._forget(known)
+            return None
+        return known
 
-    def _related(self, packet: Packet, zone: int, now_s: float) -> Tracked:
+    def _way(self, packet: Packet, zone: int) -> Direction | None:
+        """The packet's tuple, or that of its datagram."""
+        datagram = self._datagrams.get(_datagram_key(packet, zone)) if packet.fragment else None
+        return datagram.way if datagram else direction(packet, zone)
+
+    def _belongs(self, packet: Packet, zone: int, now_s: float) -> tuple[Connection, Direction] | None:
+        """The connection that a packet or the one it quotes is of, and as which of its directions it goes."""
+        if is_icmp_error(packet):
+            way = self._answered_by(packet, zone)
+        else:
+            way = self._way(packet, zone)
+        known = self._find(way, now_s) if way else None
+        return (known, way) if known and way else None
+
+    # -- states -----------------------------------------------------------------------------------
+
+    def _answered_by(self, packet: Packet, zone: int) -> Direction | None:
+        """The direction in which an ICMP error goes: against the packet that it quotes."""
         quoted = embedded(packet)
         way = direction(quoted, zone) if quoted else None
         if way is None or way.source.address != _addresses(packet)[1]:
-            return Tracked(INVALID)
-        known = self._find(way, now_s)
+            return None
+        return way.reversed()
+
+    def _related(self, packet: Packet, zone: int, now_s: float) -> Tracked:
+        way = self._answered_by(packet, zone)
+        known = self._find(way, now_s) if way else None
         if known is None:
             return Tracked(INVALID)
-        return Tracked(RELATED | (CtState.RPL if way == known.original else 0), known.mark)
+        return Tracked(RELATED | (CtState.RPL if way == known.reply else 0), known.mark, known.label)
 
     def _advance(self, known: Connection, way: Direction, packet: Packet, now_s: float) -> Tracked:
         reply = way != known.original
         after = replace(known, last_seen_s=now_s, answered=known.answered or reply)
-        after = _tcp(after, packet.tcp_flags, reply) if packet.tcp_flags is not None else _other(after)
-        self._connections[known.original] = after
+        flags = packet.get("tcp_flags")
+        if flags is not None:
+            after = _tcp(after, flags, reply)
+        elif way.protocol != TCP:
+            after = _other(after)
+        self._enter(after)
         state = CtState.EST if after.answered else CtState.NEW
-        return Tracked(CtState.TRK | state | (CtState.RPL if reply else 0), after.mark)
+        return Tracked(CtState.TRK | state | (CtState.RPL if reply else 0), after.mark, after.label)
+
+    # -- fragments --------------------------------------------------------------------------------
+
+    def _note(self, packet: Packet, zone: int, now_s: float) -> Datagram | None:
+        """What is known of the datagram of a fragment, this one included."""
+        if packet.fragment is None:
+            return None
+        key = _datagram_key(packet, zone)
+        known = self._datagrams.get(key)
+        if known and now_s > known.at_s + FRAGMENT_TIMEOUT_S:
+            known = None
+        if key in self._noted:
+            return known
+        if known is None and packet.get("ip_frag") != FRAG_LATER:
+            opens = not _contradicts(packet.get("tcp_flags")) and _may_open(packet)
+            known = Datagram(direction(packet, zone), opens, now_s)
+        if known is None:
+            self._datagrams.pop(key, None)
+            return None
+        known = self._datagrams[key] = known.add(packet.fragment.start, packet.fragment.end)
+        self._noted.add(key)
+        return known
+
+    # -- translation ------------------------------------------------------------------------------
+
+    def _reply(self, way: Direction, nat: Nat | None, now_s: float) -> Direction | None:
+        """What a new connection's responder will send; None if no translation is left."""
+        replies = _replies(way, nat, self.spread)
+        return next((reply for reply in replies if not self._find(reply, now_s)), None)
+
+
+def _replies(way: Direction, nat: Nat | None, spread: Spread) -> Iterator[Direction]:
+    """The tuples that the responder may be given to send, the preferred first."""
+    plain = way.reversed()
+    if nat is None or nat.source is None:
+        yield plain
+        return
+    own = way.source if nat.source else way.target
+    first, last = nat.addresses or (own.address, own.address)
+    ports = _ports(way, own.port, nat)
+    for address in _rotated(range(first, last + 1), spread(way, last - first + 1)):
+        begin = ports.index(own.port) if own.port in ports else spread(way, len(ports))
+        for port in _rotated(ports, begin):
+            end = replace(own, address=address, port=port)
+            yield replace(plain, target=end) if nat.source else replace(plain, source=end)
+
+
+def _rotated(values: range, begin: int) -> Iterator[int]:
+    yield from values[begin:]
+    yield from values[:begin]
+
+
+PRIVILEGED, RESERVED, OTHERS = range(1, 512), range(600, 1024), range(1024, 65536)
+"""Ports among which SNAT stays, as Linux and Open vSwitch do."""
+
+
+def _ports(way: Direction, own: int, nat: Nat) -> range:
+    if way.protocol not in (TCP, UDP, SCTP):
+        return range(own, own + 1)
+    if nat.ports:
+        return range(nat.ports[0], nat.ports[1] + 1)
+    if not nat.source:
+        return range(own, own + 1)
+    return PRIVILEGED if own < 512 else RESERVED if own < 1024 else OTHERS
+
+
+def _translated(known: Connection, way: Direction) -> Direction:
+    """The tuple that a packet of one direction has when it leaves."""
+    return (known.reply if way == known.original else known.original).reversed()
+
+
+def _translation(known: Connection, way: Direction) -> int:
+    """SNAT or DNAT, as the packet's source or target is changed."""
+    after = _translated(known, way)
+    return (CtState.SNAT if after.source != way.source else 0) | (
+        CtState.DNAT if after.target != way.target else 0
+    )
+
+
+def _translate(packet: Packet, quoted: Packet | None, known: Connection, way: Direction) -> bytes:
+    """The frame with the tuple that it has behind the translation; a quoted packet as its sender knows it."""
+    after = _translated(known, way)
+    if quoted is None:
+        return write(packet, _values(packet, way, after))
+    frame = write(quoted, _values(quoted, way.reversed(), after.reversed()))
+    outer = {name: value for name, value in _values(packet, way, after).items() if name.startswith("ip")}
+    return write(replace(packet, frame=frame), outer)
+
+
+def _values(packet: Packet, before: Direction, after: Direction) -> dict[str, int]:
+    """The fields in which two tuples differ."""
+    version = "ipv4" if before.family == ETH_IPV4 else "ipv6"
+    protocol = PORT_PROTOCOLS.get(before.protocol)
+    values = {}
+    for side, old, new in (("src", before.source, after.source), ("dst", before.target, after.target)):
+        if new.address != old.address:
+            values[f"{version}_{side}"] = new.address
+        if protocol and new.port != old.port:
+            values[f"{protocol}_{side}"] = new.port
+    return values
+
+
+def _masked(value: int, change: tuple[int, int] | None) -> int:
+    if change is None:
+        return value
+    return value & ~change[1] | change[0] & change[1]
+
+
+def _datagram_key(packet: Packet, zone: int) -> DatagramKey:
+    assert packet.fragment
+    family, protocol = packet.fields["eth_type"], packet.fields["ip_proto"]
+    return (zone, family, *_addresses(packet), protocol, packet.fragment.identification)
+
+
+PORT_PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 
 
 def direction(packet: Packet, zone: int) -> Direction | None:
@@ -239,7 +489,7 @@ def _addresses(packet: Packet) -> tuple[int, int]:
 
 def _endpoints(packet: Packet, protocol: int) -> tuple[Endpoint, Endpoint] | None:
     source, target = _addresses(packet)
-    name = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}.get(protocol)
+    name = PORT_PROTOCOLS.get(protocol)
     if name:
         ports = packet.fields[f"{name}_src"], packet.fields[f"{name}_dst"]
         return Endpoint(source, ports[0]), Endpoint(target, ports[1])
@@ -257,14 +507,11 @@ def _echo(packet: Packet) -> bool | None:
     return {(8, None): True, (0, None): False, (None, 128): True, (None, 129): False}.get(kind)
 
 
-def _is_error(packet: Packet) -> bool:
-    return packet.get("icmpv4_type") in ICMP_ERRORS or packet.get("icmpv6_type") in ICMPV6_ERRORS
-
-
 def _may_open(packet: Packet) -> bool:
     """Whether a packet that belongs to no connection may start one."""
-    if packet.tcp_flags is not None:
-        return packet.tcp_flags & (SYN | ACK | RST | FIN) == SYN
+    flags = packet.get("tcp_flags")
+    if flags is not None:
+        return flags & (SYN | ACK | RST | FIN) == SYN
     return _echo(packet) is not False
 
 
@@ -277,8 +524,8 @@ def _contradicts(flags: int | None) -> bool:
     return not flags & (ACK | RST) or not flags & ACK and bool(flags & (FIN | PSH | URG))
 
 
-def _first_state(packet: Packet) -> State:
-    return State.OPENING if packet.tcp_flags is None else State.SYN_SENT
+def _first_state(way: Direction) -> State:
+    return State.SYN_SENT if way.protocol == TCP else State.OPENING
 
 
 def _other(connection: Connection) -> Connection:

@@ -1,10 +1,11 @@
 """Frame bytes to match fields, written plainly, and independently of the eBPF parser it is compared with.
 
 `parse(frame)` returns a `Packet`, whose `fields` hold what OpenFlow can match, named and shaped as in
-`vnet.openflow.fields`. A field that the packet does not have is absent, with two exceptions, both
-as in Open vSwitch: every packet has a `vlan_vid` (0 = untagged), and neighbour discovery without its
-link-layer address option has an `ipv6_nd_sll` or `ipv6_nd_tll` of 0. Only the outer VLAN tag is read;
-behind a second tag `eth_type` is that tag's TPID, and nothing deeper is looked at.
+`vnet.openflow.fields`, and whose `places` and `checksums` tell `vnet.openflow.rewrite` where they stand. A
+field that the packet does not have is absent, with two exceptions, both as in Open vSwitch: every packet
+has a `vlan_vid` (0 = untagged), and neighbour discovery without its link-layer address option has an
+`ipv6_nd_sll` or `ipv6_nd_tll` of 0. Only the outer VLAN tag is read; behind a second tag `eth_type` is that
+tag's TPID, and nothing deeper is looked at. The same holds behind the outermost MPLS label stack entry.
 
 What cannot be read is refused (`Malformed`): the switch drops such packets rather than guess.
 - A length or EtherType field below 0x600 (802.3 framing) gives `eth_type` 0x05ff, as in OpenFlow 1.0.
@@ -12,18 +13,25 @@ What cannot be read is refused (`Malformed`): the switch drops such packets rath
 - A first fragment must hold the whole layer-4 header (RFC 1858); a later one has no layer-4 fields.
   `ip_proto` of an IPv6 fragment is the Next Header of its fragment header.
 - A fragment header that fragments nothing (RFC 6946) is read over.
+
+`ipv6_exthdr` tells of the headers up to the upper layer or a later fragment's header; what is behind an
+authentication header or ESP is not read, `ip_proto` is then 51 or 50. Expected is the order of RFC 8200,
+section 4.1; a header below one that was seen is UNSEQ, a second of a kind or a third of options for the
+destination is UNREP. A hop-by-hop header that is not the first is UNSEQ and not HOP.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from vnet.openflow.fields import (
     ETH_ARP,
     ETH_IPV4,
     ETH_IPV6,
+    ETH_MPLS,
+    ETH_MPLS_MULTICAST,
     ETH_SVLAN,
     ETH_VLAN,
     ICMP,
@@ -32,20 +40,35 @@ from vnet.openflow.fields import (
     TCP,
     UDP,
     VLAN_PRESENT,
+    ExtHeader,
     Frag,
 )
 
 NOT_ETHERNET_II = 0x05FF
 """The `eth_type` of a frame in 802.3 framing (OFP_DL_TYPE_NOT_ETH_TYPE)."""
 FIRST_ETHERTYPE = 0x0600
+VLAN_TYPES = frozenset({ETH_VLAN, ETH_SVLAN})
+MPLS_TYPES = frozenset({ETH_MPLS, ETH_MPLS_MULTICAST})
 
 FRAG_FIRST = Frag.ANY
 FRAG_LATER = Frag.ANY | Frag.LATER
 
-HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60
+HOP_BY_HOP, ROUTING, FRAGMENT, ESP, AUTHENTICATION, NO_NEXT, DESTINATION_OPTIONS = 0, 43, 44, 50, 51, 59, 60
 EXTENSION_HEADERS = frozenset({HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS})
 MAX_EXTENSION_HEADERS = 8
 """More in one packet are refused: no honest sender needs them, and the dataplane's loop is bounded."""
+
+EXTENSION_BITS: Mapping[int, int] = {
+    HOP_BY_HOP: ExtHeader.HOP,
+    ROUTING: ExtHeader.ROUTER,
+    FRAGMENT: ExtHeader.FRAG,
+    ESP: ExtHeader.ESP,
+    AUTHENTICATION: ExtHeader.AUTH,
+    NO_NEXT: ExtHeader.NO_NEXT,
+    DESTINATION_OPTIONS: ExtHeader.DEST,
+}
+EXTENSION_ORDER = (HOP_BY_HOP, DESTINATION_OPTIONS, ROUTING, FRAGMENT, AUTHENTICATION, ESP)
+"""RFC 8200, section 4.1; options for the last destination may stand behind all of them."""
 
 NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
 OPTION_SLL, OPTION_TLL = 1, 2
@@ -62,19 +85,58 @@ class Malformed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a field stands: `bits` bits, `shift` from the right, of the `size` bytes at `start`."""
+
+    start: int
+    size: int
+    shift: int
+    bits: int
+
+
+class Sum(Enum):
+    """How a checksum is computed."""
+
+    INTERNET = "RFC 1071"
+    UDP = "RFC 768: 0 means none, so a computed 0 is sent as 0xffff"
+    CRC32C = "RFC 9260, appendix A"
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """A checksum at offset `at` over the bytes of `covers`, each a (start, end) of the frame."""
+
+    kind: Sum
+    at: int
+    covers: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Which bytes of which datagram a fragment holds; the last one is the one without `more`."""
+
+    identification: int
+    start: int
+    end: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Packet:
     """What one frame says.
 
     `payload` is what follows the innermost header that was read; of an ICMP error it begins with the
-    offending packet's IP header. `tcp_flags` (FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32), `icmp_id` (echo)
-    and `fragment_id` are for the connection tracker; None where the packet has none.
+    offending packet's IP header. `icmp_id` (echo) and `fragment` are for the connection tracker; None where
+    the packet has none. `checksums` are ordered from the inside out.
     """
 
+    frame: bytes = field(repr=False)
     fields: Mapping[str, int]
+    places: Mapping[str, Place] = field(repr=False)
+    checksums: tuple[Checksum, ...] = field(repr=False)
     payload: bytes = b""
-    tcp_flags: int | None = None
     icmp_id: int | None = None
-    fragment_id: int | None = None
+    fragment: Fragment | None = None
 
     def get(self, name: str) -> int | None:
         """The value of one field, None when the packet has none such."""
@@ -83,17 +145,54 @@ class Packet:
 
 @dataclass(slots=True)
 class _Reading:
-    """A packet while it is read. `whole` is False for the cut-off packet inside an ICMP error."""
+    """A packet while it is read, from `at` to `end`. `whole` is False for the one inside an ICMP error."""
 
-    fields: dict[str, int] = field(default_factory=dict)
-    payload: bytes = b""
-    tcp_flags: int | None = None
-    icmp_id: int | None = None
-    fragment_id: int | None = None
+    frame: bytes
+    at: int
+    end: int
     whole: bool = True
+    fields: dict[str, int] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    checksums: list[Checksum] = field(default_factory=list)
+    addresses: tuple[tuple[int, int], ...] = ()
+    """What of the IP header the checksums of layer 4 cover."""
+    icmp_id: int | None = None
+    fragment: Fragment | None = None
+
+    @property
+    def left(self) -> int:
+        return self.end - self.at
+
+    def need(self, length: int, header: str) -> None:
+        if self.left < length:
+            raise Malformed(f"{header} truncated: {self.left} of {length} bytes")
+
+    def number(self, offset: int, size: int = 1) -> int:
+        """An integer `offset` bytes from here."""
+        return int.from_bytes(self.frame[self.at + offset : self.at + offset + size], "big")
+
+    def field(self, name: str, offset: int, size: int, shift: int = 0, bits: int | None = None) -> int:
+        """Note a field and where it stands."""
+        place = Place(self.at + offset, size, shift, 8 * size if bits is None else bits)
+        self.places[name] = place
+        self.fields[name] = value = self.number(offset, size) >> shift & (1 << place.bits) - 1
+        return value
+
+    def checksum(self, offset: int, covers: tuple[tuple[int, int], ...], kind: Sum = Sum.INTERNET) -> None:
+        """Note a checksum, if it is there at all: what an ICMP error quotes may end before it."""
+        if self.left >= offset + 2:
+            self.checksums.insert(0, Checksum(kind, self.at + offset, covers))
 
     def done(self) -> Packet:
-        return Packet(self.fields, self.payload, self.tcp_flags, self.icmp_id, self.fragment_id)
+        return Packet(
+            self.frame,
+            self.fields,
+            self.places,
+            tuple(self.checksums),
+            self.frame[self.at : self.end],
+            self.icmp_id,
+            self.fragment,
+        )
 
 
 def parse(frame: bytes) -> Packet:
@@ -101,22 +200,24 @@ def parse(frame: bytes) -> Packet:
 
     Raises: Malformed.
     """
-    reading = _Reading()
-    ethertype, rest = _ethernet(reading, frame)
-    _layer3(reading, ethertype, rest)
+    reading = _Reading(frame, 0, len(frame))
+    _layer3(reading, _ethernet(reading))
     return reading.done()
 
 
 def embedded(packet: Packet) -> Packet | None:
     """The offending packet that an ICMP error of the same IP version quotes; None if it is no such error.
 
-    The quoted packet is cut off by its nature, so only its IP header and ports (or ICMP id) are read.
+    The quoted packet is cut off by its nature, so only its IP header and ports (or ICMP id) are read. Its
+    checksums are followed by those of the error around it.
     """
-    if not _is_icmp_error(packet):
+    if not is_icmp_error(packet):
         return None
-    reading = _Reading(whole=False)
+    end = packet.checksums[0].covers[0][1]
+    reading = _Reading(packet.frame, end - len(packet.payload), end, whole=False)
+    reading.checksums = list(packet.checksums)
     try:
-        _layer3(reading, packet.fields["eth_type"], packet.payload)
+        _layer3(reading, packet.fields["eth_type"])
     except Malformed:
         return None
     return reading.done()
@@ -128,98 +229,100 @@ ICMPV6_ERRORS = frozenset({1, 2, 3, 4})
 """Unreachable, packet too big, time exceeded, parameter problem."""
 
 
-def _is_icmp_error(packet: Packet) -> bool:
+def is_icmp_error(packet: Packet) -> bool:
+    """Whether the packet is an ICMP or ICMPv6 message about another packet."""
     return packet.get("icmpv4_type") in ICMP_ERRORS or packet.get("icmpv6_type") in ICMPV6_ERRORS
-
-
-def _need(data: bytes, length: int, header: str) -> None:
-    if len(data) < length:
-        raise Malformed(f"{header} truncated: {len(data)} of {length} bytes")
-
-
-def _number(data: bytes) -> int:
-    return int.from_bytes(data, "big")
 
 
 # -- layer 2 --------------------------------------------------------------------------------------
 
 
-def _ethernet(reading: _Reading, frame: bytes) -> tuple[int, bytes]:
-    _need(frame, 14, "Ethernet header")
-    ethertype, rest = _number(frame[12:14]), frame[14:]
-    vlan = 0
-    if ethertype in (ETH_VLAN, ETH_SVLAN):
-        _need(rest, 4, "VLAN tag")
-        tci, ethertype = struct.unpack_from("!HH", rest)
-        vlan, rest = VLAN_PRESENT | tci & 0xFFF, rest[4:]
-        reading.fields["vlan_pcp"] = tci >> 13
-    if ethertype < FIRST_ETHERTYPE:
-        ethertype = NOT_ETHERNET_II
-    reading.fields |= {
-        "eth_dst": _number(frame[0:6]),
-        "eth_src": _number(frame[6:12]),
-        "eth_type": ethertype,
-        "vlan_vid": vlan,
-    }
-    return ethertype, rest
+def _ethernet(reading: _Reading) -> int:
+    """Returns: the EtherType behind a VLAN tag, if there is one."""
+    reading.need(14, "Ethernet header")
+    reading.field("eth_dst", 0, 6)
+    reading.field("eth_src", 6, 6)
+    ethertype = reading.number(12, 2)
+    reading.fields["vlan_vid"] = 0
+    reading.at += 14
+    if ethertype in VLAN_TYPES:
+        reading.need(4, "VLAN tag")
+        reading.field("vlan_vid", 0, 2, bits=12)
+        reading.fields["vlan_vid"] |= VLAN_PRESENT
+        reading.field("vlan_pcp", 0, 2, shift=13, bits=3)
+        ethertype = reading.number(2, 2)
+        reading.at += 4
+    return NOT_ETHERNET_II if ethertype < FIRST_ETHERTYPE else ethertype
 
 
-def _layer3(reading: _Reading, ethertype: int, data: bytes) -> None:
+def _layer3(reading: _Reading, ethertype: int) -> None:
     reading.fields["eth_type"] = ethertype
-    reading.payload = data
     if ethertype == ETH_ARP:
-        _arp(reading, data)
+        _arp(reading)
     elif ethertype == ETH_IPV4:
-        _ipv4(reading, data)
+        _ipv4(reading)
     elif ethertype == ETH_IPV6:
-        _ipv6(reading, data)
+        _ipv6(reading)
+    elif ethertype in MPLS_TYPES:
+        _mpls(reading)
 
 
-def _arp(reading: _Reading, data: bytes) -> None:
+def _arp(reading: _Reading) -> None:
     """RFC 826, for IPv4 over Ethernet only."""
-    _need(data, 8, "ARP header")
-    hardware, protocol, hardware_len, protocol_len, operation = struct.unpack_from("!HHBBH", data)
-    if (hardware, protocol, hardware_len, protocol_len) != (1, ETH_IPV4, 6, 4):
-        raise Malformed(f"ARP for hardware {hardware} and protocol {protocol:#x}")
-    _need(data, 28, "ARP")
-    reading.fields |= {
-        "arp_op": operation,
-        "arp_sha": _number(data[8:14]),
-        "arp_spa": _number(data[14:18]),
-        "arp_tha": _number(data[18:24]),
-        "arp_tpa": _number(data[24:28]),
-    }
-    reading.payload = data[28:]
+    reading.need(8, "ARP header")
+    kind = reading.number(0, 2), reading.number(2, 2), reading.number(4), reading.number(5)
+    if kind != (1, ETH_IPV4, 6, 4):
+        raise Malformed(f"ARP for hardware {kind[0]} and protocol {kind[1]:#x}")
+    reading.need(28, "ARP")
+    reading.field("arp_op", 6, 2)
+    reading.field("arp_sha", 8, 6)
+    reading.field("arp_spa", 14, 4)
+    reading.field("arp_tha", 18, 6)
+    reading.field("arp_tpa", 24, 4)
+    reading.at += 28
+
+
+def _mpls(reading: _Reading) -> None:
+    """RFC 3032, section 2.1: the outermost entry only."""
+    reading.need(4, "MPLS label stack entry")
+    reading.field("mpls_label", 0, 4, shift=12, bits=20)
+    reading.field("mpls_tc", 0, 4, shift=9, bits=3)
+    reading.field("mpls_bos", 0, 4, shift=8, bits=1)
+    reading.field("mpls_ttl", 3, 1)
+    reading.at += 4
 
 
 # -- layer 3 --------------------------------------------------------------------------------------
 
 
-def _ipv4(reading: _Reading, data: bytes) -> None:
+def _ipv4(reading: _Reading) -> None:
     """RFC 791."""
-    _need(data, 20, "IPv4 header")
-    first, tos, total, identification, fragment, _ttl, protocol = struct.unpack_from("!BBHHHBB", data)
-    header = (first & 0xF) * 4
-    if first >> 4 != 4:
-        raise Malformed(f"IPv4 packet says version {first >> 4}")
+    reading.need(20, "IPv4 header")
+    version, header = reading.number(0) >> 4, (reading.number(0) & 0xF) * 4
+    if version != 4:
+        raise Malformed(f"IPv4 packet says version {version}")
     if header < 20:
         raise Malformed(f"IPv4 header length {header} is below 20")
-    _need(data, header, "IPv4 options")
+    reading.need(header, "IPv4 options")
+    total = reading.number(2, 2)
     if reading.whole:
-        _check_total(total, header, len(data))
-        data = data[:total]
-    offset, more = fragment & 0x1FFF, bool(fragment & 0x2000)
-    reading.fields |= {
-        "ip_dscp": tos >> 2,
-        "ip_ecn": tos & 3,
-        "ip_proto": protocol,
-        "ip_frag": _fragment_kind(offset, more),
-        "ipv4_src": _number(data[12:16]),
-        "ipv4_dst": _number(data[16:20]),
-    }
-    if offset or more:
-        reading.fragment_id = identification
-    _layer4(reading, protocol, data[header:])
+        _check_total(total, header, reading.left)
+        reading.end = reading.at + total
+    reading.field("ip_dscp", 1, 1, shift=2, bits=6)
+    reading.field("ip_ecn", 1, 1, bits=2)
+    reading.field("nw_ttl", 8, 1)
+    reading.field("ip_proto", 9, 1)
+    reading.field("ipv4_src", 12, 4)
+    reading.field("ipv4_dst", 16, 4)
+    reading.checksum(10, ((reading.at, reading.at + header),))
+    reading.addresses = ((reading.at + 12, reading.at + 20),)
+    flags = reading.number(6, 2)
+    start, more = (flags & 0x1FFF) * 8, bool(flags & 0x2000)
+    reading.fields["ip_frag"] = _fragment_kind(start, more)
+    if start or more:
+        reading.fragment = Fragment(reading.number(4, 2), start, start + total - header, more)
+    reading.at += header
+    _layer4(reading)
 
 
 def _check_total(total: int, header: int, there: int) -> None:
@@ -229,48 +332,96 @@ def _check_total(total: int, header: int, there: int) -> None:
         raise Malformed(f"IPv4 total length {total} exceeds the frame's {there}")
 
 
-def _ipv6(reading: _Reading, data: bytes) -> None:
+def _ipv6(reading: _Reading) -> None:
     """RFC 8200."""
-    _need(data, 40, "IPv6 header")
-    first, length, protocol, _hops = struct.unpack_from("!IHBB", data)
-    if first >> 28 != 6:
-        raise Malformed(f"IPv6 packet says version {first >> 28}")
-    if reading.whole and 40 + length > len(data):
-        raise Malformed(f"IPv6 payload length {length} exceeds the frame's {len(data) - 40}")
-    payload = data[40 : 40 + length] if reading.whole else data[40:]
-    reading.fields |= {
-        "ip_dscp": first >> 22 & 0x3F,
-        "ip_ecn": first >> 20 & 3,
-        "ipv6_src": _number(data[8:24]),
-        "ipv6_dst": _number(data[24:40]),
-        "ip_frag": 0,
-    }
-    protocol, payload = _extension_headers(reading, protocol, payload)
-    reading.fields["ip_proto"] = protocol
-    _layer4(reading, protocol, payload)
+    reading.need(40, "IPv6 header")
+    version, length = reading.number(0) >> 4, reading.number(4, 2)
+    if version != 6:
+        raise Malformed(f"IPv6 packet says version {version}")
+    if reading.whole and 40 + length > reading.left:
+        raise Malformed(f"IPv6 payload length {length} exceeds the frame's {reading.left - 40}")
+    if reading.whole:
+        reading.end = reading.at + 40 + length
+    reading.field("ip_dscp", 0, 4, shift=22, bits=6)
+    reading.field("ip_ecn", 0, 4, shift=20, bits=2)
+    reading.field("ipv6_flabel", 0, 4, bits=20)
+    protocol = reading.number(6)
+    reading.field("nw_ttl", 7, 1)
+    reading.field("ipv6_src", 8, 16)
+    reading.field("ipv6_dst", 24, 16)
+    reading.addresses = ((reading.at + 8, reading.at + 24), (reading.at + 24, reading.at + 40))
+    reading.fields["ip_frag"] = 0
+    reading.at += 40
+    seen: list[int] = []
+    reading.fields["ip_proto"] = _extension_headers(reading, protocol, seen)
+    reading.fields["ipv6_exthdr"] = extension_bits(seen)
+    _layer4(reading)
 
 
-def _extension_headers(reading: _Reading, protocol: int, data: bytes) -> tuple[int, bytes]:
-    """Walk to the upper layer: its protocol and bytes. Stops at a later fragment's header."""
+def _extension_headers(reading: _Reading, protocol: int, seen: list[int]) -> int:
+    """Walk to the upper layer: its protocol. Stops at a later fragment's header."""
     for _ in range(MAX_EXTENSION_HEADERS + 1):
+        if protocol in EXTENSION_BITS:
+            seen.append(protocol)
         if protocol == FRAGMENT:
-            _need(data, 8, "IPv6 fragment header")
-            protocol, _reserved, fragment, reading.fragment_id = struct.unpack_from("!BBHI", data)
-            data = data[8:]
-            kind = _fragment_kind(fragment >> 3, bool(fragment & 1))
-            reading.fields["ip_frag"] = kind = max(kind, reading.fields["ip_frag"])
-            if kind == FRAG_LATER:
-                return protocol, data
-            if not kind:
-                reading.fragment_id = None
+            protocol = _fragment_header(reading)
+            if reading.fields["ip_frag"] == FRAG_LATER:
+                return protocol
         elif protocol in EXTENSION_HEADERS:
-            _need(data, 8, "IPv6 extension header")
-            length = (data[1] + 1) * 8
-            _need(data, length, "IPv6 extension header")
-            protocol, data = data[0], data[length:]
+            protocol = _extension_header(reading, protocol)
         else:
-            return protocol, data
+            return protocol
     raise Malformed(f"more than {MAX_EXTENSION_HEADERS} IPv6 extension headers")
+
+
+def _fragment_header(reading: _Reading) -> int:
+    """RFC 8200, section 4.5."""
+    reading.need(8, "IPv6 fragment header")
+    protocol, flags, identification = reading.number(0), reading.number(2, 2), reading.number(4, 4)
+    reading.at += 8
+    start, more = flags & 0xFFF8, bool(flags & 1)
+    kind = _fragment_kind(start, more)
+    reading.fields["ip_frag"] = max(kind, reading.fields["ip_frag"])
+    if kind:
+        reading.fragment = Fragment(identification, start, start + reading.left, more)
+    return protocol
+
+
+def _extension_header(reading: _Reading, protocol: int) -> int:
+    reading.need(8, "IPv6 extension header")
+    length = (reading.number(1) + 1) * 8
+    reading.need(length, "IPv6 extension header")
+    if protocol == ROUTING and reading.number(3):
+        # On the way to a waypoint the checksum covers the last destination (RFC 8200, section 8.1).
+        reading.addresses = reading.addresses[:1]
+    protocol = reading.number(0)
+    reading.at += length
+    return protocol
+
+
+def extension_bits(headers: list[int]) -> int:
+    """`ipv6_exthdr` of a packet with these headers, in their order (OpenFlow 1.3.5, section 7.2.3.8)."""
+    bits, highest = 0, -1
+    for position, header in enumerate(headers):
+        if header == HOP_BY_HOP and position:
+            bits |= ExtHeader.UNSEQ
+        else:
+            bits |= EXTENSION_BITS[header]
+        before = headers[:position].count(header)
+        if before > (header == DESTINATION_OPTIONS):
+            bits |= ExtHeader.UNREP
+        rank = _rank(header, first=not before and highest < EXTENSION_ORDER.index(ROUTING))
+        if rank < highest:
+            bits |= ExtHeader.UNSEQ
+        highest = max(rank, highest)
+    return bits
+
+
+def _rank(header: int, first: bool) -> int:
+    """The position a header should have; options may stand at two (`first` or last), and nothing is last."""
+    if header == NO_NEXT or header == DESTINATION_OPTIONS and not first:
+        return len(EXTENSION_ORDER)
+    return EXTENSION_ORDER.index(header)
 
 
 def _fragment_kind(offset: int, more: bool) -> int:
@@ -282,118 +433,110 @@ def _fragment_kind(offset: int, more: bool) -> int:
 # -- layer 4 --------------------------------------------------------------------------------------
 
 
-def _layer4(reading: _Reading, protocol: int, data: bytes) -> None:
-    reading.payload = data
+def _layer4(reading: _Reading) -> None:
+    protocol, ethertype = reading.fields["ip_proto"], reading.fields["eth_type"]
     if reading.fields["ip_frag"] == FRAG_LATER:
         return
     if not reading.whole:
-        _need(data, EMBEDDED_L4_BYTES, "quoted packet")
+        reading.need(EMBEDDED_L4_BYTES, "quoted packet")
     if protocol == TCP:
-        _tcp(reading, data)
+        _tcp(reading)
     elif protocol == UDP:
-        _ports(reading, "udp", data, 8)
+        _udp(reading)
     elif protocol == SCTP:
-        _ports(reading, "sctp", data, 12)
-    elif protocol == ICMP and reading.fields["eth_type"] == ETH_IPV4:
-        _icmp(reading, "icmpv4", data, echo=(8, 0))
-    elif protocol == ICMPV6 and reading.fields["eth_type"] == ETH_IPV6:
-        _icmp(reading, "icmpv6", data, echo=(128, 129))
-        _neighbour_discovery(reading, data)
+        _sctp(reading)
+    elif protocol == ICMP and ethertype == ETH_IPV4:
+        _icmp(reading, "icmpv4", echo=(8, 0), covered=())
+    elif protocol == ICMPV6 and ethertype == ETH_IPV6:
+        _icmp(reading, "icmpv6", echo=(128, 129), covered=reading.addresses)
+        _neighbour_discovery(reading)
 
 
-def _ports(reading: _Reading, protocol: str, data: bytes, header: int) -> None:
+def _body(reading: _Reading) -> tuple[int, int]:
+    return reading.at, reading.end
+
+
+def _ports(reading: _Reading, protocol: str, header: int) -> None:
     """The two ports with which TCP, UDP and SCTP headers of `header` bytes begin."""
     if reading.whole:
-        _need(data, header, f"{protocol.upper()} header")
-    source, target = struct.unpack_from("!HH", data)
-    reading.fields |= {f"{protocol}_src": source, f"{protocol}_dst": target}
-    reading.payload = data[header:]
+        reading.need(header, f"{protocol.upper()} header")
+    reading.field(f"{protocol}_src", 0, 2)
+    reading.field(f"{protocol}_dst", 2, 2)
 
 
-def _tcp(reading: _Reading, data: bytes) -> None:
+def _udp(reading: _Reading) -> None:
+    """RFC 768."""
+    _ports(reading, "udp", 8)
+    reading.checksum(6, (_body(reading), *reading.addresses), Sum.UDP)
+    reading.at += 8
+
+
+def _sctp(reading: _Reading) -> None:
+    """RFC 9260, section 3.1. Its checksum covers all: of a quoted packet it can only be left alone."""
+    _ports(reading, "sctp", 12)
+    if reading.whole:
+        reading.checksum(8, (_body(reading),), Sum.CRC32C)
+    reading.at += min(12, reading.left)
+
+
+def _tcp(reading: _Reading) -> None:
     """RFC 9293, section 3.1."""
-    _ports(reading, "tcp", data, 20)
+    _ports(reading, "tcp", 20)
+    reading.checksum(16, (_body(reading), *reading.addresses))
     if not reading.whole:
+        reading.at += min(20, reading.left)
         return
-    header = (data[12] >> 4) * 4
+    header = (reading.number(12) >> 4) * 4
     if header < 20:
         raise Malformed(f"TCP header length {header} is below 20")
-    _need(data, header, "TCP options")
-    reading.tcp_flags = data[13] & 0x3F
-    reading.payload = data[header:]
+    reading.need(header, "TCP options")
+    reading.field("tcp_flags", 12, 2, bits=12)
+    reading.at += header
 
 
-def _icmp(reading: _Reading, protocol: str, data: bytes, echo: tuple[int, int]) -> None:
+def _icmp(
+    reading: _Reading, protocol: str, echo: tuple[int, int], covered: tuple[tuple[int, int], ...]
+) -> None:
     """RFC 792 and RFC 4443: both begin alike."""
-    _need(data, ICMP_HEADER_BYTES, "ICMP header")
-    kind, code, _checksum, identifier = struct.unpack_from("!BBHH", data)
-    reading.fields |= {f"{protocol}_type": kind, f"{protocol}_code": code}
+    reading.need(ICMP_HEADER_BYTES, "ICMP header")
+    kind = reading.field(f"{protocol}_type", 0, 1)
+    reading.field(f"{protocol}_code", 1, 1)
+    reading.checksum(2, (_body(reading), *covered))
     if kind in echo:
-        reading.icmp_id = identifier
-    reading.payload = data[ICMP_HEADER_BYTES:]
+        reading.icmp_id = reading.number(4, 2)
+    reading.at += ICMP_HEADER_BYTES
 
 
-def _neighbour_discovery(reading: _Reading, data: bytes) -> None:
+def _neighbour_discovery(reading: _Reading) -> None:
     """RFC 4861, sections 4.3 and 4.4: target and the link-layer address option."""
     kind = reading.fields["icmpv6_type"]
     if kind not in (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT) or not reading.whole:
         return
-    _need(data, 24, "neighbour discovery")
-    reading.fields["ipv6_nd_target"] = _number(data[8:24])
+    if reading.left < 16:
+        raise Malformed(f"neighbour discovery truncated: {reading.left + 8} of 24 bytes")
+    reading.field("ipv6_nd_target", 0, 16)
     wanted, name = (
         (OPTION_SLL, "ipv6_nd_sll") if kind == NEIGHBOUR_SOLICITATION else (OPTION_TLL, "ipv6_nd_tll")
     )
-    addresses = [value for option, value in _options(data[24:]) if option == wanted and len(value) == 6]
-    reading.fields[name] = _number(addresses[0]) if addresses else 0
+    reading.fields[name] = 0
+    start = reading.at
+    reading.at += 16
+    for _ in range(MAX_ND_OPTIONS):
+        if not reading.left:
+            break
+        _option(reading, wanted, name)
+    if reading.left:
+        raise Malformed(f"more than {MAX_ND_OPTIONS} neighbour discovery options")
+    reading.at = start
 
 
-def _options(data: bytes) -> list[tuple[int, bytes]]:
-    """Type and value of each option; a length of zero or beyond the end voids the message (RFC 4861, 7.1)."""
-    found: list[tuple[int, bytes]] = []
-    while data:
-        if len(found) == MAX_ND_OPTIONS:
-            raise Malformed(f"more than {MAX_ND_OPTIONS} neighbour discovery options")
-        _need(data, 2, "neighbour discovery option")
-        length = data[1] * 8
-        if not length:
-            raise Malformed("neighbour discovery option of length 0")
-        _need(data, length, "neighbour discovery option")
-        found.append((data[0], data[2:length]))
-        data = data[length:]
-    return found
-
-
-# -- rewriting ------------------------------------------------------------------------------------
-
-
-def push_vlan(frame: bytes, tpid: int = ETH_VLAN) -> bytes:
-    """Insert a tag with VID 0 and priority 0 as the outermost."""
-    return frame[:12] + struct.pack("!HH", tpid, 0) + frame[12:]
-
-
-def pop_vlan(frame: bytes) -> bytes:
-    """Remove the outermost tag; an untagged frame is returned as it is."""
-    return frame[:12] + frame[16:] if is_tagged(frame) else frame
-
-
-def set_vlan(frame: bytes, vid: int | None = None, pcp: int | None = None) -> bytes:
-    """Write VID (0-4095) or priority of the outermost tag; an untagged frame is returned as it is."""
-    if not is_tagged(frame):
-        return frame
-    tci = _number(frame[14:16])
-    if vid is not None:
-        tci = tci & ~0xFFF | vid & 0xFFF
-    if pcp is not None:
-        tci = tci & 0x1FFF | pcp << 13
-    return frame[:14] + tci.to_bytes(2, "big") + frame[16:]
-
-
-def set_mac(frame: bytes, name: str, value: int) -> bytes:
-    """Write `eth_dst` or `eth_src`."""
-    start = {"eth_dst": 0, "eth_src": 6}[name]
-    return frame[:start] + value.to_bytes(6, "big") + frame[start + 6 :]
-
-
-def is_tagged(frame: bytes) -> bool:
-    """Whether the outermost EtherType is that of a VLAN tag."""
-    return _number(frame[12:14]) in (ETH_VLAN, ETH_SVLAN)
+def _option(reading: _Reading, wanted: int, name: str) -> None:
+    """Read over one option; a length of zero or beyond the end voids the message (RFC 4861, 7.1)."""
+    reading.need(2, "neighbour discovery option")
+    length = reading.number(1) * 8
+    if not length:
+        raise Malformed("neighbour discovery option of length 0")
+    reading.need(length, "neighbour discovery option")
+    if reading.number(0) == wanted and length == 8 and name not in reading.places:
+        reading.field(name, 2, 6)
+    reading.at += length

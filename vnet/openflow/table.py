@@ -2,7 +2,7 @@
 
 A packet is looked up in table 0: of all flows whose match holds, the one with the highest priority is
 carried out, found by trying them in order. No classifier, no cache, no compilation: read it as the
-definition (OpenFlow 1.3.5, section 5; `ct`, registers and moves as ovs-actions(7) says).
+definition (OpenFlow 1.3.5, section 5; `ct`, `resubmit`, registers and moves as ovs-actions(7) says).
 
 What the standard leaves open, or does otherwise:
 - Two flows of the highest priority match: undefined there. Here the smaller match (`Match` is ordered) wins,
@@ -10,47 +10,72 @@ What the standard leaves open, or does otherwise:
 - A table without a matching flow drops the packet, and the action set with it (section 5.4).
 - An action set that outputs nowhere drops the packet. Output to the ingress port is left out unless it says
   IN_PORT.
-- `ct(table=N)` forks: the rest of the flow goes on with the packet as it was, then a copy with the ct
-  fields, registers, metadata and action set of that moment enters table N. After any `ct` the rest sees
-  ct fields of 0.
-- A field that the packet has not is not matched by any value, and reads as 0 in a move.
-- Writing a VLAN field of an untagged packet changes nothing.
+- `ct(table=N)` forks: the rest of the flow goes on with the packet as it was (translated, if `nat` did so),
+  then a copy with the ct fields, registers, metadata and action set of that moment enters table N. After
+  any `ct` the rest sees ct fields of 0.
+- `resubmit` searches with another in_port, but actions see the old one; all else that the found flows change
+  stays changed. A miss there, or behind a goto from there, only ends the detour.
+- A field that the packet has not is not matched by any value, and reads as 0 in a move; writing it
+  changes nothing. What popping or pushing uncovers or hides is read again.
+- An expired TTL ends the packet, with its action set; in a bucket, the bucket's copy of it.
+- A group without a live bucket is no reason of its own: the flow that named it dropped the packet.
+- NORMAL takes every port for a trunk of all VLANs; a frame of VID 0 belongs to VLAN 0, tagged or not.
+
+How Open vSwitch (3.1) differs, by design:
+- it corrects "checksums" inside the payload of later IPv4 fragments; here they have no layer 4;
+- a label is pushed behind the VLAN tag there, its TC taken from the DSCP, its value 2 before IPv6;
+- a popped tag uncovers only what it has parsed (one tag with vlan-limit=1): then it goes on with the type
+  it saw before;
+- after an expired TTL the calling table of a `resubmit` and the action set are still carried out there;
+- NORMAL removes a tag of VID 0 there, and drops more group addresses than those 802.1Q reserves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vnet.base.drop import DropReason
-from vnet.openflow import cookie, packet
+from vnet.openflow import cookie, packet, rewrite
+from vnet.openflow.action_set import check_set, ordered, put
 from vnet.openflow.conntrack import Tracker
+from vnet.openflow.fdb import MULTICAST, RESERVED, Fdb
 from vnet.openflow.fields import FIELDS, REGISTERS
 from vnet.openflow.flow import (
     Action,
     Conntrack,
+    ConntrackClear,
+    CopyTtlIn,
+    CopyTtlOut,
+    DecIpTtl,
+    DecMplsTtl,
     Flow,
     Match,
     Move,
     Output,
     OutputField,
+    PopMpls,
     PopVlan,
     Port,
+    PushMpls,
     PushVlan,
+    Resubmit,
     SetField,
+    SetIpTtl,
+    SetMplsTtl,
+    ToGroup,
 )
+from vnet.openflow.group import ANY_GROUP, Band, BandType, Bucket, Group, GroupType
+from vnet.openflow.message import PacketInReason
 
-MAX_LOOKUPS = 16
+MAX_LOOKUPS = 64
 """Table lookups one packet is allowed, recirculations included; beyond it is dropped as a loop."""
+MAX_GROUP_DEPTH = 8
+"""Groups within groups; beyond the bucket is dropped as a loop."""
 
-PIPELINE_FIELDS = ("metadata", *REGISTERS)
-CT_FIELDS = ("ct_state", "ct_zone", "ct_mark")
-MAC_FIELDS = ("eth_dst", "eth_src")
-WRITABLE = frozenset({*PIPELINE_FIELDS, *MAC_FIELDS, "vlan_vid", "vlan_pcp"})
-"""What SetField and Move may write here: what vnet's own pipeline needs."""
-
-ACTION_SET_ORDER = (PopVlan, PushVlan, SetField, Output)
-"""The order in which an action set is carried out (section 5.10)."""
+PIPELINE_FIELDS = ("metadata", "tunnel_id", *REGISTERS)
+CT_FIELDS = ("ct_state", "ct_zone", "ct_mark", "ct_label")
+WRITABLE = frozenset(name for name, known in FIELDS.items() if known.writable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +98,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ToController:
-    """A packet-in: the frame cut to `max_len`. `miss` tells a table-miss flow from an explicit action."""
+    """A packet-in: the frame cut to `max_len`."""
 
     table: int
     cookie: int
     frame: bytes
     total_len: int
     fields: Mapping[str, int]
-    miss: bool
+    reason: PacketInReason
+
+    @property
+    def miss(self) -> bool:
+        """Whether a table-miss flow sent it, and not an explicit action."""
+        return self.reason is PacketInReason.NO_MATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +124,8 @@ class Outcome:
     trail: tuple[Step, ...] = ()
     detail: str = ""
     """Why a packet is malformed."""
+    failure: DropReason | None = None
+    """Why some copy of the packet was lost, though another may have been output; the first cause."""
 
     @property
     def ambiguous(self) -> bool:
@@ -116,36 +148,67 @@ def matches(match: Match, fields: Mapping[str, int]) -> bool:
     return all(name in fields and fields[name] & mask == value for name, value, mask in match)
 
 
+Meters = Callable[[int, int, float], Band | None]
+"""(meter, bytes of the packet, now in seconds) -> the band that acts on the packet, None if it passes."""
+Chooser = Callable[[Group, Sequence[int], Mapping[str, int]], int]
+"""(SELECT group, positions of its live buckets with a weight, the packet's fields) -> one of them."""
+
+
+def unmetered(_meter: int, _length: int, _now_s: float) -> None:
+    """The policy of meters whose rate is never exceeded."""
+
+
+def first(_group: Group, live: Sequence[int], _fields: Mapping[str, int]) -> int:
+    """The chooser that always takes the first bucket."""
+    return live[0]
+
+
 @dataclass(slots=True)
 class _Walk:
     """One packet (or a copy that `ct` made) on its way: its bytes and what it carries beside them."""
 
     in_port: int
     frame: bytes
-    table: int | None = 0
+    table: int = 0
     registers: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PIPELINE_FIELDS, 0))
     tracked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CT_FIELDS, 0))
     action_set: dict[object, Action] = field(default_factory=dict)
+    flow: Flow | None = None
+    """Whose actions are being carried out."""
 
     def fields(self) -> dict[str, int]:
         """All that a match can see now."""
         parsed = packet.parse(self.frame).fields
         return {**parsed, "in_port": self.in_port, **self.registers, **self.tracked}
 
-    def copy_to(self, table: int, tracked: dict[str, int]) -> _Walk:
-        return _Walk(self.in_port, self.frame, table, dict(self.registers), tracked, dict(self.action_set))
+    def copy(self) -> _Walk:
+        return _Walk(
+            self.in_port,
+            self.frame,
+            self.table,
+            dict(self.registers),
+            dict(self.tracked),
+            dict(self.action_set),
+            self.flow,
+        )
 
     def write(self, name: str, value: int, mask: int) -> None:
         """Write the bits under `mask` of one field."""
         value = self.fields().get(name, 0) & ~mask | value & mask
         if name in self.registers:
             self.registers[name] = value
-        elif name in MAC_FIELDS:
-            self.frame = packet.set_mac(self.frame, name, value)
-        elif name == "vlan_vid":
-            self.frame = packet.set_vlan(self.frame, vid=value & 0xFFF)
         else:
-            self.frame = packet.set_vlan(self.frame, pcp=value)
+            self.frame = rewrite.set_field(self.frame, name, value)
+
+    def ttl_left(self, name: str) -> bool:
+        """Count one TTL down, if the packet has it; False when that would end it."""
+        ttl = self.fields().get(name)
+        if ttl is None:
+            return True
+        if ttl <= 1:
+            return False
+        self.frame = rewrite.set_field(self.frame, name, ttl - 1)
+        return True
 
 
 @dataclass(slots=True)
@@ -170,12 +233,13 @@ class _Run:
             to_controller=tuple(self.to_controller),
             drop=self._reason() if lost else None,
             trail=tuple(self.trail),
+            failure=self.failure,
         )
 
     def _reason(self) -> DropReason:
         if self.failure:
             return self.failure
-        last = self.trail[-1].flow
+        last = next((step.flow for step in reversed(self.trail) if step.flow), None)
         return cookie.reason(last.cookie) if last else DropReason.TABLE_MISS
 
 
@@ -187,21 +251,38 @@ class _Lost(Exception):
 
 
 class SlowSwitch:
-    """Flows and ports of one switch, and its connections.
+    """Flows, groups and ports of one switch, its connections and the addresses it has learnt.
 
-    Raises: ValueError for a flow whose actions this interpreter does not carry out.
+    `meters` and `choose` decide what a test wants decided; `tell_ttl` says whether any controller wants
+    packets whose TTL has expired.
+
+    Raises: ValueError for a flow or group whose actions this interpreter does not carry out.
     """
 
     def __init__(
-        self, flows: Iterable[Flow], ports: Mapping[int, PortState], tracker: Tracker | None = None
+        self,
+        flows: Iterable[Flow],
+        ports: Mapping[int, PortState],
+        tracker: Tracker | None = None,
+        *,
+        groups: Iterable[Group] = (),
+        meters: Meters = unmetered,
+        choose: Chooser = first,
+        fdb: Fdb | None = None,
+        tell_ttl: bool = True,
     ) -> None:
         self.flows = tuple(flows)
         self.ports = ports
         self.tracker = tracker or Tracker()
+        self.groups = {group.number: group for group in groups}
+        self.meters, self.choose, self.tell_ttl = meters, choose, tell_ttl
+        self.fdb = fdb or Fdb()
         self._tables: dict[int, list[Flow]] = {}
         for flow in self.flows:
             check(flow)
             self._tables.setdefault(flow.table, []).append(flow)
+        for group in self.groups.values():
+            check_group(group)
 
     def receive(self, in_port: int, frame: bytes, now_s: float) -> Outcome:
         """What the switch does with a frame that came in by `in_port` at `now_s` (seconds, any epoch)."""
@@ -212,75 +293,170 @@ class SlowSwitch:
             packet.parse(frame)
         except packet.Malformed as malformed:
             return Outcome(drop=DropReason.MALFORMED, detail=str(malformed))
+        self.tracker.arrived()
         run = _Run(now_s, [_Walk(in_port, frame)])
         while run.pending:
             self._follow(run, run.pending.pop(0))
         return run.outcome()
 
+    # -- pipeline ---------------------------------------------------------------------------------
+
     def _follow(self, run: _Run, walk: _Walk) -> None:
         try:
-            while walk.table is not None:
-                self._look_up(run, walk, walk.table)
-            for action in _ordered(walk.action_set):
+            if not self._pipeline(run, walk, walk.in_port):
+                raise _Lost(DropReason.TABLE_MISS)
+            for action in ordered(walk.action_set):
                 self._act(run, walk, action)
         except _Lost as lost:
             run.fail(lost.reason)
         except packet.Malformed:
             run.fail(DropReason.MALFORMED)
 
-    def _look_up(self, run: _Run, walk: _Walk, table: int) -> None:
+    def _pipeline(self, run: _Run, walk: _Walk, in_port: int) -> bool:
+        """From the walk's table on, as far as gotos lead; `in_port` is what the first search sees.
+
+        Returns: False after a miss.
+        """
+        while True:
+            flow = walk.flow = self._look_up(run, walk, in_port)
+            if flow is None:
+                return False
+            goto = self._carry_out(run, walk, flow)
+            if goto is None:
+                return True
+            walk.table, in_port = goto, walk.in_port
+
+    def _look_up(self, run: _Run, walk: _Walk, in_port: int) -> Flow | None:
         if len(run.trail) == MAX_LOOKUPS:
             raise _Lost(DropReason.LOOP)
-        fields = walk.fields()
-        flow, rivals = find(self._tables.get(table, ()), fields)
-        run.trail.append(Step(table, flow, fields, rivals))
-        if flow is None:
-            raise _Lost(DropReason.TABLE_MISS)
-        self._carry_out(run, walk, flow)
+        fields = {**walk.fields(), "in_port": in_port}
+        flow, rivals = find(self._tables.get(walk.table, ()), fields)
+        run.trail.append(Step(walk.table, flow, fields, rivals))
+        return flow
 
-    def _carry_out(self, run: _Run, walk: _Walk, flow: Flow) -> None:
+    def _carry_out(self, run: _Run, walk: _Walk, flow: Flow) -> int | None:
         instructions = flow.instructions
+        if instructions.meter is not None:
+            self._meter(run, walk, instructions.meter)
         for action in instructions.apply:
             self._act(run, walk, action)
         if instructions.clear:
             walk.action_set.clear()
         for action in instructions.write:
-            walk.action_set[_slot(action)] = action
+            put(walk.action_set, action)
         if instructions.metadata:
             value, mask = instructions.metadata
             walk.write("metadata", value, mask)
-        walk.table = instructions.goto
+        return instructions.goto
 
-    def _act(self, run: _Run, walk: _Walk, action: Action) -> None:
+    def _meter(self, run: _Run, walk: _Walk, meter: int) -> None:
+        band = self.meters(meter, len(walk.frame), run.now_s)
+        if band and band.kind is BandType.DROP:
+            raise _Lost(DropReason.RATE)
+        if band:
+            walk.frame = rewrite.raise_drop_precedence(walk.frame, band.precedence)
+
+    def _act(self, run: _Run, walk: _Walk, action: Action, depth: int = 0) -> None:
         match action:
             case Output():
                 self._output(run, walk, action)
             case OutputField():
                 self._output(run, walk, Output(walk.fields().get(action.field, 0)))
-            case PushVlan():
-                walk.frame = packet.push_vlan(walk.frame, action.ethertype)
-            case PopVlan():
-                walk.frame = packet.pop_vlan(walk.frame)
-            case SetField():
-                full = FIELDS[action.field].full_mask
-                walk.write(action.field, action.value, full if action.mask is None else action.mask)
-            case Move():
-                _move(walk, action)
+            case ToGroup():
+                self._group(run, walk, action.group, depth)
+            case DecIpTtl():
+                self._count_down(run, walk, "nw_ttl")
+            case DecMplsTtl():
+                self._count_down(run, walk, "mpls_ttl")
+            case Resubmit():
+                self._resubmit(run, walk, action)
             case Conntrack():
                 self._conntrack(run, walk, action)
+            case _:
+                _change(walk, action)
+
+    def _count_down(self, run: _Run, walk: _Walk, name: str) -> None:
+        if walk.ttl_left(name):
+            return
+        if self.tell_ttl:
+            run.to_controller.append(_packet_in(walk, 0xFFFF, PacketInReason.INVALID_TTL))
+        raise _Lost(DropReason.TTL)
+
+    def _resubmit(self, run: _Run, walk: _Walk, action: Resubmit) -> None:
+        flow, table = walk.flow, walk.table
+        walk.table = table if action.table is None else action.table
+        self._pipeline(run, walk, walk.in_port if action.port is None else action.port)
+        walk.flow, walk.table = flow, table
+
+    # -- groups -----------------------------------------------------------------------------------
+
+    def _group(self, run: _Run, walk: _Walk, number: int, depth: int) -> None:
+        group = self.groups.get(number)
+        if depth == MAX_GROUP_DEPTH:
+            raise _Lost(DropReason.LOOP)
+        for bucket in self._buckets(group, walk) if group else ():
+            self._bucket(run, walk.copy(), bucket, depth + 1)
+
+    def _bucket(self, run: _Run, walk: _Walk, bucket: Bucket, depth: int) -> None:
+        actions: dict[object, Action] = {}
+        for action in bucket.actions:
+            put(actions, action)
+        try:
+            for action in ordered(actions):
+                self._act(run, walk, action, depth)
+        except _Lost as lost:
+            run.fail(lost.reason)
+        except packet.Malformed:
+            run.fail(DropReason.MALFORMED)
+
+    def _buckets(self, group: Group, walk: _Walk) -> tuple[Bucket, ...]:
+        """Those that the packet takes (section 5.6.1)."""
+        if group.kind in (GroupType.ALL, GroupType.INDIRECT):
+            return group.buckets
+        live = [number for number, bucket in enumerate(group.buckets) if self._alive(bucket)]
+        if group.kind is GroupType.FAST_FAILOVER:
+            return tuple(group.buckets[number] for number in live[:1])
+        weighty = [number for number in live if group.buckets[number].weight]
+        return (group.buckets[self.choose(group, weighty, walk.fields())],) if weighty else ()
+
+    def _alive(self, bucket: Bucket, depth: int = 0) -> bool:
+        if bucket.watch_port == Port.ANY and bucket.watch_group == ANY_GROUP:
+            return True
+        port, group = self.ports.get(bucket.watch_port), self.groups.get(bucket.watch_group)
+        if port and port.up:
+            return True
+        if group is None or depth == MAX_GROUP_DEPTH:
+            return False
+        return any(self._alive(watched, depth + 1) for watched in group.buckets)
+
+    # -- output -----------------------------------------------------------------------------------
 
     def _output(self, run: _Run, walk: _Walk, action: Output) -> None:
         if action.port == Port.CONTROLLER:
-            run.to_controller.append(_packet_in(run.trail[-1], walk, action.max_len))
-            return
-        if action.port in (Port.ALL, Port.FLOOD):
+            run.to_controller.append(_packet_in(walk, action.max_len))
+        elif action.port in (Port.ALL, Port.FLOOD):
             self._flood(run, walk, only_flood=action.port == Port.FLOOD)
+        elif action.port == Port.NORMAL:
+            self._normal(run, walk)
         elif action.port == Port.IN_PORT:
             self._send(run, walk, walk.in_port)
         elif action.port == walk.in_port:
             run.fail(DropReason.SAME_PORT)
         else:
             self._send(run, walk, action.port)
+
+    def _normal(self, run: _Run, walk: _Walk) -> None:
+        """Learn and forward as a bridge (IEEE 802.1Q, 8.7 and 8.8)."""
+        fields = walk.fields()
+        source, target, vlan = fields["eth_src"], fields["eth_dst"], fields["vlan_vid"] & 0xFFF
+        if target in RESERVED:
+            return
+        self.fdb = self.fdb.learn(vlan, source, walk.in_port, run.now_s)
+        port = None if target & MULTICAST else self.fdb.find(vlan, target, run.now_s)
+        if port is None:
+            self._flood(run, walk, only_flood=True)
+        else:
+            self._output(run, walk, Output(port))
 
     def _flood(self, run: _Run, walk: _Walk, only_flood: bool) -> None:
         for number, port in sorted(self.ports.items()):
@@ -294,21 +470,65 @@ class SlowSwitch:
         else:
             run.outputs.append((number, walk.frame))
 
+    # -- connections ------------------------------------------------------------------------------
+
     def _conntrack(self, run: _Run, walk: _Walk, action: Conntrack) -> None:
-        parsed = packet.parse(walk.frame)
-        tracked = self.tracker.track(parsed, action.zone, run.now_s)
-        if tracked is None:
-            raise _Lost(DropReason.FRAGMENT)
-        mark = tracked.mark
-        if action.commit:
-            if not self.tracker.commit(parsed, action.zone, run.now_s, action.mark, action.force):
-                raise _Lost(DropReason.CT_FULL)
-            again = self.tracker.track(parsed, action.zone, run.now_s)
-            mark = again.mark if again else mark
+        zone = action.zone if action.zone_field is None else _part(walk, *action.zone_field)
+        passed = self.tracker.send(packet.parse(walk.frame), zone, run.now_s, action)
+        if isinstance(passed, DropReason):
+            raise _Lost(passed)
+        walk.frame = passed.frame
         if action.table is not None:
-            now = {"ct_state": tracked.state, "ct_zone": action.zone, "ct_mark": mark}
-            run.pending.append(walk.copy_to(action.table, now))
-        walk.tracked = dict.fromkeys(CT_FIELDS, 0)
+            fork = walk.copy()
+            fork.table = action.table
+            fork.tracked = {
+                "ct_state": passed.tracked.state,
+                "ct_zone": zone,
+                "ct_mark": passed.tracked.mark,
+                "ct_label": passed.tracked.label,
+            }
+            run.pending.append(fork)
+        _forget(walk)
+
+
+def _forget(walk: _Walk) -> None:
+    walk.tracked = dict.fromkeys(CT_FIELDS, 0)
+
+
+def _change(walk: _Walk, action: Action) -> None:
+    """Carry out an action that concerns this packet only."""
+    match action:
+        case PushVlan():
+            walk.frame = rewrite.push_vlan(walk.frame, action.ethertype)
+        case PopVlan():
+            walk.frame = rewrite.pop_vlan(walk.frame)
+        case PushMpls():
+            walk.frame = rewrite.push_mpls(walk.frame, action.ethertype)
+        case PopMpls():
+            walk.frame = rewrite.pop_mpls(walk.frame, action.ethertype)
+        case SetMplsTtl():
+            walk.frame = rewrite.set_field(walk.frame, "mpls_ttl", action.ttl)
+        case SetIpTtl():
+            walk.frame = rewrite.set_field(walk.frame, "nw_ttl", action.ttl)
+        case CopyTtlOut():
+            walk.frame = rewrite.copy_ttl_out(walk.frame)
+        case CopyTtlIn():
+            walk.frame = rewrite.copy_ttl_in(walk.frame)
+        case SetField():
+            full = FIELDS[action.field].full_mask
+            walk.write(action.field, action.value, full if action.mask is None else action.mask)
+        case Move():
+            value = _part(walk, action.source, action.source_offset, action.bits)
+            mask = (1 << action.bits) - 1 << action.target_offset
+            walk.write(action.target, value << action.target_offset, mask)
+        case ConntrackClear():
+            _forget(walk)
+        case _:
+            raise AssertionError(action)
+
+
+def _part(walk: _Walk, name: str, offset: int, bits: int) -> int:
+    return walk.fields().get(name, 0) >> offset & (1 << bits) - 1
 
 
 def check(flow: Flow) -> None:
@@ -316,38 +536,33 @@ def check(flow: Flow) -> None:
     instructions = flow.instructions
     if instructions.goto is not None and instructions.goto <= flow.table:
         raise ValueError(f"table {flow.table}: goto {instructions.goto} does not lead forward")
-    for action in instructions.apply + instructions.write:
+    _check_targets(instructions.apply + instructions.write)
+    check_set(instructions.write)
+
+
+def check_group(group: Group) -> None:
+    """The same for a group's buckets."""
+    for bucket in group.buckets:
+        _check_targets(bucket.actions)
+        check_set(bucket.actions)
+
+
+def _check_targets(actions: Iterable[Action]) -> None:
+    for action in actions:
         target = {SetField: "field", Move: "target"}.get(type(action))
         if target and getattr(action, target) not in WRITABLE:
             raise ValueError(f"cannot write {getattr(action, target)} here")
-    for action in instructions.write:
-        if type(action) not in ACTION_SET_ORDER:
-            raise ValueError(f"{type(action).__name__} has no place in an action set")
 
 
-def _slot(action: Action) -> object:
-    """An action set holds one action of each kind, and one SetField of each field."""
-    return (SetField, action.field) if isinstance(action, SetField) else type(action)
-
-
-def _ordered(action_set: Mapping[object, Action]) -> list[Action]:
-    return sorted(action_set.values(), key=lambda action: ACTION_SET_ORDER.index(type(action)))
-
-
-def _move(walk: _Walk, action: Move) -> None:
-    bits = (1 << action.bits) - 1
-    value = walk.fields().get(action.source, 0) >> action.source_offset & bits
-    walk.write(action.target, value << action.target_offset, bits << action.target_offset)
-
-
-def _packet_in(step: Step, walk: _Walk, max_len: int) -> ToController:
-    flow = step.flow
+def _packet_in(walk: _Walk, max_len: int, reason: PacketInReason | None = None) -> ToController:
+    flow = walk.flow
     assert flow is not None
+    by_miss = flow.priority == 0 and not flow.match.entries
     return ToController(
         table=flow.table,
         cookie=flow.cookie,
         frame=walk.frame[:max_len],
         total_len=len(walk.frame),
         fields=walk.fields(),
-        miss=flow.priority == 0 and not flow.match.entries,
+        reason=reason or (PacketInReason.NO_MATCH if by_miss else PacketInReason.ACTION),
     )

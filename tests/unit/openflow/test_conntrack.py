@@ -19,9 +19,11 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet as Layer
 from scapy.packet import Raw
 
-from vnet.openflow.conntrack import TIMEOUTS_S, State, Tracker
+from vnet.base.drop import DropReason
+from vnet.openflow.conntrack import TIMEOUTS_S, Passed, State, Tracker
 from vnet.openflow.fields import CtState
-from vnet.openflow.packet import parse
+from vnet.openflow.flow import Conntrack, Nat
+from vnet.openflow.packet import Packet, parse
 
 NEW, EST, RPL = CtState.NEW, CtState.EST, CtState.EST | CtState.RPL
 REL, INV = CtState.REL, CtState.INV
@@ -337,10 +339,167 @@ def test_invalid_and_related_packets_are_not_committed() -> None:
     assert tracker.connections(0.0) == ()
 
 
-def test_a_later_fragment_cannot_be_attributed() -> None:
-    fragment = parse(bytes(_on(IP(src=A, dst=B, frag=3, proto=17), (Raw(bytes(8)),))))
-    assert Tracker().track(fragment, 0, 0.0) is None
-    assert Tracker().commit(fragment, 0, 0.0)
+# -- fragments ------------------------------------------------------------------------------------
+
+
+def piece(start: int, size: int, more: bool = True, identification: int = 7) -> Layer:
+    """Bytes of a UDP datagram from A to B; offsets are multiples of 8."""
+    whole = bytes(UDP(sport=4000, dport=53) / Raw(bytes(200)))
+    flags = "MF" if more else 0
+    ip = IP(src=A, dst=B, id=identification, flags=flags, frag=start // 8, proto=17)
+    return _on(ip, (Raw(whole[start : start + size]),))
+
+
+class Pieces(Talk):
+    """`sees` of one fragment after the other; None for one that cannot be attributed."""
+
+    def gets(self, frame: Layer, zone: int = 0) -> int | None:
+        self.tracker.arrived()
+        tracked = self.tracker.track(parse(bytes(frame)), zone, self.now_s)
+        return tracked.state & ~CtState.TRK if tracked else None
+
+
+def test_a_later_fragment_before_the_first_cannot_be_attributed_and_leaves_no_trace() -> None:
+    talk = Pieces()
+    assert talk.gets(piece(16, 16)) is None
+    assert talk.tracker.commit(parse(bytes(piece(16, 16))), 0, 0.0)
+    assert talk.tracker.connections(0.0) == ()
+    assert [talk.gets(piece(0, 16)), talk.gets(piece(16, 16)), talk.gets(piece(32, 9, False))] == [NEW] * 3
+
+
+def test_a_later_fragment_is_of_its_first_ones_connection() -> None:
+    talk = Pieces()
+    talk.says(UDP_THERE)
+    talk.says(UDP_BACK)
+    assert [talk.gets(piece(0, 16)), talk.gets(piece(32, 9, False)), talk.gets(piece(16, 16))] == [EST] * 3
+
+
+def test_fragments_are_told_apart_by_identification_zone_and_time() -> None:
+    talk = Pieces()
+    talk.gets(piece(0, 16))
+    assert talk.gets(piece(16, 16, identification=8)) is None
+    assert talk.gets(piece(16, 16), zone=1) is None
+    talk.now_s = 30.0
+    assert talk.gets(piece(16, 16)) == NEW
+    talk.now_s = 30.1
+    assert talk.gets(piece(32, 16)) is None
+
+
+@pytest.mark.parametrize("overlap", [(8, 16), (0, 16), (24, 8), (16, 16), (8, 40)])
+def test_a_byte_that_comes_twice_spoils_the_datagram(overlap: tuple[int, int]) -> None:
+    talk = Pieces()
+    assert [talk.gets(piece(0, 16)), talk.gets(piece(16, 16))] == [NEW, NEW]
+    assert talk.gets(piece(*overlap)) == INV
+    assert talk.gets(piece(80, 8, False)) == INV
+    assert talk.gets(piece(0, 16, identification=8)) == NEW
+
+
+def test_tracking_a_fragment_twice_is_no_overlap() -> None:
+    talk = Pieces()
+    assert talk.gets(piece(0, 16)) == NEW
+    assert talk.tracker.commit(parse(bytes(piece(0, 16))), 0, 0.0)
+    assert talk.sees(piece(0, 16)) == NEW
+    assert len(talk.tracker.connections(0.0)) == 1
+
+
+def test_the_first_fragment_of_what_may_not_open_makes_the_rest_invalid() -> None:
+    talk = Pieces()
+    ip = IP(src=A, dst=B, id=7, flags="MF", proto=6)
+    assert talk.gets(_on(ip, (TCP(flags="A"), Raw(bytes(12))))) == INV
+    assert talk.gets(_on(IP(src=A, dst=B, id=7, frag=4, proto=6), (Raw(bytes(8)),))) == INV
+
+
+# -- translation ----------------------------------------------------------------------------------
+
+PUBLIC = 0xC0000209
+
+
+def commits(nat: Nat | None, label: tuple[int, int] | None = None) -> Conntrack:
+    return Conntrack(commit=True, nat=nat, label=label)
+
+
+def ends(passed: Passed | DropReason) -> tuple[int, int, int, int]:
+    assert isinstance(passed, Passed)
+    fields = parse(passed.frame).fields
+    return fields["ipv4_src"], fields["udp_src"], fields["ipv4_dst"], fields["udp_dst"]
+
+
+def udp(source: str, port: int) -> Packet:
+    return parse(bytes(ETHER / IP(src=source, dst=B) / UDP(sport=port, dport=53)))
+
+
+def test_the_own_port_is_kept_while_it_is_free() -> None:
+    tracker, snat = Tracker(), Nat(True, addresses=(PUBLIC, PUBLIC))
+    got = [
+        ends(tracker.send(udp(host, 4000), 0, 0.0, commits(snat)))[:2] for host in (A, "10.0.0.3", "10.0.0.4")
+    ]
+    assert got == [(PUBLIC, 4000), (PUBLIC, 4001), (PUBLIC, 4002)]
+    low = [
+        ends(tracker.send(udp(host, port), 0, 0.0, commits(snat)))[1]
+        for host in (A, "10.0.0.3")
+        for port in (511, 1023)
+    ]
+    assert low == [511, 1023, 1, 600]
+
+
+def test_a_range_is_used_up_and_then_refuses() -> None:
+    tracker, snat = Tracker(), Nat(True, addresses=(PUBLIC, PUBLIC + 1), ports=(7000, 7001))
+    got = [ends(tracker.send(udp(A, port), 0, 0.0, commits(snat)))[:2] for port in (1, 2, 7001, 4)]
+    assert got == [(PUBLIC, 7000), (PUBLIC, 7001), (PUBLIC + 1, 7001), (PUBLIC + 1, 7000)]
+    assert tracker.send(udp(A, 5), 0, 0.0, commits(snat)) is DropReason.CT_FULL
+    assert len(tracker.connections(0.0)) == 4
+
+
+def test_the_spread_says_where_the_search_begins() -> None:
+    tracker, snat = (
+        Tracker(spread=lambda _way, count: count - 1),
+        Nat(True, addresses=(5, 9), ports=(7000, 7009)),
+    )
+    assert ends(tracker.send(udp(A, 1), 0, 0.0, commits(snat)))[:2] == (9, 7009)
+
+
+def test_packets_without_nat_are_not_translated_and_known_ones_need_no_choice() -> None:
+    tracker, dnat = Tracker(), Nat(False, addresses=(PUBLIC, PUBLIC), ports=(99, 99))
+    assert ends(tracker.send(udp(A, 1), 0, 0.0, commits(dnat)))[2:] == (PUBLIC, 99)
+    plain, again = (
+        tracker.send(udp(A, 1), 0, 0.0, Conntrack()),
+        tracker.send(udp(A, 1), 0, 0.0, Conntrack(nat=Nat())),
+    )
+    assert (ends(plain)[2:], ends(again)[2:]) == ((0x0A000002, 53), (PUBLIC, 99))
+    assert isinstance(plain, Passed)
+    assert isinstance(again, Passed)
+    assert (plain.tracked.state, again.tracked.state) == (CtState.TRK | NEW, CtState.TRK | NEW | CtState.DNAT)
+
+
+def test_a_connection_whose_replies_are_anothers_is_refused() -> None:
+    tracker = Tracker()
+    tracker.send(udp(A, 4000), 0, 0.0, commits(Nat(True, addresses=(PUBLIC, PUBLIC))))
+    assert tracker.send(udp("192.0.2.9", 4000), 0, 0.0, commits(None)) is DropReason.CT_FULL
+
+
+def test_a_later_fragment_is_translated_with_its_connection() -> None:
+    tracker = Tracker()
+    snat = commits(Nat(True, addresses=(PUBLIC, PUBLIC), ports=(7000, 7000)))
+    for fragment in (piece(0, 16), piece(16, 16, False)):
+        tracker.arrived()
+        passed = tracker.send(parse(bytes(fragment)), 0, 0.0, snat)
+        assert isinstance(passed, Passed)
+        changed = IP(bytes(fragment)[14:])
+        changed.src = "192.0.2.9"
+        del changed.chksum
+        expected = bytearray(bytes(ETHER / changed))
+        if not changed.frag:
+            expected[34:36] = (7000).to_bytes(2, "big")
+        assert passed.frame[:36] == bytes(expected)[:36]
+        assert passed.frame[42:] == bytes(expected)[42:]
+
+
+def test_the_label_is_written_on_commit_under_its_mask() -> None:
+    tracker = Tracker()
+    tracker.send(udp(A, 1), 0, 0.0, commits(None, (0xAB << 100, 0xFF << 100)))
+    passed = tracker.send(udp(A, 1), 0, 0.0, commits(None, (1, 3)))
+    assert isinstance(passed, Passed)
+    assert passed.tracked.label == 0xAB << 100 | 1
 
 
 def test_flush_forgets_all() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.contrib.mpls import MPLS
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
@@ -27,13 +28,11 @@ from scapy.packet import Raw
 
 from vnet.openflow.fields import FIELDS
 from vnet.openflow.packet import (
+    Fragment,
     Malformed,
     embedded,
+    extension_bits,
     parse,
-    pop_vlan,
-    push_vlan,
-    set_mac,
-    set_vlan,
 )
 
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
@@ -120,7 +119,7 @@ def test_ports_of_udp_and_sctp(ip: Layer, layer: Layer, name: str) -> None:
 
 def test_tcp_flags_and_payload_are_kept() -> None:
     packet = parse(bytes(ETHER / IP4 / TCP(flags="SA", options=[("MSS", 1460)]) / Raw(b"data")))
-    assert (packet.tcp_flags, packet.payload) == (0x12, b"data")
+    assert (packet.fields["tcp_flags"], packet.payload) == (0x12, b"data")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,8 @@ def test_ipv4_fragments_are_none_first_or_later(fragment: dict[str, object], kin
     packet = parse(bytes(ETHER / IP(proto=17, id=77, **fragment) / Raw(bytes(16))))
     assert packet.fields["ip_frag"] == kind
     assert ("udp_dst" in packet.fields) == (kind == 1)
-    assert packet.fragment_id == 77
+    assert packet.fragment is not None
+    assert packet.fragment.identification == 77
 
 
 def test_icmp_type_code_and_echo_id() -> None:
@@ -151,7 +151,9 @@ def test_ipv6_fragments_are_none_first_or_later(offset: int, more: int, kind: in
     packet = parse(bytes(ETHER / IP6 / header / Raw(bytes(16))))
     assert (packet.fields["ip_frag"], packet.fields["ip_proto"]) == (kind, 17)
     assert ("udp_dst" in packet.fields) == (kind != 3)
-    assert packet.fragment_id == (0x12345678 if kind else None)
+    assert packet.fragment == (
+        Fragment(0x12345678, offset * 8, offset * 8 + 16, bool(more)) if kind else None
+    )
 
 
 def test_solicitation_has_target_and_source_address() -> None:
@@ -303,30 +305,75 @@ def test_cutting_a_frame_never_invents_fields(length: int) -> None:
     assert cut == whole
 
 
-# -- rewriting ------------------------------------------------------------------------------------
+# -- the rest of OpenFlow 1.3 ----------------------------------------------------------------------
 
 
-def test_pushing_a_tag_keeps_all_else_and_popping_restores_the_frame() -> None:
-    tagged = set_vlan(push_vlan(TCP4), vid=10, pcp=3)
-    assert tagged == bytes(ETHER / Dot1Q(vlan=10, prio=3) / IP4 / TCP())
-    assert pop_vlan(tagged) == TCP4
+@pytest.mark.parametrize(("ip", "ttl"), [(IP(ttl=7), 7), (IPv6(hlim=9), 9)])
+def test_the_ttl_of_both_versions(ip: Layer, ttl: int) -> None:
+    assert fields(ip, UDP())["nw_ttl"] == ttl
 
 
-def test_a_second_tag_goes_outside_with_vid_and_priority_zero() -> None:
-    inner = bytes(ETHER / Dot1Q(vlan=20, prio=5) / IP4)
-    assert push_vlan(inner, 0x88A8) == bytes(ETHER / Dot1AD(vlan=0) / Dot1Q(vlan=20, prio=5) / IP4)
+def test_the_flow_label_is_20_bits() -> None:
+    assert fields(IPv6(tc=0xFF, fl=0xABCDE), UDP())["ipv6_flabel"] == 0xABCDE
 
 
-def test_an_untagged_frame_has_no_tag_to_write_or_pop() -> None:
-    assert set_vlan(TCP4, vid=5) == TCP4
-    assert pop_vlan(TCP4) == TCP4
+def test_tcp_flags_are_twelve_bits() -> None:
+    assert fields(IP4, TCP(flags="FSRPAUECN", reserved=5))["tcp_flags"] == 0xBFF
+    assert "tcp_flags" not in fields(IP4, UDP())
 
 
-def test_writing_the_vid_keeps_priority_and_drop_eligibility() -> None:
-    frame = bytes(ETHER / Dot1Q(vlan=1, prio=6, dei=1) / IP4)
-    assert set_vlan(frame, vid=0xFFF) == bytes(ETHER / Dot1Q(vlan=0xFFF, prio=6, dei=1) / IP4)
+def test_the_outermost_label_is_read_and_hides_the_rest() -> None:
+    inner = MPLS(label=9, cos=1, s=1, ttl=1) / IP4 / UDP()
+    got = fields(MPLS(label=0xABCDE, cos=5, s=0, ttl=77), inner)
+    assert (got["eth_type"], got["mpls_label"], got["mpls_tc"], got["mpls_bos"], got["mpls_ttl"]) == (
+        0x8847,
+        0xABCDE,
+        5,
+        0,
+        77,
+    )
+    assert "ipv4_src" not in got
+    assert fields(Dot1Q(vlan=5), MPLS(label=7, s=1), IP4)["mpls_label"] == 7
+    assert parse(bytes(ETHER)[:12] + bytes.fromhex("88480000512a")).fields["mpls_label"] == 5
+    assert reason(bytes(ETHER / MPLS())[:17]) == "MPLS label stack entry truncated: 3 of 4 bytes"
 
 
-def test_macs_are_written_in_place() -> None:
-    got = parse(set_mac(set_mac(TCP4, "eth_dst", 1), "eth_src", 0xFFFFFFFFFFFF)).fields
-    assert (got["eth_dst"], got["eth_src"]) == (1, 0xFFFFFFFFFFFF)
+HOP, DEST, ROUTER, FRAG = 1 << 6, 1 << 3, 1 << 5, 1 << 4
+NONE, ESP, AUTH, UNREP, UNSEQ = 1, 2, 4, 1 << 7, 1 << 8
+
+
+@pytest.mark.parametrize(
+    ("headers", "bits"),
+    [
+        ([], 0),
+        ([0], HOP),
+        ([0, 60, 43, 44, 51, 50], HOP | DEST | ROUTER | FRAG | AUTH | ESP),
+        ([0, 60, 43, 44, 60], HOP | DEST | ROUTER | FRAG),
+        ([60, 60], DEST),
+        ([60, 60, 60], DEST | UNREP),
+        ([43, 0], ROUTER | UNSEQ),
+        ([0, 0], HOP | UNREP | UNSEQ),
+        ([43, 43], ROUTER | UNREP),
+        ([44, 43], FRAG | ROUTER | UNSEQ),
+        ([60, 60, 43], DEST | ROUTER | UNSEQ),
+        ([43, 60, 44], ROUTER | DEST | FRAG | UNSEQ),
+        ([60, 59], DEST | NONE),
+    ],
+)
+def test_extension_headers_are_told_with_their_order_and_repetition(headers: list[int], bits: int) -> None:
+    assert extension_bits(headers) == bits
+
+
+@pytest.mark.parametrize(
+    ("frame", "bits"),
+    [
+        (ETHER / IP6 / UDP(), 0),
+        (ETHER / IP6 / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / UDP(), HOP | DEST),
+        (ETHER / IP6 / IPv6ExtHdrFragment(offset=3, nh=60) / Raw(bytes(16)), FRAG),
+        (ETHER / IPv6(nh=50) / Raw(bytes(16)), ESP),
+        (ETHER / IPv6(nh=51) / Raw(bytes(16)), AUTH),
+        (ETHER / IPv6(nh=59), NONE),
+    ],
+)
+def test_extension_headers_are_read_up_to_what_cannot_be(frame: Layer, bits: int) -> None:
+    assert parse(bytes(frame)).fields["ipv6_exthdr"] == bits
