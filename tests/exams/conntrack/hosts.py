@@ -33,6 +33,12 @@ SIOCETHTOOL = 0x8946
 ETHTOOL_STXCSUM = 0x17
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
+SOL_PACKET = 263
+PACKET_AUXDATA = 8
+TPACKET_AUXDATA = struct.Struct("=IIIHHHH")
+VLAN_VALID, TPID_VALID = 0x10, 0x40
+TUNSETIFF = 0x400454CA
+IFF_TAP_NO_PI = 0x1002
 BODY = bytes(range(256)) * 24
 """What the web servers serve: several TCP segments."""
 
@@ -77,6 +83,7 @@ class Host:
         self.netns, self.number = netns, number
         self.mac = f"02:00:00:00:00:{number:02x}"
         self._servers: list[Server] = []
+        self._vlans: list[VlanDevice] = []
         self._used = False
 
     # -- configuration ----------------------------------------------------------------------------
@@ -94,14 +101,18 @@ class Host:
             lines.append(f"link set eth0 address {mac}")
         self.ip(*lines, *(f"addr add {address} dev eth0{_nodad(address)}" for address in addresses))
 
-    def vlan(self, number: int, address: str, parent: str = "eth0", service: bool = False) -> str:
-        """Add a VLAN device with an address; `service` is 802.1ad. Returns its name."""
-        name = f"{parent}.{number}"
-        protocol, mtu = ("802.1ad", 1496) if service else ("802.1q", 1500 - 8 * parent.count("."))
+    def vlan(self, number: int, address: str, service: int = 0) -> str:
+        """Add a device whose frames carry a tag, with an address. Returns its name.
+
+        `service` is the number of an 802.1ad tag before that; with a `number` of 0 it is the only one.
+        """
+        tags = [(0x88A8, service)] * bool(service) + [(0x8100, number)] * bool(number)
+        name = ".".join(["eth0", *(str(tag) for _, tag in tags)])
+        self._used = True
+        self._vlans.append(VlanDevice(self, name, tags))
+        mtu = 1500 - 4 * len(tags) if service else 1500
         self.ip(
-            f"link add link {parent} name {name} type vlan proto {protocol} id {number}",
-            f"link set {name} mtu {mtu} up",
-            f"addr add {address} dev {name}{_nodad(address)}",
+            f"link set {name} address {self.mac} mtu {mtu} up", f"addr add {address} dev {name}{_nodad(address)}"
         )
         return name
 
@@ -114,12 +125,13 @@ class Host:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        for vlan in self._vlans:
+            vlan.close()
+        self._vlans.clear()
         if not self._used:
             return
         self.mac = f"02:00:00:00:00:{self.number:02x}"
-        names = [name for name in self._links() if "." in name]
         self.ip(
-            *(f"link del {name}" for name in sorted(names, key=len, reverse=True) if name.count(".") == 1),
             "addr flush dev eth0",
             "addr flush dev lo scope global",
             "route flush dev eth0",
@@ -128,10 +140,6 @@ class Host:
             f"link set eth0 address {self.mac}",
         )
         self._used = False
-
-    def _links(self) -> list[str]:
-        with inside(self.netns):
-            return [name for _, name in socket.if_nameindex()]
 
     def checksum_in_software(self) -> None:
         """Fill checksums before the device: AF_PACKET, by which Open vSwitch reads, hands on partial ones."""
@@ -154,6 +162,7 @@ class Host:
         with inside(self.netns):
             made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             made.bind(("eth0", ETH_P_ALL))
+        made.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         made.setblocking(False)
         return made
 
@@ -278,8 +287,8 @@ class Capture:
 
     def _read(self) -> None:
         while select.select([self._receiver], [], [], 0)[0]:
-            frame, where = self._receiver.recvfrom(70000)
-            if where[2] != PACKET_OUTGOING:
+            frame = _received(self._receiver)
+            if frame is not None:
                 self.frames.append(frame)
 
 
@@ -289,6 +298,8 @@ class Server:
     def __init__(self, host: Host, port: int, six: bool, talks: bool = True) -> None:
         family, anywhere = (socket.AF_INET6, "::") if six else (socket.AF_INET, "0.0.0.0")
         self.connections = 0
+        self.received = bytearray()
+        """What came, of all connections, if the server only listens."""
         self._talks = talks
         self._listener = host.socket(family, socket.SOCK_STREAM)
         self._listener.settimeout(None)
@@ -316,13 +327,71 @@ class Server:
                     request += data
                 client.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + BODY)
                 client.shutdown(socket.SHUT_WR)
-            _read_all(client)
+            while data := client.recv(65536):
+                self.received += data
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
         self._listener.close()
+
+
+class VlanDevice:
+    """A device `eth0.N` whose frames carry tags on eth0: a TAP and a thread between it and eth0.
+
+    Not the kernel's VLAN device, which a kernel built for VMs may lack.
+    """
+
+    def __init__(self, host: Host, name: str, tags: list[tuple[int, int]]) -> None:
+        self._header = b"".join(struct.pack("!HH", ethertype, number) for ethertype, number in tags)
+        with inside(host.netns):
+            self._tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+            fcntl.ioctl(self._tap, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP_NO_PI))
+        self._line = host.packets()
+        self._line.setblocking(True)
+        self._wake = os.eventfd(0)
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+        self._thread.start()
+
+    def _carry(self) -> None:
+        while True:
+            ready = select.select([self._tap, self._line, self._wake], [], [])[0]
+            if self._wake in ready:
+                return
+            if self._tap in ready:
+                frame = os.read(self._tap, 70000)
+                self._line.send(frame[:12] + self._header + frame[12:])
+            if self._line in ready and (frame := _received(self._line) or b""):
+                end = 12 + len(self._header)
+                if _without_priority(frame[12:end]) == self._header:
+                    os.write(self._tap, frame[:12] + frame[end:])
+
+    def close(self) -> None:
+        os.eventfd_write(self._wake, 1)
+        self._thread.join(5)
+        for descriptor in (self._tap, self._wake):
+            os.close(descriptor)
+        self._line.close()
+
+
+def _without_priority(header: bytes) -> bytes:
+    words = struct.unpack(f"!{len(header) // 2}H", header[: len(header) // 2 * 2])
+    return struct.pack(f"!{len(words)}H", *(w & 0xFFF if n % 2 else w for n, w in enumerate(words)))
+
+
+def _received(line: socket.socket) -> bytes | None:
+    """A frame with its tag, which the kernel keeps beside it (packet(7)); None for one sent by ourselves."""
+    frame, auxiliary, _, where = line.recvmsg(70000, 256)
+    if where[2] == PACKET_OUTGOING:
+        return None
+    for level, kind, data in auxiliary:
+        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+            status, *_, tci, tpid = TPACKET_AUXDATA.unpack_from(data)
+            if status & VLAN_VALID:
+                ethertype = tpid if status & TPID_VALID else 0x8100
+                return frame[:12] + struct.pack("!HH", ethertype, tci) + frame[12:]
+    return frame
 
 
 def _nodad(address: str) -> str:

@@ -448,6 +448,10 @@ class Lab:
         for line in lines:
             self.ofctl("add-group", line)
 
+    def packet_out(self, in_port: int, actions: str, frame: bytes) -> None:
+        """Have the controller send a frame as if it had come in by a port."""
+        self.ofctl("packet-out", f"in_port={in_port} packet={frame.hex()} actions={actions}")
+
     def counted(self, which: str) -> int:
         """Packets of the one flow that has this match, with `table=` if it is not table 0."""
         self.switch.settle()
