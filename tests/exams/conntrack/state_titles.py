@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.exams.conntrack.frames import echo, ether, tcp, udp, unreachable
+from tests.exams.conntrack.frames import echo, ether, udp, unreachable
 from tests.exams.conntrack.hosts import Host
-from tests.exams.conntrack.sctp import INIT, sctp
 from tests.exams.conntrack.switches import Lab, ct_state
 
 BASE = ("priority=1,actions=drop", "priority=10,arp,actions=normal", "priority=10,icmp,actions=normal")
@@ -124,12 +123,6 @@ def conntrack_ct_flush(lab: Lab) -> None:
         icmp_id=connection.orig[2], icmp_type=8, icmp_code=0,
     )  # fmt: skip
     assert request not in lab.shown()
-    lab.flush()
-    one.send(sctp("10.1.1.1", "10.1.1.2", 1, 2, INIT))
-    two.send(sctp("10.1.1.2", "10.1.1.1", 2, 1, INIT))
-    lab.await_shown(forth.replace("udp", "sctp"), back.replace("udp", "sctp"))
-    lab.flush(ct_nw_src="10.1.1.1", ct_nw_proto=132, ct_tp_src=1, ct_tp_dst=2)
-    assert lab.shown() == [back.replace("udp", "sctp")]
 
 
 def conntrack_ipv4_ping(lab: Lab) -> None:
@@ -640,5 +633,3 @@ def conntrack_flush_many_conntrack_entries_by_port(lab: Lab) -> None:
     lab.flush(zone=1, ct_nw_proto=17, ct_tp_src=1)
     assert lab.exactly(zone=1) == [f"{line} 2>1 1>2"]
 
-
-__all__ = ["tcp"]
