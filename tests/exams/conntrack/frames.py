@@ -8,7 +8,6 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     IPv6,
-    IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
     fragment6,
@@ -98,12 +97,9 @@ def moved_back(frame: bytes) -> bytes:
     return bytes(packet)
 
 
-def hop_by_hop() -> Packet:
-    return IPv6ExtHdrHopByHop()
-
-
-def two_extensions() -> Packet:
-    return IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()
+def hop_by_hop(*options: Packet) -> Packet:
+    """A hop-by-hop header; without options it is filled up with padding."""
+    return IPv6ExtHdrHopByHop(options=list(options))
 
 
 def _network(source: str, destination: str) -> Packet:
