@@ -15,19 +15,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from vnet.openflow.codec_action import decode_actions, encode_actions
-from vnet.openflow.codec_error import ERROR_DATA_BYTES, CodecError
+from vnet.openflow.codec_error import ERROR_DATA_BYTES, CodecError, bad_length
 from vnet.openflow.codec_flow import (
     decode_flow_mod,
     decode_flow_removed,
     encode_flow_mod,
     encode_flow_removed,
 )
+from vnet.openflow.codec_group import decode_group_mod, encode_group_mod
 from vnet.openflow.codec_match import decode_match, encode_match
+from vnet.openflow.codec_meter import decode_meter_mod, encode_meter_mod
 from vnet.openflow.codec_port import PORT, decode_port, encode_port
 from vnet.openflow.codec_stats import (
     REPLY_CLASSES,
     REQUEST_CLASSES,
-    bad_length,
     decode_reply,
     decode_request,
     encode_multipart,
@@ -87,8 +88,6 @@ _PACKET_IN = struct.Struct("!IHBBQ")
 _PACKET_OUT = struct.Struct("!IIH6x")
 _PORT_MOD = struct.Struct("!Ixxxx6sxxIIIxxxx")
 _TABLE_MOD = struct.Struct("!BxxxI")
-_GROUP_MOD = struct.Struct("!HBxI")
-_METER_MOD = struct.Struct("!HHI")
 _ROLE = struct.Struct("!IxxxxQ")
 _ASYNC = struct.Struct("!6I")
 _QUEUE_CONFIG = struct.Struct("!Ixxxx")
@@ -294,7 +293,7 @@ def _masks_reader(cls: Callable[[AsyncMasks], Message]) -> Callable[[bytes], Mes
 
 
 def _prefix(number: int, cls: Callable[..., Message], record: struct.Struct, write: Any) -> _Kind:
-    """A message whose list of buckets or bands is not kept."""
+    """A message whose list of queues is not kept."""
     return _Kind(
         number,
         cls,  # type: ignore[arg-type]
@@ -327,7 +326,7 @@ _KINDS = (
     _Kind(12, PortStatus, _write_port_status, _read_port_status),
     _Kind(13, PacketOut, _write_packet_out, _read_packet_out),
     _Kind(14, FlowMod, encode_flow_mod, decode_flow_mod),
-    _prefix(15, GroupMod, _GROUP_MOD, lambda mod: (mod.command, mod.kind, mod.group)),
+    _Kind(15, GroupMod, encode_group_mod, decode_group_mod),
     _Kind(16, PortMod, _write_port_mod, _read_port_mod),
     _fixed(17, TableMod, _TABLE_MOD, lambda mod: (mod.table, mod.config)),
     *(_Kind(18, cls, encode_multipart, decode_request) for cls in REQUEST_CLASSES),
@@ -341,7 +340,7 @@ _KINDS = (
     _empty(26, GetAsyncRequest),
     _Kind(27, GetAsyncReply, _write_masks, _masks_reader(GetAsyncReply)),
     _Kind(28, SetAsync, _write_masks, _masks_reader(SetAsync)),
-    _prefix(29, MeterMod, _METER_MOD, lambda mod: (mod.command, mod.flags, mod.meter)),
+    _Kind(29, MeterMod, encode_meter_mod, decode_meter_mod),
     _Kind(4, BundleControl, _write_bundle_control, _read_experimenter),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vnet.base.errors import PeerError
-from vnet.openflow.message import ONF, Error, ErrorType
+from vnet.openflow.message import ONF, BadAction, BadRequest, Error, ErrorType
 
 ERROR_DATA_BYTES = 64
 """How much of the offending request an Error carries (OpenFlow 1.3.5, section 7.5.4)."""
@@ -32,3 +32,13 @@ class CodecError(PeerError):
         """The answer."""
         owner = ONF if self.error_type == ErrorType.EXPERIMENTER else 0
         return Error(self.error_type, self.code, self.data, owner)
+
+
+def bad_action(code: BadAction) -> CodecError:
+    """A fault of an action."""
+    return CodecError(ErrorType.BAD_ACTION, code)
+
+
+def bad_length() -> CodecError:
+    """A message that is shorter or longer than its contents."""
+    return CodecError(ErrorType.BAD_REQUEST, BadRequest.BAD_LEN)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 
-from vnet.openflow.codec_action import check_consistent, decode_instructions, encode_instructions
+from vnet.openflow.codec_consistent import check_consistent
 from vnet.openflow.codec_error import CodecError
+from vnet.openflow.codec_instruction import decode_instructions, encode_instructions
 from vnet.openflow.codec_match import decode_match, encode_fields, encode_match
+from vnet.openflow.codec_record import SECOND_NS
 from vnet.openflow.flow import ALL_TABLES, NO_BUFFER, Flow, FlowFlag, Instructions
 from vnet.openflow.message import (
     BadRequest,
@@ -18,7 +20,6 @@ from vnet.openflow.message import (
     FlowStats,
 )
 
-SECOND_NS = 1_000_000_000
 _FLOW_MOD = struct.Struct("!QQBBHHHIIIHxx")
 _MATCH_HEADER = struct.Struct("!HH")
 _PADDING = tuple(bytes(-length % 8) for length in range(8))
@@ -65,9 +66,7 @@ def decode_flow_mod(body: bytes) -> FlowMod:
     instructions = Instructions()
     if command in _CHANGES:
         instructions = decode_instructions(body[end:])
-        if instructions.apply or instructions.write:
-            check_consistent(match, instructions.apply)
-            check_consistent(match, instructions.write)
+        check_consistent(match, instructions)
     if command in _CHANGES and buffer_id != NO_BUFFER:
         raise CodecError(ErrorType.BAD_REQUEST, BadRequest.BUFFER_UNKNOWN)
     if command == FlowCommand.ADD and table == ALL_TABLES:

@@ -14,7 +14,7 @@ from vnet.openflow.codec_error import CodecError
 from vnet.openflow.codec_library import ofproto
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, FIELDS, VLAN_PRESENT, Field
 from vnet.openflow.flow import Match
-from vnet.openflow.message import BadMatch, ErrorType
+from vnet.openflow.message import ONF, BadMatch, ErrorType
 
 _OFPMT_OXM = 1
 _BASIC_CLASS = 0x8000
@@ -66,12 +66,16 @@ def library_name(name: str) -> str:
 NUMBERS: Mapping[str, int] = {name: ofproto.oxm_from_user_header(library_name(name)) for name in FIELDS}
 """OXM class and field number, `class << 7 | field`, by name."""
 
-_OXM_TCP_FLAGS = _BASIC_CLASS << 7 | 42
-"""The number of TCP flags in OpenFlow 1.5, which Open vSwitch reads in 1.3 too."""
+_EXPERIMENTER_CLASS, _OXM_TCP_FLAGS = 0xFFFF, 42
+"""OFPXMT_OFB_TCP_FLAGS of OpenFlow 1.5; in 1.3 an experimenter's field of the ONF (extension 109).
 
-_BY_NUMBER: Mapping[int, Field] = {number: FIELDS[name] for name, number in NUMBERS.items()} | {
+Open vSwitch reads both beside its own form, and ovs-ofctl writes the experimenter's.
+"""
+
+_BY_NUMBER: dict[int, Field] = {number: FIELDS[name] for name, number in NUMBERS.items()} | {
     ofproto.oxm_from_user_header(alias): FIELDS[name] for alias, name in _ALIASES.items()
 }
+_BY_NUMBER[_BASIC_CLASS << 7 | _OXM_TCP_FLAGS] = FIELDS["tcp_flags"]
 
 _WORDS = ("ipv6_flabel", "mpls_label")
 SIZES: Mapping[str, int] = {
@@ -125,6 +129,8 @@ def decode_field(tlv: bytes) -> tuple[str, int, int]:
 
     Raises: CodecError with BAD_FIELD, BAD_LEN, BAD_MASK, BAD_VALUE or BAD_WILDCARDS.
     """
+    if int.from_bytes(tlv[:2], "big") == _EXPERIMENTER_CLASS:
+        tlv = _without_experimenter(tlv)
     header = int.from_bytes(tlv[:4], "big")
     field = field_of(header)
     if field is None:
@@ -136,6 +142,16 @@ def decode_field(tlv: bytes) -> tuple[str, int, int]:
     return _checked(field, value, mask if masked else None)
 
 
+def _without_experimenter(tlv: bytes) -> bytes:
+    """The Nicira form of the one experimenter field there is: TCP flags."""
+    if len(tlv) < 8:
+        raise _bad(BadMatch.BAD_LEN)
+    if tlv[2] >> 1 != _OXM_TCP_FLAGS or int.from_bytes(tlv[4:8], "big") != ONF:
+        raise _bad(BadMatch.BAD_FIELD)
+    header = NUMBERS["tcp_flags"] << 9 | (tlv[2] & 1) << 8 | len(tlv) - 8
+    return header.to_bytes(4, "big") + tlv[8:]
+
+
 def _checked(field: Field, value: int, given_mask: int | None) -> tuple[str, int, int]:
     """Refuse what the field cannot hold; a mask over the padding bits means nothing and is dropped."""
     full = field.full_mask
@@ -145,7 +161,7 @@ def _checked(field: Field, value: int, given_mask: int | None) -> tuple[str, int
         mask = given_mask & full
         if value & ~given_mask:
             raise _bad(BadMatch.BAD_WILDCARDS)
-    if value & ~full:
+    if value & ~full or field.name == "ct_state" and value & ~_CT_STATE_BITS:
         raise _bad(BadMatch.BAD_VALUE)
     if mask not in (0, full) and not field.maskable:
         raise _bad(BadMatch.BAD_MASK)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 
+from vnet.openflow.codec_record import SECOND_NS
 from vnet.openflow.message import PortDescription, PortStats
 
 PORT = struct.Struct("!I4x6s2x16sIIIIIIII")
 PORT_STATS = struct.Struct("!I4x12QII")
 _NAME_BYTES = 15
-_SECOND_NS = 1_000_000_000
 
 
 def text(field: bytes) -> str:
@@ -50,12 +50,12 @@ def encode_port_stats(port: PortStats) -> bytes:
         port.rx_dropped,
         port.tx_dropped,
     )
-    return PORT_STATS.pack(port.port, *counters, 0, 0, 0, 0, 0, 0, *divmod(port.duration_ns, _SECOND_NS))
+    return PORT_STATS.pack(port.port, *counters, 0, 0, 0, 0, 0, 0, *divmod(port.duration_ns, SECOND_NS))
 
 
 def decode_port_stats(record: bytes) -> PortStats:
     """`record` is PORT_STATS.size bytes."""
     number, *counters, seconds, nanoseconds = PORT_STATS.unpack(record)
     rx, tx, rx_bytes, tx_bytes, rx_dropped, tx_dropped = counters[:6]
-    duration_ns = seconds * _SECOND_NS + nanoseconds
+    duration_ns = seconds * SECOND_NS + nanoseconds
     return PortStats(number, rx, tx, rx_bytes, tx_bytes, rx_dropped, tx_dropped, duration_ns)

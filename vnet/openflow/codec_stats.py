@@ -10,9 +10,25 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vnet.openflow.codec_error import CodecError
+from vnet.openflow.codec_error import CodecError, bad_length
 from vnet.openflow.codec_flow import decode_flow_stats, encode_flow_stats
+from vnet.openflow.codec_group import (
+    decode_group,
+    decode_group_features,
+    decode_group_stats,
+    encode_group,
+    encode_group_features,
+    encode_group_stats,
+)
 from vnet.openflow.codec_match import decode_match, encode_match
+from vnet.openflow.codec_meter import (
+    decode_meter,
+    decode_meter_features,
+    decode_meter_stats,
+    encode_meter,
+    encode_meter_features,
+    encode_meter_stats,
+)
 from vnet.openflow.codec_port import (
     PORT,
     PORT_STATS,
@@ -61,17 +77,14 @@ from vnet.openflow.message import (
 MULTIPART = struct.Struct("!HHxxxx")
 MORE = 1
 _EXPERIMENTER = 0xFFFF
-_GROUP_FEATURES_BYTES, _METER_FEATURES_BYTES = 40, 16
 _DESC = struct.Struct("!256s256s256s32s256s")
 _FLOW_FILTER = struct.Struct("!B3xIIxxxxQQ")
 _AGGREGATE = struct.Struct("!QQIxxxx")
 _TABLE_STATS = struct.Struct("!B3xIQQ")
 _NUMBER = struct.Struct("!Ixxxx")
+_METER_STATS_LENGTH = 4
+"""Where `struct ofp_meter_stats` has its length: behind the number."""
 _PAIR = struct.Struct("!II")
-
-
-def bad_length() -> CodecError:
-    return CodecError(ErrorType.BAD_REQUEST, BadRequest.BAD_LEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +109,11 @@ def _chunks(body: bytes, size: int) -> Iterator[bytes]:
     return (body[offset : offset + size] for offset in range(0, len(body), size))
 
 
-def _records(body: bytes) -> Iterator[bytes]:
-    """Records that begin with their own 16-bit length."""
+def _records(body: bytes, place: int = 0) -> Iterator[bytes]:
+    """Records that hold their own 16-bit length at offset `place`."""
     offset = 0
     while offset < len(body):
-        length = int.from_bytes(body[offset : offset + 2], "big")
+        length = int.from_bytes(body[offset + place : offset + place + 2], "big")
         if length < 8 or offset + length > len(body):
             raise bad_length()
         yield body[offset : offset + length]
@@ -222,16 +235,34 @@ _REPLIES = (
         ),
     ),
     _Kind(5, QueueStatsReply, _empty, _none_reader(QueueStatsReply)),
-    _Kind(6, GroupStatsReply, _empty, _none_reader(GroupStatsReply)),
-    _Kind(7, GroupDescReply, _empty, _none_reader(GroupDescReply)),
     _Kind(
-        8, GroupFeaturesReply, lambda reply: bytes(_GROUP_FEATURES_BYTES), _none_reader(GroupFeaturesReply)
+        6,
+        GroupStatsReply,
+        lambda reply: _joined(encode_group_stats, reply.groups),
+        lambda body, more: GroupStatsReply(tuple(map(decode_group_stats, _records(body))), more),
     ),
-    _Kind(9, MeterStatsReply, _empty, _none_reader(MeterStatsReply)),
-    _Kind(10, MeterConfigReply, _empty, _none_reader(MeterConfigReply)),
     _Kind(
-        11, MeterFeaturesReply, lambda reply: bytes(_METER_FEATURES_BYTES), _none_reader(MeterFeaturesReply)
+        7,
+        GroupDescReply,
+        lambda reply: _joined(encode_group, reply.groups),
+        lambda body, more: GroupDescReply(tuple(map(decode_group, _records(body))), more),
     ),
+    _Kind(8, GroupFeaturesReply, encode_group_features, decode_group_features),
+    _Kind(
+        9,
+        MeterStatsReply,
+        lambda reply: _joined(encode_meter_stats, reply.meters),
+        lambda body, more: MeterStatsReply(
+            tuple(map(decode_meter_stats, _records(body, _METER_STATS_LENGTH))), more
+        ),
+    ),
+    _Kind(
+        10,
+        MeterConfigReply,
+        lambda reply: _joined(encode_meter, reply.meters),
+        lambda body, more: MeterConfigReply(tuple(map(decode_meter, _records(body))), more),
+    ),
+    _Kind(11, MeterFeaturesReply, encode_meter_features, decode_meter_features),
     _Kind(
         12,
         TableFeaturesReply,

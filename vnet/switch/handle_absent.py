@@ -9,6 +9,7 @@ from vnet.openflow.group import ALL_METERS
 from vnet.openflow.message import (
     ALL_QUEUES,
     ErrorType,
+    GroupCommand,
     GroupDescReply,
     GroupFeaturesReply,
     GroupMod,
@@ -16,6 +17,7 @@ from vnet.openflow.message import (
     GroupStatsReply,
     GroupStatsRequest,
     Message,
+    MeterCommand,
     MeterConfigReply,
     MeterConfigRequest,
     MeterFeaturesReply,
@@ -39,22 +41,20 @@ from vnet.switch.flowtable import N_TABLES
 if TYPE_CHECKING:
     from vnet.switch.agent import Agent
 
-_GROUP_DELETE = _METER_DELETE = 2
-"""OFPGC_DELETE, OFPMC_DELETE."""
-
 
 def group_mod(agent: Agent, conn: Connection, request: Request, mod: GroupMod) -> None:
     """Deleting what is not there is no error, anything else is."""
-    refusals = {0: GroupModFailed.OUT_OF_GROUPS, 1: GroupModFailed.UNKNOWN_GROUP}
-    if mod.command != _GROUP_DELETE:
-        code = refusals.get(mod.command, GroupModFailed.BAD_COMMAND)
+    if mod.command != GroupCommand.DELETE:
+        adds = mod.command == GroupCommand.ADD
+        code = GroupModFailed.OUT_OF_GROUPS if adds else GroupModFailed.UNKNOWN_GROUP
         agent.refuse(conn, request, ErrorType.GROUP_MOD_FAILED, code)
 
 
 def meter_mod(agent: Agent, conn: Connection, request: Request, mod: MeterMod) -> None:
-    refusals = {0: MeterModFailed.OUT_OF_METERS, 1: MeterModFailed.UNKNOWN_METER}
-    if mod.command != _METER_DELETE:
-        code = refusals.get(mod.command, MeterModFailed.BAD_COMMAND)
+    """Deleting what is not there is no error, anything else is."""
+    if mod.command != MeterCommand.DELETE:
+        adds = mod.command == MeterCommand.ADD
+        code = MeterModFailed.OUT_OF_METERS if adds else MeterModFailed.UNKNOWN_METER
         agent.refuse(conn, request, ErrorType.METER_MOD_FAILED, code)
 
 

@@ -25,8 +25,16 @@ from vnet.openflow.flow import (
     Port,
     PushVlan,
     SetField,
+    ToGroup,
 )
-from vnet.openflow.message import BadAction, BadInstruction, BadMatch, ErrorType, FlowModFailed
+from vnet.openflow.message import (
+    BadAction,
+    BadInstruction,
+    BadMatch,
+    ErrorType,
+    FlowModFailed,
+    MeterModFailed,
+)
 from vnet.switch import abi
 from vnet.switch.abi import CtFlag, Has, Op, Word
 from vnet.switch.datapath import Refused
@@ -159,6 +167,9 @@ def _spread(place: Place, value: int, mask: int) -> list[tuple[int, int, int]]:
 
 def lower_instructions(instructions: Instructions) -> tuple[Record | PortList, ...]:
     """Action records in order of execution; runs of plain outputs become one list."""
+    if instructions.meter is not None:
+        why = f"there is no meter {instructions.meter}"
+        raise Refused(ErrorType.METER_MOD_FAILED, MeterModFailed.UNKNOWN_METER, why)
     if instructions.write:
         raise Refused(ErrorType.BAD_INSTRUCTION, BadInstruction.UNSUP_INST, "Write-Actions is not supported")
     lowered: list[Record | PortList] = []
@@ -209,6 +220,10 @@ def lower_action(action: Action, last: bool) -> Record | PortList:
             return _move(action)
         case Conntrack():
             return _conntrack(action, last)
+        case ToGroup(group):
+            raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_OUT_GROUP, f"there is no group {group}")
+        case _:
+            raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_TYPE, f"cannot do {type(action).__name__}")
 
 
 def _output(action: Output) -> Record | PortList:
@@ -261,6 +276,8 @@ def _move(action: Move) -> Record:
 
 def _conntrack(action: Conntrack, last: bool) -> Record:
     flags = CtFlag.COMMIT if action.commit else CtFlag(0)
+    if action.label or action.nat or action.zone_field:
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT, "ct has no label, nat or zone of a field")
     if action.force:
         raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT, "ct(force) is not supported")
     if action.table is not None:

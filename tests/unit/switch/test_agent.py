@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.switch.conversation import PORTS, Conversation, add, flow
 from vnet.openflow.codec import HEADER, encode
 from vnet.openflow.flow import Flow, Output, Port, SetField, match
+from vnet.openflow.group import Band, BandType, Group, GroupType, Meter, MeterFlag
 from vnet.openflow.message import (
     ONF,
     AsyncMasks,
@@ -31,12 +32,14 @@ from vnet.openflow.message import (
     GetAsyncRequest,
     GetConfigReply,
     GetConfigRequest,
+    GroupCommand,
     GroupDescReply,
     GroupDescRequest,
     GroupMod,
     GroupStatsReply,
     GroupStatsRequest,
     Hello,
+    MeterCommand,
     MeterConfigReply,
     MeterConfigRequest,
     MeterMod,
@@ -261,9 +264,11 @@ def test_changing_table_features_is_refused():
 
 def test_what_the_switch_has_none_of_is_refused_by_its_own_error():
     peer = Conversation().connect()
-    assert peer.is_refused(GroupMod(0, 0, 1)) == (6, 3)
-    assert peer.is_refused(GroupMod(1, 0, 1)) == (6, 8)
-    assert peer.is_refused(MeterMod(0, 1, 1)) == (12, 10)
+    assert peer.is_refused(GroupMod(GroupCommand.ADD, Group(1, GroupType.ALL))) == (6, 3)
+    assert peer.is_refused(GroupMod(GroupCommand.MODIFY, Group(1, GroupType.ALL))) == (6, 8)
+    assert peer.is_refused(
+        MeterMod(MeterCommand.ADD, Meter(1, MeterFlag.KBPS, (Band(BandType.DROP, 9),)))
+    ) == (12, 10)
     assert peer.is_refused(MeterStatsRequest(5)) == (12, 3)
     assert peer.is_refused(PortMod(9, 0)) == (7, 0)
     assert peer.is_refused(PortMod(1, 0x020000000099)) == (7, 1)

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.switch.conversation import Conversation, add, delete, flow
 from vnet.openflow.codec import HEADER, encode
 from vnet.openflow.flow import Conntrack, Flow, FlowFlag, Instructions, Output, Port, match
+from vnet.openflow.group import Group, GroupType
 from vnet.openflow.message import (
     ONF,
     AggregateReply,
@@ -23,6 +24,7 @@ from vnet.openflow.message import (
     FlowRemovedReason,
     FlowStatsReply,
     FlowStatsRequest,
+    GroupCommand,
     GroupMod,
     PortStatsReply,
     PortStatsRequest,
@@ -317,7 +319,7 @@ def test_a_discarded_bundle_and_one_of_a_lost_connection_do_nothing():
         ((), control(BundleControlType.OPEN_REQUEST, flags=0x10), 2307),
         ((OPEN,), BundleAdd(1, add(flow()), 0), 2307),
         ((OPEN,), control(BundleControlType.COMMIT_REQUEST, flags=1), 2307),
-        ((OPEN,), BundleAdd(1, GroupMod(0, 0, 1), 3), 2310),
+        ((OPEN,), BundleAdd(1, GroupMod(GroupCommand.ADD, Group(1, GroupType.ALL)), 3), 2310),
     ],
 )
 def test_misused_bundles_are_refused(before, message, code):
