@@ -134,8 +134,14 @@ def _mpls_chain(lab: Lab, push: str, pop: str) -> None:
             "table=1,actions=normal",
             bridge=bridge,
         )
+    _labels_were_used(lab, one, far)
+
+
+def _labels_were_used(lab: Lab, one: Host, far: Host) -> None:
     assert one.ping("10.1.1.2").all_answered
     assert far.ping("10.1.1.1").all_answered
+    for bridge in (0, 1):
+        assert lab.counted("table=0,mpls", bridge) >= 6, "packets crossed with a label"
 
 
 def datapath_mpls_actions(lab: Lab) -> None:
@@ -160,8 +166,7 @@ def datapath_multiple_mpls_label_pop(lab: Lab) -> None:
             "table=3,actions=normal",
             bridge=bridge,
         )
-    assert one.ping("10.1.1.2").all_answered
-    assert far.ping("10.1.1.1").all_answered
+    _labels_were_used(lab, one, far)
 
 
 def datapath_simulated_flow_action_update(lab: Lab) -> None:
@@ -320,6 +325,8 @@ def _customer_chain(lab: Lab, ethertype: str) -> None:
         )
     for size in (56, 1600):
         assert left.ping("10.2.2.2", size).all_answered, size
+    assert lab.counted("in_port=11") >= 3 + 3 * 2
+    assert lab.counted("in_port=1", bridge=2) >= 3 + 3 * 2, "the outer tag was there and was taken off"
 
 
 def vlan_802_1ad_push_pop_outer_802_1ad(lab: Lab) -> None:
@@ -343,3 +350,4 @@ def vlan_802_1ad_double_vlan_match(lab: Lab) -> None:
     )
     for size in (56, 1600):
         assert one.ping("10.2.2.2", size).all_answered, size
+    assert lab.counted("table=1,dl_vlan=100") > 0, "both tags were seen"

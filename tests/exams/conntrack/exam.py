@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import inspect
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.exams.conntrack import datapath_titles, fragment_titles, nat_titles, state_titles
@@ -52,10 +51,3 @@ def sit(lab: Lab, title: str) -> Result:
         why = "".join(traceback.format_exception(error))
         return Result(title, False, time.monotonic() - began, why)
     return Result(title, True, time.monotonic() - began)
-
-
-@contextlib.contextmanager
-def opened(kind: str) -> Iterator[Lab]:
-    """A lab of one kind."""
-    with Lab(kind) as lab:
-        yield lab

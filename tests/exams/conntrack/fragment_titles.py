@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from scapy.layers.inet6 import RouterAlert
 from scapy.packet import Packet
 
-from tests.exams.conntrack.frames import fragments, hop_by_hop, moved_back
+from tests.exams.conntrack.frames import MAC_1, fragments, hop_by_hop, moved_back
 from tests.exams.conntrack.hosts import Host
 from tests.exams.conntrack.switches import Lab
 
@@ -134,6 +134,7 @@ def conntrack_ipv4_fragmentation_plus_vlan(lab: Lab) -> None:
     two.vlan(100, "10.2.2.2/24")
     lab.flows(*V4_FLOWS)
     _ping_fragmented(one, "10.2.2.2")
+    assert lab.shown(zone=9) == ["icmp 10.2.2.1>10.2.2.2 10.2.2.2>10.2.2.1 zone=9"]
 
 
 def conntrack_ipv6_fragmentation_plus_vlan(lab: Lab) -> None:
@@ -143,6 +144,7 @@ def conntrack_ipv6_fragmentation_plus_vlan(lab: Lab) -> None:
     two.vlan(100, "fc00:1::4/96")
     lab.flows(*V6_FLOWS)
     _ping_fragmented(one, "fc00:1::4")
+    assert lab.shown(zone=9) == ["icmpv6 fc00:1::3>fc00:1::4 fc00:1::4>fc00:1::3 zone=9"]
 
 
 def conntrack_ipv4_fragmentation_plus_cvlan(lab: Lab) -> None:
@@ -153,6 +155,7 @@ def conntrack_ipv4_fragmentation_plus_cvlan(lab: Lab) -> None:
         host.vlan(100, inner, service=4094)
     lab.flows(*V4_FLOWS)
     _ping_fragmented(one, "10.2.2.2", "10.255.2.2")
+    assert len(lab.shown(zone=9)) == 2
 
 
 def conntrack_ipv6_fragmentation_plus_cvlan(lab: Lab) -> None:
@@ -166,19 +169,20 @@ def conntrack_ipv6_fragmentation_plus_cvlan(lab: Lab) -> None:
         host.vlan(100, inner, service=4094)
     lab.flows(*V6_FLOWS)
     _ping_fragmented(one, "fc00:1::4", "fc00:ffff::4")
+    assert len(lab.shown(zone=9)) == 2
 
 
 def _commit(lab: Lab, frames: Iterable[bytes]) -> list[str]:
-    """Send frames through a commit in zone 1, then another that shows that all came through: what was made."""
+    """Send frames through a commit in zone 1: what connections there are when all have been through."""
     one = lab.hosts(1)[0]
     lab.flows(
-        "priority=10,in_port=1,ip,actions=ct(commit,zone=1)",
-        "priority=10,in_port=1,ipv6,actions=ct(commit,zone=1)",
+        f"priority=10,in_port=1,dl_src={MAC_1},ip,actions=ct(commit,zone=1)",
+        f"priority=10,in_port=1,dl_src={MAC_1},ipv6,actions=ct(commit,zone=1)",
     )
     sent = list(frames)
     one.send(*sent)
     family = "ip" if sent[0][12:14] == b"\x08\x00" else "ipv6"
-    lab.await_counted(f"in_port=1,{family}", len(sent))
+    lab.await_counted(f"in_port=1,dl_src={MAC_1},{family}", len(sent))
     return lab.shown(zone=1)
 
 
@@ -273,5 +277,3 @@ def conntrack_ipv4_fragmentation_plus_nat(lab: Lab) -> None:
     )
     assert one.ping("10.1.1.2", 4500, count=1).all_answered
     assert lab.shown() == ["icmp 10.2.1.1>10.1.1.2 10.1.1.2>10.1.1.1"]
-
-

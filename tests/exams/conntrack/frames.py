@@ -1,4 +1,4 @@
-"""Frames of the exam, made by scapy so that lengths and checksums are right unless a title wants them wrong."""
+"""Frames of the exam, made by scapy so that lengths and checksums are right."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def unreachable(
     if isinstance(quoted, IPv6):
         body = ICMPv6DestUnreach(code=4) / bytes(quoted)
         return bytes((link or ether()) / IPv6(src=source, dst=destination) / body)
-    return bytes((link or ether()) / IP(src=source, dst=destination) / ICMP(type=3, code=code) / bytes(quoted))
+    return bytes(
+        (link or ether()) / IP(src=source, dst=destination) / ICMP(type=3, code=code) / bytes(quoted)
+    )
 
 
 def fragments(
@@ -122,7 +124,7 @@ def is_sound(frame: bytes) -> bool:
         for name in ("chksum", "cksum"):
             if name in layer.fields:
                 delattr(layer, name)
-        layer = layer.payload if layer.payload else None
+        layer = layer.payload or None
         if layer is not None and layer.name in ("IP in ICMP", "IPv6 in ICMPv6"):
             break  # what is quoted may be cut short: its transport checksum cannot be computed
     return bytes(again)[: len(frame)] == bytes(packet)[: len(frame)]

@@ -112,7 +112,8 @@ class Host:
         self._vlans.append(VlanDevice(self, name, tags))
         mtu = 1500 - 4 * len(tags) if service else 1500
         self.ip(
-            f"link set {name} address {self.mac} mtu {mtu} up", f"addr add {address} dev {name}{_nodad(address)}"
+            f"link set {name} address {self.mac} mtu {mtu} up",
+            f"addr add {address} dev {name}{_nodad(address)}",
         )
         return name
 

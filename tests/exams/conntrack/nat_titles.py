@@ -81,8 +81,7 @@ def conntrack_snat_with_ct_mark_change_on_reply(lab: Lab) -> None:
         "priority=0,actions=drop",
         "in_port=1,ip,actions=ct(commit,zone=1,nat(src=10.1.1.240)),2",
         "in_port=2,ct_state=-trk,ip,actions=ct(table=0,zone=1,nat)",
-        "in_port=2,ct_state=+trk,ct_zone=1,ip,"
-        "actions=ct(table=1,commit,zone=1,exec(set_field:1->ct_mark)),1",
+        "in_port=2,ct_state=+trk,ct_zone=1,ip,actions=ct(table=1,commit,zone=1,exec(set_field:1->ct_mark)),1",
         "table=1,in_port=2,ct_mark=1,ct_state=+rpl,ct_zone=1,ip,actions=1",
     )
     assert one.ping("10.1.1.2", count=1).all_answered

@@ -179,6 +179,7 @@ def _all_the_ways_pass(lab: Lab, load_0: str, load_1: str, is_0: str, is_1: str)
     four.serve_http()
     assert one.get_http("10.1.1.2")
     assert three.get_http("10.1.1.4")
+    assert lab.counted(f"in_port=3,tcp,ct_state=+trk,{is_1}") > 0
 
 
 def conntrack_preserve_registers(lab: Lab) -> None:
@@ -337,6 +338,8 @@ def conntrack_multiple_bridges(lab: Lab) -> None:
     )
     far.serve_http()
     assert one.get_http("10.1.1.2")
+    assert lab.counted("in_port=11,tcp,ct_state=+trk+est,ct_zone=1") > 0
+    assert lab.counted("in_port=2,tcp,ct_state=+trk+est,ct_zone=2", bridge=1) > 0
 
 
 def conntrack_multiple_zones(lab: Lab) -> None:
@@ -632,4 +635,3 @@ def conntrack_flush_many_conntrack_entries_by_port(lab: Lab) -> None:
     )
     lab.flush(zone=1, ct_nw_proto=17, ct_tp_src=1)
     assert lab.exactly(zone=1) == [f"{line} 2>1 1>2"]
-

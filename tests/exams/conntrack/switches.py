@@ -25,23 +25,20 @@ import struct
 import subprocess
 import tempfile
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.exams.conntrack.hosts import ANSWER_S, COMMAND_TIMEOUT_S, Host, run, until
 from tests.ovs.harness import OpenVSwitch
-from vnet.openflow.flow import match
-from vnet.openflow.message import PacketIn
 from vnet.switch import abi
 from vnet.switch.abi import Point
+from vnet.switch.events import packet_in
 from vnet.switch.live.bpf import Map
 from vnet.switch.live.datapath import EbpfDatapath
-from vnet.switch.live.ports import silence
 from vnet.switch.live.server import SwitchServer
 
 HOSTS = 5
@@ -252,17 +249,13 @@ class VnetSwitch(Switch):
     def _pins(self, bridge: int) -> Path:
         return PINS / f"{self.netns}-{bridge}"
 
-    def _call(self, work: object) -> object:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(COMMAND_TIMEOUT_S)  # type: ignore[arg-type]
+    def _call(self, work: Coroutine[Any, Any, object]) -> object:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(COMMAND_TIMEOUT_S)
 
     def _read_events(self, bridge: int) -> None:
         for event in self._datapaths[bridge].read_events():
             if event.point is Point.CONTROLLER:
-                fields = match(in_port=event.in_port, metadata=event.metadata)
-                packet = PacketIn(
-                    int(event.dropped), event.table, event.cookie, fields, event.data, event.length
-                )
-                self._servers[bridge].packet_in(packet)
+                self._servers[bridge].packet_in(packet_in(event))
 
     def socket(self, bridge: int) -> Path:
         return Path(self._folder.name) / f"br{bridge}.sock"
@@ -475,10 +468,10 @@ class Lab:
         """Have the controller send a frame as if it had come in by a port."""
         self.ofctl("packet-out", f"in_port={in_port} packet={frame.hex()} actions={actions}")
 
-    def counted(self, which: str) -> int:
-        """Packets of the one flow that has this match, with `table=` if it is not table 0."""
+    def counted(self, which: str, bridge: int = 0) -> int:
+        """Packets of the one flow that the words of `ovs-ofctl dump-flows` choose."""
         self.switch.settle()
-        text = self.ofctl("dump-flows", which)
+        text = self.ofctl("dump-flows", which, bridge=bridge)
         found = [int(n) for n in re.findall(r"n_packets=(\d+)", text)]
         assert len(found) == 1, f"{which}: {text}"
         return found[0]
@@ -532,7 +525,7 @@ class Lab:
         assert self.shown(address, zone) == sorted(wanted)
 
     def flush(self, zone: int | None = None, **fields: str | int) -> None:
-        """Forget connections; all, or those whose original direction has the fields of `ct_nw_src` and so on."""
+        """Forget connections: all, or those whose original direction has these fields (`ct_nw_src`, …)."""
         if zone is None and not fields:
             self.switch.flush(None)
             return
@@ -566,7 +559,11 @@ class PacketIns:
     def read(self) -> list[str]:
         """The packet-ins so far, each as one text."""
         text = self._path.read_text()
-        return [part.strip() for part in re.split(r"^(?=\w+PACKET_IN\d? )", text, flags=re.M) if "PACKET_IN" in part]
+        return [
+            part.strip()
+            for part in re.split(r"^(?=\w+PACKET_IN\d? )", text, flags=re.MULTILINE)
+            if "PACKET_IN" in part
+        ]
 
     def wait(self, count: int) -> list[str]:
         """Wait for so many, and see that there are not more."""
@@ -586,11 +583,3 @@ def ct_state(packet_in: str) -> set[str]:
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0
-
-
-def each(lines: Iterable[str]) -> str:
-    """Flows as one text."""
-    return "\n".join(lines)
-
-
-__all__ = ["Connection", "Host", "Lab", "PacketIns", "ct_state", "silence", "time"]

@@ -11,13 +11,15 @@ import re
 ALG = "needs an FTP or TFTP helper that reads the application's messages; this switch has none by design"
 TUNNEL = "needs a tunnel port of Open vSwitch"
 VXLAN_LOCAL = "needs a tunnel port of Open vSwitch and the bridge's own (LOCAL) port as a network device"
-LOCAL = "needs the bridge's own (LOCAL) port as a network device, or connection state shared with the kernel's stack"
+LOCAL = "needs the bridge's own (LOCAL) port as a device, or connections shared with the kernel's stack"
 OVSDB = "is configured in Open vSwitch's database, not by OpenFlow"
 APPCTL = "tests a control command of Open vSwitch's daemon"
 KERNEL = "tests Open vSwitch's kernel module, or reads the flows cached in its datapath"
 ENCAP = "needs encap and decap of generic packet types (OpenFlow 1.5)"
 NSH = "needs network service headers"
 PSAMPLE = "needs the sample action and IPFIX"
+TRUNCATE = "needs output with truncation, a Nicira extension that this switch refuses"
+LIMITS = "tests a control command of Open vSwitch; this switch has quotas for each port, not for each zone"
 SCOPE = "is about neither connections, fragments, ICMP errors nor VLANs"
 
 TITLES: dict[str, str] = {
@@ -66,7 +68,7 @@ TITLES: dict[str, str] = {
     "datapath - multiple encap decap mpls_mc actions": ENCAP,
     "datapath - encap mpls pop mpls actions": ENCAP,
     "datapath - push mpls decap mpls actions": ENCAP,
-    "datapath - basic truncate action": "needs output with truncation, a Nicira extension that this switch refuses",
+    "datapath - basic truncate action": TRUNCATE,
     "datapath - truncate and output to gre tunnel by simulated packets": TUNNEL,
     "datapath - truncate and output to gre tunnel": TUNNEL,
     "datapath - configure cache size": KERNEL,
@@ -148,7 +150,7 @@ TITLES: dict[str, str] = {
     "conntrack - commit, recirc": "",
     "conntrack - multiple zones, local": LOCAL,
     "conntrack - multi-stage pipeline, local": LOCAL,
-    "conntrack - limit by zone": f"{APPCTL}; this switch has quotas for each port instead of limits for each zone",
+    "conntrack - limit by zone": LIMITS,
     "FTP - no conntrack": SCOPE,
     "conntrack - FTP": ALG,
     "conntrack - FTP non-standard port": ALG,
