@@ -36,7 +36,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize(("kind", "title"), _cases(), indirect=["kind"])
+@pytest.mark.parametrize(("kind", "title"), list(_cases()), indirect=["kind"])
 def test_it_does_what_the_title_says(lab: Lab, title: str) -> None:
     lab.reset()
     BODIES[title](lab)

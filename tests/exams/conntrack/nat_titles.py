@@ -13,7 +13,7 @@ MAC = "80:88:88:88:88:88"
 _source_port = count(41001)
 
 
-def answer_arp(addresses: str, mac: str) -> str:
+def _answer_arp(addresses: str, mac: str) -> str:
     """A flow that answers for addresses nobody has, by turning the question into its answer."""
     return (
         f"table=0,priority=200,arp,arp_op=1,arp_tpa={addresses},actions="
@@ -62,7 +62,7 @@ def conntrack_simple_snat(lab: Lab) -> None:
     one, two = _pair(lab)
     lab.flows(
         *ARP,
-        answer_arp("10.1.1.240/28", MAC),
+        _answer_arp("10.1.1.240/28", MAC),
         "in_port=1,ip,actions=ct(commit,zone=1,nat(src=10.1.1.240-10.1.1.254)),2",
         "in_port=2,ct_state=-trk,ip,actions=ct(table=0,zone=1,nat)",
         "in_port=2,ct_state=+trk,ct_zone=1,ip,actions=1",
@@ -93,7 +93,7 @@ def conntrack_snat_with_port_range(lab: Lab) -> None:
     one, two = _pair(lab)
     lab.flows(
         *ARP,
-        answer_arp("10.1.1.240/28", MAC),
+        _answer_arp("10.1.1.240/28", MAC),
         "in_port=1,tcp,actions=ct(commit,zone=1,nat(src=10.1.1.240-10.1.1.254:34567-34568,random)),2",
         "in_port=2,ct_state=-trk,tcp,tp_dst=34567,actions=ct(table=0,zone=1,nat)",
         "in_port=2,ct_state=-trk,tcp,tp_dst=34568,actions=ct(table=0,zone=1,nat)",
@@ -109,7 +109,7 @@ def conntrack_snat_with_port_range_using_icmp(lab: Lab) -> None:
     one, _ = _pair(lab)
     lab.flows(
         *ARP,
-        answer_arp("10.1.1.240/28", MAC),
+        _answer_arp("10.1.1.240/28", MAC),
         "in_port=1,ip,actions=ct(commit,zone=1,nat(src=10.1.1.240-10.1.1.254:20000)),2",
         "in_port=2,ct_state=-trk,ip,actions=ct(table=0,zone=1,nat)",
         "in_port=2,ct_state=+trk,ct_zone=1,actions=1",
@@ -123,7 +123,7 @@ def conntrack_snat_with_port_range_with_exhaustion(lab: Lab) -> None:
     one, two = _pair(lab, MAC, "80:89:89:89:89:89")
     lab.flows(
         *ARP,
-        answer_arp("10.1.1.240/28", MAC),
+        _answer_arp("10.1.1.240/28", MAC),
         "in_port=1,tcp,actions=ct(commit,zone=1,nat(src=10.1.1.240:34568)),2",
         "in_port=2,ct_state=-trk,tcp,tp_dst=34568,actions=ct(table=0,zone=1,nat)",
         "in_port=2,ct_state=+trk,ct_zone=1,tcp,actions=1",
@@ -142,7 +142,7 @@ def conntrack_more_complex_snat(lab: Lab) -> None:
     one, two = _pair(lab)
     lab.flows(
         *ARP,
-        answer_arp("10.1.1.240/28", MAC),
+        _answer_arp("10.1.1.240/28", MAC),
         "priority=100,ip,actions=ct(table=1,zone=1,nat)",
         "table=1,priority=100,in_port=1,ip,ct_state=+trk+new-est,"
         "actions=ct(commit,zone=1,nat(src=10.1.1.240-10.1.1.254)),2",
@@ -200,7 +200,7 @@ def conntrack_simple_dnat(lab: Lab) -> None:
     one, two = _pair(lab, None, MAC)
     lab.flows(
         *ARP,
-        answer_arp("10.1.1.64", MAC),
+        _answer_arp("10.1.1.64", MAC),
         "priority=100,in_port=1,ip,nw_dst=10.1.1.64,actions=ct(zone=1,nat(dst=10.1.1.2),commit),2",
         "priority=10,in_port=1,ip,actions=ct(commit,zone=1),2",
         "priority=100,in_port=2,ct_state=-trk,ip,actions=ct(table=0,nat,zone=1)",
@@ -214,7 +214,7 @@ def conntrack_more_complex_dnat(lab: Lab) -> None:
     one, two = _pair(lab, None, MAC)
     lab.flows(
         *ARP,
-        answer_arp("10.1.1.64", MAC),
+        _answer_arp("10.1.1.64", MAC),
         "priority=100,ip,actions=ct(table=1,zone=1,nat)",
         "table=1,priority=100,in_port=1,ct_state=+new,ip,nw_dst=10.1.1.64,"
         "actions=ct(zone=1,nat(dst=10.1.1.2),commit),2",
@@ -251,7 +251,7 @@ def conntrack_icmp_related_with_nat(lab: Lab) -> None:
     one, _ = _pair(lab)
     lab.flows(
         *ARP,
-        answer_arp("10.1.1.240/28", MAC),
+        _answer_arp("10.1.1.240/28", MAC),
         "in_port=1,udp,actions=ct(commit,nat(src=10.1.1.240-10.1.1.254),exec(set_field:1->ct_mark)),2",
         "in_port=2,icmp,ct_state=-trk,actions=ct(table=0,nat)",
         "in_port=2,icmp,nw_dst=10.1.1.1,ct_state=+trk+rel,ct_mark=1,actions=1",
@@ -274,7 +274,7 @@ def conntrack_icmp_related_with_snat(lab: Lab) -> None:
     one, _ = _pair(lab)
     lab.flows(
         *ARP,
-        answer_arp("10.1.1.240/28", MAC),
+        _answer_arp("10.1.1.240/28", MAC),
         "ct_state=-trk,ip,actions=ct(table=0)",
         "ct_state=+trk,ip,in_port=1,actions=ct(commit,nat(src=10.1.1.254)),2",
         "ct_state=+rel+trk,icmp,in_port=2,nw_dst=10.1.1.254,actions=ct(commit,table=1,nat)",
@@ -440,7 +440,7 @@ def _balanced(lab: Lab, clients: int) -> list[Host]:
     )
     lab.groups(f"group_id=234,type=select,{buckets}")
     lab.flows(
-        answer_arp("10.1.1.64", MAC),
+        _answer_arp("10.1.1.64", MAC),
         "table=0,priority=10,arp,actions=normal",
         "table=0,priority=0,actions=drop",
         "table=0,priority=100,ip,nw_dst=10.1.1.64,actions=group:234",
