@@ -81,6 +81,10 @@ golden: python ## Rewrite the expected files of tests/golden; review the differe
 docs: python ## Rewrite the generated parts of docs/
 	@$(PY) tools/docs.py
 
+.PHONY: ct-exam
+ct-exam: setup bpf ## Namesakes of Open vSwitch's conntrack, fragment and VLAN tests on both switches (root)
+	@$(PY) -m tests.exams.conntrack -o build/ct-exam.json
+
 .PHONY: requirements
 requirements: ## Pin the newest Python packages, with hashes
 	@tools/requirements.sh

@@ -6,6 +6,8 @@ import ctypes
 from dataclasses import dataclass
 
 from vnet.base.drop import DropReason
+from vnet.openflow.flow import match
+from vnet.openflow.message import PacketIn
 from vnet.switch import abi
 from vnet.switch.abi import Point
 
@@ -61,3 +63,11 @@ def decode(record: bytes) -> PacketEvent:
         length=length,
         data=data,
     )
+
+
+def packet_in(event: PacketEvent) -> PacketIn:
+    """An event for the controllers as the message that tells them."""
+    known = {"ct_state": event.ct_state} if event.ct_state else {}
+    fields = match(in_port=event.in_port, metadata=event.metadata, **known)
+    reason = int(event.dropped)  # the datapath says here whether an action asked for it
+    return PacketIn(reason, event.table, event.cookie, fields, event.data, event.length)

@@ -17,11 +17,10 @@ from vnet.capture.record import Point as SeenAt
 from vnet.fabric.live.netns import finished
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import Port
-from vnet.openflow.flow import Flow, match
-from vnet.openflow.message import PacketIn
+from vnet.openflow.flow import Flow
 from vnet.policy.live.controller import Controller
 from vnet.switch.abi import Point
-from vnet.switch.events import PacketEvent
+from vnet.switch.events import PacketEvent, packet_in
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.links import LinkMonitor
 from vnet.switch.live.server import SwitchServer
@@ -208,6 +207,4 @@ def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:
 def _hand_in(server: SwitchServer, events: Iterable[PacketEvent]) -> None:
     """Packets that a flow sends to the controllers."""
     for event in events:
-        fields = match(in_port=event.in_port, metadata=event.metadata)
-        reason = int(event.dropped)  # the datapath says here whether an action asked for it
-        server.packet_in(PacketIn(reason, event.table, event.cookie, fields, event.data, event.length))
+        server.packet_in(packet_in(event))

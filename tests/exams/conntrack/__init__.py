@@ -1,0 +1,1 @@
+"""Namesakes of the titles of Open vSwitch's tests/system-traffic.at, run on both switches."""

@@ -1,0 +1,42 @@
+"""The connection tracking exam, title by title, on both switches; what is known to fail must fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.exams.conntrack.exam import bodies
+from tests.exams.conntrack.expected import failures
+from tests.exams.conntrack.switches import KINDS, Lab
+from tests.exams.conntrack.titles import IMPLEMENTED
+from tests.ovs import why_not
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+
+BODIES, FAILURES = bodies(), failures()
+
+
+def _cases() -> Iterator[object]:
+    for kind in KINDS:
+        for title in IMPLEMENTED:
+            why = FAILURES.get(kind, {}).get(title)
+            marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
+            yield pytest.param(kind, title, id=f"{kind}: {title}", marks=marks)
+
+
+@pytest.fixture(scope="module")
+def lab(kind: str) -> Iterator[Lab]:
+    with Lab(kind) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize(("kind", "title"), list(_cases()), indirect=["kind"])
+def test_it_does_what_the_title_says(lab: Lab, title: str) -> None:
+    lab.reset()
+    BODIES[title](lab)
