@@ -151,7 +151,7 @@ def test_ovs_ofctl_understands_every_message(message):
         ),
         (
             GroupFeaturesReply(0b0010, 0b0101, (1, 9, 3, 4), (0, 1 << 0 | 1 << 22, 0, 0)),
-            "Capabilities:  0x5\n    Select group:\n       max_groups=0x9\n       actions: output group",
+            "Capabilities:  0x5\n    select group:\n       max_groups=0x9\n       actions: output group",
         ),
         (
             MeterMod(MeterCommand.ADD, DROPPING),

@@ -1,6 +1,6 @@
 """What flow_mods mean (OpenFlow 1.3.5, section 6.4): the agent's copy of the flows in force.
 
-A `FlowDraft` is the part of `draft.Draft` that is about flows.
+A `FlowDraft` applies flow_mods to it, one after the other: the part of `draft.Draft` that is about flows.
 """
 
 from __future__ import annotations

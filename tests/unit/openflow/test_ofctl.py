@@ -180,7 +180,7 @@ def test_groups() -> None:
 def test_meters() -> None:
     bands = (Band(BandType.DROP, 1000, 50), Band(BandType.DSCP_REMARK, 900, 0, 2))
     assert meter_text(Meter(7, MeterFlag.KBPS | MeterFlag.BURST | MeterFlag.STATS, bands)) == (
-        "meter=7,kbps,burst,stats,band=type=drop,rate=1000,burst_size=50,"
-        "band=type=dscp_remark,rate=900,burst_size=0,prec_level=2"
+        "meter=7,kbps,burst,stats,bands=type=drop,rate=1000,burst_size=50,"
+        "type=dscp_remark,rate=900,burst_size=0,prec_level=2"
     )
-    assert meter_text(Meter(8, MeterFlag.PKTPS, bands[:1])) == "meter=8,pktps,band=type=drop,rate=1000"
+    assert meter_text(Meter(8, MeterFlag.PKTPS, bands[:1])) == "meter=8,pktps,bands=type=drop,rate=1000"

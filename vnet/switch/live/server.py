@@ -83,6 +83,7 @@ class SwitchServer:
         Raises: AdmissionError if somebody listens there already or something else has the name,
         HostError if the socket cannot be made, InputError if TLS has no `identity`.
         """
+        assert address.passive, address
         await self._take_over()
         self._listeners.append(await listen(address, self._accepted, identity))
         return self._listeners[-1].address
@@ -92,6 +93,7 @@ class SwitchServer:
 
         Raises: InputError if TLS has no `identity`, HostError if that cannot be used.
         """
+        assert not address.passive, address
         await self._take_over()
         as_client(address, identity)
         if address not in self._calls:
