@@ -19,54 +19,64 @@ static __always_inline __u32 vnet_entry_rule(const struct vnet_entry *entry, __u
 	return first ? entry->rule[0] : second ? entry->rule[1] : 0;
 }
 
+struct vnet_searching {
+	struct vnet_table *table;
+	__u32 best;
+	int best_priority;
+};
+
+/* Look the key up under one mask of a table. */
+static long vnet_search_mask(__u32 index, struct vnet_searching *searching)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_table *table = searching->table;
+	struct vnet_entry *entry;
+	struct vnet_mask *mask;
+	struct vnet_rule *rule;
+	__u32 mask_id, *slot, id, at = vnet_index(index, VNET_TABLE_MASKS);
+	int w;
+
+	if (!s || (int)table->masks[at].max_priority <= searching->best_priority)
+		return 1;
+	mask_id = table->masks[at].mask_id;
+	mask = bpf_map_lookup_elem(&masks, &mask_id);
+	if (!mask)
+		return 0;
+	s->rule_key.mask_id = mask_id;
+	s->rule_key.pad = 0;
+	for (w = 0; w < VNET_MASK_WORDS; w++)
+		s->rule_key.words[w] = s->key[mask->word[w] & (VNET_KEY_WORDS - 1)] & mask->mask[w];
+	slot = bpf_map_lookup_elem(&rule_index, &s->rule_key);
+	entry = slot ? bpf_map_lookup_elem(&entries, slot) : 0;
+	id = entry ? vnet_entry_rule(entry, s->version) : 0;
+	rule = id ? bpf_map_lookup_elem(&rules, &id) : 0;
+	if (rule && (int)rule->priority > searching->best_priority) {
+		searching->best_priority = rule->priority;
+		searching->best = id;
+	}
+	return 0;
+}
+
 /* The best rule of a table for the scratch's key; 0 = none. */
 __noinline __u32 vnet_classify(__u32 table_index)
 {
+	struct vnet_searching searching = { .best_priority = -1 };
 	struct vnet_scratch *s = vnet_scratch();
-	struct vnet_table *table;
-	__u32 best = 0, i, n;
-	int best_priority = -1;
+	__u32 n;
 
 	if (!s)
 		return 0;
 	table_index = (table_index % VNET_TABLES) + (s->version & 1) * VNET_TABLES;
-	table = bpf_map_lookup_elem(&tables, &table_index);
-	if (!table)
+	searching.table = bpf_map_lookup_elem(&tables, &table_index);
+	if (!searching.table)
 		return 0;
-	n = table->n_masks;
-	if (table->beyond)
+	if (searching.table->beyond)
 		s->cacheable = 0;
-	for (i = 0; i < VNET_TABLE_MASKS; i++) {
-		struct vnet_entry *entry;
-		struct vnet_mask *mask;
-		struct vnet_rule *rule;
-		__u32 mask_id, *slot, id;
-		int w;
-
-		if (i >= n || (int)table->masks[i].max_priority <= best_priority)
-			break;
-		mask_id = table->masks[i].mask_id;
-		mask = bpf_map_lookup_elem(&masks, &mask_id);
-		if (!mask)
-			continue;
-		s->rule_key.mask_id = mask_id;
-		s->rule_key.pad = 0;
-		for (w = 0; w < VNET_MASK_WORDS; w++)
-			s->rule_key.words[w] = s->key[mask->word[w] & (VNET_KEY_WORDS - 1)] & mask->mask[w];
-		slot = bpf_map_lookup_elem(&rule_index, &s->rule_key);
-		if (!slot)
-			continue;
-		entry = bpf_map_lookup_elem(&entries, slot);
-		if (!entry)
-			continue;
-		id = vnet_entry_rule(entry, s->version);
-		rule = id ? bpf_map_lookup_elem(&rules, &id) : 0;
-		if (rule && (int)rule->priority > best_priority) {
-			best_priority = rule->priority;
-			best = id;
-		}
-	}
-	return best;
+	n = searching.table->n_masks;
+	if (n > VNET_TABLE_MASKS)
+		n = VNET_TABLE_MASKS;
+	bpf_loop(n, vnet_search_mask, &searching, 0);
+	return searching.best;
 }
 
 #endif

@@ -109,25 +109,35 @@ __noinline int vnet_conn_free(__u32 slot, __u32 gen)
 	return 0;
 }
 
-static __always_inline void vnet_conn_sweep(struct vnet_ct_control *control, __u64 now, int count)
+struct vnet_sweeping {
+	struct vnet_ct_control *control;
+	__u64 now;
+	__u32 used;
+	__u32 pad;
+};
+
+static long vnet_conn_sweep_one(__u32 index __attribute__((unused)), struct vnet_sweeping *sweeping)
 {
-	__u32 used = control->fresh < VNET_CONNS ? control->fresh : VNET_CONNS;
-	int i;
+	__u32 slot = __sync_fetch_and_add(&sweeping->control->hand, 1) % sweeping->used, gen;
+	struct vnet_conn *conn = bpf_map_lookup_elem(&conns, &slot);
 
-	for (i = 0; i < VNET_SWEEP_HARD; i++) {
-		struct vnet_conn *conn;
-		__u32 slot, gen;
+	if (!conn)
+		return 1;
+	gen = *(volatile __u32 *)&conn->gen;
+	if (gen & 1 && vnet_conn_expired(conn, sweeping->now))
+		vnet_conn_free(slot, gen);
+	return 0;
+}
 
-		if (i >= count || !used)
-			return;
-		slot = __sync_fetch_and_add(&control->hand, 1) % used;
-		conn = bpf_map_lookup_elem(&conns, &slot);
-		if (!conn)
-			return;
-		gen = *(volatile __u32 *)&conn->gen;
-		if (gen & 1 && vnet_conn_expired(conn, now))
-			vnet_conn_free(slot, gen);
-	}
+/* Look at the next `count` slots for connections that have ended. */
+static __always_inline void vnet_conn_sweep(struct vnet_ct_control *control, __u64 now, __u32 count)
+{
+	struct vnet_sweeping sweeping = {
+		.control = control, .now = now, .used = control->fresh < VNET_CONNS ? control->fresh : VNET_CONNS
+	};
+
+	if (sweeping.used)
+		bpf_loop(count, vnet_conn_sweep_one, &sweeping, 0);
 }
 
 static __always_inline __u32 vnet_conn_slot(struct vnet_ct_control *control)

@@ -151,47 +151,61 @@ static __always_inline __u32 vnet_normal_port(struct __sk_buff *skb, struct vnet
 	return port;
 }
 
-/* Execute the scratch's operations. Returns the tc verdict; sets `failure` if one could not be done. */
-__noinline int vnet_execute(struct __sk_buff *skb)
+struct vnet_executing {
+	struct __sk_buff *skb;
+	__u32 n;
+	int verdict;
+};
+
+static long vnet_execute_one(__u32 i, struct vnet_executing *executing)
 {
+	struct __sk_buff *skb = executing->skb;
 	struct vnet_scratch *s = vnet_scratch();
-	__u32 i, n, port, ifindex;
+	const struct vnet_op *op;
+	__u32 port, ifindex;
 	int error;
 
 	if (!s)
-		return TC_ACT_SHOT;
-	n = s->path.n_ops;
-	for (i = 0; i < VNET_OPS; i++) {
-		const struct vnet_op *op = &s->ops[i];
-
-		if (i >= n)
-			break;
-		port = op->arg;
-		if (op->kind == VNET_PATH_NORMAL) {
-			port = vnet_normal_port(skb, s);
-			if (!port)
-				vnet_flood(skb, op->arg);
-			if (!port || port == VNET_NO_PORT)
-				continue;
-		} else if (op->kind != VNET_PATH_OUTPUT) {
-			error = vnet_operate(skb, s, op);
-			if (!error)
-				continue;
-			s->failure = error == VNET_EXCEEDED ? VNET_DROP_RATE : VNET_DROP_ACTION_FAILED;
-			break;
-		}
-		if (i + 1 < n || s->flushing || s->inject) {
-			vnet_send_clone(skb, s, port);
-			continue;
-		}
-		ifindex = vnet_leave(skb, s, port);
-		if (!ifindex)
-			continue;
-		s->sent = 1;
-		skb->cb[0] = port; /* tells BPF_PROG_TEST_RUN where to */
-		return bpf_redirect(ifindex, 0);
+		return 1;
+	op = &s->ops[vnet_index(i, VNET_OPS)];
+	port = op->arg;
+	if (op->kind == VNET_PATH_NORMAL) {
+		port = vnet_normal_port(skb, s);
+		if (!port)
+			vnet_flood(skb, op->arg);
+		if (!port || port == VNET_NO_PORT)
+			return 0;
+	} else if (op->kind != VNET_PATH_OUTPUT) {
+		error = vnet_operate(skb, s, op);
+		if (!error)
+			return 0;
+		s->failure = error == VNET_EXCEEDED ? VNET_DROP_RATE : VNET_DROP_ACTION_FAILED;
+		return 1;
 	}
-	return TC_ACT_SHOT;
+	if (i + 1 < executing->n || s->flushing || s->inject) {
+		vnet_send_clone(skb, s, port);
+		return 0;
+	}
+	ifindex = vnet_leave(skb, s, port);
+	if (!ifindex)
+		return 0;
+	s->sent = 1;
+	skb->cb[0] = port; /* tells BPF_PROG_TEST_RUN where to */
+	executing->verdict = bpf_redirect(ifindex, 0);
+	return 0;
+}
+
+/* Execute the scratch's operations. Returns the tc verdict; sets `failure` if one could not be done. */
+__noinline int vnet_execute(struct __sk_buff *skb)
+{
+	struct vnet_executing executing = { .skb = skb, .verdict = TC_ACT_SHOT };
+	struct vnet_scratch *s = vnet_scratch();
+
+	if (!s)
+		return TC_ACT_SHOT;
+	executing.n = s->path.n_ops < VNET_OPS ? s->path.n_ops : VNET_OPS;
+	bpf_loop(executing.n, vnet_execute_one, &executing, 0);
+	return executing.verdict;
 }
 
 #endif

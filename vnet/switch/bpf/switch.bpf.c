@@ -3,13 +3,11 @@
  * to clear away what has aged or lost its port.
  */
 #include "cache.h"
-#include "execute.h"
 #include "tidy.h"
 #include "walk.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define VNET_ROUNDS 24 /* how often the walk may stop for the packet to be changed */
 #define VNET_PACKET_OUT 0 /* the rule that holds a controller's actions */
 
 static __always_inline int vnet_dropped(struct __sk_buff *skb, struct vnet_scratch *s)
@@ -72,35 +70,6 @@ static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
 	s->set_slots = 0;
 }
 
-__noinline int vnet_parse_again(struct __sk_buff *skb)
-{
-	struct vnet_scratch *s = vnet_scratch();
-
-	return s ? vnet_parse(skb, s) : VNET_DROP_ACTION_FAILED;
-}
-
-/* Carry out what is pending, and read the packet anew if its headers were moved. */
-static __always_inline void vnet_flush(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
-{
-	__u8 flush = s->flush;
-	int reason = 0;
-
-	vnet_observe(skb, port_flags);
-	s->flush = 0;
-	s->flushing = 1;
-	vnet_execute(skb);
-	s->flushing = 0;
-	s->path.n_ops = 0;
-	if (flush & VNET_FLUSH_PARSE) {
-		reason = vnet_parse_again(skb);
-		__builtin_memcpy(s->base, s->key, sizeof(s->base));
-		s->base_tag = s->vlan;
-		s->base_icmp_id = s->icmp_id;
-	}
-	if (reason || s->failure == VNET_DROP_ACTION_FAILED)
-		vnet_fail(s, reason ? reason : VNET_DROP_ACTION_FAILED);
-}
-
 /* Why a packet that nothing was sent of was lost. */
 static __always_inline __u8 vnet_loss(const struct vnet_scratch *s)
 {
@@ -118,15 +87,9 @@ static __always_inline __u8 vnet_loss(const struct vnet_scratch *s)
 /* Let the frames on the stack decide the packet; what is then left to do stands in s->ops. */
 static __always_inline void vnet_walk(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
 {
-	struct vnet_walking walking = { .skb = skb };
-	__u32 round;
+	struct vnet_walking walking = { .skb = skb, .port_flags = port_flags };
 
-	for (round = 0; round < VNET_ROUNDS; round++) {
-		bpf_loop(VNET_STEPS, vnet_step, &walking, 0);
-		if (!s->flush)
-			break;
-		vnet_flush(skb, s, port_flags);
-	}
+	bpf_loop(VNET_STEPS, vnet_step, &walking, 0);
 	if (s->depth && !s->failure)
 		s->failure = VNET_DROP_LOOP;
 	s->path.ct_slot = s->ct_slot;

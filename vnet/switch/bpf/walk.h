@@ -9,8 +9,8 @@
 #include "classify.h"
 #include "commit.h"
 #include "conntrack.h"
+#include "execute.h"
 #include "group.h"
-#include "meter.h"
 #include "stack.h"
 
 #define VNET_R_NO_MATCH 0
@@ -550,8 +550,39 @@ static __always_inline void vnet_fail(struct vnet_scratch *s, int reason)
 	}
 }
 
+__noinline int vnet_parse_again(struct __sk_buff *skb)
+{
+	struct vnet_scratch *s = vnet_scratch();
+
+	return s ? vnet_parse(skb, s) : VNET_DROP_ACTION_FAILED;
+}
+
+/* Carry out what is pending, and read the packet anew if its headers were moved. */
+static __always_inline void vnet_flush(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
+{
+	__u8 flush = s->flush;
+	int reason = 0;
+
+	vnet_observe(skb, port_flags);
+	s->flush = 0;
+	s->flushing = 1;
+	vnet_execute(skb);
+	s->flushing = 0;
+	s->path.n_ops = 0;
+	if (flush & VNET_FLUSH_PARSE) {
+		reason = vnet_parse_again(skb);
+		__builtin_memcpy(s->base, s->key, sizeof(s->base));
+		s->base_tag = s->vlan;
+		s->base_icmp_id = s->icmp_id;
+	}
+	if (reason || s->failure == VNET_DROP_ACTION_FAILED)
+		vnet_fail(s, reason ? reason : VNET_DROP_ACTION_FAILED);
+}
+
 struct vnet_walking {
 	struct __sk_buff *skb;
+	__u32 port_flags;
+	__u32 pad;
 };
 
 static long vnet_step(__u32 step __attribute__((unused)), struct vnet_walking *walking)
@@ -566,7 +597,10 @@ static long vnet_step(__u32 step __attribute__((unused)), struct vnet_walking *w
 	if (s->path.n_ops > VNET_OPS - 16) { /* room for a commit and an output */
 		s->cacheable = 0;
 		s->flush |= VNET_FLUSH_OPS;
-		return 1;
+	}
+	if (s->flush) {
+		vnet_flush(skb, s, walking->port_flags);
+		return 0;
 	}
 	f = vnet_top(s);
 	if (!f)
@@ -592,7 +626,7 @@ static long vnet_step(__u32 step __attribute__((unused)), struct vnet_walking *w
 	}
 	if (reason)
 		vnet_fail(s, reason);
-	return s->flush ? 1 : 0;
+	return 0;
 }
 
 #endif
