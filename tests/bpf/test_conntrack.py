@@ -164,13 +164,13 @@ def test_port_over_its_quota_looks_further_for_ended_connections(bench: Bench) -
     limit(bench, 1, 10)
     for port in range(40):
         bench.decide(2, udp(7000 + port, reply=True))
-    bench.datapath._map["ct_control"].set(0, struct.pack("<II", 40, 0))
+    bench.datapath._map["ct_control"].set(0, struct.pack("<IIII", 40, 0, 0, 0))
     for port in range(10):
         assert bench.decide(1, udp(2000 + port)).drop is None
     for slot, conn in connections(bench).items():
         conn.last_seen_ns = 0 if conn.port == 1 else conn.last_seen_ns
         bench.datapath._map["conns"].set(slot, bytes(conn))
-    bench.datapath._map["ct_control"].set(0, struct.pack("<II", 50, 0))
+    bench.datapath._map["ct_control"].set(0, struct.pack("<IIII", 50, 0, 0, 0))
     assert bench.decide(1, udp(9999)).drop is None
     assert owned(bench, 1) == 1
 
@@ -260,7 +260,7 @@ def test_path_through_two_zones_is_not_cached(bench: Bench) -> None:
     bench.load(zones)
     for _ in range(4):
         assert bench.decide(1, udp()).drop is None
-    assert sorted((conn.key.zone, conn.packets[0]) for conn in connections(bench).values()) == [
+    assert sorted((conn.key[0].zone, conn.packets[0]) for conn in connections(bench).values()) == [
         (1, 4),
         (2, 4),
     ]
@@ -279,11 +279,11 @@ def test_tracker_that_is_full_refuses_and_evicts_nobody(bench: Bench) -> None:
     bench.load(tracking())
     assert state(bench, udp()) == TRK | NEW
     control = bench.datapath._map["ct_control"]
-    control.set(0, struct.pack("<II", 65536, 0))
+    control.set(0, struct.pack("<IIII", 65536, 0, 0, 0))
     assert bench.decide(1, udp(1001)).drop is DropReason.CT_FULL
     assert state(bench, udp()) == TRK | NEW
     assert len(connections(bench)) == 1
     age(bench)
-    control.set(0, struct.pack("<II", 65536, 0))
+    control.set(0, struct.pack("<IIII", 65536, 0, 0, 0))
     assert bench.decide(1, udp(3000)).drop is None, "the slot of one that has ended is given again"
     assert bench.decide(1, udp(3001)).drop is DropReason.CT_FULL

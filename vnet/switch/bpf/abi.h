@@ -572,7 +572,6 @@ struct vnet_scratch {
 	__u8 tcp_flags;
 	__u8 tracked;      /* 1 = ct_* above belong to ct_zone in the key */
 	__u8 cacheable;
-	__u8 same_port;    /* an output to the ingress port was left out */
 	__u8 observed;     /* the captured packet has been reported */
 	__u8 routing;      /* an IPv6 routing header hides the final destination */
 	__u8 inject;       /* a controller's packet: nothing is left to the caller */

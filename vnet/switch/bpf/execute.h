@@ -22,7 +22,7 @@ static __always_inline __u32 vnet_leave(struct __sk_buff *skb, struct vnet_scrat
 	counter = bpf_map_lookup_elem(&port_counters, &number);
 	if (port->mtu && skb->len > port->mtu + 14 && !skb->gso_size) { /* a tag more is allowed */
 		if (skb->len > port->mtu + 18 || !s->vlan || skb->vlan_present) {
-			s->failure = VNET_DROP_MTU;
+			vnet_note_failure(s, VNET_DROP_MTU);
 			if (counter)
 				counter->tx_dropped++;
 			return 0;
@@ -60,7 +60,7 @@ static long vnet_flood_one(__u32 index, struct vnet_flooding *flooding)
 	if (!s)
 		return 1;
 	if (!number || *number == s->in_port) {
-		s->same_port = 1;
+		vnet_note_failure(s, VNET_DROP_SAME_PORT);
 		return 0;
 	}
 	vnet_send_clone(flooding->skb, s, *number);
@@ -145,7 +145,7 @@ static __always_inline __u32 vnet_normal_port(struct __sk_buff *skb, struct vnet
 	__u32 port = vnet_learn(skb);
 
 	if (port == s->in_port) {
-		s->same_port = 1;
+		vnet_note_failure(s, VNET_DROP_SAME_PORT);
 		return VNET_NO_PORT;
 	}
 	return port;

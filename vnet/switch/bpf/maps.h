@@ -65,7 +65,7 @@ VNET_MAP(lost_events, BPF_MAP_TYPE_PERCPU_ARRAY, 8, __u32, __u64, 0);
 VNET_MAP(path_index, BPF_MAP_TYPE_HASH, VNET_PATHS, struct vnet_path_rules, __u32, BPF_F_NO_PREALLOC);
 VNET_MAP(path_rules, BPF_MAP_TYPE_ARRAY, VNET_PATHS, __u32, struct vnet_path_rules, 0);
 VNET_MAP(macs, BPF_MAP_TYPE_HASH, VNET_MACS, struct vnet_mac_key, struct vnet_mac, BPF_F_NO_PREALLOC);
-VNET_MAP(conns, BPF_MAP_TYPE_ARRAY, VNET_CONNS, __u32, struct vnet_conn, 0);
+VNET_MAP(conns, BPF_MAP_TYPE_ARRAY, VNET_CONNS, __u32, struct vnet_conn, BPF_F_MMAPABLE);
 VNET_MAP(conn_index, BPF_MAP_TYPE_HASH, 2 * VNET_CONNS, struct vnet_ct_key, struct vnet_ct_ref, 0);
 VNET_MAP(port_state, BPF_MAP_TYPE_ARRAY, VNET_PORTS, __u32, struct vnet_port_state, 0);
 
@@ -116,6 +116,13 @@ static __always_inline __u32 vnet_index(__u32 n, __u32 size)
 {
 	asm volatile("" : "+r"(n));
 	return n & (size - 1);
+}
+
+/* Why nothing came of something; the first cause is the one that is told. */
+static __always_inline void vnet_note_failure(struct vnet_scratch *s, __u8 reason)
+{
+	if (!s->failure)
+		s->failure = reason;
 }
 
 static __always_inline void vnet_count(void *map, __u32 index)

@@ -29,7 +29,6 @@ static __always_inline void vnet_begin(struct vnet_scratch *s, __u32 in_port, __
 	s->in_port = in_port;
 	s->version = version;
 	s->met.n_rules = 0;
-	s->same_port = 0;
 	s->observed = 0;
 	s->inject = 0;
 	s->failure = 0;
@@ -78,8 +77,6 @@ static __always_inline __u8 vnet_loss(const struct vnet_scratch *s)
 
 	if (s->failure)
 		return s->failure;
-	if (s->same_port)
-		return VNET_DROP_SAME_PORT;
 	rule = bpf_map_lookup_elem(&rules, &id);
 	return id && rule ? rule->drop_reason : VNET_DROP_RULE;
 }
@@ -90,8 +87,8 @@ static __always_inline void vnet_walk(struct __sk_buff *skb, struct vnet_scratch
 	struct vnet_walking walking = { .skb = skb, .port_flags = port_flags };
 
 	bpf_loop(VNET_STEPS, vnet_step, &walking, 0);
-	if (s->depth && !s->failure)
-		s->failure = VNET_DROP_LOOP;
+	if (s->depth)
+		vnet_note_failure(s, VNET_DROP_LOOP);
 	s->path.ct_slot = s->ct_slot;
 	s->path.ct_gen = s->ct_gen;
 	s->path.ct_dir = s->ct_dir;
@@ -148,7 +145,7 @@ static __always_inline int vnet_finish(struct __sk_buff *skb, struct vnet_scratc
 	if (s->path.n_ops) {
 		verdict = vnet_execute(skb);
 		if (!s->sent) {
-			s->path.reason = s->failure ? s->failure : s->same_port ? VNET_DROP_SAME_PORT : VNET_DROP_NO_PORT;
+			s->path.reason = s->failure ? s->failure : VNET_DROP_NO_PORT;
 			s->observed &= !!(port_flags & VNET_PORT_CAPTURE);
 			vnet_observe(skb, port_flags);
 			vnet_dropped(skb, s);

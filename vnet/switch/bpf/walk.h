@@ -23,7 +23,7 @@
 static __always_inline int vnet_output(struct vnet_scratch *s, __u32 port)
 {
 	if (port == s->in_port) { /* only IN_PORT sends a packet back (section 7.2.1) */
-		s->same_port = 1;
+		vnet_note_failure(s, VNET_DROP_SAME_PORT);
 		return 0;
 	}
 	vnet_commit();
@@ -538,8 +538,7 @@ static __always_inline void vnet_fail(struct vnet_scratch *s, int reason)
 {
 	int i;
 
-	if (!s->failure)
-		s->failure = reason;
+	vnet_note_failure(s, reason);
 	s->set_slots = 0;
 	for (i = 0; i < VNET_STACK; i++) {
 		struct vnet_frame *f = vnet_top(s);
