@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.net.twin_generator import Dialogue, Hidden, Program, packets, programs
+from tests.net.twin_generator import WRONG, Dialogue, Hidden, Program, packets, programs
 from tests.ovs import OpenVSwitch, why_not
 from vnet.base.drop import DropReason
 from vnet.openflow import ofctl, packet, rewrite
@@ -83,6 +83,19 @@ def _done(outcome: Outcome) -> set[type[Action]]:
 
 def _has_set(outcome: Outcome) -> bool:
     return any(step.flow.instructions.write for step in outcome.trail if step.flow)
+
+
+def _writes_popped_tag(outcome: Outcome) -> bool:
+    used = [action for step in outcome.trail if step.flow for action in step.flow.instructions.write]
+    return PopVlan() in used and any(
+        isinstance(action, SetField) and action.field in ("vlan_vid", "vlan_pcp") for action in used
+    )
+
+
+def _is_wrong(frame: bytes) -> bool:
+    """Whether a checksum is one that the generator puts in to be wrong."""
+    found = packet.parse(frame).checksums
+    return any(int.from_bytes(frame[one.at : one.at + 2], "big") in WRONG for one in found)
 
 
 def _labels(frame: bytes) -> int:
@@ -159,6 +172,14 @@ BY_DESIGN = {
     "waypoint": Difference(
         "the checksum follows a new source even before the last waypoint; Open vSwitch then leaves it wrong",
         lambda frame, _ours, _groups: bool(_fields(frame).get("ipv6_exthdr", 0) & ExtHeader.ROUTER),
+    ),
+    "no tag to write": Difference(
+        "a set that pops the only tag has none to write; Open vSwitch then pushes one",
+        lambda _frame, ours, _groups: _writes_popped_tag(ours),
+    ),
+    "tracked with a wrong checksum": Difference(
+        "checksums are the guest's own affair; Open vSwitch calls such a packet invalid",
+        lambda frame, ours, _groups: _tracked(ours) and _is_wrong(frame),
     ),
     "tracked fragment": Difference(
         "a later fragment cannot be attributed and is dropped; Open vSwitch reassembles fragments",
