@@ -444,7 +444,7 @@ class _Site:
     def _pipeline(self) -> list[_Maker]:
         makers: list[_Maker] = [self._load, self._move, self._resubmit]
         if self.tracks and self.wanted.get("eth_type") in (ETH_IPV4, ETH_IPV6):
-            makers += [self._track, self._track, lambda: [ConntrackClear()]]
+            makers += [*[self._track] * 6, lambda: [ConntrackClear()]]
         return makers
 
     def _changes(self) -> list[_Maker]:
@@ -452,13 +452,13 @@ class _Site:
         makers: list[_Maker] = [self._set_mac]
         ethertype = self.wanted.get("eth_type")
         if "vlan_vid" in self.wanted:
-            makers += [self._change_tag, self._change_tag]
+            makers += [self._change_tag] * (4 if self.wanted["vlan_vid"] else 2)
         if ethertype in (ETH_IPV4, ETH_IPV6):
             makers += [self._set_ip, self._set_ip, self._ip_ttl]
         if ethertype == ETH_ARP:
             makers.append(self._set_arp)
         if ethertype == ETH_MPLS:
-            makers += [self._set_mpls, self._set_mpls, self._pop_mpls]
+            makers += [self._set_mpls, self._set_mpls, self._pop_mpls, self._pop_mpls]
         if self.wanted.get("vlan_vid") == 0:
             makers.append(self._push_mpls)
         if "ip_proto" in self.wanted:
@@ -512,7 +512,7 @@ class _Site:
         if not self.wanted["vlan_vid"]:
             self.over = True
             return [PushVlan(dice.choice((ETH_VLAN, ETH_SVLAN))), set_vid]
-        kind = dice.randrange(4)
+        kind = dice.randrange(6)
         if kind < 2:
             return [set_vid] if kind else [SetField("vlan_pcp", dice.choice((0, 5)))]
         self.over = True

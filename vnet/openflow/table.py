@@ -26,6 +26,7 @@ How Open vSwitch (3.1) differs, by design:
 - a label is pushed behind the VLAN tag there, its TC taken from the DSCP, its value 2 before IPv6;
 - a popped tag uncovers only what it has parsed (one tag with vlan-limit=1): then it goes on with the type
   it saw before;
+- an action set that pops the only tag and writes the VID pushes one there;
 - after an expired TTL the calling table of a `resubmit` and the action set are still carried out there;
 - NORMAL removes a tag of VID 0 there, and drops more group addresses than those 802.1Q reserves.
 """

@@ -442,6 +442,11 @@ def test_a_set_ttl_replaces_a_written_one_and_the_last_of_both_kinds_wins() -> N
         assert run(written(*writes, Output(2)), frame=aged(9)).outputs == ((2, aged(ttl)),)
 
 
+def test_what_is_written_again_counts_as_written_last() -> None:
+    writes = (SetIpTtl(3), SetField("nw_ttl", 4), SetIpTtl(5))
+    assert run(written(*writes, Output(2)), frame=aged(9)).outputs == ((2, aged(5)),)
+
+
 def test_a_group_in_the_set_takes_the_place_of_output() -> None:
     switch = SlowSwitch([written(Output(2), ToGroup(1))], PORTS, groups=[group(GroupType.ALL, (Output(3),))])
     assert ports(switch.receive(1, PLAIN, 0.0)) == [3]
@@ -550,6 +555,12 @@ def test_what_a_resubmit_changes_stays_changed() -> None:
         do(table=1, metadata=5, vlan_vid=0x1000),
     )
     assert ports(run(*flows)) == [2]
+
+
+def test_after_a_resubmit_the_flow_is_the_one_it_was() -> None:
+    flow = Flow(0, 1, Match(), Instructions(apply=(Resubmit(table=5), Output(Port.CONTROLLER))), cookie=9)
+    (sent,) = run(flow, do(table=5)).to_controller
+    assert (sent.table, sent.cookie) == (0, 9)
 
 
 def test_resubmitting_to_itself_is_a_loop() -> None:
