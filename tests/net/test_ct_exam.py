@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
@@ -26,17 +28,14 @@ def _cases() -> Iterator[object]:
 
 
 @pytest.fixture(scope="module")
-def lab(kind: str) -> Iterator[Lab]:
-    with Lab(kind) as made:
-        yield made
+def labs() -> Iterator[Callable[[str], Lab]]:
+    """One lab of each kind, made when it is first asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda kind: stack.enter_context(Lab(kind)))
 
 
-@pytest.fixture(scope="module")
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.mark.parametrize(("kind", "title"), list(_cases()), indirect=["kind"])
-def test_it_does_what_the_title_says(lab: Lab, title: str) -> None:
+@pytest.mark.parametrize(("kind", "title"), list(_cases()))
+def test_it_does_what_the_title_says(labs: Callable[[str], Lab], kind: str, title: str) -> None:
+    lab = labs(kind)
     lab.reset()
     BODIES[title](lab)
