@@ -9,18 +9,39 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.openflow.test_codec import BARE, MESSAGES, PORT, RICH, TABLE
+from tests.unit.openflow.test_codec import (
+    BARE,
+    DROPPING,
+    FAILOVER,
+    MESSAGES,
+    PORT,
+    REMARKING,
+    RICH,
+    SELECT,
+    TABLE,
+)
 from vnet.openflow.codec import decode, encode
 from vnet.openflow.flow import (
     Conntrack,
+    ConntrackClear,
+    DecIpTtl,
+    DecMplsTtl,
+    Flow,
     Instructions,
     Move,
+    Nat,
     Output,
     OutputField,
+    PopMpls,
     PopVlan,
     Port,
+    PushMpls,
     PushVlan,
+    Resubmit,
     SetField,
+    SetIpTtl,
+    SetMplsTtl,
+    ToGroup,
     match,
 )
 from vnet.openflow.frame import Splitter
@@ -39,7 +60,19 @@ from vnet.openflow.message import (
     FlowStats,
     FlowStatsReply,
     FlowStatsRequest,
+    GroupCommand,
+    GroupDescReply,
+    GroupFeaturesReply,
+    GroupMod,
+    GroupStats,
+    GroupStatsReply,
     Hello,
+    MeterCommand,
+    MeterConfigReply,
+    MeterFeaturesReply,
+    MeterMod,
+    MeterStats,
+    MeterStatsReply,
     PacketIn,
     PortDescReply,
     PortDescRequest,
@@ -48,12 +81,18 @@ from vnet.openflow.message import (
     TableFeaturesReply,
     TableFeaturesRequest,
 )
+from vnet.openflow.ofctl import group_text, meter_text, text
 
 _RICH_MATCH = "priority=100,ct_state=+new-est+trk,tcp,reg0=0x10/0xff,dl_vlan=5,nw_frag=no,tp_dst=0x50/0xfff0"
 _RICH_ACTIONS = (
-    "actions=set_field:0x7->reg1,set_field:10.0.0.0/255.0.0.255->ip_dst,move:NXM_OF_TCP_DST[]->NXM_NX_REG3[0..15],"
+    "actions=meter:4,set_field:0x7->reg1,set_field:10.0.0.0/255.0.0.255->ip_dst,move:NXM_OF_TCP_DST[]->NXM_NX_REG3[0..15],"
     "ct(table=4,zone=5),pop_vlan,push_vlan:0x8100,set_field:4103->vlan_vid,output:NXM_NX_REG2[],CONTROLLER:128,"
     "clear_actions,write_actions(output:3),write_metadata:0x1/0xff,goto_table:7"
+)
+
+_SELECT_BUCKETS = (
+    "bucket=weight:10,actions=set_field:00:00:00:00:00:05->eth_dst,output:1,"
+    "bucket=weight:5,watch_port:2,watch_group:4,actions=group:4"
 )
 
 
@@ -78,7 +117,7 @@ def test_ovs_ofctl_understands_every_message(message):
 
 
 @pytest.mark.parametrize(
-    ("message", "text"),
+    ("message", "words"),
     [
         (
             FlowMod(FlowCommand.ADD, RICH),
@@ -103,10 +142,39 @@ def test_ovs_ofctl_understands_every_message(message):
         (BundleControl(5, 4, 3), "bundle_id=0x5 type=COMMIT_REQUEST flags=atomic ordered"),
         (BundleAdd(5, FlowMod(FlowCommand.ADD, RICH), 3), _RICH_ACTIONS),
         (TableFeaturesReply((TABLE,)), "next tables: 1-2"),
+        (GroupMod(GroupCommand.ADD, SELECT), f"ADD group_id=3,type=select,{_SELECT_BUCKETS}"),
+        (GroupDescReply((SELECT,)), f"group_id=3,type=select,{_SELECT_BUCKETS}"),
+        (
+            GroupStatsReply((GroupStats(3, 2, 5, 700, 1_500_000_000, ((1, 100), (4, 600))),)),
+            "group_id=3,duration=1.500s,ref_count=2,packet_count=5,byte_count=700,"
+            "bucket0:packet_count=1,byte_count=100,bucket1:packet_count=4,byte_count=600",
+        ),
+        (
+            GroupFeaturesReply(0b0010, 0b0101, (1, 9, 3, 4), (0, 1 << 0 | 1 << 22, 0, 0)),
+            "Capabilities:  0x5\n    select group:\n       max_groups=0x9\n       actions: output group",
+        ),
+        (
+            MeterMod(MeterCommand.ADD, DROPPING),
+            "ADD meter=7 kbps burst stats bands=\ntype=drop rate=1000 burst_size=100",
+        ),
+        (
+            MeterConfigReply((DROPPING, REMARKING)),
+            "meter=8 pktps bands=\ntype=dscp_remark rate=10 prec_level=1\ntype=drop rate=20",
+        ),
+        (
+            MeterStatsReply((MeterStats(7, 2, 5, 700, 1_500_000_000, ((1, 100),)),)),
+            "meter:7 flow_count:2 packet_in_count:5 byte_in_count:700 duration:1.500s bands:\n"
+            "0: packet_count:1 byte_count:100",
+        ),
+        (
+            MeterFeaturesReply(100, 0b110, 0b1011, 8, 3),
+            "max_meter:100 max_bands:8 max_color:3\nband_types: drop dscp_remark\n"
+            "capabilities: kbps pktps stats",
+        ),
     ],
 )
-def test_ovs_ofctl_reads_what_was_meant(message, text):
-    assert text in ofp_print(encode(message, 9))
+def test_ovs_ofctl_reads_what_was_meant(message, words):
+    assert words in ofp_print(encode(message, 9))
 
 
 # -- what ovs-ofctl says --------------------------------------------------------------------------
@@ -172,7 +240,7 @@ def flows_of(heard: list) -> list:
 
 
 @pytest.mark.parametrize(
-    ("text", "actions"),
+    ("words", "actions"),
     [
         ("actions=output:3", (Output(3),)),
         ("actions=flood", (Output(Port.FLOOD),)),
@@ -199,15 +267,49 @@ def flows_of(heard: list) -> list:
             "ip,actions=ct(commit,exec(load:0x5->NXM_NX_CT_MARK[0..3]))",
             (Conntrack(0, None, True, mark=(5, 0xF)),),
         ),
+        (
+            "ip,actions=ct(commit,zone=NXM_NX_REG9[4..19],nat(src=10.0.0.1-10.0.0.9:1000-2000,random),"
+            "exec(set_field:0x5/0xf->ct_label))",
+            (
+                Conntrack(
+                    commit=True,
+                    zone_field=("reg9", 4, 16),
+                    nat=Nat(True, 4, (0x0A000001, 0x0A000009), (1000, 2000), 16),
+                    label=(5, 0xF),
+                ),
+            ),
+        ),
+        (
+            "ipv6,actions=ct(commit,nat(dst=[fd00::1]:80))",
+            (
+                Conntrack(
+                    commit=True, nat=Nat(False, 6, ((0xFD00 << 112) + 1, (0xFD00 << 112) + 1), (80, 80))
+                ),
+            ),
+        ),
+        ("ip,actions=ct(nat,table=4)", (Conntrack(0, 4, nat=Nat()),)),
+        ("actions=ct_clear,group:4", (ConntrackClear(), ToGroup(4))),
+        (
+            "actions=resubmit(,5),resubmit:7,resubmit(LOCAL,5)",
+            (Resubmit(None, 5), Resubmit(7), Resubmit(Port.LOCAL, 5)),
+        ),
+        (
+            "ip,actions=push_mpls:0x8847,set_field:5->mpls_label,set_mpls_ttl:9,dec_mpls_ttl,pop_mpls:0x800",
+            (PushMpls(), SetField("mpls_label", 5), SetMplsTtl(9), DecMplsTtl(), PopMpls(0x800)),
+        ),
+        ("ip,actions=mod_nw_ttl:9,dec_ttl", (SetIpTtl(9), DecIpTtl())),
+        ("actions=set_tunnel:5,normal", (SetField("tunnel_id", 5), Output(Port.NORMAL))),
+        ("ipv6,actions=set_field:5->ipv6_label", (SetField("ipv6_flabel", 5),)),
+        ("actions=load:5->NXM_NX_REG15[]", (SetField("reg15", 5),)),
     ],
 )
-def test_actions_of_ovs_ofctl_are_read_as_they_are_meant(tmp_path, text, actions):
-    (mod,) = flows_of(spoken(tmp_path, "add-flow", text))
+def test_actions_of_ovs_ofctl_are_read_as_they_are_meant(tmp_path, words, actions):
+    (mod,) = flows_of(spoken(tmp_path, "add-flow", words))
     assert mod.flow.instructions == Instructions(apply=actions)
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("words", "wanted"),
     [
         ("in_port=3", {"in_port": 3}),
         ("dl_src=02:00:00:00:00:01/ff:00:00:00:00:ff", {"eth_src": (0x020000000001, 0xFF00000000FF)}),
@@ -242,10 +344,17 @@ def test_actions_of_ovs_ofctl_are_read_as_they_are_meant(tmp_path, text, actions
         ("reg3=0x50/0xffff,metadata=7", {"reg3": (0x50, 0xFFFF), "metadata": 7}),
         ("ip,nw_frag=yes", {"eth_type": 0x800, "ip_frag": (1, 1)}),
         ("ip,nw_frag=first", {"eth_type": 0x800, "ip_frag": 1}),
+        ("tcp,tcp_flags=+syn-ack", {"eth_type": 0x800, "ip_proto": 6, "tcp_flags": (2, 0x12)}),
+        ("ipv6,ipv6_label=5,nw_ttl=9", {"eth_type": 0x86DD, "ipv6_flabel": 5, "nw_ttl": 9}),
+        (
+            "mpls,mpls_label=5,mpls_tc=3,mpls_bos=1,mpls_ttl=9",
+            {"eth_type": 0x8847, "mpls_label": 5, "mpls_tc": 3, "mpls_bos": 1, "mpls_ttl": 9},
+        ),
+        ("tun_id=5/0xff,ct_label=1/3,reg9=2", {"tunnel_id": (5, 0xFF), "ct_label": (1, 3), "reg9": 2}),
     ],
 )
-def test_matches_of_ovs_ofctl_are_read_as_they_are_meant(tmp_path, text, wanted):
-    (mod,) = flows_of(spoken(tmp_path, "add-flow", f"{text},actions=drop"))
+def test_matches_of_ovs_ofctl_are_read_as_they_are_meant(tmp_path, words, wanted):
+    (mod,) = flows_of(spoken(tmp_path, "add-flow", f"{words},actions=drop"))
     assert mod.flow.match == match(**wanted)
 
 
@@ -258,3 +367,41 @@ def test_commands_of_ovs_ofctl_are_read_as_they_are_meant(tmp_path):
     assert [mod.command for mod in inside] == [FlowCommand.DELETE, FlowCommand.MODIFY, FlowCommand.ADD]
     assert inside[0].flow.table == 1
     assert [m.type for m in heard if isinstance(m, BundleControl)] == [0, 4]
+
+
+@pytest.mark.parametrize("group", [SELECT, FAILOVER])
+def test_groups_as_text_are_read_back_through_ovs_ofctl(tmp_path, group):
+    heard = spoken(tmp_path, "add-group", group_text(group))
+    assert [m for m in heard if isinstance(m, GroupMod)] == [GroupMod(GroupCommand.ADD, group)]
+
+
+@pytest.mark.parametrize("meter", [DROPPING, REMARKING])
+def test_meters_as_text_are_read_back_through_ovs_ofctl(tmp_path, meter):
+    heard = spoken(tmp_path, "add-meter", meter_text(meter))
+    assert [m for m in heard if isinstance(m, MeterMod)] == [MeterMod(MeterCommand.ADD, meter)]
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        Flow(1, 2, match(tunnel_id=5), Instructions((ToGroup(4), Resubmit(3)), meter=7, goto=9)),
+        Flow(
+            1,
+            2,
+            match(eth_type=0x800, ip_proto=6, tcp_flags=(2, 0x812), nw_ttl=1),
+            Instructions(
+                (
+                    Conntrack(commit=True, label=(5, 0xF), nat=Nat(True, 4, (1, 2), (3, 4), 4)),
+                    Move("nw_ttl", "reg8", 8),
+                    DecIpTtl(),
+                    PushMpls(),
+                    SetField("mpls_label", 5),
+                ),
+                write=(PopMpls(0x800), SetMplsTtl(5), ToGroup(5), ConntrackClear()),
+            ),
+        ),
+        Flow(1, 2, match(eth_type=0x86DD, ipv6_flabel=(5, 7)), Instructions((SetField("ipv6_flabel", 1),))),
+    ],
+)
+def test_flows_as_text_are_read_back_through_ovs_ofctl(tmp_path, flow):
+    assert [mod.flow for mod in flows_of(spoken(tmp_path, "add-flow", text(flow)))] == [flow]

@@ -169,13 +169,9 @@ def test_packet_out_reaches_the_datapath(switch):
 
 def test_what_is_not_supported_is_refused_by_name_and_exit_code(switch):
     for words, error in (
-        (("add-flow", "ip,actions=dec_ttl,output:1"), "OFPBAC_BAD_TYPE"),
-        (("add-flow", "actions=group:1"), "OFPBAC_BAD_OUT_GROUP"),
-        (("add-flow", "actions=resubmit(,2)"), "OFPBAC_BAD_VENDOR_TYPE"),
-        (("add-flow", "actions=push_mpls:0x8847"), "OFPBAC_BAD_TYPE"),
+        (("add-flow", "actions=set_queue:1,output:1"), "OFPBAC_BAD_QUEUE"),
+        (("add-flow", "actions=learn(table=1)"), "OFPBAC_BAD_VENDOR_TYPE"),
         (("add-flow", "pkt_mark=5,actions=drop"), "OFPBMC_BAD_FIELD"),
-        (("add-flow", "ip,actions=ct(commit,nat)"), "OFPBAC_BAD_VENDOR_TYPE"),
-        (("add-flow", "actions=meter:1,output:1"), "OFPBIC_UNSUP_INST"),
         (("add-group", "group_id=1,type=all,bucket=output:1"), "OFPGMFC_OUT_OF_GROUPS"),
         (("add-meter", "meter=1,kbps,band=type=drop,rate=1"), "OFPMMFC_OUT_OF_METERS"),
         (("mod-port", "1", "down"), "OFPPMFC_EPERM"),

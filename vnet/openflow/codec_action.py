@@ -48,7 +48,8 @@ _SAME_TABLE = 0xFF
 _SHORT_RESERVED, _SHORT_MAX, _SHORT_IN_PORT = 0xFFFF0000, 0xFF00, 0xFFF8
 """Ports of OpenFlow 1.0 have 16 bits; the reserved ones are those of 1.3 without the upper half."""
 _WHOLE_PACKET = 0xFFFF
-_OUTPUTS = frozenset(Port) - {Port.MAX, Port.ANY}
+_RESERVED = frozenset(Port) - {Port.MAX}
+_OUTPUTS = _RESERVED - {Port.ANY}
 
 
 # -- encoding -------------------------------------------------------------------------------------
@@ -179,6 +180,8 @@ def _long_port(raw: bytes) -> int | None:
     port = int.from_bytes(raw[10:12], "big")
     if port == _SHORT_IN_PORT:
         return None
+    if port >= _SHORT_MAX and _SHORT_RESERVED | port not in _RESERVED:
+        raise bad_action(BadAction.BAD_ARGUMENT)
     return port if port < _SHORT_MAX else _SHORT_RESERVED | port
 
 

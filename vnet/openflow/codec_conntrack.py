@@ -109,7 +109,7 @@ def read_conntrack(raw: bytes) -> Conntrack:
         raise bad_action(BadAction.BAD_ARGUMENT)
     zone_field = read_subfield(source, zone, _ZONE_BITS) if source else None
     nat, mark, label = _read_nested(raw[_CT.size :])
-    if not commit and (mark or label or nat and nat.source is not None):
+    if not commit and (mark or label or nat not in (None, Nat())):
         raise bad_action(BadAction.BAD_ARGUMENT)
     resumes = None if table == _NO_TABLE else table
     return Conntrack(0 if zone_field else zone, resumes, commit, force, mark, label, nat, zone_field)

@@ -36,6 +36,7 @@ _TAGGED = Field("vlan_vid", 13, needs=(("vlan_vid", VLAN_PRESENT),))
 """Writing the VLAN id needs a tag, matching it does not."""
 
 _IP = Field("an IP header", 0, needs=(("eth_type", ETH_IPV4), ("eth_type", ETH_IPV6)))
+_OF_FAMILY = {4: FIELDS["ipv4_src"], 6: FIELDS["ipv6_src"]}
 _MPLS = Field("a label", 0, needs=FIELDS["mpls_label"].needs)
 _TTL = Field("a TTL", 0, needs=_IP.needs + _MPLS.needs)
 
@@ -82,8 +83,14 @@ def _fields(action: Action) -> tuple[Field, ...]:
         case Move():
             return FIELDS[action.source], _written(action.target)
         case Conntrack():
-            return (_IP, FIELDS[action.zone_field[0]]) if action.zone_field else (_IP,)
+            return _tracked(action)
     return ()
+
+
+def _tracked(action: Conntrack) -> tuple[Field, ...]:
+    """IP, that of the addresses to translate to if there are any, and the field of the zone."""
+    ip = _OF_FAMILY[action.nat.family] if action.nat and action.nat.addresses else _IP
+    return (ip, FIELDS[action.zone_field[0]]) if action.zone_field else (ip,)
 
 
 def _written(name: str) -> Field:

@@ -87,8 +87,8 @@ def bucket_text(bucket: Bucket, kind: GroupType) -> str:
 def meter_text(meter: Meter) -> str:
     """A meter as `ovs-ofctl add-meter` reads it."""
     flags = [name for flag, name in METER_FLAGS.items() if meter.flags & flag]
-    bands = [f"band={_band(band, meter.flags)}" for band in meter.bands]
-    return ",".join([f"meter={meter.number}", *flags, *bands])
+    bands = ",".join(_band(band, meter.flags) for band in meter.bands)
+    return ",".join([f"meter={meter.number}", *flags, *([f"bands={bands}"] if bands else [])])
 
 
 METER_FLAGS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vnet.openflow.codec import HEADER
@@ -13,6 +13,7 @@ _MESSAGES = st.lists(st.binary(max_size=30), max_size=8).map(
 )
 
 
+@settings(deadline=None)
 @given(_MESSAGES, st.data())
 def test_any_split_gives_the_same_messages(messages, data):
     stream = b"".join(messages)

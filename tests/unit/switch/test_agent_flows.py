@@ -203,7 +203,7 @@ def test_overlap_is_refused_when_it_is_to_be_checked():
         (delete(Flow(40, 0)), (5, 2)),
         (add(Flow(5, 1, instructions=Instructions(goto=5))), (3, 2)),
         (add(Flow(5, 1, instructions=Instructions(goto=32))), (3, 2)),
-        (add(Flow(5, 1, instructions=Instructions(apply=(Conntrack(1, 40),)))), (2, 5)),
+        (add(Flow(5, 1, IP, Instructions(apply=(Conntrack(1, 40),)))), (2, 5)),
         (FlowMod(FlowCommand.ADD, flow(), buffer_id=3), (1, 8)),
     ],
 )
