@@ -81,4 +81,5 @@ def page() -> str:
 
 
 def _result(failed: Mapping[str, str], title: str) -> str:
-    return f"fails: {failed[title]}" if title in failed else "passes"
+    why = failed.get(title, "").replace("|", "\\|")
+    return f"fails: {why}" if why else "passes"
