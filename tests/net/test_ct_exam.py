@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
 from tests.exams.conntrack.exam import bodies
 from tests.exams.conntrack.expected import failures
 from tests.exams.conntrack.switches import KINDS, Lab
-from tests.exams.conntrack.titles import IMPLEMENTED
+from tests.exams.conntrack.titles import ALL
 from tests.ovs import why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
@@ -19,24 +21,21 @@ BODIES, FAILURES = bodies(), failures()
 
 def _cases() -> Iterator[object]:
     for kind in KINDS:
-        for title in IMPLEMENTED:
+        for title in ALL:
             why = FAILURES.get(kind, {}).get(title)
             marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
             yield pytest.param(kind, title, id=f"{kind}: {title}", marks=marks)
 
 
 @pytest.fixture(scope="module")
-def lab(kind: str) -> Iterator[Lab]:
-    with Lab(kind) as made:
-        yield made
+def labs() -> Iterator[Callable[[str], Lab]]:
+    """One lab of each kind, made when it is first asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda kind: stack.enter_context(Lab(kind)))
 
 
-@pytest.fixture(scope="module")
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.mark.parametrize(("kind", "title"), list(_cases()), indirect=["kind"])
-def test_it_does_what_the_title_says(lab: Lab, title: str) -> None:
+@pytest.mark.parametrize(("kind", "title"), list(_cases()))
+def test_it_does_what_the_title_says(labs: Callable[[str], Lab], kind: str, title: str) -> None:
+    lab = labs(kind)
     lab.reset()
     BODIES[title](lab)

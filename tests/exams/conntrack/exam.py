@@ -9,12 +9,18 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.exams.conntrack import datapath_titles, fragment_titles, nat_titles, state_titles
+from tests.exams.conntrack import (
+    datapath_titles,
+    extra_titles,
+    fragment_titles,
+    nat_titles,
+    state_titles,
+)
 from tests.exams.conntrack.switches import Lab
-from tests.exams.conntrack.titles import IMPLEMENTED, slug
+from tests.exams.conntrack.titles import ALL, slug
 
 Body = Callable[[Lab], None]
-MODULES = (datapath_titles, state_titles, fragment_titles, nat_titles)
+MODULES = (datapath_titles, state_titles, fragment_titles, nat_titles, extra_titles)
 
 
 def bodies() -> dict[str, Body]:
@@ -30,7 +36,7 @@ def bodies() -> dict[str, Body]:
 def chosen(pattern: str = "*") -> list[str]:
     """Titles in the order of the public file whose name, or whose function's, has the pattern."""
     wanted = f"*{pattern.strip('*')}*".lower()
-    return [t for t in IMPLEMENTED if fnmatch.fnmatch(t.lower(), wanted) or fnmatch.fnmatch(slug(t), wanted)]
+    return [t for t in ALL if fnmatch.fnmatch(t.lower(), wanted) or fnmatch.fnmatch(slug(t), wanted)]
 
 
 @dataclass(frozen=True, slots=True)

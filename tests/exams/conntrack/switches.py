@@ -45,6 +45,9 @@ HOSTS = 5
 PINS = Path("/sys/fs/bpf/vnet-test")
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 
+TCP_STATES = {1: "SYN_SENT", 2: "SYN_RECV", 3: "ESTABLISHED", 4: "FIN_WAIT", 5: "TIME_WAIT", 6: "CLOSED"}
+"""VNET_TCP_* of vnet/switch/bpf/abi.h."""
+
 _serial = itertools.count(1)
 
 
@@ -320,7 +323,7 @@ def _connection(conn: abi.Conn) -> Connection:
         key.zone,
         conn.mark,
         label if isinstance(label, int) else label[0] | label[1] << 64,
-        abi.TcpState(conn.tcp_state).name if key.proto == 6 and hasattr(abi, "TcpState") else "",
+        TCP_STATES.get(conn.tcp_state, ""),
     )
 
 

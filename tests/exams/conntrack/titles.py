@@ -221,6 +221,24 @@ TITLES: dict[str, str] = {
 IMPLEMENTED = tuple(title for title, reason in TITLES.items() if not reason)
 
 
+EXTRA = (
+    "extra - TCP closed by both sides",
+    "extra - TCP anew after it was closed",
+    "extra - TCP reset",
+    "extra - TCP reset out of window",
+    "extra - TCP half open",
+    "extra - TCP SYN amid a connection",
+    "extra - TCP picked up in the middle",
+    "extra - TCP that begins nothing",
+    "extra - wrong checksums",
+    "extra - fragments come out as they went in",
+    "extra - ct_clear",
+)
+"""What has no namesake there."""
+
+ALL = IMPLEMENTED + EXTRA
+
+
 def slug(title: str) -> str:
     """The name of a title's function."""
     name = re.sub(r"[^a-z0-9]+", "_", title.lower().replace("+", " plus ")).strip("_")
