@@ -17,6 +17,7 @@ from types import TracebackType
 
 from vnet.base.drop import DropReason
 from vnet.openflow.flow import Action, Flow
+from vnet.openflow.group import Group, Meter
 from vnet.switch.abi import Point
 from vnet.switch.datapath import Change
 from vnet.switch.events import PacketEvent
@@ -103,11 +104,21 @@ class Bench:
         self.datapath.close()
         self.open()
 
-    def load(self, flows: Iterable[Flow]) -> None:
-        """Make exactly these flows be in force."""
-        wanted = {flow.key: flow for flow in flows}
-        gone = tuple(flow.key for flow in self.datapath.flows() if flow.key not in wanted)
-        self.datapath.commit(Change(put=tuple(wanted.values()), remove=gone))
+    def load(self, flows: Iterable[Flow], groups: Iterable[Group] = (), meters: Iterable[Meter] = ()) -> None:
+        """Make exactly these be in force."""
+        wanted, datapath = {flow.key: flow for flow in flows}, self.datapath
+        groups, meters = tuple(groups), tuple(meters)
+        kept = {group.number for group in groups}, {meter.number for meter in meters}
+        datapath.commit(
+            Change(
+                put=tuple(wanted.values()),
+                remove=tuple(flow.key for flow in datapath.flows() if flow.key not in wanted),
+                put_groups=groups,
+                remove_groups=tuple(g.number for g in datapath.groups() if g.number not in kept[0]),
+                put_meters=meters,
+                remove_meters=tuple(m.number for m in datapath.meters() if m.number not in kept[1]),
+            )
+        )
 
     def forget_connections(self) -> None:
         """Empty the connection tracker."""

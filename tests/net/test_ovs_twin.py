@@ -10,13 +10,13 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from tests.net.twin_generator import WRONG, Dialogue, Hidden, Program, packets, programs
+from tests.net.twin_outcomes import outcomes
 from tests.ovs import OpenVSwitch, why_not
 from vnet.base.drop import DropReason
 from vnet.openflow import ofctl, packet, rewrite
@@ -250,23 +250,6 @@ OFTEN = (SetField, Move, Resubmit, ToGroup, PushVlan, PopVlan, PushMpls, DecIpTt
 def done(kind: type[Action]) -> str:
     """How a kind of action is counted."""
     return f"{kind.__name__} done"
-
-
-def outcomes(slow: SlowSwitch, port: int, frame: bytes) -> Iterator[Outcome]:
-    """What may become of a packet, whatever buckets SELECT groups choose; connections are as after each."""
-    tracker, scripts = deepcopy(slow.tracker), [list[int]()]
-    while scripts:
-        script, taken = scripts.pop(), list[int]()
-
-        def choose(_group: Group, live: Sequence[int], _fields: Mapping[str, int]) -> int:
-            if len(taken) == len(script):  # noqa: B023 - called in this round of the loop only
-                scripts.extend([*script, other] for other in live[1:])  # noqa: B023
-                script.append(live[0])  # noqa: B023
-            taken.append(script[len(taken)])  # noqa: B023
-            return taken[-1]  # noqa: B023
-
-        slow.tracker, slow.choose = deepcopy(tracker), choose
-        yield slow.receive(port, frame, 0.0)
 
 
 def _story(

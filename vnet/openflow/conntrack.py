@@ -216,7 +216,7 @@ class Tracker:
         if action.commit and not self.commit(
             packet, zone, now_s, action.mark, action.force, label=action.label, nat=action.nat
         ):
-            return DropReason.CT_FULL
+            return DropReason.NAT_FULL if action.nat else DropReason.CT_FULL
         found = self._belongs(packet, zone, now_s)
         if found is None or tracked.state & CtState.INV:
             return Passed(tracked, packet.frame)

@@ -86,7 +86,7 @@ class OutputField:
 
 @dataclass(frozen=True, slots=True)
 class PushVlan:
-    """Push a tag with VID 0; a SetField of `vlan_vid` follows. `ethertype` 0x8100 or 0x88a8."""
+    """Push a tag, a copy of the outermost one or VID 0. `ethertype` 0x8100 or 0x88a8."""
 
     ethertype: int = 0x8100
 
@@ -98,10 +98,10 @@ class PopVlan:
 
 @dataclass(frozen=True, slots=True)
 class PushMpls:
-    """Push a label stack entry as the outermost tag. `ethertype` 0x8847 or 0x8848.
+    """Push a label stack entry behind the outermost VLAN tag. `ethertype` 0x8847 or 0x8848.
 
-    Label, TC and TTL are copied from the entry below if there is one; else label and TC are 0 (as Open
-    vSwitch: TC from the DSCP is not copied) and the TTL is that of IP, or 64 without IP.
+    Label, TC and TTL are copied from the entry below if there is one; else label and TC are 0 and the TTL
+    is that of IP, or 0 without IP.
     """
 
     ethertype: int = 0x8847

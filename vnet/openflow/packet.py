@@ -14,10 +14,10 @@ What cannot be read is refused (`Malformed`): the switch drops such packets rath
   `ip_proto` of an IPv6 fragment is the Next Header of its fragment header.
 - A fragment header that fragments nothing (RFC 6946) is read over.
 
-`ipv6_exthdr` tells of the headers up to the upper layer or a later fragment's header; what is behind an
-authentication header or ESP is not read, `ip_proto` is then 51 or 50. Expected is the order of RFC 8200,
+`ipv6_exthdr` tells of the headers up to the upper layer or a later fragment's header; what is behind ESP is
+not read, `ip_proto` is then 50. Expected is the order of RFC 8200,
 section 4.1; a header below one that was seen is UNSEQ, a second of a kind or a third of options for the
-destination is UNREP. A hop-by-hop header that is not the first is UNSEQ and not HOP.
+destination is UNREP.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FRAG_FIRST = Frag.ANY
 FRAG_LATER = Frag.ANY | Frag.LATER
 
 HOP_BY_HOP, ROUTING, FRAGMENT, ESP, AUTHENTICATION, NO_NEXT, DESTINATION_OPTIONS = 0, 43, 44, 50, 51, 59, 60
-EXTENSION_HEADERS = frozenset({HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS})
+EXTENSION_HEADERS = frozenset({HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, AUTHENTICATION})
 MAX_EXTENSION_HEADERS = 8
 """More in one packet are refused: no honest sender needs them, and the dataplane's loop is bounded."""
 
@@ -390,6 +390,8 @@ def _fragment_header(reading: _Reading) -> int:
 def _extension_header(reading: _Reading, protocol: int) -> int:
     reading.need(8, "IPv6 extension header")
     length = (reading.number(1) + 1) * 8
+    if protocol == AUTHENTICATION:
+        length = (reading.number(1) + 2) * 4  # RFC 4302, section 2.2
     reading.need(length, "IPv6 extension header")
     if protocol == ROUTING and reading.number(3):
         # On the way to a waypoint the checksum covers the last destination (RFC 8200, section 8.1).
@@ -403,10 +405,7 @@ def extension_bits(headers: list[int]) -> int:
     """`ipv6_exthdr` of a packet with these headers, in their order (OpenFlow 1.3.5, section 7.2.3.8)."""
     bits, highest = 0, -1
     for position, header in enumerate(headers):
-        if header == HOP_BY_HOP and position:
-            bits |= ExtHeader.UNSEQ
-        else:
-            bits |= EXTENSION_BITS[header]
+        bits |= EXTENSION_BITS[header]
         before = headers[:position].count(header)
         if before > (header == DESTINATION_OPTIONS):
             bits |= ExtHeader.UNREP

@@ -16,7 +16,6 @@ from dataclasses import replace
 from vnet.openflow.fields import ETH_VLAN
 from vnet.openflow.packet import MPLS_TYPES, VLAN_TYPES, Checksum, Packet, Place, Sum, parse
 
-DEFAULT_MPLS_TTL = 64
 """Of a label in front of what has no TTL."""
 
 
@@ -105,8 +104,9 @@ def crc32c(data: bytes) -> int:
 
 
 def push_vlan(frame: bytes, tpid: int = ETH_VLAN) -> bytes:
-    """Insert a tag with VID 0 and priority 0 as the outermost."""
-    return frame[:12] + struct.pack("!HH", tpid, 0) + frame[12:]
+    """Insert a tag as the outermost, a copy of the one before (OpenFlow 1.3.5, section 5.12.1)."""
+    tci = frame[14:16] if is_tagged(frame) else bytes(2)
+    return frame[:12] + tpid.to_bytes(2, "big") + tci + frame[12:]
 
 
 def pop_vlan(frame: bytes) -> bytes:
@@ -125,15 +125,16 @@ def ethertype(frame: bytes) -> int:
 
 
 def push_mpls(frame: bytes, label_type: int) -> bytes:
-    """Insert a label immediately behind the addresses, in front of VLAN tags too (OpenFlow 1.3.5, 5.12.1).
+    """Insert a label behind the outermost VLAN tag, where a label may stand (as Open vSwitch).
 
-    Label, TC and TTL are those of the label that could be matched before, else the TTL is that of IP.
+    Label, TC and TTL are those of the label that could be matched before, else the TTL is that of IP, or 0.
     """
     fields = parse(frame).fields
-    ttl = fields.get("mpls_ttl", fields.get("nw_ttl", DEFAULT_MPLS_TTL))
-    bottom = ethertype(frame) not in MPLS_TYPES
+    ttl = fields.get("mpls_ttl", fields.get("nw_ttl", 0))
+    at = 16 if is_tagged(frame) else 12
+    bottom = int.from_bytes(frame[at : at + 2], "big") not in MPLS_TYPES
     entry = fields.get("mpls_label", 0) << 12 | fields.get("mpls_tc", 0) << 9 | bottom << 8 | ttl
-    return frame[:12] + struct.pack("!HI", label_type, entry) + frame[14:]
+    return frame[:at] + struct.pack("!HI", label_type, entry) + frame[at + 2 :]
 
 
 def pop_mpls(frame: bytes, payload_type: int) -> bytes:

@@ -18,12 +18,12 @@ What the standard leaves open, or does otherwise:
 - A field that the packet has not is not matched by any value, and reads as 0 in a move; writing it
   changes nothing. What popping or pushing uncovers or hides is read again.
 - An expired TTL ends the packet, with its action set; in a bucket, the bucket's copy of it.
-- A group without a live bucket is no reason of its own: the flow that named it dropped the packet.
 - NORMAL takes every port for a trunk of all VLANs; a frame of VID 0 belongs to VLAN 0, tagged or not.
 
 How Open vSwitch (3.1) differs, by design:
 - it corrects "checksums" inside the payload of later IPv4 fragments; here they have no layer 4;
-- a label is pushed behind the VLAN tag there, its TC taken from the DSCP, its value 2 before IPv6;
+- a label's TC is taken from the DSCP there, its value is 2 before IPv6, its TTL 64 before what is no IP;
+- a pushed tag has VID 0 and priority 0 there, also in front of another;
 - a popped tag uncovers only what it has parsed (one tag with vlan-limit=1): then it goes on with the type
   it saw before;
 - an action set that pops the only tag and writes the VID pushes one there;
@@ -395,7 +395,10 @@ class SlowSwitch:
         group = self.groups.get(number)
         if depth == MAX_GROUP_DEPTH:
             raise _Lost(DropReason.LOOP)
-        for bucket in self._buckets(group, walk) if group else ():
+        buckets = self._buckets(group, walk) if group else ()
+        if not buckets:
+            run.fail(DropReason.NO_BUCKET)
+        for bucket in buckets:
             self._bucket(run, walk.copy(), bucket, depth + 1)
 
     def _bucket(self, run: _Run, walk: _Walk, bucket: Bucket, depth: int) -> None:

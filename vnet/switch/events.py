@@ -37,6 +37,11 @@ class PacketEvent:
     length: int
     data: bytes
     cookies: tuple[int, ...] = ()
+    reason_code: int = 0
+    """Of a packet-in: OFPR_*."""
+    tunnel: int = 0
+    registers: tuple[int, ...] = ()
+    """Of a packet-in: reg0…reg15 as they were at last."""
 
 
 def decode(record: bytes) -> PacketEvent:
@@ -62,12 +67,16 @@ def decode(record: bytes) -> PacketEvent:
         metadata=header.metadata,
         length=length,
         data=data,
+        reason_code=header.verdict if header.point == Point.CONTROLLER else 0,
+        tunnel=header.tunnel,
+        registers=tuple(header.registers[n // 2] >> 32 * (n % 2) & 0xFFFFFFFF for n in range(16)),
     )
 
 
 def packet_in(event: PacketEvent) -> PacketIn:
-    """An event for the controllers as the message that tells them."""
-    known = {"ct_state": event.ct_state} if event.ct_state else {}
-    fields = match(in_port=event.in_port, metadata=event.metadata, **known)
-    reason = int(event.dropped)  # the datapath says here whether an action asked for it
-    return PacketIn(reason, event.table, event.cookie, fields, event.data, event.length)
+    """An event as the message that tells controllers of it, with the pipeline fields that are not 0."""
+    pipeline = {f"reg{n}": value for n, value in enumerate(event.registers)}
+    pipeline |= {"tunnel_id": event.tunnel, "ct_state": event.ct_state}
+    told = {name: value for name, value in pipeline.items() if value}
+    fields = match(in_port=event.in_port, metadata=event.metadata, **told)
+    return PacketIn(event.reason_code, event.table, event.cookie, fields, event.data, event.length)

@@ -127,8 +127,10 @@ __noinline int vnet_group(struct __sk_buff *skb, __u32 number)
 		return VNET_DROP_ACTION_FAILED;
 	id = entry ? vnet_entry_rule(entry, s->version) : 0;
 	group = id ? bpf_map_lookup_elem(&groups, &id) : 0;
-	if (!group)
-		return VNET_DROP_NO_BUCKET;
+	if (!group || !group->n_buckets) {
+		vnet_note_failure(s, VNET_DROP_NO_BUCKET);
+		return 0;
+	}
 	vnet_meet(skb, s, group->rule);
 	if (group->type == VNET_GROUP_ALL)
 		return vnet_push(s, VNET_FRAME_BUCKETS, VNET_NO_TABLE, group->first_bucket + group->n_buckets,
@@ -137,8 +139,10 @@ __noinline int vnet_group(struct __sk_buff *skb, __u32 number)
 	choosing.first = group->first_bucket;
 	choosing.type = group->type;
 	bpf_loop(group->n_buckets, vnet_choose_one, &choosing, 0);
-	if (!choosing.chosen)
-		return VNET_DROP_NO_BUCKET;
+	if (!choosing.chosen) {
+		vnet_note_failure(s, VNET_DROP_NO_BUCKET);
+		return 0;
+	}
 	return vnet_enter_bucket(skb, s, choosing.chosen - 1);
 }
 

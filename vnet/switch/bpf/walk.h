@@ -162,7 +162,7 @@ static __always_inline int vnet_restack(struct vnet_scratch *s, __u8 kind, __u32
 	return vnet_add_op(s, kind, 0, arg, value);
 }
 
-/* A second tag has the priority and the VLAN of the first, as in Open vSwitch. */
+/* A second tag has the priority and the VLAN of the first (section 5.12.1). */
 static __always_inline int vnet_push_vlan(struct vnet_scratch *s)
 {
 	__u16 tci = s->key[VNET_W_DST];
@@ -178,9 +178,7 @@ static __always_inline int vnet_push_vlan(struct vnet_scratch *s)
 	reason = vnet_log(s, VNET_PATH_POP_VLAN, 0, 0);
 	if (reason)
 		return reason;
-	s->tpid = s->action.a;
-	s->base_tag = tag;
-	return vnet_restack(s, VNET_PATH_PUSH_VLAN, 0, tag, VNET_FLUSH_OPS);
+	return vnet_restack(s, VNET_PATH_PUSH_VLAN, 0, tag, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
 }
 
 static __always_inline int vnet_pop_vlan(struct vnet_scratch *s)

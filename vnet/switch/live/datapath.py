@@ -7,6 +7,7 @@ decided by the version that `control.version` names.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import struct
 from collections.abc import Mapping
@@ -47,6 +48,11 @@ LINK_UP = 0x10001
 operational state tells the same up to a second later."""
 PACKET_OUT_BYTES = 3500
 """What BPF_PROG_TEST_RUN takes: a page without head- and tailroom (net/bpf/test_run.c)."""
+
+_GET_FLAGS, _GET_MTU = 0x8913, 0x8921
+"""SIOCGIFFLAGS, SIOCGIFMTU (linux/sockios.h)."""
+_RUNNING = 0x41
+"""IFF_UP and IFF_RUNNING."""
 
 _FLAG_OF = {
     PortConfig.NO_RECV: PortFlag.NO_RECV,
@@ -277,7 +283,9 @@ class EbpfDatapath:
 
     def _open_port(self, number: int, ifindex: int) -> None:
         if self._port(number).ifindex != ifindex:
-            port = abi.Port(ifindex, PortFlag.UP, DEFAULT_CONN_QUOTA, DEFAULT_MAC_QUOTA)
+            up, mtu = _link(ifindex)
+            flags = PortFlag.UP | PortFlag.LIVE if up else PortFlag.UP
+            port = abi.Port(ifindex, flags, DEFAULT_CONN_QUOTA, DEFAULT_MAC_QUOTA, mtu)
             self._map["ports"].set(number, bytes(port))
         self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
         attach.attach(self._pinned.program, ifindex, self._pinned.links / str(number))
@@ -457,3 +465,12 @@ def _ifindex(ifname: str) -> int:
         return socket.if_nametoindex(ifname)
     except OSError as error:
         raise HostError(f"no interface {ifname} to make a port of: {error.strerror}") from error
+
+
+def _link(ifindex: int) -> tuple[bool, int]:
+    """Whether an interface has a carrier, and its MTU (netdevice(7)); asked in its namespace."""
+    name = socket.if_indextoname(ifindex).encode()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        flags = struct.unpack_from("<H", fcntl.ioctl(any_socket, _GET_FLAGS, name.ljust(32, b"\0")), 16)[0]
+        mtu = struct.unpack_from("<i", fcntl.ioctl(any_socket, _GET_MTU, name.ljust(32, b"\0")), 16)[0]
+    return flags & _RUNNING == _RUNNING, mtu
