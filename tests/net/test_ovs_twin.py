@@ -177,7 +177,7 @@ BY_DESIGN = {
         ),
     ),
     "label before no IP": Difference(
-        "a label takes its TTL from the header it covers, else 0 (OpenFlow 1.3.5, 5.12.1); Open vSwitch has 64",
+        "a label takes its TTL from what it covers, else 0 (OpenFlow 1.3.5, 5.12.1); Open vSwitch has 64",
         lambda frame, ours, groups: (
             not {"nw_ttl", "mpls_ttl"} & _fields(frame).keys() and _may_push_label(ours, groups)
         ),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
-/* The switch: one program at tc ingress of every port; two that the agent runs: for a controller's packet, and
- * to clear away what has aged or lost its port.
+/* The switch: one program at tc ingress of every port; three that the agent runs: for a controller's packet, to
+ * clear away what has aged or lost its port, and to carry over what another version has counted.
  */
 #include "cache.h"
+#include "carry.h"
 #include "tidy.h"
 #include "walk.h"
 
@@ -237,5 +238,16 @@ int vnet_tidy(struct __sk_buff *skb)
 		bpf_loop(VNET_CONNS, vnet_tidy_conn, &tidying, 0);
 	if (tidying.what & (VNET_TIDY_MACS | VNET_TIDY_AGED))
 		bpf_for_each_map_elem(&macs, vnet_tidy_mac, &tidying, 0);
+	return TC_ACT_OK;
+}
+
+/* Add the numbers in the frame to counters. */
+SEC("tc")
+int vnet_carry(struct __sk_buff *skb)
+{
+	struct vnet_carry carry;
+
+	if (!bpf_skb_load_bytes(skb, VNET_CARRY_AT, &carry, sizeof(carry)))
+		vnet_carry_add(&carry);
 	return TC_ACT_OK;
 }

@@ -37,7 +37,25 @@ class _MapInfo(ctypes.Structure):
         ("max_entries", ctypes.c_uint32),
         ("map_flags", ctypes.c_uint32),
         ("name", ctypes.c_char * 16),
-        ("rest", ctypes.c_uint8 * 64),
+        ("ifindex", ctypes.c_uint32),
+        ("kernel_value_type", ctypes.c_uint32),
+        ("netns_dev", ctypes.c_uint64),
+        ("netns_ino", ctypes.c_uint64),
+        ("btf_id", ctypes.c_uint32),
+        ("btf_key_type", ctypes.c_uint32),
+        ("btf_value_type", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 28),
+    ]
+
+
+class _BtfInfo(ctypes.Structure):
+    """`struct bpf_btf_info`."""
+
+    _fields_ = [
+        ("btf", ctypes.c_void_p),
+        ("size", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 16),
     ]
 
 
@@ -149,6 +167,10 @@ class Map:
         self.name: str = info.name.decode()
         self.key_size: int = info.key_size
         self.max_entries: int = info.max_entries
+        self.id: int = info.id
+        self.btf_id: int = info.btf_id
+        """Of the types its values were declared with; 0 = not known."""
+        self.value_type: int = info.btf_value_type
         per_cpu = info.type in (5, 6, 10)
         self.value_size: int = -(-info.value_size // 8) * 8 * possible_cpus() if per_cpu else info.value_size
         self._out = ctypes.create_string_buffer(self.value_size)
@@ -168,6 +190,14 @@ class Map:
             raise AssertionError(f"{self.name}: {len(key)}/{len(value)} bytes")
         if _libbpf().bpf_map_update_elem(self.fd, key, value, ctypes.c_uint64(0)):
             raise _fail(f"write map {self.name}", ctypes.get_errno())
+
+    def insert(self, key: bytes, value: bytes) -> bool:
+        """Write a key's value if the key is new; whether it was."""
+        if _libbpf().bpf_map_update_elem(self.fd, key, value, ctypes.c_uint64(BPF_NOEXIST)) == 0:
+            return True
+        if ctypes.get_errno() in (errno.EEXIST, errno.E2BIG):
+            return False
+        raise _fail(f"write map {self.name}", ctypes.get_errno())
 
     def delete(self, key: bytes) -> None:
         """Remove a key; one that is not there is no error."""
@@ -219,6 +249,14 @@ class Map:
         """Append to a queue."""
         if _libbpf().bpf_map_update_elem(self.fd, None, value, ctypes.c_uint64(0)):
             raise _fail(f"push to map {self.name}", ctypes.get_errno())
+
+    def pop(self) -> bytes | None:
+        """Take the first of a queue; None if it is empty."""
+        if _libbpf().bpf_map_lookup_and_delete_elem(self.fd, None, self._out) == 0:
+            return self._out.raw
+        if ctypes.get_errno() == errno.ENOENT:
+            return None
+        raise _fail(f"take from map {self.name}", ctypes.get_errno())
 
     def close(self) -> None:
         """Close the descriptor; a pinned map lives on."""
@@ -299,6 +337,20 @@ def update_link(link: int, program: int) -> None:
 def detach_link(link: int) -> None:
     """Take a link's program off its interface; one that is gone is no error."""
     _check(_libbpf().bpf_link_detach(link), "detach a program")
+
+
+def btf(number: int) -> bytes:
+    """The types of a loaded object, by the number that its maps tell."""
+    fd = _check(_libbpf().bpf_btf_get_fd_by_id(number), f"open the types {number}")
+    try:
+        info, size = _BtfInfo(), ctypes.c_uint32(ctypes.sizeof(_BtfInfo))
+        _check(_libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "read types")
+        data = ctypes.create_string_buffer(info.size)
+        info = _BtfInfo(btf=ctypes.addressof(data), size=info.size)
+        _check(_libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "read types")
+        return data.raw
+    finally:
+        os.close(fd)
 
 
 def link_ifindex(link: int) -> int:

@@ -14,7 +14,7 @@ from vnet.switch.layout import layout
 from vnet.switch.live import bpf
 
 PROGRAM = "vnet_ingress"
-PROGRAMS = (PROGRAM, "vnet_packet_out", "vnet_tidy")
+PROGRAMS = (PROGRAM, "vnet_packet_out", "vnet_tidy", "vnet_carry")
 MAPS = (
     "control", "entries", "group_entries", "meter_entries", "tables", "masks", "rule_index", "rules",
     "actions", "groups", "buckets", "meters", "outputs", "ports", "port_by_ifindex", "rule_text",
