@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -23,6 +22,7 @@ from vnet.switch.abi import Point
 from vnet.switch.events import PacketEvent, packet_in
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.links import LinkMonitor
+from vnet.switch.live.maps import remove
 from vnet.switch.live.server import SwitchServer
 
 CONNECT_TIMEOUT_S = 10.0
@@ -141,7 +141,7 @@ class HostSwitch:
     async def destroy(self) -> None:
         """Unpin everything: that detaches the programs too, so it needs no switch that can be opened."""
         await self.close()
-        await finished(None, _remove_pins, self._pins)
+        await finished(None, remove, self._pins)
 
     def _opened(self) -> tuple[EbpfDatapath, SwitchServer]:
         assert self._datapath is not None, "the switch is open"
@@ -172,16 +172,6 @@ class HostSwitch:
             record(event, self._names.get(event.port, f"port {event.port}"), clock_ns) for event in seen
         )
         _hand_in(server, (event for event in events if event.point is Point.CONTROLLER))
-
-
-def _remove_pins(folder: Path) -> None:
-    """Links first: a port without a program is dead, one whose program lost its maps would be too."""
-    try:
-        for directory in (folder / "links", folder):
-            if directory.exists():
-                shutil.rmtree(directory)
-    except OSError as error:
-        raise HostError(f"cannot remove the pinned switch {folder}: {error.strerror}") from error
 
 
 def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:

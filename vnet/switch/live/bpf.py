@@ -170,9 +170,11 @@ class Map:
         self.id: int = info.id
         self.btf_id: int = info.btf_id
         """Of the types its values were declared with; 0 = not known."""
+        self.key_type: int = info.btf_key_type
         self.value_type: int = info.btf_value_type
-        per_cpu = info.type in (5, 6, 10)
-        self.value_size: int = -(-info.value_size // 8) * 8 * possible_cpus() if per_cpu else info.value_size
+        self.per_cpu: bool = info.type in (5, 6, 10)
+        one = info.value_size
+        self.value_size: int = -(-one // 8) * 8 * possible_cpus() if self.per_cpu else one
         self._out = ctypes.create_string_buffer(self.value_size)
 
     def lookup(self, key: bytes) -> bytes | None:

@@ -34,9 +34,9 @@ from vnet.switch.datapath import (
 )
 from vnet.switch.events import PacketEvent, decode
 from vnet.switch.image import Staged
-from vnet.switch.live import adoption, attach, bpf
+from vnet.switch.live import adoption, attach, bpf, migration
 from vnet.switch.live.counters import RuleCounters
-from vnet.switch.live.maps import PinnedSwitch
+from vnet.switch.live.maps import PinnedSwitch, ensure_bpffs
 from vnet.switch.live.netns import inside
 from vnet.switch.live.writer import Writer
 from vnet.switch.lower import lower, lower_group, lower_packet_out
@@ -89,6 +89,8 @@ class EbpfDatapath:
     @classmethod
     def open(cls, name: str, netns: str | None, pin_dir: Path) -> EbpfDatapath:
         """Adopt what is pinned under `pin_dir`, or create it. Raises HostError."""
+        ensure_bpffs(pin_dir.parent)
+        migration.bring_up_to_date(pin_dir, netns)
         pinned = PinnedSwitch(pin_dir)
         try:
             return cls(name, netns, pinned)

@@ -23,6 +23,8 @@ MAPS = (
     "cache", "meter_state", "frags", "ct_control", "free_conns", "free_paths", "events", "scratch",
 )  # fmt: skip
 DEFAULT_SNAPLEN = 65535
+READY = "ready"
+"""What a successor is called beside the switch it replaces, from when all is prepared."""
 
 
 def object_path() -> Path:
@@ -46,6 +48,50 @@ def ensure_bpffs(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
 
 
+def beside(folder: Path, what: str) -> Path:
+    """A folder next to a switch's own: `new-PID` and `gone-PID` are swept away, `ready` is completed."""
+    return folder.parent / f"{folder.name}+{what}"  # bpffs refuses a dot
+
+
+def create(folder: Path) -> None:
+    """Load the installed programs with maps of their own, and pin all of it under a new folder."""
+    loaded = bpf.Object(object_path())
+    try:
+        loaded.load()
+        (folder / "links").mkdir(parents=True)
+        for name in MAPS:
+            fd = loaded.map_fd(name)
+            bpf.pin(fd, folder / name)
+            if name == "control":
+                bpf.Map(fd).set(0, signed(abi.Control(version=1, snaplen=DEFAULT_SNAPLEN)))
+            os.close(fd)
+        for name in PROGRAMS:
+            program = loaded.program_fd(name)
+            bpf.pin(program, folder / name)
+            os.close(program)
+    finally:
+        loaded.close()
+
+
+def signed(control: abi.Control) -> bytes:
+    """The cell with the layout of the maps and the digest of the program."""
+    control.layout = layout()
+    control.digest[:] = hashlib.sha256(object_path().read_bytes()).digest()
+    return bytes(control)
+
+
+def remove(folder: Path) -> None:
+    """Unpin a switch, and all that a killed daemon left of it. Needs none that can be opened: links go first,
+    because a port without a program is closed, and one whose program lost its maps would be too."""
+    folders = (folder, beside(folder, READY), *folder.parent.glob(f"{folder.name}+*-*"))
+    try:
+        for directory in (*(each / "links" for each in folders), *folders):
+            if directory.exists():
+                shutil.rmtree(directory)
+    except OSError as error:
+        raise HostError(f"cannot remove the pinned switch {folder}: {error.strerror}") from error
+
+
 class PinnedSwitch:
     """All maps and the program of one switch, by name. `adopted` tells whether they were there before."""
 
@@ -54,7 +100,6 @@ class PinnedSwitch:
         self.map: dict[str, bpf.Map] = {}
         self.programs: dict[str, int] = {}
         """Descriptors by name."""
-        ensure_bpffs(folder.parent)
         self._sweep_leftovers()
         self.adopted = folder.exists()
         if not self.adopted:
@@ -84,44 +129,21 @@ class PinnedSwitch:
             shutil.rmtree(leftover)
 
     def _beside(self, what: str) -> Path:
-        return self.folder.parent / f"{self.folder.name}+{what}-{os.getpid()}"  # bpffs refuses a dot
+        return beside(self.folder, f"{what}-{os.getpid()}")
 
     def _create(self) -> None:
-        beside = self._beside("new")
-        loaded = bpf.Object(object_path())
+        fresh = self._beside("new")
         try:
-            loaded.load()
-            (beside / "links").mkdir(parents=True)
-            for name in MAPS:
-                fd = loaded.map_fd(name)
-                bpf.pin(fd, beside / name)
-                if name == "control":
-                    bpf.Map(fd).set(0, self._signed(abi.Control(version=1, snaplen=DEFAULT_SNAPLEN)))
-                os.close(fd)
-            for name in PROGRAMS:
-                program = loaded.program_fd(name)
-                bpf.pin(program, beside / name)
-                os.close(program)
-            beside.rename(self.folder)
+            create(fresh)
+            fresh.rename(self.folder)
         finally:
-            loaded.close()
-            if beside.exists():
-                shutil.rmtree(beside)
-
-    def _signed(self, control: abi.Control) -> bytes:
-        """The cell with the layout of the maps and the digest of the program."""
-        control.layout = layout()
-        control.digest[:] = hashlib.sha256(object_path().read_bytes()).digest()
-        return bytes(control)
+            if fresh.exists():
+                shutil.rmtree(fresh)
 
     def _check_version(self) -> None:
         """Exchange the program of an adopted switch if the installed one differs; keep all state."""
         control = abi.Control.from_buffer_copy(self.map["control"].index(0) or b"")
-        if control.layout != layout():
-            raise HostError(
-                f"the running switch {self.folder.name} keeps its rules in another form than this vnet: "
-                "take the fabric down with the vnet that started it, then up again"
-            )
+        assert control.layout == layout(), "a switch of another layout is replaced before it is opened"
         path = object_path()
         if path.exists() and hashlib.sha256(path.read_bytes()).digest() != bytes(control.digest):
             self._upgrade(control)
@@ -144,7 +166,7 @@ class PinnedSwitch:
                 fresh.rename(self.folder / name)
                 os.close(self.programs[name])
                 self.programs[name] = program
-            self.map["control"].set(0, self._signed(control))
+            self.map["control"].set(0, signed(control))
         finally:
             loaded.close()
 
