@@ -10,7 +10,6 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.drop import DropReason
-from vnet.base.errors import HostError
 from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.record import Point as SeenAt
 from vnet.fabric.live.netns import finished

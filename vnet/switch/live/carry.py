@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import struct
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 from vnet.switch.live import bpf
 from vnet.switch.live.btf import Conversion, Record, Struct
@@ -24,7 +25,7 @@ _PORT, _DROP, _MISS, _METER, _LOST, _OWNED = 1, 2, 3, 4, 5, 6
 _GROWING = ("last_seen_ns", "tcp_state", "seen_reply")
 """Members of a connection that only grow."""
 _BY_DIRECTION = ("packets", "bytes")
-_CELL = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_CELL: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class Adder:
@@ -42,6 +43,24 @@ class Adder:
     def close(self) -> None:
         """Let go of the program."""
         os.close(self._program)
+
+
+def make_room(old: DescribedSwitch, new: DescribedSwitch) -> None:
+    """Before packets go through the target: put the slots that will be needed among the free ones."""
+    form = old.struct("conns")
+    used = sum(Record(form, value)["gen"] & 1 for value in _slots(old))
+    slots = min(used + SPARE_CONNS, new.map["conns"].max_entries)
+    for slot in range(slots):
+        new.map["free_conns"].push(struct.pack("<I", slot))
+    new.map["ct_control"].set(0, new.at("ct_control", 0).with_(fresh=slots).raw)
+
+
+def _slots(switch: DescribedSwitch) -> Iterator[bytes]:
+    """The connection slots that have been used, as they are now."""
+    conns = switch.map["conns"]
+    used = min(switch.at("ct_control", 0)["fresh"], conns.max_entries)
+    raw, size = conns.first(used) if used else b"", conns.value_size
+    return (raw[start : start + size] for start in range(0, len(raw), size))
 
 
 class Connections:
@@ -62,30 +81,16 @@ class Connections:
         """Let go of the memory of the connections."""
         self._memory.release()
 
-    def make_room(self) -> None:
-        """Before packets go through the target: put as many slots as will be needed among the free ones."""
-        used = sum(record["gen"] & 1 for record in self._records())
-        slots = min(used + SPARE_CONNS, self._new.map["conns"].max_entries)
-        control = self._new.at("ct_control", 0)
-        for slot in range(control["fresh"], slots):
-            self._new.map["free_conns"].push(struct.pack("<I", slot))
-        self._new.map["ct_control"].set(0, control.with_(fresh=max(slots, control["fresh"])).raw)
-
-    def _records(self) -> list[Record]:
-        used = min(self._old.at("ct_control", 0)["fresh"], self._old.map["conns"].max_entries)
-        return list(self._old.records("conns", used))
-
     def carry(self) -> None:
         """Bring the target up to what the source holds now."""
         fresh: list[Record] = []
-        for slot, record in enumerate(self._records()):
-            before = self._seen.get(slot)
-            if before == record.raw:
+        for slot, value in enumerate(_slots(self._old)):
+            before = self._seen.get(slot, b"")
+            if before == value:
                 continue
-            self._seen[slot] = record.raw
-            if before is not None and (was := Record(self._form, before))["gen"] & 1:
-                if not record["gen"] & 1 or record["created_ns"] != was["created_ns"]:
-                    self._end(was)
+            self._seen[slot], record = value, Record(self._form, value)
+            if before:
+                self._end(Record(self._form, before), record)
             if record["gen"] & 1 and not self._refresh(record):
                 fresh.append(record)
         self._enter(sorted(fresh, key=lambda record: -record["last_seen_ns"]))
@@ -135,14 +140,15 @@ class Connections:
         with self._memory.cast("B").cast(_CELL[size]) as cells:
             cells[(slot * stride + offset) // size + index] = value
 
-    def _end(self, record: Record) -> None:
-        """A connection that the source has no more is let expire in the target, if nothing was heard since."""
-        found = self._find(self._convert(record.raw))
+    def _end(self, was: Record, now: Record) -> None:
+        """Let a connection that the source has no more expire in the target, if nothing was heard since."""
+        if not was["gen"] & 1 or now["gen"] & 1 and now["created_ns"] == was["created_ns"]:
+            return
+        found = self._find(self._convert(was.raw))
         if found is None:
             return
         slot, there = found
-        same = there["created_ns"] == record["created_ns"]
-        if same and there["last_seen_ns"] <= record["last_seen_ns"]:
+        if there["created_ns"] == was["created_ns"] and there["last_seen_ns"] <= was["last_seen_ns"]:
             self._store(slot, "last_seen_ns", 0, 0)
 
     def _enter(self, records: list[Record]) -> None:

@@ -1,10 +1,10 @@
 """Replaces a running switch by one whose maps have another layout, while packets go through it.
 
-1. The new switch is made beside, with the flows, groups, meters and ports of the old one; connections and
-   addresses are copied. A daemon that is killed here leaves the old switch alone, and what it made is swept
-   away.
+1. The new switch is made beside, with the flows, groups, meters and ports of the old one. A daemon that is
+   killed here leaves the old switch alone, and what it made is swept away.
 2. It is renamed `ready`: from here on it will take over, whoever has to go on.
-3. The program of each port is exchanged. A packet is decided by either switch, under the same rules.
+3. Connections and addresses are copied; then the program of each port is exchanged. A packet is decided by
+   either switch, under the same rules.
 4. What packets did to the old switch since it was copied, and its counters, are carried over.
 5. The old switch is renamed away, the new one into its place.
 
@@ -51,6 +51,7 @@ def _prepare(folder: Path, ready: Path) -> None:
         with closing(DescribedSwitch(folder)) as old, closing(DescribedSwitch(fresh)) as new:
             _copy_ports(old, new)
             _copy_rules(old, new)
+            carry.make_room(old, new)
         fresh.rename(ready)
     finally:
         if fresh.exists():
@@ -106,7 +107,6 @@ def _take_over(folder: Path, ready: Path, netns: str | None) -> None:
         adder = stack.enter_context(closing(carry.Adder(new)))
         connections = stack.enter_context(closing(carry.Connections(old, new, adder)))
         addresses = carry.Addresses(old, new, adder)
-        connections.make_room()
         for _ in range(2):  # the second time little is left to do, so that little is missing in between
             addresses.carry()
             connections.carry()
