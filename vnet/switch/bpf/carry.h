@@ -20,7 +20,8 @@ struct vnet_carry {
 #define VNET_CARRY_MISS 3
 #define VNET_CARRY_METER 4
 #define VNET_CARRY_LOST 5
-#define VNET_CARRY_OWNED 6 /* connections and addresses of a port, which all CPUs share */
+#define VNET_CARRY_OWNED 6 /* connections and addresses of a port; like the following shared by all CPUs */
+#define VNET_CARRY_CONN 7  /* packets and bytes of a connection, by direction */
 
 static __always_inline void vnet_carry_to(void *map, const struct vnet_carry *carry, int values)
 {
@@ -39,6 +40,18 @@ static __always_inline void vnet_carry_owned(const struct vnet_carry *carry)
 		return;
 	__sync_fetch_and_add(&state->conns, carry->value[0]);
 	__sync_fetch_and_add(&state->macs, carry->value[1]);
+}
+
+static __always_inline void vnet_carry_conn(const struct vnet_carry *carry)
+{
+	struct vnet_conn *conn = bpf_map_lookup_elem(&conns, &carry->index);
+
+	if (!conn)
+		return;
+	__sync_fetch_and_add(&conn->packets[0], carry->value[0]);
+	__sync_fetch_and_add(&conn->packets[1], carry->value[1]);
+	__sync_fetch_and_add(&conn->bytes[0], carry->value[2]);
+	__sync_fetch_and_add(&conn->bytes[1], carry->value[3]);
 }
 
 static __always_inline void vnet_carry_add(const struct vnet_carry *carry)
@@ -61,6 +74,9 @@ static __always_inline void vnet_carry_add(const struct vnet_carry *carry)
 		break;
 	case VNET_CARRY_OWNED:
 		vnet_carry_owned(carry);
+		break;
+	case VNET_CARRY_CONN:
+		vnet_carry_conn(carry);
 		break;
 	}
 }

@@ -20,7 +20,7 @@ from vnet.switch.live.described import DescribedSwitch
 SPARE_CONNS = 4096
 """Free slots that are kept for connections which begin while the last ones are carried over."""
 _FRAME = bytes(16)
-_PORT, _DROP, _MISS, _METER, _LOST, _OWNED = 1, 2, 3, 4, 5, 6
+_PORT, _DROP, _MISS, _METER, _LOST, _OWNED, _CONN = 1, 2, 3, 4, 5, 6, 7
 """VNET_CARRY_*"""
 _GROWING = ("last_seen_ns", "tcp_state", "seen_reply")
 """Members of a connection that only grow."""
@@ -89,9 +89,9 @@ class Connections:
             if before == value:
                 continue
             self._seen[slot], record = value, Record(self._form, value)
-            if before:
-                self._end(Record(self._form, before), record)
-            if record["gen"] & 1 and not self._refresh(record):
+            was = Record(self._form, before or bytes(self._form.size))
+            self._end(was, record)
+            if record["gen"] & 1 and not self._refresh(was, record):
                 fresh.append(record)
         self._enter(sorted(fresh, key=lambda record: -record["last_seen_ns"]))
 
@@ -108,7 +108,7 @@ class Connections:
         record = self._new.at("conns", slot)
         return (slot, record) if record["gen"] & 1 else None
 
-    def _refresh(self, record: Record) -> bool:
+    def _refresh(self, was: Record, record: Record) -> bool:
         """Bring a connection that the target has up to date; whether it has it."""
         value = self._convert(record.raw)
         found = self._find(value)
@@ -119,26 +119,34 @@ class Connections:
             self._new.map["conns"].set(slot, Record(self._target, value).with_(gen=there["gen"]).raw)
         elif record["created_ns"] == there["created_ns"]:
             self._merge(slot, Record(self._target, value), there)
+            same = was["gen"] & 1 and was["created_ns"] == record["created_ns"]
+            self._count(slot, record, was if same else there)
         return True
+
+    def _count(self, slot: int, record: Record, since: Record) -> None:
+        """Add what a connection counted since it was copied; if a daemon that is dead copied it, what the
+        target is behind by."""
+        more = [
+            max(now - then, 0)
+            for name in _BY_DIRECTION
+            for now, then in zip(record.numbers(name), since.numbers(name), strict=True)
+        ]
+        if any(more):
+            self._adder.add(_CONN, slot, more)
 
     def _merge(self, slot: int, came: Record, there: Record) -> None:
         for name in _GROWING:
             if came[name] > there[name]:
-                self._store(slot, name, 0, came[name])
+                self._store(slot, name, came[name])
         if came["fin_seen"] & ~there["fin_seen"]:
-            self._store(slot, "fin_seen", 0, came["fin_seen"] | there["fin_seen"])
-        for name in _BY_DIRECTION:
-            for way, (more, less) in enumerate(zip(came.numbers(name), there.numbers(name), strict=True)):
-                if more > less:
-                    self._store(slot, name, way, more)
+            self._store(slot, "fin_seen", came["fin_seen"] | there["fin_seen"])
 
-    def _store(self, slot: int, name: str, index: int, value: int) -> None:
+    def _store(self, slot: int, name: str, value: int) -> None:
         """One number, by one store: packets may be changing others."""
         offset, form = self._target.members[name]
-        size = getattr(form, "of", form).size
         stride = -(-self._target.size // 8) * 8
-        with self._memory.cast("B").cast(_CELL[size]) as cells:
-            cells[(slot * stride + offset) // size + index] = value
+        with self._memory.cast("B").cast(_CELL[form.size]) as cells:
+            cells[(slot * stride + offset) // form.size] = value
 
     def _end(self, was: Record, now: Record) -> None:
         """Let a connection that the source has no more expire in the target, if nothing was heard since."""
@@ -149,7 +157,7 @@ class Connections:
             return
         slot, there = found
         if there["created_ns"] == was["created_ns"] and there["last_seen_ns"] <= was["last_seen_ns"]:
-            self._store(slot, "last_seen_ns", 0, 0)
+            self._store(slot, "last_seen_ns", 0)
 
     def _enter(self, records: list[Record]) -> None:
         """Owners are charged first, so that who is cut short has charged too much and never too little."""
@@ -168,10 +176,10 @@ class Connections:
         gen = self._new.at("conns", slot)["gen"]
         record = Record(self._target, value)
         self._new.map["conns"].set(slot, record.with_(gen=gen).raw)
-        self._store(slot, "gen", 0, gen + 1)  # from here on it may be found
+        self._store(slot, "gen", gen + 1)  # from here on it may be found
         if self._index(value, slot):
             return True
-        self._store(slot, "gen", 0, gen + 2)
+        self._store(slot, "gen", gen + 2)
         self._new.map["free_conns"].push(free)
         return False
 
