@@ -63,7 +63,7 @@ def test_what_is_no_description_is_refused() -> None:
 
 SMALL, LARGE = Number(2), Number(8)
 OLD = Struct(16, {"a": (0, SMALL), "b": (2, SMALL), "c": (4, Array(SMALL, 2)), "gone": (8, LARGE)})
-NEW = Struct(32, {"fresh": (0, LARGE), "c": (8, Array(LARGE, 3)), "a": (32 - 8, SMALL), "b": (32 - 6, SMALL)})
+NEW = Struct(40, {"fresh": (0, LARGE), "c": (8, Array(LARGE, 3)), "a": (34, SMALL), "b": (32, SMALL)})
 
 
 def test_members_are_carried_over_by_name() -> None:
