@@ -233,6 +233,56 @@ def test_a_tcp_stream_goes_on_when_the_layout_changes(lab: UpgradeLab, other_vne
     assert connection["tcp_state"] == 5, "both sides have sent FIN"
 
 
+MANY_SERVER = """
+import socket
+with socket.create_server(("10.0.0.2", 5000), backlog=64) as server:
+    print("listening", flush=True)
+    while True:
+        peer, _ = server.accept()
+        with peer:
+            if peer.recv(4) == b"stop":
+                break
+            peer.sendall(b"pong")
+"""
+MANY_CLIENT = """
+import socket, time
+began, slow, made = time.monotonic(), 0, 0
+def one(word):
+    with socket.create_connection(("10.0.0.2", 5000), timeout=20) as peer:
+        peer.settimeout(20)
+        peer.sendall(word)
+        return peer.recv(4)
+while time.monotonic() < began + 6:
+    start = time.monotonic()
+    assert one(b"ping") == b"pong"
+    made += 1
+    slow += time.monotonic() - start > 0.19
+    if made == 1:
+        print("connected", flush=True)
+one(b"stop")
+print(made, slow, flush=True)
+"""
+
+
+def test_connections_that_begin_while_the_layout_changes_are_opened(
+    lab: UpgradeLab, other_vnet: Path
+) -> None:
+    """One that begins in the milliseconds of the exchange itself may need its packets sent again."""
+    assert lab.run(other_vnet) == "made"
+    server = lab.inside(2, MANY_SERVER)
+    assert server.stdout is not None and server.stdout.readline() == "listening\n"
+    client = lab.inside(1, MANY_CLIENT)
+    assert client.stdout is not None and client.stdout.readline() == "connected\n"
+    for vnet in (ROOT, other_vnet):
+        time.sleep(0.3)
+        lab.kill()
+        assert lab.run(vnet) == "adopted"
+    (told, _), _ = client.communicate(timeout=60), server.communicate(timeout=60)
+    made, slow = map(int, told.split())
+    assert made > 500
+    assert slow <= 2, f"{slow} of {made} had to be sent again; one for each upgrade is at the same time"
+
+
 # Where the vnet that upgrades is killed: before the n-th call of what changes anything that outlives it.
 KILL = """
 import os, signal

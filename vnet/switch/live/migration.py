@@ -5,7 +5,8 @@
 2. It is renamed `ready`: from here on it will take over, whoever has to go on.
 3. Connections and addresses are copied; then the program of each port is exchanged. A packet is decided by
    either switch, under the same rules.
-4. What packets did to the old switch since it was copied, and its counters, are carried over.
+4. What packets did to the old switch since it was copied, and its counters, are carried over. Until then the
+   packets of a connection that began at step 3 may find it in the other switch only, and be lost.
 5. The old switch is renamed away, the new one into its place.
 
 All that comes after step 2 can be done again. Nothing in it depends on the layout of the vnet that runs it,
@@ -111,6 +112,7 @@ def _take_over(folder: Path, ready: Path, netns: str | None) -> None:
             addresses.carry()
             connections.carry()
         _exchange(old, new, netns)
+        connections.carry()
         _wait_for_packets()
         connections.carry()
         addresses.carry()
