@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 
@@ -15,7 +16,7 @@ from vnet.openflow.flow import Flow, Instructions, Move, Output, OutputField, Po
 from vnet.switch import abi
 from vnet.switch.abi import Point
 from vnet.switch.datapath import Change, Counter, Refused
-from vnet.switch.live import attach, maps
+from vnet.switch.live import attach, bpf, maps
 from vnet.switch.live.netns import inside
 
 FRAME = bytes.fromhex("02000000000202000000000188b5") + bytes(50)
@@ -285,17 +286,38 @@ def test_closed_switch_holds_no_descriptor(bench: Bench) -> None:
     bench.open()
 
 
-def test_switch_of_another_map_layout_is_refused_and_left_alone(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_switch_of_another_layout_is_replaced_and_holds_no_more_descriptors(bench: Bench) -> None:
+    """What the successor carries over, tests/net/test_upgrade.py tells."""
+    flow = Flow(0, 5, match(in_port=1), Instructions((Output(2),)))
+    bench.load([flow])
     bench.datapath.close()
-    before = open_descriptors()
-    monkeypatch.setattr(maps, "layout", lambda: 99)
-    with pytest.raises(HostError, match="in another form"):
-        bench.open()
-    assert open_descriptors() == before
-    monkeypatch.undo()
+    before, control = open_descriptors(), bpf.Map(bpf.get(bench.pins / "control"))
+    told = abi.Control.from_buffer_copy(control.index(0) or b"")
+    version, told.layout = told.version, 99
+    control.set(0, bytes(told))
+    control.close()
     bench.open()
+    assert bench.datapath.adopted
+    assert (bench.datapath.flows(), bench.datapath.version) == ((flow,), version + 1)
+    bench.datapath.close()
+    assert open_descriptors() == before
+    bench.open()
+
+
+def test_switch_that_does_not_tell_its_layout_is_refused_and_left_alone(bench: Bench) -> None:
+    bench.datapath.close()
+    plain = bpf._libbpf().bpf_map_create(2, b"plain", 4, ctypes.sizeof(abi.Control), 1, None)
+    (bench.pins / "control").unlink()
+    bpf.pin(plain, bench.pins / "control")
+    os.close(plain)
+    before = open_descriptors(), sorted(bench.pins.iterdir())
+    try:
+        with pytest.raises(HostError, match="does not tell what its map control holds"):
+            bench.open()
+        assert (open_descriptors(), sorted(bench.pins.iterdir())) == before
+    finally:
+        maps.remove(bench.pins)
+        bench.open()
 
 
 def test_leftovers_of_a_killed_daemon_are_swept(bench: Bench) -> None:
