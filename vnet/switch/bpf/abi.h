@@ -587,6 +587,7 @@ struct vnet_scratch {
 	__u8 ct_translated; /* the translation of ct_zone has been applied */
 	__u8 ct_nat_inner;  /* and the packet that an ICMP error quotes is to follow */
 	__u8 packet_in_reason; /* OFPR_* of the event being sent */
+	__u8 malformed;    /* what came to light under a tag cannot be read */
 	__u8 pad[2];
 	__u32 ct_zone;
 	__u32 base_icmp_id;

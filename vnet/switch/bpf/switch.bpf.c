@@ -58,6 +58,7 @@ static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
 	s->ct_translated = 0;
 	s->ct_nat_inner = 0;
 	s->cacheable = 1;
+	s->malformed = 0;
 	s->flush = 0;
 	s->ttl_set = 0;
 	s->decs = 0;
