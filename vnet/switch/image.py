@@ -161,7 +161,7 @@ class EntryWrite:
 
 @dataclass(frozen=True, slots=True)
 class TableBank:
-    """A table's masks for one version, (mask number, highest priority); whether any is beyond the cache."""
+    """A table's masks for one version, (number, highest priority), and which packets they keep uncached."""
 
     table: int
     masks: tuple[tuple[int, int], ...]
@@ -466,7 +466,7 @@ class Image:
         return tuple(sorted((pair for pair in tops if pair[1] >= 0), key=lambda pair: (-pair[1], pair[0])))
 
     def beyond(self, masks: Sequence[tuple[int, int]]) -> Kind:
-        """The kinds of packets of which some of a table's masks ask for what the flow cache's key does not tell."""
+        """The kinds of packets of which some mask asks for what is not in the flow cache's key."""
         kinds = Kind(0)
         for number, _ in masks:
             kinds |= beyond(self.uses[number].key[1])
