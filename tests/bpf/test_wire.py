@@ -183,7 +183,7 @@ def test_inner_of_two_tags_is_what_the_packet_is_of(ends: Ends) -> None:
     ends.wire(1).send(double)
     assert ends.received(2) == [double[:12] + double[16:]]
     looked_at = does(PopVlan(), SetField("reg0", 1), Output(2), in_port=1, vlan_vid=VLAN_PRESENT | 5)
-    ends.put(replace(looked_at, priority=9))
+    ends.put(looked_at)
     ends.wire(1).send(double)
     assert ends.received(2) == []
     assert ends.datapath.drop_counters() == {DropReason.MALFORMED: 1}, "what comes to light is read"
