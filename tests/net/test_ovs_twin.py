@@ -111,6 +111,17 @@ def _pushed_labels(outcome: Outcome) -> int:
     return sum(isinstance(action, PushMpls) for one in used for action in one.apply + one.write)
 
 
+def _may_push_label(outcome: Outcome, groups: tuple[Group, ...]) -> bool:
+    """Whether a label is pushed, or may be by a bucket."""
+    in_bucket = any(
+        isinstance(action, PushMpls)
+        for group in groups
+        for bucket in group.buckets
+        for action in bucket.actions
+    )
+    return bool(_pushed_labels(outcome)) or in_bucket and ToGroup in _done(outcome)
+
+
 def _has_two_tags(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> bool:
     """Whether it came with two, left with two, or may have had two in between, in a bucket."""
     pushing = [bucket for group in groups for bucket in group.buckets if PushVlan() in bucket.actions]
@@ -163,6 +174,12 @@ BY_DESIGN = {
         lambda _frame, ours, _groups: (
             any(sent.reason is PacketInReason.INVALID_TTL for sent in ours.to_controller)
             and (_has_set(ours) or Resubmit in _done(ours))
+        ),
+    ),
+    "label before no IP": Difference(
+        "a label takes its TTL from the header it covers, else 0 (OpenFlow 1.3.5, 5.12.1); Open vSwitch has 64",
+        lambda frame, ours, groups: (
+            not {"nw_ttl", "mpls_ttl"} & _fields(frame).keys() and _may_push_label(ours, groups)
         ),
     ),
     "four labels": Difference(
