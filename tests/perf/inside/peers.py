@@ -1,0 +1,137 @@
+"""The switches that are compared, each set up between existing ports and taken down again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from tests.perf.inside.frames import End
+from tests.perf.inside.harness import Harness, sh
+from tests.perf.inside.ports import at_ingress
+from vnet.openflow.flow import Flow
+from vnet.switch.datapath import Change
+from vnet.switch.live.datapath import EbpfDatapath
+
+Peer = Callable[[Sequence[str]], AbstractContextManager[None]]
+
+
+@contextmanager
+def nothing(devices: Sequence[str]) -> Iterator[None]:
+    """Frames are counted and dropped where they come in: what the harness itself costs."""
+    at_ingress(devices[0], "sink")
+    yield
+
+
+def redirect(harness: Harness) -> Peer:
+    """A tc program that only redirects to the second port."""
+
+    @contextmanager
+    def peer(devices: Sequence[str]) -> Iterator[None]:
+        at_ingress(devices[0], "redirect")
+        harness.set_feed(target=devices[1])
+        yield
+
+    return peer
+
+
+@contextmanager
+def bridge(devices: Sequence[str]) -> Iterator[None]:
+    """A Linux bridge that learns."""
+    sh("ip link add br0 type bridge forward_delay 0")
+    sh("ip -batch -", "\n".join(f"link set {device} master br0" for device in devices))
+    sh("ip link set br0 up")
+    try:
+        yield
+    finally:
+        sh("ip link del br0")
+
+
+def nft(rules: str) -> Peer:
+    """A Linux bridge with nftables rules in its forward hook."""
+
+    @contextmanager
+    def peer(devices: Sequence[str]) -> Iterator[None]:
+        with bridge(devices):
+            chain = f"chain f {{ type filter hook forward priority 0; policy drop; {rules} }}"
+            sh("nft -f -", f"table bridge t {{\n{chain}\n}}\n")
+            try:
+                yield
+            finally:
+                sh("nft flush ruleset")
+
+    return peer
+
+
+STATEFUL = "ct state established,related accept; ether type arp accept; tcp dport 80 ct state new accept;"
+"""What a bridge needs to let one service be reached, and answers back."""
+
+
+def linear(count: int) -> Peer:
+    """Rules that do not match, then one that does."""
+    rules = (f"ip saddr 192.168.{n >> 8}.{n & 255} udp dport {2000 + n} drop;" for n in range(count))
+    return nft(f"{' '.join(rules)} accept;")
+
+
+def openvswitch(flows: Sequence[tuple[str, str]]) -> Peer:
+    """openvswitch.ko with datapath flows as ovs-vswitchd would install them; ports are numbered 1…N."""
+
+    @contextmanager
+    def peer(devices: Sequence[str]) -> Iterator[None]:
+        sh("ovs-dpctl add-dp dp0")
+        try:
+            for device in devices:
+                sh(f"ovs-dpctl add-if dp0 {device}")
+            for match, actions in flows:
+                sh(f"ovs-dpctl add-flow dp0 {match} {actions}")
+            yield
+        finally:
+            sh("ovs-dpctl del-dp dp0")
+
+    return peer
+
+
+def openvswitch_plain(ends: Sequence[End]) -> Peer:
+    """What NORMAL of a learning bridge comes to: one flow for each direction."""
+    a, b = ends
+    both = ((a, b), (b, a))
+    return openvswitch([
+        (f"in_port({s.port}),eth(src={_mac(s)},dst={_mac(t)}),eth_type(0x0800),ipv4(frag=no)", str(t.port))
+        for s, t in both
+    ])  # fmt: skip
+
+
+def openvswitch_stateful(client: End, server: End) -> Peer:
+    """Two passes: the tracker, then what the policy says of its answer."""
+    flows = []
+    for source, target in ((client, server), (server, client)):
+        eth = f"in_port({source.port}),eth(src={_mac(source)},dst={_mac(target)}),eth_type(0x0800)"
+        flows.append((f"recirc_id(0),{eth},ipv4(frag=no)", "ct(zone=1),recirc(1)"))
+        flows.append((f"recirc_id(0x1),ct_state(-new+est+trk),{eth},ipv4(frag=no)", str(target.port)))
+    eth = f"in_port({client.port}),eth(src={_mac(client)},dst={_mac(server)}),eth_type(0x0800)"
+    new = f"recirc_id(0x1),ct_state(+new-est+trk),{eth},ipv4(proto=6,frag=no),tcp(dst=80),tcp_flags(0/0)"
+    return openvswitch([*flows, (new, f"ct(commit,zone=1),{server.port}")])
+
+
+def _mac(end: End) -> str:
+    return end.mac.to_bytes(6, "big").hex(":")
+
+
+def vnet(flows: Sequence[Flow], numbers: Sequence[int] | None = None) -> Peer:
+    """The switch under test, as the product loads it."""
+
+    @contextmanager
+    def peer(devices: Sequence[str]) -> Iterator[None]:
+        pins = Path("/sys/fs/bpf/vnet-perf/switch")
+        datapath = EbpfDatapath.open("perf", None, pins)
+        try:
+            for number, device in zip(numbers or range(1, len(devices) + 1), devices, strict=True):
+                datapath.attach(number, device)
+            datapath.commit(Change(put=tuple(flows)))
+            yield
+        finally:
+            datapath.destroy()
+            shutil.rmtree(pins, ignore_errors=True)
+
+    return peer
