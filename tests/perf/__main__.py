@@ -6,8 +6,10 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from tests.perf import guest, image, stage
+from tests.perf import guest, image, report, stage, targets
+from tests.perf.targets import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,9 +26,23 @@ def main() -> int:
     begun = time.monotonic()
     base = image.ensure(folder, image.SUITES[given.kernel])
     tree = stage.stage(given.tree.resolve(), rows, folder / "stage")
-    for figure in guest.run(base, tree, folder, 600):
-        print(f"{time.monotonic() - begun:6.1f}", figure, file=sys.stderr, flush=True)
+    figures = []
+    for said in guest.run(base, tree, folder, 600):
+        print(f"{time.monotonic() - begun:6.1f} s  {progress(said)}", file=sys.stderr, flush=True)
+        if "row" in said:
+            figures.append(Figure(**said))
+    for row in rows:
+        print("\n".join(report.lines(targets.BY_NUMBER[row], figures)))
     return 0
+
+
+def progress(said: dict[str, Any]) -> str:
+    """What the guest said, in a line."""
+    if "failed" in said:
+        return f"row {said['failed']} failed:\n{said['why']}"
+    if "row" in said:
+        return f"row {said['row']}: {said['peer']} {said['case']} {said['value']:,.0f}"
+    return " ".join(said)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ def main() -> None:
     for row in orders["rows"]:
         try:
             ROWS[row](bench)
-        except Exception:  # noqa: BLE001  the other rows are still wanted
-            say(failed=row, why=traceback.format_exc())
+        except Exception as error:  # noqa: BLE001  the other rows are still wanted
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            say(failed=row, why=f"{where.name}: {str(error)[:600]}")
     say(done=time.clock_gettime(time.CLOCK_BOOTTIME))
 
 

@@ -68,7 +68,7 @@ def one_flow(bench: Bench) -> None:
         "vnet": (peers.vnet(flows), before),
     }
     for name, (peer, first) in contenders.items():
-        bench.say(row=1, peer=name, cost=measure(bench, peer, frame, first))
+        bench.say(row=1, case="", peer=name, value=measure(bench, peer, frame, first))
 
 
 def established(bench: Bench) -> None:
@@ -84,7 +84,7 @@ def established(bench: Bench) -> None:
         "vnet": (peers.vnet(bench.orders["stateful"]), opening),
     }
     for name, (peer, first) in contenders.items():
-        bench.say(row=2, peer=name, cost=measure(bench, peer, frame, first))
+        bench.say(row=2, case="", peer=name, value=measure(bench, peer, frame, first))
 
 
 ROWS: dict[int, Callable[[Bench], None]] = {1: one_flow, 2: established}
