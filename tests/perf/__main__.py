@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from tests.perf import guest, image, report, stage, targets
 from tests.perf.targets import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
+
+RULES = (10, 100, 1000, 10_000)
 
 
 def main() -> int:
@@ -25,12 +29,14 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     base = image.ensure(folder, image.SUITES[given.kernel])
-    tree = stage.stage(given.tree.resolve(), rows, folder / "stage")
     figures = []
-    for said in guest.run(base, tree, folder, 600):
-        print(f"{time.monotonic() - begun:6.1f} s  {progress(said)}", file=sys.stderr, flush=True)
-        if "row" in said:
-            figures.append(Figure(**said))
+    with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as run:
+        stage.stage(given.tree.resolve(), rows, RULES, Path(run))
+        for said in guest.run(base, stage.archive(Path(run)), Path(run), 1200):
+            print(f"{time.monotonic() - begun:6.1f} s  {progress(said)}", file=sys.stderr, flush=True)
+            if "row" in said:
+                figures.append(Figure(**said))
+        shutil.copy(Path(run) / "console.log", folder)
     for row in rows:
         print("\n".join(report.lines(targets.BY_NUMBER[row], figures)))
     return 0

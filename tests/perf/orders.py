@@ -1,12 +1,13 @@
 """What the guest is to measure: flows of the tree under test, made here because Python is slow there.
 
-Run as a program inside the staged tree, so that `vnet` is the one under test: `orders.py ROWS FILE`.
+Run as a program inside the staged tree, so that `vnet` is the one under test: `orders.py ROWS COUNTS FILE`.
 """
 
 from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,39 @@ networks:
 vms:
   a: {networks: [n], groups: [a]}
   b: {networks: [n], groups: [b]}
+"""
+POLICY = """
 policies:
   - {name: b-from-a, applied_to: b, ingress: [{from: a, ports: [80/tcp]}]}
 """
+RULES_A_PEER = 20_000
 
 
-def orders(rows: list[int]) -> dict[str, Any]:
-    """By name: the ends of the conversation, and flows."""
-    topology = load_text(PAIR, "perf", {})
-    inventory = expand(topology, {})
-    a, b = (_end(nic) for nic in inventory.nics)
+def orders(rows: list[int], counts: Sequence[int]) -> dict[str, Any]:
+    """By name: the ends of the conversation, and flows. `counts` are the numbers of rules of row 3."""
+    ends, stateful = compiled(0)
     return {
         "rows": rows,
-        "ends": (a, b),
-        "plain": plain((a, b)),
-        "stateful": compile(topology, inventory).flows,
+        "ends": ends,
+        "plain": plain(ends),
+        "stateful": stateful,
+        "rules": {count: compiled(count)[1] for count in counts} if 3 in rows else {},
     }
+
+
+def compiled(rules: int) -> tuple[tuple[End, ...], tuple[Flow, ...]]:
+    """The ends a and b, and the flows of a topology where `rules` other rules hold for b.
+
+    Ports are odd, so that no two make a range that one flow can match.
+    """
+    vms, policies = "", POLICY
+    for number, first in enumerate(range(0, rules, RULES_A_PEER)):
+        ports = ", ".join(f"{1001 + 2 * n}/tcp" for n in range(min(rules - first, RULES_A_PEER)))
+        vms += f"  c{number}: {{networks: [n], groups: [c{number}]}}\n"
+        policies += f"  - {{name: r{number}, applied_to: b, ingress: [{{from: c{number}, ports: [{ports}]}}]}}\n"
+    topology = load_text(PAIR + vms + policies, "perf", {})
+    inventory = expand(topology, {})
+    return tuple(map(_end, inventory.nics[:2])), compile(topology, inventory).flows
 
 
 def plain(ends: tuple[End, ...]) -> tuple[Flow, ...]:
@@ -51,5 +69,5 @@ def _end(nic: Nic) -> End:
 
 
 if __name__ == "__main__":
-    made = orders([int(row) for row in sys.argv[1].split(",")])
-    Path(sys.argv[2]).write_bytes(pickle.dumps(made))
+    wanted, numbers = ([int(part) for part in text.split(",")] for text in sys.argv[1:3])
+    Path(sys.argv[3]).write_bytes(pickle.dumps(orders(wanted, numbers)))

@@ -36,7 +36,10 @@ def net(row: Row, figures: Iterable[Figure]) -> tuple[Figure, ...]:
     if not row.harness:
         return own
     base = {figure.case: figure.value for figure in own if figure.peer == HARNESS}
-    return tuple(replace(f, value=f.value - base[f.case]) for f in own if f.peer != HARNESS and f.case in base)
+    if not base:
+        return ()
+    first = next(iter(base.values()))
+    return tuple(replace(f, value=f.value - base.get(f.case, first)) for f in own if f.peer != HARNESS)
 
 
 def verdicts(row: Row, figures: Sequence[Figure]) -> Iterator[Verdict]:

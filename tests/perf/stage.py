@@ -16,13 +16,8 @@ HERE = Path(__file__).resolve().parent
 HARNESS = "tests/perf/harness.bpf.o"
 
 
-def say(text: str) -> None:
-    pass
-
-
-def stage(tree: Path, rows: Sequence[int], folder: Path) -> bytes:
-    """A cpio archive that unpacks as `/tree`. `tree` is the checkout under test."""
-    shutil.rmtree(folder, ignore_errors=True)
+def stage(tree: Path, rows: Sequence[int], counts: Sequence[int], folder: Path) -> None:
+    """Lay out `folder`. `tree` is the checkout under test, `counts` the numbers of rules of row 3."""
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(tree / "vnet", folder / "vnet", ignore=unwanted)
     shutil.copytree(HERE, folder / "tests" / "perf", ignore=unwanted)
@@ -33,9 +28,14 @@ def stage(tree: Path, rows: Sequence[int], folder: Path) -> bytes:
         shutil.copy(built, folder / "build" / "bpf")
     _compile(HERE / "bpf" / "harness.bpf.c", folder / HARNESS)
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    command = (sys.executable, "-m", "tests.perf.orders", ",".join(map(str, rows)), "orders.pickle")
+    numbers = (",".join(map(str, given)) for given in (rows, counts))
+    command = (sys.executable, "-m", "tests.perf.orders", *numbers, "orders.pickle")
     _run(*command, cwd=folder, env=environment)
     image.compile_tree(folder)
+
+
+def archive(folder: Path) -> bytes:
+    """A cpio archive that unpacks as `/tree`."""
     return write_cpio(_entries(folder))
 
 

@@ -39,12 +39,21 @@ class Row:
     unit: str
     limits: tuple[Limit, ...]
     harness: bool = False
-    """Whether a peer `harness` is to be subtracted from every figure."""
+    """Whether the figure of the peer `harness` is to be taken off the others of its case.
+
+    A case without one is measured against the row's first.
+    """
 
 
 ROWS = (
     Row(1, "L2 unicast, one flow", "instructions a packet", (Limit(1.0, "bridge"), Limit(0.6, "ovs")), True),
     Row(2, "stateful policy, established connection", "instructions a packet",
         (Limit(0.55, "nft"), Limit(0.37, "ovs")), True),
+    Row(3, "stateful policy with many rules", "instructions a packet",
+        (Limit(1.05, "vnet", "10000", "10"), Limit(1 / 9, "nft linear", "10000", "100")), True),
+    Row(5, "many flows", "instructions a packet", (Limit(1.05, "vnet", "30000 flows", "1 flows"),), True),
+    Row(6, "a TCP connection is opened", "instructions for its three packets", (Limit(0.5, "nft", "open"),), True),
+    Row(17, "many ports; flood", "instructions a packet or copy, harness included",
+        (Limit(1.02, "vnet", "unicast 1000", "unicast 2"), Limit(1.0, "bridge", "copy of 1000"))),
 )  # fmt: skip
 BY_NUMBER = {row.number: row for row in ROWS}

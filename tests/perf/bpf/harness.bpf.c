@@ -18,12 +18,18 @@ struct meter {
 	__u64 last_ns;
 };
 
+enum vary {
+	VARY_BOTH, /* 1024 source ports for each destination port */
+	VARY_SOURCE,
+	VARY_TARGET,
+};
+
 /* flows: how many there are to take turns, 1 = every frame as it was given. */
 struct feed {
 	__u32 flows;
 	__u32 next;
 	__u32 target; /* where `redirect` sends to */
-	__u32 pad;
+	__u32 vary;   /* enum vary */
 };
 
 struct {
@@ -82,8 +88,14 @@ int feed(struct xdp_md *ctx)
 		return XDP_PASS;
 	number = feed->next;
 	feed->next = number + 1 < feed->flows ? number + 1 : 0;
-	/* 1024 source ports for each of as many destination ports; checksums are not looked at */
-	l4->source = bpf_htons(1024 + (number & 1023));
-	l4->dest = bpf_htons(1024 + (number >> 10));
+	/* the checksum of layer 4 is not mended: nobody looks at it */
+	if (feed->vary == VARY_BOTH) {
+		l4->source = bpf_htons(1024 + (number & 1023));
+		l4->dest = bpf_htons(1024 + (number >> 10));
+	} else if (feed->vary == VARY_SOURCE) {
+		l4->source = bpf_htons(1024 + number);
+	} else {
+		l4->dest = bpf_htons(1024 + number);
+	}
 	return XDP_PASS;
 }

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 OBJECT = Path(__file__).parents[1] / "harness.bpf.o"
@@ -37,6 +38,12 @@ class _TestRun(ctypes.Structure):
         ("cpu", ctypes.c_uint32),
         ("batch_size", ctypes.c_uint32),
     ]
+
+
+class Vary(IntEnum):
+    """Which ports tell one flow from the next (`enum vary` of harness.bpf.c)."""
+
+    BOTH, SOURCE, TARGET = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +89,10 @@ class Harness:
         found = ctypes.c_void_p(self._lib.bpf_object__find_program_by_name(self._object, name.encode()))
         return int(self._lib.bpf_program__fd(found))
 
-    def set_feed(self, flows: int = 1, target: str | None = None) -> None:
+    def set_feed(self, flows: int = 1, target: str | None = None, vary: int = Vary.BOTH) -> None:
         """How many flows the frames are made of, and where `redirect` sends them."""
         index = socket.if_nametoindex(target) if target else 0
-        self._set(self._feeds, struct.pack("<IIII", flows, 0, index, 0))
+        self._set(self._feeds, struct.pack("<IIII", flows, 0, index, vary))
 
     def _set(self, fd: int, value: bytes) -> None:
         update = self._lib.bpf_map_update_elem

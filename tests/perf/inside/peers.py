@@ -81,8 +81,7 @@ def openvswitch(flows: Sequence[tuple[str, str]]) -> Peer:
     def peer(devices: Sequence[str]) -> Iterator[None]:
         sh("ovs-dpctl add-dp dp0")
         try:
-            for device in devices:
-                sh(f"ovs-dpctl add-if dp0 {device}")
+            sh(f"ovs-dpctl add-if dp0 {' '.join(devices)}")
             for match, actions in flows:
                 sh(f"ovs-dpctl add-flow dp0 {match} {actions}")
             yield
@@ -100,6 +99,13 @@ def openvswitch_plain(ends: Sequence[End]) -> Peer:
         (f"in_port({s.port}),eth(src={_mac(s)},dst={_mac(t)}),eth_type(0x0800),ipv4(frag=no)", str(t.port))
         for s, t in both
     ])  # fmt: skip
+
+
+def openvswitch_flood(ends: Sequence[End], devices: int) -> Peer:
+    """One flow with an output to every other port."""
+    others = ",".join(str(n) for n in range(1, devices + 1) if n != ends[0].port)
+    source = f"in_port({ends[0].port}),eth(src={_mac(ends[0])},dst={_mac(ends[1])})"
+    return openvswitch([(f"{source},eth_type(0x0800),ipv4(frag=no)", others)])
 
 
 def openvswitch_stateful(client: End, server: End) -> Peer:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tests.perf.inside import frames, peers
 from tests.perf.inside.frames import End
-from tests.perf.inside.harness import Harness, Meter
+from tests.perf.inside.harness import Harness, Meter, Vary
 from tests.perf.inside.peers import Peer
 from tests.perf.inside.ports import ports
+from vnet.openflow.flow import Flow, Instructions, Output, Port, match
 
 COUNT = 6400
 SETTLE_S = 2.0
 """For what the kernel does later, such as freeing the maps of the switch before. A guest that sleeps under
 icount lets its clock jump: this takes no time."""
+
+Frames = Sequence[tuple[int, bytes]]
+"""Each with the number of the port it comes in by."""
+PORTS = (40000, 80)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +32,41 @@ class Bench:
     orders: dict[str, Any]
     say: Callable[..., None]
 
+    @property
+    def ends(self) -> tuple[End, End]:
+        a, b = self.orders["ends"]
+        return a, b
 
-def measure(
-    bench: Bench, peer: Peer, frame: bytes, before: list[tuple[int, bytes]], devices: int = 2, flows: int = 1,
-    count: int = COUNT,
-) -> float:  # fmt: skip
-    """Nanoseconds a packet, everything included, after the frames `before` (port, frame) went through."""
-    harness = bench.harness
-    time.sleep(SETTLE_S)
-    with ports(devices) as names, peer(names):
-        for port, first in before:
-            met = harness.send(f"p{port}", first, 1)
-            if not met.packets:
-                raise RuntimeError(f"a frame into p{port} did not come out: {first.hex()}")
-        harness.send(f"p{before[-1][0]}", frame, 128)  # warm
+    def compare(self, row: int, contenders: dict[str, tuple[Peer, Frames]], frame: bytes, case: str = "") -> None:
+        """One figure for each contender: the cost of `frame` after the frames that it has to see first."""
+        for name, (peer, before) in contenders.items():
+            self.say(row=row, case=case, peer=name, value=self.cost(peer, frame, before))
+
+    def cost(self, peer: Peer, frame: bytes, before: Frames, devices: int = 2) -> float:
+        """Nanoseconds a packet, everything included, with one flow."""
         time.sleep(SETTLE_S)
-        met = checked(harness.send(f"p{before[-1][0]}", frame, count), count)
-    return met.cost
+        with ports(devices) as names, peer(names):
+            self.begin(before)
+            return self.steady(frame, before[-1][0])
+
+    def begin(self, before: Frames) -> None:
+        """Send each frame once; each must come out."""
+        self.harness.set_feed(1, "p2")
+        for port, first in before:
+            if not self.harness.send(f"p{port}", first, 1).packets:
+                raise RuntimeError(f"a frame into p{port} did not come out: {first.hex()}")
+
+    def steady(self, frame: bytes, port: int, flows: int = 1, count: int = COUNT) -> float:
+        """The cost of a frame that was seen before."""
+        self.harness.set_feed(flows, "p2")
+        self.harness.send(f"p{port}", frame, max(flows, 128))
+        time.sleep(SETTLE_S)
+        return checked(self.harness.send(f"p{port}", frame, count), count).cost
+
+    def each_new(self, frame: bytes, port: int, vary: Vary, count: int = COUNT) -> float:
+        """The cost of a frame whose flow was not seen before."""
+        self.harness.set_feed(count, "p2", vary)
+        return checked(self.harness.send(f"p{port}", frame, count), count).cost
 
 
 def checked(met: Meter, count: int) -> Meter:
@@ -55,36 +78,114 @@ def checked(met: Meter, count: int) -> Meter:
 
 def one_flow(bench: Bench) -> None:
     """Row 1: L2 unicast, one flow."""
-    a, b = bench.orders["ends"]
-    frame, back = frames.udp(a, b), frames.udp(b, a)
-    before = [(b.port, back), (a.port, frame)]
-    alone = [(a.port, frame)]
-    flows = bench.orders["plain"]
-    contenders: dict[str, tuple[Peer, list[tuple[int, bytes]]]] = {
+    a, b = bench.ends
+    frame = frames.udp(a, b)
+    alone, both = [(a.port, frame)], [(b.port, frames.udp(b, a)), (a.port, frame)]
+    contenders: dict[str, tuple[Peer, Frames]] = {
         "harness": (peers.nothing, alone),
         "redirect": (peers.redirect(bench.harness), alone),
-        "bridge": (peers.bridge, before),
-        "ovs": (peers.openvswitch_plain((a, b)), before),
-        "vnet": (peers.vnet(flows), before),
+        "bridge": (peers.bridge, both),
+        "ovs": (peers.openvswitch_plain((a, b)), both),
+        "vnet": (peers.vnet(bench.orders["plain"]), both),
     }
-    for name, (peer, first) in contenders.items():
-        bench.say(row=1, case="", peer=name, value=measure(bench, peer, frame, first))
+    bench.compare(1, contenders, frame)
 
 
 def established(bench: Bench) -> None:
     """Row 2: a segment of an established connection under a stateful policy."""
-    a, b = bench.orders["ends"]
-    pair = (40000, 80)
-    frame, opening = frames.data(a, b, pair), frames.handshake(a, b, pair)
-    contenders: dict[str, tuple[Peer, list[tuple[int, bytes]]]] = {
+    a, b = bench.ends
+    opening = frames.handshake(a, b, PORTS)
+    contenders: dict[str, tuple[Peer, Frames]] = {
         "harness": (peers.nothing, opening[:1]),
         "bridge": (peers.bridge, opening),
         "nft": (peers.nft(peers.STATEFUL), opening),
         "ovs": (peers.openvswitch_stateful(a, b), opening),
         "vnet": (peers.vnet(bench.orders["stateful"]), opening),
     }
-    for name, (peer, first) in contenders.items():
-        bench.say(row=2, case="", peer=name, value=measure(bench, peer, frame, first))
+    bench.compare(2, contenders, frames.data(a, b, PORTS))
 
 
-ROWS: dict[int, Callable[[Bench], None]] = {1: one_flow, 2: established}
+def many_rules(bench: Bench) -> None:
+    """Row 3: the same with more and more rules for the receiver; peers search theirs one by one."""
+    a, b = bench.ends
+    opening = frames.handshake(a, b, PORTS)
+    frame = frames.data(a, b, PORTS)
+    bench.compare(3, {"harness": (peers.nothing, opening[:1])}, frame, "0")
+    for count in (10, 100):
+        bench.compare(3, {"nft linear": (peers.linear(count), opening)}, frame, str(count))
+    for count, flows in bench.orders["rules"].items():
+        bench.compare(3, {"vnet": (peers.vnet(flows), opening)}, frame, str(count))
+
+
+def many_flows(bench: Bench) -> None:
+    """Row 5: flows that take turns, fewer and more than the cache has room for."""
+    a, b = bench.ends
+    frame = frames.udp(a, b)
+    both = [(b.port, frames.udp(b, a)), (a.port, frame)]
+    contenders: dict[str, tuple[Peer, Frames]] = {
+        "harness": (peers.nothing, both[1:]),
+        "bridge": (peers.bridge, both),
+        "vnet": (peers.vnet(bench.orders["plain"]), both),
+    }
+    for name, (peer, before) in contenders.items():
+        time.sleep(SETTLE_S)
+        with ports(2) as names, peer(names):
+            bench.begin(before)
+            for flows in (1, 1000, 30_000, 100_000, 300_000):
+                value = bench.steady(frame, a.port, flows, max(COUNT, min(flows, 20_000)))
+                bench.say(row=5, case=f"{flows} flows", peer=name, value=value)
+
+
+def new_connections(bench: Bench) -> None:
+    """Row 6: a TCP connection is opened: SYN, SYN and ACK, ACK, each of thousands of connections."""
+    a, b = bench.ends
+    opening = frames.handshake(a, b, PORTS)
+    contenders: dict[str, Peer] = {
+        "nft": peers.nft(peers.STATEFUL),
+        "ovs": peers.openvswitch_stateful(a, b),
+        "vnet": peers.vnet(bench.orders["stateful"]),
+    }
+    harness = 3 * bench.cost(peers.nothing, opening[0][1], opening[:1])
+    bench.say(row=6, case="open", peer="harness", value=harness)
+    for name, peer in contenders.items():
+        time.sleep(SETTLE_S)
+        with ports(2) as names, peer(names):
+            ways = (Vary.SOURCE, Vary.TARGET, Vary.SOURCE)
+            steps = [
+                bench.each_new(frame, port, vary) for (port, frame), vary in zip(opening, ways, strict=True)
+            ]
+            bench.say(row=6, case="open", peer=name, value=sum(steps))
+
+
+def many_ports(bench: Bench) -> None:
+    """Row 17: unicast with more and more ports, and a flood to all of them."""
+    a, b = bench.ends
+    frame = frames.udp(a, b)
+    both = [(b.port, frames.udp(b, a)), (a.port, frame)]
+    bench.compare(17, {"harness": (peers.nothing, both[1:])}, frame, "unicast 2")
+    unicast = bench.orders["plain"]
+    flood = (Flow(0, 1, match(), Instructions((Output(Port.FLOOD),))),)
+    for count in (2, 10, 100, 1000):
+        for name, peer in (("bridge", peers.bridge), ("vnet", peers.vnet(unicast))):
+            value = bench.cost(peer, frame, both, count)
+            bench.say(row=17, case=f"unicast {count}", peer=name, value=value)
+        for name, peer in (("bridge", peers.bridge), ("vnet", peers.vnet(flood))):
+            bench.say(row=17, case=f"copy of {count}", peer=name, value=_a_copy(bench, peer, frame, count))
+
+
+def _a_copy(bench: Bench, peer: Peer, frame: bytes, devices: int) -> float:
+    time.sleep(SETTLE_S)
+    with ports(devices) as names, peer(names):
+        bench.begin([(1, frame)])
+        count = max(64, COUNT // devices)
+        return checked(bench.harness.send("p1", frame, count, batch=16), count * (devices - 1)).cost
+
+
+ROWS: dict[int, Callable[[Bench], None]] = {
+    1: one_flow,
+    2: established,
+    3: many_rules,
+    5: many_flows,
+    6: new_connections,
+    17: many_ports,
+}
