@@ -62,7 +62,7 @@ for module in $(cat /lib/modules/order); do insmod /lib/modules/$module || echo 
 echo 0 >/proc/sys/kernel/randomize_va_space
 export PATH=/usr/sbin:/usr/bin:/bin PYTHONPATH=/tree PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 HOME=/root
 cd /tree
-python3 -u -m tests.perf.inside
+python3 -u -m tests.perf.inside guest
 poweroff -f
 """
 

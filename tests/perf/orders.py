@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.perf.inside.frames import End
-from vnet.openflow.flow import Flow, Instructions, Output, match
+from vnet.openflow.flow import Flow, Instructions, Output, Port, match
 from vnet.policy.compile import compile
 from vnet.topology.inventory import Nic, expand
 from vnet.topology.load import load_text
@@ -24,6 +24,7 @@ networks:
 vms:
   a: {networks: [n], groups: [a]}
   b: {networks: [n], groups: [b]}
+  c: {networks: [n], groups: [c]}
 """
 POLICY = """
 policies:
@@ -34,18 +35,21 @@ RULES_A_PEER = 20_000
 
 def orders(rows: list[int], counts: Sequence[int]) -> dict[str, Any]:
     """By name: the ends of the conversation, and flows. `counts` are the numbers of rules of row 3."""
-    ends, stateful = compiled(0)
+    (*ends, third), stateful = compiled(0)
     return {
         "rows": rows,
-        "ends": ends,
+        "ends": tuple(ends),
+        "third": third,
         "plain": plain(ends),
+        "layer 4": (*plain(ends), NOT_DISCARD),
+        "everything": (Flow(0, 1, match(), Instructions((Output(Port.FLOOD),))),),
         "stateful": stateful,
         "rules": {count: compiled(count)[1] for count in counts} if 3 in rows else {},
     }
 
 
 def compiled(rules: int) -> tuple[tuple[End, ...], tuple[Flow, ...]]:
-    """The ends a and b, and the flows of a topology where `rules` other rules hold for b.
+    """The ends a, b and c, and the flows of a topology where `rules` other rules hold for b.
 
     Ports are odd, so that no two make a range that one flow can match.
     """
@@ -56,10 +60,14 @@ def compiled(rules: int) -> tuple[tuple[End, ...], tuple[Flow, ...]]:
         policies += f"  - {{name: r{number}, applied_to: b, ingress: [{{from: c{number}, ports: [{ports}]}}]}}\n"
     topology = load_text(PAIR + vms + policies, "perf", {})
     inventory = expand(topology, {})
-    return tuple(map(_end, inventory.nics[:2])), compile(topology, inventory).flows
+    return tuple(map(_end, inventory.nics[:3])), compile(topology, inventory).flows
 
 
-def plain(ends: tuple[End, ...]) -> tuple[Flow, ...]:
+NOT_DISCARD = Flow(0, 20, match(eth_type=0x0800, ip_proto=17, udp_src=9, udp_dst=9))
+"""Drops a service nobody uses; with it a switch has to look at the ports of every UDP packet."""
+
+
+def plain(ends: Sequence[End]) -> tuple[Flow, ...]:
     """Each destination address to its port."""
     return tuple(Flow(0, 10, match(eth_dst=end.mac), Instructions((Output(end.port),))) for end in ends)
 

@@ -18,6 +18,8 @@ HARNESS = "tests/perf/harness.bpf.o"
 
 def stage(tree: Path, rows: Sequence[int], counts: Sequence[int], folder: Path) -> None:
     """Lay out `folder`. `tree` is the checkout under test, `counts` the numbers of rules of row 3."""
+    for left in folder.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(tree / "vnet", folder / "vnet", ignore=unwanted)
     shutil.copytree(HERE, folder / "tests" / "perf", ignore=unwanted)
@@ -27,8 +29,9 @@ def stage(tree: Path, rows: Sequence[int], counts: Sequence[int], folder: Path) 
     for built in (tree / "build" / "bpf").glob("*.o"):
         shutil.copy(built, folder / "build" / "bpf")
     _compile(HERE / "bpf" / "harness.bpf.c", folder / HARNESS)
+    _run("cc", "-O2", "-Wall", "-Werror", "-o", str(folder / "tests/perf/rr"), str(HERE / "c" / "rr.c"))
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    numbers = (",".join(map(str, given)) for given in (rows, counts))
+    numbers = (",".join(map(str, given)) for given in (rows, counts or (0,)))
     command = (sys.executable, "-m", "tests.perf.orders", *numbers, "orders.pickle")
     _run(*command, cwd=folder, env=environment)
     image.compile_tree(folder)

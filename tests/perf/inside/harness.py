@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -12,7 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 
 OBJECT = Path(__file__).parents[1] / "harness.bpf.o"
-PINS = Path("/sys/fs/bpf/harness")
+PINS = Path(f"/sys/fs/bpf/vnet-perf-{os.getpid()}")
 LIVE_FRAMES = 2
 """BPF_F_TEST_XDP_LIVE_FRAMES (linux/bpf.h)."""
 BATCH = 64
@@ -75,6 +76,10 @@ class Harness:
         for name in ("sink", "redirect", "feed"):
             path = str(PINS / name).encode()
             self._check(self._lib.bpf_obj_pin(self._program(name), path), f"pin {name}")
+
+    def close(self) -> None:
+        """Take the pins away; what is still attached stays."""
+        shutil.rmtree(PINS)
 
     def _check(self, result: int, what: str) -> int:
         if result < 0:

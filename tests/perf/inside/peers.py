@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 from tests.perf.inside.frames import End
-from tests.perf.inside.harness import Harness, sh
+from tests.perf.inside.harness import PINS, Harness, sh
 from tests.perf.inside.ports import at_ingress
 from vnet.openflow.flow import Flow
 from vnet.switch.datapath import Change
@@ -124,20 +122,20 @@ def _mac(end: End) -> str:
     return end.mac.to_bytes(6, "big").hex(":")
 
 
-def vnet(flows: Sequence[Flow], numbers: Sequence[int] | None = None) -> Peer:
-    """The switch under test, as the product loads it."""
+def vnet(flows: Sequence[Flow], watched: Sequence[int] = ()) -> Peer:
+    """The switch under test, as the product loads it; of the ports `watched` a capture runs."""
 
     @contextmanager
     def peer(devices: Sequence[str]) -> Iterator[None]:
-        pins = Path("/sys/fs/bpf/vnet-perf/switch")
-        datapath = EbpfDatapath.open("perf", None, pins)
+        datapath = EbpfDatapath.open("perf", None, PINS / "switch")
         try:
-            for number, device in zip(numbers or range(1, len(devices) + 1), devices, strict=True):
+            for number, device in enumerate(devices, 1):
                 datapath.attach(number, device)
             datapath.commit(Change(put=tuple(flows)))
+            if watched:
+                datapath.watch(frozenset(watched))
             yield
         finally:
             datapath.destroy()
-            shutil.rmtree(pins, ignore_errors=True)
 
     return peer

@@ -31,6 +31,11 @@ class Bench:
     harness: Harness
     orders: dict[str, Any]
     say: Callable[..., None]
+    settle_s: float = SETTLE_S
+
+    def settle(self) -> None:
+        """Wait until nothing of what was before is still being done."""
+        time.sleep(self.settle_s)
 
     @property
     def ends(self) -> tuple[End, End]:
@@ -44,7 +49,7 @@ class Bench:
 
     def cost(self, peer: Peer, frame: bytes, before: Frames, devices: int = 2) -> float:
         """Nanoseconds a packet, everything included, with one flow."""
-        time.sleep(SETTLE_S)
+        self.settle()
         with ports(devices) as names, peer(names):
             self.begin(before)
             return self.steady(frame, before[-1][0])
@@ -60,7 +65,7 @@ class Bench:
         """The cost of a frame that was seen before."""
         self.harness.set_feed(flows, "p2")
         self.harness.send(f"p{port}", frame, max(flows, 128))
-        time.sleep(SETTLE_S)
+        self.settle()
         return checked(self.harness.send(f"p{port}", frame, count), count).cost
 
     def each_new(self, frame: bytes, port: int, vary: Vary, count: int = COUNT) -> float:
@@ -117,25 +122,6 @@ def many_rules(bench: Bench) -> None:
         bench.compare(3, {"vnet": (peers.vnet(flows), opening)}, frame, str(count))
 
 
-def many_flows(bench: Bench) -> None:
-    """Row 5: flows that take turns, fewer and more than the cache has room for."""
-    a, b = bench.ends
-    frame = frames.udp(a, b)
-    both = [(b.port, frames.udp(b, a)), (a.port, frame)]
-    contenders: dict[str, tuple[Peer, Frames]] = {
-        "harness": (peers.nothing, both[1:]),
-        "bridge": (peers.bridge, both),
-        "vnet": (peers.vnet(bench.orders["plain"]), both),
-    }
-    for name, (peer, before) in contenders.items():
-        time.sleep(SETTLE_S)
-        with ports(2) as names, peer(names):
-            bench.begin(before)
-            for flows in (1, 1000, 30_000, 100_000, 300_000):
-                value = bench.steady(frame, a.port, flows, max(COUNT, min(flows, 20_000)))
-                bench.say(row=5, case=f"{flows} flows", peer=name, value=value)
-
-
 def new_connections(bench: Bench) -> None:
     """Row 6: a TCP connection is opened: SYN, SYN and ACK, ACK, each of thousands of connections."""
     a, b = bench.ends
@@ -148,7 +134,7 @@ def new_connections(bench: Bench) -> None:
     harness = 3 * bench.cost(peers.nothing, opening[0][1], opening[:1])
     bench.say(row=6, case="open", peer="harness", value=harness)
     for name, peer in contenders.items():
-        time.sleep(SETTLE_S)
+        bench.settle()
         with ports(2) as names, peer(names):
             ways = (Vary.SOURCE, Vary.TARGET, Vary.SOURCE)
             steps = [
@@ -174,18 +160,29 @@ def many_ports(bench: Bench) -> None:
 
 
 def _a_copy(bench: Bench, peer: Peer, frame: bytes, devices: int) -> float:
-    time.sleep(SETTLE_S)
+    bench.settle()
     with ports(devices) as names, peer(names):
         bench.begin([(1, frame)])
         count = max(64, COUNT // devices)
         return checked(bench.harness.send("p1", frame, count, batch=16), count * (devices - 1)).cost
 
 
+def captured(bench: Bench) -> None:
+    """Row 18: what the others pay while the traffic of a third port is captured."""
+    a, b = bench.ends
+    frame = frames.udp(a, b)
+    both = [(b.port, frames.udp(b, a)), (a.port, frame)]
+    bench.compare(18, {"harness": (peers.nothing, both[1:])}, frame)
+    for case, watched in (("off", ()), ("on", (3,))):
+        value = bench.cost(peers.vnet(bench.orders["plain"], watched), frame, both, 3)
+        bench.say(row=18, case=case, peer="vnet", value=value)
+
+
 ROWS: dict[int, Callable[[Bench], None]] = {
     1: one_flow,
     2: established,
     3: many_rules,
-    5: many_flows,
     6: new_connections,
     17: many_ports,
+    18: captured,
 }
