@@ -102,13 +102,13 @@ def bulk(bench: Bench) -> None:
     """Row 15: one TCP stream with segmentation offload, Gb/s."""
     with ExitStack() as stack:
         made = _labs(bench, stack, {"direct": labs.direct, "bridge": labs.bridge, "vnet": _stateful(bench)})
-        rounds(bench, 15, "Gb/s", {name: lambda lab=lab: _iperf(lab, 0.7) for name, lab in made.items()})  # type: ignore[misc]
+        rounds(bench, 15, "Gb/s", {name: lambda lab=lab: _iperf(lab) for name, lab in made.items()})  # type: ignore[misc]
         case = "Gb/s / bridge"
         _against(bench, 15, case, made["bridge"], made["vnet"])
 
 
 def _against(bench: Bench, row: int, case: str, peer: Lab, own: Lab) -> None:
-    pairs = [(_iperf(peer, 0.7), _iperf(own, 0.7)) for _ in range(ROUNDS)]
+    pairs = [(_iperf(peer), _iperf(own)) for _ in range(ROUNDS)]
     spread(bench, row, case, "vnet", [value / base for base, value in pairs])
 
 
@@ -140,12 +140,14 @@ def _stateful(bench: Bench) -> Joined:
     return labs.vnet(bench.orders["stateful"])
 
 
-def _iperf(lab: Lab, seconds: float) -> float:
+def _iperf(lab: Lab) -> float:
     """Gb/s from the first end to the second, to the port that the policy opens."""
-    with _server(lab, "iperf3 -s -1 -p 80", "Server listening"):
-        command = f"iperf3 -c {lab.address(2)} -p 80 -t {seconds} -J"
-        sent = _in(lab.space(1), command)
-    return float(json.loads(sent)["end"]["sum_received"]["bits_per_second"]) / 1e9
+    with _server(lab, "iperf3 --forceflush -s -1 -p 80", "Server listening"):
+        command = f"iperf3 -c {lab.address(2)} -p 80 -t 1 -J"
+        said = json.loads(_in(lab.space(1), command))
+    if "sum_received" not in said["end"]:
+        raise RuntimeError(f"{lab.name}: {command}: {said.get('error', said['end'])}")
+    return float(said["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
 def _request_response(lab: Lab, count: int = 3000) -> tuple[float, float]:
@@ -156,7 +158,7 @@ def _request_response(lab: Lab, count: int = 3000) -> tuple[float, float]:
 
 @contextmanager
 def _server(lab: Lab, command: str, ready: str) -> Iterator[None]:
-    line = f"ip netns exec {lab.space(2)} stdbuf -oL {command}".split()
+    line = f"ip netns exec {lab.space(2)} {command}".split()
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     watch = threading.Timer(30, process.kill)
     watch.start()
@@ -198,9 +200,9 @@ def attack(bench: Bench) -> None:
             kept = []
             for _ in range(ROUNDS):
                 with _flood(bench, lab, "x3", frame, vary):
-                    base = _iperf(lab, 0.7)
+                    base = _iperf(lab)
                 with _flood(bench, lab, "p3", frame, vary):
-                    kept.append(_iperf(lab, 0.7) / base)
+                    kept.append(_iperf(lab) / base)
             spread(bench, 7, case, "vnet", kept)
 
 
