@@ -66,6 +66,14 @@ build/bpf/%.bpf.o: vnet/switch/bpf/%.bpf.c $(wildcard vnet/switch/bpf/*.h)
 image: ## Make the micro guest from Debian packages
 	@tools/setup.sh image
 
+.PHONY: perf
+perf: setup-perf bpf ## Measure against the peers (root, under 25 minutes); ROWS=1,2 only these; PERF=--document
+	@$(PY) -m tests.perf $(if $(ROWS),--rows $(ROWS)) $(PERF)
+
+.PHONY: setup-perf
+setup-perf:
+	@tools/setup.sh perf
+
 .PHONY: golden
 golden: python ## Rewrite the expected files of tests/golden; review the difference
 	@GOLDEN=rewrite $(PY) -m pytest -q tests/golden

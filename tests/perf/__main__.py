@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.perf import guest, host, image, report, stage, targets
+from tests.perf import document, guest, host, image, report, stage, targets
 from tests.perf.targets import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,9 +27,12 @@ GUEST_S, HOST_S = 1200, 900
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.perf", description=__doc__)
-    parser.add_argument("--rows", default=",".join(map(str, targets.BY_NUMBER)), help="numbers, comma between")
+    parser.add_argument(
+        "--rows", default=",".join(map(str, targets.BY_NUMBER)), help="numbers, comma between"
+    )
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout under test")
     parser.add_argument("--kernel", default="6.12", choices=image.SUITES, help="of the guest")
+    parser.add_argument("--document", action="store_true", help="write docs/performance.md and its plots")
     given = parser.parse_args()
     rows = [int(row) for row in given.rows.split(",")]
     folder = ROOT / "build" / "perf"
@@ -39,6 +42,8 @@ def main() -> int:
     for row in rows:
         print("\n".join(report.lines(targets.BY_NUMBER[row], figures)))
     (folder / "figures.json").write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
+    if given.document:
+        document.write(figures, ROOT)
     return 0
 
 

@@ -17,7 +17,7 @@ KERNEL_LINE = (
 )
 QEMU = (
     "qemu-system-x86_64 -M q35,vmport=off,i8042=off,sata=off,smbus=off,hpet=off -nodefaults -no-user-config "
-    "-display none -no-reboot -accel tcg -icount shift=0,sleep=off -cpu max,-erms,-fsrm -smp 1 -serial stdio"
+    "-display none -no-reboot -accel tcg -icount shift=0,sleep=off -cpu max,-erms,-fsrm,-cx16 -smp 1 -serial stdio"
 )
 """With shift=0 one instruction is one nanosecond. Without fast string instructions a copy costs what it
 copies, and does not count as one instruction."""
@@ -31,7 +31,9 @@ def run(image: Image, tree: bytes, folder: Path, limit_s: float) -> Iterator[dic
     initrd.write_bytes(image.initrd.read_bytes() + tree)
     command = [*QEMU.split(), "-m", str(MEMORY_MIB), "-kernel", str(image.kernel), "-initrd", str(initrd),
                "-append", KERNEL_LINE]  # fmt: skip
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     assert process.stdout is not None
     watch = threading.Timer(limit_s, process.kill)
     watch.start()

@@ -57,7 +57,9 @@ def compiled(rules: int) -> tuple[tuple[End, ...], tuple[Flow, ...]]:
     for number, first in enumerate(range(0, rules, RULES_A_PEER)):
         ports = ", ".join(f"{1001 + 2 * n}/tcp" for n in range(min(rules - first, RULES_A_PEER)))
         vms += f"  c{number}: {{networks: [n], groups: [c{number}]}}\n"
-        policies += f"  - {{name: r{number}, applied_to: b, ingress: [{{from: c{number}, ports: [{ports}]}}]}}\n"
+        policies += (
+            f"  - {{name: r{number}, applied_to: b, ingress: [{{from: c{number}, ports: [{ports}]}}]}}\n"
+        )
     topology = load_text(PAIR + vms + policies, "perf", {})
     inventory = expand(topology, {})
     return tuple(map(_end, inventory.nics[:3])), compile(topology, inventory).flows

@@ -27,7 +27,9 @@ class Verdict:
         missed = "met" if self.met else f"missed by {abs(self.ratio / limit.bound - 1):.0%}"
         if not limit.bound and not self.met:
             missed = "missed"
-        return f"{limit.peer}{where} {self.ratio:.3g}{against}, target {sign} {limit.bound:g}{against}: {missed}"
+        return (
+            f"{limit.peer}{where} {self.ratio:.3g}{against}, target {sign} {limit.bound:g}{against}: {missed}"
+        )
 
 
 def net(row: Row, figures: Iterable[Figure]) -> tuple[Figure, ...]:
@@ -60,13 +62,14 @@ def lines(row: Row, figures: Iterable[Figure]) -> Iterator[str]:
     own = net(row, figures)
     yield f"{row.number}. {row.work} [{row.unit}]"
     for case in dict.fromkeys(figure.case for figure in own):
-        shown = "  ".join(f"{f.peer} {_number(f)}" for f in own if f.case == case)
+        shown = "  ".join(f"{f.peer} {number(f)}" for f in own if f.case == case)
         yield f"   {case + ': ' if case else ''}{shown}"
     for verdict in verdicts(row, own):
         yield f"   {'   ' if verdict.met else '-> '}{verdict.text}"
 
 
-def _number(figure: Figure) -> str:
+def number(figure: Figure) -> str:
+    """A value, with the least and the most of its rounds if it has any."""
     value = f"{figure.value:,.0f}" if abs(figure.value) >= 100 else f"{figure.value:.3g}"
     if figure.low is None or figure.high is None:
         return value

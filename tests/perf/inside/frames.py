@@ -25,7 +25,9 @@ def udp(source: End, target: End, source_port: int = 1024, target_port: int = 10
     return _ethernet(source, target) + _ip(source, target, UDP, body)
 
 
-def tcp(source: End, target: End, ports: tuple[int, int], seq: int, ack: int, flags: int, data: bytes = b"") -> bytes:
+def tcp(
+    source: End, target: End, ports: tuple[int, int], seq: int, ack: int, flags: int, data: bytes = b""
+) -> bytes:
     """A TCP frame; at least 60 bytes, as an Ethernet card would hand it over."""
     options = bytes.fromhex("020405b4") if flags & SYN else b""
     offset = (20 + len(options)) // 4 << 12
@@ -56,7 +58,9 @@ def _ethernet(source: End, target: End) -> bytes:
 
 
 def _ip(source: End, target: End, protocol: int, body: bytes) -> bytes:
-    head = struct.pack("!BBHHHBBHII", 0x45, 0, 20 + len(body), 0, 0x4000, 64, protocol, 0, source.ip, target.ip)
+    head = struct.pack(
+        "!BBHHHBBHII", 0x45, 0, 20 + len(body), 0, 0x4000, 64, protocol, 0, source.ip, target.ip
+    )
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
 
 

@@ -48,7 +48,9 @@ def lab(kind: str, joined: Joined, ends: Sequence[End]) -> Iterator[Lab]:
     try:
         for space in spaces:
             sh(f"ip netns add {space}")
-            sh(f"ip netns exec {space} sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
+            sh(
+                f"ip netns exec {space} sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"
+            )
         for end in ends:
             n, space = end.port, made.space(end.port)
             sh(f"ip -n {made.name} link add p{n} type veth peer name eth0 netns {space}")
@@ -118,7 +120,9 @@ def ovs_userspace(lab: Lab) -> Iterator[None]:
         inside = f"ip netns exec {lab.name} setpriv --pdeathsig KILL {command} --log-file={folder}/log"
         quiet = subprocess.DEVNULL
         started.append(
-            subprocess.Popen(inside.split(), stdout=quiet, stderr=quiet, env={**os.environ, "OVS_RUNDIR": str(folder)})
+            subprocess.Popen(
+                inside.split(), stdout=quiet, stderr=quiet, env={**os.environ, "OVS_RUNDIR": str(folder)}
+            )
         )
         deadline = time.monotonic() + DEADLINE_S
         while not ready.exists():
@@ -128,7 +132,10 @@ def ovs_userspace(lab: Lab) -> Iterator[None]:
 
     try:
         sh(f"ovsdb-tool create {folder}/conf.db {SCHEMA}")
-        start(f"ovsdb-server {folder}/conf.db --remote=punix:{folder}/db.sock --unixctl={folder}/db.ctl", folder / "db.sock")
+        start(
+            f"ovsdb-server {folder}/conf.db --remote=punix:{folder}/db.sock --unixctl={folder}/db.ctl",
+            folder / "db.sock",
+        )
         vsctl = f"ovs-vsctl --db=unix:{folder}/db.sock --timeout=10"
         sh(f"{vsctl} --no-wait init")
         control = folder / "switch.ctl"

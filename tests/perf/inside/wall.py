@@ -49,7 +49,9 @@ def rounds(bench: Bench, row: int, case: str, take: Mapping[str, Callable[[], fl
 
 
 def spread(bench: Bench, row: int, case: str, peer: str, values: list[float]) -> None:
-    bench.say(row=row, case=case, peer=peer, value=statistics.median(values), low=min(values), high=max(values))
+    bench.say(
+        row=row, case=case, peer=peer, value=statistics.median(values), low=min(values), high=max(values)
+    )
 
 
 # -- live frames: nanoseconds of the switch ----------------------------------------------------------
@@ -133,7 +135,9 @@ def latency(bench: Bench) -> None:
 
 def _labs(bench: Bench, stack: ExitStack, kinds: Mapping[str, Joined]) -> dict[str, Lab]:
     short = {name: f"{number}" for number, name in enumerate(kinds)}
-    return {name: stack.enter_context(labs.lab(short[name], kind, bench.ends)) for name, kind in kinds.items()}
+    return {
+        name: stack.enter_context(labs.lab(short[name], kind, bench.ends)) for name, kind in kinds.items()
+    }
 
 
 def _stateful(bench: Bench) -> Joined:
@@ -175,7 +179,9 @@ def _server(lab: Lab, command: str, ready: str) -> Iterator[None]:
 
 
 def _in(space: str, command: str) -> str:
-    done = subprocess.run(f"ip netns exec {space} {command}".split(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        f"ip netns exec {space} {command}".split(), capture_output=True, text=True, timeout=60
+    )
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stdout[-300:]}{done.stderr}")
     return done.stdout
