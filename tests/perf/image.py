@@ -39,10 +39,11 @@ PACKAGES = ("busybox-static", "nftables", "libnftables1", "libnftnl11", "libmnl0
 UNPACKED_PROGRAMS = ("usr/sbin/nft",)
 HOST_PROGRAMS = ("/usr/sbin/tc", "/usr/sbin/ip", "/usr/sbin/bridge", "/usr/bin/ovs-dpctl")
 HOST_LIBRARIES = ("/usr/lib/x86_64-linux-gnu/libbpf.so.1",)
-SITE_PACKAGES = ("pyroute2", "os_ken", "netaddr", "oslo_config", "packaging", "pbr", "rfc3986", "stevedore", "idna",
-                 "yaml", "debtcollector", "wrapt", "typing_extensions.py")  # fmt: skip
+SITE_PACKAGES = ("pyroute2", "os_ken", "netaddr", "oslo_config", "packaging", "pbr", "rfc3986",
+                 "stevedore", "idna", "yaml", "debtcollector", "wrapt", "typing_extensions.py")  # fmt: skip
 NOT_OF_THE_LIBRARY = {
-    "test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "pydoc_data", "distutils", "turtledemo", "__pycache__",
+    "test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "pydoc_data", "distutils", "turtledemo",
+    "__pycache__",
     "sqlite3", "dbm", "curses", "wsgiref", "xmlrpc", "dist-packages",
 }  # fmt: skip
 
@@ -105,18 +106,18 @@ def _unpack(work: Path, suite: str) -> None:
 def _download(folder: Path, packages: Sequence[str], options: Sequence[str]) -> None:
     if packages == (image.KERNEL_META_PACKAGE,):
         depends = _run("apt-cache", *options, "show", "--no-all-versions", *packages)
-        packages = (image.kernel_package(re.findall(r"^Depends: (.*)$", depends, re.M)[0]),)
+        packages = (image.kernel_package(re.findall(r"^Depends: (.*)$", depends, re.MULTILINE)[0]),)
     options = ("-q", "-o", "APT::Sandbox::User=root", *options) if os.geteuid() == 0 else ("-q", *options)
     _run("apt-get", *options, "download", *packages, cwd=folder)
 
 
 def _apt_of(suite: str, work: Path) -> tuple[str, ...]:
-    """Options that let apt see only `suite` of the archive this machine uses, and leave its own lists alone."""
+    """Options that let apt see only `suite` of this machine's archive, and leave its own lists alone."""
     if suite == STABLE:
         return ()
     folder = work / "apt"
     (folder / "lists" / "partial").mkdir(parents=True)
-    found = re.search(r"^URIs: (\S+)(?:.*\n)+?Signed-By: (\S+)", SOURCES.read_text(), re.M)
+    found = re.search(r"^URIs: (\S+)(?:.*\n)+?Signed-By: (\S+)", SOURCES.read_text(), re.MULTILINE)
     if not found:
         raise SystemExit(f"{SOURCES} does not tell where Debian's packages come from")
     (folder / "sources").write_text(f"deb [signed-by={found[2]}] {found[1]} {suite} main\n")
@@ -183,7 +184,7 @@ def _libraries(program: Path, tree: Path) -> dict[str, Path]:
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tree / "usr/lib/x86_64-linux-gnu")}
     listed = subprocess.run(["ldd", str(program)], env=environment, capture_output=True, text=True).stdout
     found = {}
-    for name, path in re.findall(r"^\s+(?:(\S+) => )?(/\S+) \(0x", listed, re.M):
+    for name, path in re.findall(r"^\s+(?:(\S+) => )?(/\S+) \(0x", listed, re.MULTILINE):
         target = f"lib/x86_64-linux-gnu/{name}" if name else path.lstrip("/")
         found[target] = Path(path)
     return found

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib  # type: ignore[import-not-found]
 
 matplotlib.use("svg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 Curves = Mapping[str, list[tuple[int, float]]]
 COLOURS = {"vnet": "#1f6f8b", "bridge": "#b0653a", "nft linear": "#7a7a7a"}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from tests.perf.targets import Figure, Limit, Row
 
 HARNESS = "harness"
+PLAIN = ("bytes each",)
+"""Cases that hold no packets, so nothing of the harness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,10 @@ def net(row: Row, figures: Iterable[Figure]) -> tuple[Figure, ...]:
     if not base:
         return ()
     first = next(iter(base.values()))
-    return tuple(replace(f, value=f.value - base.get(f.case, first)) for f in own if f.peer != HARNESS)
+    counted = (figure for figure in own if figure.peer != HARNESS)
+    return tuple(
+        f if f.case in PLAIN else replace(f, value=f.value - base.get(f.case, first)) for f in counted
+    )
 
 
 def verdicts(row: Row, figures: Sequence[Figure]) -> Iterator[Verdict]:

@@ -11,7 +11,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,10 @@ from pathlib import Path
 from tests.perf.inside import rows, wall
 from tests.perf.inside.harness import Harness, sh
 from tests.perf.inside.rows import Bench
+from vnet.base.errors import VnetError
 
 ORDERS = Path("orders.pickle")
+FAILURES = (OSError, RuntimeError, subprocess.SubprocessError, VnetError)
 CLONE_NEWNET = 0x40000000
 SETTINGS = {
     "net/ipv6/conf/default/disable_ipv6": "1",
@@ -80,7 +81,7 @@ def measure(bench: Bench, known: Mapping[int, Callable[[Bench], None]]) -> None:
             continue
         try:
             known[row](bench)
-        except Exception as error:  # noqa: BLE001  the other rows are still wanted
+        except FAILURES as error:  # the other rows are still wanted
             where = traceback.extract_tb(error.__traceback__)[-1]
             say(failed=row, why=f"{where.filename}:{where.lineno} {type(error).__name__} {str(error)[:600]}")
         say(finished=row)

@@ -48,9 +48,8 @@ def lab(kind: str, joined: Joined, ends: Sequence[End]) -> Iterator[Lab]:
     try:
         for space in spaces:
             sh(f"ip netns add {space}")
-            sh(
-                f"ip netns exec {space} sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"
-            )
+            for scope in ("all", "default"):
+                sh(f"ip netns exec {space} sysctl -qw net.ipv6.conf.{scope}.disable_ipv6=1")
         for end in ends:
             n, space = end.port, made.space(end.port)
             sh(f"ip -n {made.name} link add p{n} type veth peer name eth0 netns {space}")

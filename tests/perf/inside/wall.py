@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.perf.inside import frames, labs, peers
@@ -97,6 +98,17 @@ def many_flows(bench: Bench) -> None:
             spread(bench, 5, f"{flows} flows, ns", name, net)
 
 
+def connection_bytes(bench: Bench) -> None:
+    """Row 6: memory that the connection tables hold, for each connection that they have room for."""
+    with ports(2) as names, peers.vnet(bench.orders["stateful"])(names):
+        found = [path for path in (PINS / "switch").iterdir() if "conn" in path.name]
+        shown = [json.loads(sh(f"bpftool -j map show pinned {path}")) for path in found]
+    room = {each["name"]: each["max_entries"] for each in shown}
+    if "conns" in room:
+        held = sum(each["bytes_memlock"] for each in shown)
+        bench.say(row=6, case="bytes each", peer="vnet", value=held / room["conns"])
+
+
 # -- real TCP ----------------------------------------------------------------------------------------
 
 
@@ -118,8 +130,11 @@ def latency(bench: Bench) -> None:
     """Row 16: a byte there and a byte back, microseconds."""
     with ExitStack() as stack:
         kinds = {
-            "direct": labs.direct, "bridge": labs.bridge, "vnet": _stateful(bench), "ovs userspace": labs.ovs_userspace,
-        }  # fmt: skip
+            "direct": labs.direct,
+            "bridge": labs.bridge,
+            "vnet": _stateful(bench),
+            "ovs userspace": labs.ovs_userspace,
+        }
         made = _labs(bench, stack, kinds)
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
         for _ in range(ROUNDS):
@@ -191,7 +206,7 @@ def _in(space: str, command: str) -> str:
 
 
 def attack(bench: Bench) -> None:
-    """Row 7: what a stream of the others keeps while one VM floods, against the same flood dropped at once."""
+    """Row 7: what a stream of the others keeps of its speed with the same flood dropped where it comes in."""
     victim, third = bench.ends[1], bench.orders["third"]
     syn = frames.handshake(third, victim, (40000, 80))[0][1]
     cases = {
@@ -259,14 +274,21 @@ def revoke(bench: Bench) -> None:
         datapath, gone = held[0], tuple(flow.key for flow in flows)
         for _ in range(20):
             with _flood(bench, lab, f"p{a.port}", frames.udp(a, b), Vary.BOTH):
-                before = datapath.port_counters()[b.port].tx.packets
-                _until(lambda: datapath.port_counters()[b.port].tx.packets > before + BURST)  # noqa: B023
+                _until(partial(_has_sent, datapath, b.port, _sent(datapath, b.port) + BURST))
                 datapath.commit(Change(remove=gone))
-                sent = datapath.port_counters()[b.port].tx.packets
+                sent = _sent(datapath, b.port)
                 time.sleep(0.05)
-                late.append(float(datapath.port_counters()[b.port].tx.packets - sent))
+                late.append(float(_sent(datapath, b.port) - sent))
             datapath.commit(Change(put=flows))
     bench.say(row=8, case="of 20 revocations", peer="vnet", value=sum(late), low=min(late), high=max(late))
+
+
+def _sent(datapath: EbpfDatapath, port: int) -> int:
+    return datapath.port_counters()[port].tx.packets
+
+
+def _has_sent(datapath: EbpfDatapath, port: int, packets: int) -> bool:
+    return _sent(datapath, port) > packets
 
 
 def _until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
@@ -290,7 +312,7 @@ datapath.commit(Change(put=tuple(pickle.loads(Path(orders).read_bytes())["everyt
 print("ready", flush=True)
 time.sleep(60)
 """
-"""What holds a switch and can be killed; the flows are put in again by each, as an impatient controller would."""
+"""What holds a switch and can be killed; each puts the flows in again, as an impatient controller would."""
 
 
 def survive(bench: Bench) -> None:
@@ -313,7 +335,7 @@ def _nobody(_lab: Lab) -> Iterator[None]:
 
 
 def _lost(lab: Lab, built: Path) -> int:
-    """Pings lost while the daemon is killed twice and another started, the last one with the object `built`."""
+    """Pings lost while the daemon is killed twice and started again, at last with the object `built`."""
     process = _daemon(lab, object_path())
     command = f"ip netns exec {lab.space(1)} ping -q -i 0.001 -c 4000 {lab.address(2)}".split()
     pinging = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -345,6 +367,7 @@ def _daemon(lab: Lab, built: Path) -> subprocess.Popen[str]:
 ROWS: dict[int, Callable[[Bench], None]] = {
     4: first_packet,
     5: many_flows,
+    6: connection_bytes,
     7: attack,
     8: revoke,
     11: survive,
