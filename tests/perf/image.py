@@ -37,7 +37,11 @@ MODULES = (
 PACKAGES = ("busybox-static", "nftables", "libnftables1", "libnftnl11", "libmnl0", "libjansson4", "libedit2",
             "libbsd0", "libmd0", "libxtables12", "libgmp10")  # fmt: skip
 UNPACKED_PROGRAMS = ("usr/sbin/nft",)
-HOST_PROGRAMS = ("/usr/sbin/tc", "/usr/sbin/ip", "/usr/sbin/bridge", "/usr/bin/ovs-dpctl")
+HOST_PROGRAMS = (
+    *("/usr/sbin/tc", "/usr/sbin/ip", "/usr/sbin/bridge", "/usr/sbin/ovsdb-server", "/usr/sbin/ovs-vswitchd"),
+    *("/usr/bin/ovs-dpctl", "/usr/bin/ovs-ofctl", "/usr/bin/ovs-vsctl", "/usr/bin/ovsdb-tool"),
+)
+HOST_FILES = ("/usr/share/openvswitch/vswitch.ovsschema",)
 HOST_LIBRARIES = ("/usr/lib/x86_64-linux-gnu/libbpf.so.1",)
 SITE_PACKAGES = ("pyroute2", "os_ken", "netaddr", "oslo_config", "packaging", "pbr", "rfc3986",
                  "stevedore", "idna", "yaml", "debtcollector", "wrapt", "typing_extensions.py")  # fmt: skip
@@ -175,6 +179,8 @@ def _programs(tree: Path) -> Iterator[Entry]:
     libraries |= {f"lib/x86_64-linux-gnu/{Path(path).name}": Path(path) for path in HOST_LIBRARIES}
     for target, path in programs:
         yield regular(target, path.read_bytes(), executable=True)
+    for name in HOST_FILES:
+        yield regular(name.lstrip("/"), Path(name).read_bytes())
     for target, path in libraries.items():
         yield regular(target, path.read_bytes(), executable=True)
 

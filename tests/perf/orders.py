@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.perf.inside.frames import End
+from vnet.openflow import ofctl
 from vnet.openflow.flow import Flow, Instructions, Output, Port, match
 from vnet.policy.compile import compile
 from vnet.topology.inventory import Nic, expand
@@ -28,7 +29,7 @@ vms:
 """
 POLICY = """
 policies:
-  - {name: b-from-a, applied_to: b, ingress: [{from: a, ports: [80/tcp]}]}
+  - {name: b-from-a, applied_to: b, ingress: [{from: a, ports: [SERVICE]}]}
 """
 RULES_A_PEER = 20_000
 
@@ -36,6 +37,7 @@ RULES_A_PEER = 20_000
 def orders(rows: list[int], counts: Sequence[int]) -> dict[str, Any]:
     """By name: the ends of the conversation, and flows. `counts` are the numbers of rules of row 3."""
     (*ends, third), stateful = compiled(0)
+    opened = compiled(0, "1024-65535/udp")[1]
     return {
         "rows": rows,
         "ends": tuple(ends),
@@ -44,16 +46,18 @@ def orders(rows: list[int], counts: Sequence[int]) -> dict[str, Any]:
         "layer 4": (*plain(ends), NOT_DISCARD),
         "everything": (Flow(0, 1, match(), Instructions((Output(Port.FLOOD),))),),
         "stateful": stateful,
+        "open": opened,
+        "open text": [ofctl.text(flow) for flow in opened],
         "rules": {count: compiled(count)[1] for count in counts} if 3 in rows else {},
     }
 
 
-def compiled(rules: int) -> tuple[tuple[End, ...], tuple[Flow, ...]]:
+def compiled(rules: int, service: str = "80/tcp") -> tuple[tuple[End, ...], tuple[Flow, ...]]:
     """The ends a, b and c, and the flows of a topology where `rules` other rules hold for b.
 
     Ports are odd, so that no two make a range that one flow can match.
     """
-    vms, policies = "", POLICY
+    vms, policies = "", POLICY.replace("SERVICE", service)
     for number, first in enumerate(range(0, rules, RULES_A_PEER)):
         ports = ", ".join(f"{1001 + 2 * n}/tcp" for n in range(min(rules - first, RULES_A_PEER)))
         vms += f"  c{number}: {{networks: [n], groups: [c{number}]}}\n"

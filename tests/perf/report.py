@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tests.perf.targets import Figure, Limit, Row
 
 HARNESS = "harness"
-PLAIN = ("bytes each",)
+PLAIN = ("bytes each", "ns")
 """Cases that hold no packets, so nothing of the harness."""
 
 

@@ -61,7 +61,13 @@ ROWS = (
         (Limit(1.05, "vnet", "10000", "10"), Limit(1 / 9, "nft linear", "10000", "100")),
         True,
     ),
-    Row(4, "first packet of a flow, full pipeline", "ns", (Limit(3000.0),)),
+    Row(
+        4,
+        "first packet of a flow, full pipeline",
+        "instructions; ns of a SYN",
+        (Limit(3000.0, "", "ns"), Limit(1 / 20, "ovs", "instructions")),
+        True,
+    ),
     Row(
         5,
         "many flows in turn",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from tests.perf.inside.frames import End
 from tests.perf.inside.harness import PINS, Harness, sh
@@ -11,6 +15,9 @@ from tests.perf.inside.ports import at_ingress
 from vnet.openflow.flow import Flow
 from vnet.switch.datapath import Change
 from vnet.switch.live.datapath import EbpfDatapath
+
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+DEADLINE_S = 60.0
 
 Peer = Callable[[Sequence[str]], AbstractContextManager[None]]
 
@@ -116,6 +123,60 @@ def openvswitch_stateful(client: End, server: End) -> Peer:
     eth = f"in_port({client.port}),eth(src={_mac(client)},dst={_mac(server)}),eth_type(0x0800)"
     new = f"recirc_id(0x1),ct_state(+new-est+trk),{eth},ipv4(proto=6,frag=no),tcp(dst=80),tcp_flags(0/0)"
     return openvswitch([*flows, (new, f"ct(commit,zone=1),{server.port}")])
+
+
+@contextmanager
+def _daemons(folder: Path) -> Iterator[str]:
+    """Open vSwitch with the kernel's datapath; what begins a call of ovs-vsctl."""
+    folder.mkdir()
+    database, control = folder / "db.sock", folder / "switch.ctl"
+    sh(f"ovsdb-tool create {folder}/conf.db {SCHEMA}")
+    started = []
+
+    def start(command: str, ready: Path) -> None:
+        quiet = subprocess.DEVNULL
+        environment = {**os.environ, "OVS_RUNDIR": str(folder)}
+        started.append(subprocess.Popen(command.split(), stdout=quiet, stderr=quiet, env=environment))
+        end = time.monotonic() + DEADLINE_S
+        while not ready.exists():
+            if time.monotonic() > end:
+                raise RuntimeError(f"{command} did not start")
+            time.sleep(0.02)
+
+    try:
+        log = f"--log-file={folder}/log"
+        start(
+            f"ovsdb-server {folder}/conf.db --remote=punix:{database} --unixctl={folder}/db.ctl {log}",
+            database,
+        )
+        vsctl = f"ovs-vsctl --db=unix:{database} --timeout=60"
+        sh(f"{vsctl} --no-wait init")
+        start(f"ovs-vswitchd unix:{database} --unixctl={control} {log}", control)
+        yield vsctl
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait()
+
+
+def openvswitch_daemon(lines: Sequence[str]) -> Peer:
+    """Open vSwitch as a whole with OpenFlow rules: what the kernel does not know goes up to ovs-vswitchd."""
+
+    @contextmanager
+    def peer(devices: Sequence[str]) -> Iterator[None]:
+        folder = Path(f"/run/ovs-{time.monotonic_ns()}")
+        with _daemons(folder) as vsctl:
+            sh(f"{vsctl} add-br br0 -- set bridge br0 protocols=OpenFlow13 fail_mode=secure")
+            for number, device in enumerate(devices, 1):
+                sh(f"{vsctl} add-port br0 {device} -- set interface {device} ofport_request={number}")
+            text = "".join(f"{line}\n" for line in lines)
+            sh(f"ovs-ofctl -O OpenFlow13 add-flows unix:{folder}/br0.mgmt -", text)
+            try:
+                yield
+            finally:
+                sh(f"{vsctl} del-br br0")
+
+    return peer
 
 
 def _mac(end: End) -> str:

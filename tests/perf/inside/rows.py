@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from tests.perf.inside import frames, peers
@@ -22,6 +23,7 @@ icount lets its clock jump: this takes no time."""
 Frames = Sequence[tuple[int, bytes]]
 """Each with the number of the port it comes in by."""
 PORTS = (40000, 80)
+SEEN_FIRST = "instructions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,33 @@ def many_rules(bench: Bench) -> None:
         bench.compare(3, {"vnet": (peers.vnet(flows), opening)}, frame, str(count))
 
 
+def first_packets(bench: Bench) -> None:
+    """Row 4: packets to ports that nobody asked for before, all allowed, through the same flows everywhere.
+
+    In bursts: a daemon that is asked for many at once answers them together, which is the best it can do.
+    """
+    a, b = bench.ends
+    frame, burst = frames.udp(a, b), 64
+    bench.say(
+        row=4, case=SEEN_FIRST, peer="harness", value=bench.cost(peers.nothing, frame, [(a.port, frame)])
+    )
+    contenders = {
+        "ovs": peers.openvswitch_daemon(bench.orders["open text"]),
+        "vnet": peers.vnet(bench.orders["open"]),
+    }
+    for name, peer in contenders.items():
+        bench.settle()
+        with ports(2) as names, peer(names):
+            bench.settle()
+            bench.harness.set_feed(burst * 8, None, Vary.TARGET)
+            costs = []
+            for _ in range(8):
+                bench.harness.send(f"p{a.port}", frame, burst)
+                bench.settle()  # what went up comes back later
+                costs.append(checked(bench.harness.meter(), burst).cost)
+            bench.say(row=4, case=SEEN_FIRST, peer=name, value=median(costs[1:]))
+
+
 def new_connections(bench: Bench) -> None:
     """Row 6: a TCP connection is opened: SYN, SYN and ACK, ACK, each of thousands of connections."""
     a, b = bench.ends
@@ -175,6 +204,7 @@ def captured(bench: Bench) -> None:
 
 
 ROWS: dict[int, Callable[[Bench], None]] = {
+    4: first_packets,
     1: one_flow,
     2: established,
     3: many_rules,

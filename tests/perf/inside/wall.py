@@ -70,7 +70,7 @@ def first_packet(bench: Bench) -> None:
     def switch_only() -> float:
         return of(peers.vnet(bench.orders["stateful"])) - of(peers.nothing)
 
-    rounds(bench, 4, "", {"vnet": switch_only})
+    rounds(bench, 4, "ns", {"vnet": switch_only})
 
 
 def many_flows(bench: Bench) -> None:
