@@ -26,12 +26,15 @@ class Verdict:
         sign = ">=" if limit.at_least else "<="
         against = f" x {limit.against}" if limit.against else ""
         where = f" ({limit.case})" if limit.case else ""
-        missed = "met" if self.met else f"missed by {abs(self.ratio / limit.bound - 1):.0%}"
-        if not limit.bound and not self.met:
-            missed = "missed"
-        return (
-            f"{limit.peer}{where} {self.ratio:.3g}{against}, target {sign} {limit.bound:g}{against}: {missed}"
-        )
+        target = f"target {sign} {limit.bound:g}{against}"
+        return f"{limit.peer}{where} {self.ratio:.3g}{against}, {target}: {self._outcome}"
+
+    @property
+    def _outcome(self) -> str:
+        if self.met:
+            return "met"
+        bound = self.limit.bound
+        return f"missed by {abs(self.ratio / bound - 1):.0%}" if bound else "missed"
 
 
 def net(row: Row, figures: Iterable[Figure]) -> tuple[Figure, ...]:
