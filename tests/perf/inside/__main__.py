@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.perf.inside import rows, wall
 from tests.perf.inside.harness import Harness, sh
+from tests.perf.inside.labs import BRIDGE_NETFILTER
 from tests.perf.inside.rows import Bench
 from vnet.base.errors import VnetError
 
@@ -29,6 +30,7 @@ SETTINGS = {
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/core/netdev_max_backlog": "100000",
     "net/netfilter/nf_conntrack_checksum": "0",  # the harness changes ports and mends no checksums
+    **dict.fromkeys(BRIDGE_NETFILTER, "0"),
 }
 
 

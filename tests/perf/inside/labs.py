@@ -19,6 +19,10 @@ from vnet.switch.datapath import Change
 from vnet.switch.live.datapath import EbpfDatapath
 
 DEADLINE_S = 20.0
+BRIDGE_NETFILTER = tuple(
+    f"net/bridge/bridge-nf-call-{what}" for what in ("iptables", "ip6tables", "arptables")
+)
+"""Off, as on a Debian host: a kernel that has it built in sends every bridged packet through iptables."""
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
@@ -79,6 +83,9 @@ def direct(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def bridge(lab: Lab) -> Iterator[None]:
+    for setting in BRIDGE_NETFILTER:
+        if Path("/proc/sys", setting).exists():
+            sh(f"ip netns exec {lab.name} sysctl -qw {setting}=0")
     sh(f"ip -n {lab.name} link add br0 type bridge forward_delay 0")
     for end in lab.ends:
         sh(f"ip -n {lab.name} link set p{end.port} master br0")

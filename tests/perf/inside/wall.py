@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.perf.inside import frames, labs, peers
+from tests.perf.inside import frames, labs, peers, taps
 from tests.perf.inside.harness import PINS, Vary, sh
 from tests.perf.inside.labs import Joined, Lab
 from tests.perf.inside.peers import Peer
@@ -119,11 +119,26 @@ def bulk(bench: Bench) -> None:
         rounds(bench, 15, "Gb/s", {name: lambda lab=lab: _iperf(lab) for name, lab in made.items()})  # type: ignore[misc]
         case = "Gb/s / bridge"
         _against(bench, 15, case, made["bridge"], made["vnet"])
+    tap_to_tap(bench)
 
 
 def _against(bench: Bench, row: int, case: str, peer: Lab, own: Lab) -> None:
     pairs = [(_iperf(peer), _iperf(own)) for _ in range(ROUNDS)]
     spread(bench, row, case, "vnet", [value / base for base, value in pairs])
+
+
+def tap_to_tap(bench: Bench) -> None:
+    """Row 15: super-frames of 64 KB from TAP to TAP, as two VMs with virtio would send them."""
+    a, b = bench.ends
+    there, back = taps.super_frame(a, b), taps.super_frame(b, a)
+    with ExitStack() as stack:
+        pairs = {}
+        for name, peer in (("bridge", peers.bridge), ("vnet", peers.vnet(bench.orders["plain"]))):
+            names = [f"t{name[0]}{end}" for end in (1, 2)]
+            pairs[name] = stack.enter_context(taps.taps(names))
+            stack.enter_context(peer(names))
+            taps.rate(pairs[name][::-1], back, 0.05)  # a bridge has to learn where b is
+        rounds(bench, 15, "TAP Gb/s", {name: partial(taps.rate, pair, there) for name, pair in pairs.items()})
 
 
 def latency(bench: Bench) -> None:
