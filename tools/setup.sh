@@ -3,6 +3,7 @@
 #
 #   tools/setup.sh demo     what running needs
 #   tools/setup.sh test     that, and what the checks and tests need
+#   tools/setup.sh perf     that, and what measuring needs
 #   tools/setup.sh python   only the Python parts of `test`; needs no root
 #   tools/setup.sh image    the micro guest, made from Debian packages
 #   tools/setup.sh conformance  os-ken's OpenFlow switch tests, in a virtual environment of their own
@@ -23,10 +24,11 @@ main() {
     case $WHAT in
     demo) packages demo && python_parts demo ;;
     test) packages demo test && python_parts test ;;
+    perf) packages demo test perf && python_parts test ;;
     python) python_parts test ;;
     image) guest_image ;;
     conformance) conformance_parts ;;
-    *) die "usage: tools/setup.sh demo|test|python|image|conformance" ;;
+    *) die "usage: tools/setup.sh demo|test|perf|python|image|conformance" ;;
     esac
 }
 
