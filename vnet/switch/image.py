@@ -32,6 +32,7 @@ from vnet.openflow.message import (
     MeterModFailed,
 )
 from vnet.switch import abi
+from vnet.switch.abi import Kind
 from vnet.switch.datapath import Change, FlowKey, GroupKey, MeterKey, Refused
 from vnet.switch.lower import (
     ALWAYS,
@@ -164,7 +165,7 @@ class TableBank:
 
     table: int
     masks: tuple[tuple[int, int], ...]
-    beyond: bool
+    beyond: Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,9 +465,12 @@ class Image:
         tops = [(number, self.uses[number].top) for number in self.tables.get(table, ())]
         return tuple(sorted((pair for pair in tops if pair[1] >= 0), key=lambda pair: (-pair[1], pair[0])))
 
-    def is_beyond(self, masks: Sequence[tuple[int, int]]) -> bool:
-        """Whether any of a table's masks asks for what the flow cache's key does not tell."""
-        return any(beyond(self.uses[number].key[1]) for number, _ in masks)
+    def beyond(self, masks: Sequence[tuple[int, int]]) -> Kind:
+        """The kinds of packets of which some of a table's masks ask for what the flow cache's key does not tell."""
+        kinds = Kind(0)
+        for number, _ in masks:
+            kinds |= beyond(self.uses[number].key[1])
+        return kinds
 
     # -- what is asked for --------------------------------------------------------------------------
 
@@ -714,7 +718,7 @@ class _Work:
             wanted[table] = self.image.search_order(table)
         self.image.banks[self.version & 1] = wanted
         return [
-            TableBank(table, masks, self.image.is_beyond(masks))
+            TableBank(table, masks, self.image.beyond(masks))
             for table, masks in sorted(wanted.items())
             if bank.get(table, ()) != masks
         ]

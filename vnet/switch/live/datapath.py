@@ -288,11 +288,15 @@ class EbpfDatapath:
             port = abi.Port(ifindex, flags, DEFAULT_CONN_QUOTA, DEFAULT_MAC_QUOTA, mtu)
             self._map["ports"].set(number, bytes(port))
         self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
+        if ifindex < abi.LOW_IFINDEX:
+            self._map["port_of"].set(ifindex, struct.pack("<I", number))
         attach.attach(self._pinned.program, ifindex, self._pinned.links / str(number))
 
     def _close_port(self, number: int, ifindex: int) -> None:
         self._map["ports"].set(number, bytes(abi.Port()))
         self._map["port_by_ifindex"].delete(struct.pack("<I", ifindex))
+        if ifindex < abi.LOW_IFINDEX:
+            self._map["port_of"].set(ifindex, struct.pack("<I", 0))
 
     def detach(self, number: int) -> None:
         """Close a port: its interface is left without a program, what was learnt from it is forgotten."""
