@@ -3,6 +3,7 @@
 #
 #   tools/setup.sh demo     what running needs
 #   tools/setup.sh test     that, and what the checks and tests need
+#   tools/setup.sh perf     that, and what measuring needs
 #   tools/setup.sh python   only the Python parts of `test`; needs no root
 #   tools/setup.sh image    the micro guest, made from Debian packages
 #   tools/setup.sh conformance  os-ken's OpenFlow switch tests, in a virtual environment of their own
@@ -23,11 +24,12 @@ readonly POLICY_MARK="made by vnet's tools/setup.sh, removed at its end"
 main() {
     case $WHAT in
     demo) packages demo && python_parts demo ;;
-    test) packages demo test && python_parts test && apart faucet ;;
+    test) packages demo test && python_parts test && apart faucet && apart conformance ;;
+    perf) packages demo test perf && python_parts test ;;
     python) python_parts test ;;
     image) guest_image ;;
     conformance | faucet) apart "$WHAT" ;;
-    *) die "usage: tools/setup.sh demo|test|python|image|conformance|faucet" ;;
+    *) die "usage: tools/setup.sh demo|test|perf|python|image|conformance|faucet" ;;
     esac
 }
 

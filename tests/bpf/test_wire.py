@@ -182,7 +182,8 @@ def test_inner_of_two_tags_is_what_the_packet_is_of(ends: Ends) -> None:
     ends.put(does(PopVlan(), Output(2), in_port=1, vlan_vid=VLAN_PRESENT | 5, eth_type=0x8100))
     ends.wire(1).send(double)
     assert ends.received(2) == [double[:12] + double[16:]]
-    looked_at = does(PopVlan(), SetField("reg0", 1), Output(2), in_port=1, vlan_vid=VLAN_PRESENT | 5)
+    wanted = {"in_port": 1, "vlan_vid": VLAN_PRESENT | 5, "eth_type": 0x8100}
+    looked_at = does(PopVlan(), SetField("reg0", 1), Output(2), **wanted)
     ends.put(looked_at)
     ends.wire(1).send(double)
     assert ends.received(2) == []

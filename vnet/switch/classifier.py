@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from vnet.openflow.message import ErrorType, FlowModFailed
 from vnet.switch import abi
+from vnet.switch.abi import Kind
 from vnet.switch.datapath import FlowKey, Refused
 from vnet.switch.lower import ALWAYS, Lowered, Reads, beyond, union
 from vnet.switch.placed import EntryWrite, MaskKey, Masks, Placed, Variants, Words, show
@@ -161,9 +162,12 @@ class Classifier:
         """The table that a mask belongs to."""
         return self._uses[mask].key[0]
 
-    def is_beyond(self, masks: Masks) -> bool:
-        """Whether any of a table's masks asks for what the flow cache's key does not tell."""
-        return any(beyond(self._uses[number].key[1]) for number, _ in masks)
+    def beyond(self, masks: Masks) -> Kind:
+        """The kinds of packets of which some mask asks for what is not in the flow cache's key."""
+        kinds = Kind(0)
+        for number, _ in masks:
+            kinds |= beyond(self._uses[number].key[1])
+        return kinds
 
     # -- what is asked for --------------------------------------------------------------------------
 

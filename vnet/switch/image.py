@@ -154,7 +154,7 @@ class Image:
             wanted[table] = self.classifier.search_order(table)
         self._banks[self.version & 1] = wanted
         return [
-            TableBank(table, masks, self.classifier.is_beyond(masks))
+            TableBank(table, masks, self.classifier.beyond(masks))
             for table, masks in sorted(wanted.items())
             if bank.get(table, ()) != masks
         ]

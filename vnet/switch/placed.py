@@ -98,7 +98,7 @@ class TableBank:
 
     table: int
     masks: Masks
-    beyond: bool
+    beyond: Kind
 
 
 @dataclass(frozen=True, slots=True)
