@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vnet.openflow.flow import Flow
 from vnet.openflow.group import Group, Meter
+from vnet.switch.abi import Kind
 from vnet.switch.lower import Lowered, LoweredGroup, MaskWords, Reads
 from vnet.switch.lower_actions import Lowerable, PortList
 
