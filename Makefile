@@ -72,6 +72,14 @@ conformance: setup bpf ## os-ken's 991 OpenFlow tests against Open vSwitch and v
 	@$(PY) -m tests.exams.conformance --results tests/exams/conformance/results
 	@$(PY) -m tests.exams.conformance --document
 
+.PHONY: perf
+perf: setup-perf bpf ## Measure against the peers (root, under 25 minutes); ROWS=1,2 only these; PERF=--document
+	@$(PY) -m tests.perf $(if $(ROWS),--rows $(ROWS)) $(PERF)
+
+.PHONY: setup-perf
+setup-perf:
+	@tools/setup.sh perf
+
 .PHONY: golden
 golden: python ## Rewrite the expected files of tests/golden; review the difference
 	@GOLDEN=rewrite $(PY) -m pytest -q tests/golden

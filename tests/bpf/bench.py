@@ -124,10 +124,18 @@ class Bench:
         """Empty the connection tracker."""
         self.datapath.flush_connections()
 
-    def decide(self, in_port: int, frame: bytes) -> Decision:
-        """Let the program decide one frame as if it came in by `in_port`."""
+    def watch(self) -> None:
+        """From now on all ports are captured: `decide_next` needs it once."""
         self.datapath.watch(frozenset(range(1, self.ports + 1)))
         self.datapath.read_events()
+
+    def decide(self, in_port: int, frame: bytes) -> Decision:
+        """Let the program decide one frame as if it came in by `in_port`."""
+        self.watch()
+        return self.decide_next(in_port, frame)
+
+    def decide_next(self, in_port: int, frame: bytes) -> Decision:
+        """The same, when nothing but packets came since `watch`."""
         _, _, after = self.datapath.run(in_port, frame)
         return self.told(after.cb[1])
 

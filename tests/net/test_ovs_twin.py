@@ -1,6 +1,6 @@
 """The slow switch decides as Open vSwitch does: generated overlapping rules, packets and connections.
 
-Where both differ on purpose is listed in `BY_DESIGN`, each with its reason and a test that shows it; any
+Where both differ on purpose is listed in `by_design`, each with its reason and a test that shows it; any
 other difference fails. `VNET_TWIN_SEED` repeats a failure, `VNET_TWIN_SECONDS` looks longer.
 """
 
@@ -11,17 +11,17 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from tests.net.twin_generator import WRONG, Dialogue, Hidden, Program, packets, programs
+from tests.exams.differential.by_design import done, explain
+from tests.net.twin_generator import Dialogue, Hidden, Program, packets, programs
 from tests.net.twin_outcomes import outcomes
 from tests.ovs import OpenVSwitch, why_not
 from vnet.base.drop import DropReason
-from vnet.openflow import ofctl, packet, rewrite
+from vnet.openflow import ofctl, packet
 from vnet.openflow.conntrack import ACK, SYN, State, Tracker
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ETH_MPLS, CtState, ExtHeader
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, CtState
 from vnet.openflow.flow import (
     Action,
     Conntrack,
@@ -40,8 +40,7 @@ from vnet.openflow.flow import (
     ToGroup,
     match,
 )
-from vnet.openflow.group import Band, BandType, Group, Meter, MeterFlag
-from vnet.openflow.message import PacketInReason
+from vnet.openflow.group import Band, BandType, Meter, MeterFlag
 from vnet.openflow.ofctl_match import CT_FLAGS
 from vnet.openflow.table import Outcome, PortState, SlowSwitch
 
@@ -52,165 +51,6 @@ SECONDS = float(os.environ.get("VNET_TWIN_SECONDS", "0"))
 LEAST_ROUNDS, LEAST_WORDS = 70, 3000
 """On a machine so busy that the time is up before anything was tried."""
 PORTS = {number: PortState() for number in (1, 2, 3, 4)}
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Something vnet does otherwise, and why."""
-
-    reason: str
-    explains: Callable[[bytes, Outcome, tuple[Group, ...]], bool]
-
-
-def _fields(frame: bytes) -> dict[str, int]:
-    return dict(packet.parse(frame).fields)
-
-
-def _tracked(outcome: Outcome) -> bool:
-    return any(
-        isinstance(action, Conntrack)
-        for step in outcome.trail
-        if step.flow
-        for action in step.flow.instructions.apply
-    )
-
-
-def _done(outcome: Outcome) -> set[type[Action]]:
-    """The kinds of actions that the flows on the way hold."""
-    used = (step.flow.instructions for step in outcome.trail if step.flow)
-    return {type(action) for instructions in used for action in instructions.apply + instructions.write}
-
-
-def _has_set(outcome: Outcome) -> bool:
-    return any(step.flow.instructions.write for step in outcome.trail if step.flow)
-
-
-def _writes_popped_tag(outcome: Outcome) -> bool:
-    used = [action for step in outcome.trail if step.flow for action in step.flow.instructions.write]
-    return PopVlan() in used and any(
-        isinstance(action, SetField) and action.field in ("vlan_vid", "vlan_pcp") for action in used
-    )
-
-
-def _is_wrong(frame: bytes) -> bool:
-    """Whether a checksum is one that the generator puts in to be wrong."""
-    found = packet.parse(frame).checksums
-    return any(int.from_bytes(frame[one.at : one.at + 2], "big") in WRONG for one in found)
-
-
-def _labels(frame: bytes) -> int:
-    """How many labels a frame has."""
-    count = 0
-    while (bottom := _fields(frame).get("mpls_bos")) is not None:
-        frame, count = rewrite.pop_mpls(frame, 0xFFFF if bottom else ETH_MPLS), count + 1
-    return count
-
-
-def _pushed_labels(outcome: Outcome) -> int:
-    used = (step.flow.instructions for step in outcome.trail if step.flow)
-    return sum(isinstance(action, PushMpls) for one in used for action in one.apply + one.write)
-
-
-def _may_push_label(outcome: Outcome, groups: tuple[Group, ...]) -> bool:
-    """Whether a label is pushed, or may be by a bucket."""
-    in_bucket = any(
-        isinstance(action, PushMpls)
-        for group in groups
-        for bucket in group.buckets
-        for action in bucket.actions
-    )
-    return bool(_pushed_labels(outcome)) or in_bucket and ToGroup in _done(outcome)
-
-
-def _has_two_tags(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> bool:
-    """Whether it came with two, left with two, or may have had two in between, in a bucket."""
-    pushing = [bucket for group in groups for bucket in group.buckets if PushVlan() in bucket.actions]
-    in_bucket = bool(pushing) and ToGroup in _done(ours)
-    nested = any(isinstance(action, ToGroup) for bucket in pushing for action in bucket.actions)
-    tagged = nested or rewrite.is_tagged(frame) or PushVlan in _done(ours)
-    frames = (frame, *(sent for _, sent in ours.outputs))
-    return (
-        in_bucket
-        and tagged
-        or any(rewrite.is_tagged(rewrite.pop_vlan(f)) for f in frames if rewrite.is_tagged(f))
-    )
-
-
-def _has_fragment_header(frame: bytes) -> bool:
-    """An IPv6 packet whose first header is a fragment header, though it may fragment nothing."""
-    start = 18 if rewrite.is_tagged(frame) else 14
-    return "ipv6_src" in _fields(frame) and frame[start + 6] == packet.FRAGMENT
-
-
-BY_DESIGN = {
-    "malformed": Difference(
-        "a header that is cut off or contradicts itself is dropped; Open vSwitch uses what it could read",
-        lambda _frame, ours, _groups: DropReason.MALFORMED in (ours.drop, ours.failure),
-    ),
-    "later IPv6 fragment": Difference(
-        "ip_proto is what the fragment header says, so that a rule for TCP covers it; Open vSwitch says 44",
-        lambda frame, _ours, _groups: (
-            _fields(frame).get("ip_frag") == packet.FRAG_LATER and "ipv6_src" in _fields(frame)
-        ),
-    ),
-    "action set after a miss": Difference(
-        "a miss drops the packet (OpenFlow 1.3.5, section 5.4); Open vSwitch still carries out the set",
-        lambda _frame, ours, _groups: ours.trail[-1].flow is None and _has_set(ours),
-    ),
-    "ICMP timestamp": Difference(
-        "only echo opens a connection; Open vSwitch tracks timestamp and information requests too",
-        lambda frame, ours, _groups: _fields(frame).get("icmpv4_type") in (13, 14, 15, 16) and _tracked(ours),
-    ),
-    "port 0 of a later fragment": Difference(
-        "a later fragment has no ports and matches none; Open vSwitch lets it match port or type 0",
-        lambda frame, _ours, _groups: _fields(frame).get("ip_frag") == packet.FRAG_LATER,
-    ),
-    "second tag": Difference(
-        "what a popped tag uncovers or a second one hides is read again; Open vSwitch keeps what it saw",
-        _has_two_tags,
-    ),
-    "expired TTL": Difference(
-        "the packet goes no further; Open vSwitch only stops the list of actions, not its caller or the set",
-        lambda _frame, ours, _groups: (
-            any(sent.reason is PacketInReason.INVALID_TTL for sent in ours.to_controller)
-            and (_has_set(ours) or Resubmit in _done(ours))
-        ),
-    ),
-    "label before no IP": Difference(
-        "a label takes its TTL from what it covers, else 0 (OpenFlow 1.3.5, 5.12.1); Open vSwitch has 64",
-        lambda frame, ours, groups: (
-            not {"nw_ttl", "mpls_ttl"} & _fields(frame).keys() and _may_push_label(ours, groups)
-        ),
-    ),
-    "four labels": Difference(
-        "there is no bound; Open vSwitch drops a packet that would have more than three labels",
-        lambda frame, ours, _groups: _labels(frame) + _pushed_labels(ours) > 3,
-    ),
-    "waypoint": Difference(
-        "the checksum follows a new source even before the last waypoint; Open vSwitch then leaves it wrong",
-        lambda frame, _ours, _groups: bool(_fields(frame).get("ipv6_exthdr", 0) & ExtHeader.ROUTER),
-    ),
-    "tracked in mid-stream": Difference(
-        "TCP that starts no connection and belongs to none is invalid; Open vSwitch picks it up as new",
-        lambda frame, ours, _groups: (
-            _tracked(ours) and _fields(frame).get("tcp_flags", SYN) & (SYN | ACK) != SYN
-        ),
-    ),
-    "no tag to write": Difference(
-        "a set that pops the only tag has none to write; Open vSwitch then pushes one",
-        lambda _frame, ours, _groups: _writes_popped_tag(ours),
-    ),
-    "tracked with a wrong checksum": Difference(
-        "checksums are the guest's own affair; Open vSwitch calls such a packet invalid",
-        lambda frame, ours, _groups: _tracked(ours) and _is_wrong(frame),
-    ),
-    "tracked fragment": Difference(
-        "a later fragment cannot be attributed and is dropped; Open vSwitch reassembles fragments",
-        lambda frame, ours, _groups: (
-            (bool(_fields(frame).get("ip_frag")) or _has_fragment_header(frame)) and _tracked(ours)
-        ),
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -226,10 +66,6 @@ def ovs() -> Iterator[OpenVSwitch]:
 def _same(ours: Outcome, theirs: tuple[tuple[int, bytes], ...]) -> bool:
     """Whatever the order: between ports it cannot be observed, between the forks of `ct` it is nobody's."""
     return sorted(ours.outputs) == sorted(theirs)
-
-
-def _explain(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> str | None:
-    return next((name for name, known in BY_DESIGN.items() if known.explains(frame, ours, groups)), None)
 
 
 def test_flows_decide_as_in_open_vswitch(ovs: OpenVSwitch) -> None:
@@ -250,21 +86,21 @@ def test_flows_decide_as_in_open_vswitch(ovs: OpenVSwitch) -> None:
             theirs = ovs.inject(port, frame)
             possible = tuple(outcomes(slow, port, frame))
             ours = next((outcome for outcome in possible if _same(outcome, theirs)), possible[0])
-            explained = (_explain(frame, outcome, program.groups) for outcome in possible)
+            explained = (explain(frame, outcome, program.groups) for outcome in possible)
             known = None if _same(ours, theirs) else next(filter(None, explained), None)
             seen[known or "same"] += 1
             seen["passed" if ours.outputs else ours.drop.name if ours.drop else "controller"] += 1
             seen[f"{min(len(ours.trail), 9)} lookups"] += 1
-            seen.update(map(done, _done(ours)))
+            seen.update(map(named, done(ours)))
             assert known or _same(ours, theirs), _story(seed, program, port, frame, ours, theirs, ovs)
-    for what in ("passed", "RULE", "MALFORMED", "SAME_PORT", "2 lookups", "3 lookups", *map(done, OFTEN)):
+    for what in ("passed", "RULE", "MALFORMED", "SAME_PORT", "2 lookups", "3 lookups", *map(named, OFTEN)):
         assert seen[what] > (3 if "done" in what else 40), f"{what} was hardly tried: {seen}"
 
 
 OFTEN = (SetField, Move, Resubmit, ToGroup, PushVlan, PopVlan, PushMpls, DecIpTtl, Conntrack)
 
 
-def done(kind: type[Action]) -> str:
+def named(kind: type[Action]) -> str:
     """How a kind of action is counted."""
     return f"{kind.__name__} done"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 
 from vnet.openflow.group import Group
 from vnet.openflow.table import Outcome, SlowSwitch
@@ -11,7 +10,7 @@ from vnet.openflow.table import Outcome, SlowSwitch
 
 def outcomes(slow: SlowSwitch, port: int, frame: bytes) -> Iterator[Outcome]:
     """What may become of a packet, whatever buckets SELECT groups choose; connections are as after each."""
-    tracker, scripts = deepcopy(slow.tracker), [list[int]()]
+    tracker, scripts = slow.tracker.copy(), [list[int]()]
     while scripts:
         script, taken = scripts.pop(), list[int]()
 
@@ -22,5 +21,5 @@ def outcomes(slow: SlowSwitch, port: int, frame: bytes) -> Iterator[Outcome]:
             taken.append(script[len(taken)])  # noqa: B023
             return taken[-1]  # noqa: B023
 
-        slow.tracker, slow.choose = deepcopy(tracker), choose
+        slow.tracker, slow.choose = tracker.copy(), choose
         yield slow.receive(port, frame, 0.0)

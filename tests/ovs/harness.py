@@ -21,6 +21,7 @@ Every process is a child that is ended by its own pid, and dies with its parent 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -237,6 +238,13 @@ class OpenVSwitch:
             raise OvsError(f"{error}{lines[int(culprit[1]) - 1]}" if culprit else str(error)) from None
         self.settle()
 
+    def replace_all(self, flows: Iterable[Flow], groups: Iterable[Group] = ()) -> None:
+        """Make these the only flows and groups, by one bundle; a group that another names must come first."""
+        lines = ["flow delete", "group delete", *(f"group add {ofctl.group_text(group)}" for group in groups)]
+        lines += [f"flow add {ofctl.text(flow)}" for flow in flows]
+        self.ofctl("bundle", "-", stdin="".join(f"{line}\n" for line in lines))
+        self.settle()
+
     def add_groups(self, groups: Iterable[Group]) -> None:
         """Add groups; one that another names must come before it."""
         self.ofctl("add-groups", "-", stdin="".join(f"{ofctl.group_text(group)}\n" for group in groups))
@@ -268,6 +276,20 @@ class OpenVSwitch:
         """Let a frame come in by a port. Returns (port, frame) of all that was sent, in order of ports."""
         self.appctl("netdev-dummy/receive", self._ports[port].name, frame.hex())
         self._call(self._sync, "version")
+        return tuple((number, sent) for number in sorted(self._ports) for sent in self.captured(number))
+
+    def inject_all(self, frames: Sequence[tuple[int, bytes]]) -> Sent:
+        """Let frames come in, at most 100 a port; those of one port stay in order. Returns all that was sent.
+
+        Each iteration of vswitchd serves one frame of a port, and ten commands of a connection.
+        """
+        waiting: dict[int, list[str]] = {}
+        for port, frame in frames:
+            waiting.setdefault(port, []).append(frame.hex())
+        for port, texts in waiting.items():
+            self.appctl("netdev-dummy/receive", self._ports[port].name, *texts)
+        assert self._sync, "not started"
+        self._sync.call_often("version", 10 * max(map(len, waiting.values()), default=0) + 1)
         return tuple((number, sent) for number in sorted(self._ports) for sent in self.captured(number))
 
     def captured(self, port: int) -> tuple[bytes, ...]:
@@ -338,6 +360,20 @@ class _Control:
         if reply["error"] is not None:
             raise OvsError(f"{method} {' '.join(parameters)}: {reply['error']}")
         return str(reply["result"])
+
+    def call_often(self, method: str, times: int) -> None:
+        """Make the same call many times without awaiting each answer."""
+        calls = [{"id": next(self._serial), "method": method, "params": ()} for _ in range(times)]
+        for start in range(0, times, 50):
+            some = calls[start : start + 50]
+            self._socket.sendall("".join(map(json.dumps, some)).encode())
+            data, decoder = "", json.JSONDecoder()
+            while some:
+                data += self._socket.recv(1 << 16).decode()
+                with contextlib.suppress(ValueError):
+                    while some:
+                        _, end = decoder.raw_decode(data)
+                        data, some = data[end:].lstrip(), some[1:]
 
     def _receive(self) -> dict[str, object]:
         data = b""

@@ -204,6 +204,15 @@ class Tracker:
     _noted: set[DatagramKey] = field(default_factory=set)
     """Datagrams in which the packet at hand was noted: it may be tracked several times."""
 
+    def copy(self) -> Tracker:
+        """One that goes its own way from here."""
+        return replace(
+            self,
+            _connections=dict(self._connections),
+            _datagrams=dict(self._datagrams),
+            _noted=set(self._noted),
+        )
+
     def arrived(self) -> None:
         """Tell that the next calls are about another packet; needed for fragments only."""
         self._noted.clear()

@@ -19,6 +19,7 @@ ACTIONS = 262144
 RULE_ACTIONS = 64
 OUTPUTS = 65536
 PORTS = 4096
+LOW_IFINDEX = 65536
 GROUPS = 4096
 BUCKETS = 64
 METERS = 4096
@@ -121,6 +122,16 @@ class Need(IntEnum):
     ND = 12
     ND_SOLICIT = 13
     ND_ADVERT = 14
+
+
+class Kind(IntFlag):
+    """`VNET_KIND_*`: packets of which the flow cache's key does not tell all."""
+
+    LINK = 1
+    IP = 2
+    IPV6 = 4
+    TCP = 8
+    MPLS = 16
 
 
 class CtFlag(IntFlag):

@@ -16,7 +16,10 @@ from vnet.switch.places import PLACES
 REVISION = 3
 """Raise it when a map's content changes its meaning and none of the declarations shows it."""
 
-_CAPACITIES = (abi.TABLES, abi.MASKS, abi.TABLE_MASKS, abi.RULES, abi.ACTIONS, abi.OUTPUTS, abi.PORTS)
+_CAPACITIES = (
+    abi.TABLES, abi.MASKS, abi.TABLE_MASKS, abi.RULES, abi.ACTIONS, abi.OUTPUTS, abi.PORTS, abi.LOW_IFINDEX,
+    abi.GROUPS, abi.METERS, abi.BANDS, abi.CACHE, abi.PATHS, abi.CONNS,
+)  # fmt: skip
 
 
 @cache

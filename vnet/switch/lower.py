@@ -23,7 +23,7 @@ from vnet.openflow.message import (
     GroupModFailed,
 )
 from vnet.switch import abi
-from vnet.switch.abi import Op, Word
+from vnet.switch.abi import Kind, Op, Word
 from vnet.switch.datapath import GroupKey, Refused
 from vnet.switch.lower_actions import (
     Lowerable,
@@ -230,6 +230,16 @@ def _bits(masks: dict[int, int]) -> Reads:
     return tuple(masks.get(word, 0) for word in range(abi.CACHE_WORDS))
 
 
-def beyond(mask: MaskWords) -> bool:
-    """Whether a mask asks for what is not in the flow cache's key: words of the packet above it."""
-    return any(abi.CACHE_WORDS <= word < Word.METADATA or word >= Word.MORE for word, _ in mask)
+def beyond(mask: MaskWords) -> Kind:
+    """The kinds of packets of which a mask asks for what is not in the flow cache's key."""
+    kinds = Kind(0)
+    for word, bits in mask:
+        if abi.CACHE_WORDS <= word < Word.METADATA:
+            kinds |= Kind.LINK
+        elif word == Word.MPLS:
+            kinds |= Kind.MPLS
+        elif word == Word.MORE:
+            kinds |= Kind.IP if bits >> 56 else Kind(0)
+            kinds |= Kind.TCP if bits >> 32 & 0xFFF else Kind(0)
+            kinds |= Kind.IPV6 if bits >> 44 & 0xFFF or bits & 0xFFFFFFFF else Kind(0)
+    return kinds

@@ -20,6 +20,7 @@
 #define VNET_RULE_ACTIONS 64   /* actions one flow may hold, a list of outputs counting as one */
 #define VNET_OUTPUTS 65536     /* ports in output lists, plus one per list for its length */
 #define VNET_PORTS 4096        /* highest port number + 1 */
+#define VNET_LOW_IFINDEX 65536
 #define VNET_GROUPS 4096
 #define VNET_BUCKETS 64        /* of one group */
 #define VNET_METERS 4096
@@ -211,10 +212,17 @@ struct vnet_table_mask {
 	__u32 max_priority; /* of the rules under it: the search ends at the first mask below a hit */
 };
 
+/* Kinds of packets, as far as the flow cache's key does not tell all of them. */
+#define VNET_KIND_LINK 1 /* ARP, ICMPv6 */
+#define VNET_KIND_IP 2   /* TTL */
+#define VNET_KIND_IPV6 4 /* flow label, extension headers */
+#define VNET_KIND_TCP 8  /* flags */
+#define VNET_KIND_MPLS 16
+
 /* A table in one of two banks (version & 1). */
 struct vnet_table {
 	__u32 n_masks;
-	__u32 beyond; /* 1 = some mask asks for what is not in the flow cache's key */
+	__u32 beyond; /* VNET_KIND_*: the packets of which some mask asks for what is not in the flow cache's key */
 	struct vnet_table_mask masks[VNET_TABLE_MASKS];
 };
 
@@ -551,6 +559,14 @@ struct vnet_scratch {
 	struct vnet_path_rules met;
 	struct vnet_op ops[VNET_OPS];
 	__u64 now_ns;
+	/* These eight are cleared by one store. */
+	__u8 observed;     /* the captured packet has been reported */
+	__u8 inject;       /* a controller's packet: nothing is left to the caller */
+	__u8 failure;      /* why the packet, or a copy of it, went no further */
+	__u8 sent;         /* whether anything was sent */
+	__u8 flushing;     /* operations are carried out before the walk has ended */
+	__u8 from_cache;
+	__u8 spare[2];
 	__u32 in_port;
 	__u32 version;
 	__u32 l3_offset;
@@ -572,27 +588,23 @@ struct vnet_scratch {
 	__u8 tcp_flags;
 	__u8 tracked;      /* 1 = ct_* above belong to ct_zone in the key */
 	__u8 cacheable;
-	__u8 observed;     /* the captured packet has been reported */
 	__u8 routing;      /* an IPv6 routing header hides the final destination */
-	__u8 inject;       /* a controller's packet: nothing is left to the caller */
-	__u8 failure;      /* why the packet, or a copy of it, went no further */
-	__u8 sent;         /* whether anything was sent */
 	__u8 flush;        /* carry out the ops before going on; VNET_FLUSH_* */
 	__u8 ttl_set;      /* the TTL was written, not only decremented */
 	__u8 depth;
 	__u8 scopes;
 	__u8 decs;         /* how often the TTL was decremented */
-	__u8 flushing;
-	__u8 from_cache;
 	__u8 ct_translated; /* the translation of ct_zone has been applied */
 	__u8 ct_nat_inner;  /* and the packet that an ICMP error quotes is to follow */
 	__u8 packet_in_reason; /* OFPR_* of the event being sent */
+	__u8 malformed;    /* what came to light under a tag cannot be read */
 	__u8 pad[2];
 	__u32 ct_zone;
 	__u32 base_icmp_id;
 	__u32 base_tag;    /* the outermost tag once the pending operations are carried out */
 	__u64 ct_word;     /* word 13 as the tracker left it */
 	__u32 lookups;
+	__u32 kinds;       /* VNET_KIND_* */
 	__u32 last_rule;
 	__u32 tpid;        /* of the outermost tag as it is to be */
 	__u32 logged;

@@ -19,15 +19,11 @@
 
 static __always_inline __u32 vnet_cache_index(const struct vnet_scratch *s)
 {
-	__u64 a = 0, b = 0;
-	int i;
+	const __u64 *w = s->packet;
+	__u64 h = (w[0] ^ w[4]) * 0x9e3779b97f4a7c15ULL + (w[1] ^ w[6]) * 0xd1342543de82ef95ULL +
+		  (w[2] ^ w[7]) * 0xaf251af3b0f025b5ULL + (w[3] ^ w[5]) * 0xb564ef22ec7aece5ULL;
 
-	for (i = 0; i < VNET_CACHE_WORDS; i += 2) {
-		a = (a ^ s->packet[i]) * 0x9e3779b97f4a7c15ULL;
-		b = (b ^ s->packet[i + 1]) * 0xd1342543de82ef95ULL;
-	}
-	a ^= b >> 32 ^ b << 32;
-	return (a ^ a >> 32) & (VNET_CACHE - 1);
+	return (h ^ h >> 32) >> 16 & (VNET_CACHE - 1);
 }
 
 static __always_inline void vnet_cache_key(struct vnet_scratch *s, const struct vnet_control *control)

@@ -70,7 +70,7 @@ __noinline __u32 vnet_classify(__u32 table_index)
 	searching.table = bpf_map_lookup_elem(&tables, &table_index);
 	if (!searching.table)
 		return 0;
-	if (searching.table->beyond)
+	if (searching.table->beyond & s->kinds)
 		s->cacheable = 0;
 	n = searching.table->n_masks;
 	if (n > VNET_TABLE_MASKS)

@@ -43,6 +43,8 @@ VNET_MAP(meters, BPF_MAP_TYPE_ARRAY, 2 * VNET_METERS, __u32, struct vnet_meter, 
 VNET_MAP(outputs, BPF_MAP_TYPE_ARRAY, VNET_OUTPUTS, __u32, __u32, 0);
 VNET_MAP(ports, BPF_MAP_TYPE_ARRAY, VNET_PORTS, __u32, struct vnet_port, 0);
 VNET_MAP(port_by_ifindex, BPF_MAP_TYPE_HASH, VNET_PORTS, __u32, __u32, 0);
+/* The same for interfaces with a low index, which are most: by array. 0 = no port. */
+VNET_MAP(port_of, BPF_MAP_TYPE_ARRAY, VNET_LOW_IFINDEX, __u32, __u32, 0);
 
 /* Written and read by the agent only: the OpenFlow text of flows, groups and meters, kept for adoption. */
 VNET_MAP(rule_text, BPF_MAP_TYPE_HASH, 8 * VNET_RULES, struct vnet_text_key, struct vnet_text,

@@ -64,6 +64,12 @@ static __always_inline __u64 vnet_be64(const __u8 *p)
 	       (__u64)p[4] << 24 | (__u64)p[5] << 16 | (__u64)p[6] << 8 | p[7];
 }
 
+/* The same from packet memory, which may be read at any alignment. */
+static __always_inline __u64 vnet_load64(const void *p)
+{
+	return bpf_be64_to_cpu(*(const __be64 *)p);
+}
+
 static __always_inline __u32 vnet_be32(const __u8 *p)
 {
 	return (__u32)p[0] << 24 | (__u32)p[1] << 16 | (__u32)p[2] << 8 | p[3];
@@ -101,8 +107,8 @@ static __always_inline int vnet_parse_ethernet(struct __sk_buff *skb, struct vne
 		*eth_type = 0x05ff;
 	s->tpid = s->vlan >> 16;
 	s->inner_type = *eth_type;
-	s->key[VNET_W_DST] = vnet_mac(eth->h_dest) << 16 | tci;
-	s->key[VNET_W_SRC] = vnet_mac(eth->h_source) << 16 | *eth_type;
+	s->key[VNET_W_DST] = (vnet_load64(data) & ~0xffffULL) | tci;
+	s->key[VNET_W_SRC] = (vnet_load64(data + 6) & ~0xffffULL) | *eth_type;
 	return 0;
 }
 
@@ -308,16 +314,17 @@ static __always_inline int vnet_parse_ipv6(struct __sk_buff *skb, struct vnet_sc
 	payload = bpf_ntohs(ip->payload_len);
 	if (ip->version != 6 || payload > c->length - sizeof(*ip))
 		return VNET_DROP_MALFORMED;
-	s->key[VNET_W_IP_SRC] = vnet_be64((__u8 *)&ip->saddr);
-	s->key[VNET_W_IP_SRC + 1] = vnet_be64((__u8 *)&ip->saddr + 8);
-	s->key[VNET_W_IP_DST] = vnet_be64((__u8 *)&ip->daddr);
-	s->key[VNET_W_IP_DST + 1] = vnet_be64((__u8 *)&ip->daddr + 8);
+	s->key[VNET_W_IP_SRC] = vnet_load64((void *)ip + 8);
+	s->key[VNET_W_IP_SRC + 1] = vnet_load64((void *)ip + 16);
+	s->key[VNET_W_IP_DST] = vnet_load64((void *)ip + 24);
+	s->key[VNET_W_IP_DST + 1] = vnet_load64((void *)ip + 32);
 	s->key[VNET_W_PORT] |= (__u64)((ip->priority << 4 | ip->flow_lbl[0] >> 4) & 0xff) << 16;
 	s->key[VNET_W_MORE] = (__u64)ip->hop_limit << 56 | (__u32)(ip->flow_lbl[0] & 15) << 16 |
 			      (__u32)ip->flow_lbl[1] << 8 | ip->flow_lbl[2];
 	c->proto = ip->nexthdr;
 	c->offset += sizeof(*ip);
 	c->length = payload;
+	s->routing = 0;
 	if (!vnet_is_extension(c->proto))
 		return 0;
 	s->cursor = *c;
@@ -341,6 +348,8 @@ static __always_inline int vnet_parse_nd(struct __sk_buff *skb, struct vnet_scra
 
 	if (c->length < 24 || bpf_skb_load_bytes(skb, c->offset + 8, bytes, 16) < 0)
 		return VNET_DROP_MALFORMED;
+	s->key[VNET_W_SHA] = 0;
+	s->key[VNET_W_THA] = 0;
 	s->key[VNET_W_ND_TARGET] = vnet_be64(bytes);
 	s->key[VNET_W_ND_TARGET + 1] = vnet_be64(bytes + 8);
 	for (i = 0; i < VNET_ND_OPTIONS && left >= 8; i++) {
@@ -372,6 +381,7 @@ static __always_inline int vnet_parse_icmp(struct __sk_buff *skb, struct vnet_sc
 	s->key[VNET_W_L4] = (__u64)header[0] << 48 | (__u64)header[1] << 32;
 	s->key[VNET_W_PORT] |= VNET_HAS_L4;
 	s->icmp_id = header[4] << 8 | header[5];
+	s->nd_offset = 0;
 	if (c->proto == IPPROTO_ICMPV6 && (header[0] == 135 || header[0] == 136))
 		return vnet_parse_nd(skb, s, c, header[0]);
 	return 0;
@@ -409,12 +419,13 @@ static __always_inline int vnet_parse_transport(struct __sk_buff *skb, struct vn
 		s->tcp_flags = header[13] & 0x3f;
 		s->key[VNET_W_MORE] |= (__u64)((header[12] & 15) << 8 | header[13]) << 32;
 	}
-	s->key[VNET_W_L4] = (__u64)vnet_be32(header) << 32;
+	s->key[VNET_W_L4] = (__u64)bpf_ntohl(*(__be32 *)header) << 32;
 	return 0;
 }
 
 /* Fill the key's words that tell of the packet, and the offsets. Returns 0 or a drop reason. The words
- * that tell of anything else stay; word 0 keeps the port.
+ * that tell of anything else stay; word 0 keeps the port. Words above those of the flow cache are only set
+ * for packets that have what they tell: no match and no action asks others for it.
  */
 static __always_inline int vnet_parse(struct __sk_buff *skb, struct vnet_scratch *s)
 {
@@ -424,14 +435,8 @@ static __always_inline int vnet_parse(struct __sk_buff *skb, struct vnet_scratch
 	int reason, w;
 
 	s->key[VNET_W_PORT] &= ~0xffffffffULL;
-	for (w = VNET_W_IP_SRC; w < VNET_W_METADATA; w++)
+	for (w = VNET_W_IP_SRC; w <= VNET_W_L4; w++)
 		s->key[w] = 0;
-	s->key[VNET_W_MORE] = 0;
-	s->key[VNET_W_MPLS] = 0;
-	s->tcp_flags = 0;
-	s->nd_offset = 0;
-	s->routing = 0;
-	s->icmp_id = 0;
 	if (data + VNET_HEADERS > end && skb->len > (__u32)(end - data))
 		bpf_skb_pull_data(skb, skb->len < VNET_HEADERS ? skb->len : VNET_HEADERS);
 	reason = vnet_parse_ethernet(skb, s, &c, &eth_type);

@@ -29,15 +29,32 @@ static __always_inline void vnet_begin(struct vnet_scratch *s, __u32 in_port, __
 	s->key[VNET_W_PORT] = (__u64)in_port << 32;
 	s->in_port = in_port;
 	s->version = version;
-	s->met.n_rules = 0;
-	s->observed = 0;
-	s->inject = 0;
-	s->failure = 0;
-	s->sent = 0;
-	s->flushing = 0;
-	s->from_cache = 0;
-	*(__u64 *)&s->path = VNET_NO_SLOT;
-	*((__u64 *)&s->path + 1) = 0;
+	*(__u64 *)&s->observed = 0;
+}
+
+static __always_inline __u32 vnet_kinds(const struct vnet_scratch *s)
+{
+	__u16 type = s->key[VNET_W_SRC];
+	__u8 proto = s->key[VNET_W_PORT] >> 24;
+	__u32 kinds;
+
+	if (type == ETH_P_ARP)
+		return VNET_KIND_LINK;
+	if (vnet_is_mpls(type))
+		return VNET_KIND_MPLS;
+	if (type != ETH_P_IP && type != ETH_P_IPV6)
+		return 0;
+	kinds = VNET_KIND_IP | (type == ETH_P_IPV6 ? VNET_KIND_IPV6 : 0);
+	return kinds | (proto == IPPROTO_TCP ? VNET_KIND_TCP : 0) | (proto == IPPROTO_ICMPV6 ? VNET_KIND_LINK : 0);
+}
+
+/* Nothing is known yet of what is to become of the packet. */
+static __always_inline void vnet_begin_path(struct vnet_scratch *s, __u8 reason)
+{
+	__builtin_memset(&s->path, 0, sizeof(s->path));
+	__builtin_memset(&s->met, 0, sizeof(s->met));
+	s->path.ct_slot = VNET_NO_SLOT;
+	s->path.reason = reason;
 }
 
 static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
@@ -46,7 +63,6 @@ static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
 
 	for (i = VNET_W_METADATA; i < VNET_W_MORE; i++)
 		s->key[i] = 0;
-	__builtin_memset(&s->met, 0, sizeof(s->met));
 	__builtin_memcpy(s->base, s->key, sizeof(s->base));
 	s->base_tag = s->vlan;
 	s->base_icmp_id = s->icmp_id;
@@ -59,12 +75,14 @@ static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
 	s->ct_translated = 0;
 	s->ct_nat_inner = 0;
 	s->cacheable = 1;
+	s->malformed = 0;
 	s->flush = 0;
 	s->ttl_set = 0;
 	s->decs = 0;
 	s->depth = 0;
 	s->scopes = 0;
 	s->lookups = 0;
+	s->kinds = vnet_kinds(s);
 	s->last_rule = 0;
 	s->logged = 0;
 	s->set_slots = 0;
@@ -112,63 +130,99 @@ __noinline int vnet_decide(struct __sk_buff *skb, __u32 port_flags)
 	return 0;
 }
 
-static __always_inline void vnet_recall(struct __sk_buff *skb, struct vnet_scratch *s,
-					const struct vnet_cached *cached, __u32 port_flags)
+/* Tell who captures, or why the packet is lost, which rules a remembered path stands for. */
+__noinline int vnet_recall_rules(__u32 path_id)
 {
-	__u32 id = cached->path_id, i;
+	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_path_rules *met = bpf_map_lookup_elem(&path_rules, &path_id);
+	__u32 i;
+
+	if (!s || !met)
+		return 0;
+	s->met = *met;
+	for (i = VNET_W_METADATA; i < VNET_W_MORE; i++)
+		s->key[i] = 0;
+	return 0;
+}
+
+/* What is left to do, and whether anything came of it. */
+__noinline int vnet_finish(struct __sk_buff *skb, __u32 port_flags)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	int verdict = TC_ACT_SHOT;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	if (s->path.reason || port_flags & VNET_PORT_CAPTURE)
+		vnet_observe(skb, port_flags);
+	if (s->path.reason)
+		return vnet_dropped(skb, s);
+	if (!s->path.n_ops)
+		return TC_ACT_SHOT;
+	verdict = vnet_execute(skb);
+	if (s->sent)
+		return verdict;
+	s->path.reason = s->failure ? s->failure : VNET_DROP_NO_PORT;
+	s->observed &= !!(port_flags & VNET_PORT_CAPTURE);
+	vnet_observe(skb, port_flags);
+	return vnet_dropped(skb, s);
+}
+
+/* Do again what was done to a packet before. Most paths are one output. */
+static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratch *s,
+				       const struct vnet_cached *cached, __u32 port_flags)
+{
+	__u32 id = cached->path_id, i, ifindex, n = cached->path.n_ops;
 	struct vnet_counter *counter = bpf_map_lookup_elem(&path_counters, &id);
-	struct vnet_path_rules *met;
 
 	if (counter) {
 		counter->packets++;
 		counter->bytes += skb->len;
 	}
-	s->path = cached->path;
-	s->from_cache = 1;
-	if (port_flags & VNET_PORT_CAPTURE || s->path.reason) { /* somebody will want to know */
-		met = bpf_map_lookup_elem(&path_rules, &id);
-		if (met)
-			s->met = *met;
-		for (i = VNET_W_METADATA; i < VNET_W_MORE; i++)
-			s->key[i] = 0;
-	}
-}
-
-/* What is left to do, and whether anything came of it. */
-static __always_inline int vnet_finish(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
-{
-	int verdict = TC_ACT_SHOT;
-
-	if (s->path.reason || port_flags & VNET_PORT_CAPTURE)
-		vnet_observe(skb, port_flags);
-	if (s->path.reason)
-		return vnet_dropped(skb, s);
-	if (s->path.n_ops) {
-		verdict = vnet_execute(skb);
-		if (!s->sent) {
-			s->path.reason = s->failure ? s->failure : VNET_DROP_NO_PORT;
-			s->observed &= !!(port_flags & VNET_PORT_CAPTURE);
-			vnet_observe(skb, port_flags);
-			vnet_dropped(skb, s);
+	if (n == 1 && cached->ops[0].kind == VNET_PATH_OUTPUT && !(port_flags & VNET_PORT_CAPTURE)) {
+		ifindex = vnet_leave(skb, s, cached->ops[0].arg);
+		if (ifindex) {
+			skb->cb[0] = cached->ops[0].arg;
+			return bpf_redirect(ifindex, 0);
 		}
 	}
-	return verdict;
+	s->from_cache = 1;
+	s->path = cached->path;
+	s->met.n_rules = 0;
+	if (port_flags & VNET_PORT_CAPTURE || s->path.reason)
+		vnet_recall_rules(id);
+	for (i = 0; i < VNET_CACHE_OPS; i++) {
+		if (i >= n)
+			break;
+		s->ops[i] = cached->ops[i];
+	}
+	return vnet_finish(skb, port_flags);
+}
+
+static __always_inline __u32 vnet_port_number(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex, *number;
+
+	if (ifindex < VNET_LOW_IFINDEX)
+		number = bpf_map_lookup_elem(&port_of, &ifindex);
+	else
+		number = bpf_map_lookup_elem(&port_by_ifindex, &ifindex);
+	return number ? *number : 0;
 }
 
 SEC("tc")
 int vnet_ingress(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex, in_port, i, *number = bpf_map_lookup_elem(&port_by_ifindex, &ifindex);
+	__u32 in_port = vnet_port_number(skb), flags;
 	struct vnet_control *control = vnet_control();
 	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_port_counter *counter;
 	struct vnet_cached *cached;
 	struct vnet_port *port;
-	__u32 flags;
+	int reason;
 
 	if (!s || !control)
 		return TC_ACT_SHOT;
-	in_port = number ? *number : 0;
 	vnet_begin(s, in_port, *(volatile __u32 *)&control->version);
 	port = bpf_map_lookup_elem(&ports, &in_port);
 	counter = bpf_map_lookup_elem(&port_counters, &in_port);
@@ -176,26 +230,20 @@ int vnet_ingress(struct __sk_buff *skb)
 		counter->rx_packets++;
 		counter->rx_bytes += skb->len;
 	}
-	flags = port ? port->flags : 0;
-	if (!number || (flags & (VNET_PORT_UP | VNET_PORT_NO_RECV)) != VNET_PORT_UP) {
-		s->path.reason = VNET_DROP_PORT_CLOSED;
-		return vnet_finish(skb, s, flags);
+	flags = port && in_port ? port->flags : 0;
+	if ((flags & (VNET_PORT_UP | VNET_PORT_NO_RECV)) != VNET_PORT_UP)
+		reason = VNET_DROP_PORT_CLOSED;
+	else
+		reason = vnet_parse(skb, s);
+	if (!reason) {
+		cached = vnet_cache_find(skb, s, control);
+		if (cached)
+			return vnet_repeat(skb, s, cached, flags);
 	}
-	s->path.reason = vnet_parse(skb, s);
-	if (s->path.reason)
-		return vnet_finish(skb, s, flags);
-	cached = vnet_cache_find(skb, s, control);
-	if (cached) {
-		vnet_recall(skb, s, cached, flags);
-		for (i = 0; i < VNET_CACHE_OPS; i++) {
-			if (i >= s->path.n_ops)
-				break;
-			s->ops[i] = cached->ops[i];
-		}
-	} else {
+	vnet_begin_path(s, reason);
+	if (!reason)
 		vnet_decide(skb, flags);
-	}
-	return vnet_finish(skb, s, flags);
+	return vnet_finish(skb, flags);
 }
 
 /* Carry out the actions of rule VNET_PACKET_OUT on a packet of a controller. The context's cb[0] is the
@@ -213,7 +261,7 @@ int vnet_packet_out(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	vnet_begin(s, skb->cb[0], *(volatile __u32 *)&control->version);
 	s->inject = 1;
-	s->path.reason = vnet_parse_again(skb);
+	vnet_begin_path(s, vnet_parse_again(skb));
 	if (!s->path.reason) {
 		vnet_begin_walk(s);
 		s->cacheable = 0;
@@ -222,7 +270,7 @@ int vnet_packet_out(struct __sk_buff *skb)
 			  rule->first_action, 0);
 		vnet_walk(skb, s, 0);
 	}
-	vnet_finish(skb, s, 0);
+	vnet_finish(skb, 0);
 	return TC_ACT_OK;
 }
 

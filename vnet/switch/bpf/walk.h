@@ -380,6 +380,13 @@ static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scr
 	return reason ? reason : vnet_push(s, VNET_FRAME_TABLE, s->action.b >> 16 & 0xff, 0, VNET_NO_PORT, 0);
 }
 
+/* Does an action ask for nothing that parsing would have to tell? */
+static __always_inline int vnet_is_blind(__u16 op)
+{
+	return op == VNET_OP_OUTPUT || op == VNET_OP_OUTPUTS || op == VNET_OP_FLOOD || op == VNET_OP_IN_PORT ||
+	       op == VNET_OP_PUSH_VLAN || op == VNET_OP_POP_VLAN;
+}
+
 /* Carry out s->action; `at` is the record behind it. Returns 0 or the reason to go no further. */
 __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 {
@@ -389,6 +396,8 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 	if (!s)
 		return VNET_DROP_ACTION_FAILED;
 	word = s->action.a & 31;
+	if (s->malformed && !vnet_is_blind(s->action.op))
+		return VNET_DROP_MALFORMED;
 	switch (s->action.op) {
 	case VNET_OP_OUTPUT:
 		return vnet_output(s, s->action.b);
@@ -461,6 +470,8 @@ static __always_inline int vnet_search(struct __sk_buff *skb, struct vnet_scratc
 	__u32 table = f->table, rule_id;
 	struct vnet_rule *rule;
 
+	if (s->malformed)
+		return VNET_DROP_MALFORMED;
 	if (s->lookups++ >= VNET_LOOKUPS)
 		return VNET_DROP_LOOP;
 	s->path.table = table;
@@ -558,7 +569,6 @@ __noinline int vnet_parse_again(struct __sk_buff *skb)
 static __always_inline void vnet_flush(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
 {
 	__u8 flush = s->flush;
-	int reason = 0;
 
 	vnet_observe(skb, port_flags);
 	s->flush = 0;
@@ -567,13 +577,13 @@ static __always_inline void vnet_flush(struct __sk_buff *skb, struct vnet_scratc
 	s->flushing = 0;
 	s->path.n_ops = 0;
 	if (flush & VNET_FLUSH_PARSE) {
-		reason = vnet_parse_again(skb);
+		s->malformed = vnet_parse_again(skb) != 0;
 		__builtin_memcpy(s->base, s->key, sizeof(s->base));
 		s->base_tag = s->vlan;
 		s->base_icmp_id = s->icmp_id;
 	}
-	if (reason || s->failure == VNET_DROP_ACTION_FAILED)
-		vnet_fail(s, reason ? reason : VNET_DROP_ACTION_FAILED);
+	if (s->failure == VNET_DROP_ACTION_FAILED)
+		vnet_fail(s, VNET_DROP_ACTION_FAILED);
 }
 
 struct vnet_walking {

@@ -33,13 +33,13 @@ from vnet.switch.datapath import (
     TableCounter,
 )
 from vnet.switch.events import PacketEvent, decode
-from vnet.switch.image import Staged
 from vnet.switch.live import adoption, attach, bpf, migration
 from vnet.switch.live.counters import RuleCounters
 from vnet.switch.live.maps import PinnedSwitch, ensure_bpffs
 from vnet.switch.live.netns import inside
 from vnet.switch.live.writer import Writer
 from vnet.switch.lower import lower, lower_group, lower_packet_out
+from vnet.switch.placed import Staged
 
 DEFAULT_CONN_QUOTA = 16384
 DEFAULT_MAC_QUOTA = 4096
@@ -290,11 +290,15 @@ class EbpfDatapath:
             port = abi.Port(ifindex, flags, DEFAULT_CONN_QUOTA, DEFAULT_MAC_QUOTA, mtu)
             self._map["ports"].set(number, bytes(port))
         self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
+        if ifindex < abi.LOW_IFINDEX:
+            self._map["port_of"].set(ifindex, struct.pack("<I", number))
         attach.attach(self._pinned.program, ifindex, self._pinned.links / str(number))
 
     def _close_port(self, number: int, ifindex: int) -> None:
         self._map["ports"].set(number, bytes(abi.Port()))
         self._map["port_by_ifindex"].delete(struct.pack("<I", ifindex))
+        if ifindex < abi.LOW_IFINDEX:
+            self._map["port_of"].set(ifindex, struct.pack("<I", 0))
 
     def detach(self, number: int) -> None:
         """Close a port: its interface is left without a program, what was learnt from it is forgotten."""

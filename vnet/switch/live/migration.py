@@ -29,7 +29,7 @@ from vnet.switch.layout import layout
 from vnet.switch.live import attach, bpf, carry
 from vnet.switch.live.btf import Conversion
 from vnet.switch.live.described import DescribedSwitch, layout_of
-from vnet.switch.live.maps import PROGRAM, READY, beside, create
+from vnet.switch.live.maps import MAPS, PROGRAM, PROGRAMS, READY, beside, create
 from vnet.switch.live.netns import inside
 from vnet.switch.live.writer import Writer
 
@@ -39,9 +39,14 @@ def bring_up_to_date(folder: Path, netns: str | None) -> None:
     ready = beside(folder, READY)
     if ready.exists():
         _take_over(folder, ready, netns)
-    if folder.exists() and layout_of(folder) != layout():
+    if folder.exists() and _is_other(folder):
         _prepare(folder, ready)
         _take_over(folder, ready, netns)
+
+
+def _is_other(folder: Path) -> bool:
+    """Whether a pinned switch cannot be adopted as it is."""
+    return layout_of(folder) != layout() or not all((folder / name).exists() for name in (*MAPS, *PROGRAMS))
 
 
 def _prepare(folder: Path, ready: Path) -> None:
@@ -65,6 +70,8 @@ def _copy_ports(old: DescribedSwitch, new: DescribedSwitch) -> None:
     for number, ifindex in old.ports().items():
         new.map["ports"].set(number, convert(old.map["ports"].index(number) or b""))
         new.map["port_by_ifindex"].update(ifindex.to_bytes(4, "little"), number.to_bytes(4, "little"))
+        if ifindex < abi.LOW_IFINDEX:
+            new.map["port_of"].set(ifindex, number.to_bytes(4, "little"))
     for path in (old.folder / "links").iterdir():
         link = bpf.get(path)
         bpf.pin(link, new.folder / "links" / path.name)
