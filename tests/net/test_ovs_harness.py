@@ -14,9 +14,9 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
+from tests.exams.differential.by_design import BY_DESIGN
 from tests.net.test_ovs_controller import FLOWS
 from tests.net.test_ovs_twin import (
-    BY_DESIGN,
     CT_BY_DESIGN,
     EST,
     INV,
