@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.net.twin_generator import WRONG
+from tests.exams.differential.frames import internet
 from vnet.base.drop import DropReason
 from vnet.openflow import packet, rewrite
 from vnet.openflow.conntrack import ACK, SYN
-from vnet.openflow.fields import ETH_MPLS, ExtHeader
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ETH_MPLS, ExtHeader
 from vnet.openflow.flow import Action, Conntrack, PopVlan, PushMpls, PushVlan, Resubmit, SetField, ToGroup
 from vnet.openflow.group import Group
 from vnet.openflow.message import PacketInReason
+from vnet.openflow.packet import Checksum, Sum
 from vnet.openflow.table import Outcome
 
 
@@ -55,9 +57,27 @@ def _writes_popped_tag(outcome: Outcome) -> bool:
 
 
 def _is_wrong(frame: bytes) -> bool:
-    """Whether a checksum is one that the generator puts in to be wrong."""
-    found = packet.parse(frame).checksums
-    return any(int.from_bytes(frame[one.at : one.at + 2], "big") in WRONG for one in found)
+    """Whether a checksum that the connection tracker of Open vSwitch looks at is wrong."""
+    parsed = packet.parse(frame)
+    for one in parsed.checksums:
+        covered = [frame[start:end] for start, end in one.covers]
+        if (
+            one.kind is not Sum.CRC32C
+            and _sum(parsed, covered) not in (0, 0xFFFF)
+            and not _is_absent(frame, one)
+        ):
+            return True
+    return False
+
+
+def _sum(parsed: packet.Packet, covered: list[bytes]) -> int:
+    """0 if the checksum in it is right. Layer 4 with addresses covers its length and protocol as well."""
+    pseudo = struct.pack("!II", len(covered[0]), parsed.fields["ip_proto"]) if len(covered) > 1 else b""
+    return internet(b"".join((pseudo, *(part + bytes(len(part) % 2) for part in reversed(covered)))))
+
+
+def _is_absent(frame: bytes, checksum: Checksum) -> bool:
+    return checksum.kind is Sum.UDP and frame[checksum.at : checksum.at + 2] == b"\0\0"
 
 
 def _labels(frame: bytes) -> int:
@@ -66,6 +86,19 @@ def _labels(frame: bytes) -> int:
     while (bottom := _fields(frame).get("mpls_bos")) is not None:
         frame, count = rewrite.pop_mpls(frame, 0xFFFF if bottom else ETH_MPLS), count + 1
     return count
+
+
+def _guesses_label(outcome: Outcome) -> bool:
+    """Whether a label was pushed that then was not given a value and class, or in front of what has no TTL."""
+    for step in outcome.trail:
+        if step.flow is None:
+            continue
+        used = step.flow.instructions.apply + step.flow.instructions.write
+        written = {action.field for action in used if isinstance(action, SetField)}
+        ip = step.fields["eth_type"] in (ETH_IPV4, ETH_IPV6)
+        if any(isinstance(a, PushMpls) for a in used) and not (ip and {"mpls_label", "mpls_tc"} <= written):
+            return True
+    return False
 
 
 def _pushed_labels(outcome: Outcome) -> int:
@@ -126,6 +159,10 @@ BY_DESIGN = {
             any(sent.reason is PacketInReason.INVALID_TTL for sent in ours.to_controller)
             and (_has_set(ours) or Resubmit in done(ours))
         ),
+    ),
+    "pushed label": Difference(
+        "a new label is 0, of class 0, its TTL that of IP or 0; Open vSwitch guesses all three from the packet",
+        lambda _frame, ours, _groups: _guesses_label(ours),
     ),
     "four labels": Difference(
         "there is no bound; Open vSwitch drops a packet that would have more than three labels",
