@@ -11,7 +11,8 @@ run_visibly "pip-tools" "$TOOLS/bin/python" -m pip install --disable-pip-version
 
 cd packaging
 export CUSTOM_COMPILE_COMMAND="make requirements"
-for name in requirements-build requirements requirements-dev requirements-conformance; do
+for name in requirements-build requirements requirements-dev requirements-conformance \
+    requirements-faucet; do
     run_visibly "$name" "$TOOLS/bin/pip-compile" --quiet --upgrade --generate-hashes --strip-extras \
         --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
         --output-file "$name.txt" "$name.in"

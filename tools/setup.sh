@@ -7,6 +7,7 @@
 #   tools/setup.sh python   only the Python parts of `test`; needs no root
 #   tools/setup.sh image    the micro guest, made from Debian packages
 #   tools/setup.sh conformance  os-ken's OpenFlow switch tests, in a virtual environment of their own
+#   tools/setup.sh faucet   Faucet, a controller that tests put in charge of the switch; likewise
 #
 # Safe to run again and to interrupt: what is complete is remembered by a stamp, the rest is done anew.
 set -euo pipefail
@@ -23,12 +24,12 @@ readonly POLICY_MARK="made by vnet's tools/setup.sh, removed at its end"
 main() {
     case $WHAT in
     demo) packages demo && python_parts demo ;;
-    test) packages demo test && python_parts test ;;
+    test) packages demo test && python_parts test && apart faucet && apart conformance ;;
     perf) packages demo test perf && python_parts test ;;
     python) python_parts test ;;
     image) guest_image ;;
-    conformance) conformance_parts ;;
-    *) die "usage: tools/setup.sh demo|test|perf|python|image|conformance" ;;
+    conformance | faucet) apart "$WHAT" ;;
+    *) die "usage: tools/setup.sh demo|test|perf|python|image|conformance|faucet" ;;
     esac
 }
 
@@ -151,14 +152,14 @@ pip_install_in() { # VENV LABEL ARGUMENT...
         --progress-bar off "$@"
 }
 
-# ---- the OpenFlow switch tests ----------------------------------------------------------------------
+# ---- other people's controllers ---------------------------------------------------------------------
 
 # Apart from .venv: what examines the switch shares nothing with it that could change under it.
-conformance_parts() {
-    local file=packaging/requirements-conformance.txt venv=$PWD/build/venv-conformance hash
+apart() { # conformance|faucet
+    local file=packaging/requirements-$1.txt venv=$PWD/build/venv-$1 hash
     hash=$(cat "$file" - <<<"$PWD $PYTHON" | sha256sum)
     if [ -e "$venv/.complete-${hash:0:16}" ]; then return 0; fi
-    say "OpenFlow switch tests in build/venv-conformance"
+    say "Packages of $1 in build/venv-$1"
     usable_python
     rm -rf "$venv"
     run_visibly "virtual environment" "$PYTHON" -m venv "$venv"

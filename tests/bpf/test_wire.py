@@ -181,6 +181,11 @@ def test_inner_of_two_tags_is_what_the_packet_is_of(ends: Ends) -> None:
     assert ends.received(2) == [double]
     ends.put(does(PopVlan(), Output(2), in_port=1, vlan_vid=VLAN_PRESENT | 5, eth_type=0x8100))
     ends.wire(1).send(double)
+    assert ends.received(2) == [double[:12] + double[16:]]
+    wanted = {"in_port": 1, "vlan_vid": VLAN_PRESENT | 5, "eth_type": 0x8100}
+    looked_at = does(PopVlan(), SetField("reg0", 1), Output(2), **wanted)
+    ends.put(looked_at)
+    ends.wire(1).send(double)
     assert ends.received(2) == []
     assert ends.datapath.drop_counters() == {DropReason.MALFORMED: 1}, "what comes to light is read"
 

@@ -4,11 +4,10 @@
         --datapath-id 1 --controller tcp:127.0.0.1:6653
 
 makes the interfaces p1 and p2 of the namespace `lab` ports of a switch that connects to the controller, from
-inside that namespace, and goes on trying. With `--create` the namespace is made first, and each interface as
-one end of a veth pair whose other end is called like it with an `x` before it; both go at the end. It prints
-`ready` when the ports are attached, and leaves nothing behind.
-
-The server of the switch listens only; a relay in here connects out for it.
+inside that namespace, and goes on trying; with `--listen` controllers connect to it. With `--create` the
+namespace is made first, and each interface as one end of a veth pair whose other end is called like it with
+an `x` before it; both go at the end. It prints `ready` when the ports are attached, and leaves nothing
+behind, unless it is killed: then another one with the same `--pins` takes over.
 """
 
 from __future__ import annotations
@@ -17,36 +16,33 @@ import argparse
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnet.openflow.flow import match
-from vnet.openflow.message import PacketIn
 from vnet.switch.abi import Point
+from vnet.switch.address import Address, parse
+from vnet.switch.events import packet_in
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.links import LinkMonitor
 from vnet.switch.live.netns import inside
 from vnet.switch.live.server import SwitchServer
 
 PINS = Path("/sys/fs/bpf/vnet-exam")
-RETRY_S = 0.2
-CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to run: `ports` are interface names by number, `controllers` addresses as tcp:HOST:PORT."""
+    """What to run: `ports` are interface names by number."""
 
     netns: str
     ports: Mapping[int, str]
     datapath_id: int
-    controllers: tuple[str, ...]
+    controllers: tuple[Address, ...]
+    """Those that are called, and passive ones on which the switch listens."""
     pins: Path
 
 
@@ -73,24 +69,18 @@ async def switch(target: Target) -> AsyncIterator[SwitchServer]:
     """The switch in the kernel and its server, for the time of the context; call it in the namespace."""
     name = target.pins.name
     datapath = EbpfDatapath.open(name, None, target.pins)
-    directory = Path(tempfile.mkdtemp(prefix="vnet-target-"))
     server = SwitchServer(datapath, name, target.datapath_id)
     links: LinkMonitor | None = None
     loop = asyncio.get_running_loop()
     try:
         for number, ifname in target.ports.items():
             datapath.attach(number, ifname)
-        await server.start(directory / "openflow.sock")
+        for address in target.controllers:
+            await (server.listen(address) if address.passive else server.call(address))
         links = LinkMonitor(None)
         loop.add_reader(datapath.event_fd, _hand_in, datapath, server)
         loop.add_reader(links.fd, _link_changed, links, server)
-        relays = [
-            loop.create_task(_relay(address, directory / "openflow.sock")) for address in target.controllers
-        ]
         yield server
-        for relay in relays:
-            relay.cancel()
-        await asyncio.gather(*relays, return_exceptions=True)
     finally:
         loop.remove_reader(datapath.event_fd)
         if links is not None:
@@ -98,7 +88,6 @@ async def switch(target: Target) -> AsyncIterator[SwitchServer]:
             links.close()
         await server.stop()
         datapath.destroy()
-        shutil.rmtree(directory, ignore_errors=True)
         with contextlib.suppress(OSError):  # another switch lives there still
             target.pins.parent.rmdir()
 
@@ -107,55 +96,12 @@ def _hand_in(datapath: EbpfDatapath, server: SwitchServer) -> None:
     """Packets for the controllers, as `vnet.fabric.live.switch` hands them in."""
     for event in datapath.read_events():
         if event.point is Point.CONTROLLER:
-            fields = match(in_port=event.in_port, metadata=event.metadata)
-            reason = int(event.dropped)
-            server.packet_in(PacketIn(reason, event.table, event.cookie, fields, event.data, event.length))
+            server.packet_in(packet_in(event))
 
 
 def _link_changed(links: LinkMonitor, server: SwitchServer) -> None:
     links.drain()
     server.port_changed()
-
-
-# -- connecting out -------------------------------------------------------------------------------
-
-
-async def _relay(address: str, path: Path) -> None:
-    """Join a connection to the controller with one to the server, again and again."""
-    kind, host, port = address.split(":")
-    assert kind == "tcp", f"{address}: only tcp:HOST:PORT"
-    while True:
-        with contextlib.suppress(OSError):
-            out = await asyncio.open_connection(host, int(port))
-            try:
-                await _join(out, await asyncio.open_unix_connection(path))
-            finally:
-                out[1].close()
-        await asyncio.sleep(RETRY_S)
-
-
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def _join(one: Stream, other: Stream) -> None:
-    """Copy both ways until either ends."""
-    copies = [
-        asyncio.create_task(_copy(one[0], other[1])),
-        asyncio.create_task(_copy(other[0], one[1])),
-    ]
-    try:
-        await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for copy in copies:
-            copy.cancel()
-        other[1].close()
-        await asyncio.gather(*copies, return_exceptions=True)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(CHUNK):
-        writer.write(data)
-        await writer.drain()
 
 
 # -- command line ---------------------------------------------------------------------------------
@@ -185,7 +131,10 @@ def main() -> int:
     parser.add_argument("--netns", required=True, help="network namespace that the ports are in")
     parser.add_argument("--port", action="append", type=_port, default=[], metavar="NUMBER=INTERFACE")
     parser.add_argument("--datapath-id", type=lambda text: int(text, 0), default=1)
-    parser.add_argument("--controller", action="append", default=[], metavar="tcp:HOST:PORT")
+    parser.add_argument("--controller", action="append", type=parse, default=[], metavar="tcp:HOST:PORT")
+    parser.add_argument(
+        "--listen", action="append", type=parse, default=[], dest="controller", metavar="punix:PATH"
+    )
     parser.add_argument("--pins", type=Path, help="folder below /sys/fs/bpf; default by the process")
     parser.add_argument("--create", action="store_true", help="make the namespace and its veth pairs")
     given = parser.parse_args()

@@ -72,7 +72,7 @@ ROWS = (
         5,
         "many flows in turn",
         "ns a packet",
-        (Limit(1.5, "vnet", "1000000 flows, ns", "30000 flows, ns"),),
+        (Limit(1.5, "vnet", "1000000 flows, ns", "1000 flows, ns"),),
     ),
     Row(
         6,

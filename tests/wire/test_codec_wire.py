@@ -242,11 +242,14 @@ def flows_of(heard: list) -> list:
 @pytest.mark.parametrize(
     ("words", "actions"),
     [
-        ("actions=output:3", (Output(3),)),
-        ("actions=flood", (Output(Port.FLOOD),)),
+        ("actions=output:3", (Output(3, 0),)),
+        ("actions=flood", (Output(Port.FLOOD, 0),)),
         ("actions=controller", (Output(Port.CONTROLLER),)),
         ("actions=controller:64", (Output(Port.CONTROLLER, 64),)),
-        ("actions=in_port,all,normal", (Output(Port.IN_PORT), Output(Port.ALL), Output(Port.NORMAL))),
+        (
+            "actions=in_port,all,normal",
+            (Output(Port.IN_PORT, 0), Output(Port.ALL, 0), Output(Port.NORMAL, 0)),
+        ),
         ("actions=load:0x3->NXM_NX_REG0[4..7]", (SetField("reg0", 0x30, 0xF0),)),
         ("actions=load:0x3->NXM_NX_REG0[]", (SetField("reg0", 3),)),
         ("actions=set_field:0x30/0xf0->reg0", (SetField("reg0", 0x30, 0xF0),)),
@@ -298,7 +301,7 @@ def flows_of(heard: list) -> list:
             (PushMpls(), SetField("mpls_label", 5), SetMplsTtl(9), DecMplsTtl(), PopMpls(0x800)),
         ),
         ("ip,actions=mod_nw_ttl:9,dec_ttl", (SetIpTtl(9), DecIpTtl())),
-        ("actions=set_tunnel:5,normal", (SetField("tunnel_id", 5), Output(Port.NORMAL))),
+        ("actions=set_tunnel:5,normal", (SetField("tunnel_id", 5), Output(Port.NORMAL, 0))),
         ("ipv6,actions=set_field:5->ipv6_label", (SetField("ipv6_flabel", 5),)),
         ("actions=load:5->NXM_NX_REG15[]", (SetField("reg15", 5),)),
     ],

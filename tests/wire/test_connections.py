@@ -62,7 +62,7 @@ def test_ovs_ofctl_works_over_tls_when_each_side_trusts_the_other(switch, author
     options = ("-p", str(mine.key), "-c", str(mine.certificate), "-C", str(mine.peers_ca))
     done = switch.ofctl("show", options=options, where=f"ssl:127.0.0.1:{where.port}")
     assert done.code == 0, done.err
-    assert "n_tables:32" in done.out
+    assert "n_tables:64" in done.out
 
 
 def strange(folder) -> Authority:

@@ -17,7 +17,7 @@ def test_show_prints_features_ports_and_configuration(switch):
     done = switch.ofctl("show")
     assert done.code == 0
     assert "dpid:0000000000000042" in done.out
-    assert "n_tables:32, n_buffers:0" in done.out
+    assert "n_tables:64, n_buffers:0" in done.out
     assert "1(tap-web): addr:02:00:00:00:00:01" in done.out
     assert "LINK_DOWN" in done.out
     assert "frags=normal miss_send_len=128" in done.out
@@ -119,7 +119,7 @@ def test_a_bundle_of_thousands_is_one_change(switch, tmp_path):
 def test_a_bundle_with_one_bad_flow_changes_nothing(switch, tmp_path):
     switch.ofctl("add-flow", "priority=7,actions=output:1")
     flows = tmp_path / "flows"
-    flows.write_text("table=1,priority=1,ip,actions=output:1\ntable=1,priority=2,ip,actions=goto_table:40\n")
+    flows.write_text("table=1,priority=1,ip,actions=output:1\ntable=1,priority=2,ip,actions=goto_table:64\n")
     done = switch.ofctl("add-flows", str(flows), options=("--bundle",))
     assert done.code == 1
     assert "OFPBIC_BAD_TABLE_ID" in done.err + done.out
@@ -157,14 +157,15 @@ def test_dump_ports_desc_and_table_features_are_understood(switch):
     assert "2(tap-db): addr:02:00:00:00:00:02" in ports.out
     tables = switch.ofctl("dump-table-features")
     assert tables.code == 0
-    assert 'table 31 ("table 31")' in tables.out
-    assert "arbitrary mask: metadata ct_{state,mark} reg0...reg7" in tables.out
+    assert 'table 63 ("table 63")' in tables.out
+    assert "arbitrary mask: tun_id metadata ct_{state,mark,label} reg0...reg15" in tables.out
 
 
 def test_packet_out_reaches_the_datapath(switch):
     done = switch.ofctl("packet-out", f"in_port=controller,packet={FRAME},actions=output:1,flood")
     assert done.code == 0, done.err
-    assert switch.datapath.sent == [(Port.CONTROLLER, (Output(1), Output(Port.FLOOD)), bytes.fromhex(FRAME))]
+    actions = (Output(1, 0), Output(Port.FLOOD, 0))
+    assert switch.datapath.sent == [(Port.CONTROLLER, actions, bytes.fromhex(FRAME))]
 
 
 def test_what_is_not_supported_is_refused_by_name_and_exit_code(switch):

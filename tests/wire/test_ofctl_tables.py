@@ -43,11 +43,11 @@ def test_groups_of_all_types_are_printed_as_they_were_given(switch):
     for text in texts:
         assert text in printed, printed
     assert switch.datapath.group_table[7] == Group(
-        7, GroupType.SELECT, (Bucket((Output(1),), 3), Bucket((Output(2),), 2))
+        7, GroupType.SELECT, (Bucket((Output(1, 0),), 3), Bucket((Output(2, 0),), 2))
     )
     assert switch.datapath.group_table[1].buckets[1].actions == (
         SetField("eth_dst", 0x020000000009),
-        Output(2),
+        Output(2, 0),
     )
 
 
@@ -108,7 +108,7 @@ def test_a_bundle_of_groups_and_flows_is_one_change(switch, tmp_path):
     )
     did(switch, "bundle", str(text))
     assert len(switch.datapath.changes) == 1
-    assert switch.datapath.group_table[1].buckets == (Bucket((Output(2),)),)
+    assert switch.datapath.group_table[1].buckets == (Bucket((Output(2, 0),)),)
 
 
 # -- meters ---------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_meters_are_modified_counted_and_deleted(switch):
     did(switch, "add-meter", LIMIT)
     did(switch, "add-flow", "priority=4,actions=meter:5,output:1")
     (flow,) = switch.datapath.installed.values()
-    assert flow.instructions == Instructions(apply=(Output(1),), meter=5)
+    assert flow.instructions == Instructions(apply=(Output(1, 0),), meter=5)
     switch.datapath.meter_counts[5] = MeterCounter(Counter(9, 900), (Counter(4, 400),))
     printed = did(switch, "meter-stats")
     assert "meter:5 flow_count:1 packet_in_count:9 byte_in_count:900" in printed

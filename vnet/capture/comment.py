@@ -37,6 +37,8 @@ MEANING: Mapping[DropReason, str] = {
     DropReason.RATE: "over the declared rate",
     DropReason.STORM: "over the limit for broadcast, multicast and unknown destinations",
     DropReason.UNSUPPORTED: "the packet needs something this datapath refuses",
+    DropReason.NO_BUCKET: "the group has no bucket that could take the packet",
+    DropReason.NAT_FULL: "no address and port are left to translate to",
     DropReason.POLICY: "no rule allows it, or a rule denies it",
     DropReason.SPOOF_MAC: "the source MAC address is not this NIC's",
     DropReason.SPOOF_IP: "the source IP address is not this NIC's",

@@ -16,8 +16,6 @@ from dataclasses import replace
 from vnet.openflow.fields import ETH_VLAN
 from vnet.openflow.packet import MPLS_TYPES, VLAN_TYPES, Checksum, Packet, Place, Sum, parse
 
-"""Of a label in front of what has no TTL."""
-
 
 def set_field(frame: bytes, name: str, value: int) -> bytes:
     """Write a whole field; of `vlan_vid` the VID (0-4095) only."""

@@ -275,13 +275,14 @@ class VnetSwitch(Switch):
 
     def flush(self, wanted: Callable[[Connection], bool] | None) -> None:
         for datapath in self._datapaths.values():
-            forget(datapath._map, wanted or (lambda _: True))
+            if wanted is None:
+                datapath.flush_connections()
+            else:
+                forget(datapath._map, wanted)
 
     def forget_macs(self) -> None:
         for datapath in self._datapaths.values():
-            if "mac_table" in datapath._map:
-                for key in list(datapath._map["mac_table"].keys()):
-                    datapath._map["mac_table"].delete(key)
+            datapath.flush_addresses()
 
     def close(self) -> None:
         for bridge, server in self._servers.items():
@@ -306,23 +307,19 @@ def _connections(maps: Mapping[str, Map]) -> Iterator[tuple[bytes, int, Connecti
         slot = struct.unpack_from("<I", value)[0]
         raw = maps["conns"].index(slot)
         conn = abi.Conn.from_buffer_copy(raw or b"")
-        if bytes(conn.key) == key:  # the entry of the original direction
+        if bytes(conn.key[0]) == key:  # the entry of the original direction
             yield key, slot, _connection(conn)
 
 
 def _connection(conn: abi.Conn) -> Connection:
-    key = conn.key
-    orig = _way(key)
-    translated = getattr(conn, "reply", None)
-    reply = _way(translated) if translated is not None else (orig[1], orig[0], orig[3], orig[2])
-    label = getattr(conn, "label", 0)
+    key = conn.key[0]
     return Connection(
         PROTOCOLS.get(key.proto, str(key.proto)),
-        orig,
-        reply,
+        _way(key),
+        _way(conn.key[1]),
         key.zone,
         conn.mark,
-        label if isinstance(label, int) else label[0] | label[1] << 64,
+        conn.label[0] << 64 | conn.label[1],
         TCP_STATES.get(conn.tcp_state, ""),
     )
 

@@ -89,7 +89,7 @@ def _labels(frame: bytes) -> int:
 
 
 def _guesses_label(outcome: Outcome) -> bool:
-    """Whether a label was pushed that then was not given a value and class, or in front of what has no TTL."""
+    """Whether a label was pushed and not given a value and class, or in front of what has no TTL."""
     for step in outcome.trail:
         if step.flow is None:
             continue
@@ -161,7 +161,7 @@ BY_DESIGN = {
         ),
     ),
     "pushed label": Difference(
-        "a new label is 0, of class 0, its TTL that of IP or 0; Open vSwitch guesses all three from the packet",
+        "a new label is 0, of class 0, its TTL that of IP or 0; Open vSwitch guesses all three",
         lambda _frame, ours, _groups: _guesses_label(ours),
     ),
     "four labels": Difference(

@@ -109,8 +109,8 @@ class Switches:
 class _Play:
     """One program on all switches.
 
-    Where connections matter, Open vSwitch is asked before a difference by design can have any consequence, and
-    after one all switches forget their connections.
+    Where connections matter, Open vSwitch is asked before a difference by design can have any consequence,
+    and after one all switches forget their connections.
     """
 
     def __init__(self, ebpf: Bench, ovs: OpenVSwitch | None, program: Program) -> None:

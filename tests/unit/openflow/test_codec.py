@@ -167,11 +167,11 @@ SELECT = Group(
     3,
     GroupType.SELECT,
     (
-        Bucket((SetField("eth_dst", 5), Output(1)), weight=10),
+        Bucket((SetField("eth_dst", 5), Output(1, 0)), weight=10),
         Bucket((ToGroup(4),), weight=5, watch_port=2, watch_group=4),
     ),
 )
-FAILOVER = Group(4, GroupType.FAST_FAILOVER, (Bucket((Output(2),), watch_port=2), Bucket(watch_group=9)))
+FAILOVER = Group(4, GroupType.FAST_FAILOVER, (Bucket((Output(2, 0),), watch_port=2), Bucket(watch_group=9)))
 DROPPING = Meter(7, MeterFlag.KBPS | MeterFlag.BURST | MeterFlag.STATS, (Band(BandType.DROP, 1000, 100),))
 REMARKING = Meter(8, MeterFlag.PKTPS, (Band(BandType.DSCP_REMARK, 10, precedence=1), Band(BandType.DROP, 20)))
 

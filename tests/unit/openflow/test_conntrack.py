@@ -446,7 +446,7 @@ def test_a_range_is_used_up_and_then_refuses() -> None:
     tracker, snat = Tracker(), Nat(True, addresses=(PUBLIC, PUBLIC + 1), ports=(7000, 7001))
     got = [ends(tracker.send(udp(A, port), 0, 0.0, commits(snat)))[:2] for port in (1, 2, 7001, 4)]
     assert got == [(PUBLIC, 7000), (PUBLIC, 7001), (PUBLIC + 1, 7001), (PUBLIC + 1, 7000)]
-    assert tracker.send(udp(A, 5), 0, 0.0, commits(snat)) is DropReason.CT_FULL
+    assert tracker.send(udp(A, 5), 0, 0.0, commits(snat)) is DropReason.NAT_FULL
     assert len(tracker.connections(0.0)) == 4
 
 

@@ -338,6 +338,8 @@ def test_the_outermost_label_is_read_and_hides_the_rest() -> None:
     assert reason(bytes(ETHER / MPLS())[:17]) == "MPLS label stack entry truncated: 3 of 4 bytes"
 
 
+AH = Raw(bytes([17, 4, *bytes(22)]))
+"""An authentication header (RFC 4302) of 24 bytes before UDP: its length counts 4 bytes each, less 2."""
 HOP, DEST, ROUTER, FRAG = 1 << 6, 1 << 3, 1 << 5, 1 << 4
 NONE, ESP, AUTH, UNREP, UNSEQ = 1, 2, 4, 1 << 7, 1 << 8
 
@@ -351,8 +353,8 @@ NONE, ESP, AUTH, UNREP, UNSEQ = 1, 2, 4, 1 << 7, 1 << 8
         ([0, 60, 43, 44, 60], HOP | DEST | ROUTER | FRAG),
         ([60, 60], DEST),
         ([60, 60, 60], DEST | UNREP),
-        ([43, 0], ROUTER | UNSEQ),
-        ([0, 0], HOP | UNREP | UNSEQ),
+        ([43, 0], HOP | ROUTER | UNSEQ),
+        ([0, 0], HOP | UNREP),
         ([43, 43], ROUTER | UNREP),
         ([44, 43], FRAG | ROUTER | UNSEQ),
         ([60, 60, 43], DEST | ROUTER | UNSEQ),
@@ -371,7 +373,8 @@ def test_extension_headers_are_told_with_their_order_and_repetition(headers: lis
         (ETHER / IP6 / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / UDP(), HOP | DEST),
         (ETHER / IP6 / IPv6ExtHdrFragment(offset=3, nh=60) / Raw(bytes(16)), FRAG),
         (ETHER / IPv6(nh=50) / Raw(bytes(16)), ESP),
-        (ETHER / IPv6(nh=51) / Raw(bytes(16)), AUTH),
+        (ETHER / IPv6(nh=51) / AH / UDP(), AUTH),
+        (ETHER / IPv6(nh=51) / Raw(bytes([59, 2, *bytes(14)])), AUTH | NONE),
         (ETHER / IPv6(nh=59), NONE),
     ],
 )

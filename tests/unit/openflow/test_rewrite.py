@@ -258,9 +258,9 @@ def test_pushing_a_tag_keeps_all_else_and_popping_restores_the_frame() -> None:
     assert pop_vlan(plain) == plain
 
 
-def test_a_second_tag_goes_outside_with_vid_and_priority_zero() -> None:
+def test_a_second_tag_goes_outside_as_a_copy_of_the_first() -> None:
     inner = made(Dot1Q(vlan=20, prio=5), IP4)
-    assert push_vlan(inner, 0x88A8) == made(Dot1AD(vlan=0), Dot1Q(vlan=20, prio=5), IP4)
+    assert push_vlan(inner, 0x88A8) == made(Dot1AD(vlan=20, prio=5), Dot1Q(vlan=20, prio=5), IP4)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_second_tag_goes_outside_with_vid_and_priority_zero() -> None:
     [
         (made(IP4, TCP()), made(MPLS(label=0, cos=0, s=1, ttl=9), IP4, TCP())),
         (made(IP6, TCP()), made(MPLS(label=0, cos=0, s=1, ttl=9), IP6, TCP())),
-        (made(ARP()), made(MPLS(label=0, cos=0, s=1, ttl=64), ARP())),
+        (made(ARP()), made(MPLS(label=0, cos=0, s=1, ttl=0), ARP())),
         (
             made(MPLS(label=7, cos=5, s=1, ttl=3), IP4),
             made(MPLS(label=7, cos=5, s=0, ttl=3), MPLS(label=7, cos=5, s=1, ttl=3), IP4),
@@ -281,11 +281,17 @@ def test_a_label_is_pushed_with_what_is_below_it(before: bytes, after: bytes) ->
     assert pop_mpls(pushed, int.from_bytes(before[12:14], "big")) == before
 
 
-def test_a_label_is_pushed_in_front_of_a_tag() -> None:
+def test_a_label_is_pushed_behind_a_tag() -> None:
     tagged = made(Dot1Q(vlan=10), IP4)
     pushed = push_mpls(tagged, 0x8848)
-    assert pushed == tagged[:12] + bytes.fromhex("884800000109") + tagged[14:]
-    assert pop_mpls(pushed, 0x8100) == tagged
+    assert pushed == tagged[:16] + bytes.fromhex("884800000109") + tagged[18:]
+    assert pop_mpls(pushed, 0x800) == tagged
+
+
+def test_a_label_behind_a_tag_is_pushed_in_front_of_the_one_that_was_there() -> None:
+    tagged = made(Dot1Q(vlan=10), MPLS(label=7, cos=5, s=1, ttl=3), IP4)
+    labels = MPLS(label=7, cos=5, s=0, ttl=3) / MPLS(label=7, cos=5, s=1, ttl=3)
+    assert push_mpls(tagged, 0x8847) == made(Dot1Q(vlan=10), labels, IP4)
 
 
 def test_a_label_behind_a_tag_is_popped_there() -> None:

@@ -504,10 +504,10 @@ def test_fast_failover_takes_the_first_bucket_that_is_alive() -> None:
         assert ports(grouped(Group(1, GroupType.FAST_FAILOVER, buckets), watched, dead)) == expected
 
 
-def test_a_group_without_a_live_bucket_drops() -> None:
+def test_a_group_without_a_live_bucket_drops_for_that_reason_whatever_the_cookie_says() -> None:
     flow = Flow(0, 1, Match(), Instructions(apply=(ToGroup(1),)), cookie=cookie.make("x", DropReason.NO_DST))
     dead = Group(1, GroupType.FAST_FAILOVER, (Bucket((Output(2),), watch_port=5),))
-    assert SlowSwitch([flow], PORTS, groups=[dead]).receive(1, PLAIN, 0.0).drop is DropReason.NO_DST
+    assert SlowSwitch([flow], PORTS, groups=[dead]).receive(1, PLAIN, 0.0).drop is DropReason.NO_BUCKET
 
 
 def test_groups_may_name_groups_but_not_without_end() -> None:

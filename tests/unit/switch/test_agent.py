@@ -211,8 +211,8 @@ def test_any_split_of_the_stream_gives_the_same_answers(data):
 # -- what the switch is ---------------------------------------------------------------------------
 
 
-def test_features_name_the_datapath_and_32_tables():
-    assert Conversation().connect().asks(FeaturesRequest()) == FeaturesReply(0x42, 32, capabilities=15)
+def test_features_name_the_datapath_and_all_its_tables():
+    assert Conversation().connect().asks(FeaturesRequest()) == FeaturesReply(0x42, 64, capabilities=15)
 
 
 def test_configuration_is_kept_per_connection_and_fragment_handling_refused():
@@ -238,12 +238,12 @@ def test_table_features_come_in_parts_that_fit_a_message():
     replies = [message for _, message in peer.hears()]
     assert all(isinstance(reply, TableFeaturesReply) for reply in replies)
     assert [reply.more for reply in replies] == [True] * (len(replies) - 1) + [False]
-    assert [table.table for reply in replies for table in reply.tables] == list(range(32))
+    assert [table.table for reply in replies for table in reply.tables] == list(range(64))
 
 
 def test_what_the_switch_has_none_of_is_refused_by_its_own_error():
     peer = Conversation().connect()
-    assert peer.is_refused(TableMod(40)) == (8, 0)
+    assert peer.is_refused(TableMod(64)) == (8, 0)
     assert peer.is_refused(TableMod(0, 3)) == (8, 1)
     assert peer.is_refused(QueueGetConfigRequest(9)) == (9, 0)
     assert peer.is_refused(QueueStatsRequest(1, 3)) == (9, 1)

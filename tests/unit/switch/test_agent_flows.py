@@ -210,11 +210,11 @@ def test_flags_that_belong_to_the_flow_are_told():
 @pytest.mark.parametrize(
     ("mod", "error"),
     [
-        (add(flow(table=32)), (5, 2)),
-        (delete(Flow(40, 0)), (5, 2)),
+        (add(flow(table=64)), (5, 2)),
+        (delete(Flow(64, 0)), (5, 2)),
         (add(Flow(5, 1, instructions=Instructions(goto=5))), (3, 2)),
-        (add(Flow(5, 1, instructions=Instructions(goto=32))), (3, 2)),
-        (add(Flow(5, 1, IP, Instructions(apply=(Conntrack(1, 40),)))), (2, 5)),
+        (add(Flow(5, 1, instructions=Instructions(goto=64))), (3, 2)),
+        (add(Flow(5, 1, IP, Instructions(apply=(Conntrack(1, 64),)))), (2, 5)),
         (FlowMod(FlowCommand.ADD, flow(), buffer_id=3), (1, 8)),
     ],
 )

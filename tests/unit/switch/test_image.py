@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from vnet.openflow.flow import Flow, Instructions, Output, match
 from vnet.switch import abi
 from vnet.switch.datapath import Change, FlowKey, Refused
-from vnet.switch.image import Image, Staged
+from vnet.switch.image import Image
+from vnet.switch.placed import Staged
 
 
 class Maps:
@@ -30,8 +31,8 @@ class Maps:
             self.index[mask, words] = entry
         for write in staged.entries:
             self.entries[write.entry][write.variant] = (write.version, write.rule)
-        for table, masks in staged.tables:
-            self.banks[staged.version & 1][table] = masks
+        for bank in staged.tables:
+            self.banks[staged.version & 1][bank.table] = bank.masks
 
     def finish(self, staged: Staged) -> None:
         self.version = staged.version
@@ -94,8 +95,8 @@ def test_packets_find_the_best_flow_of_each_match_after_every_change(
     maps.finish(everything)
     image.finish(everything)
     assert not maps.index
-    assert not image.masks
-    assert not image.slots
+    assert not image.classifier.masks
+    assert not image.classifier.slots
 
 
 def under_mask(number: int, source: int = 0) -> Flow:
@@ -124,5 +125,5 @@ def test_a_mask_makes_room_for_another_once_all_its_flows_leave() -> None:
     image = full_table()
     both = under_mask(1).key, under_mask(1, source=1).key
     staged = image.stage(Change((under_mask(99),), both))
-    ((_, masks),) = staged.tables
-    assert len(masks) == abi.TABLE_MASKS
+    (bank,) = staged.tables
+    assert len(bank.masks) == abi.TABLE_MASKS

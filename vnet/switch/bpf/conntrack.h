@@ -757,6 +757,9 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 
 		if (!data)
 			return VNET_DROP_ACTION_FAILED;
+		if ((data->value & 31) >= VNET_W_MORE ||
+		    ((data->value & 31) >= VNET_W_SHA && (data->value & 31) < VNET_W_METADATA))
+			s->cacheable = 0;
 		zone = s->key[data->value & (VNET_KEY_WORDS - 1)] >> (data->value >> 8 & 63) & data->mask & 0xffff;
 		at++;
 	}

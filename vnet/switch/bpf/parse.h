@@ -324,6 +324,7 @@ static __always_inline int vnet_parse_ipv6(struct __sk_buff *skb, struct vnet_sc
 	c->proto = ip->nexthdr;
 	c->offset += sizeof(*ip);
 	c->length = payload;
+	s->routing = 0;
 	if (!vnet_is_extension(c->proto))
 		return 0;
 	s->cursor = *c;
@@ -347,6 +348,8 @@ static __always_inline int vnet_parse_nd(struct __sk_buff *skb, struct vnet_scra
 
 	if (c->length < 24 || bpf_skb_load_bytes(skb, c->offset + 8, bytes, 16) < 0)
 		return VNET_DROP_MALFORMED;
+	s->key[VNET_W_SHA] = 0;
+	s->key[VNET_W_THA] = 0;
 	s->key[VNET_W_ND_TARGET] = vnet_be64(bytes);
 	s->key[VNET_W_ND_TARGET + 1] = vnet_be64(bytes + 8);
 	for (i = 0; i < VNET_ND_OPTIONS && left >= 8; i++) {
@@ -378,6 +381,7 @@ static __always_inline int vnet_parse_icmp(struct __sk_buff *skb, struct vnet_sc
 	s->key[VNET_W_L4] = (__u64)header[0] << 48 | (__u64)header[1] << 32;
 	s->key[VNET_W_PORT] |= VNET_HAS_L4;
 	s->icmp_id = header[4] << 8 | header[5];
+	s->nd_offset = 0;
 	if (c->proto == IPPROTO_ICMPV6 && (header[0] == 135 || header[0] == 136))
 		return vnet_parse_nd(skb, s, c, header[0]);
 	return 0;
@@ -420,7 +424,8 @@ static __always_inline int vnet_parse_transport(struct __sk_buff *skb, struct vn
 }
 
 /* Fill the key's words that tell of the packet, and the offsets. Returns 0 or a drop reason. The words
- * that tell of anything else stay; word 0 keeps the port.
+ * that tell of anything else stay; word 0 keeps the port. Words above those of the flow cache are only set
+ * for packets that have what they tell: no match and no action asks others for it.
  */
 static __always_inline int vnet_parse(struct __sk_buff *skb, struct vnet_scratch *s)
 {
@@ -430,14 +435,8 @@ static __always_inline int vnet_parse(struct __sk_buff *skb, struct vnet_scratch
 	int reason, w;
 
 	s->key[VNET_W_PORT] &= ~0xffffffffULL;
-	for (w = VNET_W_IP_SRC; w < VNET_W_METADATA; w++)
+	for (w = VNET_W_IP_SRC; w <= VNET_W_L4; w++)
 		s->key[w] = 0;
-	s->key[VNET_W_MORE] = 0;
-	s->key[VNET_W_MPLS] = 0;
-	s->tcp_flags = 0;
-	s->nd_offset = 0;
-	s->routing = 0;
-	s->icmp_id = 0;
 	if (data + VNET_HEADERS > end && skb->len > (__u32)(end - data))
 		bpf_skb_pull_data(skb, skb->len < VNET_HEADERS ? skb->len : VNET_HEADERS);
 	reason = vnet_parse_ethernet(skb, s, &c, &eth_type);

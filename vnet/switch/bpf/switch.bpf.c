@@ -28,10 +28,7 @@ static __always_inline void vnet_begin(struct vnet_scratch *s, __u32 in_port, __
 	s->key[VNET_W_PORT] = (__u64)in_port << 32;
 	s->in_port = in_port;
 	s->version = version;
-	s->met.n_rules = 0;
 	*(__u64 *)&s->observed = 0;
-	*(__u64 *)&s->path = VNET_NO_SLOT;
-	*((__u64 *)&s->path + 1) = 0;
 }
 
 static __always_inline __u32 vnet_kinds(const struct vnet_scratch *s)
@@ -50,13 +47,21 @@ static __always_inline __u32 vnet_kinds(const struct vnet_scratch *s)
 	return kinds | (proto == IPPROTO_TCP ? VNET_KIND_TCP : 0) | (proto == IPPROTO_ICMPV6 ? VNET_KIND_LINK : 0);
 }
 
+/* Nothing is known yet of what is to become of the packet. */
+static __always_inline void vnet_begin_path(struct vnet_scratch *s, __u8 reason)
+{
+	__builtin_memset(&s->path, 0, sizeof(s->path));
+	__builtin_memset(&s->met, 0, sizeof(s->met));
+	s->path.ct_slot = VNET_NO_SLOT;
+	s->path.reason = reason;
+}
+
 static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
 {
 	__u32 i;
 
 	for (i = VNET_W_METADATA; i < VNET_W_MORE; i++)
 		s->key[i] = 0;
-	__builtin_memset(&s->met, 0, sizeof(s->met));
 	__builtin_memcpy(s->base, s->key, sizeof(s->base));
 	s->base_tag = s->vlan;
 	s->base_icmp_id = s->icmp_id;
@@ -173,7 +178,6 @@ static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratc
 		counter->packets++;
 		counter->bytes += skb->len;
 	}
-	s->from_cache = 1;
 	if (n == 1 && cached->ops[0].kind == VNET_PATH_OUTPUT && !(port_flags & VNET_PORT_CAPTURE)) {
 		ifindex = vnet_leave(skb, s, cached->ops[0].arg);
 		if (ifindex) {
@@ -181,7 +185,9 @@ static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratc
 			return bpf_redirect(ifindex, 0);
 		}
 	}
+	s->from_cache = 1;
 	s->path = cached->path;
+	s->met.n_rules = 0;
 	if (port_flags & VNET_PORT_CAPTURE || s->path.reason)
 		vnet_recall_rules(id);
 	for (i = 0; i < VNET_CACHE_OPS; i++) {
@@ -212,6 +218,7 @@ int vnet_ingress(struct __sk_buff *skb)
 	struct vnet_port_counter *counter;
 	struct vnet_cached *cached;
 	struct vnet_port *port;
+	int reason;
 
 	if (!s || !control)
 		return TC_ACT_SHOT;
@@ -224,15 +231,17 @@ int vnet_ingress(struct __sk_buff *skb)
 	}
 	flags = port && in_port ? port->flags : 0;
 	if ((flags & (VNET_PORT_UP | VNET_PORT_NO_RECV)) != VNET_PORT_UP)
-		s->path.reason = VNET_DROP_PORT_CLOSED;
+		reason = VNET_DROP_PORT_CLOSED;
 	else
-		s->path.reason = vnet_parse(skb, s);
-	if (s->path.reason)
-		return vnet_finish(skb, flags);
-	cached = vnet_cache_find(skb, s, control);
-	if (cached)
-		return vnet_repeat(skb, s, cached, flags);
-	vnet_decide(skb, flags);
+		reason = vnet_parse(skb, s);
+	if (!reason) {
+		cached = vnet_cache_find(skb, s, control);
+		if (cached)
+			return vnet_repeat(skb, s, cached, flags);
+	}
+	vnet_begin_path(s, reason);
+	if (!reason)
+		vnet_decide(skb, flags);
 	return vnet_finish(skb, flags);
 }
 
@@ -251,7 +260,7 @@ int vnet_packet_out(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	vnet_begin(s, skb->cb[0], *(volatile __u32 *)&control->version);
 	s->inject = 1;
-	s->path.reason = vnet_parse_again(skb);
+	vnet_begin_path(s, vnet_parse_again(skb));
 	if (!s->path.reason) {
 		vnet_begin_walk(s);
 		s->cacheable = 0;

@@ -14,13 +14,23 @@ from vnet.base.errors import HostError
 from vnet.openflow.codec import decode
 from vnet.openflow.message import FlowMod, GroupMod, Message, MeterMod
 from vnet.switch import abi
-from vnet.switch.image import Image, MaskKey, Placed, PlacedActions, PlacedGroup, PlacedMeter, Words
+from vnet.switch.image import Image
 from vnet.switch.live.bpf import Map
 from vnet.switch.live.writer import METER_TEXT, delete_text, pack_key
 from vnet.switch.lower import lower, lower_group
 from vnet.switch.lower_actions import Lowerable, PortList
+from vnet.switch.placed import (
+    MaskKey,
+    Masks,
+    Placed,
+    PlacedActions,
+    PlacedGroup,
+    PlacedMeter,
+    Variants,
+    Words,
+)
 
-Entries = dict[tuple[int, Words], tuple[int, list[tuple[int, int]]]]
+Entries = dict[tuple[int, Words], tuple[int, Variants]]
 
 
 @dataclass(slots=True)
@@ -128,15 +138,13 @@ def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
     return found
 
 
-def _numbered(
-    maps: Mapping[str, Map], name: str, version: int, entries: set[int]
-) -> dict[int, list[tuple[int, int]]]:
+def _numbered(maps: Mapping[str, Map], name: str, version: int, entries: set[int]) -> dict[int, Variants]:
     """The variants of the entries of groups or meters."""
     window = maps[name].window()
     return {entry: _variants(window, entry, version) for entry in entries}
 
 
-def _variants(window: memoryview, entry: int, version: int) -> list[tuple[int, int]]:
+def _variants(window: memoryview, entry: int, version: int) -> Variants:
     """(version, what it shows) of both variants; one above the version in force is wiped."""
     shown = []
     for variant in (0, 1):
@@ -156,7 +164,7 @@ def _masks(maps: Mapping[str, Map], numbers: set[int]) -> dict[MaskKey, int]:
     return found
 
 
-def _bank(maps: Mapping[str, Map], bank: int) -> dict[int, tuple[tuple[int, int], ...]]:
+def _bank(maps: Mapping[str, Map], bank: int) -> dict[int, Masks]:
     tables = {}
     for number in range(abi.TABLES):
         table = abi.Table.from_buffer_copy(maps["tables"].index(number + bank * abi.TABLES) or b"")

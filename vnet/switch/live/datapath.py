@@ -33,13 +33,13 @@ from vnet.switch.datapath import (
     TableCounter,
 )
 from vnet.switch.events import PacketEvent, decode
-from vnet.switch.image import Staged
 from vnet.switch.live import adoption, attach, bpf
 from vnet.switch.live.counters import RuleCounters
 from vnet.switch.live.maps import PinnedSwitch
 from vnet.switch.live.netns import inside
 from vnet.switch.live.writer import Writer
 from vnet.switch.lower import lower, lower_group, lower_packet_out
+from vnet.switch.placed import Staged
 
 DEFAULT_CONN_QUOTA = 16384
 DEFAULT_MAC_QUOTA = 4096

@@ -19,7 +19,9 @@ from vnet.openflow.message import (
 )
 from vnet.switch import abi
 from vnet.switch.abi import Op
-from vnet.switch.image import (
+from vnet.switch.live.bpf import Map
+from vnet.switch.lower_actions import GroupRef, Lowerable, MeterRef, PortList, Record
+from vnet.switch.placed import (
     EntryWrite,
     MaskKey,
     Placed,
@@ -31,8 +33,6 @@ from vnet.switch.image import (
     TableBank,
     Words,
 )
-from vnet.switch.live.bpf import Map
-from vnet.switch.lower_actions import GroupRef, Lowerable, MeterRef, PortList, Record
 
 METER_TEXT = 0x80000000
 """Added to a meter's slot it is the number under which its text lies among those of rules."""
