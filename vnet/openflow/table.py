@@ -391,6 +391,7 @@ class SlowSwitch:
     # -- groups -----------------------------------------------------------------------------------
 
     def _group(self, run: _Run, walk: _Walk, number: int, depth: int) -> None:
+        walk.fields()  # what cannot be read is lost here
         group = self.groups.get(number)
         if depth == MAX_GROUP_DEPTH:
             raise _Lost(DropReason.LOOP)
