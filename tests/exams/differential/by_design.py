@@ -11,7 +11,18 @@ from vnet.base.drop import DropReason
 from vnet.openflow import packet, rewrite
 from vnet.openflow.conntrack import ACK, SYN
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ETH_MPLS, CtState, ExtHeader
-from vnet.openflow.flow import Action, Conntrack, PopVlan, PushMpls, PushVlan, Resubmit, SetField, ToGroup
+from vnet.openflow.flow import (
+    Action,
+    Conntrack,
+    DecMplsTtl,
+    PopVlan,
+    PushMpls,
+    PushVlan,
+    Resubmit,
+    SetField,
+    SetMplsTtl,
+    ToGroup,
+)
 from vnet.openflow.group import Group
 from vnet.openflow.message import PacketInReason
 from vnet.openflow.packet import Checksum, Sum
@@ -119,6 +130,16 @@ def _guesses_label(outcome: Outcome) -> bool:
     return False
 
 
+def _writes_label_part(outcome: Outcome) -> bool:
+    used = (step.flow.instructions for step in outcome.trail if step.flow)
+    return any(
+        isinstance(action, SetMplsTtl | DecMplsTtl)
+        or (isinstance(action, SetField) and action.field.startswith("mpls_"))
+        for one in used
+        for action in one.apply + one.write
+    )
+
+
 def _pushed_labels(outcome: Outcome) -> int:
     used = (step.flow.instructions for step in outcome.trail if step.flow)
     return sum(isinstance(action, PushMpls) for one in used for action in one.apply + one.write)
@@ -182,6 +203,11 @@ BY_DESIGN = {
         "a new label is 0, of class 0, its TTL that of IP or 0; Open vSwitch guesses all three",
         lambda _frame, ours, _groups: _guesses_label(ours),
     ),
+    "part of a label": Difference(
+        "class or TTL of a label is written into the label that is there; Open vSwitch's cached flow also writes"
+        " the value of the packet that made it (commit_mpls_action does not un-wildcard it)",
+        lambda frame, ours, _groups: "mpls_label" in _fields(frame) and _writes_label_part(ours),
+    ),
     "four labels": Difference(
         "there is no bound; Open vSwitch drops a packet that would have more than three labels",
         lambda frame, ours, _groups: _labels(frame) + _pushed_labels(ours) > 3,
@@ -189,6 +215,13 @@ BY_DESIGN = {
     "waypoint": Difference(
         "the checksum follows a new source even before the last waypoint; Open vSwitch then leaves it wrong",
         lambda frame, _ours, _groups: bool(_fields(frame).get("ipv6_exthdr", 0) & ExtHeader.ROUTER),
+    ),
+    "atomic fragment": Difference(
+        "the checksum follows an address also behind a fragment header that fragments nothing (RFC 6946);"
+        " Open vSwitch then leaves it wrong",
+        lambda frame, _ours, _groups: (
+            bool(_fields(frame).get("ipv6_exthdr", 0) & ExtHeader.FRAG) and not _fields(frame)["ip_frag"]
+        ),
     ),
     "tracked in mid-stream": Difference(
         "TCP that starts no connection and belongs to none is invalid; Open vSwitch picks it up as new",

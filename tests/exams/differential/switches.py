@@ -31,8 +31,10 @@ Sent = tuple[tuple[int, bytes], ...]
 
 
 def too_short_to_run(frame: bytes) -> bool:
-    """What the kernel refuses: BPF_PROG_TEST_RUN a packet without a whole IP header (net/bpf/test_run.c, 6.18),
-    `skb_vlan_pop` one whose second tag is cut off (net/core/skbuff.c: it takes the next tag off the data too).
+    """What the kernel refuses to run, or to take a tag from.
+
+    BPF_PROG_TEST_RUN wants the whole IP header (net/bpf/test_run.c, 6.18), and `skb_vlan_pop` takes the
+    next tag off the data too (net/core/skbuff.c), so that one may not be cut off.
     """
     if frame[12:14] in TAGS and frame[16:18] in TAGS:
         return len(frame) < 22
