@@ -93,6 +93,10 @@ docs: python ## Rewrite the generated parts of docs/
 ct-exam: setup bpf ## Namesakes of Open vSwitch's conntrack, fragment and VLAN tests on both switches (root)
 	@$(PY) -m tests.exams.conntrack -o build/ct-exam.json
 
+.PHONY: differential
+differential: setup bpf ## Generated rules and packets: twin = eBPF = Open vSwitch (root); SEED=7 PACKETS=1000000
+	@$(PY) -m tests.exams.differential --seed $(or $(SEED),1) --packets $(or $(PACKETS),1000000)
+
 .PHONY: requirements
 requirements: ## Pin the newest Python packages, with hashes
 	@tools/requirements.sh

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 
 from tests.bpf.bench import Bench, Decision
+from tests.exams.differential.switches import agrees, too_short_to_run
 from tests.net.twin_generator import Dialogue, Program, packets, programs
 from tests.net.twin_outcomes import outcomes
 from vnet.openflow import ofctl
@@ -23,24 +24,6 @@ SEED = int(os.environ.get("VNET_TWIN_SEED", "20"))
 SECONDS = float(os.environ.get("VNET_TWIN_SECONDS", "0"))
 LEAST_ROUNDS, LEAST_DIALOGUES = 60, 60
 PORTS = {number: PortState() for number in (1, 2, 3, 4)}
-
-
-def too_short_to_run(frame: bytes) -> bool:
-    """BPF_PROG_TEST_RUN itself refuses a packet without a whole IP header (net/bpf/test_run.c, 6.18)."""
-    return len(frame) < {b"\x08\x00": 34, b"\x86\xdd": 54}.get(frame[12:14], 15)
-
-
-def same(ours: Decision, twin: Outcome) -> bool:
-    """What left by each port, what the controllers are sent, and the reason for a drop.
-
-    The order between ports cannot be observed.
-    """
-    told = sorted((event.reason_code, event.data) for event in ours.to_controller)
-    return (
-        sorted(ours.frames) == sorted(twin.outputs)
-        and ours.drop == twin.drop
-        and told == sorted((int(sent.reason), sent.frame) for sent in twin.to_controller)
-    )
 
 
 def test_program_decides_as_the_interpreter() -> None:
@@ -58,10 +41,10 @@ def test_program_decides_as_the_interpreter() -> None:
                 if too_short_to_run(frame):
                     continue
                 ours, possible = bench.decide(port, frame), tuple(outcomes(slow, port, frame))
-                twin = next((outcome for outcome in possible if same(ours, outcome)), possible[0])
+                twin = next((outcome for outcome in possible if agrees(ours, outcome)), possible[0])
                 seen["passed" if ours.frames else str(ours.drop)] += 1
                 seen[f"{min(len(ours.rules), 9)} rules"] += 1
-                if not same(ours, twin):
+                if not agrees(ours, twin):
                     raise AssertionError(story(f"{SEED}-{round_}", program, port, frame, ours, twin))
     print(dict(seen), "rounds", round_)
     assert seen["passed"] > 500

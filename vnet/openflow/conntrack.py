@@ -25,8 +25,9 @@ FIN_WAIT (one FIN) -> TIME_WAIT (both); RST leads to CLOSED from anywhere. In TI
 may open a connection forgets the old one and is new. States only choose the timeout and admit that restart.
 Tracking refreshes the timeout, an ICMP error or an invalid packet does not.
 
-`commit` of an invalid or related packet does nothing; of a known connection it writes the mark only, unless
-`force` is given and the packet is a reply: then the connection starts anew in the packet's direction.
+`commit` of an invalid packet does nothing. Of a related one, or of a known connection, it writes the
+connection's mark and label only (so does Open vSwitch, conntrack.c: process_one), unless `force` is given and
+the packet is a reply: then the connection is forgotten, and starts anew if the packet may open one.
 
 A later fragment has no ports. It belongs to the connection of its datagram's first fragment, if that was
 seen by this zone in the last 30 s, and is refused before: `track` answers None and the switch drops it.
@@ -219,6 +220,8 @@ class Tracker:
 
     def send(self, packet: Packet, zone: int, now_s: float, action: Conntrack) -> Passed | DropReason:
         """Send a packet through `ct`; its table is the caller's affair. Returns why it is lost, if it is."""
+        if action.commit and action.force:
+            self._start_anew(packet, zone, now_s)
         tracked = self.track(packet, zone, now_s)
         if tracked is None:
             return DropReason.FRAGMENT
@@ -275,21 +278,33 @@ class Tracker:
         nat: Nat | None = None,
     ) -> bool:
         """Enter the packet's connection into the zone. Returns False if there is no room for it."""
+        if force:
+            self._start_anew(packet, zone, now_s)
         tracked = self.track(packet, zone, now_s)
+        found = self._belongs(packet, zone, now_s)
+        if tracked and tracked.state & CtState.REL and found:
+            self._write(found[0], mark, label)
         way = self._way(packet, zone)
         if tracked is None or way is None or tracked.state & (CtState.INV | CtState.REL):
             return True
         known = self._find(way, now_s)
-        if known and force and way != known.original:
-            self._forget(known)
-            known = None
         if known is None:
             reply = self._reply(way, nat, now_s)
             if reply is None or self._is_full(now_s):
                 return False
             known = Connection(way, reply, _first_state(way), now_s)
-        self._enter(replace(known, mark=_masked(known.mark, mark), label=_masked(known.label, label)))
+        self._write(known, mark, label)
         return True
+
+    def _start_anew(self, packet: Packet, zone: int, now_s: float) -> None:
+        """Forget the connection of a reply."""
+        way = None if is_icmp_error(packet) else self._way(packet, zone)
+        known = self._find(way, now_s) if way else None
+        if known and way != known.original:
+            self._forget(known)
+
+    def _write(self, known: Connection, mark: tuple[int, int] | None, label: tuple[int, int] | None) -> None:
+        self._enter(replace(known, mark=_masked(known.mark, mark), label=_masked(known.label, label)))
 
     def connections(self, now_s: float) -> tuple[Connection, ...]:
         """Those that have not timed out, in order of their tuples."""

@@ -16,6 +16,9 @@ from dataclasses import replace
 from vnet.openflow.fields import ETH_VLAN
 from vnet.openflow.packet import MPLS_TYPES, VLAN_TYPES, Checksum, Packet, Place, Sum, parse
 
+DROP_ELIGIBLE = 0x1000
+"""The bit between priority and VID (IEEE 802.1Q, section 9.6)."""
+
 
 def set_field(frame: bytes, name: str, value: int) -> bytes:
     """Write a whole field; of `vlan_vid` the VID (0-4095) only."""
@@ -102,9 +105,12 @@ def crc32c(data: bytes) -> int:
 
 
 def push_vlan(frame: bytes, tpid: int = ETH_VLAN) -> bytes:
-    """Insert a tag as the outermost, a copy of the one before (OpenFlow 1.3.5, section 5.12.1)."""
-    tci = frame[14:16] if is_tagged(frame) else bytes(2)
-    return frame[:12] + tpid.to_bytes(2, "big") + tci + frame[12:]
+    """Insert a tag as the outermost.
+
+    VID and priority are those of the tag before; nothing else is copied (OpenFlow 1.3.5, section 5.12.1).
+    """
+    tci = int.from_bytes(frame[14:16], "big") & ~DROP_ELIGIBLE if is_tagged(frame) else 0
+    return frame[:12] + struct.pack("!HH", tpid, tci) + frame[12:]
 
 
 def pop_vlan(frame: bytes) -> bytes:

@@ -10,8 +10,9 @@ What the standard leaves open, or does otherwise:
 - A table without a matching flow drops the packet, and the action set with it (section 5.4).
 - An action set that outputs nowhere drops the packet. Output to the ingress port is left out unless it says
   IN_PORT.
-- `ct(table=N)` forks: the rest of the flow goes on with the packet as it was (translated, if `nat` did so),
-  then a copy with the ct fields, registers, metadata and action set of that moment enters table N. After
+- `ct(table=N)` forks: a copy with the ct fields, registers, metadata and action set of that moment enters
+  table N at once, as in Open vSwitch's datapath (`dp_execute_cb`), so that what it commits is seen by what
+  follows. Then the rest of the flow goes on with the packet as it was (translated, if `nat` did so). After
   any `ct` the rest sees ct fields of 0.
 - `resubmit` searches with another in_port, but actions see the old one; all else that the found flows change
   stays changed. A miss there, or behind a goto from there, only ends the detour.
@@ -217,7 +218,6 @@ class _Run:
     """What one received packet has caused so far."""
 
     now_s: float
-    pending: list[_Walk]
     outputs: list[tuple[int, bytes]] = field(default_factory=list)
     to_controller: list[ToController] = field(default_factory=list)
     trail: list[Step] = field(default_factory=list)
@@ -295,9 +295,8 @@ class SlowSwitch:
         except packet.Malformed as malformed:
             return Outcome(drop=DropReason.MALFORMED, detail=str(malformed))
         self.tracker.arrived()
-        run = _Run(now_s, [_Walk(in_port, frame)])
-        while run.pending:
-            self._follow(run, run.pending.pop(0))
+        run = _Run(now_s)
+        self._follow(run, _Walk(in_port, frame))
         return run.outcome()
 
     # -- pipeline ---------------------------------------------------------------------------------
@@ -392,6 +391,7 @@ class SlowSwitch:
     # -- groups -----------------------------------------------------------------------------------
 
     def _group(self, run: _Run, walk: _Walk, number: int, depth: int) -> None:
+        walk.fields()  # what cannot be read is lost here
         group = self.groups.get(number)
         if depth == MAX_GROUP_DEPTH:
             raise _Lost(DropReason.LOOP)
@@ -491,7 +491,7 @@ class SlowSwitch:
                 "ct_mark": passed.tracked.mark,
                 "ct_label": passed.tracked.label,
             }
-            run.pending.append(fork)
+            self._follow(run, fork)
         _forget(walk)
 
 

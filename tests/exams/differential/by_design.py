@@ -10,8 +10,19 @@ from tests.exams.differential.frames import internet
 from vnet.base.drop import DropReason
 from vnet.openflow import packet, rewrite
 from vnet.openflow.conntrack import ACK, SYN
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ETH_MPLS, ExtHeader
-from vnet.openflow.flow import Action, Conntrack, PopVlan, PushMpls, PushVlan, Resubmit, SetField, ToGroup
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ETH_MPLS, CtState, ExtHeader
+from vnet.openflow.flow import (
+    Action,
+    Conntrack,
+    DecMplsTtl,
+    PopVlan,
+    PushMpls,
+    PushVlan,
+    Resubmit,
+    SetField,
+    SetMplsTtl,
+    ToGroup,
+)
 from vnet.openflow.group import Group
 from vnet.openflow.message import PacketInReason
 from vnet.openflow.packet import Checksum, Sum
@@ -77,15 +88,33 @@ def _sum(parsed: packet.Packet, covered: list[bytes]) -> int:
 
 
 def _is_absent(frame: bytes, checksum: Checksum) -> bool:
-    return checksum.kind is Sum.UDP and frame[checksum.at : checksum.at + 2] == b"\0\0"
+    """No UDP checksum, which only IPv4 allows (RFC 8200, section 8.1)."""
+    absent = frame[checksum.at : checksum.at + 2] == b"\0\0"
+    return checksum.kind is Sum.UDP and absent and "ipv4_src" in _fields(frame)
 
 
 def _labels(frame: bytes) -> int:
     """How many labels a frame has."""
     count = 0
-    while (bottom := _fields(frame).get("mpls_bos")) is not None:
+    while (bottom := _stack_bottom(frame)) is not None:
         frame, count = rewrite.pop_mpls(frame, 0xFFFF if bottom else ETH_MPLS), count + 1
     return count
+
+
+def _stack_bottom(frame: bytes) -> int | None:
+    try:
+        return _fields(frame).get("mpls_bos")
+    except packet.Malformed:  # the stack ends with the frame
+        return None
+
+
+def _tracked_as(outcome: Outcome, bit: int) -> bool:
+    return any(step.fields["ct_state"] & bit for step in outcome.trail)
+
+
+def is_opening(frame: bytes) -> bool:
+    """Whether it is the first segment of a TCP connection."""
+    return _fields(frame).get("tcp_flags", 0) & (SYN | ACK) == SYN
 
 
 def _guesses_label(outcome: Outcome) -> bool:
@@ -99,6 +128,16 @@ def _guesses_label(outcome: Outcome) -> bool:
         if any(isinstance(a, PushMpls) for a in used) and not (ip and {"mpls_label", "mpls_tc"} <= written):
             return True
     return False
+
+
+def _writes_label_part(outcome: Outcome) -> bool:
+    used = (step.flow.instructions for step in outcome.trail if step.flow)
+    return any(
+        isinstance(action, SetMplsTtl | DecMplsTtl)
+        or (isinstance(action, SetField) and action.field.startswith("mpls_"))
+        for one in used
+        for action in one.apply + one.write
+    )
 
 
 def _pushed_labels(outcome: Outcome) -> int:
@@ -139,7 +178,7 @@ BY_DESIGN = {
     ),
     "action set after a miss": Difference(
         "a miss drops the packet (OpenFlow 1.3.5, section 5.4); Open vSwitch still carries out the set",
-        lambda _frame, ours, _groups: ours.trail[-1].flow is None and _has_set(ours),
+        lambda _frame, ours, _groups: any(step.flow is None for step in ours.trail) and _has_set(ours),
     ),
     "ICMP timestamp": Difference(
         "only echo opens a connection; Open vSwitch tracks timestamp and information requests too",
@@ -164,6 +203,11 @@ BY_DESIGN = {
         "a new label is 0, of class 0, its TTL that of IP or 0; Open vSwitch guesses all three",
         lambda _frame, ours, _groups: _guesses_label(ours),
     ),
+    "part of a label": Difference(
+        "class or TTL of a label is written into the label that is there; Open vSwitch's cached flow also writes"
+        " the value of the packet that made it (commit_mpls_action does not un-wildcard it)",
+        lambda frame, ours, _groups: "mpls_label" in _fields(frame) and _writes_label_part(ours),
+    ),
     "four labels": Difference(
         "there is no bound; Open vSwitch drops a packet that would have more than three labels",
         lambda frame, ours, _groups: _labels(frame) + _pushed_labels(ours) > 3,
@@ -172,11 +216,22 @@ BY_DESIGN = {
         "the checksum follows a new source even before the last waypoint; Open vSwitch then leaves it wrong",
         lambda frame, _ours, _groups: bool(_fields(frame).get("ipv6_exthdr", 0) & ExtHeader.ROUTER),
     ),
+    "atomic fragment": Difference(
+        "the checksum follows an address also behind a fragment header that fragments nothing (RFC 6946);"
+        " Open vSwitch then leaves it wrong",
+        lambda frame, _ours, _groups: (
+            bool(_fields(frame).get("ipv6_exthdr", 0) & ExtHeader.FRAG) and not _fields(frame)["ip_frag"]
+        ),
+    ),
     "tracked in mid-stream": Difference(
         "TCP that starts no connection and belongs to none is invalid; Open vSwitch picks it up as new",
         lambda frame, ours, _groups: (
             tracked(ours) and _fields(frame).get("tcp_flags", SYN) & (SYN | ACK) != SYN
         ),
+    ),
+    "simultaneous open": Difference(
+        "a responder's SYN is a reply; Open vSwitch calls it new and not a reply",
+        lambda frame, ours, _groups: _tracked_as(ours, CtState.RPL) and is_opening(frame),
     ),
     "no tag to write": Difference(
         "a set that pops the only tag has none to write; Open vSwitch then pushes one",
@@ -193,6 +248,11 @@ BY_DESIGN = {
         ),
     ),
 }
+
+
+REOPENED = "reopening"
+"""A SYN opens anew once either side has reset or both sent FIN; Open vSwitch waits for ACKs. Only who knows
+the connections can tell whether this applies."""
 
 
 def explain(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> str | None:

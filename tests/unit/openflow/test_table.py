@@ -283,7 +283,7 @@ def test_ct_forks_and_the_fork_keeps_registers() -> None:
         do(Output(3), table=1, reg0=2),
         do(Output(4), table=4, reg0=1),
     )
-    assert ports(run(*flows)) == [2, 3, 4]
+    assert ports(run(*flows)) == [4, 2, 3]
 
 
 def stateful(*commit: Action) -> SlowSwitch:
