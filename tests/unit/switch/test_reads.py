@@ -116,7 +116,7 @@ MATCHED = (
     "eth_dst", "vlan_vid", "ip_dscp", "ip_proto", "ipv4_dst", "ipv6_dst", "tcp_dst", "metadata", "reg1",
     "icmpv6_type", "arp_sha", "nw_ttl",
 )  # fmt: skip
-WRITTEN = tuple(sorted(WRITABLE - {"eth_type"}))
+WRITTEN = tuple(sorted(WRITABLE))
 
 matches = st.lists(st.sampled_from(MATCHED), max_size=2, unique=True).flatmap(
     lambda names: st.tuples(*(limited(name) for name in names)).map(
