@@ -248,7 +248,7 @@ def test_closed_port_lets_nothing_in_whatever_the_flows_say(bench: Bench, how: s
         port = abi.Port.from_buffer_copy(maps["ports"].index(1) or b"")
         maps["ports"].set(1, bytes(abi.Port(ifindex=port.ifindex)))
     else:
-        maps["port_of"].set(bench.datapath._numbers[1], bytes(4))
+        maps["port_of"].set(bench.datapath._ports.ifindexes[1], bytes(4))
     assert bench.decide(1, FRAME).drop is DropReason.PORT_CLOSED
 
 

@@ -7,6 +7,7 @@ change of any of them cannot be forgotten. `REVISION` is for what only the C cod
 from __future__ import annotations
 
 import ctypes
+from dataclasses import astuple
 from functools import cache
 from hashlib import blake2b
 
@@ -16,24 +17,23 @@ from vnet.switch.places import PLACES
 REVISION = 3
 """Raise it when a map's content changes its meaning and none of the declarations shows it."""
 
-_CAPACITIES = (
-    abi.TABLES, abi.MASKS, abi.TABLE_MASKS, abi.RULES, abi.ACTIONS, abi.OUTPUTS, abi.PORTS, abi.LOW_IFINDEX,
-    abi.GROUPS, abi.METERS, abi.BANDS, abi.CACHE, abi.PATHS, abi.CONNS,
-)  # fmt: skip
+_ENUMS = (abi.Op, abi.Word, abi.Has, abi.Need, abi.Kind, abi.CtFlag, abi.PortFlag, abi.PathKind)
+"""Those whose numbers stay in maps."""
 
 
 @cache
 def layout() -> int:
     """The layout's number, 32 bits, kept in `control.layout` of a running switch."""
-    structs = [
-        (
-            name,
-            ctypes.sizeof(struct),
-            [(part[0], getattr(struct, part[0]).offset) for part in struct._fields_],
-        )
-        for name, struct in abi.STRUCTS.items()
-    ]
-    numbers = [(kind.__name__, list(kind.__members__.items())) for kind in (abi.Op, abi.Word, abi.CtFlag)]
-    places = sorted((name, place.word, place.shift, place.has, place.wide) for name, place in PLACES.items())
-    described = repr((REVISION, _CAPACITIES, structs, numbers, places))
-    return int.from_bytes(blake2b(described.encode(), digest_size=4).digest(), "big")
+    return int.from_bytes(blake2b(repr(_described()).encode(), digest_size=4).digest(), "big")
+
+
+def _described() -> tuple[object, ...]:
+    capacities = {name: number for name, number in vars(abi).items() if name.isupper() and name != "STRUCTS"}
+    numbers = [(kind.__name__, [(name, int(n)) for name, n in kind.__members__.items()]) for kind in _ENUMS]
+    places = sorted((name, *astuple(place)) for name, place in PLACES.items())
+    return REVISION, sorted(capacities.items()), list(map(_members, abi.STRUCTS.values())), numbers, places
+
+
+def _members(struct: type[ctypes.Structure]) -> tuple[object, ...]:
+    offsets = [(part[0], getattr(struct, part[0]).offset) for part in struct._fields_]
+    return struct.__name__, ctypes.sizeof(struct), offsets

@@ -7,8 +7,9 @@ before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, starmap
 
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie
@@ -23,7 +24,7 @@ from vnet.openflow.message import (
     GroupModFailed,
 )
 from vnet.switch import abi
-from vnet.switch.abi import Kind, Op, Word
+from vnet.switch.abi import CtFlag, Kind, Need, Op, Word
 from vnet.switch.datapath import GroupKey, Refused
 from vnet.switch.lower_actions import (
     Lowerable,
@@ -201,33 +202,67 @@ def _bucket(bucket: Bucket) -> tuple[Lowerable, ...]:
     return _bounded(lower_actions([kept[slot] for slot in sorted(kept)], 0))
 
 
-def reads_of(records: Iterable[Lowerable]) -> Reads:
+def reads_of(records: Sequence[Lowerable]) -> Reads:
     """The bits of the flow cache's key that decide what these records make of a packet."""
-    return union(map(_reads_of_one, records))
+    return union(starmap(_reads_of_one, pairwise((*records, None))))
 
 
-def _reads_of_one(record: Lowerable) -> Reads:
+def _reads_of_one(record: Lowerable | None, after: Lowerable | None) -> Reads:
+    """`after` is what stands behind the record, which may be its first operand."""
     if not isinstance(record, Record):
         return NOTHING
     match record.op:
+        case Op.CT if record.a & CtFlag.ZONE_FIELD:
+            assert isinstance(after, Record)
+            return union((FLOW, _bits(after.value & 0xFF, WORD_MASK)))
         case Op.CT:
             return FLOW
         case Op.SET:
-            return _bits({record.a: record.mask})
+            return union((_rewritten(record.a, record.mask), _needed(record.b)))
         case Op.MOVE:
-            return _bits({record.a & 0xFF: WORD_MASK, record.a >> 8: WORD_MASK})
+            words = (_bits(word, WORD_MASK) for word in (record.a & 0xFF, record.a >> 8))
+            return union((*words, _needed(record.value & 0xFF), _needed(record.value >> 8)))
         case Op.OUTPUT_FIELD:
-            return _bits({record.a: WORD_MASK})
+            return _bits(record.a, WORD_MASK)
         case Op.PUSH_VLAN | Op.POP_VLAN:
-            return _bits({Word.DST: 0xFFFF})
+            return _rewritten(Word.DST, 0xFFFF)
     return NOTHING
 
 
-def _bits(masks: dict[int, int]) -> Reads:
-    """A tag is rewritten as a whole, so who asks for a bit of it asks for all."""
-    if masks.get(Word.DST, 0) & 0xFFFF:
-        masks = masks | {Word.DST: masks[Word.DST] | 0xFFFF}
-    return tuple(masks.get(word, 0) for word in range(abi.CACHE_WORDS))
+_UNITS: Mapping[int, tuple[int, ...]] = {
+    Word.PORT: (0xFF000000, 0xFF0000),
+    Word.DST: (WORD_MASK - 0xFFFF, 0xFFFF),
+    Word.SRC: (WORD_MASK - 0xFFFF, 0xFFFF),
+    **dict.fromkeys(range(Word.IP_SRC, Word.L4), (WORD_MASK,)),
+    Word.L4: (0xFFFF << 48, 0xFFFF << 32, 0xFFFF),
+}
+"""By word: the bits that the dataplane writes into a packet together (`bpf/commit.h`)."""
+
+_TYPE, _CODE = 0xFFFF << 48, 0xFFFF << 32
+_NEEDED: Mapping[int, int] = {
+    Need.ICMP: _TYPE | _CODE,
+    Need.ICMPV6: _TYPE | _CODE,
+    Need.ND: _TYPE,
+    Need.ND_SOLICIT: _TYPE,
+    Need.ND_ADVERT: _TYPE,
+}
+"""Bits of `Word.L4` that tell whether a field is there, or that are written together with it; for all
+other fields `ALWAYS` tells it."""
+
+
+def _needed(need: int) -> Reads:
+    return _bits(Word.L4, _NEEDED.get(need, 0))
+
+
+def _rewritten(word: int, mask: int) -> Reads:
+    """A path writes whole fields, so who writes a bit of one asks for all of it."""
+    for unit in _UNITS.get(word, ()):
+        mask |= unit if mask & unit else 0
+    return _bits(word, mask)
+
+
+def _bits(word: int, mask: int) -> Reads:
+    return tuple(mask if each == word else 0 for each in range(abi.CACHE_WORDS))
 
 
 def beyond(mask: MaskWords) -> Kind:

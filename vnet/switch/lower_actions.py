@@ -150,8 +150,6 @@ def _writable(name: str) -> Place:
 def _set(field: str, value: int, mask: int | None) -> list[Lowerable]:
     place = _writable(field)
     mask = FIELDS[field].full_mask if mask is None else mask
-    if field == "eth_type":
-        return [Record(Op.SET_TYPE, a=value)]
     return [
         Record(Op.SET, a=word, b=place.need, value=part & part_mask, mask=part_mask)
         for word, part, part_mask in spread(place, value & mask, mask)
@@ -161,8 +159,6 @@ def _set(field: str, value: int, mask: int | None) -> list[Lowerable]:
 def _move(action: Move) -> list[Lowerable]:
     """Bits that lie in several words are moved piece by piece, the lowest first."""
     source, target = _field(action.source), _writable(action.target)
-    if action.target == "eth_type":
-        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_SET_TYPE, "cannot move into eth_type")
     records: list[Lowerable] = []
     done = 0
     while done < action.bits:

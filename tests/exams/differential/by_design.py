@@ -204,8 +204,8 @@ BY_DESIGN = {
         lambda _frame, ours, _groups: _guesses_label(ours),
     ),
     "part of a label": Difference(
-        "class or TTL of a label is written into the label that is there; Open vSwitch's cached flow also writes"
-        " the value of the packet that made it (commit_mpls_action does not un-wildcard it)",
+        "class or TTL of a label is written into the label that is there; Open vSwitch's cached flow also"
+        " writes the value of the packet that made it (commit_mpls_action does not un-wildcard it)",
         lambda frame, ours, _groups: "mpls_label" in _fields(frame) and _writes_label_part(ours),
     ),
     "four labels": Difference(

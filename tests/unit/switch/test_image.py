@@ -6,52 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.switch.maps import Maps
 from vnet.openflow.flow import Flow, Instructions, Output, match
 from vnet.switch import abi
 from vnet.switch.datapath import Change, FlowKey, Refused
 from vnet.switch.image import Image
-from vnet.switch.placed import Staged
-
-
-class Maps:
-    """The maps as far as the classifier reads them."""
-
-    def __init__(self) -> None:
-        self.version = 1
-        self.index: dict[tuple[int, tuple[int, ...]], int] = {}
-        self.entries: dict[int, list[tuple[int, int]]] = {}
-        self.rules: dict[int, Flow] = {}
-        self.banks: list[dict[int, tuple[tuple[int, int], ...]]] = [{}, {}]
-
-    def write(self, staged: Staged) -> None:
-        for placed in staged.rules:
-            self.rules[placed.rule] = placed.flow
-        for mask, words, entry in staged.keys:
-            self.entries[entry] = [(0, 0), (0, 0)]
-            self.index[mask, words] = entry
-        for write in staged.entries:
-            self.entries[write.entry][write.variant] = (write.version, write.rule)
-        for bank in staged.tables:
-            self.banks[staged.version & 1][bank.table] = bank.masks
-
-    def finish(self, staged: Staged) -> None:
-        self.version = staged.version
-        for mask, words, _ in staged.dead_keys:
-            del self.index[mask, words]
-        for placed in staged.retired:
-            del self.rules[placed.rule]
-
-    def visible(self) -> set[Flow]:
-        """Flows that a packet of the version in force can reach."""
-        found = set()
-        searched = {mask: top for masks in self.banks[self.version & 1].values() for mask, top in masks}
-        for (mask, _), entry in self.index.items():
-            _, rule = max(variant for variant in self.entries[entry] if variant[0] <= self.version)
-            if rule and mask in searched:
-                assert self.rules[rule].priority <= searched[mask], "the search would end before this rule"
-                found.add(self.rules[rule])
-        return found
-
 
 flows = st.builds(
     lambda table, priority, port, mac, out: Flow(

@@ -397,9 +397,11 @@ static __always_inline int vnet_frag_range(struct vnet_frag *f, __u16 from, __u1
 	return 1;
 }
 
+#define VNET_FRAG_VOID -1
+
 /* A fragment: a first one is remembered, a later one given what its first one said of layer 4, without
  * reassembly. Each port follows VNET_FRAGS datagrams at once, so no port can make another one forget.
- * Overlaps void the datagram (RFC 5722). Returns 0 or a drop reason.
+ * Overlaps void the datagram (RFC 5722). Returns 0, a drop reason, or VNET_FRAG_VOID.
  */
 __noinline int vnet_ct_fragment(__u32 zone)
 {
@@ -448,6 +450,7 @@ __noinline int vnet_ct_fragment(__u32 zone)
 	to = from + (s->l4_length + 7) / 8;
 	if (f->bad || !vnet_frag_range(f, from, to)) {
 		f->bad = 1;
+		reason = VNET_FRAG_VOID;
 		goto out;
 	}
 	if (later) {
@@ -513,6 +516,11 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 	vnet_ct_clear(s);
 	if (vnet_is_fragment(s)) {
 		reason = vnet_ct_fragment(zone);
+		if (reason == VNET_FRAG_VOID) {
+			s->key[VNET_W_CT] = VNET_CS_TRK | VNET_CS_INV;
+			s->key[VNET_W_ZONE] = zone & 0xffff;
+			return 0;
+		}
 		if (reason)
 			return reason;
 	}
@@ -735,6 +743,7 @@ static __always_inline void vnet_conn_write(struct vnet_scratch *s, struct vnet_
 	conn->label[0] = high;
 	conn->label[1] = low;
 	s->ct_gen = __sync_fetch_and_add(&conn->gen, 2) + 2;
+	s->cacheable = 0; /* this packet was still decided by what was there before */
 }
 
 /* The ct() action s->action, whose DATA records begin at `at`, up to its resumption. Returns 0 or a drop
@@ -777,13 +786,13 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 	state = s->key[VNET_W_CT];
 	if (state & VNET_CS_INV)
 		return 0;
-	if (flags & VNET_CT_COMMIT && !(state & VNET_CS_REL)) {
-		if (flags & VNET_CT_FORCE && s->ct_slot != VNET_NO_SLOT && s->ct_dir) {
+	if (flags & VNET_CT_COMMIT) {
+		if (!(state & VNET_CS_REL) && flags & VNET_CT_FORCE && s->ct_slot != VNET_NO_SLOT && s->ct_dir) {
 			vnet_conn_free(s->ct_slot, s->ct_gen);
 			s->ct_slot = VNET_NO_SLOT;
 			s->key[VNET_W_CT] = VNET_CS_TRK | VNET_CS_NEW;
 		}
-		if (s->ct_slot == VNET_NO_SLOT) {
+		if (!(state & VNET_CS_REL) && s->ct_slot == VNET_NO_SLOT) {
 			reason = vnet_ct_create(skb, zone, flags, at + (flags & VNET_CT_LABEL ? 2 : 0));
 			if (reason)
 				return reason;

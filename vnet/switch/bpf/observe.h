@@ -50,11 +50,14 @@ static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_s
 #define VNET_EMIT(room)                                                                             \
 	do {                                                                                        \
 		struct vnet_event *e = bpf_ringbuf_reserve(&events, room, 0);                       \
+		__u32 last;                                                                         \
                                                                                                     \
 		if (!e)                                                                             \
 			break;                                                                      \
-		if (length < 1 || length > room - sizeof(*e) ||                                     \
-		    bpf_skb_load_bytes(skb, 0, e->data, length) < 0) {                              \
+		last = length - 1;                                                                  \
+		asm volatile("" : "+r"(last));                                                      \
+		if (last >= room - sizeof(*e) ||                                                    \
+		    bpf_skb_load_bytes(skb, 0, e->data, last + 1) < 0) {                            \
 			bpf_ringbuf_discard(e, 0);                                                  \
 			return 0;                                                                   \
 		}                                                                                   \

@@ -398,6 +398,7 @@ static __always_inline int vnet_parse_transport(struct __sk_buff *skb, struct vn
 	if (c->length < minimum || offset > 1024)
 		return VNET_DROP_MALFORMED;
 	s->key[VNET_W_PORT] |= VNET_HAS_L4;
+	offset = vnet_index(offset, 2048); /* Linux 6.1 has forgotten its bound */
 	header = data + offset;
 	if ((void *)(header + 20) > end) { /* rare: short datagrams, long extension headers */
 		__u8 copy[20] = {};

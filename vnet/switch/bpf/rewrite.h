@@ -148,6 +148,8 @@ __noinline int vnet_set(struct __sk_buff *skb, __u32 place, __u64 value)
 			break;
 		after[i] = number >> (8 * (size - 1 - i));
 	}
+	size = ((size - 1) & 7) + 1; /* Linux 6.1 has forgotten it */
+	asm volatile("" : "+r"(size));
 	if (bpf_skb_store_bytes(skb, at, after, size, BPF_F_RECOMPUTE_CSUM) < 0)
 		return -1;
 	if (!spot->sums)
@@ -329,14 +331,12 @@ static __always_inline int vnet_set_inner_ttl(struct __sk_buff *skb, struct vnet
 
 /* -- what an ICMP error quotes ------------------------------------------------------------------------ */
 
-/* Store `size` (4 or 16) bytes; the outer ICMP checksum follows. */
-static __always_inline int vnet_store_quoted(struct __sk_buff *skb, __u32 at, void *bytes, __u32 size, __u32 sum)
+/* Store four bytes in the place of `old`; the outer ICMP checksum follows. */
+static __always_inline int vnet_store_quoted(struct __sk_buff *skb, __u32 at, __be32 *old, __be32 *bytes, __u32 sum)
 {
-	__u8 old[16] = {};
-
-	if (bpf_skb_load_bytes(skb, at, old, size) < 0 || bpf_skb_store_bytes(skb, at, bytes, size, 0) < 0)
+	if (bpf_skb_load_bytes(skb, at, old, 4) < 0 || bpf_skb_store_bytes(skb, at, bytes, 4, 0) < 0)
 		return -1;
-	return bpf_l4_csum_replace(skb, sum, 0, bpf_csum_diff((__be32 *)old, size, bytes, size, 0), 0);
+	return bpf_l4_csum_replace(skb, sum, 0, bpf_csum_diff(old, 4, bytes, 4, 0), 0);
 }
 
 /* The quoted packet as its sender knows it: `tuple`. Its own checksums follow as far as they are quoted. */
@@ -380,12 +380,12 @@ static __always_inline int vnet_set_quoted(struct __sk_buff *skb, struct vnet_sc
 		ports = bpf_htonl((__u32)(tuple->sport == 0x0800 ? tuple->dport : tuple->sport) << 16);
 		if (bpf_skb_load_bytes(skb, l4 + 6, (__u8 *)&ports + 2, 2) < 0)
 			return -1;
-		return vnet_store_quoted(skb, l4 + 4, &ports, 4, sum);
+		return vnet_store_quoted(skb, l4 + 4, old, &ports, sum);
 	}
 	if (tuple->proto != IPPROTO_TCP && tuple->proto != IPPROTO_UDP && tuple->proto != IPPROTO_SCTP)
 		return 0;
 	ports = bpf_htonl((__u32)tuple->sport << 16 | tuple->dport);
-	if (bpf_skb_load_bytes(skb, l4, old, 4) < 0 || vnet_store_quoted(skb, l4, &ports, 4, sum))
+	if (vnet_store_quoted(skb, l4, old, &ports, sum))
 		return -1;
 	if (tuple->proto != IPPROTO_UDP || bpf_skb_load_bytes(skb, l4 + 6, &before, 2) < 0 || !before)
 		return 0;

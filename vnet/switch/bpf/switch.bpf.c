@@ -284,6 +284,8 @@ int vnet_tidy(struct __sk_buff *skb)
 
 	if (tidying.what & (VNET_TIDY_CONNS | VNET_TIDY_ZONE))
 		bpf_loop(VNET_CONNS, vnet_tidy_conn, &tidying, 0);
+	if (tidying.what & VNET_TIDY_ZONE)
+		bpf_loop(VNET_PORTS * VNET_FRAGS, vnet_tidy_frag, &tidying, 0);
 	if (tidying.what & (VNET_TIDY_MACS | VNET_TIDY_AGED))
 		bpf_for_each_map_elem(&macs, vnet_tidy_mac, &tidying, 0);
 	return TC_ACT_OK;

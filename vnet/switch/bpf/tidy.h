@@ -38,6 +38,17 @@ static long vnet_tidy_conn(__u32 slot, struct vnet_tidying *tidying)
 	return 0;
 }
 
+static long vnet_tidy_frag(__u32 index, struct vnet_tidying *tidying)
+{
+	struct vnet_frag *f = bpf_map_lookup_elem(&frags, &index);
+
+	if (!f)
+		return 1;
+	if (tidying->zone == VNET_ALL_ZONES || f->zone == tidying->zone)
+		f->seen_ns = 0; /* long ago */
+	return 0;
+}
+
 static long vnet_tidy_mac(void *map, struct vnet_mac_key *key, struct vnet_mac *known,
 			  struct vnet_tidying *tidying)
 {

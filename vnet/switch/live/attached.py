@@ -1,0 +1,203 @@
+"""The switch's ports: which interface each is, what the dataplane is told of it, and what it counts.
+
+The maps hold it all, so an agent that starts anew finds its ports there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from collections.abc import Mapping
+
+from vnet.base.errors import HostError
+from vnet.openflow.message import PortConfig
+from vnet.switch import abi
+from vnet.switch.abi import PortFlag
+from vnet.switch.datapath import Counter, PortCounter, SwitchPort
+from vnet.switch.live import attach
+from vnet.switch.live.maps import PinnedSwitch
+from vnet.switch.live.netns import inside
+from vnet.switch.live.tidy import Tidier
+
+DEFAULT_CONN_QUOTA = 16384
+DEFAULT_MAC_QUOTA = 4096
+LINK_UP = 0x10001
+"""IFF_UP and IFF_LOWER_UP (linux/if.h): switched on, and a TAP is being read, a veth's peer is up. The
+operational state tells the same up to a second later."""
+
+_GET_FLAGS, _GET_MTU = 0x8913, 0x8921
+"""SIOCGIFFLAGS, SIOCGIFMTU (linux/sockios.h)."""
+_RUNNING = 0x41
+"""IFF_UP and IFF_RUNNING."""
+
+_FLAG_OF = {
+    PortConfig.NO_RECV: PortFlag.NO_RECV,
+    PortConfig.NO_FWD: PortFlag.NO_FWD,
+    PortConfig.NO_PACKET_IN: PortFlag.NO_PACKET_IN,
+}
+
+
+class AttachedPorts:
+    """The ports of one switch in its network namespace. What depends on which there are is the caller's."""
+
+    def __init__(self, pinned: PinnedSwitch, netns: str | None, tidier: Tidier) -> None:
+        self._pinned, self._netns, self._tidier = pinned, netns, tidier
+        self._map = pinned.map
+        pairs = ((_number(key), _number(value)) for key, value in self._map["port_by_ifindex"].items())
+        self.ifindexes = dict(sorted((number, ifindex) for ifindex, number in pairs))
+        """Interface index by port number."""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The ports there are, in order."""
+        return tuple(sorted(self.ifindexes))
+
+    def _port(self, number: int) -> abi.Port:
+        return abi.Port.from_buffer_copy(self._map["ports"].index(number) or b"")
+
+    def _tell(self, number: int, port: abi.Port) -> None:
+        self._map["ports"].set(number, bytes(port))
+
+    def attach(self, number: int, ifname: str) -> None:
+        """Make an interface the port `number`; one that already is stays untouched. Raises HostError."""
+        if not 0 < number < abi.PORTS:
+            raise HostError(f"port number {number}: 1…{abi.PORTS - 1} are possible")
+        with inside(self._netns):
+            ifindex = _ifindex(ifname)
+            for other, index in tuple(self.ifindexes.items()):
+                if (other == number) != (index == ifindex):  # either has become another since
+                    self.detach(other)
+            try:
+                self._open(number, ifindex)
+            except HostError:
+                self._close(number, ifindex)
+                self.ifindexes.pop(number, None)
+                raise
+        self.ifindexes[number] = ifindex
+
+    def _open(self, number: int, ifindex: int) -> None:
+        if self._port(number).ifindex != ifindex:
+            up, mtu = _link(ifindex)
+            flags = PortFlag.UP | PortFlag.LIVE if up else PortFlag.UP
+            self._tell(number, abi.Port(ifindex, flags, DEFAULT_CONN_QUOTA, DEFAULT_MAC_QUOTA, mtu))
+        self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
+        if ifindex < abi.LOW_IFINDEX:
+            self._map["port_of"].set(ifindex, struct.pack("<I", number))
+        attach.attach(self._pinned.program, ifindex, self._pinned.links / str(number))
+
+    def _close(self, number: int, ifindex: int) -> None:
+        self._tell(number, abi.Port())
+        self._map["port_by_ifindex"].delete(struct.pack("<I", ifindex))
+        if ifindex < abi.LOW_IFINDEX:
+            self._map["port_of"].set(ifindex, struct.pack("<I", 0))
+
+    def detach(self, number: int) -> None:
+        """Close a port: its interface is left without a program, what was learnt from it is forgotten."""
+        ifindex = self.ifindexes.pop(number, None)
+        if ifindex is None:
+            return
+        self._close(number, ifindex)
+        with inside(self._netns):
+            attach.detach(ifindex, self._pinned.links / str(number))
+        self._map["port_counters"].set(number, bytes(self._map["port_counters"].value_size))
+        self._tidier.forget_port(number)
+
+    def detach_programs(self) -> None:
+        """Leave the interfaces without a program; the maps are not touched any more."""
+        with inside(self._netns):
+            for number, ifindex in self.ifindexes.items():
+                attach.detach(ifindex, self._pinned.links / str(number))
+
+    def look(self) -> tuple[tuple[SwitchPort, ...], bool]:
+        """The ports as they are now, one whose interface is gone is down; whether any link came or went."""
+        from pyroute2 import IPRoute  # slow to import, and not everybody looks
+
+        with inside(self._netns), IPRoute() as route:
+            links = {link["index"]: link for link in route.get_links()}
+        found, changed = [], False
+        for number in self.numbers:
+            link = links.get(self.ifindexes[number])
+            up = link is not None and link["flags"] & LINK_UP == LINK_UP
+            changed |= self._note_link(number, up, link.get("mtu") or 0 if link is not None else 0)
+            config = self._config(number)
+            if link is None:
+                found.append(SwitchPort(number, f"gone{number}", 0, False, config))
+                continue
+            mac = int((link.get("address") or "0").replace(":", ""), 16)
+            alive = up and not config & PortConfig.PORT_DOWN
+            found.append(SwitchPort(number, link.get("ifname"), mac, alive, config))
+        return tuple(found), changed
+
+    def _note_link(self, number: int, up: bool, mtu: int) -> bool:
+        """Tell the dataplane of a port's link; whether it has come or gone."""
+        port = self._port(number)
+        was_up = bool(port.flags & PortFlag.LIVE)
+        if was_up == up and port.mtu == mtu:
+            return False
+        port.flags = PortFlag(port.flags) | PortFlag.LIVE if up else PortFlag(port.flags) & ~PortFlag.LIVE
+        port.mtu = mtu
+        self._tell(number, port)
+        if was_up and not up:
+            self._tidier.forget_addresses(number)
+        return was_up != up
+
+    def _config(self, number: int) -> PortConfig:
+        """OFPPC_* of a port, as its flags say."""
+        flags = self._port(number).flags
+        config = PortConfig(0) if flags & PortFlag.UP else PortConfig.PORT_DOWN
+        for bit, flag in _FLAG_OF.items():
+            config |= bit if flags & flag else PortConfig(0)
+        return config
+
+    def configure(self, number: int, config: PortConfig) -> None:
+        """Tell the dataplane OFPPC_* of a port. Raises HostError if there is none."""
+        if number not in self.ifindexes:
+            raise HostError(f"no port {number} to configure")
+        port = self._port(number)
+        flags = PortFlag(port.flags) & (PortFlag.LIVE | PortFlag.CAPTURE)
+        flags |= PortFlag(0) if config & PortConfig.PORT_DOWN else PortFlag.UP
+        for bit, flag in _FLAG_OF.items():
+            flags |= flag if config & bit else PortFlag(0)
+        port.flags = flags
+        self._tell(number, port)
+        if config & PortConfig.PORT_DOWN:
+            self._tidier.forget_addresses(number)
+
+    def capture(self, ports: frozenset[int]) -> None:
+        """Report what exactly these ports send and get."""
+        for number in self.ifindexes:
+            port = self._port(number)
+            flags = PortFlag(port.flags) & ~PortFlag.CAPTURE
+            port.flags = flags | PortFlag.CAPTURE if number in ports else flags
+            self._tell(number, port)
+
+    def counters(self) -> Mapping[int, PortCounter]:
+        """By port number."""
+        counters = {}
+        for number in self.ifindexes:
+            raw = self._map["port_counters"].index(number) or b""
+            values = struct.unpack(f"<{len(raw) // 8}Q", raw)
+            rx, rx_bytes, dropped, tx, tx_bytes, tx_dropped = (sum(values[field::6]) for field in range(6))
+            counters[number] = PortCounter(Counter(rx, rx_bytes), Counter(tx, tx_bytes), dropped, tx_dropped)
+        return counters
+
+
+def _number(raw: bytes) -> int:
+    return int.from_bytes(raw, "little")
+
+
+def _ifindex(ifname: str) -> int:
+    try:
+        return socket.if_nametoindex(ifname)
+    except OSError as error:
+        raise HostError(f"no interface {ifname} to make a port of: {error.strerror}") from error
+
+
+def _link(ifindex: int) -> tuple[bool, int]:
+    """Whether an interface has a carrier, and its MTU (netdevice(7)); asked in its namespace."""
+    name = socket.if_indextoname(ifindex).encode()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        flags = struct.unpack_from("<H", fcntl.ioctl(any_socket, _GET_FLAGS, name.ljust(32, b"\0")), 16)[0]
+        mtu = struct.unpack_from("<i", fcntl.ioctl(any_socket, _GET_MTU, name.ljust(32, b"\0")), 16)[0]
+    return flags & _RUNNING == _RUNNING, mtu
