@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,8 @@ from vnet.openflow.group import GroupType
 from vnet.openflow.table import Outcome, PortState, SlowSwitch
 
 TAGS = (b"\x81\x00", b"\x88\xa8")
+CHOICES = 256
+"""Outcomes of one packet that are compared; nested SELECT groups in loops of resubmit have more."""
 AT_ONCE = 64
 """Frames that Open vSwitch is given without waiting for each."""
 
@@ -165,6 +168,11 @@ class _Play:
         over = any(one.state in OVER for one in self.slow.tracker.connections(0.0))
         ours = self.ebpf.decide_next(frame.port, frame.data)
         possible = self._possible(frame)
+        if len(possible) > CHOICES:
+            self._ask()
+            self._count("too many choices")
+            self._forget()
+            return
         assert not any(outcome.ambiguous for outcome in possible), "two flows of the same priority match"
         twin = next((outcome for outcome in possible if agrees(ours, outcome)), None)
         if twin is None:
@@ -185,7 +193,7 @@ class _Play:
 
     def _possible(self, frame: Frame) -> tuple[Outcome, ...]:
         if self.chooses:
-            return tuple(outcomes(self.slow, frame.port, frame.data))
+            return tuple(islice(outcomes(self.slow, frame.port, frame.data), CHOICES + 1))
         return (self.slow.receive(frame.port, frame.data, 0.0),)
 
     def _ask(self) -> None:
