@@ -26,7 +26,8 @@ from vnet.openflow.table import Outcome, PortState, SlowSwitch
 
 TAGS = (b"\x81\x00", b"\x88\xa8")
 CHOICES = 256
-"""Outcomes of one packet that are compared; nested SELECT groups in loops of resubmit have more."""
+"""Outcomes of one packet that are compared; a program whose SELECT groups leave more, nested in
+loops of resubmit, is left there."""
 AT_ONCE = 64
 """Frames that Open vSwitch is given without waiting for each."""
 
@@ -144,8 +145,8 @@ class _Play:
                 continue
             if self._must_ask_before(frame):
                 self._ask()
-            if not self.verdicts.difference:
-                self._decide(at, frame)
+            if not self.verdicts.difference and not self._decide(at, frame):
+                break
             if self.verdicts.difference:
                 return self.verdicts
         self._ask()
@@ -163,16 +164,13 @@ class _Play:
             or (self.tracks and (last.known is not None or last.frame.port != frame.port))
         )
 
-    def _decide(self, at: int, frame: Frame) -> None:
-        """Interpreter and eBPF."""
+    def _decide(self, at: int, frame: Frame) -> bool:
+        """Interpreter and eBPF; False if the specification leaves more choices than can be tried."""
         over = any(one.state in OVER for one in self.slow.tracker.connections(0.0))
         ours = self.ebpf.decide_next(frame.port, frame.data)
         possible = self._possible(frame)
         if len(possible) > CHOICES:
-            self._ask()
-            self._count("too many choices")
-            self._forget()
-            return
+            return False
         assert not any(outcome.ambiguous for outcome in possible), "two flows of the same priority match"
         twin = next((outcome for outcome in possible if agrees(ours, outcome)), None)
         if twin is None:
@@ -183,6 +181,7 @@ class _Play:
             self._forget()
         else:
             self.waiting.append(_Tried(at, frame, possible, self._known(frame.data, possible, over)))
+        return True
 
     def _known(self, frame: bytes, possible: Sequence[Outcome], over: bool) -> str | None:
         """Why Open vSwitch may do otherwise; `over` tells that some connection has ended."""
