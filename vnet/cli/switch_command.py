@@ -14,8 +14,6 @@ from vnet.base import paths
 from vnet.base.errors import UsageError
 from vnet.cli.options import Settings, command
 from vnet.cli.output import tell
-from vnet.switch.address import Address, Transport, parse
-from vnet.switch.datapath import datapath_id
 
 if TYPE_CHECKING:
     from vnet.switch.live.standalone import Standalone
@@ -62,11 +60,13 @@ def switch(
         bool, typer.Option("--keep", help="At the end leave ports and flows in force in the kernel.")
     ] = False,
 ) -> None:
-    """Run an OpenFlow 1.3 switch on interfaces that are there, until Ctrl-C.
+    """Run an OpenFlow switch on interfaces that are there.
 
-    Nothing passes until a controller puts flows into it. It also listens on a unix socket, for ovs-ofctl.
+    Until Ctrl-C. Nothing passes until a controller puts flows into it. It also listens on a unix socket, for ovs-ofctl.
     If it is killed the kernel goes on forwarding, and the next one of that name takes over.
     """
+    from vnet.switch.address import Address, Transport, parse
+    from vnet.switch.datapath import datapath_id
     from vnet.switch.live.standalone import Standalone
 
     if not _NAME.fullmatch(switch_name):
