@@ -62,8 +62,8 @@ def switch(
 ) -> None:
     """Run an OpenFlow switch on interfaces that are there.
 
-    Until Ctrl-C. Nothing passes until a controller puts flows into it. It also listens on a unix socket, for ovs-ofctl.
-    If it is killed the kernel goes on forwarding, and the next one of that name takes over.
+    Until Ctrl-C. Nothing passes until a controller puts flows into it. It also listens on a unix socket, for
+    ovs-ofctl. If it is killed the kernel goes on forwarding, and the next one of that name takes over.
     """
     from vnet.switch.address import Address, Transport, parse
     from vnet.switch.datapath import datapath_id
