@@ -105,15 +105,15 @@ def test_counters_are_exact_although_there_are_more_lists_of_rules_than_numbers_
 
 
 def test_a_port_that_sends_from_ever_new_addresses_displaces_few_entries_of_others(bench: Bench) -> None:
-    victim = range(2000)
+    victim = range(12_000)
     bench.load([bound(1), bound(2), READS_SOURCES])
     send(bench, 2, map(frame, victim))
     before = cached(bench, 2)
     began = time.monotonic()
     send(bench, 1, map(frame, range(KEYS)))
-    windows = (time.monotonic() - began) / WINDOW_S + 1
+    windows = (time.monotonic() - began) / WINDOW_S + 2
     after = cached(bench, 2)
-    assert before > 0.98 * len(victim)
+    assert before > 0.8 * len(victim)
     assert before - after <= EVICTIONS * windows
     assert EVICTIONS * windows < 0.5 * KEYS, "without a budget it would have been all of them"
     assert after > 0
