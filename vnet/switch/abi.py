@@ -413,6 +413,7 @@ class Event(ctypes.Structure):
         ("rule", c_uint32),
         ("version", c_uint32),
         ("ct_state", c_uint32),
+        ("ct_mark", c_uint32),
         ("length", c_uint32),
         ("captured", c_uint32),
         ("vlan_tci", c_uint16),
@@ -422,7 +423,10 @@ class Event(ctypes.Structure):
         ("table", c_uint8),
         ("verdict", c_uint8),
         ("n_rules", c_uint32),
+        ("ct_zone", c_uint16),
+        ("pad", c_uint8 * 2),
         ("rules", c_uint32 * PATH_RULES),
+        ("ct_label", c_uint64 * 2),
         ("registers", c_uint64 * 8),
     ]
 

@@ -188,6 +188,7 @@ enum vnet_need {
 #define VNET_NO_SLOT 0xffffffff
 #define VNET_NO_PORT 0xffffffff
 #define VNET_NO_PATH 0xffffffff
+#define VNET_NO_ZONE 0xffffffff /* no packet is in it: the tracker must look the packet up */
 
 /* The one cell that decides which rules are in force. Written by the agent through its mapping. */
 struct vnet_control {
@@ -641,6 +642,7 @@ struct vnet_event {
 	__u32 rule;
 	__u32 version;
 	__u32 ct_state;
+	__u32 ct_mark;
 	__u32 length;  /* of the packet on the wire, without the tag below */
 	__u32 captured;
 	__u16 vlan_tci; /* tag not contained in data; 0 = none */
@@ -650,7 +652,10 @@ struct vnet_event {
 	__u8 table;
 	__u8 verdict;  /* 0 pass, 1 drop; CONTROLLER: OFPR_* */
 	__u32 n_rules;
+	__u16 ct_zone;
+	__u8 pad[2];
 	__u32 rules[VNET_PATH_RULES]; /* those that matched, in order */
+	__u64 ct_label[2]; /* high and low half */
 	__u64 registers[8];
 	__u8 data[];
 };

@@ -354,12 +354,16 @@ static __always_inline void vnet_nat_apply(struct vnet_scratch *s, const struct 
 
 	if (!nat)
 		return;
-	s->key[VNET_W_IP_SRC] = other->dst[0];
-	s->key[VNET_W_IP_SRC + 1] = other->dst[1];
-	s->key[VNET_W_IP_DST] = other->src[0];
-	s->key[VNET_W_IP_DST + 1] = other->src[1];
 	if (dir & 1)
 		nat = (nat & VNET_CS_SNAT ? VNET_CS_DNAT : 0) | (nat & VNET_CS_DNAT ? VNET_CS_SNAT : 0);
+	if (nat & VNET_CS_SNAT) { /* who sends an error about another's packet may be none of the two */
+		s->key[VNET_W_IP_SRC] = other->dst[0];
+		s->key[VNET_W_IP_SRC + 1] = other->dst[1];
+	}
+	if (nat & VNET_CS_DNAT) {
+		s->key[VNET_W_IP_DST] = other->src[0];
+		s->key[VNET_W_IP_DST + 1] = other->src[1];
+	}
 	s->key[VNET_W_CT] |= nat;
 	if (s->key[VNET_W_CT] & VNET_CS_REL)
 		return;
@@ -746,6 +750,21 @@ static __always_inline void vnet_conn_write(struct vnet_scratch *s, struct vnet_
 	s->cacheable = 0; /* this packet was still decided by what was there before */
 }
 
+/* A forced commit of a reply: its connection is forgotten, and the packet is what it is without one. */
+static __always_inline void vnet_ct_start_anew(struct vnet_scratch *s, __u32 zone)
+{
+	vnet_conn_free(s->ct_slot, s->ct_gen);
+	s->ct_slot = VNET_NO_SLOT;
+	s->ct_dir = 0;
+	s->ct_translated = 0;
+	vnet_ct_key_of(s, zone);
+	s->key[VNET_W_CT] = vnet_ct_fresh(s);
+	s->key[VNET_W_LABEL] = 0;
+	s->key[VNET_W_LABEL + 1] = 0;
+	s->ct_word = s->key[VNET_W_CT];
+	s->cacheable = 0;
+}
+
 /* The ct() action s->action, whose DATA records begin at `at`, up to its resumption. Returns 0 or a drop
  * reason.
  */
@@ -754,7 +773,6 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_conn *conn;
 	__u32 flags, zone;
-	__u8 state;
 	int reason;
 
 	if (!s)
@@ -772,7 +790,7 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 		zone = s->key[data->value & (VNET_KEY_WORDS - 1)] >> (data->value >> 8 & 63) & data->mask & 0xffff;
 		at++;
 	}
-	if (!s->tracked || s->ct_zone != zone || flags & VNET_CT_FORCE) {
+	if (!s->tracked || s->ct_zone != zone) {
 		reason = vnet_ct_lookup(skb, zone);
 		if (reason)
 			return reason;
@@ -783,16 +801,12 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 		s->key[VNET_W_CT] = s->ct_word;
 		s->key[VNET_W_ZONE] = zone;
 	}
-	state = s->key[VNET_W_CT];
-	if (state & VNET_CS_INV)
+	if (flags & VNET_CT_FORCE && s->ct_dir && !(s->key[VNET_W_CT] & (VNET_CS_INV | VNET_CS_REL)))
+		vnet_ct_start_anew(s, zone);
+	if (s->key[VNET_W_CT] & VNET_CS_INV)
 		return 0;
 	if (flags & VNET_CT_COMMIT) {
-		if (!(state & VNET_CS_REL) && flags & VNET_CT_FORCE && s->ct_slot != VNET_NO_SLOT && s->ct_dir) {
-			vnet_conn_free(s->ct_slot, s->ct_gen);
-			s->ct_slot = VNET_NO_SLOT;
-			s->key[VNET_W_CT] = VNET_CS_TRK | VNET_CS_NEW;
-		}
-		if (!(state & VNET_CS_REL) && s->ct_slot == VNET_NO_SLOT) {
+		if (!(s->key[VNET_W_CT] & VNET_CS_REL) && s->ct_slot == VNET_NO_SLOT) {
 			reason = vnet_ct_create(skb, zone, flags, at + (flags & VNET_CT_LABEL ? 2 : 0));
 			if (reason)
 				return reason;
@@ -806,7 +820,7 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 		return 0;
 	if (flags & VNET_CT_NAT && !s->ct_translated && conn->nat) {
 		s->ct_translated = 1;
-		s->ct_nat_inner = !!(state & VNET_CS_REL);
+		s->ct_nat_inner = !!(s->key[VNET_W_CT] & VNET_CS_REL);
 		vnet_nat_apply(s, conn, s->ct_dir);
 	}
 	s->key[VNET_W_CT] = (__u32)s->key[VNET_W_CT] | (__u64)conn->mark << 32;

@@ -111,7 +111,9 @@ static __always_inline int vnet_beyond(__u32 word)
 	return (word >= VNET_W_SHA && word < VNET_W_METADATA) || word >= VNET_W_MORE;
 }
 
-/* Write into the key; a tag's presence is not for a field to change. */
+/* Write into the key; a tag's presence is not for a field to change. With other addresses or ports the
+ * packet may be another connection's.
+ */
 static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64 value, __u64 mask)
 {
 	if (word == VNET_W_DST)
@@ -120,6 +122,8 @@ static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64
 		s->cacheable = 0;
 	if (word == VNET_W_MORE && mask >> 56)
 		s->ttl_set = 1;
+	if (word >= VNET_W_IP_SRC && word <= VNET_W_L4 && (s->key[word] ^ value) & mask)
+		s->ct_zone = VNET_NO_ZONE;
 	s->key[word] = (s->key[word] & ~mask) | (value & mask);
 }
 
@@ -444,6 +448,7 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 		return vnet_conntrack(skb, s, at);
 	case VNET_OP_CT_CLEAR:
 		vnet_ct_clear(s);
+		s->ct_zone = VNET_NO_ZONE;
 		return 0;
 	case VNET_OP_GROUP:
 		return vnet_group(skb, s->action.b);
