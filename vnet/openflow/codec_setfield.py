@@ -178,10 +178,10 @@ def read_set_tunnel64(raw: bytes) -> SetField:
     return SetField("tunnel_id", int.from_bytes(raw[16:24], "big"))
 
 
-def read_move(raw: bytes) -> Move:
+def read_move(raw: bytes, writable: Writable = _writable) -> Move:
     """NXAST_REG_MOVE."""
     action = parsed(raw)
-    source, target = _readable(action.src_field), _writable(action.dst_field)
+    source, target = _readable(action.src_field), writable(action.dst_field)
     _within(source, action.src_ofs, action.n_bits)
     _within(target, action.dst_ofs, action.n_bits)
     return Move(source.name, target.name, action.n_bits, action.src_ofs, action.dst_ofs)

@@ -147,6 +147,7 @@ class CtFlag(IntFlag):
     ZONE_FIELD = 128
     NAT_ADDRESS = 256
     NAT_PORT = 512
+    MOVED = 1024
 
 
 class PortFlag(IntFlag):

@@ -173,6 +173,7 @@ enum vnet_need {
 #define VNET_CT_ZONE_FIELD 128 /* DATA: value = word | shift << 8, mask = the zone's bits after shifting */
 #define VNET_CT_NAT_ADDRESS 256
 #define VNET_CT_NAT_PORT 512
+#define VNET_CT_MOVED 1024 /* mark and label to be written stand in the key; here are only their masks */
 
 /* ct_state bits, as in ovs-fields(7). */
 #define VNET_CS_NEW 0x01
@@ -482,7 +483,7 @@ struct vnet_ct_control {
 struct vnet_frag {
 	__u64 src[2];
 	__u64 dst[2];
-	__u64 l4;          /* word 7 of the first fragment */
+	__u64 l4;          /* word 7 of the first fragment; of ICMP with the identifier in the low bits */
 	__u64 seen_ns;
 	__u32 id;
 	__u16 zone;
@@ -604,6 +605,7 @@ struct vnet_scratch {
 	__u32 base_icmp_id;
 	__u32 base_tag;    /* the outermost tag once the pending operations are carried out */
 	__u64 ct_word;     /* word 13 as the tracker left it */
+	__u64 moved[3];    /* mark and label, high and low half, that ct() is to write */
 	__u32 lookups;
 	__u32 kinds;       /* VNET_KIND_* */
 	__u32 last_rule;

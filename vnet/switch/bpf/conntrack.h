@@ -449,6 +449,8 @@ __noinline int vnet_ct_fragment(__u32 zone)
 		f->zone = zone;
 		f->seen_ns = s->now_ns;
 		f->l4 = s->key[VNET_W_L4];
+		if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6)
+			f->l4 |= s->icmp_id;
 	}
 	from = s->frag_offset / 8;
 	to = from + (s->l4_length + 7) / 8;
@@ -458,7 +460,8 @@ __noinline int vnet_ct_fragment(__u32 zone)
 		goto out;
 	}
 	if (later) {
-		s->key[VNET_W_L4] = s->base[VNET_W_L4] = f->l4;
+		s->key[VNET_W_L4] = s->base[VNET_W_L4] = f->l4 & ~0xffffffffULL;
+		s->icmp_id = s->base_icmp_id = (__u32)f->l4;
 		s->key[VNET_W_PORT] |= VNET_HAS_L4;
 		s->base[VNET_W_PORT] |= VNET_HAS_L4;
 		s->tcp_flags = VNET_TCP_ACK;
@@ -635,9 +638,9 @@ __noinline int vnet_nat_choose(__u32 at, __u32 flags)
 		count = (__u16)ports->mask - first + 1;
 		if (port < first || port >= first + count)
 			port = first + (__u32)(hash >> 40) % (count ? count : 1);
-	} else if (flags & VNET_CT_SNAT) {
-		first = 1024;
-		count = 64512;
+	} else if (flags & VNET_CT_SNAT) { /* who may have had a low port keeps one */
+		first = port < 512 ? 1 : port < 1024 ? 600 : 1024;
+		count = port < 512 ? 511 : port < 1024 ? 424 : 64512;
 	}
 	for (i = 0; i < 64; i++) {
 		if (flags & VNET_CT_SNAT)
@@ -729,17 +732,19 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone, __u32 flags, __
 static __always_inline void vnet_conn_write(struct vnet_scratch *s, struct vnet_conn *conn,
 					    const struct vnet_action *mark, __u32 flags, __u32 at)
 {
-	__u32 at_low = at + 1, new_mark = (conn->mark & ~(__u32)mark->mask) | (__u32)mark->value;
+	int moved = flags & VNET_CT_MOVED;
+	__u32 wanted = (moved ? s->moved[0] : mark->value) & mark->mask;
+	__u32 at_low = at + 1, new_mark = (conn->mark & ~(__u32)mark->mask) | wanted;
 	__u64 high = conn->label[0], low = conn->label[1];
 
 	if (flags & VNET_CT_LABEL) {
 		struct vnet_action *data = bpf_map_lookup_elem(&actions, &at);
 
 		if (data)
-			high = (high & ~data->mask) | data->value;
+			high = (high & ~data->mask) | ((moved ? s->moved[1] : data->value) & data->mask);
 		data = bpf_map_lookup_elem(&actions, &at_low);
 		if (data)
-			low = (low & ~data->mask) | data->value;
+			low = (low & ~data->mask) | ((moved ? s->moved[2] : data->value) & data->mask);
 	}
 	if (conn->mark == new_mark && conn->label[0] == high && conn->label[1] == low)
 		return;
@@ -779,6 +784,11 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 		return VNET_DROP_ACTION_FAILED;
 	flags = s->action.a;
 	zone = s->action.b & 0xffff;
+	if (flags & VNET_CT_MOVED) {
+		s->moved[0] = s->key[VNET_W_CT] >> 32;
+		s->moved[1] = s->key[VNET_W_LABEL];
+		s->moved[2] = s->key[VNET_W_LABEL + 1];
+	}
 	if (flags & VNET_CT_ZONE_FIELD) {
 		struct vnet_action *data = bpf_map_lookup_elem(&actions, &at);
 
