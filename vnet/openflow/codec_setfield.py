@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vnet.openflow.codec_error import CodecError, bad_action
 from vnet.openflow.codec_library import ofproto, parser
-from vnet.openflow.codec_match import SIZES, decode_field, encode_field, field_named, field_of, library_name
+from vnet.openflow.codec_match import (
+    NUMBERS,
+    OWN_NUMBERS,
+    SIZES,
+    decode_field,
+    encode_field,
+    field_named,
+    field_of,
+    library_name,
+)
 from vnet.openflow.fields import FIELDS, VLAN_PRESENT, Field
 from vnet.openflow.flow import Move, OutputField, SetField
 from vnet.openflow.message import BadAction, BadMatch, ErrorType, OnfError
@@ -85,8 +95,24 @@ def _load(name: str, value: int, mask: int) -> Any:
     return _Load2(name, value, mask)
 
 
+class _Move:
+    """NXAST_REG_MOVE from a field that the library does not know."""
+
+    def __init__(self, action: Move) -> None:
+        self._action = action
+
+    def serialize(self, buffer: bytearray, offset: int) -> None:
+        action = self._action
+        head = struct.pack("!HHIH", ofproto.OFPAT_EXPERIMENTER, 24, NICIRA, REG_MOVE)
+        offsets = action.bits, action.source_offset, action.target_offset
+        headers = (NUMBERS[name] << 9 | SIZES[name] for name in (action.source, action.target))
+        buffer[offset:] = head + struct.pack("!HHHII", *offsets, *headers)
+
+
 def move(action: Move) -> Any:
     """NXAST_REG_MOVE."""
+    if action.source in OWN_NUMBERS:
+        return _Move(action)
     source, target = library_name(action.source), library_name(action.target)
     return parser.NXActionRegMove(source, target, action.bits, action.source_offset, action.target_offset)
 
@@ -178,9 +204,29 @@ def read_set_tunnel64(raw: bytes) -> SetField:
     return SetField("tunnel_id", int.from_bytes(raw[16:24], "big"))
 
 
+@dataclass(frozen=True, slots=True)
+class _OwnMove:
+    n_bits: int
+    src_ofs: int
+    dst_ofs: int
+    src_field: str
+    dst_field: str
+
+
+def _own_move(raw: bytes) -> _OwnMove | None:
+    """The action if it reads a field that the library does not know."""
+    bits, from_offset, to_offset, source, target = struct.unpack_from("!HHHII", raw, 10)
+    read, written = field_of(source), field_of(target)
+    if read is None or read.name not in OWN_NUMBERS or len(raw) != 24:
+        return None
+    if written is None:
+        raise bad_action(BadAction.BAD_SET_TYPE)
+    return _OwnMove(bits, from_offset, to_offset, read.name, written.name)
+
+
 def read_move(raw: bytes, writable: Writable = _writable) -> Move:
     """NXAST_REG_MOVE."""
-    action = parsed(raw)
+    action = _own_move(raw) or parsed(raw)
     source, target = _readable(action.src_field), writable(action.dst_field)
     _within(source, action.src_ofs, action.n_bits)
     _within(target, action.dst_ofs, action.n_bits)

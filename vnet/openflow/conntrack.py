@@ -151,6 +151,8 @@ class Tracked:
     state: int
     mark: int = 0
     label: int = 0
+    original: Direction | None = None
+    """How its connection's opener sends, or would; of an invalid one None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +267,7 @@ class Tracker:
             self._forget(known)
             known = None
         if known is None:
-            return Tracked(CtState.TRK | CtState.NEW if opens else INVALID)
+            return Tracked(CtState.TRK | CtState.NEW, original=way) if opens else Tracked(INVALID)
         return self._advance(known, way, packet, now_s)
 
     def commit(
@@ -371,7 +373,8 @@ class Tracker:
         known = self._find(way, now_s) if way else None
         if known is None:
             return Tracked(INVALID)
-        return Tracked(RELATED | (CtState.RPL if way == known.reply else 0), known.mark, known.label)
+        reply = CtState.RPL if way == known.reply else 0
+        return Tracked(RELATED | reply, known.mark, known.label, known.original)
 
     def _advance(self, known: Connection, way: Direction, packet: Packet, now_s: float) -> Tracked:
         reply = way != known.original
@@ -383,7 +386,8 @@ class Tracker:
             after = _other(after)
         self._enter(after)
         state = CtState.EST if after.answered else CtState.NEW
-        return Tracked(CtState.TRK | state | (CtState.RPL if reply else 0), after.mark, after.label)
+        reply_bit = CtState.RPL if reply else 0
+        return Tracked(CtState.TRK | state | reply_bit, after.mark, after.label, after.original)
 
     # -- fragments --------------------------------------------------------------------------------
 
@@ -511,6 +515,23 @@ def direction(packet: Packet, zone: int) -> Direction | None:
         return None
     ends = _endpoints(packet, protocol)
     return Direction(zone, family, protocol, *ends) if ends else None
+
+
+def original_fields(way: Direction | None) -> dict[str, int]:
+    """What can be matched of a connection's original direction (`vnet.openflow.fields.ORIGINAL`)."""
+    if way is None:
+        return {"ct_nw_proto": 0, "ct_tp_src": 0, "ct_tp_dst": 0}
+    version = "nw" if way.family == ETH_IPV4 else "ipv6"
+    ports = way.source.port, way.target.port
+    if way.protocol == (ICMP if way.family == ETH_IPV4 else ICMPV6):
+        ports = (8 if way.protocol == ICMP else 128), 0
+    return {
+        "ct_nw_proto": way.protocol,
+        f"ct_{version}_src": way.source.address,
+        f"ct_{version}_dst": way.target.address,
+        "ct_tp_src": ports[0],
+        "ct_tp_dst": ports[1],
+    }
 
 
 def connection_ends(frame: bytes) -> tuple[int | None, ...]:

@@ -40,7 +40,7 @@ from dataclasses import dataclass, field, replace
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie, packet, rewrite
 from vnet.openflow.action_set import check_set, ordered, put
-from vnet.openflow.conntrack import Tracker, connection_ends
+from vnet.openflow.conntrack import Tracker, connection_ends, original_fields
 from vnet.openflow.fdb import MULTICAST, RESERVED, Fdb
 from vnet.openflow.fields import FIELDS, REGISTERS, CtState
 from vnet.openflow.flow import (
@@ -76,7 +76,11 @@ MAX_GROUP_DEPTH = 8
 """Groups within groups; beyond the bucket is dropped as a loop."""
 
 PIPELINE_FIELDS = ("metadata", "tunnel_id", *REGISTERS)
-CT_FIELDS = ("ct_state", "ct_zone", "ct_mark", "ct_label")
+UNTRACKED: Mapping[str, int] = {
+    **dict.fromkeys(("ct_state", "ct_zone", "ct_mark", "ct_label"), 0),
+    **original_fields(None),
+}
+"""The fields of connections before a packet is tracked, and after."""
 WRITABLE = frozenset(name for name, known in FIELDS.items() if known.writable)
 
 
@@ -183,7 +187,7 @@ class _Walk:
     frame: bytes
     table: int = 0
     registers: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PIPELINE_FIELDS, 0))
-    tracked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CT_FIELDS, 0))
+    tracked: dict[str, int] = field(default_factory=lambda: dict(UNTRACKED))
     action_set: dict[object, Action] = field(default_factory=dict)
     flow: Flow | None = None
     """Whose actions are being carried out."""
@@ -511,6 +515,7 @@ class SlowSwitch:
                 "ct_zone": zone,
                 "ct_mark": passed.tracked.mark,
                 "ct_label": passed.tracked.label,
+                **original_fields(passed.tracked.original),
             }
             self._follow(run, fork)
         _forget(walk)
@@ -542,7 +547,7 @@ def _known_translation(walk: _Walk, zone: int) -> _Translated | None:
 
 
 def _forget(walk: _Walk) -> None:
-    walk.tracked = dict.fromkeys(CT_FIELDS, 0)
+    walk.tracked = dict(UNTRACKED)
 
 
 def _change(walk: _Walk, action: Action) -> None:

@@ -65,6 +65,8 @@ class Word(IntEnum):
     TUNNEL = 25
     MORE = 26
     MPLS = 27
+    CT_SRC = 28
+    CT_DST = 30
 
 
 class Has(IntFlag):

@@ -55,12 +55,14 @@
  *   10,11 nd_target, high and low
  *   12    metadata
  *   13    ct_mark:32 ct_state:32
- *   14    0:48 ct_zone:16
+ *   14    ct_tp_src:16 ct_tp_dst:16 ct_nw_proto:8 family:8 ct_zone:16     (family of the connection: 4 or 6)
  *   15-22 reg1:32 reg0:32, reg3 reg2, … reg15 reg14
  *   23,24 ct_label, high and low
  *   25    tunnel_id
  *   26    nw_ttl:8 ipv6_exthdr:12 tcp_flags:12 ipv6_flabel:32
  *   27    0:32 mpls_label:20 mpls_tc:3 mpls_bos:1 mpls_ttl:8
+ *   28,29 ct_nw_src or ct_ipv6_src, high and low
+ *   30,31 ct_nw_dst or ct_ipv6_dst, high and low
  *
  * Words 0-7 are the flow cache's key. A path that asked for more of the packet than they tell is not
  * cached.
@@ -83,6 +85,8 @@ enum vnet_word {
 	VNET_W_TUNNEL = 25,
 	VNET_W_MORE = 26,
 	VNET_W_MPLS = 27,
+	VNET_W_CT_SRC = 28,
+	VNET_W_CT_DST = 30,
 };
 
 #define VNET_VLAN_PRESENT 0x1000

@@ -491,12 +491,37 @@ static __always_inline int vnet_ct_special(const struct vnet_scratch *s)
 }
 
 /* Forget what the tracker said. */
-static __always_inline void vnet_ct_clear(struct vnet_scratch *s)
+static __always_inline void vnet_ct_clear(__u64 *key)
 {
-	s->key[VNET_W_CT] = 0;
-	s->key[VNET_W_ZONE] = 0;
-	s->key[VNET_W_LABEL] = 0;
-	s->key[VNET_W_LABEL + 1] = 0;
+	key[VNET_W_CT] = 0;
+	key[VNET_W_ZONE] = 0;
+	key[VNET_W_LABEL] = 0;
+	key[VNET_W_LABEL + 1] = 0;
+	key[VNET_W_CT_SRC] = 0;
+	key[VNET_W_CT_SRC + 1] = 0;
+	key[VNET_W_CT_DST] = 0;
+	key[VNET_W_CT_DST + 1] = 0;
+}
+
+/* Tell the original direction of the packet's connection, which without one is its own. Of ICMP the ports
+ * are type and code, as in Open vSwitch.
+ */
+static __always_inline void vnet_ct_tell(struct vnet_scratch *s, const struct vnet_conn *conn)
+{
+	const __u64 *addresses = conn ? conn->key[0].src : &s->key[VNET_W_IP_SRC];
+	__u8 proto = conn ? conn->key[0].proto : s->key[VNET_W_PORT] >> 24;
+	int six = conn ? conn->key[0].family == 6 : (__u16)s->key[VNET_W_SRC] == ETH_P_IPV6;
+	__u64 ports = s->key[VNET_W_L4] & ~0xffffffffULL;
+
+	if (proto == (six ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		ports = (six ? 128ULL : 8ULL) << 48;
+	else if (conn)
+		ports = (__u64)conn->key[0].sport << 48 | (__u64)conn->key[0].dport << 32;
+	s->key[VNET_W_ZONE] = ports | (__u64)proto << 24 | (six ? 6 : 4) << 16 | (__u16)s->key[VNET_W_ZONE];
+	s->key[VNET_W_CT_SRC] = addresses[0];
+	s->key[VNET_W_CT_SRC + 1] = addresses[1];
+	s->key[VNET_W_CT_DST] = addresses[2];
+	s->key[VNET_W_CT_DST + 1] = addresses[3];
 }
 
 /* Send the packet through the tracker: sets ct_state, ct_mark, ct_label and ct_zone in the key. Returns 0
@@ -520,7 +545,7 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 	s->ct_slot = VNET_NO_SLOT;
 	s->ct_gen = 0;
 	s->ct_dir = 0;
-	vnet_ct_clear(s);
+	vnet_ct_clear(s->key);
 	if (vnet_is_fragment(s)) {
 		reason = vnet_ct_fragment(zone);
 		if (reason == VNET_FRAG_VOID) {
@@ -826,6 +851,8 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 			vnet_conn_write(s, conn, &s->action, flags, at);
 	}
 	conn = bpf_map_lookup_elem(&conns, &s->ct_slot);
+	if (flags & VNET_CT_RECIRC)
+		vnet_ct_tell(s, conn);
 	if (!conn)
 		return 0;
 	if (flags & VNET_CT_NAT && !s->ct_translated && conn->nat) {

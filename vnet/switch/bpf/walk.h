@@ -356,30 +356,21 @@ static __always_inline int vnet_write_set(struct vnet_scratch *s, __u32 at)
 /* ct(): the rest of the list goes on with the packet untracked; with a table, a copy resumes there. */
 static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scratch *s, __u32 at)
 {
-	__u64 state, zone, high, low;
 	int reason;
 
 	reason = vnet_ct(skb, at);
 	if (reason)
 		return reason;
 	if (!(s->action.a & VNET_CT_RECIRC)) {
-		vnet_ct_clear(s);
+		vnet_ct_clear(s->key);
 		return 0;
 	}
 	if (vnet_is_tail(s))
 		return vnet_jump(s, s->action.b >> 16 & 0xff);
-	state = s->key[VNET_W_CT];
-	zone = s->key[VNET_W_ZONE];
-	high = s->key[VNET_W_LABEL];
-	low = s->key[VNET_W_LABEL + 1];
-	vnet_ct_clear(s);
 	reason = vnet_scope_enter(s);
 	if (reason)
 		return reason;
-	s->key[VNET_W_CT] = state;
-	s->key[VNET_W_ZONE] = zone;
-	s->key[VNET_W_LABEL] = high;
-	s->key[VNET_W_LABEL + 1] = low;
+	vnet_ct_clear(s->scope[vnet_index(s->scopes - 1, VNET_SCOPES)].key);
 	reason = vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
 	return reason ? reason : vnet_push(s, VNET_FRAME_TABLE, s->action.b >> 16 & 0xff, 0, VNET_NO_PORT, 0);
 }
@@ -447,7 +438,7 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 	case VNET_OP_CT:
 		return vnet_conntrack(skb, s, at);
 	case VNET_OP_CT_CLEAR:
-		vnet_ct_clear(s);
+		vnet_ct_clear(s->key);
 		s->ct_zone = VNET_NO_ZONE;
 		return 0;
 	case VNET_OP_GROUP:
