@@ -27,7 +27,8 @@ Tracking refreshes the timeout, an ICMP error or an invalid packet does not.
 
 `commit` of an invalid packet does nothing. Of a related one, or of a known connection, it writes the
 connection's mark and label only (so does Open vSwitch, conntrack.c: process_one), unless `force` is given and
-the packet is a reply: then the connection is forgotten, and the packet is new if it may open one, else inv.
+the packet is a reply, or related as if it were one: then the connection is forgotten, and the packet is new
+if it may open one, else inv.
 
 A later fragment has no ports. It belongs to the connection of its datagram's first fragment, if that was
 seen by this zone in the last 30 s, and is refused before: `track` answers None and the switch drops it.
@@ -302,7 +303,7 @@ class Tracker:
 
     def _start_anew(self, packet: Packet, zone: int, now_s: float, tracked: Tracked) -> Tracked:
         """Forget the connection of a reply: what the packet is without it."""
-        if not tracked.state & CtState.RPL or tracked.state & CtState.REL:
+        if not tracked.state & CtState.RPL:
             return tracked
         known, _ = self._belongs(packet, zone, now_s) or (None, None)
         assert known

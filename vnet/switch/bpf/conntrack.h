@@ -780,15 +780,16 @@ static __always_inline void vnet_conn_write(struct vnet_scratch *s, struct vnet_
 	s->cacheable = 0; /* this packet was still decided by what was there before */
 }
 
-/* A forced commit of a reply: its connection is forgotten, and the packet is what it is without one. */
+/* A forced commit of a reply, or of an error about a packet of the opener: the connection is forgotten, and
+ * the packet is what it is without one.
+ */
 static __always_inline void vnet_ct_start_anew(struct vnet_scratch *s, __u32 zone)
 {
 	vnet_conn_free(s->ct_slot, s->ct_gen);
 	s->ct_slot = VNET_NO_SLOT;
 	s->ct_dir = 0;
 	s->ct_translated = 0;
-	vnet_ct_key_of(s, zone);
-	s->key[VNET_W_CT] = vnet_ct_fresh(s);
+	s->key[VNET_W_CT] = vnet_ct_key_of(s, zone) ? vnet_ct_fresh(s) : VNET_CS_TRK | VNET_CS_INV;
 	s->key[VNET_W_LABEL] = 0;
 	s->key[VNET_W_LABEL + 1] = 0;
 	s->ct_word = s->key[VNET_W_CT];
@@ -836,7 +837,7 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 		s->key[VNET_W_CT] = s->ct_word;
 		s->key[VNET_W_ZONE] = zone;
 	}
-	if (flags & VNET_CT_FORCE && s->ct_dir && !(s->key[VNET_W_CT] & (VNET_CS_INV | VNET_CS_REL)))
+	if (flags & VNET_CT_FORCE && s->ct_slot != VNET_NO_SLOT && s->ct_dir)
 		vnet_ct_start_anew(s, zone);
 	if (s->key[VNET_W_CT] & VNET_CS_INV)
 		return 0;
