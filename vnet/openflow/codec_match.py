@@ -22,7 +22,11 @@ _HAS_MASK = 1 << 8
 _CT_STATE_BITS = 0xFF
 _CACHED = 1 << 16
 
-_LIBRARY_NAMES = {"tcp_flags": "tcp_flags_nxm"}
+_NICIRA_CLASS, _FIRST_ORIGINAL = 1, 119
+UNNAMED = {name: f"field_{_NICIRA_CLASS << 7 | _FIRST_ORIGINAL + n}" for n, name in enumerate(ORIGINAL)}
+"""Fields that the library knows by number only: NXM_NX_CT_NW_PROTO (119) to NXM_NX_CT_TP_DST (125)."""
+
+_LIBRARY_NAMES = {"tcp_flags": "tcp_flags_nxm", **UNNAMED}
 """The library's names where they differ: its `tcp_flags` is the ONF's form, which is no basic OXM."""
 
 _ALIASES = {
@@ -54,6 +58,7 @@ _ALIASES = {
     "nd_sll": "ipv6_nd_sll",
     "nd_tll": "ipv6_nd_tll",
     "ip_ecn_nxm": "ip_ecn",
+    **{theirs: name for name, theirs in UNNAMED.items()},
 }
 """Nicira's older names of fields that have the same width and meaning in the basic class."""
 
@@ -63,15 +68,7 @@ def library_name(name: str) -> str:
     return _LIBRARY_NAMES.get(name, name)
 
 
-_NICIRA_CLASS, _FIRST_ORIGINAL = 1, 119
-OWN_NUMBERS: dict[str, int] = {
-    name: _NICIRA_CLASS << 7 | _FIRST_ORIGINAL + n for n, name in enumerate(ORIGINAL)
-}
-"""Fields that the library does not know: NXM_NX_CT_NW_PROTO (119) to NXM_NX_CT_TP_DST (125)."""
-
-NUMBERS: Mapping[str, int] = OWN_NUMBERS | {
-    name: ofproto.oxm_from_user_header(library_name(name)) for name in FIELDS if name not in OWN_NUMBERS
-}
+NUMBERS: Mapping[str, int] = {name: ofproto.oxm_from_user_header(library_name(name)) for name in FIELDS}
 """OXM class and field number, `class << 7 | field`, by name."""
 
 _EXPERIMENTER_CLASS, _OXM_TCP_FLAGS = 0xFFFF, 42

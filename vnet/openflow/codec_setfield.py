@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from vnet.openflow.codec_error import CodecError, bad_action
 from vnet.openflow.codec_library import ofproto, parser
 from vnet.openflow.codec_match import (
     NUMBERS,
-    OWN_NUMBERS,
     SIZES,
+    UNNAMED,
     decode_field,
     encode_field,
     field_named,
@@ -96,7 +95,7 @@ def _load(name: str, value: int, mask: int) -> Any:
 
 
 class _Move:
-    """NXAST_REG_MOVE from a field that the library does not know."""
+    """NXAST_REG_MOVE from a field of which the library does not know the length."""
 
     def __init__(self, action: Move) -> None:
         self._action = action
@@ -111,7 +110,7 @@ class _Move:
 
 def move(action: Move) -> Any:
     """NXAST_REG_MOVE."""
-    if action.source in OWN_NUMBERS:
+    if action.source in UNNAMED:
         return _Move(action)
     source, target = library_name(action.source), library_name(action.target)
     return parser.NXActionRegMove(source, target, action.bits, action.source_offset, action.target_offset)
@@ -204,29 +203,9 @@ def read_set_tunnel64(raw: bytes) -> SetField:
     return SetField("tunnel_id", int.from_bytes(raw[16:24], "big"))
 
 
-@dataclass(frozen=True, slots=True)
-class _OwnMove:
-    n_bits: int
-    src_ofs: int
-    dst_ofs: int
-    src_field: str
-    dst_field: str
-
-
-def _own_move(raw: bytes) -> _OwnMove | None:
-    """The action if it reads a field that the library does not know."""
-    bits, from_offset, to_offset, source, target = struct.unpack_from("!HHHII", raw, 10)
-    read, written = field_of(source), field_of(target)
-    if read is None or read.name not in OWN_NUMBERS or len(raw) != 24:
-        return None
-    if written is None:
-        raise bad_action(BadAction.BAD_SET_TYPE)
-    return _OwnMove(bits, from_offset, to_offset, read.name, written.name)
-
-
 def read_move(raw: bytes, writable: Writable = _writable) -> Move:
     """NXAST_REG_MOVE."""
-    action = _own_move(raw) or parsed(raw)
+    action = parsed(raw)
     source, target = _readable(action.src_field), writable(action.dst_field)
     _within(source, action.src_ofs, action.n_bits)
     _within(target, action.dst_ofs, action.n_bits)
