@@ -92,10 +92,20 @@ _ALL = (
     Field("ct_zone", 16, writable=False, nicira=True),
     Field("ct_mark", 32, maskable=True, writable=False, nicira=True),
     Field("ct_label", 128, maskable=True, writable=False, nicira=True),
+    Field("ct_nw_proto", 8, writable=False, nicira=True),
+    Field("ct_nw_src", 32, maskable=True, writable=False, nicira=True),
+    Field("ct_nw_dst", 32, maskable=True, writable=False, nicira=True),
+    Field("ct_ipv6_src", 128, maskable=True, writable=False, nicira=True),
+    Field("ct_ipv6_dst", 128, maskable=True, writable=False, nicira=True),
+    Field("ct_tp_src", 16, maskable=True, writable=False, nicira=True),
+    Field("ct_tp_dst", 16, maskable=True, writable=False, nicira=True),
     *(Field(f"reg{n}", 32, maskable=True, nicira=True) for n in range(16)),
 )
 
 FIELDS: dict[str, Field] = {field.name: field for field in _ALL}
+
+ORIGINAL = ("ct_nw_proto", "ct_nw_src", "ct_nw_dst", "ct_ipv6_src", "ct_ipv6_dst", "ct_tp_src", "ct_tp_dst")
+"""Of the original direction of a packet's connection; of ICMP the ports are type and code."""
 
 REGISTERS = tuple(f"reg{n}" for n in range(16))
 

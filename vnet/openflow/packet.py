@@ -1,7 +1,8 @@
 """Frame bytes to match fields, written plainly, and independently of the eBPF parser it is compared with.
 
 `parse(frame)` returns a `Packet`, whose `fields` hold what OpenFlow can match, named and shaped as in
-`vnet.openflow.fields`, and whose `places` and `checksums` tell `vnet.openflow.rewrite` where they stand. A
+`vnet.openflow.fields`, and whose `places` and `checksums` tell `vnet.openflow.rewrite` where they stand
+(also where `icmp_id` does, which is translated and not matched). A
 field that the packet does not have is absent, with two exceptions, both as in Open vSwitch: every packet
 has a `vlan_vid` (0 = untagged), and neighbour discovery without its link-layer address option has an
 `ipv6_nd_sll` or `ipv6_nd_tll` of 0. Only the outer VLAN tag is read; behind a second tag `eth_type` is that
@@ -503,6 +504,7 @@ def _icmp(
     reading.checksum(2, (_body(reading), *covered))
     if kind in echo:
         reading.icmp_id = reading.number(4, 2)
+        reading.places["icmp_id"] = Place(reading.at + 4, 2, 0, 16)
     reading.at += ICMP_HEADER_BYTES
 
 

@@ -24,7 +24,7 @@ from tests.unit.switch.paths import (
     Write,
     follow,
 )
-from vnet.openflow.fields import FIELDS
+from vnet.openflow.fields import FIELDS, ORIGINAL
 from vnet.openflow.flow import (
     Action,
     Conntrack,
@@ -285,7 +285,7 @@ def test_of_some_packets_a_mask_asks_for_more_than_the_cache_tells(
 
 def test_every_field_that_a_packet_brings_is_in_the_caches_key_or_beyond_it() -> None:
     """What neither the key nor `beyond` tells would be forgotten."""
-    brought_by_no_packet = {"metadata", "tunnel_id", "ct_state", "ct_mark", "ct_zone", "ct_label"}
+    brought_by_no_packet = {"metadata", "tunnel_id", "ct_state", "ct_mark", "ct_zone", "ct_label", *ORIGINAL}
     for name in PLACES:
         mask, _ = lower_match(Match(((name, 1, FIELDS[name].full_mask),)))
         in_key = all(word < abi.CACHE_WORDS for word, _ in mask)

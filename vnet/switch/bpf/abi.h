@@ -55,12 +55,14 @@
  *   10,11 nd_target, high and low
  *   12    metadata
  *   13    ct_mark:32 ct_state:32
- *   14    0:48 ct_zone:16
+ *   14    ct_tp_src:16 ct_tp_dst:16 ct_nw_proto:8 family:8 ct_zone:16     (family of the connection: 4 or 6)
  *   15-22 reg1:32 reg0:32, reg3 reg2, … reg15 reg14
  *   23,24 ct_label, high and low
  *   25    tunnel_id
  *   26    nw_ttl:8 ipv6_exthdr:12 tcp_flags:12 ipv6_flabel:32
  *   27    0:32 mpls_label:20 mpls_tc:3 mpls_bos:1 mpls_ttl:8
+ *   28,29 ct_nw_src or ct_ipv6_src, high and low
+ *   30,31 ct_nw_dst or ct_ipv6_dst, high and low
  *
  * Words 0-7 are the flow cache's key. A path that asked for more of the packet than they tell is not
  * cached.
@@ -83,6 +85,8 @@ enum vnet_word {
 	VNET_W_TUNNEL = 25,
 	VNET_W_MORE = 26,
 	VNET_W_MPLS = 27,
+	VNET_W_CT_SRC = 28,
+	VNET_W_CT_DST = 30,
 };
 
 #define VNET_VLAN_PRESENT 0x1000
@@ -173,6 +177,7 @@ enum vnet_need {
 #define VNET_CT_ZONE_FIELD 128 /* DATA: value = word | shift << 8, mask = the zone's bits after shifting */
 #define VNET_CT_NAT_ADDRESS 256
 #define VNET_CT_NAT_PORT 512
+#define VNET_CT_MOVED 1024 /* mark and label to be written stand in the key; here are only their masks */
 
 /* ct_state bits, as in ovs-fields(7). */
 #define VNET_CS_NEW 0x01
@@ -188,6 +193,7 @@ enum vnet_need {
 #define VNET_NO_SLOT 0xffffffff
 #define VNET_NO_PORT 0xffffffff
 #define VNET_NO_PATH 0xffffffff
+#define VNET_NO_ZONE 0xffffffff /* no packet is in it: the tracker must look the packet up */
 
 /* The one cell that decides which rules are in force. Written by the agent through its mapping. */
 struct vnet_control {
@@ -481,7 +487,7 @@ struct vnet_ct_control {
 struct vnet_frag {
 	__u64 src[2];
 	__u64 dst[2];
-	__u64 l4;          /* word 7 of the first fragment */
+	__u64 l4;          /* word 7 of the first fragment; of ICMP with the identifier in the low bits */
 	__u64 seen_ns;
 	__u32 id;
 	__u16 zone;
@@ -603,6 +609,7 @@ struct vnet_scratch {
 	__u32 base_icmp_id;
 	__u32 base_tag;    /* the outermost tag once the pending operations are carried out */
 	__u64 ct_word;     /* word 13 as the tracker left it */
+	__u64 moved[3];    /* mark and label, high and low half, that ct() is to write */
 	__u32 lookups;
 	__u32 kinds;       /* VNET_KIND_* */
 	__u32 last_rule;
@@ -641,6 +648,7 @@ struct vnet_event {
 	__u32 rule;
 	__u32 version;
 	__u32 ct_state;
+	__u32 ct_mark;
 	__u32 length;  /* of the packet on the wire, without the tag below */
 	__u32 captured;
 	__u16 vlan_tci; /* tag not contained in data; 0 = none */
@@ -650,7 +658,10 @@ struct vnet_event {
 	__u8 table;
 	__u8 verdict;  /* 0 pass, 1 drop; CONTROLLER: OFPR_* */
 	__u32 n_rules;
+	__u16 ct_zone;
+	__u8 pad[2];
 	__u32 rules[VNET_PATH_RULES]; /* those that matched, in order */
+	__u64 ct_label[2]; /* high and low half */
 	__u64 registers[8];
 	__u8 data[];
 };

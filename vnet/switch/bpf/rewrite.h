@@ -376,22 +376,33 @@ static __always_inline int vnet_set_quoted(struct __sk_buff *skb, struct vnet_sc
 		bpf_l3_csum_replace(skb, inner + 10, 0, difference, 0);
 	else
 		bpf_l4_csum_replace(skb, sum, 0, difference, 0);
-	if (tuple->proto == IPPROTO_ICMP || tuple->proto == IPPROTO_ICMPV6) {
+	switch (tuple->proto) {
+	case IPPROTO_ICMP:
+		difference = 0; /* its sum does not cover addresses */
+	case IPPROTO_ICMPV6:
 		ports = bpf_htonl((__u32)(tuple->sport == 0x0800 ? tuple->dport : tuple->sport) << 16);
-		if (bpf_skb_load_bytes(skb, l4 + 6, (__u8 *)&ports + 2, 2) < 0)
+		if (bpf_skb_load_bytes(skb, l4 + 6, (__u8 *)&ports + 2, 2) < 0 ||
+		    vnet_store_quoted(skb, l4 + 4, old, &ports, sum))
 			return -1;
-		return vnet_store_quoted(skb, l4 + 4, old, &ports, sum);
-	}
-	if (tuple->proto != IPPROTO_TCP && tuple->proto != IPPROTO_UDP && tuple->proto != IPPROTO_SCTP)
+		at = l4 + 2;
+		break;
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		ports = bpf_htonl((__u32)tuple->sport << 16 | tuple->dport);
+		if (vnet_store_quoted(skb, l4, old, &ports, sum))
+			return -1;
+		at = l4 + (tuple->proto == IPPROTO_UDP ? 6 : 16);
+		break;
+	default:
 		return 0;
-	ports = bpf_htonl((__u32)tuple->sport << 16 | tuple->dport);
-	if (vnet_store_quoted(skb, l4, old, &ports, sum))
-		return -1;
-	if (tuple->proto != IPPROTO_UDP || bpf_skb_load_bytes(skb, l4 + 6, &before, 2) < 0 || !before)
+	}
+	if (tuple->proto == IPPROTO_SCTP || at + 2 > s->l4_offset + s->l4_length ||
+	    bpf_skb_load_bytes(skb, at, &before, 2) < 0 || (tuple->proto == IPPROTO_UDP && !before))
 		return 0;
 	difference = bpf_csum_diff(old, 4, &ports, 4, difference);
-	bpf_l4_csum_replace(skb, l4 + 6, 0, difference, BPF_F_MARK_MANGLED_0);
-	if (bpf_skb_load_bytes(skb, l4 + 6, &after, 2) < 0)
+	bpf_l4_csum_replace(skb, at, 0, difference, tuple->proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0);
+	if (bpf_skb_load_bytes(skb, at, &after, 2) < 0)
 		return -1;
 	return bpf_l4_csum_replace(skb, sum, before, after, 2);
 }

@@ -111,7 +111,9 @@ static __always_inline int vnet_beyond(__u32 word)
 	return (word >= VNET_W_SHA && word < VNET_W_METADATA) || word >= VNET_W_MORE;
 }
 
-/* Write into the key; a tag's presence is not for a field to change. */
+/* Write into the key; a tag's presence is not for a field to change. With other addresses or ports the
+ * packet may be another connection's.
+ */
 static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64 value, __u64 mask)
 {
 	if (word == VNET_W_DST)
@@ -120,6 +122,8 @@ static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64
 		s->cacheable = 0;
 	if (word == VNET_W_MORE && mask >> 56)
 		s->ttl_set = 1;
+	if (word >= VNET_W_IP_SRC && word <= VNET_W_L4 && (s->key[word] ^ value) & mask)
+		s->ct_zone = VNET_NO_ZONE;
 	s->key[word] = (s->key[word] & ~mask) | (value & mask);
 }
 
@@ -352,30 +356,21 @@ static __always_inline int vnet_write_set(struct vnet_scratch *s, __u32 at)
 /* ct(): the rest of the list goes on with the packet untracked; with a table, a copy resumes there. */
 static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scratch *s, __u32 at)
 {
-	__u64 state, zone, high, low;
 	int reason;
 
 	reason = vnet_ct(skb, at);
 	if (reason)
 		return reason;
 	if (!(s->action.a & VNET_CT_RECIRC)) {
-		vnet_ct_clear(s);
+		vnet_ct_clear(s->key);
 		return 0;
 	}
 	if (vnet_is_tail(s))
 		return vnet_jump(s, s->action.b >> 16 & 0xff);
-	state = s->key[VNET_W_CT];
-	zone = s->key[VNET_W_ZONE];
-	high = s->key[VNET_W_LABEL];
-	low = s->key[VNET_W_LABEL + 1];
-	vnet_ct_clear(s);
 	reason = vnet_scope_enter(s);
 	if (reason)
 		return reason;
-	s->key[VNET_W_CT] = state;
-	s->key[VNET_W_ZONE] = zone;
-	s->key[VNET_W_LABEL] = high;
-	s->key[VNET_W_LABEL + 1] = low;
+	vnet_ct_clear(s->scope[vnet_index(s->scopes - 1, VNET_SCOPES)].key);
 	reason = vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
 	return reason ? reason : vnet_push(s, VNET_FRAME_TABLE, s->action.b >> 16 & 0xff, 0, VNET_NO_PORT, 0);
 }
@@ -443,7 +438,8 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 	case VNET_OP_CT:
 		return vnet_conntrack(skb, s, at);
 	case VNET_OP_CT_CLEAR:
-		vnet_ct_clear(s);
+		vnet_ct_clear(s->key);
+		s->ct_zone = VNET_NO_ZONE;
 		return 0;
 	case VNET_OP_GROUP:
 		return vnet_group(skb, s->action.b);
