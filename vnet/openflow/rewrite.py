@@ -61,6 +61,9 @@ def _correct(before: bytes, after: bytes, checksum: Checksum) -> bytes:
             was, now = _word(before, at, end), _word(after, at, end)
             if at != checksum.at and was != now:
                 total, changed = total + (0xFFFF - was) + now, True
+    if checksum.protocol is not None and before[checksum.protocol] != after[checksum.protocol]:
+        total += 0xFFFF - before[checksum.protocol] + after[checksum.protocol]
+        changed = True
     if not changed:
         return after
     new = 0xFFFF - _fold(total)

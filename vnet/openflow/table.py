@@ -77,7 +77,6 @@ MAX_GROUP_DEPTH = 8
 
 PIPELINE_FIELDS = ("metadata", "tunnel_id", *REGISTERS)
 CT_FIELDS = ("ct_state", "ct_zone", "ct_mark", "ct_label")
-WRITABLE = frozenset(name for name, known in FIELDS.items() if known.writable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -553,9 +552,15 @@ def check_group(group: Group) -> None:
 
 def _check_targets(actions: Iterable[Action]) -> None:
     for action in actions:
-        target = {SetField: "field", Move: "target"}.get(type(action))
-        if target and getattr(action, target) not in WRITABLE:
-            raise ValueError(f"cannot write {getattr(action, target)} here")
+        match action:
+            case SetField(name, value, mask):
+                fits = FIELDS[name].takes(value, FIELDS[name].full_mask if mask is None else mask)
+            case Move(target=name):
+                fits = FIELDS[name].writable and not FIELDS[name].reshapes
+            case _:
+                continue
+        if not fits:
+            raise ValueError(f"cannot write {name} here")
 
 
 def _packet_in(walk: _Walk, max_len: int, reason: PacketInReason | None = None) -> ToController:

@@ -150,15 +150,28 @@ def _writable(name: str) -> Place:
 def _set(field: str, value: int, mask: int | None) -> list[Lowerable]:
     place = _writable(field)
     mask = FIELDS[field].full_mask if mask is None else mask
+    if FIELDS[field].reshapes:
+        return [_reshape(field, value, mask)]
     return [
         Record(Op.SET, a=word, b=place.need, value=part & part_mask, mask=part_mask)
         for word, part, part_mask in spread(place, value & mask, mask)
     ]
 
 
+def _reshape(field: str, value: int, mask: int) -> Record:
+    if not FIELDS[field].takes(value, mask):
+        raise Refused(
+            ErrorType.BAD_ACTION, BadAction.BAD_SET_ARGUMENT, f"cannot write {value:#x} into {field}"
+        )
+    return Record(Op.SET_TYPE if field == "eth_type" else Op.SET_PROTO, a=value)
+
+
 def _move(action: Move) -> list[Lowerable]:
     """Bits that lie in several words are moved piece by piece, the lowest first."""
     source, target = _field(action.source), _writable(action.target)
+    if FIELDS[action.target].reshapes:
+        why = f"cannot move into {action.target}"
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_SET_ARGUMENT, why)
     records: list[Lowerable] = []
     done = 0
     while done < action.bits:
@@ -259,7 +272,13 @@ _ORDER: tuple[type[Action], ...] = (
 )
 """What an action set does first (section 5.10); then fields are set, then the packet leaves it."""
 
-_FIELD_SLOTS = {name: len(_ORDER) + n for n, name in enumerate(f for f in FIELDS if f in WRITABLE)}
+_FIELD_SLOTS = {
+    name: len(_ORDER) + n
+    for n, name in enumerate(
+        sorted((f for f in FIELDS if f in WRITABLE), key=lambda name: not FIELDS[name].reshapes)
+    )
+}
+"""First those that make other fields of what follows."""
 assert max(_FIELD_SLOTS.values()) < abi.SLOT_GROUP, "an action set has too few slots"
 
 _LAST: dict[type[Action], int] = {

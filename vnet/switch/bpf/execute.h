@@ -115,8 +115,8 @@ static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scrat
 		return vnet_lower_ttl(skb, s, op->arg);
 	case VNET_PATH_NAT_INNER:
 		return vnet_translate_quoted(skb, op->arg, op->a);
-	case VNET_PATH_TYPE:
-		return vnet_rename(skb, s, op->arg);
+	case VNET_PATH_PROTO:
+		return vnet_set_proto(skb, s, op->arg, op->value);
 	case VNET_PATH_TTL_IN:
 		return vnet_set_inner_ttl(skb, s, op->arg);
 	case VNET_PATH_VLAN:
@@ -133,6 +133,9 @@ static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scrat
 		break;
 	case VNET_PATH_POP_MPLS:
 		error = vnet_remove_mpls(skb, s, op->arg);
+		break;
+	case VNET_PATH_TYPE:
+		error = vnet_rename(skb, s, op->arg);
 		break;
 	}
 	vnet_shift(skb, s, length);
