@@ -342,9 +342,17 @@ def test_a_label_behind_a_tag_is_pushed_in_front_of_the_one_that_was_there() -> 
 
 
 def test_a_label_behind_a_tag_is_popped_there() -> None:
-    tagged = made(Dot1Q(vlan=10), MPLS(label=5, s=1), IP4, TCP())
-    assert pop_mpls(tagged, 0x800) == made(Dot1Q(vlan=10), IP4, TCP())
+    tagged = made(Dot1Q(vlan=10), MPLS(label=5, s=1), IP4, TCP(), TEXT)
+    assert pop_mpls(tagged, 0x800) == made(Dot1Q(vlan=10), IP4, TCP(), TEXT)
     assert pop_mpls(made(IP4), 0x800) == made(IP4)
+
+
+@pytest.mark.parametrize(("before", "after"), [(59, 55), (60, 60), (62, 60), (63, 60), (64, 60), (65, 61)])
+def test_a_frame_that_is_long_enough_for_ethernet_stays_so_without_its_label(before: int, after: int) -> None:
+    frame = made(MPLS(label=5, s=1), Raw(bytes(range(1, before - 17))))
+    popped = pop_mpls(frame, 0x88B5)
+    assert (len(frame), len(popped)) == (before, after)
+    assert popped == (frame[:12] + b"\x88\xb5" + frame[18:]).ljust(after, b"\0")
 
 
 # -- TTL and meters -------------------------------------------------------------------------------

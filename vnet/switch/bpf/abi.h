@@ -352,8 +352,8 @@ enum vnet_path_op {
 	VNET_PATH_VLAN = 7,       /* replace the outermost tag: value = TPID << 16 | TCI | present, 0 = none */
 	VNET_PATH_PUSH_VLAN = 8,  /* in front of another: value as above */
 	VNET_PATH_POP_VLAN = 9,
-	VNET_PATH_PUSH_MPLS = 10, /* arg = ethertype, value = label stack entry */
-	VNET_PATH_POP_MPLS = 11,  /* arg = ethertype */
+	VNET_PATH_PUSH_MPLS = 10, /* arg = ethertype, value = label stack entry | bytes of padding to take away << 32 */
+	VNET_PATH_POP_MPLS = 11,  /* arg = ethertype, value = bytes of padding to add */
 	VNET_PATH_DEC_TTL = 12,   /* arg = by how much; the cache sees to it that there is enough */
 	VNET_PATH_NAT_INNER = 13, /* arg = slot, a = direction: the packet an ICMP error quotes */
 	VNET_PATH_TYPE = 14,      /* arg = ethertype */

@@ -129,10 +129,10 @@ static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scrat
 		error = bpf_skb_vlan_pop(skb);
 		break;
 	case VNET_PATH_PUSH_MPLS:
-		error = vnet_insert_mpls(skb, s, op->arg, op->value);
+		error = vnet_insert_mpls(skb, s, op->arg, op->value, op->value >> 32);
 		break;
 	case VNET_PATH_POP_MPLS:
-		error = vnet_remove_mpls(skb, s, op->arg);
+		error = vnet_remove_mpls(skb, s, op->arg, op->value);
 		break;
 	case VNET_PATH_TYPE:
 		error = vnet_rename(skb, s, op->arg);

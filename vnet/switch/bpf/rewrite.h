@@ -294,8 +294,9 @@ static __always_inline int vnet_front_close(struct __sk_buff *skb, struct vnet_s
 	return error;
 }
 
+/* `padding` is taken away at the end. */
 static __always_inline int vnet_insert_mpls(struct __sk_buff *skb, struct vnet_scratch *s, __u16 type,
-					    __u32 entry)
+					    __u32 entry, __u32 padding)
 {
 	__u8 front[22];
 	int error;
@@ -314,19 +315,24 @@ static __always_inline int vnet_insert_mpls(struct __sk_buff *skb, struct vnet_s
 	*(__be16 *)(front + 20) = bpf_htons(entry);
 	if (bpf_skb_store_bytes(skb, 0, front, sizeof(front), 0) < 0)
 		return -1;
-	return vnet_front_close(skb, s, 1);
+	error = vnet_front_close(skb, s, 1);
+	return error || !padding ? error : bpf_skb_change_tail(skb, skb->len - padding, 0);
 }
 
-static __always_inline int vnet_remove_mpls(struct __sk_buff *skb, struct vnet_scratch *s, __u16 type)
+/* `padding` is added at the end. */
+static __always_inline int vnet_remove_mpls(struct __sk_buff *skb, struct vnet_scratch *s, __u16 type,
+					    __u32 padding)
 {
 	__be16 front[5] = { bpf_htons(VNET_ETH_P_8021Q), 0, bpf_htons(VNET_ETH_P_8021Q), 0, 0 };
+	int error;
 
 	if (skb->gso_size || vnet_front_open(skb, s))
 		return -1;
 	front[4] = bpf_htons(type);
 	if (bpf_skb_store_bytes(skb, 12, front, sizeof(front), 0) < 0)
 		return -1;
-	return vnet_front_close(skb, s, 2);
+	error = vnet_front_close(skb, s, 2);
+	return error || !padding ? error : bpf_skb_change_tail(skb, skb->len + padding, 0);
 }
 
 static __always_inline int vnet_rename(struct __sk_buff *skb, struct vnet_scratch *s, __u16 type)

@@ -224,18 +224,30 @@ static __always_inline int vnet_push_mpls(struct __sk_buff *skb, struct vnet_scr
 	return vnet_restack(s, VNET_PATH_PUSH_MPLS, s->action.a, entry, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
 }
 
-static __always_inline int vnet_pop_mpls(struct vnet_scratch *s)
+#define VNET_MIN_FRAME 60 /* without the FCS (IEEE 802.3, section 4.4.2, minFrameSize) */
+
+/* How many bytes a frame that is long enough for Ethernet lacks when it has lost a label. */
+static __always_inline __u32 vnet_padding(const struct __sk_buff *skb, const struct vnet_scratch *s)
+{
+	__u32 length = skb->len + (skb->vlan_present ? 4 : 0) + (s->base_tag ? 4 : 0) - (s->vlan ? 4 : 0);
+
+	return length >= VNET_MIN_FRAME && length < VNET_MIN_FRAME + 4 ? VNET_MIN_FRAME + 4 - length : 0;
+}
+
+static __always_inline int vnet_pop_mpls(struct __sk_buff *skb, struct vnet_scratch *s)
 {
 	__u16 eth_type = s->key[VNET_W_SRC];
+	__u64 padding;
 	int reason;
 
 	if (!vnet_is_mpls(eth_type))
 		return 0;
 	vnet_commit();
-	reason = vnet_log(s, VNET_PATH_PUSH_MPLS, eth_type, (__u32)s->key[VNET_W_MPLS]);
+	padding = vnet_padding(skb, s);
+	reason = vnet_log(s, VNET_PATH_PUSH_MPLS, eth_type, (__u32)s->key[VNET_W_MPLS] | padding << 32);
 	if (reason)
 		return reason;
-	return vnet_restack(s, VNET_PATH_POP_MPLS, s->action.a, 0, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
+	return vnet_restack(s, VNET_PATH_POP_MPLS, s->action.a, padding, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
 }
 
 static __always_inline int vnet_set_type(struct __sk_buff *skb, struct vnet_scratch *s)
@@ -412,7 +424,8 @@ static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scr
 static __always_inline int vnet_is_blind(__u16 op)
 {
 	return op == VNET_OP_OUTPUT || op == VNET_OP_OUTPUTS || op == VNET_OP_FLOOD || op == VNET_OP_IN_PORT ||
-	       op == VNET_OP_PUSH_VLAN || op == VNET_OP_POP_VLAN;
+	       op == VNET_OP_PUSH_VLAN || op == VNET_OP_POP_VLAN || op == VNET_OP_WRITE ||
+	       op == VNET_OP_CLEAR || op == VNET_OP_CT_CLEAR;
 }
 
 /* Carry out s->action; `at` is the record behind it. Returns 0 or the reason to go no further. */
@@ -457,7 +470,7 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 	case VNET_OP_PUSH_MPLS:
 		return vnet_push_mpls(skb, s);
 	case VNET_OP_POP_MPLS:
-		return vnet_pop_mpls(s);
+		return vnet_pop_mpls(skb, s);
 	case VNET_OP_SET_TYPE:
 		return vnet_set_type(skb, s);
 	case VNET_OP_SET_PROTO:
