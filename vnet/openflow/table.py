@@ -25,6 +25,8 @@ How Open vSwitch (3.1) differs, by design:
 - it corrects "checksums" inside the payload of later IPv4 fragments; here they have no layer 4;
 - a label's TC is taken from the DSCP there, its value is 2 before IPv6, its TTL 64 before what is no IP;
 - a pushed tag has VID 0 and priority 0 there, also in front of another;
+- EtherType, protocol and bottom of stack are not written there;
+- a frame that loses a label may get too short for Ethernet there;
 - a popped tag uncovers only what it has parsed (one tag with vlan-limit=1): then it goes on with the type
   it saw before;
 - an action set that pops the only tag and writes the VID pushes one there;
