@@ -25,6 +25,8 @@ How Open vSwitch (3.1) differs, by design:
 - it corrects "checksums" inside the payload of later IPv4 fragments; here they have no layer 4;
 - a label's TC is taken from the DSCP there, its value is 2 before IPv6, its TTL 64 before what is no IP;
 - a pushed tag has VID 0 and priority 0 there, also in front of another;
+- EtherType, protocol and bottom of stack are not written there;
+- a frame that loses a label may get too short for Ethernet there;
 - a popped tag uncovers only what it has parsed (one tag with vlan-limit=1): then it goes on with the type
   it saw before;
 - an action set that pops the only tag and writes the VID pushes one there;
@@ -81,7 +83,6 @@ UNTRACKED: Mapping[str, int] = {
     **original_fields(None),
 }
 """The fields of connections before a packet is tracked, and after."""
-WRITABLE = frozenset(name for name, known in FIELDS.items() if known.writable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -604,9 +605,15 @@ def check_group(group: Group) -> None:
 
 def _check_targets(actions: Iterable[Action]) -> None:
     for action in actions:
-        target = {SetField: "field", Move: "target"}.get(type(action))
-        if target and getattr(action, target) not in WRITABLE:
-            raise ValueError(f"cannot write {getattr(action, target)} here")
+        match action:
+            case SetField(name, value, mask):
+                fits = FIELDS[name].takes(value, FIELDS[name].full_mask if mask is None else mask)
+            case Move(target=name):
+                fits = FIELDS[name].writable and not FIELDS[name].reshapes
+            case _:
+                continue
+        if not fits:
+            raise ValueError(f"cannot write {name} here")
 
 
 def _packet_in(walk: _Walk, max_len: int, reason: PacketInReason | None = None) -> ToController:

@@ -104,6 +104,7 @@ class Op(IntEnum):
     COPY_TTL_IN = 24
     SET_TYPE = 25
     DATA = 26
+    SET_PROTO = 27
 
 
 class Need(IntEnum):
@@ -190,6 +191,7 @@ class PathKind(IntEnum):
     NAT_INNER = 13
     TYPE = 14
     TTL_IN = 15
+    PROTO = 16
 
 
 class Control(ctypes.Structure):

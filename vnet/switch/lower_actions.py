@@ -149,7 +149,10 @@ def _writable(name: str) -> Place:
 
 def _set(field: str, value: int, mask: int | None) -> list[Lowerable]:
     place = _writable(field)
-    return _put(place, value, FIELDS[field].full_mask if mask is None else mask)
+    mask = FIELDS[field].full_mask if mask is None else mask
+    if FIELDS[field].reshapes:
+        return [_reshape(field, value, mask)]
+    return _put(place, value, mask)
 
 
 def _put(place: Place, value: int, mask: int) -> list[Lowerable]:
@@ -159,8 +162,20 @@ def _put(place: Place, value: int, mask: int) -> list[Lowerable]:
     ]
 
 
+def _reshape(field: str, value: int, mask: int) -> Record:
+    if not FIELDS[field].takes(value, mask):
+        raise Refused(
+            ErrorType.BAD_ACTION, BadAction.BAD_SET_ARGUMENT, f"cannot write {value:#x} into {field}"
+        )
+    return Record(Op.SET_TYPE if field == "eth_type" else Op.SET_PROTO, a=value)
+
+
 def _move(action: Move) -> list[Lowerable]:
-    return _moved(action, _writable(action.target))
+    target = _writable(action.target)
+    if FIELDS[action.target].reshapes:
+        why = f"cannot move into {action.target}"
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_SET_ARGUMENT, why)
+    return _moved(action, target)
 
 
 def _moved(action: Move, target: Place) -> list[Lowerable]:
@@ -293,7 +308,13 @@ _ORDER: tuple[type[Action], ...] = (
 )
 """What an action set does first (section 5.10); then fields are set, then the packet leaves it."""
 
-_FIELD_SLOTS = {name: len(_ORDER) + n for n, name in enumerate(f for f in FIELDS if f in WRITABLE)}
+_FIELD_SLOTS = {
+    name: len(_ORDER) + n
+    for n, name in enumerate(
+        sorted((f for f in FIELDS if f in WRITABLE), key=lambda name: not FIELDS[name].reshapes)
+    )
+}
+"""First those that make other fields of what follows."""
 assert max(_FIELD_SLOTS.values()) < abi.SLOT_GROUP, "an action set has too few slots"
 
 _LAST: dict[type[Action], int] = {

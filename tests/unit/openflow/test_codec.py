@@ -525,7 +525,7 @@ def test_a_match_of_an_unknown_type_is_refused():
         ("ffff00104f4e46000000000000000000", 2),
         ("ffff0008" + "00002320", 1),
         ("00190010" + "80004a03" + "0000010000000000", 13),  # set pbb_isid
-        ("00190010" + "80000a02" + "0800000000000000", 15),  # eth_type is not writable
+        ("00190010" + "80000004" + "0000000100000000", 15),  # in_port is not writable
         ("00190010" + "80000c02" + "0005000000000000", 15),  # vlan_vid without the present bit
         ("00190010" + "80001a02" + "0050000000000000", 10),  # tcp_src of what need not be TCP
         (

@@ -146,6 +146,7 @@ enum vnet_action_op {
 	VNET_OP_COPY_TTL_IN = 24,
 	VNET_OP_SET_TYPE = 25,    /* a = ethertype */
 	VNET_OP_DATA = 26,        /* value, mask: operands of the record before */
+	VNET_OP_SET_PROTO = 27,   /* a = protocol */
 };
 
 /* What a packet must have for a field to be there: the others are not written, and read as 0. */
@@ -357,12 +358,14 @@ enum vnet_path_op {
 	VNET_PATH_VLAN = 7,       /* replace the outermost tag: value = TPID << 16 | TCI | present, 0 = none */
 	VNET_PATH_PUSH_VLAN = 8,  /* in front of another: value as above */
 	VNET_PATH_POP_VLAN = 9,
-	VNET_PATH_PUSH_MPLS = 10, /* arg = ethertype, value = label stack entry */
-	VNET_PATH_POP_MPLS = 11,  /* arg = ethertype */
+	VNET_PATH_PUSH_MPLS = 10, /* arg = ethertype, value = label stack entry | bytes of padding to take away << 32 */
+	VNET_PATH_POP_MPLS = 11,  /* arg = ethertype, value = bytes of padding to add */
 	VNET_PATH_DEC_TTL = 12,   /* arg = by how much; the cache sees to it that there is enough */
 	VNET_PATH_NAT_INNER = 13, /* arg = slot, a = direction: the packet an ICMP error quotes */
 	VNET_PATH_TYPE = 14,      /* arg = ethertype */
 	VNET_PATH_TTL_IN = 15,    /* arg = TTL of the header behind the outermost label stack entry */
+	VNET_PATH_PROTO = 16,     /* arg = protocol, value = where, from the IP header on: its byte | the checksum
+				   * that covers it, 0 = none, << 16 | whether that is UDP's << 32 */
 };
 
 /* Header fields that VNET_PATH_SET writes; execute.h knows where each lies. */
@@ -371,31 +374,29 @@ enum vnet_place {
 	VNET_PLACE_ETH_SRC = 1,
 	VNET_PLACE_IPV4_TOS = 2,
 	VNET_PLACE_IPV4_TTL = 3,
-	VNET_PLACE_IPV4_PROTO = 4,
-	VNET_PLACE_IPV4_SRC = 5,
-	VNET_PLACE_IPV4_DST = 6,
-	VNET_PLACE_IPV6_TC = 7,
-	VNET_PLACE_IPV6_LABEL = 8,
-	VNET_PLACE_IPV6_NEXT = 9,
-	VNET_PLACE_IPV6_HOPS = 10,
-	VNET_PLACE_IPV6_SRC_HIGH = 11,
-	VNET_PLACE_IPV6_SRC_LOW = 12,
-	VNET_PLACE_IPV6_DST_HIGH = 13,
-	VNET_PLACE_IPV6_DST_LOW = 14,
-	VNET_PLACE_L4_SRC = 15,
-	VNET_PLACE_L4_DST = 16,
-	VNET_PLACE_ICMP = 17,
-	VNET_PLACE_ARP_OP = 18,
-	VNET_PLACE_ARP_SHA = 19,
-	VNET_PLACE_ARP_SPA = 20,
-	VNET_PLACE_ARP_THA = 21,
-	VNET_PLACE_ARP_TPA = 22,
-	VNET_PLACE_ND_TARGET_HIGH = 23,
-	VNET_PLACE_ND_TARGET_LOW = 24,
-	VNET_PLACE_ND_LINK = 25,
-	VNET_PLACE_MPLS = 26,
-	VNET_PLACE_ICMP_ID = 27,
-	VNET_PLACE_MAX = 28,
+	VNET_PLACE_IPV4_SRC = 4,
+	VNET_PLACE_IPV4_DST = 5,
+	VNET_PLACE_IPV6_TC = 6,
+	VNET_PLACE_IPV6_LABEL = 7,
+	VNET_PLACE_IPV6_HOPS = 8,
+	VNET_PLACE_IPV6_SRC_HIGH = 9,
+	VNET_PLACE_IPV6_SRC_LOW = 10,
+	VNET_PLACE_IPV6_DST_HIGH = 11,
+	VNET_PLACE_IPV6_DST_LOW = 12,
+	VNET_PLACE_L4_SRC = 13,
+	VNET_PLACE_L4_DST = 14,
+	VNET_PLACE_ICMP = 15,
+	VNET_PLACE_ARP_OP = 16,
+	VNET_PLACE_ARP_SHA = 17,
+	VNET_PLACE_ARP_SPA = 18,
+	VNET_PLACE_ARP_THA = 19,
+	VNET_PLACE_ARP_TPA = 20,
+	VNET_PLACE_ND_TARGET_HIGH = 21,
+	VNET_PLACE_ND_TARGET_LOW = 22,
+	VNET_PLACE_ND_LINK = 23,
+	VNET_PLACE_MPLS = 24,
+	VNET_PLACE_ICMP_ID = 25,
+	VNET_PLACE_MAX = 26,
 };
 
 struct vnet_op {
@@ -604,7 +605,8 @@ struct vnet_scratch {
 	__u8 ct_nat_inner;  /* and the packet that an ICMP error quotes is to follow */
 	__u8 packet_in_reason; /* OFPR_* of the event being sent */
 	__u8 malformed;    /* what came to light under a tag cannot be read */
-	__u8 pad[2];
+	__u8 pad[3];
+	__u16 last_extension; /* size of the last IPv6 extension header, if there is one */
 	__u32 ct_zone;
 	__u32 base_icmp_id;
 	__u32 base_tag;    /* the outermost tag once the pending operations are carried out */
