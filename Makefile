@@ -21,7 +21,7 @@ demo: setup-demo bpf image ## Install what is needed, then bring up five VMs, pr
 	@tools/demo.sh
 
 .PHONY: test
-test: setup bpf image lint ## Everything: install, checks, all tests (root, under 20 minutes)
+test: setup bpf image guests lint ## Everything: install, checks, all tests (root, under 20 minutes)
 	@$(PY) -m pytest
 
 .PHONY: check
@@ -66,6 +66,14 @@ build/bpf/%.bpf.o: vnet/switch/bpf/%.bpf.c $(wildcard vnet/switch/bpf/*.h)
 .PHONY: image
 image: ## Make the micro guest from Debian packages
 	@tools/setup.sh image
+
+.PHONY: guests
+guests: ## Make the guests with other kernels from Debian packages
+	@tools/setup.sh guests
+
+.PHONY: kernels
+kernels: setup bpf guests ## The switch under the kernels of Debian 12, in emulated guests (root, 2 minutes)
+	@$(PY) -m pytest -q tests/vm/test_kernels.py
 
 .PHONY: conformance
 conformance: setup bpf ## os-ken's 991 OpenFlow tests against Open vSwitch and vnet (root, 15 minutes)
