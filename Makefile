@@ -93,6 +93,11 @@ golden: python ## Rewrite the expected files of tests/golden; review the differe
 	@GOLDEN=rewrite $(PY) -m pytest -q tests/golden
 	@git --no-pager diff --stat -- tests/golden
 
+.PHONY: budget
+budget: setup bpf guests ## Rewrite tests/bpf/budget.toml with what the verifiers say now; review the difference (root)
+	@GOLDEN=rewrite $(PY) -m pytest -q tests/bpf/test_budget.py tests/vm/test_kernels.py -k cost_the_verifier
+	@git --no-pager diff --stat -- tests/bpf/budget.toml
+
 .PHONY: docs
 docs: python ## Rewrite the generated parts of docs/
 	@$(PY) tools/docs.py

@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from tests.bpf import verifier
 from tests.perf.inside.frames import ACK, PSH, SYN, End, checksum, tcp, udp
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie
@@ -48,6 +49,7 @@ from vnet.switch.abi import Point
 from vnet.switch.datapath import Change
 from vnet.switch.live import bpf
 from vnet.switch.live.datapath import EbpfDatapath
+from vnet.switch.live.maps import object_path
 
 PINS = Path("/sys/fs/bpf/vnet-kernels")
 DEADLINE_S = 5.0
@@ -419,6 +421,8 @@ def main() -> None:
     if not os.environ.get("PATH"):
         os.environ["PATH"] = "/usr/sbin:/usr/bin"
     say(kernel=platform.release())
+    if not tried("the_verifier_tells_its_costs", tell_costs):
+        return
     trial, begun = Trial(), time.monotonic()
     for name in steps():
         if not tried(name, getattr(trial, name)) and name == steps()[0]:
@@ -427,6 +431,10 @@ def main() -> None:
         if name == steps()[0]:
             say(attached=sorted({attached(f"p{n}") for n in PORTS}))
     shutil.rmtree(PINS, ignore_errors=True)
+
+
+def tell_costs() -> None:
+    say(costs=verifier.plain(verifier.costs(object_path())))
 
 
 def tried(name: str, step: Callable[[], None]) -> bool:

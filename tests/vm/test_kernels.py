@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.bpf import budget
+from tests.bpf.verifier import Cost
 from tests.guests import image
 from tests.vm import kernel_inside
 from tests.vm.kernel_lab import Told, trial
@@ -42,3 +44,11 @@ def test_the_switch_works_under_another_kernel(step: str, kernel: str, told: Tol
 
 def test_the_program_is_attached_by_what_the_kernel_has(kernel: str, told: Told) -> None:
     assert told.all("attached") == [[ATTACHED[kernel]]]
+
+
+def test_the_programs_cost_the_verifier_what_is_budgeted(kernel: str, told: Told) -> None:
+    assert told.all("costs"), told.all("why") or told.console[-3000:]
+    measured = {name: Cost(**cost) for name, cost in told.all("costs")[0].items()}
+    if budget.rewriting():
+        budget.rewrite(kernel, measured)
+    assert budget.complaints(kernel, measured) == []
