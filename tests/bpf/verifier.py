@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vnet.base.errors import HostError
 from vnet.switch.live import bpf
 
 STATISTICS = 4
@@ -60,11 +61,14 @@ class _Measured(bpf.Object):
         for program, log in zip(programs, logs, strict=True):
             self._lib.bpf_program__set_log_level(program, STATISTICS)
             self._lib.bpf_program__set_log_buf(program, log, ctypes.c_size_t(LOG_BYTES))
-        code = [self._code(program) for program in programs]
-        self.load()
+        try:
+            self.load()
+        except HostError as error:
+            said = "\n".join(log.value.decode() for log in logs if log.value)
+            raise HostError(f"{error}\n{said}") from error
         return {
-            self._text("name", program): self._cost(program, log.value.decode(), instructions)
-            for program, log, instructions in zip(programs, logs, code, strict=True)
+            self._text("name", program): self._cost(program, log.value.decode())
+            for program, log in zip(programs, logs, strict=True)
         }
 
     def _programs(self) -> Iterator[ctypes.c_void_p]:
@@ -85,7 +89,7 @@ class _Measured(bpf.Object):
         start.restype, count.restype = ctypes.c_void_p, ctypes.c_size_t
         return ctypes.string_at(start(program), 8 * count(program))
 
-    def _cost(self, program: ctypes.c_void_p, log: str, code: bytes) -> Cost:
+    def _cost(self, program: ctypes.c_void_p, log: str) -> Cost:
         processed = re.search(r"processed (\d+) insns", log)
         depths = re.search(r"stack depth ([\d+]+)", log)
         assert processed and depths, log

@@ -421,8 +421,7 @@ def main() -> None:
     if not os.environ.get("PATH"):
         os.environ["PATH"] = "/usr/sbin:/usr/bin"
     say(kernel=platform.release())
-    if not tried("the_verifier_tells_its_costs", tell_costs):
-        return
+    tried("the_verifier_tells_its_costs", tell_costs)
     trial, begun = Trial(), time.monotonic()
     for name in steps():
         if not tried(name, getattr(trial, name)) and name == steps()[0]:
