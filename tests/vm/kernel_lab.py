@@ -56,18 +56,20 @@ def trial(kernel: str) -> Told:
 
 def sayings(kernel: str, folder: Path) -> Iterator[dict[str, Any]]:
     """What the guest says, as it comes."""
-    made = image.ensure(RECIPE, image.SUITES[kernel])
-    return boot.run(made, MACHINE, image.archive(staged(folder / "tree")), folder, LIMIT_S)
+    return boot.run(image.ensure(RECIPE, image.SUITES[kernel]), MACHINE, tree(), folder, LIMIT_S)
 
 
-def staged(folder: Path) -> Path:
-    """The folder with what runs in the guest."""
-    shutil.copytree(ROOT / "vnet", folder / "vnet", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in STAGED:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / path, folder / path)
-    image.compile_tree(folder)
-    return folder
+@functools.cache
+def tree() -> bytes:
+    """The archive of what is under test and what tests it."""
+    with tempfile.TemporaryDirectory(prefix="vnet-kernels-") as name:
+        folder = Path(name)
+        shutil.copytree(ROOT / "vnet", folder / "vnet", ignore=shutil.ignore_patterns("__pycache__"))
+        for path in STAGED:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, folder / path)
+        image.compile_tree(folder)
+        return image.archive(folder)
 
 
 def main(arguments: Sequence[str]) -> int:
