@@ -2,6 +2,8 @@
 
     unshare --net --mount .venv/bin/python -m tests.vm.kernel_inside
 
+where the last step fails if other switches come or go meanwhile, because it counts all that the kernel holds.
+
 Ports 1 and 2 are veth pairs, 3 and 4 TAPs. Each step is one sentence of what is expected; it says `passed`
 or how it failed. After the frames of a step a mark is sent, which the rules copy to every port: what came
 before the mark is all there was.
