@@ -24,6 +24,8 @@ from vnet.hv import image
 from vnet.hv.image import Entry, directory, regular, symlink
 
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "guests"
+DIGITS = 12
+"""Of the hash in a guest's name."""
 BUSYBOX = "busybox-static"
 LIBBPF = Path("/usr/lib/x86_64-linux-gnu/libbpf.so.1")
 SITE_PACKAGES = ("pyroute2", "os_ken", "netaddr", "oslo_config", "packaging", "pbr", "rfc3986",
@@ -83,13 +85,15 @@ def ensure(recipe: Recipe, suite: str) -> Image:
     target = place(recipe, suite)
     if not target.is_dir():
         _make(target, recipe, suite)
+        for older in set(FOLDER.glob(f"{recipe.name}-{suite}-{'?' * DIGITS}")) - {target}:
+            shutil.rmtree(older)
     return Image(target / "vmlinuz", target / "initrd")
 
 
 def place(recipe: Recipe, suite: str) -> Path:
     """The folder of a guest, whether it has been made or not."""
     text = repr(recipe).encode() + Path(__file__).read_bytes() + sys.version.encode()
-    return FOLDER / f"{recipe.name}-{suite}-{hashlib.sha256(text).hexdigest()[:12]}"
+    return FOLDER / f"{recipe.name}-{suite}-{hashlib.sha256(text).hexdigest()[:DIGITS]}"
 
 
 def _make(target: Path, recipe: Recipe, suite: str) -> None:

@@ -2,6 +2,8 @@
 
     unshare --net --mount .venv/bin/python -m tests.vm.kernel_inside
 
+where the last step fails if another switch comes meanwhile, because it looks at all that the kernel holds.
+
 Ports 1 and 2 are veth pairs, 3 and 4 TAPs. Each step is one sentence of what is expected; it says `passed`
 or how it failed. After the frames of a step a mark is sent, which the rules copy to every port: what came
 before the mark is all there was.
@@ -367,8 +369,8 @@ class Trial:
         same((PINS.exists(), [attached(f"p{n}") for n in PORTS]), (False, ["nothing"] * 4))
         assert "clsact" not in sh("tc qdisc show")
         deadline = time.monotonic() + DEADLINE_S
-        while kernel_objects() != self.before:  # the kernel frees after a grace period
-            assert time.monotonic() < deadline, f"\n   now {kernel_objects()}\nbefore {self.before}"
+        while left := kernel_objects() - self.before:  # the kernel frees after a grace period
+            assert time.monotonic() < deadline, f"left: {sorted(left)}"
             time.sleep(0.05)
 
 
@@ -396,14 +398,14 @@ def link_type(link: int) -> int:
     return int(info[0])
 
 
-def kernel_objects() -> dict[str, int]:
-    """How many programs, maps and links the kernel holds."""
-    lib, counts = ctypes.CDLL("libbpf.so.1"), {}
+def kernel_objects() -> set[tuple[str, int]]:
+    """The programs, maps and links that the kernel holds, by kind and number."""
+    lib, found = ctypes.CDLL("libbpf.so.1"), set()
     for kind in ("prog", "map", "link"):
-        number, counts[kind] = ctypes.c_uint32(0), 0
+        number = ctypes.c_uint32(0)
         while getattr(lib, f"bpf_{kind}_get_next_id")(number, ctypes.byref(number)) == 0:
-            counts[kind] += 1
-    return counts
+            found.add((kind, number.value))
+    return found
 
 
 def say(**facts: object) -> None:
