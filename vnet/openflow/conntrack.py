@@ -144,7 +144,7 @@ class Connection:
     answered: bool = False
     finished: frozenset[bool] = frozenset()
     going_on: frozenset[bool] = frozenset()
-    """The directions that have gone on after a reset."""
+    """The directions that have gone on since the last reset; with both it was none."""
     mark: int = 0
     label: int = 0
 
@@ -606,7 +606,7 @@ def _after_reset(connection: Connection) -> Connection:
     """Once both sides have gone on, the reset was none."""
     if len(connection.going_on) < 2:
         return connection
-    return replace(connection, state=FINISHED[len(connection.finished)], going_on=frozenset())
+    return replace(connection, state=FINISHED[len(connection.finished)])
 
 
 def _tcp(connection: Connection, flags: int, reply: bool) -> Connection:

@@ -162,7 +162,7 @@ class _Play:
 
     def _decide(self, at: int, frame: Frame) -> None:
         """Interpreter and eBPF."""
-        over = any(one.state in OVER for one in self.slow.tracker.connections(0.0))
+        over = any(one.state in OVER or one.going_on for one in self.slow.tracker.connections(0.0))
         ours = self.ebpf.decide_next(frame.port, frame.data)
         possible = self._possible(frame)
         assert not any(outcome.ambiguous for outcome in possible), "two flows of the same priority match"
