@@ -88,9 +88,10 @@ def _fields(action: Action) -> tuple[Field, ...]:
 
 
 def _tracked(action: Conntrack) -> tuple[Field, ...]:
-    """IP, that of the addresses to translate to if there are any, and the field of the zone."""
+    """IP, that of the addresses to translate to if there are any, and the fields that are read."""
     ip = _OF_FAMILY[action.nat.family] if action.nat and action.nat.addresses else _IP
-    return (ip, FIELDS[action.zone_field[0]]) if action.zone_field else (ip,)
+    zone = (FIELDS[action.zone_field[0]],) if action.zone_field else ()
+    return (ip, *zone, *(FIELDS[move.source] for move in action.moves))
 
 
 def _written(name: str) -> Field:

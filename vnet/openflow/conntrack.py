@@ -22,8 +22,9 @@ neither SYN, ACK nor RST; FIN, PSH or URG without ACK) are inv in every state.
 
 TCP moves SYN_SENT -> SYN_RECEIVED (SYN and ACK from the responder) -> ESTABLISHED (ACK from the opener) ->
 FIN_WAIT (one FIN) -> TIME_WAIT (both); RST leads to CLOSED from anywhere. In TIME_WAIT and CLOSED a SYN that
-may open a connection forgets the old one and is new. States only choose the timeout and admit that restart.
-Tracking refreshes the timeout, an ICMP error or an invalid packet does not.
+may open a connection forgets the old one and is new. From CLOSED both sides' ACKs (without SYN, FIN and RST)
+lead back, to ESTABLISHED or as far as FINs were seen: the reset was none. States only choose the timeout and
+admit these restarts. Tracking refreshes the timeout, an ICMP error or an invalid packet does not.
 
 `commit` of an invalid packet does nothing. Of a related one, or of a known connection, it writes the
 connection's mark and label only (so does Open vSwitch, conntrack.c: process_one), unless `force` is given and
@@ -45,7 +46,8 @@ has taken.
 
 How Open vSwitch's userspace tracker (3.1) differs, by design:
 - it picks up TCP in mid-stream: an ACK that belongs to no connection is new there, inv here;
-- it checks sequence numbers, checksums and lengths; here the guest's own stack does;
+- it checks sequence numbers, checksums and lengths; here the guest's own stack does, and a reset that it did
+  not take is undone as told above;
 - a TCP packet of a committed connection that is no SYN is est there even before the responder was heard;
 - a SYN from the responder of an unanswered connection (simultaneous open) is new without rpl there;
 - ICMP timestamp and information requests are tracked there, inv here;
@@ -141,6 +143,8 @@ class Connection:
     last_seen_s: float
     answered: bool = False
     finished: frozenset[bool] = frozenset()
+    going_on: frozenset[bool] = frozenset()
+    """The directions that have gone on since the last reset; with both it was none."""
     mark: int = 0
     label: int = 0
 
@@ -594,16 +598,28 @@ def _other(connection: Connection) -> Connection:
     return replace(connection, state=State.ANSWERED if connection.answered else State.OPENING)
 
 
+FINISHED = (State.ESTABLISHED, State.FIN_WAIT, State.TIME_WAIT)
+"""By the number of directions that sent FIN."""
+
+
+def _after_reset(connection: Connection) -> Connection:
+    """Once both sides have gone on, the reset was none."""
+    if len(connection.going_on) < 2:
+        return connection
+    return replace(connection, state=FINISHED[len(connection.finished)])
+
+
 def _tcp(connection: Connection, flags: int, reply: bool) -> Connection:
     """The connection after a segment with these flags (RFC 9293, section 3.3.2, as a bystander sees it)."""
     if flags & RST:
-        return replace(connection, state=State.CLOSED)
+        return replace(connection, state=State.CLOSED, going_on=frozenset())
+    if connection.state is State.CLOSED and flags & (SYN | ACK | FIN) == ACK:
+        return _after_reset(replace(connection, going_on=connection.going_on | {reply}))
     if connection.state in OVER:
         return connection
     if flags & FIN:
         finished = connection.finished | {reply}
-        state = State.TIME_WAIT if len(finished) == 2 else State.FIN_WAIT
-        return replace(connection, state=state, finished=finished)
+        return replace(connection, state=FINISHED[len(finished)], finished=finished)
     if connection.state is State.SYN_SENT and reply and flags & SYN and flags & ACK:
         return replace(connection, state=State.SYN_RECEIVED)
     if connection.state is State.SYN_RECEIVED and not reply and flags & ACK and not flags & SYN:

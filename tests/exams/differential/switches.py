@@ -166,7 +166,7 @@ class _Play:
 
     def _decide(self, at: int, frame: Frame) -> bool:
         """Interpreter and eBPF; False if the specification leaves more choices than can be tried."""
-        over = any(one.state in OVER for one in self.slow.tracker.connections(0.0))
+        over = any(one.state in OVER or one.going_on for one in self.slow.tracker.connections(0.0))
         ours = self.ebpf.decide_next(frame.port, frame.data)
         possible = self._possible(frame)
         if len(possible) > CHOICES:

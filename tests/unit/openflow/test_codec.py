@@ -348,6 +348,10 @@ _COMMITS = st.fixed_dictionaries(
         "mark": st.one_of(st.none(), _values("ct_mark")),
         "label": st.one_of(st.none(), _values("ct_label")),
         "nat": st.one_of(st.none(), _NATS),
+        "moves": st.lists(
+            st.sampled_from([Move("eth_src", "ct_label", 48, 0, 80), Move("ct_tp_dst", "ct_mark", 16, 0, 9)]),
+            max_size=2,
+        ).map(tuple),
     }
 )
 _LOOKUPS = st.fixed_dictionaries({"nat": st.sampled_from([None, Nat()])})
@@ -377,7 +381,10 @@ _ANYWHERE = st.one_of(
 )
 """Actions that need no header."""
 
-_ACTIONS = st.one_of(_ANYWHERE, _HEADER_ACTIONS, _CONNTRACKS, st.sampled_from([PushMpls(), PushMpls(0x8848)]))
+_COPIES = st.sampled_from(ORIGINAL).map(lambda name: Move(name, "reg3", 8))
+_ACTIONS = st.one_of(
+    _ANYWHERE, _COPIES, _HEADER_ACTIONS, _CONNTRACKS, st.sampled_from([PushMpls(), PushMpls(0x8848)])
+)
 _BUCKETS = st.lists(_ACTIONS, max_size=3).map(tuple)
 
 
@@ -498,6 +505,10 @@ def refusal(data: bytes) -> tuple[int, int]:
         (oxm(7, "03"), 9),  # vlan_pcp without a tag
         (IPV4 + IPV4, 10),
         (oxm(105, "00000000", "00000100", cls=1), 8),  # a ct_state there is not
+        (oxm(119, "11", cls=1), 9),  # ct_nw_proto of what may be untracked,
+        (oxm(105, "00000020", "00000020", cls=1) + oxm(119, "11", cls=1), 9),  # or invalid
+        (oxm(105, "00000030", "00000030", cls=1) + oxm(120, "0a000001", cls=1), 9),
+        (oxm(105, "00000021", "00000021", cls=1) + oxm(119, "11", "1f", cls=1), 8),
     ],
 )
 def test_bad_matches_are_refused_with_the_specified_code(fields, code):

@@ -262,6 +262,28 @@ def test_a_translation_tells_what_it_may_choose(
     assert data == [Record(Op.DATA, value=value, mask=mask) for value, mask in operands]
 
 
+def test_what_is_copied_to_a_connection_stands_in_the_key_before_ct() -> None:
+    moves = Move("reg1", "ct_mark", 8, 4, 8), Move("eth_src", "ct_label", 32, 0, 48)
+    action = Conntrack(commit=True, mark=(0x1, 0xF), label=(5, 7), moves=moves)
+    label = PLACES["ct_label"].word
+    assert lower_action(action, TABLE) == [
+        Record(Op.SET, a=Word.CT, value=1 << 32, mask=0xF << 32),
+        Record(Op.SET, a=label + 1, value=5, mask=7),
+        Record(Op.MOVE, a=Word.REGS | Word.CT << 8, b=36 | 40 << 8 | 8 << 16),
+        Record(Op.MOVE, a=Word.SRC | label + 1 << 8, b=16 | 48 << 8 | 16 << 16),
+        Record(Op.MOVE, a=Word.SRC | label << 8, b=32 | 0 << 8 | 16 << 16),
+        Record(Op.CT, a=CtFlag.COMMIT | CtFlag.LABEL | CtFlag.MOVED, b=2 << 24, mask=0xFF0F),
+        Record(Op.DATA, mask=0xFFFF),
+        Record(Op.DATA, mask=0xFFFF << 48 | 7),
+    ]
+
+
+def test_the_zone_cannot_be_read_from_where_a_copy_goes() -> None:
+    action = Conntrack(commit=True, zone_field=("ct_label", 0, 16), moves=(Move("reg0", "ct_mark", 8),))
+    with pytest.raises(Refused):
+        lower_action(action, TABLE)
+
+
 # -- instructions and action sets -----------------------------------------------------------------
 
 

@@ -461,6 +461,8 @@ enum vnet_tcp_state {
 	VNET_TCP_CLOSED = 6,    /* reset */
 };
 
+#define VNET_GOES_ON 4 /* in fin_seen: has gone on after a reset */
+
 struct vnet_conn {
 	struct vnet_ct_key key[2]; /* of the packets of each direction, as they come */
 	__u64 created_ns;
@@ -473,7 +475,7 @@ struct vnet_conn {
 	__u32 port;      /* whose quota it counts against */
 	__u8 tcp_state;
 	__u8 seen_reply;
-	__u8 fin_seen;   /* bit per direction */
+	__u8 fin_seen;   /* bit per direction, and VNET_GOES_ON << direction */
 	__u8 nat;        /* VNET_CS_SNAT and VNET_CS_DNAT as the original direction has them */
 };
 

@@ -288,6 +288,19 @@ static __always_inline int vnet_tcp_contradicts(__u8 flags)
 	return !(flags & VNET_TCP_RST) || (flags & (VNET_TCP_FIN | VNET_TCP_PSH | VNET_TCP_URG));
 }
 
+/* Somebody goes on after a reset. Once both do it was none: forged, or outside the receiver's window, which
+ * is for the guests' own stacks to check (RFC 5961, section 3).
+ */
+static __always_inline void vnet_tcp_goes_on(struct vnet_conn *conn, __u32 dir)
+{
+	conn->fin_seen |= VNET_GOES_ON << dir;
+	if (conn->fin_seen < 3 * VNET_GOES_ON)
+		return;
+	conn->fin_seen &= 3;
+	conn->tcp_state = conn->fin_seen == 3 ? VNET_TCP_TIME_WAIT :
+			  conn->fin_seen ? VNET_TCP_FIN_WAIT : VNET_TCP_ESTABLISHED;
+}
+
 /* Advance the state machine (RFC 9293, section 3.3.2, as a bystander sees it). The state chooses the
  * timeout and admits reopening; sequence numbers are for the guests' own stacks to check.
  */
@@ -295,11 +308,14 @@ static __always_inline void vnet_tcp_update(struct vnet_conn *conn, __u32 dir, _
 {
 	if (flags & VNET_TCP_RST) {
 		conn->tcp_state = VNET_TCP_CLOSED;
+		conn->fin_seen &= 3;
 	} else if (conn->tcp_state >= VNET_TCP_TIME_WAIT) {
-		return;
+		if (conn->tcp_state == VNET_TCP_CLOSED &&
+		    (flags & (VNET_TCP_SYN | VNET_TCP_ACK | VNET_TCP_FIN)) == VNET_TCP_ACK)
+			vnet_tcp_goes_on(conn, dir);
 	} else if (flags & VNET_TCP_FIN) {
 		conn->fin_seen |= 1 << dir;
-		conn->tcp_state = conn->fin_seen == 3 ? VNET_TCP_TIME_WAIT : VNET_TCP_FIN_WAIT;
+		conn->tcp_state = (conn->fin_seen & 3) == 3 ? VNET_TCP_TIME_WAIT : VNET_TCP_FIN_WAIT;
 	} else if (conn->tcp_state == VNET_TCP_SYN_SENT) {
 		if (dir && (flags & VNET_TCP_SYN) && (flags & VNET_TCP_ACK))
 			conn->tcp_state = VNET_TCP_SYN_RECV;
@@ -464,7 +480,7 @@ __noinline int vnet_ct_fragment(__u32 zone)
 		s->icmp_id = s->base_icmp_id = (__u32)f->l4;
 		s->key[VNET_W_PORT] |= VNET_HAS_L4;
 		s->base[VNET_W_PORT] |= VNET_HAS_L4;
-		s->tcp_flags = VNET_TCP_ACK;
+		s->tcp_flags = 0;
 	}
 	reason = 0;
 out:
@@ -568,7 +584,8 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 			else
 				conn = 0;
 		}
-	} else if (!vnet_ct_key_of(s, zone) || (proto == IPPROTO_TCP && vnet_tcp_contradicts(s->tcp_flags))) {
+	} else if (!vnet_ct_key_of(s, zone) ||
+		   (proto == IPPROTO_TCP && !s->later && vnet_tcp_contradicts(s->tcp_flags))) {
 		state = VNET_CS_TRK | VNET_CS_INV;
 		s->cacheable = 0;
 	} else {
