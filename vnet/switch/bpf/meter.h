@@ -69,7 +69,7 @@ __noinline int vnet_meter(struct __sk_buff *skb, __u32 number, __u32 *precedence
 	return meter->bands[exceeded].type;
 }
 
-/* Does a meter change packets? Then nobody knows before what becomes of the next one. */
+/* Does a meter change packets? */
 static __always_inline int vnet_remarks(__u32 number)
 {
 	struct vnet_meter *meter = bpf_map_lookup_elem(&meters, &number);

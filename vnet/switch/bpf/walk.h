@@ -361,6 +361,14 @@ static __always_inline int vnet_copy_ttl_in(struct __sk_buff *skb, struct vnet_s
 
 /* -- actions ---------------------------------------------------------------------------------------- */
 
+/* Does any rule in force look at a packet's DSCP, or write it? Then those that a meter remarks go other ways. */
+static __always_inline int vnet_reads_tos(const struct vnet_scratch *s)
+{
+	struct vnet_control *control = vnet_control();
+
+	return !control || control->reads[s->version & 1][VNET_W_PORT] & 0xff0000;
+}
+
 static __always_inline int vnet_meter_action(struct __sk_buff *skb, struct vnet_scratch *s)
 {
 	__u32 at = s->action.b, meter, precedence = 0;
@@ -374,12 +382,12 @@ static __always_inline int vnet_meter_action(struct __sk_buff *skb, struct vnet_
 		s->cacheable = 0;
 		return VNET_DROP_RATE;
 	case VNET_BAND_REMARK:
-		vnet_remark(s, precedence);
-	}
-	if (vnet_remarks(meter)) {
 		s->cacheable = 0;
+		vnet_remark(s, precedence);
 		return 0;
 	}
+	if (vnet_remarks(meter) && vnet_reads_tos(s))
+		s->cacheable = 0;
 	return vnet_add_op(s, VNET_PATH_METER, 0, meter, 0);
 }
 
