@@ -12,7 +12,19 @@ from tests.bpf.bench import Bench
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.openflow import cookie
-from vnet.openflow.flow import Flow, Instructions, Move, Output, OutputField, Port, PushVlan, SetField, match
+from vnet.openflow.flow import (
+    Flow,
+    Instructions,
+    Move,
+    Output,
+    OutputField,
+    Port,
+    PushVlan,
+    SetField,
+    ToGroup,
+    match,
+)
+from vnet.openflow.group import Bucket, Group, GroupType
 from vnet.switch import abi
 from vnet.switch.abi import Point
 from vnet.switch.datapath import Change, Counter, Refused
@@ -440,3 +452,38 @@ def test_filter_of_kernels_without_tcx_attaches_the_same_program(bench: Bench) -
         attach.detach(ifindex, bench.pins / "links" / "none")
         with IPRoute() as route:
             assert not route.get_filters(ifindex, parent=0xFFFFFFF2)
+
+
+def test_what_leaves_by_a_captured_port_names_its_rules_also_when_its_path_is_remembered(
+    bench: Bench,
+) -> None:
+    other = Flow(0, 9, match(in_port=3), Instructions((Output(4),)), cookie=0x9)
+    bench.load([Flow(0, 5, match(in_port=1), Instructions((Output(2),)), cookie=0x5), other])
+    bench.datapath.watch(frozenset({2, 4}))
+    for port in (1, 3, 1, 3, 1):  # each time after a packet that met another rule
+        bench.datapath.read_events()
+        bench.datapath.run(port, FRAME)
+        (event,) = bench.datapath.read_events()
+        assert event.cookie == {1: 0x5, 3: 0x9}[port]
+
+
+def test_a_packet_that_is_too_long_is_counted_once_also_when_its_path_is_remembered(bench: Bench) -> None:
+    bench.load([Flow(0, 5, match(in_port=1), Instructions((Output(2),)), cookie=0x5)])
+    bench.datapath.watch(frozenset())
+    bench.datapath.run(1, FRAME)
+    for number in (1, 2, 3):
+        bench.datapath.read_events()
+        _, _, after = bench.datapath.run(1, FRAME + bytes(3000))
+        (event,) = bench.datapath.read_events()
+        assert (after.cb[1], event.cookie) == (DropReason.MTU, 0x5)
+        assert bench.datapath.port_counters()[2].tx_dropped == number
+        assert bench.datapath.port_counters()[1].rx_dropped == number
+
+
+def test_a_group_that_needs_one_that_is_not_there_is_refused_and_changes_nothing(bench: Bench) -> None:
+    before = bench.datapath.version
+    with pytest.raises(Refused, match="no group 7"):
+        bench.load([], [Group(3, GroupType.ALL, (Bucket((ToGroup(7),)),))])
+    assert bench.datapath.version == before
+    bench.load([], [Group(3, GroupType.ALL, (Bucket((Output(1),)),))])
+    assert [group.number for group in bench.datapath.groups()] == [3]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tests.exams.fuzz.agent import Agent, EbpfAgent
 from tests.exams.fuzz.case import Part
 from tests.exams.fuzz.codec import Codec
+from tests.exams.fuzz.packets import Packets
 
 PARTS: Mapping[str, Callable[[], Part]] = {
     Codec.name: Codec,
+    Agent.name: Agent,
+    EbpfAgent.name: EbpfAgent,
+    Packets.name: Packets,
 }
 
 
