@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.exams.fuzz.case import FOLDER, Case, Part, examine
+from tests.exams.fuzz.case import FOLDER, Case, Part, examine, judge
 from tests.exams.fuzz.parts import PARTS, made
 
 CASES = sorted(FOLDER.glob("*.json"))
-COUNTS = {"codec": 3000, "agent": 60, "agent-ebpf": 40, "packets": 10}
+COUNTS = {"codec": 3000, "agent": 60, "agent-ebpf": 40, "packets": 8, "maps": 100, "maps-ebpf": 20}
 """Cases of each part."""
 
 
@@ -27,7 +27,7 @@ def part() -> Iterator[Callable[[str], Part]]:
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_what_failed_once_passes_now(part: Callable[[str], Part], path: Path) -> None:
     case = Case.load(path)
-    found = part(case.part).fault(case.steps)
+    found = judge(part(case.part), case.steps)
     assert found is None, f"{case.found}\nnow: {found}"
 
 

@@ -156,11 +156,12 @@ class Image:
         for table in touched:
             wanted[table] = self.classifier.search_order(table)
         self._banks[self.version & 1] = wanted
-        return [
-            TableBank(table, masks, self.classifier.beyond(masks))
-            for table, masks in sorted(wanted.items())
-            if bank.get(table, ()) != masks
-        ]
+        differing = (  # also where a killed agent wrote what never came into force
+            (table, wanted.get(table, ()))
+            for table in sorted(wanted.keys() | bank.keys())
+            if bank.get(table, ()) != wanted.get(table, ())
+        )
+        return [TableBank(table, masks, self.classifier.beyond(masks)) for table, masks in differing]
 
     def next_ports(self) -> list[tuple[int, tuple[int, ...]]]:
         """The list of all ports, if this version's bank has another."""

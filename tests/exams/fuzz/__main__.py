@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from tests.exams.fuzz.case import FOLDER, Case, Part, examine
+from tests.exams.fuzz.case import FOLDER, Case, Part, examine, judge
 from tests.exams.fuzz.parts import PARTS, made
 
 PROGRESS_S = 10.0
@@ -90,7 +90,7 @@ def _numbers(name: str, bounds: Bounds) -> Iterator[int]:
 def _replay(cases: list[Case], total: Tally) -> None:
     for case in cases:
         with made(case.part) as part:
-            found = part.fault(case.steps)
+            found = judge(part, case.steps)
         total.passed += found is None
         total.failed += found is not None
         if found:

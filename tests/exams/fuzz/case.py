@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +70,20 @@ class Part(Protocol):
 def examine(part: Part, seed: str) -> Case | None:
     """Make the case of a seed and play it: the case if something was wrong, made as small as it gets."""
     steps = part.steps(random.Random(f"{part.name}:{seed}"))
-    found = part.fault(steps)
+    found = judge(part, steps)
     if found is None:
         return None
-    small = shrink(steps, lambda fewer: part.fault(fewer) is not None)
-    return Case(part.name, seed, small, part.fault(small) or f"not every time: {found}")
+    small = shrink(steps, lambda fewer: judge(part, fewer) is not None)
+    return Case(part.name, seed, small, judge(part, small) or f"not every time: {found}")
+
+
+def judge(part: Part, steps: Steps) -> str | None:
+    """What is wrong with a case; what nobody foresaw is wrong too."""
+    try:
+        return part.fault(steps)
+    except Exception as error:  # noqa: BLE001  the top loop of the exam
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        return f"raises {error!r} at {Path(frame.f_code.co_filename).name}:{line}"
 
 
 def shrink(steps: Steps, fails: Callable[[Steps], bool]) -> Steps:

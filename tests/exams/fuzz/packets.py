@@ -1,9 +1,9 @@
 """Packets into the loaded program: what the flow cache remembers is what the tables would decide anew.
 
 Two switches have the same flows and see the same packets in the same order. One remembers, the other is made
-to forget before each packet. So also what depends on the past, connections and learnt addresses, must come out
-the same, and in the end so must all counters: of ports, flows, groups, tables and reasons. Many packets differ
-from one before only where no rule looks: these share an entry of the cache.
+to forget before each packet. So also what depends on the past, connections and learnt addresses, must come
+out the same, and in the end so must all counters: of ports, flows, groups, tables and reasons. Many packets
+differ from one before only where no rule looks: these share an entry of the cache.
 """
 
 from __future__ import annotations

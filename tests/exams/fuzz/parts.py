@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from tests.exams.fuzz.agent import Agent, EbpfAgent
 from tests.exams.fuzz.case import Part
 from tests.exams.fuzz.codec import Codec
+from tests.exams.fuzz.maps import EbpfMaps, Maps
 from tests.exams.fuzz.packets import Packets
 
 PARTS: Mapping[str, Callable[[], Part]] = {
@@ -14,6 +15,8 @@ PARTS: Mapping[str, Callable[[], Part]] = {
     Agent.name: Agent,
     EbpfAgent.name: EbpfAgent,
     Packets.name: Packets,
+    Maps.name: Maps,
+    EbpfMaps.name: EbpfMaps,
 }
 
 
