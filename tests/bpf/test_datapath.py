@@ -29,6 +29,7 @@ from vnet.switch import abi
 from vnet.switch.abi import Point
 from vnet.switch.datapath import Change, Counter, Refused
 from vnet.switch.live import attach, bpf, maps
+from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.netns import inside
 
 FRAME = bytes.fromhex("02000000000202000000000188b5") + bytes(50)
@@ -487,3 +488,29 @@ def test_a_group_that_needs_one_that_is_not_there_is_refused_and_changes_nothing
     assert bench.datapath.version == before
     bench.load([], [Group(3, GroupType.ALL, (Bucket((Output(1),)),))])
     assert [group.number for group in bench.datapath.groups()] == [3]
+
+
+def test_a_switch_whose_layout_number_is_rubbish_is_made_anew_with_its_rules(bench: Bench) -> None:
+    bench.load([to(2, in_port=1)])
+    bench.datapath._control[1] ^= 0x5A5A5A5A
+    bench.restart()
+    assert bench.datapath.flows() == (to(2, in_port=1),)
+    assert bench.decide(1, FRAME).outputs == ((2, None),)
+
+
+@pytest.mark.parametrize("layout", [0, 0x5A5A5A5A], ids=["this layout", "another layout"])
+def test_a_switch_with_half_a_text_is_refused_in_words_and_goes_on(bench: Bench, layout: int) -> None:
+    bench.load([Flow(0, 9, match(in_port=1), Instructions((*[SetField("reg0", 1)] * 20, Output(2))))])
+    texts = bench.datapath._map["rule_text"]
+    chunk = next(key for key, _ in texts.items() if struct.unpack("<II", key)[1] == 1)
+    value = texts.lookup(chunk) or b""
+    texts.delete(chunk)
+    bench.datapath._control[1] ^= layout
+    whole = bench.datapath
+    try:
+        with pytest.raises(HostError, match="cannot be read back"):
+            EbpfDatapath.open("bench", bench.netns, bench.pins)
+        assert bench.decide(1, FRAME).outputs == ((2, None),)
+    finally:
+        whole._control[1] ^= layout
+        texts.update(chunk, value)

@@ -1,6 +1,6 @@
 """An os-ken application, a learning switch, drives the switch; the same on Open vSwitch, as a check of it.
 
-Hosts 1 to 3 are at the ports of these numbers. The application (`os_ken_learning`) writes down what it is told.
+Hosts 1 to 3 are at the ports of these numbers. The application, `os_ken_learning`, writes what it is told.
 """
 
 from __future__ import annotations
