@@ -12,11 +12,24 @@ from tests.bpf.bench import Bench
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.openflow import cookie
-from vnet.openflow.flow import Flow, Instructions, Move, Output, OutputField, Port, PushVlan, SetField, match
+from vnet.openflow.flow import (
+    Flow,
+    Instructions,
+    Move,
+    Output,
+    OutputField,
+    Port,
+    PushVlan,
+    SetField,
+    ToGroup,
+    match,
+)
+from vnet.openflow.group import Bucket, Group, GroupType
 from vnet.switch import abi
 from vnet.switch.abi import Point
 from vnet.switch.datapath import Change, Counter, Refused
 from vnet.switch.live import attach, bpf, maps
+from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.netns import inside
 
 FRAME = bytes.fromhex("02000000000202000000000188b5") + bytes(50)
@@ -453,3 +466,64 @@ def test_switch_that_was_closed_is_destroyed_and_nobody_elses_files_with_it(benc
     bench.open()
     assert not bench.datapath.adopted
     assert bench.datapath.ports() == ()
+
+
+def test_what_leaves_by_a_captured_port_names_its_rules_also_when_its_path_is_remembered(
+    bench: Bench,
+) -> None:
+    other = Flow(0, 9, match(in_port=3), Instructions((Output(4),)), cookie=0x9)
+    bench.load([Flow(0, 5, match(in_port=1), Instructions((Output(2),)), cookie=0x5), other])
+    bench.datapath.watch(frozenset({2, 4}))
+    for port in (1, 3, 1, 3, 1):  # each time after a packet that met another rule
+        bench.datapath.read_events()
+        bench.datapath.run(port, FRAME)
+        (event,) = bench.datapath.read_events()
+        assert event.cookie == {1: 0x5, 3: 0x9}[port]
+
+
+def test_a_packet_that_is_too_long_is_counted_once_also_when_its_path_is_remembered(bench: Bench) -> None:
+    bench.load([Flow(0, 5, match(in_port=1), Instructions((Output(2),)), cookie=0x5)])
+    bench.datapath.watch(frozenset())
+    bench.datapath.run(1, FRAME)
+    for number in (1, 2, 3):
+        bench.datapath.read_events()
+        _, _, after = bench.datapath.run(1, FRAME + bytes(3000))
+        (event,) = bench.datapath.read_events()
+        assert (after.cb[1], event.cookie) == (DropReason.MTU, 0x5)
+        assert bench.datapath.port_counters()[2].tx_dropped == number
+        assert bench.datapath.port_counters()[1].rx_dropped == number
+
+
+def test_a_group_that_needs_one_that_is_not_there_is_refused_and_changes_nothing(bench: Bench) -> None:
+    before = bench.datapath.version
+    with pytest.raises(Refused, match="no group 7"):
+        bench.load([], [Group(3, GroupType.ALL, (Bucket((ToGroup(7),)),))])
+    assert bench.datapath.version == before
+    bench.load([], [Group(3, GroupType.ALL, (Bucket((Output(1),)),))])
+    assert [group.number for group in bench.datapath.groups()] == [3]
+
+
+def test_a_switch_whose_layout_number_is_rubbish_is_made_anew_with_its_rules(bench: Bench) -> None:
+    bench.load([to(2, in_port=1)])
+    bench.datapath._control[1] ^= 0x5A5A5A5A
+    bench.restart()
+    assert bench.datapath.flows() == (to(2, in_port=1),)
+    assert bench.decide(1, FRAME).outputs == ((2, None),)
+
+
+@pytest.mark.parametrize("layout", [0, 0x5A5A5A5A], ids=["this layout", "another layout"])
+def test_a_switch_with_half_a_text_is_refused_in_words_and_goes_on(bench: Bench, layout: int) -> None:
+    bench.load([Flow(0, 9, match(in_port=1), Instructions((*[SetField("reg0", 1)] * 20, Output(2))))])
+    texts = bench.datapath._map["rule_text"]
+    chunk = next(key for key, _ in texts.items() if struct.unpack("<II", key)[1] == 1)
+    value = texts.lookup(chunk) or b""
+    texts.delete(chunk)
+    bench.datapath._control[1] ^= layout
+    whole = bench.datapath
+    try:
+        with pytest.raises(HostError, match="cannot be read back"):
+            EbpfDatapath.open("bench", bench.netns, bench.pins)
+        assert bench.decide(1, FRAME).outputs == ((2, None),)
+    finally:
+        whole._control[1] ^= layout
+        texts.update(chunk, value)

@@ -51,6 +51,7 @@ class ControllerLab:
         self.pins = PINS / self.netns
         self._stack = contextlib.ExitStack()
         self._target: subprocess.Popen[bytes] | None = None
+        self._ovs: OpenVSwitch | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -122,10 +123,10 @@ class ControllerLab:
         if self.switch == "vnet":
             self._start_target()
             return
-        ovs = self._stack.enter_context(OpenVSwitch(1, self.netns))
+        self._ovs = self._stack.enter_context(OpenVSwitch(1, self.netns))
         for number in self.hosts:
-            ovs.add_device(f"p{number}", number)
-        ovs.connect(CONTROLLER)
+            self._ovs.add_device(f"p{number}", number)
+        self._ovs.connect(CONTROLLER)
 
     def _start_target(self) -> None:
         ports = [word for number in self.hosts for word in ("--port", f"{number}=p{number}")]
@@ -140,8 +141,13 @@ class ControllerLab:
 
     @property
     def socket(self) -> Path:
-        """Where our switch listens besides."""
-        return self.folder / "switch.sock"
+        """Where the switch listens besides."""
+        return self.folder / "switch.sock" if self._ovs is None else self._ovs.socket
+
+    def settle(self) -> None:
+        """Wait until what was told is in force and what was sent is counted."""
+        if self._ovs is not None:
+            self._ovs.settle()
 
     def kill_switch(self) -> None:
         """SIGKILL for the agent of our switch."""
@@ -162,7 +168,7 @@ class ControllerLab:
     # -- questions --------------------------------------------------------------------------------
 
     def ofctl(self, *words: str) -> str:
-        """What ovs-ofctl prints, asked of our switch."""
+        """What ovs-ofctl prints, asked of the switch."""
         command, *arguments = words
         return run("ovs-ofctl", "-O", "OpenFlow13", command, f"unix:{self.socket}", *arguments)
 

@@ -4,7 +4,8 @@
 `vnet.openflow.message`. What the protocol library does well, matches and actions with all their
 extensions, it does here too (`codec_match`, `codec_action`); messages are `struct`s in one table
 below, because the library has only one direction of most of them, and writes an empty message for
-the other without a word. Fragments are cached: most flows of a switch share fields and actions.
+the other without a word. Fragments are cached, unless they are
+long: most flows of a switch share fields and actions.
 """
 
 from __future__ import annotations
@@ -208,12 +209,18 @@ def _decode_bundle_add(body: bytes, xid: int) -> BundleAdd:
 def _decode_inner(inner: bytes, xid: int) -> Message:
     if len(inner) < HEADER.size:
         raise CodecError(ErrorType.EXPERIMENTER, BundleFailed.MSG_BAD_LEN)
-    length, inner_xid = HEADER.unpack_from(inner)[2:]
+    _, number, length, inner_xid = HEADER.unpack_from(inner)
     if not HEADER.size <= length <= len(inner):
         raise CodecError(ErrorType.EXPERIMENTER, BundleFailed.MSG_BAD_LEN)
     if inner_xid != xid:
         raise CodecError(ErrorType.EXPERIMENTER, BundleFailed.MSG_BAD_XID)
+    if _is_bundle_add(number, inner[HEADER.size :]):  # nor is it looked how deep that would go
+        raise CodecError(ErrorType.EXPERIMENTER, BundleFailed.MSG_UNSUP)
     return decode(inner[:length])[1]
+
+
+def _is_bundle_add(number: int, body: bytes) -> bool:
+    return number == _EXPERIMENTER_TYPE and body[:8] == _EXPERIMENTER.pack(ONF, _BUNDLE_ADD)
 
 
 # -- packets --------------------------------------------------------------------------------------
@@ -390,7 +397,7 @@ def _decode_body(version: int, number: int, length: int, xid: int, data: bytes) 
         return Hello(version, _read_hello(body).versions)
     if version != VERSION:
         raise CodecError(ErrorType.BAD_REQUEST, BadRequest.BAD_VERSION)
-    if number == _EXPERIMENTER_TYPE and body[:8] == _EXPERIMENTER.pack(ONF, _BUNDLE_ADD):
+    if _is_bundle_add(number, body):
         return _decode_bundle_add(body, xid)
     read = _BY_NUMBER.get(number)
     if read is None:

@@ -14,7 +14,7 @@ from typing import Any
 from vnet.openflow import codec_conntrack, codec_setfield
 from vnet.openflow.codec_error import bad_action
 from vnet.openflow.codec_library import ofproto, parser
-from vnet.openflow.codec_record import records
+from vnet.openflow.codec_record import cached, records
 from vnet.openflow.codec_setfield import NICIRA, parsed
 from vnet.openflow.fields import ETH_MPLS, ETH_MPLS_MULTICAST, ETH_SVLAN, ETH_VLAN
 from vnet.openflow.flow import (
@@ -113,7 +113,7 @@ def decode_actions(data: bytes) -> tuple[Action, ...]:
     return tuple(decode_action(raw) for _, raw in records(data, bad_action(BadAction.BAD_LEN)))
 
 
-@lru_cache(_CACHED)
+@cached
 def decode_action(raw: bytes) -> Action:
     """One action; `raw` is as long as its header says."""
     kind = struct.unpack_from("!H", raw)[0]

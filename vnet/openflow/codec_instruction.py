@@ -10,7 +10,7 @@ from typing import Any
 from vnet.openflow.codec_action import decode_actions, encode_actions
 from vnet.openflow.codec_error import CodecError, bad_action
 from vnet.openflow.codec_library import ofproto
-from vnet.openflow.codec_record import records
+from vnet.openflow.codec_record import cached, records
 from vnet.openflow.flow import Action, Instructions, OutputField
 from vnet.openflow.group import MAX_METER
 from vnet.openflow.message import BadAction, BadInstruction, ErrorType, MeterModFailed, OnfError
@@ -46,7 +46,7 @@ def encode_instructions(instructions: Instructions) -> bytes:
     return b"".join(parts)
 
 
-@lru_cache(_CACHED)
+@cached
 def decode_instructions(data: bytes) -> Instructions:
     """Raises: CodecError of type BAD_INSTRUCTION or BAD_ACTION."""
     fault = _bad_instruction(BadInstruction.BAD_LEN)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import struct
 
-from vnet.openflow.codec_record import SECOND_NS
+from vnet.openflow.codec_record import SECOND_NS, text
 from vnet.openflow.message import PortDescription, PortStats
 
 PORT = struct.Struct("!I4x6s2x16sIIIIIIII")
 PORT_STATS = struct.Struct("!I4x12QII")
 _NAME_BYTES = 15
-
-
-def text(field: bytes) -> str:
-    """A fixed-size, zero-terminated string."""
-    return field.split(b"\0", 1)[0].decode(errors="replace")
 
 
 def encode_port(port: PortDescription) -> bytes:

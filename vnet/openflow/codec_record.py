@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TypeVar
 
 from vnet.openflow.codec_error import CodecError
+
+T = TypeVar("T")
+
+_CACHED = 1 << 16
+_CACHED_BYTES = 256
+"""Longer fragments are seldom the same, and many of them would fill the memory."""
 
 SECOND_NS = 1_000_000_000
 """Durations are told in seconds and nanoseconds."""
@@ -22,3 +30,17 @@ def records(data: bytes, fault: CodecError) -> Iterator[tuple[int, bytes]]:
             raise fault
         yield kind, data[offset : offset + length]
         offset += length
+
+
+def text(field: bytes) -> str:
+    """A string of fixed size, whose last byte is always zero.
+
+    What is no UTF-8 becomes one question mark for each byte at most, so that it never becomes longer.
+    """
+    return field[:-1].split(b"\0", 1)[0].decode(errors="replace").replace("\ufffd", "?")
+
+
+def cached(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Remember what short fragments were read as."""
+    remembered = lru_cache(_CACHED)(read)
+    return lambda data: remembered(data) if len(data) <= _CACHED_BYTES else read(data)

@@ -36,8 +36,8 @@ from vnet.openflow.codec_port import (
     decode_port_stats,
     encode_port,
     encode_port_stats,
-    text,
 )
+from vnet.openflow.codec_record import text
 from vnet.openflow.codec_tables import decode_table, decode_wanted_table, encode_table
 from vnet.openflow.message import (
     AggregateReply,

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from vnet.openflow.codec_error import CodecError
 from vnet.openflow.codec_match import NUMBERS, SIZES, field_of
+from vnet.openflow.codec_record import text
 from vnet.openflow.message import ErrorType, TableFeatures, TableFeaturesFailed
 
 _HEADER = struct.Struct("!HB5x32sQQII")
@@ -133,7 +134,7 @@ def decode_table(record: bytes) -> TableFeatures:
     fields = _read_oxm_ids(properties.get(_MATCH, b""))
     return TableFeatures(
         table,
-        name.rstrip(b"\0").decode(errors="replace"),
+        text(name),
         max_entries,
         metadata_match,
         metadata_write,

@@ -327,7 +327,8 @@ class Path(ctypes.Structure):
         ("table", c_uint8),
         ("min_ttl", c_uint8),
         ("n_ops", c_uint8),
-        ("pad", c_uint8 * 2),
+        ("failure", c_uint8),
+        ("pad", c_uint8),
     ]
 
 

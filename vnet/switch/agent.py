@@ -38,10 +38,11 @@ from vnet.openflow.message import (
     Role,
 )
 from vnet.switch import stats
-from vnet.switch.connection import Bundle, Connection, Request, State, head
+from vnet.switch.connection import Connection, Request, State, head
 from vnet.switch.datapath import SwitchPort
 from vnet.switch.draft import Tables
 from vnet.switch.expiry import Expiry
+from vnet.switch.handle_bundles import spoil
 from vnet.switch.handlers import HANDLERS, WRITES
 from vnet.switch.jobs import Answer, CloseConnection, Counters, Event, Job, Refusal
 
@@ -256,7 +257,7 @@ class Agent:
         except CodecError as error:
             self._malformed(conn, error)
             return None
-        return Request(xid, message, head(item))
+        return Request(xid, message, head(item), len(item))
 
     def _not_openflow(self, conn: Connection) -> None:
         """A peer whose first bytes are no Hello is not waited for until its "message" is whole."""
@@ -267,7 +268,7 @@ class Agent:
         """Answer it; a bundle it was meant for can no longer be committed."""
         self.send(conn, error.error, error.xid)
         if error.bundle_id is not None:
-            conn.bundles.setdefault(error.bundle_id, Bundle(0)).failed = True
+            spoil(conn, error.bundle_id)
         if conn.state is State.GREETING:
             self.close(conn)
 

@@ -35,11 +35,12 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A message, its transaction id, and its first bytes for an Error."""
+    """A message, its transaction id, its first bytes for an Error, and how long it was on the wire."""
 
     xid: int
     message: Message
     head: bytes
+    size_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -49,6 +50,8 @@ class Bundle:
     flags: int
     closed: bool = False
     failed: bool = False
+    size_bytes: int = 0
+    """What its requests took on the wire."""
     mods: list[tuple[int, Message, bytes]] = field(default_factory=list)
     """(xid, request, first bytes) in the order they came."""
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MAX_BUNDLES = 16
 """Per connection."""
 MAX_BUNDLE_MODS = 1 << 18
+MAX_BUNDLE_BYTES = 1 << 26
+"""Of all bundles of a connection, as on the wire; as many mods as can be have 256 each."""
 
 _FLAGS = int(BundleFlag.ATOMIC | BundleFlag.ORDERED)
 
@@ -36,23 +38,31 @@ def bundle_add(agent: Agent, conn: Connection, request: Request, add: BundleAdd)
         _fail(agent, conn, request, BundleFailed.OUT_OF_BUNDLES)
         return
     bundle = conn.bundles.setdefault(add.bundle_id, Bundle(add.flags))
-    fault = _fault(bundle, add)
+    fault = _fault(conn, bundle, request, add)
     if fault is not None:
         bundle.failed = True
         _fail(agent, conn, request, fault)
         return
     assert isinstance(add.message, Mod)
     bundle.mods.append((request.xid, add.message, request.head))
+    bundle.size_bytes += request.size_bytes
 
 
-def _fault(bundle: Bundle, add: BundleAdd) -> BundleFailed | None:
+def spoil(conn: Connection, bundle_id: int) -> None:
+    """A message for a bundle could not be read: that bundle, opened by it or not, is not committed."""
+    if bundle_id in conn.bundles or len(conn.bundles) < MAX_BUNDLES:
+        conn.bundles.setdefault(bundle_id, Bundle(0)).failed = True
+
+
+def _fault(conn: Connection, bundle: Bundle, request: Request, add: BundleAdd) -> BundleFailed | None:
     if bundle.closed:
         return BundleFailed.BUNDLE_CLOSED
     if bundle.flags != add.flags:
         return BundleFailed.BAD_FLAGS
     if not isinstance(add.message, Mod):
         return BundleFailed.MSG_UNSUP
-    if len(bundle.mods) >= MAX_BUNDLE_MODS:
+    held = sum(each.size_bytes for each in conn.bundles.values())
+    if len(bundle.mods) >= MAX_BUNDLE_MODS or held + request.size_bytes > MAX_BUNDLE_BYTES:
         return BundleFailed.MSG_TOO_MANY
     return None
 

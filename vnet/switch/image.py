@@ -86,9 +86,9 @@ class Image:
         self._check_room(flows, leaving)
         for flow, form in flows:
             self.check_references(form.actions, flow.key, change)
-        for group, shape in groups.values():
-            for bucket in shape.buckets:
-                self.check_references(bucket, GroupKey(group.number), change)
+        for group, forms in groups.values():
+            for records in forms.buckets:
+                self.check_references(records, GroupKey(group.number), change)
         arrivals = find_room(self, flows, groups.values(), meters.values())
         staging = Staging(self, self.version + 1)
         for key in leaving:
@@ -156,11 +156,12 @@ class Image:
         for table in touched:
             wanted[table] = self.classifier.search_order(table)
         self._banks[self.version & 1] = wanted
-        return [
-            TableBank(table, masks, self.classifier.beyond(masks))
-            for table, masks in sorted(wanted.items())
-            if bank.get(table, ()) != masks
-        ]
+        differing = (  # also where a killed agent wrote what never came into force
+            (table, wanted.get(table, ()))
+            for table in sorted(wanted.keys() | bank.keys())
+            if bank.get(table, ()) != wanted.get(table, ())
+        )
+        return [TableBank(table, masks, self.classifier.beyond(masks)) for table, masks in differing]
 
     def next_ports(self) -> list[tuple[int, tuple[int, ...]]]:
         """The list of all ports, if this version's bank has another."""

@@ -28,8 +28,10 @@ class Numbers:
         self._free.append(number)
 
     def claim(self, numbers: set[int]) -> None:
-        """Start with these numbers already taken (adoption)."""
+        """Start with these numbers already taken (adoption). Raises ValueError if there are none such."""
         highest = max(numbers, default=self._next - 1)
+        if highest >= self._limit or min(numbers, default=self._next) < self._next:
+            raise ValueError(f"there is no number {highest} below {self._limit}")
         self._free = [number for number in range(self._next, highest) if number not in numbers]
         self._next = max(self._next, highest + 1)
 
@@ -63,9 +65,11 @@ class Ranges:
             self._free.setdefault(length, []).append(start)
 
     def claim(self, runs: list[tuple[int, int]]) -> None:
-        """Start with these runs already taken (adoption)."""
+        """Start with these runs already taken (adoption). Raises ValueError if they cannot all be."""
         gaps, at = [], 0
         for start, length in sorted(run for run in runs if run[1]):
+            if start < at or start + length > self._limit:
+                raise ValueError(f"{length} from {start} on are not free below {self._limit}")
             gaps.append((at, start - at))
             at = start + length
         self._keep([*gaps, (at, self._limit - at)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -64,6 +65,7 @@ from vnet.openflow.message import (
     BarrierRequest,
     BundleAdd,
     BundleControl,
+    BundleFailed,
     DescReply,
     DescRequest,
     EchoReply,
@@ -474,6 +476,42 @@ def test_flow_mods_survive_the_wire_and_the_library_reads_them(wanted, actions, 
 def test_no_bytes_make_the_codec_raise_anything_but_a_codec_error(number, body):
     data = HEADER.pack(4, number, 8 + len(body), 5) + body
     assert_read_or_refused(data, 5)
+
+
+def test_long_messages_are_not_remembered():
+    """Else a peer could fill the memory by sending ever others."""
+    messages = [
+        encode(add_flow(SetField("reg0", number), *[SetField("reg1", number)] * 380), 1)
+        for number in range(300)
+    ]
+    decode(messages[0])
+    tracemalloc.start()
+    for data in messages:
+        decode(data)
+    grew, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grew < 300 * 4000
+
+
+def add_flow(*actions) -> FlowMod:
+    return FlowMod(FlowCommand.ADD, Flow(0, 1, instructions=Instructions(apply=actions)))
+
+
+def test_a_name_that_is_no_text_is_read_as_one_that_is_written_alike():
+    data = encode(PortStatus(0, PORT), 1).replace(b"tap-web\0\0\0\0\0\0\0\0\0", b"tap\xff\0web" + b"\xff" * 8)
+    _, message = decode(data)
+    assert isinstance(message, PortStatus)
+    assert message.port.name == "tap?"
+    assert decode(encode(message, 1)) == (1, message)
+
+
+def test_a_bundle_in_a_bundle_is_refused_however_deep_it_is():
+    data = encode(BarrierRequest(), 1)
+    for depth in range(2700):
+        outer = struct.pack("!IIIxxH", ONF, 2301, 5, 3) + data
+        data = HEADER.pack(4, 4, HEADER.size + len(outer), 1) + outer
+        if depth in (1, 2699):
+            assert refusal(data) == (0xFFFF, BundleFailed.MSG_UNSUP)
 
 
 # -- refusals -------------------------------------------------------------------------------------

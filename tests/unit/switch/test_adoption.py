@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.switch.test_image_groups import change, flow, group, meter, values
 from tests.unit.switch.written import Switch
+from vnet.base.errors import HostError
 from vnet.openflow.flow import Flow, Instructions, Output, match
 from vnet.openflow.group import Group, Meter
 from vnet.switch import abi
@@ -120,3 +122,36 @@ def test_wherever_an_agent_is_killed_the_next_one_knows_what_packets_meet(
         )
         again = adoption.read(switch.maps, switch.image.ports)  # type: ignore[arg-type]
         assert known(again) == known(switch.image)
+
+
+def test_what_a_killed_agent_wrote_of_a_table_is_not_searched_when_another_table_is_changed() -> None:
+    """Its mask's number is given to another table: packets would meet that table's flows in this one."""
+    switch = Switch()
+    switch.write(change(flow(1)))
+    switch.restart()
+    switch.commit(change(Flow(3, 1, match(eth_src=1))))
+    bank = (switch.image.version & 1) * abi.TABLES
+    searched = [
+        abi.Table.from_buffer_copy(switch.maps["tables"].index(bank + n) or b"").n_masks for n in range(4)
+    ]
+    assert searched == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["rules", "actions", "tables", "masks", "groups", "rule_text"])
+def test_maps_that_hold_something_else_than_their_texts_mean_are_not_taken_over(name: str) -> None:
+    switch = Switch()
+    switch.commit(BEFORE)
+    group, placed = switch.image.groups[7], switch.image.placed[SEVERAL.key]
+    index = {
+        "rules": placed.rule,
+        "actions": placed.actions.first_action,
+        "tables": (switch.image.version & 1) * abi.TABLES,
+        "masks": next(iter(switch.image.classifier.masks.values())),
+        "groups": group.slot,
+    }
+    key = index[name].to_bytes(4, "little") if name in index else next(switch.maps[name].keys())
+    raw = bytearray(switch.maps[name].lookup(key) or b"")
+    raw[16 if name == "rule_text" else 0] ^= 1
+    switch.maps[name].update(key, bytes(raw))
+    with pytest.raises(HostError, match="cannot be read back"):
+        switch.restart()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.unit.switch.conversation import Conversation, add, delete, flow
@@ -16,6 +18,7 @@ from vnet.openflow.message import (
     BundleAdd,
     BundleControl,
     BundleControlType,
+    BundleFailed,
     Error,
     FlowCommand,
     FlowMod,
@@ -30,7 +33,9 @@ from vnet.openflow.message import (
     TableStatsReply,
     TableStatsRequest,
 )
+from vnet.switch import handle_bundles
 from vnet.switch.datapath import Counter, PortCounter, TableCounter
+from vnet.switch.handle_bundles import MAX_BUNDLES
 
 WEB = match(eth_type=0x0800, ip_proto=6, tcp_dst=80)
 IP = match(eth_type=0x0800)
@@ -288,6 +293,28 @@ def test_a_malformed_message_in_a_bundle_is_answered_and_the_commit_fails():
     peer.says(COMMIT, xid=31)
     assert [(x, e.code) for x, e in peer.hears()] == [(31, 2313)]
     assert talk.datapath.changes == []
+
+
+def test_malformed_messages_open_no_more_bundles_than_there_may_be():
+    talk = Conversation()
+    peer = talk.connect()
+    for number in range(2 * MAX_BUNDLES):
+        broken = bytearray(encode(BundleAdd(number, add(flow(2)), 3), 30))
+        broken[24 + 25] = 9
+        peer.sends(bytes(broken))
+    assert len(talk.agent.connections[peer.number].bundles) == MAX_BUNDLES
+
+
+def test_bundles_of_a_connection_hold_so_many_bytes_and_no_more(monkeypatch):
+    one = BundleAdd(1, add(flow(1)), 3)
+    monkeypatch.setattr(handle_bundles, "MAX_BUNDLE_BYTES", 3 * len(encode(one, 1)))
+    peer = Conversation().connect()
+    peer.says(one, one, replace(one, bundle_id=2))
+    assert peer.hears() == []
+    assert peer.is_refused(replace(one, bundle_id=2)) == (0xFFFF, BundleFailed.MSG_TOO_MANY)
+    assert peer.asks(DISCARD) == control(BundleControlType.DISCARD_REPLY)
+    peer.says(replace(one, bundle_id=3))
+    assert peer.hears() == []
 
 
 def test_later_messages_of_a_bundle_see_the_earlier_ones():

@@ -417,7 +417,8 @@ struct vnet_path {
 	__u8 table;      /* the last one searched */
 	__u8 min_ttl;    /* a packet with less is another case */
 	__u8 n_ops;
-	__u8 pad[2];
+	__u8 failure;    /* why a part of it went no further, which is told if the rest does not either */
+	__u8 pad;
 };
 
 /* One slot of a CPU's flow cache. Only that CPU's programs touch it, and they do not interrupt each other. */
@@ -619,6 +620,7 @@ struct vnet_scratch {
 	__u32 last_rule;
 	__u32 tpid;        /* of the outermost tag as it is to be */
 	__u32 logged;
+	__u32 path_id;     /* of the remembered path that is taken */
 	__u64 base[VNET_KEY_WORDS]; /* what the packet's bytes say by now */
 	__u64 set_slots;
 	__u32 set[VNET_SET];

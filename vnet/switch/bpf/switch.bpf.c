@@ -114,6 +114,7 @@ static __always_inline void vnet_walk(struct __sk_buff *skb, struct vnet_scratch
 	s->path.ct_gen = s->ct_gen;
 	s->path.ct_dir = s->ct_dir;
 	s->path.ct_state = s->ct_word;
+	s->path.failure = s->failure;
 	s->path.reason = !s->path.n_ops && !s->sent ? vnet_loss(s) : VNET_DROP_NONE;
 }
 
@@ -147,6 +148,21 @@ __noinline int vnet_recall_rules(__u32 path_id)
 	return 0;
 }
 
+/* Nothing came of what was to be done. */
+__noinline int vnet_lost(struct __sk_buff *skb, __u32 port_flags)
+{
+	struct vnet_scratch *s = vnet_scratch();
+
+	if (!s)
+		return TC_ACT_SHOT;
+	s->path.reason = s->failure ? s->failure : VNET_DROP_NO_PORT;
+	s->observed &= !!(port_flags & VNET_PORT_CAPTURE);
+	if (s->from_cache && !s->met.n_rules)
+		vnet_recall_rules(s->path_id);
+	vnet_observe(skb, port_flags);
+	return vnet_dropped(skb, s);
+}
+
 /* What is left to do, and whether anything came of it. */
 __noinline int vnet_finish(struct __sk_buff *skb, __u32 port_flags)
 {
@@ -162,26 +178,22 @@ __noinline int vnet_finish(struct __sk_buff *skb, __u32 port_flags)
 	if (!s->path.n_ops)
 		return TC_ACT_SHOT;
 	verdict = vnet_execute(skb);
-	if (s->sent)
-		return verdict;
-	s->path.reason = s->failure ? s->failure : VNET_DROP_NO_PORT;
-	s->observed &= !!(port_flags & VNET_PORT_CAPTURE);
-	vnet_observe(skb, port_flags);
-	return vnet_dropped(skb, s);
+	return s->sent ? verdict : vnet_lost(skb, port_flags);
 }
 
 /* Do again what was done to a packet before. Most paths are one output. */
-static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratch *s,
+static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratch *s, __u32 capturing,
 				       const struct vnet_cached *cached, __u32 port_flags)
 {
 	__u32 id = cached->path_id, i, ifindex, n = cached->path.n_ops;
 	struct vnet_counter *counter = bpf_map_lookup_elem(&path_counters, &id);
+	int alone = n == 1 && cached->ops[0].kind == VNET_PATH_OUTPUT && !capturing;
 
 	if (counter) {
 		counter->packets++;
 		counter->bytes += skb->len;
 	}
-	if (n == 1 && cached->ops[0].kind == VNET_PATH_OUTPUT && !(port_flags & VNET_PORT_CAPTURE)) {
+	if (alone) {
 		ifindex = vnet_leave(skb, s, cached->ops[0].arg);
 		if (ifindex) {
 			skb->cb[0] = cached->ops[0].arg;
@@ -190,8 +202,13 @@ static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratc
 	}
 	s->from_cache = 1;
 	s->path = cached->path;
+	s->path_id = id;
 	s->met.n_rules = 0;
-	if (port_flags & VNET_PORT_CAPTURE || s->path.reason)
+	if (s->path.failure) /* that came before */
+		s->failure = s->path.failure;
+	if (alone)
+		return vnet_lost(skb, port_flags);
+	if (capturing || s->path.reason)
 		vnet_recall_rules(id);
 	for (i = 0; i < VNET_CACHE_OPS; i++) {
 		if (i >= n)
@@ -240,7 +257,7 @@ int vnet_ingress(struct __sk_buff *skb)
 	if (!reason) {
 		cached = vnet_cache_find(skb, s, control);
 		if (cached)
-			return vnet_repeat(skb, s, cached, flags);
+			return vnet_repeat(skb, s, control->capturing | (flags & VNET_PORT_CAPTURE), cached, flags);
 	}
 	vnet_begin_path(s, reason);
 	if (!reason)

@@ -529,6 +529,7 @@ static __always_inline int vnet_search(struct __sk_buff *skb, struct vnet_scratc
 	rule = rule_id ? bpf_map_lookup_elem(&rules, &rule_id) : 0;
 	if (!rule) {
 		vnet_count(&table_misses, table);
+		s->cacheable = 0; /* nobody would count it */
 		if (f->nested) {
 			vnet_pop(s);
 			return 0;

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vnet.base.errors import HostError
-from vnet.openflow.codec import decode
+from vnet.openflow.codec import CodecError, decode
 from vnet.openflow.message import FlowMod, GroupMod, Message, MeterMod
 from vnet.switch import abi
+from vnet.switch.datapath import Refused
 from vnet.switch.image import Image
 from vnet.switch.live.bpf import Map
-from vnet.switch.live.writer import METER_TEXT, delete_text, pack_key
+from vnet.switch.live.sound import Unsound, check
+from vnet.switch.live.writer import METER_TEXT, delete_text, pack_key, seal
 from vnet.switch.lower import lower, lower_group
 from vnet.switch.lower_actions import Lowerable, PortList
 from vnet.switch.placed import (
@@ -42,8 +44,21 @@ class _Found:
     meters: list[PlacedMeter] = field(default_factory=list)
 
 
+_UNREADABLE = (CodecError, Refused, Unsound, struct.error, LookupError, ValueError, OverflowError)
+"""What is raised on the way to an image of maps that hold what no vnet has written."""
+
+
 def read(maps: Mapping[str, Map], ports: tuple[int, ...]) -> Image:
-    """The image of what is in force."""
+    """The image of what is in force. Raises HostError if the maps do not agree with themselves."""
+    try:
+        return _read(maps, ports)
+    except _UNREADABLE as error:
+        raise HostError(
+            f"the running switch's rules cannot be read back ({error}): take the fabric down and up again"
+        ) from error
+
+
+def _read(maps: Mapping[str, Map], ports: tuple[int, ...]) -> Image:
     version = abi.Control.from_buffer_copy(maps["control"].index(0) or b"").version
     image = Image(version, ports)
     found = _found(maps, version)
@@ -55,6 +70,7 @@ def read(maps: Mapping[str, Map], ports: tuple[int, ...]) -> Image:
     )
     banks = [_bank(maps, 0), _bank(maps, 1)]
     image.adopt(found.flows, found.groups, found.meters, masks, entries, shown, banks)
+    check(maps, image, shown)
     return image
 
 
@@ -70,7 +86,7 @@ def _found(maps: Mapping[str, Map], version: int) -> _Found:
             case MeterMod(meter=meter):
                 found.meters.append(PlacedMeter(meter, place >> 16, number - METER_TEXT))
             case _:
-                raise HostError("the switch's rules cannot be read back: take the fabric down and up again")
+                raise Unsound(f"text {number} is a {type(message).__name__}")
     return found
 
 
@@ -88,13 +104,19 @@ def _texts(maps: Mapping[str, Map], version: int) -> dict[int, tuple[Message, in
             leftovers.append(number)
             continue
         text = b"".join(chunks[number, n] for n in range(-(-length // abi.TEXT_CHUNK)))[:length]
-        texts[number] = decode(text)[1], place
+        texts[number] = _message(text), place
         if until:  # hidden by a change that never came into force
             head = struct.pack("<IIII", since, 0, length, place)
             maps["rule_text"].update(struct.pack("<II", number, 0), head + chunks[number, 0])
     for number in leftovers:
         delete_text(maps["rule_text"], number)
     return texts
+
+
+def _message(text: bytes) -> Message:
+    if seal(text) != text:
+        raise Unsound("a text has been changed")
+    return decode(text)[1]
 
 
 def _actions(maps: Mapping[str, Map], number: int, records: tuple[Lowerable, ...]) -> PlacedActions:
@@ -129,8 +151,11 @@ def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
         key = mask, tuple(words[: widths[mask]])
         entry = struct.unpack("<I", value)[0]
         shown = _variants(window, entry, version)
-        if max(shown)[1] in alive:
+        rule = max(shown)[1]
+        if rule in alive:
             found[key] = entry, shown
+        elif rule:
+            raise Unsound(f"packets meet rule {rule}, of which there is no text")
         else:
             dead.append(key)
     for number, values in dead:
@@ -139,9 +164,13 @@ def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
 
 
 def _numbered(maps: Mapping[str, Map], name: str, version: int, entries: set[int]) -> dict[int, Variants]:
-    """The variants of the entries of groups or meters."""
+    """The variants of the entries of groups or meters; all others show nothing."""
     window = maps[name].window()
-    return {entry: _variants(window, entry, version) for entry in entries}
+    found = {entry: _variants(window, entry, version) for entry in range(len(window) // 4)}
+    for entry in found.keys() - entries:
+        if slot := max(found[entry])[1]:
+            raise Unsound(f"{name}[{entry}] shows {slot}, of which there is no text")
+    return {entry: found[entry] for entry in entries}
 
 
 def _variants(window: memoryview, entry: int, version: int) -> Variants:

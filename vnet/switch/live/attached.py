@@ -164,13 +164,14 @@ class AttachedPorts:
         if config & PortConfig.PORT_DOWN:
             self._tidier.forget_addresses(number)
 
-    def capture(self, ports: frozenset[int]) -> None:
-        """Report what exactly these ports send and get."""
+    def capture(self, ports: frozenset[int]) -> int:
+        """Report what exactly these ports send and get; how many of them there are."""
         for number in self.ifindexes:
             port = self._port(number)
             flags = PortFlag(port.flags) & ~PortFlag.CAPTURE
             port.flags = flags | PortFlag.CAPTURE if number in ports else flags
             self._tell(number, port)
+        return len(ports & self.ifindexes.keys())
 
     def counters(self) -> Mapping[int, PortCounter]:
         """By port number."""

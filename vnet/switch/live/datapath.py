@@ -44,6 +44,9 @@ from vnet.switch.placed import Staged
 PACKET_OUT_BYTES = 3500
 """What BPF_PROG_TEST_RUN takes: a page without head- and tailroom (net/bpf/test_run.c)."""
 
+_SNAPLEN, _CAPTURING = (field.offset // 4 for field in (abi.Control.snaplen, abi.Control.capturing))
+"""Where the control cell has them."""
+
 
 class EbpfDatapath:
     """One switch in the kernel. Create or adopt with `open`."""
@@ -287,8 +290,9 @@ class EbpfDatapath:
 
     def watch(self, ports: frozenset[int], snaplen: int = 65535) -> None:
         """Capture exactly these ports; an empty set costs nothing."""
-        self._control[2] = snaplen
-        self._ports.capture(ports)
+        self._control[_SNAPLEN] = snaplen
+        self._control[_CAPTURING] = 1  # before the first port is captured
+        self._control[_CAPTURING] = self._ports.capture(ports)
 
     # packets of the controller
 

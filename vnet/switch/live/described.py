@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vnet.base.errors import HostError
-from vnet.openflow.codec import decode
+from vnet.openflow.codec import CodecError, decode
 from vnet.openflow.message import FlowMod, GroupMod, Message, MeterMod
 from vnet.switch.datapath import Counter, FlowKey
 from vnet.switch.live import bpf
@@ -111,11 +111,13 @@ class DescribedSwitch:
         for (number, chunk), head in chunks.items():
             if chunk or head["since"] > version or 0 < head["until"] <= version:
                 continue
-            text, at = b"", 0
-            while len(text) < head["length"]:
-                text += bytes(chunks[number, at].numbers("bytes"))
-                at += 1
-            found[number] = decode(text[: head["length"]])[1], head["pad"]
+            try:
+                found[number] = decode(_text(chunks, number, head["length"]))[1], head["pad"]
+            except (CodecError, KeyError) as error:
+                raise HostError(
+                    f"the rules of the running switch {self.folder.name} cannot be read back ({error}): take "
+                    "the fabric down and up again"
+                ) from error
         return found
 
     def rules(self) -> dict[Counts, int]:
@@ -168,6 +170,15 @@ class DescribedSwitch:
                     totals[rule][0] += packets
                     totals[rule][1] += octets
         return [Counter(packets, octets) for packets, octets in totals]
+
+
+def _text(chunks: Mapping[tuple[int, int], Record], number: int, length: int) -> bytes:
+    """The first so many bytes of a rule's chunks. Raises KeyError if one is missing."""
+    text, at = b"", 0
+    while len(text) < length:
+        text += bytes(chunks[number, at].numbers("bytes"))
+        at += 1
+    return text[:length]
 
 
 def layout_of(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from zlib import crc32
 
 from vnet.openflow.codec import encode
 from vnet.openflow.flow import Port
@@ -36,6 +37,9 @@ from vnet.switch.placed import (
 
 METER_TEXT = 0x80000000
 """Added to a meter's slot it is the number under which its text lies among those of rules."""
+
+MAX_TEXT_BYTES = 0xFFFF
+"""Of an OpenFlow message."""
 
 ENTRY_MAPS = ("entries", "group_entries", "meter_entries")
 
@@ -129,10 +133,16 @@ def _pack_band(band: Band, meter: Meter) -> bytes:
     return struct.pack("<QQII", band.rate, max(burst * unit, unit * 16), band.kind, band.precedence)
 
 
+def seal(text: bytes) -> bytes:
+    """An OpenFlow message, its checksum for its transaction id: much of it shows nowhere else in the maps."""
+    plain = text[:4] + bytes(4) + text[8:]
+    return plain[:4] + crc32(plain).to_bytes(4, "big") + plain[8:]
+
+
 def delete_text(texts: Map, number: int) -> None:
     """Forget an OpenFlow form; the chunk that tells its length goes last."""
     value = texts.lookup(struct.pack("<II", number, 0))
-    length = struct.unpack_from("<I", value, 8)[0] if value else 0
+    length = min(struct.unpack_from("<I", value, 8)[0], MAX_TEXT_BYTES) if value else 0
     for chunk in reversed(range(-(-length // abi.TEXT_CHUNK))):
         texts.delete(struct.pack("<II", number, chunk))
 
@@ -224,7 +234,7 @@ class Writer:
             self._control[at + 2 * index + 1] = bits >> 32
 
     def _write_text(self, number: int, message: Message, version: int, place: int = 0) -> None:
-        text = encode(message, 0)
+        text = seal(encode(message, 0))
         for chunk, start in enumerate(range(0, len(text), abi.TEXT_CHUNK)):
             part = text[start : start + abi.TEXT_CHUNK].ljust(abi.TEXT_CHUNK, b"\0")
             value = struct.pack("<IIII", version, 0, len(text), place) + part
