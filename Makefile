@@ -21,7 +21,7 @@ demo: setup-demo bpf image ## Install what is needed, then bring up five VMs, pr
 	@tools/demo.sh
 
 .PHONY: test
-test: setup bpf image lint ## Everything: install, checks, all tests (root, under 20 minutes)
+test: setup bpf image guests lint ## Everything: install, checks, all tests (root, under 20 minutes)
 	@$(PY) -m pytest
 
 .PHONY: check
@@ -67,6 +67,14 @@ build/bpf/%.bpf.o: vnet/switch/bpf/%.bpf.c $(wildcard vnet/switch/bpf/*.h)
 image: ## Make the micro guest from Debian packages
 	@tools/setup.sh image
 
+.PHONY: guests
+guests: ## Make the guests with other kernels from Debian packages
+	@tools/setup.sh guests
+
+.PHONY: kernels
+kernels: setup bpf guests ## The switch under the kernels of Debian 12, in emulated guests (root, 2 minutes)
+	@$(PY) -m pytest -q tests/vm/test_kernels.py
+
 .PHONY: conformance
 conformance: setup bpf ## os-ken's 991 OpenFlow tests against Open vSwitch and vnet (root, 15 minutes)
 	@$(PY) -m tests.exams.conformance --results tests/exams/conformance/results
@@ -84,6 +92,11 @@ setup-perf:
 golden: python ## Rewrite the expected files of tests/golden; review the difference
 	@GOLDEN=rewrite $(PY) -m pytest -q tests/golden
 	@git --no-pager diff --stat -- tests/golden
+
+.PHONY: budget
+budget: setup bpf guests ## Rewrite tests/bpf/budget.toml with what the verifiers say now; review the difference (root)
+	@GOLDEN=rewrite $(PY) -m pytest -q tests/bpf/test_budget.py tests/vm/test_kernels.py -k cost_the_verifier
+	@git --no-pager diff --stat -- tests/bpf/budget.toml
 
 .PHONY: docs
 docs: python ## Rewrite the generated parts of docs/

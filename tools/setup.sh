@@ -6,6 +6,7 @@
 #   tools/setup.sh perf     that, and what measuring needs
 #   tools/setup.sh python   only the Python parts of `test`; needs no root
 #   tools/setup.sh image    the micro guest, made from Debian packages
+#   tools/setup.sh guests   guests with other kernels, in which tests try the switch; likewise
 #   tools/setup.sh conformance  os-ken's OpenFlow switch tests, in a virtual environment of their own
 #   tools/setup.sh faucet   Faucet, a controller that tests put in charge of the switch; likewise
 #
@@ -28,8 +29,9 @@ main() {
     perf) packages demo test perf && python_parts test ;;
     python) python_parts test ;;
     image) guest_image ;;
+    guests) kernel_guests ;;
     conformance | faucet) apart "$WHAT" ;;
-    *) die "usage: tools/setup.sh demo|test|perf|python|image|conformance|faucet" ;;
+    *) die "usage: tools/setup.sh demo|test|perf|python|image|guests|conformance|faucet" ;;
     esac
 }
 
@@ -177,8 +179,21 @@ guest_image() {
         die "the micro guest is kept in /var/lib/vnet, where only root may write" \
             "run this as root, or name a folder of yours: VNET_STATE_DIR=..."
     say "Micro guest (kernel, busybox and agent out of Debian packages; nothing of them is installed)"
-    apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || run_visibly "package lists" apt-get -q update
+    package_lists
     run_visibly "micro guest" "$VENV/bin/python" -m vnet.hv.live.image
+}
+
+package_lists() {
+    apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || run_visibly "package lists" apt-get -q update
+}
+
+# ---- guests with other kernels ---------------------------------------------------------------------
+
+kernel_guests() {
+    if "$VENV/bin/python" -m tests.vm.kernel_lab --made; then return 0; fi
+    say "Guests with other kernels (out of Debian packages; nothing of them is installed)"
+    package_lists
+    run_visibly "guests" "$VENV/bin/python" -m tests.vm.kernel_lab
 }
 
 main

@@ -455,6 +455,19 @@ def test_filter_of_kernels_without_tcx_attaches_the_same_program(bench: Bench) -
             assert not route.get_filters(ifindex, parent=0xFFFFFFF2)
 
 
+def test_switch_that_was_closed_is_destroyed_and_nobody_elses_files_with_it(bench: Bench) -> None:
+    bench.datapath.close()
+    bench.datapath.close()
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]  # take the numbers that became free
+    bench.datapath.destroy()
+    for other in others:
+        os.close(other)
+    assert not bench.pins.exists()
+    bench.open()
+    assert not bench.datapath.adopted
+    assert bench.datapath.ports() == ()
+
+
 def test_what_leaves_by_a_captured_port_names_its_rules_also_when_its_path_is_remembered(
     bench: Bench,
 ) -> None:

@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from tests.exams.conntrack.exam import bodies
-from tests.exams.conntrack.expected import failures
+from tests.exams.conntrack.expected import SEEN, failures
 from tests.exams.conntrack.switches import KINDS, Lab
 from tests.exams.conntrack.titles import ALL
 from tests.ovs import why_not
@@ -25,6 +25,15 @@ def _cases() -> Iterator[object]:
             why = FAILURES.get(kind, {}).get(title)
             marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
             yield pytest.param(kind, title, id=f"{kind}: {title}", marks=marks)
+
+
+def test_every_known_failure_has_a_reason_in_words() -> None:
+    reasons = {title: why for known in FAILURES.values() for title, why in known.items()}
+    assert [title for title, why in reasons.items() if why.startswith(SEEN)] == []
+
+
+def test_what_this_switch_fails_it_fails_by_design() -> None:
+    assert [why for why in FAILURES["vnet"].values() if not why.startswith("by design: ")] == []
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.perf import document, guest, host, image, report, stage, targets
+from tests.guests import boot, image
+from tests.perf import document, host, report, stage, targets
+from tests.perf.guest import MACHINE
+from tests.perf.recipe import RECIPE
 from tests.perf.targets import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +68,8 @@ def sayings(rows: Sequence[int], tree: Path, suite: str, run: Path) -> Iterator[
     for _ in range(2):
         if waiting:
             stage.stage(tree, waiting, RULES, run)
-            for said in guest.run(image.ensure(run.parent, suite), stage.archive(run), run, GUEST_S):
+            made = image.ensure(RECIPE, suite)
+            for said in boot.run(made, MACHINE, image.archive(run), run, GUEST_S):
                 yield said
                 if "finished" in said:
                     waiting.remove(said["finished"])

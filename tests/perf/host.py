@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.perf.guest import MARK
+from tests.guests.boot import MARK
 
 
 def run(tree: Path, limit_s: float) -> Iterator[dict[str, Any]]:

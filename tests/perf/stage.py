@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.perf import image
-from vnet.hv.image import Entry, directory, regular, write_cpio
+from tests.guests import image
 
 HERE = Path(__file__).resolve().parent
 HARNESS = "tests/perf/harness.bpf.o"
@@ -37,23 +36,10 @@ def stage(tree: Path, rows: Sequence[int], counts: Sequence[int], folder: Path) 
     image.compile_tree(folder)
 
 
-def archive(folder: Path) -> bytes:
-    """A cpio archive that unpacks as `/tree`."""
-    return write_cpio(_entries(folder))
-
-
 def _compile(source: Path, target: Path) -> None:
     include = f"-I/usr/include/{os.uname().machine}-linux-gnu"
     flags = ("-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", include)
     _run(os.environ.get("CLANG", "clang"), *flags, "-c", str(source), "-o", str(target))
-
-
-def _entries(folder: Path) -> list[Entry]:
-    found = []
-    for path in sorted(folder.rglob("*")):
-        name = f"tree/{path.relative_to(folder)}"
-        found.append(directory(name) if path.is_dir() else regular(name, path.read_bytes()))
-    return found
 
 
 def _run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:

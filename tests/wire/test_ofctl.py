@@ -158,7 +158,8 @@ def test_dump_ports_desc_and_table_features_are_understood(switch):
     tables = switch.ofctl("dump-table-features")
     assert tables.code == 0
     assert 'table 63 ("table 63")' in tables.out
-    assert "arbitrary mask: tun_id metadata ct_{state,mark,label} reg0...reg15" in tables.out
+    tracked = "ct_{state,mark,label,nw_{src,dst},ipv6_{src,dst},tp_{src,dst}}"
+    assert f"arbitrary mask: tun_id metadata {tracked} reg0...reg15" in tables.out
 
 
 def test_packet_out_reaches_the_datapath(switch):

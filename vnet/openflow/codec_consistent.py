@@ -88,9 +88,10 @@ def _fields(action: Action) -> tuple[Field, ...]:
 
 
 def _tracked(action: Conntrack) -> tuple[Field, ...]:
-    """IP, that of the addresses to translate to if there are any, and the field of the zone."""
+    """IP, that of the addresses to translate to if there are any, and the fields that are read."""
     ip = _OF_FAMILY[action.nat.family] if action.nat and action.nat.addresses else _IP
-    return (ip, FIELDS[action.zone_field[0]]) if action.zone_field else (ip,)
+    zone = (FIELDS[action.zone_field[0]],) if action.zone_field else ()
+    return (ip, *zone, *(FIELDS[move.source] for move in action.moves))
 
 
 def _written(name: str) -> Field:
@@ -110,6 +111,19 @@ def _learn(known: _Known, action: Action) -> None:
         case PopVlan():
             known.pop("vlan_vid", None)
         case PushMpls(ethertype) | PopMpls(ethertype):
-            known["eth_type"] = ethertype, FIELDS["eth_type"].full_mask
-            for name in _BEHIND_ETHERNET:
-                known.pop(name, None)
+            _learn_type(known, ethertype)
+        case SetField("eth_type", value):
+            _learn_type(known, value)
+        case SetField("ip_proto", value):
+            _forget(known, _BEHIND_ETHERNET)
+            known["ip_proto"] = value, FIELDS["ip_proto"].full_mask
+
+
+def _learn_type(known: _Known, ethertype: int) -> None:
+    known["eth_type"] = ethertype, FIELDS["eth_type"].full_mask
+    _forget(known, _BEHIND_ETHERNET)
+
+
+def _forget(known: _Known, names: tuple[str, ...]) -> None:
+    for name in names:
+        known.pop(name, None)

@@ -11,6 +11,7 @@ send, and what must come back: this frame by port 2, this packet-in, a table mis
     os_ken_tester.py   os-ken's tester, one case at a time; runs in build/venv-conformance
     lab.py             one namespace with both switches and one tester
     run.py             several labs at once
+    causes.py          what a case needs, and why a switch fails it
     report.py          tables, and docs/conformance.md out of results/*.json
 
 What is changed in the tester changes no verdict: it waits 1 s instead of 3 s for an answer, sends loads by

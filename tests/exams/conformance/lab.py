@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -32,6 +32,8 @@ TARGET_ID, TESTER_ID = 1, 2
 
 READY_S = 30.0
 FULL_LOAD = 0.97
+URGENT = -10
+"""How nice the processes of a lab are that must keep up with a heavy load."""
 GRACE_S = 30.0
 """How much longer than its load a case may take; a case that waits for an answer in vain ends by itself."""
 
@@ -68,9 +70,9 @@ def cases_folder() -> Path:
 class Lab:
     """Use as a context; after it nothing is left. `examine` may be called from one thread at a time."""
 
-    def __init__(self, switch: str, repair_sctp: bool = False) -> None:
+    def __init__(self, switch: str, repair_sctp: bool = False, urgent: bool = False) -> None:
         assert switch in SWITCHES
-        self.switch, self._repair_sctp = switch, repair_sctp
+        self.switch, self._repair_sctp, self._urgent = switch, repair_sctp, urgent
         self.namespace = f"vnt-exam{os.getpid()}-{next(_serial)}"
         self._pins = PINS / self.namespace
         self._stack = contextlib.ExitStack()
@@ -80,7 +82,8 @@ class Lab:
 
     def __enter__(self) -> Self:
         try:
-            self._start()
+            with _nice(URGENT) if self._urgent else contextlib.nullcontext():
+                self._start()
         except BaseException:
             self.close()
             raise
@@ -212,6 +215,17 @@ def _read_line(pipe: IO[bytes], timeout_s: float) -> bytes:
             return b""
         line += chunk
     return line
+
+
+@contextlib.contextmanager
+def _nice(level: int) -> Iterator[None]:
+    """What this thread starts meanwhile is so nice."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, level)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 def remove_pins(folder: Path) -> None:

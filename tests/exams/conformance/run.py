@@ -37,19 +37,19 @@ class Run:
         light.sort(key=lambda case: -case.duration_s)
         try:
             self._share(light, self.jobs)
-            self._share([case for case in cases if case.heavy], 1)
+            self._share([case for case in cases if case.heavy], 1, urgent=True)
         except BaseException:
             self._stop()
             raise
         return tuple(self._verdicts[case.key] for case in cases)
 
-    def _share(self, cases: Sequence[Case], jobs: int) -> None:
+    def _share(self, cases: Sequence[Case], jobs: int, urgent: bool = False) -> None:
         waiting = deque((case, 1) for case in cases)
         jobs = min(jobs, len(cases))
         if not jobs:
             return
         with ThreadPoolExecutor(jobs, thread_name_prefix="lab") as pool:
-            workers = [pool.submit(self._work, waiting) for _ in range(jobs)]
+            workers = [pool.submit(self._work, waiting, urgent) for _ in range(jobs)]
             try:
                 for worker in workers:
                     worker.result()
@@ -57,10 +57,10 @@ class Run:
                 self._stop()
                 raise
 
-    def _work(self, waiting: deque[tuple[Case, int]]) -> None:
+    def _work(self, waiting: deque[tuple[Case, int]], urgent: bool) -> None:
         """Until nothing waits: a lab, and in it cases for as long as it works."""
         while waiting and not self._stopped:
-            lab = Lab(self.switch, self.repair_sctp)
+            lab = Lab(self.switch, self.repair_sctp, urgent)
             with self._lock:
                 self._labs.add(lab)
             if self._stopped:

@@ -15,6 +15,7 @@ from vnet.openflow.flow import (
     Action,
     Conntrack,
     DecMplsTtl,
+    PopMpls,
     PopVlan,
     PushMpls,
     PushVlan,
@@ -145,6 +146,11 @@ def _pushed_labels(outcome: Outcome) -> int:
     return sum(isinstance(action, PushMpls) for one in used for action in one.apply + one.write)
 
 
+def _pops_label(outcome: Outcome, groups: tuple[Group, ...]) -> bool:
+    in_buckets = (action for group in groups for bucket in group.buckets for action in bucket.actions)
+    return PopMpls in done(outcome) or any(isinstance(action, PopMpls) for action in in_buckets)
+
+
 def _has_two_tags(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> bool:
     """Whether it came with two, left with two, or may have had two in between, in a bucket."""
     pushing = [bucket for group in groups for bucket in group.buckets if PushVlan() in bucket.actions]
@@ -208,6 +214,10 @@ BY_DESIGN = {
         " writes the value of the packet that made it (commit_mpls_action does not un-wildcard it)",
         lambda frame, ours, _groups: "mpls_label" in _fields(frame) and _writes_label_part(ours),
     ),
+    "too short for Ethernet": Difference(
+        "a frame of 60 bytes stays so without its label; Open vSwitch does not pad it",
+        lambda frame, ours, groups: len(frame) < 72 and _pops_label(ours, groups),
+    ),
     "four labels": Difference(
         "there is no bound; Open vSwitch drops a packet that would have more than three labels",
         lambda frame, ours, _groups: _labels(frame) + _pushed_labels(ours) > 3,
@@ -251,8 +261,9 @@ BY_DESIGN = {
 
 
 REOPENED = "reopening"
-"""A SYN opens anew once either side has reset or both sent FIN; Open vSwitch waits for ACKs. Only who knows
-the connections can tell whether this applies."""
+"""A SYN opens anew once either side has reset or both sent FIN; Open vSwitch waits for ACKs. A reset after which
+both sides go on is taken back, and a SYN then opens nothing. Only who knows the connections can tell whether
+this applies."""
 
 
 def explain(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> str | None:

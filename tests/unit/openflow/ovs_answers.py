@@ -49,6 +49,11 @@ LABEL, IP_SOURCE, TCP_SOURCE = oxm(34, "00000010"), oxm(11, "0a000001"), oxm(13,
 VLAN = oxm(6, "1005")
 CT = "0000 00000000 0005 ff 000000 0000"
 CT_COMMIT = "0001 00000000 0005 ff 000000 0000"
+REG_TO_MARK, REG_TO_REG = "0020 0000 0000 00010004 0001d604", "0020 0000 0000 00010004 00010204"
+NEW, TRACKED = oxm(105, "00000021", "00000021", cls=1), oxm(105, "00000020", "00000020", cls=1)
+PORT_TO_MARK, ORIGINAL_TO_REG = "0010 0000 0000 80001a02 0001d604", "0020 0000 0000 0001f004 00010004"
+INVALID, NOT_INVALID = oxm(105, "00000030", "00000030", cls=1), oxm(105, "00000020", "00000030", cls=1)
+ORIGINAL_UDP = oxm(119, "11", cls=1)
 ONF_FLAGS = hexed("ffff5406 4f4e4600 0002")
 
 MATCHES: dict[str, tuple[bytes, Answer]] = {
@@ -56,6 +61,14 @@ MATCHES: dict[str, tuple[bytes, Answer]] = {
     "TCP flags of the ONF under a mask": (TCP + hexed("ffff5508 4f4e4600 0002 0002"), None),
     "TCP flags of OpenFlow 1.5": (TCP + oxm(42, "0002"), None),
     "TCP flags of Nicira": (TCP + oxm(34, "0002", cls=1), None),
+    "the protocol of what is new": (IPV4 + NEW + ORIGINAL_UDP, None),
+    "the protocol of what is not invalid": (IPV4 + NOT_INVALID + ORIGINAL_UDP, None),
+    "the protocol of what is invalid": (IPV4 + INVALID + ORIGINAL_UDP, BAD_PREREQ),
+    "the protocol of what is tracked": (IPV4 + TRACKED + ORIGINAL_UDP, BAD_PREREQ),
+    "the protocol of any connection": (IPV4 + ORIGINAL_UDP, BAD_PREREQ),
+    "a part of the original protocol": (IPV4 + NEW + oxm(119, "10", "10", cls=1), BAD_MASK),
+    "a part of an original address": (IPV4 + NEW + oxm(120, "0a000000", "ff000000", cls=1), None),
+    "a part of an original port": (IPV4 + NEW + ORIGINAL_UDP + oxm(125, "0010", "00f0", cls=1), None),
     "TCP flags of nobody": (TCP + hexed("ffff5406 4f4e4601 0002"), (4, 6)),
     "an unknown field of the ONF": (TCP + hexed("ffff5206 4f4e4600 0002"), (4, 6)),
     "an experimenter's field without one": (hexed("ffff5402 4f4e"), (4, 1)),
@@ -89,7 +102,6 @@ IN_BOTH: dict[str, tuple[bytes, bytes, Answer]] = {
     "set a label just pushed": (IPV4, PUSH + set_field(LABEL), None),
     "set a label that is not there": (IPV4, set_field(LABEL), INCONSISTENT),
     "set a label of 21 bits": (MPLS, set_field(oxm(34, "00100000")), BAD_SET_ARGUMENT),
-    "set the bottom of stack": (MPLS, set_field(oxm(36, "01")), BAD_SET_ARGUMENT),
     "pop MPLS": (MPLS, POP, None),
     "pop MPLS to MPLS and again": (MPLS, POP_TO_MPLS + POP, None),
     "pop MPLS and set an address": (MPLS, POP + set_field(IP_SOURCE), None),
@@ -139,6 +151,21 @@ IN_BOTH: dict[str, tuple[bytes, bytes, Answer]] = {
     "a zone of an unknown field": (IPV4, ct("0000 77770004 000f ff 000000 0000"), BAD_SET_TYPE),
     "commit a mark": (IPV4, ct(CT_COMMIT, set_field(oxm(107, "00000005", cls=1))), None),
     "commit a label": (IPV4, ct(CT_COMMIT, set_field(oxm(108, "00" * 15 + "05", cls=1))), None),
+    "a copied mark in ct": (IPV4, ct(CT_COMMIT, nicira(6, REG_TO_MARK)), None),
+    "a copied mark without commit": (IPV4, ct(CT, nicira(6, REG_TO_MARK)), BAD_ARGUMENT),
+    "a copied register in ct": (IPV4, ct(CT_COMMIT, nicira(6, REG_TO_REG)), BAD_ARGUMENT),
+    "too much of a mark in ct": (
+        IPV4,
+        ct(CT_COMMIT, nicira(6, "0020 0000 0001 00010004 0001d604")),
+        BAD_SET_LEN,
+    ),
+    "a port that may not be there in ct": (
+        IPV4,
+        ct(CT_COMMIT, nicira(6, PORT_TO_MARK)),
+        INCONSISTENT,
+    ),
+    "an original address copied": (IPV4 + NEW, nicira(6, ORIGINAL_TO_REG), None),
+    "an original address of nobody copied": (IPV4, nicira(6, ORIGINAL_TO_REG), INCONSISTENT),
     "a mark without commit": (IPV4, ct(CT, set_field(oxm(107, "00000005", cls=1))), BAD_ARGUMENT),
     "a register in ct": (IPV4, ct(CT_COMMIT, set_field(oxm(0, "00000005", cls=1))), BAD_ARGUMENT),
     "an output in ct": (IPV4, ct(CT_COMMIT, OUTPUT), BAD_ARGUMENT),

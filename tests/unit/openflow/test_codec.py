@@ -16,7 +16,7 @@ from vnet.openflow.codec import HEADER, CodecError, decode, encode
 from vnet.openflow.codec_action import decode_actions, encode_actions
 from vnet.openflow.codec_library import parser
 from vnet.openflow.codec_match import decode_match, encode_match, library_name
-from vnet.openflow.fields import FIELDS
+from vnet.openflow.fields import FIELDS, ORIGINAL, CtState
 from vnet.openflow.flow import (
     Conntrack,
     ConntrackClear,
@@ -295,7 +295,7 @@ def _values(name: str) -> st.SearchStrategy[tuple[int, int]]:
     return st.tuples(st.integers(0, full), masks).map(lambda pair: (pair[0] & pair[1], pair[1]))
 
 
-_FREE = [name for name, field in FIELDS.items() if not field.needs]
+_FREE = [name for name, field in FIELDS.items() if not field.needs and name not in ORIGINAL]
 _UNDER_TCP = (
     *("ip_dscp", "ip_ecn", "ip_frag", "nw_ttl", "ipv4_src", "ipv4_dst", "tcp_src", "tcp_dst", "tcp_flags"),
 )
@@ -306,6 +306,8 @@ _STACKS = (
     ({"eth_type": 0x0800, "ip_proto": 6}, _UNDER_TCP),
     ({"eth_type": 0x86DD}, _UNDER_IPV6),
     ({"eth_type": 0x8847}, _UNDER_MPLS),
+    ({"ct_state": (CtState.NEW, CtState.NEW)}, ORIGINAL),
+    ({"ct_state": (CtState.TRK, CtState.TRK | CtState.INV)}, ORIGINAL),
 )
 _WRITABLE = [name for name in _FREE if FIELDS[name].writable and name != "vlan_vid"]
 
@@ -348,6 +350,10 @@ _COMMITS = st.fixed_dictionaries(
         "mark": st.one_of(st.none(), _values("ct_mark")),
         "label": st.one_of(st.none(), _values("ct_label")),
         "nat": st.one_of(st.none(), _NATS),
+        "moves": st.lists(
+            st.sampled_from([Move("eth_src", "ct_label", 48, 0, 80), Move("ct_tp_dst", "ct_mark", 16, 0, 9)]),
+            max_size=2,
+        ).map(tuple),
     }
 )
 _LOOKUPS = st.fixed_dictionaries({"nat": st.sampled_from([None, Nat()])})
@@ -377,7 +383,10 @@ _ANYWHERE = st.one_of(
 )
 """Actions that need no header."""
 
-_ACTIONS = st.one_of(_ANYWHERE, _HEADER_ACTIONS, _CONNTRACKS, st.sampled_from([PushMpls(), PushMpls(0x8848)]))
+_COPIES = st.sampled_from(ORIGINAL).map(lambda name: Move(name, "reg3", 8))
+_ACTIONS = st.one_of(
+    _ANYWHERE, _COPIES, _HEADER_ACTIONS, _CONNTRACKS, st.sampled_from([PushMpls(), PushMpls(0x8848)])
+)
 _BUCKETS = st.lists(_ACTIONS, max_size=3).map(tuple)
 
 
@@ -534,6 +543,10 @@ def refusal(data: bytes) -> tuple[int, int]:
         (oxm(7, "03"), 9),  # vlan_pcp without a tag
         (IPV4 + IPV4, 10),
         (oxm(105, "00000000", "00000100", cls=1), 8),  # a ct_state there is not
+        (oxm(119, "11", cls=1), 9),  # ct_nw_proto of what may be untracked,
+        (oxm(105, "00000020", "00000020", cls=1) + oxm(119, "11", cls=1), 9),  # or invalid
+        (oxm(105, "00000030", "00000030", cls=1) + oxm(120, "0a000001", cls=1), 9),
+        (oxm(105, "00000021", "00000021", cls=1) + oxm(119, "11", "1f", cls=1), 8),
     ],
 )
 def test_bad_matches_are_refused_with_the_specified_code(fields, code):
@@ -561,7 +574,7 @@ def test_a_match_of_an_unknown_type_is_refused():
         ("ffff00104f4e46000000000000000000", 2),
         ("ffff0008" + "00002320", 1),
         ("00190010" + "80004a03" + "0000010000000000", 13),  # set pbb_isid
-        ("00190010" + "80000a02" + "0800000000000000", 15),  # eth_type is not writable
+        ("00190010" + "80000004" + "0000000100000000", 15),  # in_port is not writable
         ("00190010" + "80000c02" + "0005000000000000", 15),  # vlan_vid without the present bit
         ("00190010" + "80001a02" + "0050000000000000", 10),  # tcp_src of what need not be TCP
         (

@@ -20,7 +20,7 @@ from scapy.packet import Packet as Layer
 from scapy.packet import Raw
 
 from vnet.base.drop import DropReason
-from vnet.openflow.conntrack import TIMEOUTS_S, Passed, State, Tracker
+from vnet.openflow.conntrack import TIMEOUTS_S, Passed, State, Tracker, original_fields
 from vnet.openflow.fields import CtState
 from vnet.openflow.flow import Conntrack, Nat
 from vnet.openflow.packet import Packet, parse
@@ -146,6 +146,19 @@ def test_a_reset_closes_and_a_syn_opens_anew() -> None:
     assert talk.state() is State.CLOSED
     assert [talk.says(tcp("A")), talk.says(tcp("S")), talk.state()] == [EST, NEW, State.SYN_SENT]
     assert talk.says(tcp("A")) == NEW
+
+
+def test_a_reset_after_which_both_sides_go_on_was_none() -> None:
+    talk = Talk()
+    for step in (tcp("S"), tcp("SA", True), tcp("A"), tcp("R", True), tcp("A"), tcp("A")):
+        talk.says(step)
+    assert talk.state() is State.CLOSED, "one side may not have heard of it yet"
+    assert (talk.says(tcp("A", True)), talk.state()) == (RPL, State.ESTABLISHED)
+    for step in (tcp("FA"), tcp("R"), tcp("A"), tcp("A", True)):
+        talk.says(step)
+    assert talk.state() is State.FIN_WAIT
+    assert [talk.says(tcp("R")), talk.says(tcp("A")), talk.says(tcp("R"))] == [EST, EST, EST]
+    assert (talk.says(tcp("A", True)), talk.state()) == (RPL, State.CLOSED), "each reset is another"
 
 
 def test_after_both_fins_the_other_side_may_open_anew() -> None:
@@ -332,6 +345,51 @@ def test_force_makes_the_replier_the_opener() -> None:
     assert [talk.sees(UDP_BACK), talk.sees(UDP_THERE)] == [NEW, RPL]
 
 
+def forced(talk: Talk, frame: Layer) -> int:
+    passed = talk.tracker.send(parse(bytes(frame)), 0, 0.0, Conntrack(commit=True, force=True))
+    assert isinstance(passed, Passed)
+    return passed.tracked.state & ~CtState.TRK
+
+
+def test_a_forced_commit_of_a_reply_that_may_open_nothing_only_forgets() -> None:
+    talk = Talk()
+    for step in (tcp("S"), tcp("SA", True), tcp("A")):
+        talk.says(step)
+    assert [forced(talk, tcp("A")), forced(talk, tcp("A", True))] == [EST, INV]
+    assert [talk.sees(tcp("A")), talk.sees(tcp("S"))] == [INV, NEW]
+
+
+def test_a_forced_commit_of_an_error_about_the_opener_forgets_and_of_an_invalid_packet_does_nothing() -> None:
+    talk = Talk()
+    talk.says(tcp("S"))
+    assert forced(talk, tcp("SF", True)) == INV
+    assert len(talk.tracker.connections(0.0)) == 1
+    error = there(ICMP(type=3), Raw(quoted(tcp("SA", True))))
+    assert (forced(talk, error), len(talk.tracker.connections(0.0))) == (REL, 1)
+    error = back(ICMP(type=3), Raw(quoted(tcp("S"))))
+    assert (forced(talk, error), talk.tracker.connections(0.0)) == (INV, ())
+
+
+def test_the_original_direction_is_told_whichever_way_a_packet_goes() -> None:
+    talk = Talk()
+    wanted = {"ct_nw_proto": 17, "ct_nw_src": 0x0A000001, "ct_nw_dst": 0x0A000002}
+    wanted |= {"ct_tp_src": 4000, "ct_tp_dst": 53}
+    error = back(ICMP(type=3), Raw(quoted(UDP_THERE)))
+    for frame in (UDP_THERE, UDP_BACK, UDP_THERE, error):
+        tracked = talk.tracker.track(parse(bytes(frame)), 0, 0.0)
+        assert tracked
+        assert original_fields(tracked.original) == wanted, frame
+        talk.says(UDP_THERE)
+    request = talk.tracker.track(parse(bytes(there6(ICMPv6EchoRequest(id=5)))), 0, 0.0)
+    assert request
+    told = original_fields(request.original)
+    assert (told["ct_nw_proto"], told["ct_tp_src"], told["ct_tp_dst"]) == (58, 128, 0)
+    assert (told["ct_ipv6_src"], told["ct_ipv6_dst"]) == (0xFD00 << 112 | 1, 0xFD00 << 112 | 2)
+    invalid = talk.tracker.track(parse(bytes(tcp("A"))), 0, 0.0)
+    assert invalid
+    assert original_fields(invalid.original) == {"ct_nw_proto": 0, "ct_tp_src": 0, "ct_tp_dst": 0}
+
+
 def test_invalid_and_related_packets_are_not_committed() -> None:
     tracker = Tracker()
     assert tracker.commit(parse(bytes(tcp("A"))), 0, 0.0)
@@ -440,6 +498,24 @@ def test_the_own_port_is_kept_while_it_is_free() -> None:
         for port in (511, 1023)
     ]
     assert low == [511, 1023, 1, 600]
+
+
+def test_the_identifier_of_an_echo_is_translated_as_a_port() -> None:
+    tracker, snat = Tracker(), commits(Nat(True, addresses=(PUBLIC, PUBLIC)))
+    clients, seen = (A, "10.0.0.3", "10.0.0.4"), []
+    for client in clients:
+        passed = tracker.send(
+            parse(bytes(ETHER / IP(src=client, dst=B) / ICMP(type=8, id=500))), 0, 0.0, snat
+        )
+        assert isinstance(passed, Passed)
+        seen.append(parse(passed.frame).icmp_id)
+        assert ICMP(passed.frame[34:]).chksum == ICMP(bytes(ICMP(type=8, id=seen[-1]))).chksum
+    assert seen == [500, 501, 502]
+    for client, identifier in zip(clients, (500, 501, 502), strict=True):
+        answer = ETHER / IP(src=B, dst="192.0.2.9") / ICMP(type=0, id=identifier)
+        passed = tracker.send(parse(bytes(answer)), 0, 0.0, Conntrack(nat=Nat()))
+        assert isinstance(passed, Passed)
+        assert (IP(passed.frame[14:]).dst, parse(passed.frame).icmp_id) == (client, 500)
 
 
 def test_a_range_is_used_up_and_then_refuses() -> None:

@@ -116,6 +116,10 @@ def test_matches_in_shorthand(wanted: Match, words: str) -> None:
             Conntrack(commit=True, nat=Nat(False, 6, (0xFD00 << 112, 0xFD00 << 112), (5, 5))),
             "ct(commit,nat(dst=[fd00::]:5))",
         ),
+        (
+            Conntrack(commit=True, mark=(1, 3), moves=(Move("reg0", "ct_mark", 16, 0, 16),)),
+            "ct(commit,exec(set_field:0x1/0x3->ct_mark,move:NXM_NX_REG0[0..15]->NXM_NX_CT_MARK[16..31]))",
+        ),
         (Conntrack(commit=True, nat=Nat(False, flags=8)), "ct(commit,nat(dst,hash))"),
         (ConntrackClear(), "ct_clear"),
         (PushMpls(0x8848), "push_mpls:0x8848"),

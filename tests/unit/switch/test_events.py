@@ -78,10 +78,24 @@ def test_a_packet_in_tells_pipeline_fields_that_are_not_zero() -> None:
             metadata=1 << 63,
             tunnel=8,
             ct_state=0x22,
+            ct_zone=6,
+            ct_mark=4,
+            ct_label=(ctypes.c_uint64 * 2)(2, 1),
             registers=registers,
         )
     )
-    fields = match(in_port=3, metadata=1 << 63, reg0=1, reg1=7, reg15=9, tunnel_id=8, ct_state=0x22)
+    fields = match(
+        in_port=3,
+        metadata=1 << 63,
+        reg0=1,
+        reg1=7,
+        reg15=9,
+        tunnel_id=8,
+        ct_state=0x22,
+        ct_zone=6,
+        ct_mark=4,
+        ct_label=2 << 64 | 1,
+    )
     assert packet_in(event) == PacketIn(PacketInReason.ACTION, 2, 5, fields, FRAME, len(FRAME))
     plain = packet_in(decode(record(point=Point.CONTROLLER, in_port=3)))
     assert plain.match == match(in_port=3, metadata=0)

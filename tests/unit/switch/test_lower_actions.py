@@ -79,6 +79,9 @@ TABLE = 3
         (SetField("vlan_pcp", 5), Record(Op.SET, a=Word.DST, b=Need.VLAN, value=5 << 13, mask=7 << 13)),
         (SetField("reg0", 0x1F, 0xF), Record(Op.SET, a=Word.REGS, value=0xF, mask=0xF)),
         (SetField("tcp_dst", 80), Record(Op.SET, a=Word.L4, b=Need.TCP, value=80 << 32, mask=0xFFFF << 32)),
+        (SetField("eth_type", 0x600), Record(Op.SET_TYPE, a=0x600)),
+        (SetField("ip_proto", 17), Record(Op.SET_PROTO, a=17)),
+        (SetField("mpls_bos", 0), Record(Op.SET, a=Word.MPLS, b=Need.MPLS, value=0, mask=1 << 8)),
         (ToGroup(7), GroupRef(7)),
         (Resubmit(5, 7), Record(Op.RESUBMIT, a=7, b=5)),
         (Resubmit(None, 7), Record(Op.RESUBMIT, a=7, b=abi.NO_PORT)),
@@ -108,7 +111,10 @@ def refusal(action: Action) -> int:
         (SetField("nonsense", 1), BadAction.BAD_SET_TYPE),
         (Move("nonsense", "reg0", 4), BadAction.BAD_SET_TYPE),
         (Move("reg0", "in_port", 4), BadAction.BAD_SET_TYPE),
-        (Move("reg0", "eth_type", 4), BadAction.BAD_SET_TYPE),
+        (Move("reg0", "eth_type", 16), BadAction.BAD_SET_ARGUMENT),
+        (Move("reg0", "ip_proto", 8), BadAction.BAD_SET_ARGUMENT),
+        (SetField("ip_proto", 1, 1), BadAction.BAD_SET_ARGUMENT),
+        *((SetField("eth_type", value), BadAction.BAD_SET_ARGUMENT) for value in (0, 0x5FF, 0x8100, 0x88A8)),
         (Resubmit(None, abi.TABLES), BadAction.BAD_ARGUMENT),
         (Conntrack(table=abi.TABLES), BadAction.BAD_ARGUMENT),
         (Conntrack(zone_field=("reg0", 0, 17)), BadAction.BAD_ARGUMENT),
@@ -256,6 +262,28 @@ def test_a_translation_tells_what_it_may_choose(
     assert data == [Record(Op.DATA, value=value, mask=mask) for value, mask in operands]
 
 
+def test_what_is_copied_to_a_connection_stands_in_the_key_before_ct() -> None:
+    moves = Move("reg1", "ct_mark", 8, 4, 8), Move("eth_src", "ct_label", 32, 0, 48)
+    action = Conntrack(commit=True, mark=(0x1, 0xF), label=(5, 7), moves=moves)
+    label = PLACES["ct_label"].word
+    assert lower_action(action, TABLE) == [
+        Record(Op.SET, a=Word.CT, value=1 << 32, mask=0xF << 32),
+        Record(Op.SET, a=label + 1, value=5, mask=7),
+        Record(Op.MOVE, a=Word.REGS | Word.CT << 8, b=36 | 40 << 8 | 8 << 16),
+        Record(Op.MOVE, a=Word.SRC | label + 1 << 8, b=16 | 48 << 8 | 16 << 16),
+        Record(Op.MOVE, a=Word.SRC | label << 8, b=32 | 0 << 8 | 16 << 16),
+        Record(Op.CT, a=CtFlag.COMMIT | CtFlag.LABEL | CtFlag.MOVED, b=2 << 24, mask=0xFF0F),
+        Record(Op.DATA, mask=0xFFFF),
+        Record(Op.DATA, mask=0xFFFF << 48 | 7),
+    ]
+
+
+def test_the_zone_cannot_be_read_from_where_a_copy_goes() -> None:
+    action = Conntrack(commit=True, zone_field=("ct_label", 0, 16), moves=(Move("reg0", "ct_mark", 8),))
+    with pytest.raises(Refused):
+        lower_action(action, TABLE)
+
+
 # -- instructions and action sets -----------------------------------------------------------------
 
 
@@ -283,7 +311,7 @@ def test_a_written_action_of_several_records_says_how_many() -> None:
 
 ORDER = (
     CopyTtlIn(), PopVlan(), PopMpls(0x800), PushMpls(), PushVlan(), CopyTtlOut(), DecIpTtl(), DecMplsTtl(),
-    SetField("eth_dst", 1), ToGroup(1), Output(1),
+    SetField("eth_type", 0x800), SetField("ip_proto", 6), SetField("eth_dst", 1), ToGroup(1), Output(1),
 )  # fmt: skip
 """OpenFlow 1.3.5, section 5.10."""
 

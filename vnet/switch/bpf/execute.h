@@ -95,10 +95,29 @@ static __always_inline void vnet_packet_in(struct __sk_buff *skb, struct vnet_sc
 
 #define VNET_EXCEEDED 1 /* no errno is positive */
 
+/* On a remembered way, which does not depend on what the meter says. */
+static __always_inline int vnet_pass_meter(struct __sk_buff *skb, struct vnet_scratch *s, __u32 meter)
+{
+	int ipv4 = (__u16)s->key[VNET_W_SRC] == ETH_P_IP;
+	__u64 before = s->key[VNET_W_PORT];
+	__u32 precedence = 0;
+
+	switch (vnet_meter(skb, meter, &precedence)) {
+	case VNET_BAND_DROP:
+		return VNET_EXCEEDED;
+	case VNET_BAND_REMARK:
+		vnet_remark(s, precedence);
+		if (s->key[VNET_W_PORT] != before)
+			return vnet_set(skb, ipv4 ? VNET_PLACE_IPV4_TOS : VNET_PLACE_IPV6_TC,
+					s->key[VNET_W_PORT] >> 16 & 0xff);
+	}
+	return 0;
+}
+
 /* One operation that is no output to a single port. Returns 0, a negative errno or VNET_EXCEEDED. */
 static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scratch *s, const struct vnet_op *op)
 {
-	__u32 length = skb->len, precedence;
+	__u32 length = skb->len;
 	int error = 0;
 
 	switch (op->kind) {
@@ -108,15 +127,15 @@ static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scrat
 		vnet_packet_in(skb, s, op);
 		return 0;
 	case VNET_PATH_METER: /* the walk has asked it already */
-		return s->from_cache && vnet_meter(skb, op->arg, &precedence) ? VNET_EXCEEDED : 0;
+		return s->from_cache ? vnet_pass_meter(skb, s, op->arg) : 0;
 	case VNET_PATH_SET:
 		return vnet_set(skb, op->a, op->value);
 	case VNET_PATH_DEC_TTL:
 		return vnet_lower_ttl(skb, s, op->arg);
 	case VNET_PATH_NAT_INNER:
 		return vnet_translate_quoted(skb, op->arg, op->a);
-	case VNET_PATH_TYPE:
-		return vnet_rename(skb, s, op->arg);
+	case VNET_PATH_PROTO:
+		return vnet_set_proto(skb, s, op->arg, op->value);
 	case VNET_PATH_TTL_IN:
 		return vnet_set_inner_ttl(skb, s, op->arg);
 	case VNET_PATH_VLAN:
@@ -129,10 +148,13 @@ static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scrat
 		error = bpf_skb_vlan_pop(skb);
 		break;
 	case VNET_PATH_PUSH_MPLS:
-		error = vnet_insert_mpls(skb, s, op->arg, op->value);
+		error = vnet_insert_mpls(skb, s, op->arg, op->value, op->value >> 32);
 		break;
 	case VNET_PATH_POP_MPLS:
-		error = vnet_remove_mpls(skb, s, op->arg);
+		error = vnet_remove_mpls(skb, s, op->arg, op->value);
+		break;
+	case VNET_PATH_TYPE:
+		error = vnet_rename(skb, s, op->arg);
 		break;
 	}
 	vnet_shift(skb, s, length);

@@ -54,6 +54,7 @@ class EbpfDatapath:
     def __init__(self, name: str, netns: str | None, pinned: PinnedSwitch) -> None:
         self.name, self.netns, self._pinned = name, netns, pinned
         self._map = pinned.map
+        self._closed = False
         self._grace = bpf.GracePeriod()
         self._ring = bpf.RingBuffer(self._map["events"].fd)
         self._control = self._map["control"].window()
@@ -325,19 +326,18 @@ class EbpfDatapath:
     # end
 
     def close(self) -> None:
-        """Let go; everything stays pinned and in force."""
-        self._release()
-        self._pinned.close()
-
-    def _release(self) -> None:
-        self._writer.close()
-        self._control.release()
-        self._ring.close()
-        self._grace.close()
+        """Let go; everything stays pinned and in force. Closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._writer.close()
+            self._control.release()
+            self._ring.close()
+            self._grace.close()
+            self._pinned.close()
 
     def destroy(self) -> None:
-        """Take the switch out of the kernel: ports closed first, then everything unpinned."""
+        """Take the switch out of the kernel, also a closed one: ports first, then everything unpinned."""
         with contextlib.suppress(HostError):
             self._ports.detach_programs()
-        self._release()
-        self._pinned.destroy()
+        self.close()
+        self._pinned.unpin()

@@ -177,9 +177,8 @@ class PinnedSwitch:
         for program in self.programs.values():
             os.close(program)
 
-    def destroy(self) -> None:
+    def unpin(self) -> None:
         """Unpin everything: links first, so that the ports are closed; then out of the way in one step, so
-        that a daemon killed meanwhile leaves no half-removed switch to adopt."""
-        self.close()
+        that a daemon killed meanwhile leaves no half-removed switch to adopt. Needs nothing open."""
         shutil.rmtree(self.links)
         shutil.rmtree(self.folder.rename(self._beside("gone")))

@@ -1,8 +1,8 @@
-"""The guest in which instructions are counted: Debian's kernel, the peers' tools, Python.
+"""Guests with Python inside, for what has to be tried under another kernel than this machine's.
 
-It is made like the micro guest (`vnet.hv.image`): kernel and modules out of their Debian package,
-programs with the libraries that `ldd` names, all in one initramfs. Kept under `build/perf/` by the
-contents of this file; nothing is installed.
+They are made like the micro guest (`vnet.hv.image`): kernel and modules out of their Debian package,
+programs with the libraries that `ldd` names, all in one initramfs. What else is in one is its recipe.
+Kept under `build/guests/` by recipe and this file; nothing is installed.
 """
 
 from __future__ import annotations
@@ -23,32 +23,17 @@ from pathlib import Path
 from vnet.hv import image
 from vnet.hv.image import Entry, directory, regular, symlink
 
-MODULES = (
-    "veth",
-    "bridge",
-    "openvswitch",
-    "nf_tables",
-    "nft_ct",
-    "nf_conntrack_bridge",
-    "nft_meta_bridge",
-    "cls_bpf",
-    "sch_ingress",
-)
-PACKAGES = ("busybox-static", "nftables", "libnftables1", "libnftnl11", "libmnl0", "libjansson4", "libedit2",
-            "libbsd0", "libmd0", "libxtables12", "libgmp10")  # fmt: skip
-UNPACKED_PROGRAMS = ("usr/sbin/nft",)
-HOST_PROGRAMS = (
-    *("/usr/sbin/tc", "/usr/sbin/ip", "/usr/sbin/bridge", "/usr/sbin/ovsdb-server", "/usr/sbin/ovs-vswitchd"),
-    *("/usr/bin/ovs-dpctl", "/usr/bin/ovs-ofctl", "/usr/bin/ovs-vsctl", "/usr/bin/ovsdb-tool"),
-)
-HOST_FILES = ("/usr/share/openvswitch/vswitch.ovsschema",)
-HOST_LIBRARIES = ("/usr/lib/x86_64-linux-gnu/libbpf.so.1",)
+FOLDER = Path(__file__).resolve().parents[2] / "build" / "guests"
+DIGITS = 12
+"""Of the hash in a guest's name."""
+BUSYBOX = "busybox-static"
+LIBBPF = Path("/usr/lib/x86_64-linux-gnu/libbpf.so.1")
 SITE_PACKAGES = ("pyroute2", "os_ken", "netaddr", "oslo_config", "packaging", "pbr", "rfc3986",
                  "stevedore", "idna", "yaml", "debtcollector", "wrapt", "typing_extensions.py")  # fmt: skip
+"""What vnet's dataplane imports, and what that imports."""
 NOT_OF_THE_LIBRARY = {
     "test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "pydoc_data", "distutils", "turtledemo",
-    "__pycache__",
-    "sqlite3", "dbm", "curses", "wsgiref", "xmlrpc", "dist-packages",
+    "__pycache__", "dbm", "curses", "wsgiref", "xmlrpc", "dist-packages",
 }  # fmt: skip
 
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
@@ -67,9 +52,26 @@ for module in $(cat /lib/modules/order); do insmod /lib/modules/$module || echo 
 echo 0 >/proc/sys/kernel/randomize_va_space
 export PATH=/usr/sbin:/usr/bin:/bin PYTHONPATH=/tree PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 HOME=/root
 cd /tree
-python3 -u -m tests.perf.inside guest
+python3 -u -m {command}
 poweroff -f
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a guest holds besides its kernel, Busybox, Python and libbpf."""
+
+    name: str
+    command: str
+    """The Python module that runs in `/tree`, with its arguments."""
+    modules: tuple[str, ...]
+    """Of the kernel; what they need is added."""
+    host_programs: tuple[str, ...] = ()
+    host_files: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    """Debian packages to unpack."""
+    unpacked_programs: tuple[str, ...] = ()
+    """Paths of what is taken out of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +80,42 @@ class Image:
     initrd: Path
 
 
-def ensure(folder: Path, suite: str) -> Image:
-    """The guest with the kernel of a suite, made if this file has changed since it was made."""
-    text = Path(__file__).read_bytes() + sys.version.encode()
-    target = folder / f"guest-{suite}-{hashlib.sha256(text).hexdigest()[:12]}"
+def ensure(recipe: Recipe, suite: str) -> Image:
+    """The guest with the kernel of a suite, made if its recipe or this file has changed since."""
+    target = place(recipe, suite)
     if not target.is_dir():
-        _make(target, suite)
+        _make(target, recipe, suite)
+        for older in set(FOLDER.glob(f"{recipe.name}-{suite}-{'?' * DIGITS}")) - {target}:
+            shutil.rmtree(older)
     return Image(target / "vmlinuz", target / "initrd")
 
 
-def _make(target: Path, suite: str) -> None:
+def place(recipe: Recipe, suite: str) -> Path:
+    """The folder of a guest, whether it has been made or not."""
+    text = repr(recipe).encode() + Path(__file__).read_bytes() + sys.version.encode()
+    return FOLDER / f"{recipe.name}-{suite}-{hashlib.sha256(text).hexdigest()[:DIGITS]}"
+
+
+def _make(target: Path, recipe: Recipe, suite: str) -> None:
     work = target.with_suffix(".part")
     shutil.rmtree(work, ignore_errors=True)
     for name in ("packages", "tree", "image", "python"):
         (work / name).mkdir(parents=True)
-    _unpack(work, suite)
-    entries = (*_frame(), *_modules(work / "tree"), *_programs(work / "tree"), *_python(work / "python"))
+    _unpack(work, recipe, suite)
+    entries = (
+        *_frame(recipe),
+        *_modules(work / "tree", recipe),
+        *_programs(work / "tree", recipe),
+        *_python(work / "python"),
+    )
     (work / "image" / "initrd").write_bytes(image.write_cpio(_with_parents(entries)))
     shutil.copyfile(next((work / "tree").glob("boot/vmlinuz-*")), work / "image" / "vmlinuz")
     (work / "image").rename(target)
     shutil.rmtree(work)
 
 
-def _unpack(work: Path, suite: str) -> None:
-    _download(work / "packages", PACKAGES, ())
+def _unpack(work: Path, recipe: Recipe, suite: str) -> None:
+    _download(work / "packages", (BUSYBOX, *recipe.packages), ())
     _download(work / "packages", (image.KERNEL_META_PACKAGE,), _apt_of(suite, work))
     for package in sorted((work / "packages").glob("*.deb")):
         _run("dpkg", "-x", str(package), str(work / "tree"))
@@ -136,28 +150,28 @@ def _apt_of(suite: str, work: Path) -> tuple[str, ...]:
     return options
 
 
-def _frame() -> Iterator[Entry]:
+def _frame(recipe: Recipe) -> Iterator[Entry]:
     for path in ("dev", "proc", "sys", "run", "tmp", "root", "bin", "var", "tree"):
         yield directory(path)
     yield Entry("dev/console", 0o020600, device=(5, 1))
-    yield regular("init", INIT.encode(), executable=True)
+    yield regular("init", INIT.format(command=recipe.command).encode(), executable=True)
     yield symlink("var/run", "/run")
     yield regular("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
     yield regular("etc/group", b"root:x:0:\n")
 
 
-def _modules(tree: Path) -> Iterator[Entry]:
+def _modules(tree: Path, recipe: Recipe) -> Iterator[Entry]:
     paths = tree.glob("**/lib/modules/*/kernel/**/*.ko*")
     files = {image.module_name(path.name.removesuffix(".xz")): path for path in paths}
     needs: dict[str, tuple[str, ...]] = {}
-    waiting = list(MODULES)
+    waiting = list(recipe.modules)
     while waiting:  # later kernels compress their modules: read only those that are needed
         name = waiting.pop()
         if name in files and name not in needs:
             depends = image.module_dependencies(_module(files[name]))
             needs[name] = tuple(need.replace("-", "_") for need in depends)
             waiting += needs[name]
-    order = image.module_order(MODULES, needs)
+    order = image.module_order(recipe.modules, needs)
     for name in order:
         yield regular(f"lib/modules/{name}.ko", _module(files[name]))
     yield regular("lib/modules/order", "".join(f"{name}.ko\n" for name in order).encode())
@@ -167,19 +181,19 @@ def _module(path: Path) -> bytes:
     return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
 
 
-def _programs(tree: Path) -> Iterator[Entry]:
+def _programs(tree: Path, recipe: Recipe) -> Iterator[Entry]:
     yield regular("bin/busybox", next(tree.glob("bin/busybox")).read_bytes(), executable=True)
-    programs = [(f"usr/sbin/{Path(path).name}", Path(path)) for path in HOST_PROGRAMS]
-    programs += [(path, tree / path) for path in UNPACKED_PROGRAMS]
+    programs = [(f"usr/sbin/{Path(path).name}", Path(path)) for path in recipe.host_programs]
+    programs += [(path, tree / path) for path in recipe.unpacked_programs]
     programs += [("usr/bin/python3", Path(sys.executable).resolve())]
     extensions = Path(sysconfig.get_path("stdlib"), "lib-dynload").glob("*.so")
     libraries: dict[str, Path] = {}
-    for path in (*(path for _, path in programs), *map(Path, HOST_LIBRARIES), *extensions):
+    for path in (*(path for _, path in programs), LIBBPF, *extensions):
         libraries |= _libraries(path, tree)
-    libraries |= {f"lib/x86_64-linux-gnu/{Path(path).name}": Path(path) for path in HOST_LIBRARIES}
+    libraries[f"lib/x86_64-linux-gnu/{LIBBPF.name}"] = LIBBPF
     for target, path in programs:
         yield regular(target, path.read_bytes(), executable=True)
-    for name in HOST_FILES:
+    for name in recipe.host_files:
         yield regular(name.lstrip("/"), Path(name).read_bytes())
     for target, path in libraries.items():
         yield regular(target, path.read_bytes(), executable=True)
@@ -227,6 +241,19 @@ def compile_tree(folder: Path) -> None:
     """Byte code beside every module, which is not compared with its source."""
     mode = compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH  # type: ignore[attr-defined]
     compileall.compile_dir(str(folder), quiet=2, workers=2, invalidation_mode=mode, stripdir=str(folder))
+
+
+def archive(folder: Path) -> bytes:
+    """A cpio archive of a folder that unpacks as `/tree`."""
+    return image.write_cpio(_entries(folder))
+
+
+def _entries(folder: Path) -> list[Entry]:
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = f"tree/{path.relative_to(folder)}"
+        found.append(directory(name) if path.is_dir() else regular(name, path.read_bytes()))
+    return found
 
 
 def _with_parents(entries: Iterable[Entry]) -> list[Entry]:
