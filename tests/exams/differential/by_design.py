@@ -261,9 +261,9 @@ BY_DESIGN = {
 
 
 REOPENED = "reopening"
-"""A SYN opens anew once either side has reset or both sent FIN; Open vSwitch waits for ACKs. A reset after which
-both sides go on is taken back, and a SYN then opens nothing. Only who knows the connections can tell whether
-this applies."""
+"""A SYN opens anew once either side has reset or both sent FIN; Open vSwitch waits for ACKs. A reset after
+which both sides go on is taken back, and a SYN then opens nothing. Only who knows the connections can tell
+whether this applies."""
 
 
 def explain(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> str | None:
