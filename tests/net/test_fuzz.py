@@ -13,7 +13,7 @@ from tests.exams.fuzz.case import FOLDER, Case, Part, examine, judge
 from tests.exams.fuzz.parts import PARTS, made
 
 CASES = sorted(FOLDER.glob("*.json"))
-COUNTS = {"codec": 3000, "agent": 60, "agent-ebpf": 40, "packets": 8, "maps": 100, "maps-ebpf": 20}
+COUNTS = {"codec": 3000, "agent": 60, "agent-ebpf": 25, "packets": 8, "maps": 60, "maps-ebpf": 8}
 """Cases of each part."""
 
 

@@ -191,20 +191,29 @@ def _exchange(connection: socket.socket, left: bytes) -> tuple[bytes, bool]:
         readable, writable, _ = select.select([connection], [connection] if left else [], [], max(wait, 0))
         if not readable and not writable:
             return bytes(heard), False
-        try:
-            if writable:
-                left = left[connection.send(left[:65536]) :]
-            if readable:
-                data = connection.recv(65536)
-                if not data:
-                    return bytes(heard), True
-                heard += data
-        except ConnectionError:
-            left = b""  # what it said last is still to be read
-            if not readable:
-                continue
-            return bytes(heard), True
+        if writable:
+            left = _sent(connection, left)
+        if readable:
+            data = _received(connection)
+            if not data:
+                return bytes(heard), True
+            heard += data
     return bytes(heard), False
+
+
+def _sent(connection: socket.socket, data: bytes) -> bytes:
+    """What is still to be sent; nothing to one who has gone, whose last words are still to be read."""
+    try:
+        return data[connection.send(data[:65536]) :]
+    except ConnectionError:
+        return b""
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65536)
+    except ConnectionError:
+        return b""
 
 
 def _told(sent: bytes, heard: bytes, ended: bool) -> str | None:
