@@ -134,6 +134,20 @@ class Kind(IntFlag):
     MPLS = 16
 
 
+class Trait(IntFlag):
+    """`VNET_TRAIT_*`: what tells at a glance that no rule under a mask can match; from CT on, ct_state."""
+
+    IPV4 = 1
+    IPV6 = 2
+    ARP = 4
+    TCP = 8
+    UDP = 16
+    ICMP = 32
+    SCTP = 64
+    LATER = 128
+    CT = 256
+
+
 class CtFlag(IntFlag):
     """Flags of `Op.CT`."""
 
@@ -211,7 +225,7 @@ class Mask(ctypes.Structure):
 
 
 class TableMask(ctypes.Structure):
-    _fields_ = [("mask_id", c_uint32), ("max_priority", c_uint32)]
+    _fields_ = [("mask_id", c_uint32), ("max_priority", c_uint16), ("traits", c_uint16)]
 
 
 class Table(ctypes.Structure):

@@ -15,7 +15,7 @@ from vnet.openflow.flow import Flow, Instructions, Output, PopVlan, SetField, To
 from vnet.openflow.group import Band, BandType, Bucket, Group, GroupType, Meter, MeterFlag
 from vnet.openflow.message import FlowMod, GroupMod, MeterMod
 from vnet.switch import abi
-from vnet.switch.abi import Kind, Op, Word
+from vnet.switch.abi import Kind, Op, Trait, Word
 from vnet.switch.datapath import Change
 from vnet.switch.image import Image
 from vnet.switch.live.writer import (
@@ -111,12 +111,12 @@ def test_each_list_of_a_rule_is_named_by_the_record_that_it_belongs_to() -> None
 
 
 def test_a_table_lists_its_masks_and_the_packets_that_it_asks_more_of() -> None:
-    found = read(abi.Table, pack_table(TableBank(3, ((7, 500), (2, 1)), Kind.IP | Kind.MPLS)))
+    found = read(abi.Table, pack_table(TableBank(3, ((7, 500, Trait.ARP), (2, 1, Trait.CT << 7)), Kind.IP | Kind.MPLS)))
     assert (found["n_masks"], found["beyond"]) == (2, Kind.IP | Kind.MPLS)
     assert found["masks"] == [
-        {"mask_id": 7, "max_priority": 500},
-        {"mask_id": 2, "max_priority": 1},
-        *[{"mask_id": 0, "max_priority": 0}] * (abi.TABLE_MASKS - 2),
+        {"mask_id": 7, "max_priority": 500, "traits": 4},
+        {"mask_id": 2, "max_priority": 1, "traits": 0x8000},
+        *[{"mask_id": 0, "max_priority": 0, "traits": 0}] * (abi.TABLE_MASKS - 2),
     ]
 
 

@@ -209,7 +209,8 @@ struct vnet_mask {
 
 struct vnet_table_mask {
 	__u32 mask_id;
-	__u32 max_priority; /* of the rules under it: the search ends at the first mask below a hit */
+	__u16 max_priority; /* of the rules under it: the search ends at the first mask below a hit */
+	__u16 traits;       /* VNET_TRAIT_*: all rules under it ask for these */
 };
 
 /* Kinds of packets, as far as the flow cache's key does not tell all of them. */
@@ -218,6 +219,17 @@ struct vnet_table_mask {
 #define VNET_KIND_IPV6 4 /* flow label, extension headers */
 #define VNET_KIND_TCP 8  /* flags */
 #define VNET_KIND_MPLS 16
+
+/* What tells at a glance that no rule under a mask can match. The bits from VNET_TRAIT_CT on are ct_state's. */
+#define VNET_TRAIT_IPV4 1
+#define VNET_TRAIT_IPV6 2
+#define VNET_TRAIT_ARP 4
+#define VNET_TRAIT_TCP 8
+#define VNET_TRAIT_UDP 16
+#define VNET_TRAIT_ICMP 32 /* of either version */
+#define VNET_TRAIT_SCTP 64
+#define VNET_TRAIT_LATER 128
+#define VNET_TRAIT_CT 256
 
 /* A table in one of two banks (version & 1). */
 struct vnet_table {
@@ -598,7 +610,7 @@ struct vnet_scratch {
 	__u8 ct_nat_inner;  /* and the packet that an ICMP error quotes is to follow */
 	__u8 packet_in_reason; /* OFPR_* of the event being sent */
 	__u8 malformed;    /* what came to light under a tag cannot be read */
-	__u8 pad[2];
+	__u16 lacks;       /* VNET_TRAIT_* that the packet does not have, of the search that is going on */
 	__u32 ct_zone;
 	__u32 base_icmp_id;
 	__u32 base_tag;    /* the outermost tag once the pending operations are carried out */

@@ -169,5 +169,6 @@ def _bank(maps: Mapping[str, Map], bank: int) -> dict[int, Masks]:
     for number in range(abi.TABLES):
         table = abi.Table.from_buffer_copy(maps["tables"].index(number + bank * abi.TABLES) or b"")
         if table.n_masks:
-            tables[number] = tuple((m.mask_id, m.max_priority) for m in table.masks[: table.n_masks])
+            masks = table.masks[: table.n_masks]
+            tables[number] = tuple((m.mask_id, m.max_priority, abi.Trait(m.traits)) for m in masks)
     return tables

@@ -99,9 +99,8 @@ def pack_actions(placed: PlacedActions, references: References) -> list[bytes]:
 
 def pack_table(bank: TableBank) -> bytes:
     """`struct vnet_table`."""
-    flat = [number for pair in bank.masks for number in pair]
-    padding = [0] * (2 * abi.TABLE_MASKS - len(flat))
-    return struct.pack(f"<II{2 * abi.TABLE_MASKS}I", len(bank.masks), bank.beyond, *flat, *padding)
+    masks = b"".join(struct.pack("<IHH", *mask) for mask in bank.masks)
+    return struct.pack("<II", len(bank.masks), bank.beyond) + masks.ljust(8 * abi.TABLE_MASKS, b"\0")
 
 
 def pack_group(placed: PlacedGroup) -> bytes:
