@@ -31,6 +31,9 @@ def write(figures: Sequence[Figure], root: Path) -> None:
     file.write_text(json.dumps([asdict(figure) for figure in together], indent=1) + "\n")
     page = root / "docs" / "performance.md"
     table = "\n".join(_table(together)) + "\n"
+    missed = "\n".join(_misses(together))
+    if missed:
+        table += f"\n### What is missed, and why\n\n{missed}\n"
     page.write_text(PART.sub(lambda part: part[1] + table + part[2], page.read_text()))
     _draw(file, root)
 
@@ -57,6 +60,14 @@ def _judged(row: Row, figures: Sequence[Figure]) -> str:
     return "<br>".join(
         verdict.text if verdict.met else f"**{verdict.text}**" for verdict in report.verdicts(row, figures)
     )
+
+
+def _misses(figures: Sequence[Figure]) -> Iterator[str]:
+    """Of each row that misses a limit: by how much, why, and what would close the gap."""
+    for row in ROWS:
+        texts = [v.text for v in report.verdicts(row, report.net(row, figures)) if not v.met]
+        if texts:
+            yield f"- **Row {row.number}**, {row.work}: {'; '.join(texts)}. {row.missed}".rstrip()
 
 
 def _draw(file: Path, root: Path) -> None:

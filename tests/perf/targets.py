@@ -43,6 +43,8 @@ class Row:
 
     A case without one is measured against the row's first.
     """
+    missed: str = ""
+    """Why a limit of this row is missed where it is, and what would close the gap."""
 
 
 ROWS = (

@@ -14,6 +14,7 @@ TABLES = 64
 MASKS = 2048
 TABLE_MASKS = 64
 MASK_WORDS = 12
+SMALL_WORDS = 4
 RULES = 131072
 ACTIONS = 262144
 RULE_ACTIONS = 64
@@ -234,6 +235,10 @@ class Table(ctypes.Structure):
 
 class RuleKey(ctypes.Structure):
     _fields_ = [("mask_id", c_uint32), ("pad", c_uint32), ("words", c_uint64 * MASK_WORDS)]
+
+
+class SmallKey(ctypes.Structure):
+    _fields_ = [("mask_id", c_uint32), ("pad", c_uint32), ("words", c_uint64 * SMALL_WORDS)]
 
 
 class Entry(ctypes.Structure):
@@ -461,6 +466,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "vnet_table_mask": TableMask,
     "vnet_table": Table,
     "vnet_rule_key": RuleKey,
+    "vnet_small_key": SmallKey,
     "vnet_entry": Entry,
     "vnet_rule": Rule,
     "vnet_action": Action,

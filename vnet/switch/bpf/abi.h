@@ -15,6 +15,7 @@
 #define VNET_MASKS 2048        /* masks of all tables together */
 #define VNET_TABLE_MASKS 64    /* masks one table may search: the announced budget */
 #define VNET_MASK_WORDS 12     /* words one match may constrain */
+#define VNET_SMALL_WORDS 4     /* most constrain no more, and are looked up in a map with a shorter key */
 #define VNET_RULES 131072      /* flows, groups and buckets */
 #define VNET_ACTIONS 262144
 #define VNET_RULE_ACTIONS 64   /* actions one flow may hold, a list of outputs counting as one */
@@ -242,6 +243,13 @@ struct vnet_rule_key {
 	__u32 mask_id;
 	__u32 pad;
 	__u64 words[VNET_MASK_WORDS];
+};
+
+/* The beginning of the same. */
+struct vnet_small_key {
+	__u32 mask_id;
+	__u32 pad;
+	__u64 words[VNET_SMALL_WORDS];
 };
 
 /* Which rule (group, meter) a number stands for, in two versions: the highest version <= the packet's is

@@ -79,9 +79,15 @@ static long vnet_search_mask(__u32 index, struct vnet_searching *searching)
 		return 0;
 	s->rule_key.mask_id = mask_id;
 	s->rule_key.pad = 0;
-	for (w = 0; w < VNET_MASK_WORDS; w++)
+	for (w = 0; w < VNET_SMALL_WORDS; w++)
 		s->rule_key.words[w] = s->key[mask->word[w] & (VNET_KEY_WORDS - 1)] & mask->mask[w];
-	slot = bpf_map_lookup_elem(&rule_index, &s->rule_key);
+	if (mask->n_words <= VNET_SMALL_WORDS) {
+		slot = bpf_map_lookup_elem(&small_index, &s->rule_key);
+	} else {
+		for (; w < VNET_MASK_WORDS; w++)
+			s->rule_key.words[w] = s->key[mask->word[w] & (VNET_KEY_WORDS - 1)] & mask->mask[w];
+		slot = bpf_map_lookup_elem(&rule_index, &s->rule_key);
+	}
 	entry = slot ? bpf_map_lookup_elem(&entries, slot) : 0;
 	id = entry ? vnet_entry_rule(entry, s->version) : 0;
 	rule = id ? bpf_map_lookup_elem(&rules, &id) : 0;
@@ -101,7 +107,7 @@ __noinline __u32 vnet_classify(__u32 table_index)
 
 	if (!s)
 		return 0;
-	table_index = (table_index % VNET_TABLES) + (s->version & 1) * VNET_TABLES;
+	table_index = vnet_index(table_index, VNET_TABLES) + (s->version & 1) * VNET_TABLES;
 	searching.table = bpf_map_lookup_elem(&tables, &table_index);
 	if (!searching.table)
 		return 0;

@@ -16,7 +16,7 @@ from vnet.openflow.message import FlowMod, GroupMod, Message, MeterMod
 from vnet.switch import abi
 from vnet.switch.image import Image
 from vnet.switch.live.bpf import Map
-from vnet.switch.live.writer import METER_TEXT, delete_text, pack_key
+from vnet.switch.live.writer import METER_TEXT, delete_text, index_of, pack_key
 from vnet.switch.lower import lower, lower_group
 from vnet.switch.lower_actions import Lowerable, PortList
 from vnet.switch.placed import (
@@ -122,8 +122,8 @@ def _group(maps: Mapping[str, Map], rule: int, message: GroupMod, place: int) ->
 def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
     window, found, dead = maps["entries"].window(), {}, []
     widths: dict[int, int] = {}
-    for raw, value in maps["rule_index"].items():
-        mask, _, *words = struct.unpack(f"<II{abi.MASK_WORDS}Q", raw)
+    for raw, value in (*maps["rule_index"].items(), *maps["small_index"].items()):
+        mask, _, *words = struct.unpack(f"<II{len(raw) // 8 - 1}Q", raw)
         if mask not in widths:
             widths[mask] = abi.Mask.from_buffer_copy(maps["masks"].index(mask) or b"").n_words
         key = mask, tuple(words[: widths[mask]])
@@ -134,7 +134,7 @@ def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
         else:
             dead.append(key)
     for number, values in dead:
-        maps["rule_index"].delete(pack_key(number, values))
+        maps[index_of(values)].delete(pack_key(number, values))
     return found
 
 
