@@ -33,7 +33,7 @@ def test_program_decides_as_the_interpreter() -> None:
             if time.monotonic() > deadline and round_ >= LEAST_ROUNDS:
                 break
             dice = random.Random(f"{SEED}-{round_}")
-            program = programs(dice)
+            program = programs(dice, reshapes=bool(round_ % 2))
             bench.load(program.flows, program.groups)
             bench.forget_connections()
             slow = SlowSwitch(program.flows, PORTS, groups=program.groups)

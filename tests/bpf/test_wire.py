@@ -7,7 +7,6 @@ them (beside the packet), TCP sends super packets with partial checksums, and tw
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 import socket
 import struct
@@ -15,15 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from types import TracebackType
 
 import pytest
 
-from tests.bpf.bench import ROOT, sh
+from tests.bpf.bench import sh
+from tests.bpf.ends import Ends, does
 from vnet.base.drop import DropReason
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, UDP, VLAN_PRESENT, CtState
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, UDP, VLAN_PRESENT
 from vnet.openflow.flow import (
-    Action,
     Conntrack,
     Flow,
     Instructions,
@@ -35,97 +33,14 @@ from vnet.openflow.flow import (
     match,
 )
 from vnet.switch import abi
-from vnet.switch.datapath import Change
-from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.netns import inside
 
-_serial = itertools.count(1)
-ETH_P_ALL, SOL_PACKET, PACKET_AUXDATA, PACKET_OUTGOING = 3, 263, 8, 4
 BROADCAST = b"\xff" * 6
-
-
-class Ends:
-    """A switch with ports 1…n; the far end of port k is `eth0` of its own namespace, with 10.0.0.k."""
-
-    def __init__(self, ports: int) -> None:
-        self.name = f"vnt-wire-{os.getpid()}-{next(_serial)}"
-        self.ports = ports
-        self._sockets: dict[int, socket.socket] = {}
-
-    def end(self, number: int) -> str:
-        return f"{self.name}-{number}"
-
-    def __enter__(self) -> Ends:
-        self._namespace(self.name)
-        for number in range(1, self.ports + 1):
-            end = self.end(number)
-            self._namespace(end)
-            sh(f"ip -n {self.name} link add p{number} type veth peer name eth0 netns {end}")
-            sh(f"ip -n {self.name} link set p{number} up")
-            sh(f"ip -n {end} link set eth0 up address 02:00:00:00:00:{number:02x}")
-            sh(f"ip -n {end} addr add 10.0.0.{number}/24 dev eth0")
-        self.datapath = EbpfDatapath.open("wire", self.name, ROOT / self.name)
-        for number in range(1, self.ports + 1):
-            self.datapath.attach(number, f"p{number}")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for opened in self._sockets.values():
-            opened.close()
-        if hasattr(self, "datapath"):
-            self.datapath.destroy()
-        for name in (self.name, *map(self.end, range(1, self.ports + 1))):
-            sh(f"ip netns del {name}")
-
-    def _namespace(self, name: str) -> None:
-        sh(f"ip netns add {name}")
-        sh(f"ip netns exec {name} sysctl -qw net.ipv6.conf.default.disable_ipv6=1")  # no chatter
-
-    def put(self, *flows: Flow) -> None:
-        self.datapath.commit(Change(put=flows))
-
-    def wire(self, number: int) -> socket.socket:
-        """A packet socket at the far end of a port."""
-        if number not in self._sockets:
-            with inside(self.end(number)):
-                opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-                opened.bind(("eth0", 0))
-            opened.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-            opened.settimeout(0.3)
-            self._sockets[number] = opened
-        return self._sockets[number]
-
-    def received(self, number: int) -> list[bytes]:
-        """Frames that arrived at a far end, with their tags in place, until there is silence."""
-        frames: list[bytes] = []
-        while True:
-            try:
-                data, auxiliary, _, address = self.wire(number).recvmsg(1 << 17, 256)
-            except TimeoutError:
-                return frames
-            if address[2] != PACKET_OUTGOING:
-                frames.append(with_tag(data, auxiliary))
-
-
-def with_tag(data: bytes, auxiliary: list[tuple[int, int, bytes]]) -> bytes:
-    """The frame as on the wire; the kernel hands the tag out beside it (struct tpacket_auxdata)."""
-    for level, kind, value in auxiliary:
-        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
-            status, tci, tpid = struct.unpack_from("=I12xHH", value)
-            if status & 0x10:  # TP_STATUS_VLAN_VALID
-                return data[:12] + struct.pack("!HH", tpid, tci) + data[12:]
-    return data
 
 
 def ethernet(to: bytes, number: int, ethertype: int, payload: bytes, tag: int | None = None) -> bytes:
     tagged = b"" if tag is None else struct.pack("!HH", 0x8100, tag)
     return to + bytes([2, 0, 0, 0, 0, number]) + tagged + ethertype.to_bytes(2, "big") + payload
-
-
-def does(*actions: Action, **wanted: int) -> Flow:
-    return Flow(0, 10, match(**wanted), Instructions(actions))
 
 
 @pytest.fixture
@@ -241,56 +156,6 @@ def test_padding_behind_a_whole_packet_is_no_fault(ends: Ends) -> None:
     for frame in frames:
         ends.wire(1).send(frame)
     assert ends.received(2) == frames
-
-
-RECEIVE = """
-import hashlib, socket
-listener = socket.create_server(("10.0.0.2", 5001))
-print("ready", flush=True)
-peer, _ = listener.accept()
-digest, count = hashlib.sha256(), 0
-while chunk := peer.recv(1 << 20):
-    digest.update(chunk); count += len(chunk)
-print(count, digest.hexdigest(), flush=True)
-"""
-SEND = """
-import hashlib, random, socket
-piece = random.Random(7).randbytes(1 << 20)
-digest, peer = hashlib.sha256(), socket.create_connection(("10.0.0.2", 5001), 10)
-for _ in range(64):
-    peer.sendall(piece); digest.update(piece)
-peer.close()
-print(64 << 20, digest.hexdigest())
-"""
-
-
-def script(end: str, source: str) -> subprocess.Popen[str]:
-    command = ["ip", "netns", "exec", end, sys.executable, "-c", source]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def test_super_packets_pass_whole_and_their_data_arrives_intact(ends: Ends) -> None:
-    """64 MiB of TCP through tag, tracker and cache; packets stay as large as the sender made them."""
-    tag = (PushVlan(), SetField("vlan_vid", VLAN_PRESENT | 9))
-    flows = [does(Output(b), in_port=a, eth_type=0x806) for a, b in ((1, 2), (2, 1))]
-    for a, b in ((1, 2), (2, 1)):
-        flows.append(does(*tag, Conntrack(zone=9, table=1), in_port=a, eth_type=ETH_IPV4))
-        wanted = match(in_port=a, ct_state=(CtState.TRK, CtState.TRK | CtState.INV))
-        out = (Conntrack(zone=9, commit=True), PopVlan(), Output(b))
-        flows.append(Flow(1, 10, wanted, Instructions(out)))
-    ends.put(*flows)
-    receiver = script(ends.end(2), RECEIVE)
-    try:
-        assert receiver.stdout is not None
-        assert receiver.stdout.readline() == "ready\n"
-        sent, _ = script(ends.end(1), SEND).communicate(timeout=60)
-        assert receiver.stdout.readline() == sent
-    finally:
-        receiver.kill()
-        receiver.communicate()
-    counted = ends.datapath.port_counters()[2].tx
-    assert counted.bytes > 64 << 20
-    assert counted.bytes / counted.packets > 4 * 1500, "the packets were cut on the way"
 
 
 HAMMER = """

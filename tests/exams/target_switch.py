@@ -19,36 +19,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-from vnet.switch.abi import Point
-from vnet.switch.address import Address, parse
-from vnet.switch.events import packet_in
-from vnet.switch.live.datapath import EbpfDatapath
-from vnet.switch.live.links import LinkMonitor
-from vnet.switch.live.netns import inside
-from vnet.switch.live.server import SwitchServer
+from vnet.switch.address import parse
+from vnet.switch.live.standalone import Standalone, running
 
 PINS = Path("/sys/fs/bpf/vnet-exam")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What to run: `ports` are interface names by number."""
-
-    netns: str
-    ports: Mapping[int, str]
-    datapath_id: int
-    controllers: tuple[Address, ...]
-    """Those that are called, and passive ones on which the switch listens."""
-    pins: Path
-
-
 @contextlib.contextmanager
-def namespace(target: Target) -> Iterator[None]:
+def namespace(target: Standalone) -> Iterator[None]:
     """The namespace with its veth pairs, for the time of the context."""
+    assert target.netns is not None
     _run("ip", "netns", "add", target.netns)
     try:
         _run("ip", "-n", target.netns, "link", "set", "lo", "up")
@@ -64,46 +47,6 @@ def namespace(target: Target) -> Iterator[None]:
         _run("ip", "netns", "del", target.netns)
 
 
-@contextlib.asynccontextmanager
-async def switch(target: Target) -> AsyncIterator[SwitchServer]:
-    """The switch in the kernel and its server, for the time of the context; call it in the namespace."""
-    name = target.pins.name
-    datapath = EbpfDatapath.open(name, None, target.pins)
-    server = SwitchServer(datapath, name, target.datapath_id)
-    links: LinkMonitor | None = None
-    loop = asyncio.get_running_loop()
-    try:
-        for number, ifname in target.ports.items():
-            datapath.attach(number, ifname)
-        for address in target.controllers:
-            await (server.listen(address) if address.passive else server.call(address))
-        links = LinkMonitor(None)
-        loop.add_reader(datapath.event_fd, _hand_in, datapath, server)
-        loop.add_reader(links.fd, _link_changed, links, server)
-        yield server
-    finally:
-        loop.remove_reader(datapath.event_fd)
-        if links is not None:
-            loop.remove_reader(links.fd)
-            links.close()
-        await server.stop()
-        datapath.destroy()
-        with contextlib.suppress(OSError):  # another switch lives there still
-            target.pins.parent.rmdir()
-
-
-def _hand_in(datapath: EbpfDatapath, server: SwitchServer) -> None:
-    """Packets for the controllers, as `vnet.fabric.live.switch` hands them in."""
-    for event in datapath.read_events():
-        if event.point is Point.CONTROLLER:
-            server.packet_in(packet_in(event))
-
-
-def _link_changed(links: LinkMonitor, server: SwitchServer) -> None:
-    links.drain()
-    server.port_changed()
-
-
 # -- command line ---------------------------------------------------------------------------------
 
 
@@ -111,11 +54,11 @@ def _run(*command: str) -> None:
     subprocess.run(command, check=True, timeout=20)
 
 
-async def _serve(target: Target) -> None:
+async def _serve(target: Standalone) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with switch(target):
+    async with running(target):
         print("ready", flush=True)
         await ended.wait()
 
@@ -139,9 +82,11 @@ def main() -> int:
     parser.add_argument("--create", action="store_true", help="make the namespace and its veth pairs")
     given = parser.parse_args()
     pins = given.pins or PINS / f"{given.netns}-{os.getpid()}"
-    target = Target(given.netns, dict(given.port), given.datapath_id, tuple(given.controller), pins)
-    # The whole process works in there; `ip netns exec` would hide the pins under a /sys of its own.
-    with namespace(target) if given.create else contextlib.nullcontext(), inside(given.netns):
+    lock = Path("/run/vnet-exam") / f"{pins.name}.lock"
+    target = Standalone(
+        pins.name, given.datapath_id, given.netns, dict(given.port), tuple(given.controller), pins, lock
+    )
+    with namespace(target) if given.create else contextlib.nullcontext():
         asyncio.run(_serve(target))
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.exams.conformance import report
-from tests.exams.conformance.cases import Case, read, sample
+from tests.exams.conformance.cases import CATEGORIES, Case, read, sample
 from tests.exams.conformance.lab import LabError, Verdict, cases_folder
 from tests.exams.conformance.run import Run
 from tests.ovs import why_not
@@ -42,6 +42,7 @@ def test_what_passed_when_results_were_kept_passes(capsys: pytest.CaptureFixture
     kept = {result.key for result in report.load(report.RESULTS / "vnet.json") if result.passed}
     cases = [case for case in sample(read(cases_folder())) if case.key in kept]
     assert len(cases) > 100, "the kept results are those of a switch that passes little"
+    assert {case.category for case in cases} == set(CATEGORIES)
     verdicts = _examine(cases, capsys)
     lost = [f"{key}: {verdict.reason}" for key, verdict in verdicts.items() if not verdict.passed]
     assert not lost

@@ -224,24 +224,26 @@ def rules(dice: random.Random) -> tuple[Flow, ...]:
     return _flows(dice, tracks=bool(dice.randrange(3)), groups=())
 
 
-def programs(dice: random.Random) -> Program:
-    """The same with groups.
+def programs(dice: random.Random, reshapes: bool = False) -> Program:
+    """The same with groups. `reshapes`: with Set-Field of what Open vSwitch does not write.
 
     A program uses either `ct`, labels popped and SELECT, or action sets: Open vSwitch 3.1 aborts when a
     packet with an action set is recirculated (assertion in `recirc_alloc_id__`).
     """
     tracks = bool(dice.randrange(3))
-    groups = _groups(dice, tracks)
-    return Program(_flows(dice, tracks, groups), groups)
+    groups = _groups(dice, tracks, reshapes)
+    return Program(_flows(dice, tracks, groups, reshapes), groups)
 
 
-def _flows(dice: random.Random, tracks: bool, groups: tuple[Group, ...]) -> tuple[Flow, ...]:
+def _flows(
+    dice: random.Random, tracks: bool, groups: tuple[Group, ...], reshapes: bool = False
+) -> tuple[Flow, ...]:
     flows = []
     for table in range(TABLES):
         priorities = dice.sample(range(1, 1000), dice.randrange(4, 14))
-        flows += [_flow(dice, table, priority, tracks, groups) for priority in priorities]
+        flows += [_flow(dice, table, priority, tracks, groups, reshapes) for priority in priorities]
         if dice.randrange(3):
-            actions = _Site(dice, table, {}, tracks, groups).actions()
+            actions = _Site(dice, table, {}, tracks, groups, reshapes).actions()
             miss = Instructions(apply=actions, goto=_goto(dice, table))
             flows.append(Flow(table, 0, Match(), miss))
     return tuple(flows)
@@ -251,13 +253,15 @@ def _goto(dice: random.Random, table: int) -> int | None:
     return dice.randrange(table + 1, TABLES) if table < TABLES - 1 and dice.randrange(4) else None
 
 
-def _flow(dice: random.Random, table: int, priority: int, tracks: bool, groups: tuple[Group, ...]) -> Flow:
+def _flow(
+    dice: random.Random, table: int, priority: int, tracks: bool, groups: tuple[Group, ...], reshapes: bool
+) -> Flow:
     wanted = _wanted(dice, table)
-    site = _Site(dice, table, wanted, tracks, groups)
+    site = _Site(dice, table, wanted, tracks, groups, reshapes)
     apply = site.actions() if dice.randrange(6) else ()
     write: tuple[Action, ...] = ()
     if not tracks and not dice.randrange(3):
-        write = _Site(dice, table, {} if site.over else wanted, tracks, groups).action_set()
+        write = _Site(dice, table, {} if site.over else wanted, tracks, groups, reshapes).action_set()
     instructions = Instructions(
         apply=apply,
         clear=not dice.randrange(12),
@@ -268,7 +272,7 @@ def _flow(dice: random.Random, table: int, priority: int, tracks: bool, groups: 
     return Flow(table, priority, match(**wanted), instructions)
 
 
-def _groups(dice: random.Random, tracks: bool) -> tuple[Group, ...]:
+def _groups(dice: random.Random, tracks: bool, reshapes: bool) -> tuple[Group, ...]:
     """One of each kind, in any order; a bucket may go on to a group before it."""
     kinds = [kind for kind in GroupType if tracks or kind is not GroupType.SELECT]
     dice.shuffle(kinds)
@@ -277,7 +281,7 @@ def _groups(dice: random.Random, tracks: bool) -> tuple[Group, ...]:
             number,
             kind,
             tuple(
-                _bucket(dice, kind, number)
+                _bucket(dice, kind, number, reshapes)
                 for _ in range(1 if kind is GroupType.INDIRECT else dice.randrange(1, 4))
             ),
         )
@@ -285,8 +289,10 @@ def _groups(dice: random.Random, tracks: bool) -> tuple[Group, ...]:
     )
 
 
-def _bucket(dice: random.Random, kind: GroupType, number: int) -> Bucket:
+def _bucket(dice: random.Random, kind: GroupType, number: int, reshapes: bool) -> Bucket:
     actions: list[Action] = []
+    if reshapes and not dice.randrange(3):
+        actions.append(_reshaping(dice))
     if not dice.randrange(3):
         actions += [PushVlan(), SetField("vlan_vid", 0x1000 | dice.choice(VIDS))]
     if not dice.randrange(3):
@@ -412,8 +418,10 @@ class _Site:
         wanted: Wanted,
         tracks: bool,
         groups: tuple[Group, ...],
+        reshapes: bool,
     ) -> None:
         self.dice, self.table, self.wanted, self.tracks, self.groups = dice, table, wanted, tracks, groups
+        self.reshapes = reshapes
         self.over = False
         """Whether what the match promised no longer holds."""
 
@@ -463,6 +471,8 @@ class _Site:
             makers.append(self._push_mpls)
         if "ip_proto" in self.wanted:
             makers += [self._set_layer4, self._set_layer4]
+        if self.reshapes:
+            makers += [lambda: [_reshaping(self.dice)]] * 2
         return makers
 
     def _output(self) -> list[Action]:
@@ -584,6 +594,21 @@ class _Site:
 
 
 _Maker = Callable[[], list[Action]]
+
+ETHERTYPES = (ETH_IPV4, ETH_IPV6, ETH_ARP, ETH_MPLS, 0x88B5)
+PROTOCOLS = (0, 1, 6, 6, 17, 17, 44, 58, 60, 132, 253)
+
+
+def _reshaping(dice: random.Random) -> SetField:
+    """Of a field that says what follows; ours does not ask whether it is so."""
+    return dice.choice(
+        (
+            SetField("eth_type", dice.choice(ETHERTYPES)),
+            SetField("ip_proto", dice.choice(PROTOCOLS)),
+            SetField("ip_proto", dice.choice(PROTOCOLS)),
+            SetField("mpls_bos", dice.randrange(2)),
+        )
+    )
 
 
 def _move(dice: random.Random, wanted: Wanted) -> Move:

@@ -25,8 +25,13 @@ def test_a_cold_guest_runs_with_its_agent(cold):
     assert status.pid > 0 and status.uptime_s > 0 and status.resident_bytes > 20 << 20
 
 
+AWAIT_LINK_LOCAL = "for i in $(seq 100); do ip addr show eth0 | grep -q fe80 && break; sleep 0.1; done"
+"""That address comes when the kernel of the guest notices the carrier, up to a second after the NIC is up."""
+
+
 def test_it_has_its_name_its_nics_its_addresses_and_no_gateway(cold):
-    text = cold.exec(1, "sh", "-c", "hostname; ip addr; ip route; ip -6 route").stdout.decode()
+    script = f"{AWAIT_LINK_LOCAL}; hostname; ip addr; ip route; ip -6 route"
+    text = cold.exec(1, "sh", "-c", script).stdout.decode()
     assert text.startswith("vm-1\n")
     assert re.search(r"eth0: .* mtu 1500 .*\n +link/ether 52:54:00:09:00:01 ", text)
     assert re.search(r"eth1: .* mtu 1450 .*\n +link/ether 52:54:00:09:01:01 ", text)

@@ -21,6 +21,12 @@ def bpf_dir() -> Path:
     return Path(os.environ.get("VNET_BPF_DIR", "/sys/fs/bpf/vnet"))
 
 
+def switches_bpf_dir() -> Path:
+    """The same of switches of their own (`vnet switch`)."""
+    pinned = bpf_dir()
+    return pinned.with_name(f"{pinned.name}-switch")
+
+
 def daemon_socket() -> Path:
     """The HTTP-over-unix socket of vnetd."""
     return run_dir() / "vnetd.sock"
@@ -34,6 +40,11 @@ def fabric_run_dir(fabric: str) -> Path:
 def switch_socket(fabric: str) -> Path:
     """The OpenFlow 1.3 listener of the fabric's switch: `ovs-ofctl -O OpenFlow13 show unix:PATH`."""
     return fabric_run_dir(fabric) / "switch.sock"
+
+
+def switches_run_dir() -> Path:
+    """Of each switch of its own: `NAME.sock`, its OpenFlow 1.3 listener, and `NAME.lock`."""
+    return run_dir() / "switches"
 
 
 def vm_run_dir(fabric: str, vm: str) -> Path:

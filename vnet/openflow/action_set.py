@@ -2,14 +2,15 @@
 
 It holds one action of each kind, and one of each field that is set; a later one replaces an earlier one.
 Where the standard says no more than "pop" or "decrement", the order is Open vSwitch's: the tag before the
-label, IP before MPLS. Fields are set in the order in which they were written. Output is ignored
-where there is a group.
+label, IP before MPLS. Fields are set in the order in which they were written, those first that make other
+fields of what follows. Output is ignored where there is a group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from vnet.openflow.fields import FIELDS
 from vnet.openflow.flow import (
     Action,
     CopyTtlIn,
@@ -59,9 +60,19 @@ def put(action_set: dict[object, Action], action: Action) -> None:
     action_set[slot] = action
 
 
+_RESHAPING = [name for name, field in FIELDS.items() if field.reshapes]
+
+
+def _rank(action: Action) -> tuple[int, int]:
+    within = len(_RESHAPING)
+    if isinstance(action, SetField) and action.field in _RESHAPING:
+        within = _RESHAPING.index(action.field)
+    return _RANK[type(action)], within
+
+
 def ordered(action_set: Mapping[object, Action]) -> list[Action]:
     """The actions as they are to be carried out."""
-    actions = sorted(action_set.values(), key=lambda action: _RANK[type(action)])
+    actions = sorted(action_set.values(), key=_rank)
     if any(isinstance(action, ToGroup) for action in actions):
         return [action for action in actions if not isinstance(action, Output)]
     return actions

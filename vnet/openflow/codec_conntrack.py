@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from vnet.openflow.codec_error import bad_action
 from vnet.openflow.codec_library import ofproto
@@ -17,15 +18,18 @@ from vnet.openflow.codec_setfield import (
     NICIRA,
     REG_LOAD,
     REG_LOAD2,
+    REG_MOVE,
     bit_range,
+    move,
     read_load,
     read_load2,
+    read_move,
     read_set_field,
     read_subfield,
     set_field,
 )
 from vnet.openflow.fields import FIELDS, Field
-from vnet.openflow.flow import Conntrack, ConntrackClear, Nat, SetField
+from vnet.openflow.flow import Conntrack, ConntrackClear, Move, Nat, SetField
 from vnet.openflow.message import BadAction
 
 CT, NAT, CT_CLEAR = 35, 36, 43
@@ -38,6 +42,9 @@ _COMMIT, _FORCE = 1, 2
 _ZONE_BITS = 16
 _WRITTEN = ("ct_mark", "ct_label")
 """What can be written inside `ct`, and only there."""
+
+_LEAST = 24
+"""Length of the shortest Nicira action that writes a field."""
 
 _SOURCE, _DESTINATION, _PERSISTENT, _HASH, _RANDOM = 1, 2, 4, 8, 16
 _ADDRESSES = {4: (1, 2, 4), 6: (4, 8, 16)}
@@ -67,6 +74,8 @@ def _encode_nested(action: Conntrack) -> bytes:
     for name, written in zip(_WRITTEN, (action.mark, action.label), strict=True):
         if written is not None:
             set_field(SetField(name, *written)).serialize(parts, len(parts))
+    for copied in action.moves:
+        move(copied).serialize(parts, len(parts))
     return bytes(parts)
 
 
@@ -108,34 +117,53 @@ def read_conntrack(raw: bytes) -> Conntrack:
     if flags & ~(_COMMIT | _FORCE) or helper or force and not commit:
         raise bad_action(BadAction.BAD_ARGUMENT)
     zone_field = read_subfield(source, zone, _ZONE_BITS) if source else None
-    nat, mark, label = _read_nested(raw[_CT.size :])
-    if not commit and (mark or label or nat not in (None, Nat())):
+    nested = _read_nested(raw[_CT.size :])
+    mark, label = nested.written.get("ct_mark"), nested.written.get("ct_label")
+    if not commit and (mark or label or nested.moves or nested.nat not in (None, Nat())):
         raise bad_action(BadAction.BAD_ARGUMENT)
-    resumes = None if table == _NO_TABLE else table
-    return Conntrack(0 if zone_field else zone, resumes, commit, force, mark, label, nat, zone_field)
+    resumes, moves = None if table == _NO_TABLE else table, tuple(nested.moves)
+    return Conntrack(
+        0 if zone_field else zone, resumes, commit, force, mark, label, nested.nat, zone_field, moves
+    )
 
 
-_Written = tuple[int, int] | None
-
-
-def _read_nested(data: bytes) -> tuple[Nat | None, _Written, _Written]:
+@dataclass(slots=True)
+class _Nested:
     nat: Nat | None = None
-    written: dict[str, tuple[int, int]] = {}
+    written: dict[str, tuple[int, int]] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
+
+
+def _read_nested(data: bytes) -> _Nested:
+    nested = _Nested()
     for _, raw in records(data, bad_action(BadAction.BAD_LEN)):
-        if _subtype(raw) == NAT:
-            if nat is not None:
-                raise bad_action(BadAction.BAD_ARGUMENT)
-            nat = _read_nat(raw)
+        subtype = _subtype(raw)
+        if subtype == NAT and nested.nat is None:
+            nested.nat = _read_nat(raw)
+        elif subtype == REG_MOVE:
+            nested.moves.append(_read_moved(raw))
         else:
-            _write(written, _read_written(raw))
-    return nat, written.get("ct_mark"), written.get("ct_label")
+            _write(nested, _read_written(raw))
+    return nested
 
 
-def _write(written: dict[str, tuple[int, int]], action: SetField) -> None:
-    """Join what is written to one field in several actions; the later ones win."""
+def _read_moved(raw: bytes) -> Move:
+    if len(raw) < _LEAST:
+        raise bad_action(BadAction.BAD_LEN)
+    return read_move(raw, _connections_own)
+
+
+def _write(nested: _Nested, action: SetField) -> None:
+    """Join what is written to one field in several actions; the later ones win.
+
+    What is copied to a field comes after all that is written to it, so bits that are copied first and then
+    written are refused.
+    """
     mask = FIELDS[action.field].full_mask if action.mask is None else action.mask
-    value, before = written.get(action.field, (0, 0))
-    written[action.field] = value & ~mask | action.value, before | mask
+    if any(made.target == action.field and mask & made.target_mask for made in nested.moves):
+        raise bad_action(BadAction.BAD_ARGUMENT)
+    value, before = nested.written.get(action.field, (0, 0))
+    nested.written[action.field] = value & ~mask | action.value, before | mask
 
 
 def _subtype(raw: bytes) -> int | None:
@@ -164,7 +192,7 @@ def _read_written(raw: bytes) -> SetField:
     read = _LOADS.get(_subtype(raw))
     if read is None:
         raise bad_action(BadAction.BAD_ARGUMENT)
-    if len(raw) < 24:
+    if len(raw) < _LEAST:
         raise bad_action(BadAction.BAD_LEN)
     return read(raw, _connections_own)
 

@@ -110,6 +110,19 @@ def _learn(known: _Known, action: Action) -> None:
         case PopVlan():
             known.pop("vlan_vid", None)
         case PushMpls(ethertype) | PopMpls(ethertype):
-            known["eth_type"] = ethertype, FIELDS["eth_type"].full_mask
-            for name in _BEHIND_ETHERNET:
-                known.pop(name, None)
+            _learn_type(known, ethertype)
+        case SetField("eth_type", value):
+            _learn_type(known, value)
+        case SetField("ip_proto", value):
+            _forget(known, _BEHIND_ETHERNET)
+            known["ip_proto"] = value, FIELDS["ip_proto"].full_mask
+
+
+def _learn_type(known: _Known, ethertype: int) -> None:
+    known["eth_type"] = ethertype, FIELDS["eth_type"].full_mask
+    _forget(known, _BEHIND_ETHERNET)
+
+
+def _forget(known: _Known, names: tuple[str, ...]) -> None:
+    for name in names:
+        known.pop(name, None)

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from vnet.openflow.codec_error import CodecError
 from vnet.openflow.codec_library import ofproto
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, FIELDS, VLAN_PRESENT, Field
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, FIELDS, ORIGINAL, VLAN_PRESENT, CtState, Field
 from vnet.openflow.flow import Match
 from vnet.openflow.message import ONF, BadMatch, ErrorType
 
@@ -22,7 +22,11 @@ _HAS_MASK = 1 << 8
 _CT_STATE_BITS = 0xFF
 _CACHED = 1 << 16
 
-_LIBRARY_NAMES = {"tcp_flags": "tcp_flags_nxm"}
+_NICIRA_CLASS, _FIRST_ORIGINAL = 1, 119
+UNNAMED = {name: f"field_{_NICIRA_CLASS << 7 | _FIRST_ORIGINAL + n}" for n, name in enumerate(ORIGINAL)}
+"""Fields that the library knows by number only: NXM_NX_CT_NW_PROTO (119) to NXM_NX_CT_TP_DST (125)."""
+
+_LIBRARY_NAMES = {"tcp_flags": "tcp_flags_nxm", **UNNAMED}
 """The library's names where they differ: its `tcp_flags` is the ONF's form, which is no basic OXM."""
 
 _ALIASES = {
@@ -54,6 +58,7 @@ _ALIASES = {
     "nd_sll": "ipv6_nd_sll",
     "nd_tll": "ipv6_nd_tll",
     "ip_ecn_nxm": "ip_ecn",
+    **{theirs: name for name, theirs in UNNAMED.items()},
 }
 """Nicira's older names of fields that have the same width and meaning in the basic class."""
 
@@ -175,10 +180,21 @@ def _checked(field: Field, value: int, given_mask: int | None) -> tuple[str, int
 
 def meets_prerequisites(field: Field, known: Mapping[str, tuple[int, int]]) -> bool:
     """Whether a match on `known` lets `field` be matched or written (section 7.2.3.6)."""
+    if field.name in ORIGINAL:
+        return _tells_of_connection(*known.get("ct_state", (0, 0)))
     over = _ICMP_OVER.get(field.name)
     if over is not None and not _fixes(known, "eth_type", over):
         return False
     return not field.needs or any(_fixes(known, name, value) for name, value in field.needs)
+
+
+_NEVER_INVALID = CtState.NEW | CtState.EST | CtState.REL | CtState.RPL | CtState.SNAT | CtState.DNAT
+
+
+def _tells_of_connection(state: int, mask: int) -> bool:
+    """Whether a match on ct_state takes only packets that are no invalid ones (Open vSwitch, is_ct_valid)."""
+    tracked = state & CtState.TRK and mask & CtState.INV and not state & CtState.INV
+    return bool(state & _NEVER_INVALID or tracked)
 
 
 def _fixes(known: Mapping[str, tuple[int, int]], name: str, wanted: int) -> bool:

@@ -11,7 +11,16 @@ from typing import Any
 
 from vnet.openflow.codec_error import CodecError, bad_action
 from vnet.openflow.codec_library import ofproto, parser
-from vnet.openflow.codec_match import SIZES, decode_field, encode_field, field_named, field_of, library_name
+from vnet.openflow.codec_match import (
+    NUMBERS,
+    SIZES,
+    UNNAMED,
+    decode_field,
+    encode_field,
+    field_named,
+    field_of,
+    library_name,
+)
 from vnet.openflow.fields import FIELDS, VLAN_PRESENT, Field
 from vnet.openflow.flow import Move, OutputField, SetField
 from vnet.openflow.message import BadAction, BadMatch, ErrorType, OnfError
@@ -85,8 +94,24 @@ def _load(name: str, value: int, mask: int) -> Any:
     return _Load2(name, value, mask)
 
 
+class _Move:
+    """NXAST_REG_MOVE from a field of which the library does not know the length."""
+
+    def __init__(self, action: Move) -> None:
+        self._action = action
+
+    def serialize(self, buffer: bytearray, offset: int) -> None:
+        action = self._action
+        head = struct.pack("!HHIH", ofproto.OFPAT_EXPERIMENTER, 24, NICIRA, REG_MOVE)
+        offsets = action.bits, action.source_offset, action.target_offset
+        headers = (NUMBERS[name] << 9 | SIZES[name] for name in (action.source, action.target))
+        buffer[offset:] = head + struct.pack("!HHHII", *offsets, *headers)
+
+
 def move(action: Move) -> Any:
     """NXAST_REG_MOVE."""
+    if action.source in UNNAMED:
+        return _Move(action)
     source, target = library_name(action.source), library_name(action.target)
     return parser.NXActionRegMove(source, target, action.bits, action.source_offset, action.target_offset)
 
@@ -178,10 +203,10 @@ def read_set_tunnel64(raw: bytes) -> SetField:
     return SetField("tunnel_id", int.from_bytes(raw[16:24], "big"))
 
 
-def read_move(raw: bytes) -> Move:
+def read_move(raw: bytes, writable: Writable = _writable) -> Move:
     """NXAST_REG_MOVE."""
     action = parsed(raw)
-    source, target = _readable(action.src_field), _writable(action.dst_field)
+    source, target = _readable(action.src_field), writable(action.dst_field)
     _within(source, action.src_ofs, action.n_bits)
     _within(target, action.dst_ofs, action.n_bits)
     return Move(source.name, target.name, action.n_bits, action.src_ofs, action.dst_ofs)

@@ -27,7 +27,8 @@ Tracking refreshes the timeout, an ICMP error or an invalid packet does not.
 
 `commit` of an invalid packet does nothing. Of a related one, or of a known connection, it writes the
 connection's mark and label only (so does Open vSwitch, conntrack.c: process_one), unless `force` is given and
-the packet is a reply: then the connection is forgotten, and starts anew if the packet may open one.
+the packet is a reply, or related as if it were one: then the connection is forgotten, and the packet is new
+if it may open one, else inv.
 
 A later fragment has no ports. It belongs to the connection of its datagram's first fragment, if that was
 seen by this zone in the last 30 s, and is refused before: `track` answers None and the switch drops it.
@@ -38,8 +39,9 @@ Nothing is put together or held back. Once two fragments hold the same byte all 
 is then translated as its connection says, replies and quoted packets back, and snat or dnat tell which of
 its addresses that was. The own port is kept if it is allowed and free, else the next free one is taken;
 without a range SNAT stays among 1-511, 600-1023 or 1024-65535 as the own port, and DNAT keeps the port.
-Where all are taken the packet is refused, as is one whose replies another connection's translation has
-taken. Echo identifiers are not translated.
+The identifier of an echo is the port of the side that asks. Where all are taken the packet is refused (the
+dataplane gives up after 64 that follow each other), as is one whose replies another connection's translation
+has taken.
 
 How Open vSwitch's userspace tracker (3.1) differs, by design:
 - it picks up TCP in mid-stream: an ACK that belongs to no connection is new there, inv here;
@@ -58,11 +60,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import chain
 
 from vnet.base.drop import DropReason
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
 from vnet.openflow.flow import Conntrack, Nat
-from vnet.openflow.packet import FRAG_LATER, Packet, embedded, is_icmp_error
+from vnet.openflow.packet import FRAG_LATER, Packet, embedded, is_icmp_error, parse
 from vnet.openflow.rewrite import write
 
 FIN, SYN, RST, PSH, ACK, URG = (1 << bit for bit in range(6))
@@ -108,7 +111,7 @@ class Endpoint:
     address: int
     port: int
     role: int = 0
-    """Echo only: 8 for the side that asks, 0 for the one that answers."""
+    """Echo only: 8 for the side that asks, 0 for the one that answers and has no port."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -149,6 +152,8 @@ class Tracked:
     state: int
     mark: int = 0
     label: int = 0
+    original: Direction | None = None
+    """How its connection's opener sends, or would; of an invalid one None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +225,11 @@ class Tracker:
 
     def send(self, packet: Packet, zone: int, now_s: float, action: Conntrack) -> Passed | DropReason:
         """Send a packet through `ct`; its table is the caller's affair. Returns why it is lost, if it is."""
-        if action.commit and action.force:
-            self._start_anew(packet, zone, now_s)
         tracked = self.track(packet, zone, now_s)
         if tracked is None:
             return DropReason.FRAGMENT
+        if action.commit and action.force:
+            tracked = self._start_anew(packet, zone, now_s, tracked)
         if action.commit and not self.commit(
             packet, zone, now_s, action.mark, action.force, label=action.label, nat=action.nat
         ):
@@ -263,7 +268,7 @@ class Tracker:
             self._forget(known)
             known = None
         if known is None:
-            return Tracked(CtState.TRK | CtState.NEW if opens else INVALID)
+            return Tracked(CtState.TRK | CtState.NEW, original=way) if opens else Tracked(INVALID)
         return self._advance(known, way, packet, now_s)
 
     def commit(
@@ -278,9 +283,9 @@ class Tracker:
         nat: Nat | None = None,
     ) -> bool:
         """Enter the packet's connection into the zone. Returns False if there is no room for it."""
-        if force:
-            self._start_anew(packet, zone, now_s)
         tracked = self.track(packet, zone, now_s)
+        if force and tracked:
+            tracked = self._start_anew(packet, zone, now_s, tracked)
         found = self._belongs(packet, zone, now_s)
         if tracked and tracked.state & CtState.REL and found:
             self._write(found[0], mark, label)
@@ -296,12 +301,14 @@ class Tracker:
         self._write(known, mark, label)
         return True
 
-    def _start_anew(self, packet: Packet, zone: int, now_s: float) -> None:
-        """Forget the connection of a reply."""
-        way = None if is_icmp_error(packet) else self._way(packet, zone)
-        known = self._find(way, now_s) if way else None
-        if known and way != known.original:
-            self._forget(known)
+    def _start_anew(self, packet: Packet, zone: int, now_s: float, tracked: Tracked) -> Tracked:
+        """Forget the connection of a reply: what the packet is without it."""
+        if not tracked.state & CtState.RPL:
+            return tracked
+        known, _ = self._belongs(packet, zone, now_s) or (None, None)
+        assert known
+        self._forget(known)
+        return self.track(packet, zone, now_s) or Tracked(INVALID)
 
     def _write(self, known: Connection, mark: tuple[int, int] | None, label: tuple[int, int] | None) -> None:
         self._enter(replace(known, mark=_masked(known.mark, mark), label=_masked(known.label, label)))
@@ -367,7 +374,8 @@ class Tracker:
         known = self._find(way, now_s) if way else None
         if known is None:
             return Tracked(INVALID)
-        return Tracked(RELATED | (CtState.RPL if way == known.reply else 0), known.mark, known.label)
+        reply = CtState.RPL if way == known.reply else 0
+        return Tracked(RELATED | reply, known.mark, known.label, known.original)
 
     def _advance(self, known: Connection, way: Direction, packet: Packet, now_s: float) -> Tracked:
         reply = way != known.original
@@ -379,7 +387,8 @@ class Tracker:
             after = _other(after)
         self._enter(after)
         state = CtState.EST if after.answered else CtState.NEW
-        return Tracked(CtState.TRK | state | (CtState.RPL if reply else 0), after.mark, after.label)
+        reply_bit = CtState.RPL if reply else 0
+        return Tracked(CtState.TRK | state | reply_bit, after.mark, after.label, after.original)
 
     # -- fragments --------------------------------------------------------------------------------
 
@@ -419,10 +428,11 @@ def _replies(way: Direction, nat: Nat | None, spread: Spread) -> Iterator[Direct
         return
     own = way.source if nat.source else way.target
     first, last = nat.addresses or (own.address, own.address)
-    ports = _ports(way, own.port, nat)
+    ports = _ports(way, own, nat)
     for address in _rotated(range(first, last + 1), spread(way, last - first + 1)):
-        begin = ports.index(own.port) if own.port in ports else spread(way, len(ports))
-        for port in _rotated(ports, begin):
+        kept = () if nat.ports else (own.port,)
+        begin = ports.index(own.port) if own.port in ports else spread(way, len(ports)) if nat.ports else 0
+        for port in chain(kept, _rotated(ports, begin)):
             end = replace(own, address=address, port=port)
             yield replace(plain, target=end) if nat.source else replace(plain, source=end)
 
@@ -436,14 +446,14 @@ PRIVILEGED, RESERVED, OTHERS = range(1, 512), range(600, 1024), range(1024, 6553
 """Ports among which SNAT stays, as Linux and Open vSwitch do."""
 
 
-def _ports(way: Direction, own: int, nat: Nat) -> range:
-    if way.protocol not in (TCP, UDP, SCTP):
-        return range(own, own + 1)
+def _ports(way: Direction, own: Endpoint, nat: Nat) -> range:
+    if way.protocol not in (TCP, UDP, SCTP) and own.role != ASKS:
+        return range(own.port, own.port + 1)
     if nat.ports:
         return range(nat.ports[0], nat.ports[1] + 1)
     if not nat.source:
-        return range(own, own + 1)
-    return PRIVILEGED if own < 512 else RESERVED if own < 1024 else OTHERS
+        return range(own.port, own.port + 1)
+    return PRIVILEGED if own.port < 512 else RESERVED if own.port < 1024 else OTHERS
 
 
 def _translated(known: Connection, way: Direction) -> Direction:
@@ -477,8 +487,8 @@ def _values(packet: Packet, before: Direction, after: Direction) -> dict[str, in
     for side, old, new in (("src", before.source, after.source), ("dst", before.target, after.target)):
         if new.address != old.address:
             values[f"{version}_{side}"] = new.address
-        if protocol and new.port != old.port:
-            values[f"{protocol}_{side}"] = new.port
+        if new.port != old.port:
+            values[f"{protocol}_{side}" if protocol else "icmp_id"] = new.port
     return values
 
 
@@ -494,6 +504,8 @@ def _datagram_key(packet: Packet, zone: int) -> DatagramKey:
     return (zone, family, *_addresses(packet), protocol, packet.fragment.identification)
 
 
+ASKS = 8
+"""The role of the side of an echo that asks."""
 PORT_PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 
 
@@ -504,6 +516,31 @@ def direction(packet: Packet, zone: int) -> Direction | None:
         return None
     ends = _endpoints(packet, protocol)
     return Direction(zone, family, protocol, *ends) if ends else None
+
+
+def original_fields(way: Direction | None) -> dict[str, int]:
+    """What can be matched of a connection's original direction (`vnet.openflow.fields.ORIGINAL`)."""
+    if way is None:
+        return {"ct_nw_proto": 0, "ct_tp_src": 0, "ct_tp_dst": 0}
+    version = "nw" if way.family == ETH_IPV4 else "ipv6"
+    ports = way.source.port, way.target.port
+    if way.protocol == (ICMP if way.family == ETH_IPV4 else ICMPV6):
+        ports = (8 if way.protocol == ICMP else 128), 0
+    return {
+        "ct_nw_proto": way.protocol,
+        f"ct_{version}_src": way.source.address,
+        f"ct_{version}_dst": way.target.address,
+        "ct_tp_src": ports[0],
+        "ct_tp_dst": ports[1],
+    }
+
+
+def connection_ends(frame: bytes) -> tuple[int | None, ...]:
+    """Addresses and ports: a packet with others is another connection's."""
+    fields = parse(frame).fields
+    names = ("src", "dst")
+    families = [f"{name}_{side}" for name in ("ipv4", "ipv6", *PORT_PROTOCOLS.values()) for side in names]
+    return tuple(fields.get(name) for name in families)
 
 
 def _addresses(packet: Packet) -> tuple[int, int]:
@@ -518,8 +555,9 @@ def _endpoints(packet: Packet, protocol: int) -> tuple[Endpoint, Endpoint] | Non
         ports = packet.fields[f"{name}_src"], packet.fields[f"{name}_dst"]
         return Endpoint(source, ports[0]), Endpoint(target, ports[1])
     if _echo(packet) is not None and packet.icmp_id is not None:
-        asks, answers = (8, 0) if _echo(packet) else (0, 8)
-        return Endpoint(source, packet.icmp_id, asks), Endpoint(target, packet.icmp_id, answers)
+        asks, answers = (source, target) if _echo(packet) else (target, source)
+        ends = Endpoint(asks, packet.icmp_id, ASKS), Endpoint(answers, 0)
+        return ends if _echo(packet) else ends[::-1]
     if protocol == (ICMP if packet.fields["eth_type"] == ETH_IPV4 else ICMPV6):
         return None
     return Endpoint(source, 0), Endpoint(target, 0)

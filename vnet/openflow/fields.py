@@ -13,7 +13,11 @@ Prerequisite = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One match field: its width, whether a mask is allowed, whether Set-Field may write it."""
+    """One match field: its width, whether a mask is allowed, whether Set-Field may write it.
+
+    `reshapes`: what follows in the packet is something else after it was written, so it is only written as a
+    whole and by Set-Field.
+    """
 
     name: str
     bits: int
@@ -21,15 +25,25 @@ class Field:
     needs: tuple[Prerequisite, ...] = ()
     writable: bool = True
     nicira: bool = False
+    reshapes: bool = False
 
     @property
     def full_mask(self) -> int:
         """All ones over the field's width."""
         return (1 << self.bits) - 1
 
+    def takes(self, value: int, mask: int) -> bool:
+        """Whether Set-Field may write so. A tag is pushed; writing its EtherType would make none."""
+        if not self.reshapes:
+            return self.writable
+        return mask == self.full_mask and (self.name != "eth_type" or value in _WRITABLE_TYPES)
+
 
 ETH_IPV4, ETH_IPV6, ETH_ARP, ETH_VLAN, ETH_SVLAN = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8
 ETH_MPLS, ETH_MPLS_MULTICAST = 0x8847, 0x8848
+FIRST_ETHERTYPE = 0x0600
+"""Lower numbers are lengths (IEEE 802.3)."""
+_WRITABLE_TYPES = frozenset(range(FIRST_ETHERTYPE, 1 << 16)) - {ETH_VLAN, ETH_SVLAN}
 TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
 VLAN_PRESENT = 0x1000
 
@@ -50,12 +64,12 @@ _ALL = (
     Field("metadata", 64, maskable=True),
     Field("eth_dst", 48, maskable=True),
     Field("eth_src", 48, maskable=True),
-    Field("eth_type", 16, writable=False),
+    Field("eth_type", 16, reshapes=True),
     Field("vlan_vid", 13, maskable=True),
     Field("vlan_pcp", 3, needs=(("vlan_vid", VLAN_PRESENT),)),
     Field("ip_dscp", 6, needs=_IP),
     Field("ip_ecn", 2, needs=_IP),
-    Field("ip_proto", 8, needs=_IP, writable=False),
+    Field("ip_proto", 8, needs=_IP, reshapes=True),
     Field("ipv4_src", 32, maskable=True, needs=_IPV4),
     Field("ipv4_dst", 32, maskable=True, needs=_IPV4),
     Field("ipv6_src", 128, maskable=True, needs=_IPV6),
@@ -64,7 +78,7 @@ _ALL = (
     Field("ipv6_exthdr", 9, maskable=True, needs=_IPV6, writable=False),
     Field("mpls_label", 20, needs=_MPLS),
     Field("mpls_tc", 3, needs=_MPLS),
-    Field("mpls_bos", 1, needs=_MPLS, writable=False),
+    Field("mpls_bos", 1, needs=_MPLS),
     Field("tunnel_id", 64, maskable=True),
     Field("tcp_src", 16, maskable=True, needs=_proto(TCP)),
     Field("tcp_dst", 16, maskable=True, needs=_proto(TCP)),
@@ -92,10 +106,20 @@ _ALL = (
     Field("ct_zone", 16, writable=False, nicira=True),
     Field("ct_mark", 32, maskable=True, writable=False, nicira=True),
     Field("ct_label", 128, maskable=True, writable=False, nicira=True),
+    Field("ct_nw_proto", 8, writable=False, nicira=True),
+    Field("ct_nw_src", 32, maskable=True, writable=False, nicira=True),
+    Field("ct_nw_dst", 32, maskable=True, writable=False, nicira=True),
+    Field("ct_ipv6_src", 128, maskable=True, writable=False, nicira=True),
+    Field("ct_ipv6_dst", 128, maskable=True, writable=False, nicira=True),
+    Field("ct_tp_src", 16, maskable=True, writable=False, nicira=True),
+    Field("ct_tp_dst", 16, maskable=True, writable=False, nicira=True),
     *(Field(f"reg{n}", 32, maskable=True, nicira=True) for n in range(16)),
 )
 
 FIELDS: dict[str, Field] = {field.name: field for field in _ALL}
+
+ORIGINAL = ("ct_nw_proto", "ct_nw_src", "ct_nw_dst", "ct_ipv6_src", "ct_ipv6_dst", "ct_tp_src", "ct_tp_dst")
+"""Of the original direction of a packet's connection; of ICMP the ports are type and code."""
 
 REGISTERS = tuple(f"reg{n}" for n in range(16))
 

@@ -165,6 +165,11 @@ class Move:
     source_offset: int = 0
     target_offset: int = 0
 
+    @property
+    def target_mask(self) -> int:
+        """The bits of the target that are written."""
+        return (1 << self.bits) - 1 << self.target_offset
+
 
 @dataclass(frozen=True, slots=True)
 class ToGroup:
@@ -224,6 +229,8 @@ class Conntrack:
     nat: Nat | None = None
     zone_field: tuple[str, int, int] | None = None
     """(field, offset, bits) the zone is read from instead of `zone`."""
+    moves: tuple[Move, ...] = ()
+    """What is copied into the connection's mark and label on commit, after `mark` and `label`."""
 
 
 Action = (

@@ -159,6 +159,7 @@ def _conntrack(action: Conntrack) -> str:
         for name, value in (("ct_mark", action.mark), ("ct_label", action.label))
         if value
     ]
+    written += map(action_text, action.moves)
     words += [f"exec({','.join(written)})"] if written else []
     return f"ct({','.join(words)})" if words else "ct"
 

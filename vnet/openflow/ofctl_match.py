@@ -131,11 +131,12 @@ def value_text(name: str, value: int, mask: int) -> str:
     show = _shower(name)
     if mask == FIELDS[name].full_mask:
         return show(value)
-    if name in ("ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst", "arp_spa", "arp_tpa"):
+    if name in (*_IPV4, "ipv6_src", "ipv6_dst", "ct_ipv6_src", "ct_ipv6_dst"):
         return f"{show(value)}/{_prefix(name, mask)}"
     return f"{show(value)}/{_mask(name, mask)}"
 
 
+_IPV4 = ("ipv4_src", "ipv4_dst", "arp_spa", "arp_tpa", "ct_nw_src", "ct_nw_dst")
 _DECIMAL = ("in_port", "ip_proto", "ct_zone", "nw_ttl", "mpls_label", "mpls_tc", "mpls_bos", "mpls_ttl")
 
 
@@ -145,11 +146,11 @@ def _shower(name: str) -> Callable[[int], str]:
         return str
     if name.startswith(("eth_", "arp_sha", "arp_tha", "ipv6_nd_sll", "ipv6_nd_tll")) and name != "eth_type":
         return mac
-    if name in ("ipv4_src", "ipv4_dst", "arp_spa", "arp_tpa"):
+    if name in _IPV4:
         return lambda value: str(IPv4Address(value))
-    if name in ("ipv6_src", "ipv6_dst", "ipv6_nd_target"):
+    if name in ("ipv6_src", "ipv6_dst", "ipv6_nd_target", "ct_ipv6_src", "ct_ipv6_dst"):
         return lambda value: str(IPv6Address(value))
-    if name.startswith(("tcp_", "udp_", "sctp_", "arp_op", "ip_", "vlan_pcp")):
+    if name.startswith(("tcp_", "udp_", "sctp_", "arp_op", "ip_", "vlan_pcp", "ct_tp_", "ct_nw_proto")):
         return str
     return hex
 

@@ -1,7 +1,8 @@
 """Frame bytes to match fields, written plainly, and independently of the eBPF parser it is compared with.
 
 `parse(frame)` returns a `Packet`, whose `fields` hold what OpenFlow can match, named and shaped as in
-`vnet.openflow.fields`, and whose `places` and `checksums` tell `vnet.openflow.rewrite` where they stand. A
+`vnet.openflow.fields`, and whose `places` and `checksums` tell `vnet.openflow.rewrite` where they stand
+(also where `icmp_id` does, which is translated and not matched). A
 field that the packet does not have is absent, with two exceptions, both as in Open vSwitch: every packet
 has a `vlan_vid` (0 = untagged), and neighbour discovery without its link-layer address option has an
 `ipv6_nd_sll` or `ipv6_nd_tll` of 0. Only the outer VLAN tag is read; behind a second tag `eth_type` is that
@@ -34,6 +35,7 @@ from vnet.openflow.fields import (
     ETH_MPLS_MULTICAST,
     ETH_SVLAN,
     ETH_VLAN,
+    FIRST_ETHERTYPE,
     ICMP,
     ICMPV6,
     SCTP,
@@ -46,7 +48,6 @@ from vnet.openflow.fields import (
 
 NOT_ETHERNET_II = 0x05FF
 """The `eth_type` of a frame in 802.3 framing (OFP_DL_TYPE_NOT_ETH_TYPE)."""
-FIRST_ETHERTYPE = 0x0600
 VLAN_TYPES = frozenset({ETH_VLAN, ETH_SVLAN})
 MPLS_TYPES = frozenset({ETH_MPLS, ETH_MPLS_MULTICAST})
 
@@ -109,6 +110,8 @@ class Checksum:
     kind: Sum
     at: int
     covers: tuple[tuple[int, int], ...]
+    protocol: int | None = None
+    """Where the protocol stands that a pseudo header repeats, as a word of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +181,19 @@ class _Reading:
         self.fields[name] = value = self.number(offset, size) >> shift & (1 << place.bits) - 1
         return value
 
-    def checksum(self, offset: int, covers: tuple[tuple[int, int], ...], kind: Sum = Sum.INTERNET) -> None:
-        """Note a checksum, if it is there at all: what an ICMP error quotes may end before it."""
-        if self.left >= offset + 2:
-            self.checksums.insert(0, Checksum(kind, self.at + offset, covers))
+    def checksum(
+        self, offset: int, covers: tuple[tuple[int, int], ...], kind: Sum = Sum.INTERNET, pseudo: bool = False
+    ) -> None:
+        """Note a checksum, if it is there at all: what an ICMP error quotes may end before it.
+
+        `pseudo`: it covers addresses and protocol of the IP header too (RFC 9293, section 3.1).
+        """
+        if self.left < offset + 2:
+            return
+        covers, protocol = (
+            ((*covers, *self.addresses), self.places["ip_proto"].start) if pseudo else (covers, None)
+        )
+        self.checksums.insert(0, Checksum(kind, self.at + offset, covers, protocol))
 
     def done(self) -> Packet:
         return Packet(
@@ -252,6 +264,7 @@ def _ethernet(reading: _Reading) -> int:
         reading.field("vlan_pcp", 0, 2, shift=13, bits=3)
         ethertype = reading.number(2, 2)
         reading.at += 4
+    reading.places["eth_type"] = Place(reading.at - 2, 2, 0, 16)
     return NOT_ETHERNET_II if ethertype < FIRST_ETHERTYPE else ethertype
 
 
@@ -345,7 +358,7 @@ def _ipv6(reading: _Reading) -> None:
     reading.field("ip_dscp", 0, 4, shift=22, bits=6)
     reading.field("ip_ecn", 0, 4, shift=20, bits=2)
     reading.field("ipv6_flabel", 0, 4, bits=20)
-    protocol = reading.number(6)
+    protocol = reading.field("ip_proto", 6, 1)
     reading.field("nw_ttl", 7, 1)
     reading.field("ipv6_src", 8, 16)
     reading.field("ipv6_dst", 24, 16)
@@ -353,31 +366,32 @@ def _ipv6(reading: _Reading) -> None:
     reading.fields["ip_frag"] = 0
     reading.at += 40
     seen: list[int] = []
-    reading.fields["ip_proto"] = _extension_headers(reading, protocol, seen)
+    _extension_headers(reading, protocol, seen)
     reading.fields["ipv6_exthdr"] = extension_bits(seen)
     _layer4(reading)
 
 
-def _extension_headers(reading: _Reading, protocol: int, seen: list[int]) -> int:
-    """Walk to the upper layer: its protocol. Stops at a later fragment's header."""
+def _extension_headers(reading: _Reading, protocol: int, seen: list[int]) -> None:
+    """Walk to the upper layer. Stops at a later fragment's header."""
     for _ in range(MAX_EXTENSION_HEADERS + 1):
         if protocol in EXTENSION_BITS:
             seen.append(protocol)
         if protocol == FRAGMENT:
             protocol = _fragment_header(reading)
             if reading.fields["ip_frag"] == FRAG_LATER:
-                return protocol
+                return
         elif protocol in EXTENSION_HEADERS:
             protocol = _extension_header(reading, protocol)
         else:
-            return protocol
+            return
     raise Malformed(f"more than {MAX_EXTENSION_HEADERS} IPv6 extension headers")
 
 
 def _fragment_header(reading: _Reading) -> int:
     """RFC 8200, section 4.5."""
     reading.need(8, "IPv6 fragment header")
-    protocol, flags, identification = reading.number(0), reading.number(2, 2), reading.number(4, 4)
+    protocol = reading.field("ip_proto", 0, 1)
+    flags, identification = reading.number(2, 2), reading.number(4, 4)
     reading.at += 8
     start, more = flags & 0xFFF8, bool(flags & 1)
     kind = _fragment_kind(start, more)
@@ -396,7 +410,7 @@ def _extension_header(reading: _Reading, protocol: int) -> int:
     if protocol == ROUTING and reading.number(3):
         # On the way to a waypoint the checksum covers the last destination (RFC 8200, section 8.1).
         reading.addresses = reading.addresses[:1]
-    protocol = reading.number(0)
+    protocol = reading.field("ip_proto", 0, 1)
     reading.at += length
     return protocol
 
@@ -445,9 +459,9 @@ def _layer4(reading: _Reading) -> None:
     elif protocol == SCTP:
         _sctp(reading)
     elif protocol == ICMP and ethertype == ETH_IPV4:
-        _icmp(reading, "icmpv4", echo=(8, 0), covered=())
+        _icmp(reading, "icmpv4", echo=(8, 0), pseudo=False)
     elif protocol == ICMPV6 and ethertype == ETH_IPV6:
-        _icmp(reading, "icmpv6", echo=(128, 129), covered=reading.addresses)
+        _icmp(reading, "icmpv6", echo=(128, 129), pseudo=True)
         _neighbour_discovery(reading)
 
 
@@ -466,7 +480,7 @@ def _ports(reading: _Reading, protocol: str, header: int) -> None:
 def _udp(reading: _Reading) -> None:
     """RFC 768."""
     _ports(reading, "udp", 8)
-    reading.checksum(6, (_body(reading), *reading.addresses), Sum.UDP)
+    reading.checksum(6, (_body(reading),), Sum.UDP, pseudo=True)
     reading.at += 8
 
 
@@ -481,7 +495,7 @@ def _sctp(reading: _Reading) -> None:
 def _tcp(reading: _Reading) -> None:
     """RFC 9293, section 3.1."""
     _ports(reading, "tcp", 20)
-    reading.checksum(16, (_body(reading), *reading.addresses))
+    reading.checksum(16, (_body(reading),), pseudo=True)
     if not reading.whole:
         reading.at += min(20, reading.left)
         return
@@ -493,16 +507,15 @@ def _tcp(reading: _Reading) -> None:
     reading.at += header
 
 
-def _icmp(
-    reading: _Reading, protocol: str, echo: tuple[int, int], covered: tuple[tuple[int, int], ...]
-) -> None:
+def _icmp(reading: _Reading, protocol: str, echo: tuple[int, int], pseudo: bool) -> None:
     """RFC 792 and RFC 4443: both begin alike."""
     reading.need(ICMP_HEADER_BYTES, "ICMP header")
     kind = reading.field(f"{protocol}_type", 0, 1)
     reading.field(f"{protocol}_code", 1, 1)
-    reading.checksum(2, (_body(reading), *covered))
+    reading.checksum(2, (_body(reading),), pseudo=pseudo)
     if kind in echo:
         reading.icmp_id = reading.number(4, 2)
+        reading.places["icmp_id"] = Place(reading.at + 4, 2, 0, 16)
     reading.at += ICMP_HEADER_BYTES
 
 

@@ -16,6 +16,8 @@ from dataclasses import replace
 from vnet.openflow.fields import ETH_VLAN
 from vnet.openflow.packet import MPLS_TYPES, VLAN_TYPES, Checksum, Packet, Place, Sum, parse
 
+MIN_FRAME_BYTES = 60
+"""Without the FCS (IEEE 802.3, section 4.4.2, minFrameSize)."""
 DROP_ELIGIBLE = 0x1000
 """The bit between priority and VID (IEEE 802.1Q, section 9.6)."""
 
@@ -61,6 +63,9 @@ def _correct(before: bytes, after: bytes, checksum: Checksum) -> bytes:
             was, now = _word(before, at, end), _word(after, at, end)
             if at != checksum.at and was != now:
                 total, changed = total + (0xFFFF - was) + now, True
+    if checksum.protocol is not None and before[checksum.protocol] != after[checksum.protocol]:
+        total += 0xFFFF - before[checksum.protocol] + after[checksum.protocol]
+        changed = True
     if not changed:
         return after
     new = 0xFFFF - _fold(total)
@@ -142,11 +147,15 @@ def push_mpls(frame: bytes, label_type: int) -> bytes:
 
 
 def pop_mpls(frame: bytes, payload_type: int) -> bytes:
-    """Remove the outermost label, behind a VLAN tag too; without one the frame is returned as it is."""
+    """Remove the outermost label, behind a VLAN tag too; without one the frame is returned as it is.
+
+    A frame that is long enough for Ethernet is padded when it no longer is.
+    """
     place = parse(frame).places.get("mpls_label")
     if place is None:
         return frame
-    return frame[: place.start - 2] + payload_type.to_bytes(2, "big") + frame[place.start + 4 :]
+    rest = frame[: place.start - 2] + payload_type.to_bytes(2, "big") + frame[place.start + 4 :]
+    return rest.ljust(MIN_FRAME_BYTES, b"\0") if len(frame) >= MIN_FRAME_BYTES else rest
 
 
 # -- TTL ------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ How Open vSwitch (3.1) differs, by design:
 - it corrects "checksums" inside the payload of later IPv4 fragments; here they have no layer 4;
 - a label's TC is taken from the DSCP there, its value is 2 before IPv6, its TTL 64 before what is no IP;
 - a pushed tag has VID 0 and priority 0 there, also in front of another;
+- EtherType, protocol and bottom of stack are not written there;
+- a frame that loses a label may get too short for Ethernet there;
 - a popped tag uncovers only what it has parsed (one tag with vlan-limit=1): then it goes on with the type
   it saw before;
 - an action set that pops the only tag and writes the VID pushes one there;
@@ -35,14 +37,14 @@ How Open vSwitch (3.1) differs, by design:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie, packet, rewrite
 from vnet.openflow.action_set import check_set, ordered, put
-from vnet.openflow.conntrack import Tracker
+from vnet.openflow.conntrack import Tracker, connection_ends, original_fields
 from vnet.openflow.fdb import MULTICAST, RESERVED, Fdb
-from vnet.openflow.fields import FIELDS, REGISTERS
+from vnet.openflow.fields import FIELDS, REGISTERS, CtState
 from vnet.openflow.flow import (
     Action,
     Conntrack,
@@ -76,8 +78,11 @@ MAX_GROUP_DEPTH = 8
 """Groups within groups; beyond the bucket is dropped as a loop."""
 
 PIPELINE_FIELDS = ("metadata", "tunnel_id", *REGISTERS)
-CT_FIELDS = ("ct_state", "ct_zone", "ct_mark", "ct_label")
-WRITABLE = frozenset(name for name, known in FIELDS.items() if known.writable)
+UNTRACKED: Mapping[str, int] = {
+    **dict.fromkeys(("ct_state", "ct_zone", "ct_mark", "ct_label"), 0),
+    **original_fields(None),
+}
+"""The fields of connections before a packet is tracked, and after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,16 @@ def first(_group: Group, live: Sequence[int], _fields: Mapping[str, int]) -> int
     return live[0]
 
 
+@dataclass(frozen=True, slots=True)
+class _Translated:
+    """What the tracker of a zone made of a packet: the frame before and after, and SNAT or DNAT."""
+
+    zone: int
+    before: bytes
+    after: bytes
+    bits: int
+
+
 @dataclass(slots=True)
 class _Walk:
     """One packet (or a copy that `ct` made) on its way: its bytes and what it carries beside them."""
@@ -173,10 +188,12 @@ class _Walk:
     frame: bytes
     table: int = 0
     registers: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PIPELINE_FIELDS, 0))
-    tracked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CT_FIELDS, 0))
+    tracked: dict[str, int] = field(default_factory=lambda: dict(UNTRACKED))
     action_set: dict[object, Action] = field(default_factory=dict)
     flow: Flow | None = None
     """Whose actions are being carried out."""
+    translated: _Translated | None = None
+    """By the last tracker that it passed."""
 
     def fields(self) -> dict[str, int]:
         """All that a match can see now."""
@@ -192,6 +209,7 @@ class _Walk:
             dict(self.tracked),
             dict(self.action_set),
             self.flow,
+            self.translated,
         )
 
     def write(self, name: str, value: int, mask: int) -> None:
@@ -478,25 +496,59 @@ class SlowSwitch:
 
     def _conntrack(self, run: _Run, walk: _Walk, action: Conntrack) -> None:
         zone = action.zone if action.zone_field is None else _part(walk, *action.zone_field)
-        passed = self.tracker.send(packet.parse(walk.frame), zone, run.now_s, action)
+        action = _with_moves(walk, action)
+        known = _known_translation(walk, zone)
+        frame = known.before if known else walk.frame
+        passed = self.tracker.send(packet.parse(frame), zone, run.now_s, action)
         if isinstance(passed, DropReason):
             raise _Lost(passed)
-        walk.frame = passed.frame
+        bits = passed.tracked.state & (CtState.SNAT | CtState.DNAT)
+        if known:
+            bits = known.bits
+        else:
+            walk.translated = _Translated(zone, frame, passed.frame, bits) if bits else None
+            walk.frame = passed.frame
         if action.table is not None:
             fork = walk.copy()
             fork.table = action.table
             fork.tracked = {
-                "ct_state": passed.tracked.state,
+                "ct_state": passed.tracked.state | bits,
                 "ct_zone": zone,
                 "ct_mark": passed.tracked.mark,
                 "ct_label": passed.tracked.label,
+                **original_fields(passed.tracked.original),
             }
             self._follow(run, fork)
         _forget(walk)
 
 
+def _with_moves(walk: _Walk, action: Conntrack) -> Conntrack:
+    """The action with what it copies as what it writes."""
+    if not action.moves:
+        return action
+    written = {"ct_mark": action.mark or (0, 0), "ct_label": action.label or (0, 0)}
+    fields = walk.fields()
+    for name, (value, mask) in written.items():
+        fields[name] = fields[name] & ~mask | value & mask
+    for move in action.moves:
+        moved = fields.get(move.source, 0) >> move.source_offset << move.target_offset
+        value, mask = fields[move.target], move.target_mask
+        fields[move.target] = value & ~mask | moved & mask
+        written[move.target] = 0, written[move.target][1] | mask
+    mark, label = ((fields[name], mask) for name, (_, mask) in written.items())
+    return replace(action, mark=mark, label=label, moves=())
+
+
+def _known_translation(walk: _Walk, zone: int) -> _Translated | None:
+    """What the zone's tracker made of the packet, if it was the last and nobody changed the packet since."""
+    made = walk.translated
+    if made is None or made.zone != zone or connection_ends(made.after) != connection_ends(walk.frame):
+        return None
+    return made
+
+
 def _forget(walk: _Walk) -> None:
-    walk.tracked = dict.fromkeys(CT_FIELDS, 0)
+    walk.tracked = dict(UNTRACKED)
 
 
 def _change(walk: _Walk, action: Action) -> None:
@@ -523,9 +575,9 @@ def _change(walk: _Walk, action: Action) -> None:
             walk.write(action.field, action.value, full if action.mask is None else action.mask)
         case Move():
             value = _part(walk, action.source, action.source_offset, action.bits)
-            mask = (1 << action.bits) - 1 << action.target_offset
-            walk.write(action.target, value << action.target_offset, mask)
+            walk.write(action.target, value << action.target_offset, action.target_mask)
         case ConntrackClear():
+            walk.translated = None
             _forget(walk)
         case _:
             raise AssertionError(action)
@@ -553,9 +605,15 @@ def check_group(group: Group) -> None:
 
 def _check_targets(actions: Iterable[Action]) -> None:
     for action in actions:
-        target = {SetField: "field", Move: "target"}.get(type(action))
-        if target and getattr(action, target) not in WRITABLE:
-            raise ValueError(f"cannot write {getattr(action, target)} here")
+        match action:
+            case SetField(name, value, mask):
+                fits = FIELDS[name].takes(value, FIELDS[name].full_mask if mask is None else mask)
+            case Move(target=name):
+                fits = FIELDS[name].writable and not FIELDS[name].reshapes
+            case _:
+                continue
+        if not fits:
+            raise ValueError(f"cannot write {name} here")
 
 
 def _packet_in(walk: _Walk, max_len: int, reason: PacketInReason | None = None) -> ToController:

@@ -66,6 +66,8 @@ class Word(IntEnum):
     TUNNEL = 25
     MORE = 26
     MPLS = 27
+    CT_SRC = 28
+    CT_DST = 30
 
 
 class Has(IntFlag):
@@ -103,6 +105,7 @@ class Op(IntEnum):
     COPY_TTL_IN = 24
     SET_TYPE = 25
     DATA = 26
+    SET_PROTO = 27
 
 
 class Need(IntEnum):
@@ -162,6 +165,7 @@ class CtFlag(IntFlag):
     ZONE_FIELD = 128
     NAT_ADDRESS = 256
     NAT_PORT = 512
+    MOVED = 1024
 
 
 class PortFlag(IntFlag):
@@ -202,6 +206,7 @@ class PathKind(IntEnum):
     NAT_INNER = 13
     TYPE = 14
     TTL_IN = 15
+    PROTO = 16
 
 
 class Control(ctypes.Structure):
@@ -432,6 +437,7 @@ class Event(ctypes.Structure):
         ("rule", c_uint32),
         ("version", c_uint32),
         ("ct_state", c_uint32),
+        ("ct_mark", c_uint32),
         ("length", c_uint32),
         ("captured", c_uint32),
         ("vlan_tci", c_uint16),
@@ -441,7 +447,10 @@ class Event(ctypes.Structure):
         ("table", c_uint8),
         ("verdict", c_uint8),
         ("n_rules", c_uint32),
+        ("ct_zone", c_uint16),
+        ("pad", c_uint8 * 2),
         ("rules", c_uint32 * PATH_RULES),
+        ("ct_label", c_uint64 * 2),
         ("registers", c_uint64 * 8),
     ]
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol
 
 from vnet.base.errors import VnetError
 from vnet.openflow.flow import Action, Flow, Match
 from vnet.openflow.group import Group, Meter
 from vnet.openflow.message import PortConfig
+
+
+def datapath_id(name: str) -> int:
+    """A switch's number in OpenFlow: 48 bits that follow from its name."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=6).digest(), "big")
+
 
 FlowKey = tuple[int, int, Match]
 

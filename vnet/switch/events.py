@@ -42,6 +42,9 @@ class PacketEvent:
     tunnel: int = 0
     registers: tuple[int, ...] = ()
     """Of a packet-in: reg0…reg15 as they were at last."""
+    ct_zone: int = 0
+    ct_mark: int = 0
+    ct_label: int = 0
 
 
 def decode(record: bytes) -> PacketEvent:
@@ -70,13 +73,22 @@ def decode(record: bytes) -> PacketEvent:
         reason_code=header.verdict if header.point == Point.CONTROLLER else 0,
         tunnel=header.tunnel,
         registers=tuple(header.registers[n // 2] >> 32 * (n % 2) & 0xFFFFFFFF for n in range(16)),
+        ct_zone=header.ct_zone,
+        ct_mark=header.ct_mark,
+        ct_label=header.ct_label[0] << 64 | header.ct_label[1],
     )
 
 
 def packet_in(event: PacketEvent) -> PacketIn:
     """An event as the message that tells controllers of it, with the pipeline fields that are not 0."""
     pipeline = {f"reg{n}": value for n, value in enumerate(event.registers)}
-    pipeline |= {"tunnel_id": event.tunnel, "ct_state": event.ct_state}
+    pipeline |= {
+        "tunnel_id": event.tunnel,
+        "ct_state": event.ct_state,
+        "ct_zone": event.ct_zone,
+        "ct_mark": event.ct_mark,
+        "ct_label": event.ct_label,
+    }
     told = {name: value for name, value in pipeline.items() if value}
     fields = match(in_port=event.in_port, metadata=event.metadata, **told)
     return PacketIn(event.reason_code, event.table, event.cookie, fields, event.data, event.length)

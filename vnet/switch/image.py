@@ -23,7 +23,7 @@ from vnet.openflow.flow import Flow
 from vnet.openflow.message import BadAction, ErrorType, MeterModFailed
 from vnet.switch import abi
 from vnet.switch.classifier import Classifier, mask_key, table_full
-from vnet.switch.datapath import Change, FlowKey, Refused
+from vnet.switch.datapath import Change, ChangeKey, FlowKey, GroupKey, Refused
 from vnet.switch.lower import Lowered, Reads, lower, lower_group
 from vnet.switch.lower_actions import GroupRef, Lowerable, MeterRef
 from vnet.switch.placed import (
@@ -86,6 +86,9 @@ class Image:
         self._check_room(flows, leaving)
         for flow, form in flows:
             self.check_references(form.actions, flow.key, change)
+        for group, shape in groups.values():
+            for bucket in shape.buckets:
+                self.check_references(bucket, GroupKey(group.number), change)
         arrivals = find_room(self, flows, groups.values(), meters.values())
         staging = Staging(self, self.version + 1)
         for key in leaving:
@@ -108,7 +111,7 @@ class Image:
         )
 
     def check_references(
-        self, records: Iterable[Lowerable], key: FlowKey | None, change: Change = _NO_CHANGE
+        self, records: Iterable[Lowerable], key: ChangeKey | None, change: Change = _NO_CHANGE
     ) -> None:
         """Raise `Refused` if records refer to what is not there after a change.
 

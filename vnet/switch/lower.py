@@ -35,7 +35,7 @@ from vnet.switch.lower_actions import (
     lower_action,
     set_slot,
 )
-from vnet.switch.places import PLACES, WORD_MASK, spread
+from vnet.switch.places import CT_FAMILY_SHIFT, PLACES, WORD_MASK, spread
 
 MaskWords = tuple[tuple[int, int], ...]
 """(word, mask) pairs in word order: what rules that share a hash table have in common."""
@@ -110,6 +110,8 @@ def lower_match(match: Match) -> tuple[MaskWords, tuple[int, ...]]:
         if place is None:
             raise Refused(ErrorType.BAD_MATCH, BadMatch.BAD_FIELD, f"cannot match {name}")
         has = [(Word.PORT, place.has, place.has)] if place.has else []
+        if place.family:
+            has.append((Word.ZONE, place.family << CT_FAMILY_SHIFT, 0xFF << CT_FAMILY_SHIFT))
         for word, part_value, part_mask in [*spread(place, value, mask), *has]:
             values[word] = values.get(word, 0) | part_value
             masks[word] = masks.get(word, 0) | part_mask

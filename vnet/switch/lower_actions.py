@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vnet.openflow.fields import FIELDS
 from vnet.openflow.flow import (
@@ -150,15 +150,37 @@ def _writable(name: str) -> Place:
 def _set(field: str, value: int, mask: int | None) -> list[Lowerable]:
     place = _writable(field)
     mask = FIELDS[field].full_mask if mask is None else mask
+    if FIELDS[field].reshapes:
+        return [_reshape(field, value, mask)]
+    return _put(place, value, mask)
+
+
+def _put(place: Place, value: int, mask: int) -> list[Lowerable]:
     return [
         Record(Op.SET, a=word, b=place.need, value=part & part_mask, mask=part_mask)
         for word, part, part_mask in spread(place, value & mask, mask)
     ]
 
 
+def _reshape(field: str, value: int, mask: int) -> Record:
+    if not FIELDS[field].takes(value, mask):
+        raise Refused(
+            ErrorType.BAD_ACTION, BadAction.BAD_SET_ARGUMENT, f"cannot write {value:#x} into {field}"
+        )
+    return Record(Op.SET_TYPE if field == "eth_type" else Op.SET_PROTO, a=value)
+
+
 def _move(action: Move) -> list[Lowerable]:
+    target = _writable(action.target)
+    if FIELDS[action.target].reshapes:
+        why = f"cannot move into {action.target}"
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_SET_ARGUMENT, why)
+    return _moved(action, target)
+
+
+def _moved(action: Move, target: Place) -> list[Lowerable]:
     """Bits that lie in several words are moved piece by piece, the lowest first."""
-    source, target = _field(action.source), _writable(action.target)
+    source = _field(action.source)
     records: list[Lowerable] = []
     done = 0
     while done < action.bits:
@@ -188,7 +210,34 @@ def _resubmit(action: Resubmit, table: int) -> Record:
 
 
 def _conntrack(action: Conntrack) -> list[Lowerable]:
-    flags = CtFlag.COMMIT if action.commit else CtFlag(0)
+    if action.moves:
+        return _conntrack_with_moves(action)
+    return [*_tracking(action, CtFlag(0))]
+
+
+def _conntrack_with_moves(action: Conntrack) -> list[Lowerable]:
+    """What mark and label are to be is put in their places of the key, where `ct` finds it."""
+    if action.zone_field and action.zone_field[0] in _OF_CONNECTIONS:
+        why = "the zone cannot be read from what `exec` copies to"
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT, why)
+    records: list[Lowerable] = []
+    masks = dict.fromkeys(_OF_CONNECTIONS, 0)
+    for name, written in zip(_OF_CONNECTIONS, (action.mark, action.label), strict=True):
+        if written is not None:
+            value, masks[name] = written
+            records += _put(PLACES[name], value, masks[name])
+    for move in action.moves:
+        records += _moved(move, PLACES[move.target])
+        masks[move.target] |= move.target_mask
+    mark, label = ((0, mask) if mask else None for mask in masks.values())
+    return [*records, *_tracking(replace(action, mark=mark, label=label), CtFlag.MOVED)]
+
+
+_OF_CONNECTIONS = ("ct_mark", "ct_label")
+
+
+def _tracking(action: Conntrack, flags: CtFlag) -> list[Record]:
+    flags |= CtFlag.COMMIT if action.commit else CtFlag(0)
     data: list[Record] = []
     if action.force:
         flags |= CtFlag.FORCE
@@ -259,7 +308,13 @@ _ORDER: tuple[type[Action], ...] = (
 )
 """What an action set does first (section 5.10); then fields are set, then the packet leaves it."""
 
-_FIELD_SLOTS = {name: len(_ORDER) + n for n, name in enumerate(f for f in FIELDS if f in WRITABLE)}
+_FIELD_SLOTS = {
+    name: len(_ORDER) + n
+    for n, name in enumerate(
+        sorted((f for f in FIELDS if f in WRITABLE), key=lambda name: not FIELDS[name].reshapes)
+    )
+}
+"""First those that make other fields of what follows."""
 assert max(_FIELD_SLOTS.values()) < abi.SLOT_GROUP, "an action set has too few slots"
 
 _LAST: dict[type[Action], int] = {

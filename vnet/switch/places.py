@@ -22,11 +22,16 @@ class Place:
     """What it must have for the field to be written or read."""
     wide: bool = False
     """128 bits: the high half in `word`, the low one in the next."""
+    family: int = 0
+    """Of a connection's address: what `CT_FAMILY` must be for the field to match at all."""
 
 
 def _l4(shift: int, need: Need) -> Place:
     return Place(Word.L4, shift, Has.L4, need)
 
+
+CT_FAMILY_SHIFT = 16
+"""Where `Word.ZONE` tells the IP version of a packet's connection."""
 
 PLACES: dict[str, Place] = {
     "in_port": Place(Word.PORT, 32),
@@ -66,6 +71,13 @@ PLACES: dict[str, Place] = {
     "ct_mark": Place(Word.CT, 32),
     "ct_zone": Place(Word.ZONE, 0),
     "ct_label": Place(Word.LABEL, 0, wide=True),
+    "ct_nw_proto": Place(Word.ZONE, 24),
+    "ct_tp_dst": Place(Word.ZONE, 32),
+    "ct_tp_src": Place(Word.ZONE, 48),
+    "ct_nw_src": Place(Word.CT_SRC + 1, 0, need=Need.IPV4, family=4),
+    "ct_nw_dst": Place(Word.CT_DST + 1, 0, need=Need.IPV4, family=4),
+    "ct_ipv6_src": Place(Word.CT_SRC, 0, need=Need.IPV6, wide=True, family=6),
+    "ct_ipv6_dst": Place(Word.CT_DST, 0, need=Need.IPV6, wide=True, family=6),
     "tunnel_id": Place(Word.TUNNEL, 0),
     "nw_ttl": Place(Word.MORE, 56, need=Need.IP),
     "ipv6_exthdr": Place(Word.MORE, 44, need=Need.IPV6),

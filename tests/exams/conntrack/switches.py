@@ -45,6 +45,11 @@ HOSTS = 5
 PINS = Path("/sys/fs/bpf/vnet-test")
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 
+ECHO_TYPES = {1: (8, 0), 58: (128, 129)}
+"""Of the two sides of an echo: who asks, who answers."""
+ECHO_PEER = 0x0800
+"""What stands for the port of the side that answers (bpf/abi.h, struct vnet_ct_key)."""
+
 TCP_STATES = {1: "SYN_SENT", 2: "SYN_RECV", 3: "ESTABLISHED", 4: "FIN_WAIT", 5: "TIME_WAIT", 6: "CLOSED"}
 """VNET_TCP_* of vnet/switch/bpf/abi.h."""
 
@@ -331,6 +336,10 @@ def _way(key: abi.CtKey) -> tuple[str, str, int, int]:
         else ipaddress.IPv4Address(words[1] & 0xFFFFFFFF)
         for words in (key.src, key.dst)
     )
+    if key.proto in ECHO_TYPES:
+        asks, answers = ECHO_TYPES[key.proto]
+        identifier, kind = (key.dport, answers) if key.sport == ECHO_PEER else (key.sport, asks)
+        return str(source), str(destination), identifier, kind
     return str(source), str(destination), key.sport, key.dport
 
 

@@ -15,6 +15,7 @@ from vnet.openflow.flow import (
     Action,
     Conntrack,
     DecMplsTtl,
+    PopMpls,
     PopVlan,
     PushMpls,
     PushVlan,
@@ -145,6 +146,11 @@ def _pushed_labels(outcome: Outcome) -> int:
     return sum(isinstance(action, PushMpls) for one in used for action in one.apply + one.write)
 
 
+def _pops_label(outcome: Outcome, groups: tuple[Group, ...]) -> bool:
+    in_buckets = (action for group in groups for bucket in group.buckets for action in bucket.actions)
+    return PopMpls in done(outcome) or any(isinstance(action, PopMpls) for action in in_buckets)
+
+
 def _has_two_tags(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> bool:
     """Whether it came with two, left with two, or may have had two in between, in a bucket."""
     pushing = [bucket for group in groups for bucket in group.buckets if PushVlan() in bucket.actions]
@@ -207,6 +213,10 @@ BY_DESIGN = {
         "class or TTL of a label is written into the label that is there; Open vSwitch's cached flow also"
         " writes the value of the packet that made it (commit_mpls_action does not un-wildcard it)",
         lambda frame, ours, _groups: "mpls_label" in _fields(frame) and _writes_label_part(ours),
+    ),
+    "too short for Ethernet": Difference(
+        "a frame of 60 bytes stays so without its label; Open vSwitch does not pad it",
+        lambda frame, ours, groups: len(frame) < 72 and _pops_label(ours, groups),
     ),
     "four labels": Difference(
         "there is no bound; Open vSwitch drops a packet that would have more than three labels",

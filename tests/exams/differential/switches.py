@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,9 @@ from vnet.openflow.group import GroupType
 from vnet.openflow.table import Outcome, PortState, SlowSwitch
 
 TAGS = (b"\x81\x00", b"\x88\xa8")
+CHOICES = 256
+"""Outcomes of one packet that are compared; a program whose SELECT groups leave more, nested in
+loops of resubmit, is left there."""
 AT_ONCE = 64
 """Frames that Open vSwitch is given without waiting for each."""
 
@@ -141,8 +145,8 @@ class _Play:
                 continue
             if self._must_ask_before(frame):
                 self._ask()
-            if not self.verdicts.difference:
-                self._decide(at, frame)
+            if not self.verdicts.difference and not self._decide(at, frame):
+                break
             if self.verdicts.difference:
                 return self.verdicts
         self._ask()
@@ -160,11 +164,13 @@ class _Play:
             or (self.tracks and (last.known is not None or last.frame.port != frame.port))
         )
 
-    def _decide(self, at: int, frame: Frame) -> None:
-        """Interpreter and eBPF."""
+    def _decide(self, at: int, frame: Frame) -> bool:
+        """Interpreter and eBPF; False if the specification leaves more choices than can be tried."""
         over = any(one.state in OVER for one in self.slow.tracker.connections(0.0))
         ours = self.ebpf.decide_next(frame.port, frame.data)
         possible = self._possible(frame)
+        if len(possible) > CHOICES:
+            return False
         assert not any(outcome.ambiguous for outcome in possible), "two flows of the same priority match"
         twin = next((outcome for outcome in possible if agrees(ours, outcome)), None)
         if twin is None:
@@ -175,6 +181,7 @@ class _Play:
             self._forget()
         else:
             self.waiting.append(_Tried(at, frame, possible, self._known(frame.data, possible, over)))
+        return True
 
     def _known(self, frame: bytes, possible: Sequence[Outcome], over: bool) -> str | None:
         """Why Open vSwitch may do otherwise; `over` tells that some connection has ended."""
@@ -185,7 +192,7 @@ class _Play:
 
     def _possible(self, frame: Frame) -> tuple[Outcome, ...]:
         if self.chooses:
-            return tuple(outcomes(self.slow, frame.port, frame.data))
+            return tuple(islice(outcomes(self.slow, frame.port, frame.data), CHOICES + 1))
         return (self.slow.receive(frame.port, frame.data, 0.0),)
 
     def _ask(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.exams.conformance import report
 from tests.exams.conformance.cases import Case, read, sample, select
+from tests.exams.conformance.causes import Need, cause, need
 from tests.exams.conformance.lab import Verdict
 
 SINGLE = {"ingress": ["ethernet()"], "egress": ["ethernet()"]}
@@ -91,7 +93,31 @@ def test_the_document_compares_and_gives_reasons(cases: tuple[Case, ...]) -> Non
     mine = verdicts(cases, {"match/00_A#1": "a|b", "match/00_A#2": "a|b", "meter/00_F#4": refusal})
     peer = verdicts(cases, {"match/00_A#1": "no"})
     text = report.document({"ovs": peer, "vnet": mine})
+    assert "- Open vSwitch: 23 passed, 1 failed\n- vnet: 21 passed, 3 failed\n" in text
     assert "| match | 12 | 11 | 10 |\n" in text
     assert "| all | 24 | 23 | 21 |\n" in text
-    assert "| match/00_A | 2 | 1 | a\\|b |\n" in text
-    assert "| meter/00_F | 1 | 1 | Failed to add meters: METER_MOD_FAILED BAD_BAND |\n" in text
+    assert "| vnet | match/00_A | 2 | a\\|b |\n" in text
+    assert "| vnet | meter/00_F | 1 | Failed to add meters: METER_MOD_FAILED BAD_BAND |\n" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("ethernet/vlan/ipv4", Need.NOTHING),
+        ("ethernet/mpls/ipv4-->'pop_mpls'", Need.MPLS),
+        ("ethernet/itag/ethernet/mpls", Need.PBB),
+        ("actions=push_pbb", Need.PBB),
+    ],
+)
+def test_a_case_tells_what_it_needs(words: str, needed: Need) -> None:
+    assert need(words) is needed
+
+
+def test_known_causes_are_counted_for_each_switch_and_the_rest_is_listed() -> None:
+    case = report.Result("meter/01_DROP_X#1", "a title", "meter:1Mbps(drop)", False, "read back wrong")
+    padded = replace(case, key="match/19_ICMPV4_TYPE#7", description="ethernet/mpls/ipv4/icmp")
+    text = report.document({"ovs": (case, padded), "vnet": (replace(case, passed=True), padded)})
+    assert "| Meters that drop | 1 | 0 |" in text
+    assert "| Frames that get too short | 1 | 1 |" in text
+    assert "Every failure has one of these causes." in text
+    assert cause("match/19_ICMPV4_TYPE", "ethernet/ipv4/icmp") is None

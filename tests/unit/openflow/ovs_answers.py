@@ -89,7 +89,6 @@ IN_BOTH: dict[str, tuple[bytes, bytes, Answer]] = {
     "set a label just pushed": (IPV4, PUSH + set_field(LABEL), None),
     "set a label that is not there": (IPV4, set_field(LABEL), INCONSISTENT),
     "set a label of 21 bits": (MPLS, set_field(oxm(34, "00100000")), BAD_SET_ARGUMENT),
-    "set the bottom of stack": (MPLS, set_field(oxm(36, "01")), BAD_SET_ARGUMENT),
     "pop MPLS": (MPLS, POP, None),
     "pop MPLS to MPLS and again": (MPLS, POP_TO_MPLS + POP, None),
     "pop MPLS and set an address": (MPLS, POP + set_field(IP_SOURCE), None),

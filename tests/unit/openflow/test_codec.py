@@ -15,7 +15,7 @@ from vnet.openflow.codec import HEADER, CodecError, decode, encode
 from vnet.openflow.codec_action import decode_actions, encode_actions
 from vnet.openflow.codec_library import parser
 from vnet.openflow.codec_match import decode_match, encode_match, library_name
-from vnet.openflow.fields import FIELDS
+from vnet.openflow.fields import FIELDS, ORIGINAL, CtState
 from vnet.openflow.flow import (
     Conntrack,
     ConntrackClear,
@@ -293,7 +293,7 @@ def _values(name: str) -> st.SearchStrategy[tuple[int, int]]:
     return st.tuples(st.integers(0, full), masks).map(lambda pair: (pair[0] & pair[1], pair[1]))
 
 
-_FREE = [name for name, field in FIELDS.items() if not field.needs]
+_FREE = [name for name, field in FIELDS.items() if not field.needs and name not in ORIGINAL]
 _UNDER_TCP = (
     *("ip_dscp", "ip_ecn", "ip_frag", "nw_ttl", "ipv4_src", "ipv4_dst", "tcp_src", "tcp_dst", "tcp_flags"),
 )
@@ -304,6 +304,8 @@ _STACKS = (
     ({"eth_type": 0x0800, "ip_proto": 6}, _UNDER_TCP),
     ({"eth_type": 0x86DD}, _UNDER_IPV6),
     ({"eth_type": 0x8847}, _UNDER_MPLS),
+    ({"ct_state": (CtState.NEW, CtState.NEW)}, ORIGINAL),
+    ({"ct_state": (CtState.TRK, CtState.TRK | CtState.INV)}, ORIGINAL),
 )
 _WRITABLE = [name for name in _FREE if FIELDS[name].writable and name != "vlan_vid"]
 
@@ -523,7 +525,7 @@ def test_a_match_of_an_unknown_type_is_refused():
         ("ffff00104f4e46000000000000000000", 2),
         ("ffff0008" + "00002320", 1),
         ("00190010" + "80004a03" + "0000010000000000", 13),  # set pbb_isid
-        ("00190010" + "80000a02" + "0800000000000000", 15),  # eth_type is not writable
+        ("00190010" + "80000004" + "0000000100000000", 15),  # in_port is not writable
         ("00190010" + "80000c02" + "0005000000000000", 15),  # vlan_vid without the present bit
         ("00190010" + "80001a02" + "0050000000000000", 10),  # tcp_src of what need not be TCP
         (

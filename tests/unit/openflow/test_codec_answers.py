@@ -113,5 +113,31 @@ def test_copying_a_ttl_needs_a_header_with_one_in_a_list(place: object) -> None:
     assert answer(data) == ((2, 10) if place is apply else None)
 
 
+SET_TYPE, SET_PROTO = set_field(oxm(5, "86dd")), set_field(oxm(10, "11"))
+
+
+@pytest.mark.parametrize("place", [apply, write])
+@pytest.mark.parametrize(
+    ("fields", "actions", "wanted"),
+    [
+        (b"", SET_TYPE, None),
+        (IPV4, SET_PROTO, None),
+        (MPLS, set_field(oxm(36, "01")), None),
+        (b"", SET_PROTO, (2, 10)),
+        (IPV4, set_field(oxm(36, "01")), (2, 10)),
+        (IPV4, SET_TYPE + set_field(oxm(28, "00000005")), None),
+        (IPV4, SET_TYPE + set_field(oxm(11, "0a000001")), (2, 10)),
+        (IPV4, SET_PROTO + set_field(oxm(15, "0050")), None),
+        (IPV4 + oxm(10, "06"), SET_PROTO + set_field(oxm(13, "0050")), (2, 10)),
+        (IPV4 + oxm(10, "06"), SET_TYPE + set_field(oxm(13, "0050")), (2, 10)),
+    ],
+)
+def test_what_says_how_to_read_on_is_written_though_open_vswitch_does_not(
+    place: object, fields: bytes, actions: bytes, wanted: Answer
+) -> None:
+    """OpenFlow 1.3.5, section 7.2.5: Set-Field writes any header field, if the match promises it."""
+    assert answer(flow_mod(fields, place(actions))) == wanted
+
+
 def test_an_extension_header_is_not_written() -> None:
     assert answer(flow_mod(IPV6, apply(set_field(oxm(39, "0001"))))) == (2, 15)

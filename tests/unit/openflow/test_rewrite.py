@@ -14,6 +14,7 @@ from scapy.layers.inet6 import (
     ICMPv6NDOptDstLLAddr,
     ICMPv6NDOptSrcLLAddr,
     IPv6,
+    IPv6ExtHdrDestOpt,
     IPv6ExtHdrHopByHop,
     IPv6ExtHdrRouting,
 )
@@ -23,7 +24,7 @@ from scapy.packet import Packet as Layer
 from scapy.packet import Raw
 
 from vnet.openflow.fields import FIELDS
-from vnet.openflow.packet import embedded, parse
+from vnet.openflow.packet import Malformed, embedded, parse
 from vnet.openflow.rewrite import (
     copy_ttl_in,
     copy_ttl_out,
@@ -214,12 +215,58 @@ def test_any_port_can_be_written_and_written_back(
     assert set_field(frame, name, other) == made(ip, kind(dport=other), Raw(data))
 
 
+@pytest.mark.parametrize("inner", [TCP(), UDP(), TCP(chksum=7), UDP(chksum=0), ICMP()])
+def test_the_protocol_is_written_into_both_headers_that_repeat_it(inner: Layer) -> None:
+    """Layer 4 stays what it was; its checksum is as right or wrong with the new protocol."""
+    before = made(IP4, inner, TEXT)
+    after = made(ip4(proto=99, len=len(before) - 14), Raw(_resummed(before, inner, 99)))
+    assert set_field(before, "ip_proto", 99) == after
+
+
+def _resummed(frame: bytes, inner: Layer, protocol: int) -> bytes:
+    """Layer 4 of an IPv4 frame whose checksum takes `protocol` into account."""
+    layer4 = bytearray(frame[34:])
+    at = {TCP: 16, UDP: 6}.get(type(inner))
+    if at is None or inner.chksum == 0:
+        return bytes(layer4)
+    total = (0xFFFF - int.from_bytes(layer4[at : at + 2], "big")) - frame[23] + protocol
+    layer4[at : at + 2] = (0xFFFF - (total & 0xFFFF) - (total >> 16)).to_bytes(2, "big")
+    return bytes(layer4)
+
+
+@pytest.mark.parametrize("behind", [(TCP(),), (UDP(),), (ICMPv6EchoRequest(),)])
+def test_the_protocol_of_ipv6_is_that_of_the_last_extension_header(behind: tuple[Layer, ...]) -> None:
+    hop, options = IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt()
+    frame = made(IP6, hop, options, *behind, TEXT)
+    written = set_field(frame, "ip_proto", 99)
+    assert parse(written).fields["ip_proto"] == 99
+    assert written[14 + 40 : 14 + 41] == frame[14 + 40 : 14 + 41]
+    assert set_field(made(IP6, *behind), "ip_proto", 99)[20] == 99
+    at = {TCP: 16, UDP: 6}.get(type(behind[0]), 2) + 14 + 40 + 16
+    change = int.from_bytes(frame[at : at + 2], "big") - int.from_bytes(written[at : at + 2], "big")
+    assert change % 0xFFFF == (99 - parse(frame).fields["ip_proto"]) % 0xFFFF
+    assert [n for n in range(len(frame)) if frame[n] != written[n] and n not in (at, at + 1)] == [62]
+
+
+def test_an_ethertype_is_written_behind_the_outermost_tag_and_what_follows_is_read_anew() -> None:
+    frame = set_field(made(Dot1Q(vlan=5), IP4, TCP()), "eth_type", 0x86DD)
+    assert frame == made(Dot1Q(vlan=5, type=0x86DD), Raw(bytes(IP4 / TCP())))
+    with pytest.raises(Malformed):
+        parse(frame)
+
+
+def test_the_bottom_of_stack_is_written_alone() -> None:
+    label = {"label": 7, "cos": 3, "ttl": 9}
+    assert set_field(made(MPLS(s=1, **label), IP4), "mpls_bos", 0) == made(MPLS(s=0, **label), IP4)
+
+
 @given(st.data())
 def test_writing_any_field_changes_that_field_alone(data: st.DataObject) -> None:
     frames = (made(Dot1Q(), IP4, TCP()), made(IP6, UDP()), made(ARP()), made(MPLS()))
     frame = data.draw(st.sampled_from(frames))
     packet = parse(frame)
-    name = data.draw(st.sampled_from(sorted(name for name in packet.places if FIELDS[name].writable)))
+    names = sorted(name for name in packet.places if FIELDS[name].writable and not FIELDS[name].reshapes)
+    name = data.draw(st.sampled_from(names))
     value = data.draw(st.integers(0, (1 << packet.places[name].bits) - 1))
     after = dict(parse(set_field(frame, name, value)).fields)
     present = 0x1000 if name == "vlan_vid" else 0
@@ -295,9 +342,17 @@ def test_a_label_behind_a_tag_is_pushed_in_front_of_the_one_that_was_there() -> 
 
 
 def test_a_label_behind_a_tag_is_popped_there() -> None:
-    tagged = made(Dot1Q(vlan=10), MPLS(label=5, s=1), IP4, TCP())
-    assert pop_mpls(tagged, 0x800) == made(Dot1Q(vlan=10), IP4, TCP())
+    tagged = made(Dot1Q(vlan=10), MPLS(label=5, s=1), IP4, TCP(), TEXT)
+    assert pop_mpls(tagged, 0x800) == made(Dot1Q(vlan=10), IP4, TCP(), TEXT)
     assert pop_mpls(made(IP4), 0x800) == made(IP4)
+
+
+@pytest.mark.parametrize(("before", "after"), [(59, 55), (60, 60), (62, 60), (63, 60), (64, 60), (65, 61)])
+def test_a_frame_that_is_long_enough_for_ethernet_stays_so_without_its_label(before: int, after: int) -> None:
+    frame = made(MPLS(label=5, s=1), Raw(bytes(range(1, before - 17))))
+    popped = pop_mpls(frame, 0x88B5)
+    assert (len(frame), len(popped)) == (before, after)
+    assert popped == (frame[:12] + b"\x88\xb5" + frame[18:]).ljust(after, b"\0")
 
 
 # -- TTL and meters -------------------------------------------------------------------------------

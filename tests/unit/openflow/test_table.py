@@ -10,7 +10,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
 from vnet.base.drop import DropReason
-from vnet.openflow import cookie
+from vnet.openflow import cookie, packet
 from vnet.openflow.conntrack import Tracker
 from vnet.openflow.fields import CtState
 from vnet.openflow.flow import (
@@ -232,7 +232,11 @@ def test_moving_a_field_the_packet_has_not_moves_zero() -> None:
     ("flow", "why"),
     [
         (do(goto=0), "goto 0 does not lead forward"),
-        (do(SetField("ip_proto", 1)), "cannot write ip_proto"),
+        (do(SetField("ip_frag", 1)), "cannot write ip_frag"),
+        (do(SetField("ip_proto", 1, 1)), "cannot write ip_proto"),
+        (do(Move("reg0", "ip_proto", 8)), "cannot write ip_proto"),
+        (do(SetField("eth_type", 0x8100)), "cannot write eth_type"),
+        (do(SetField("eth_type", 0x5FF)), "cannot write eth_type"),
         (do(Move("reg0", "tcp_flags", 12)), "cannot write tcp_flags"),
         (Flow(0, 1, Match(), Instructions(write=(Resubmit(),))), "Resubmit has no place in an action set"),
         (Flow(0, 1, Match(), Instructions(write=(Conntrack(),))), "Conntrack has no place in an action set"),
@@ -445,6 +449,19 @@ def test_a_set_ttl_replaces_a_written_one_and_the_last_of_both_kinds_wins() -> N
 def test_what_is_written_again_counts_as_written_last() -> None:
     writes = (SetIpTtl(3), SetField("nw_ttl", 4), SetIpTtl(5))
     assert run(written(*writes, Output(2)), frame=aged(9)).outputs == ((2, aged(5)),)
+
+
+def test_what_says_how_to_read_on_is_set_first_whenever_it_was_written() -> None:
+    writes = (
+        SetField("tcp_dst", 7),
+        SetField("udp_dst", 9),
+        SetField("ip_proto", 17),
+        SetField("eth_type", 0x800),
+    )
+    ((_, changed),) = run(written(*writes, Output(2)), frame=bytes(ETHER / IP4 / TCP(dport=80))).outputs
+    assert packet.parse(changed).fields["udp_dst"] == 9
+    hidden = SetField("ipv4_src", 1), SetField("eth_type", 0x88B5)
+    assert run(written(*hidden, Output(2))).outputs == ((2, PLAIN[:12] + b"\x88\xb5" + PLAIN[14:]),)
 
 
 def test_a_group_in_the_set_takes_the_place_of_output() -> None:

@@ -156,7 +156,7 @@ THERE = table_features({})[3]
         ((replace(THERE, max_entries=THERE.max_entries + 1),), 4),
         ((replace(THERE, instructions=(9,)),), 4),
         ((replace(THERE, actions=(26,)),), 4),
-        ((replace(THERE, set_fields=("eth_type",)),), 4),
+        ((replace(THERE, set_fields=("ip_frag",)),), 4),
         ((replace(THERE, next_tables=(3,)),), 4),
     ],
 )

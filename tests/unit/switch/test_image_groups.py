@@ -140,6 +140,15 @@ def test_what_flows_refer_to_must_be_there_after_the_change() -> None:
     done(image, change(flow(2, to=1, by=1), group(1, 2), meter(1, 2), gone=(group(1), meter(1))))
 
 
+def test_what_buckets_refer_to_must_be_there_after_the_change() -> None:
+    image = Image()
+    chained = Group(2, GroupType.ALL, (Bucket((ToGroup(1),)),))
+    no_group = (ErrorType.BAD_ACTION, BadAction.BAD_OUT_GROUP, GroupKey(2))
+    assert refusal(image, change(chained)) == no_group
+    done(image, change(chained, group(1, 1)))
+    assert refusal(image, change(chained, gone=(group(1),))) == no_group
+
+
 def test_a_controllers_packet_refers_to_what_is_there() -> None:
     image = Image()
     done(image, change(group(1, 1), meter(1)))

@@ -79,6 +79,9 @@ TABLE = 3
         (SetField("vlan_pcp", 5), Record(Op.SET, a=Word.DST, b=Need.VLAN, value=5 << 13, mask=7 << 13)),
         (SetField("reg0", 0x1F, 0xF), Record(Op.SET, a=Word.REGS, value=0xF, mask=0xF)),
         (SetField("tcp_dst", 80), Record(Op.SET, a=Word.L4, b=Need.TCP, value=80 << 32, mask=0xFFFF << 32)),
+        (SetField("eth_type", 0x600), Record(Op.SET_TYPE, a=0x600)),
+        (SetField("ip_proto", 17), Record(Op.SET_PROTO, a=17)),
+        (SetField("mpls_bos", 0), Record(Op.SET, a=Word.MPLS, b=Need.MPLS, value=0, mask=1 << 8)),
         (ToGroup(7), GroupRef(7)),
         (Resubmit(5, 7), Record(Op.RESUBMIT, a=7, b=5)),
         (Resubmit(None, 7), Record(Op.RESUBMIT, a=7, b=abi.NO_PORT)),
@@ -108,7 +111,10 @@ def refusal(action: Action) -> int:
         (SetField("nonsense", 1), BadAction.BAD_SET_TYPE),
         (Move("nonsense", "reg0", 4), BadAction.BAD_SET_TYPE),
         (Move("reg0", "in_port", 4), BadAction.BAD_SET_TYPE),
-        (Move("reg0", "eth_type", 4), BadAction.BAD_SET_TYPE),
+        (Move("reg0", "eth_type", 16), BadAction.BAD_SET_ARGUMENT),
+        (Move("reg0", "ip_proto", 8), BadAction.BAD_SET_ARGUMENT),
+        (SetField("ip_proto", 1, 1), BadAction.BAD_SET_ARGUMENT),
+        *((SetField("eth_type", value), BadAction.BAD_SET_ARGUMENT) for value in (0, 0x5FF, 0x8100, 0x88A8)),
         (Resubmit(None, abi.TABLES), BadAction.BAD_ARGUMENT),
         (Conntrack(table=abi.TABLES), BadAction.BAD_ARGUMENT),
         (Conntrack(zone_field=("reg0", 0, 17)), BadAction.BAD_ARGUMENT),
@@ -283,7 +289,7 @@ def test_a_written_action_of_several_records_says_how_many() -> None:
 
 ORDER = (
     CopyTtlIn(), PopVlan(), PopMpls(0x800), PushMpls(), PushVlan(), CopyTtlOut(), DecIpTtl(), DecMplsTtl(),
-    SetField("eth_dst", 1), ToGroup(1), Output(1),
+    SetField("eth_type", 0x800), SetField("ip_proto", 6), SetField("eth_dst", 1), ToGroup(1), Output(1),
 )  # fmt: skip
 """OpenFlow 1.3.5, section 5.10."""
 

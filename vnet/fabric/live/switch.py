@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
 from pathlib import Path
 
 from vnet.base import paths
@@ -18,6 +17,7 @@ from vnet.fabric.state import Port
 from vnet.openflow.flow import Flow
 from vnet.policy.live.controller import Controller
 from vnet.switch.abi import Point
+from vnet.switch.datapath import datapath_id
 from vnet.switch.events import PacketEvent, packet_in
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.links import LinkMonitor
@@ -25,11 +25,6 @@ from vnet.switch.live.maps import remove
 from vnet.switch.live.server import SwitchServer
 
 CONNECT_TIMEOUT_S = 10.0
-
-
-def datapath_id(fabric: str) -> int:
-    """The switch's number in OpenFlow: 48 bits that follow from the fabric's name."""
-    return int.from_bytes(blake2b(fabric.encode(), digest_size=6).digest(), "big")
 
 
 class HostSwitch:

@@ -56,12 +56,14 @@
  *   10,11 nd_target, high and low
  *   12    metadata
  *   13    ct_mark:32 ct_state:32
- *   14    0:48 ct_zone:16
+ *   14    ct_tp_src:16 ct_tp_dst:16 ct_nw_proto:8 family:8 ct_zone:16     (family of the connection: 4 or 6)
  *   15-22 reg1:32 reg0:32, reg3 reg2, … reg15 reg14
  *   23,24 ct_label, high and low
  *   25    tunnel_id
  *   26    nw_ttl:8 ipv6_exthdr:12 tcp_flags:12 ipv6_flabel:32
  *   27    0:32 mpls_label:20 mpls_tc:3 mpls_bos:1 mpls_ttl:8
+ *   28,29 ct_nw_src or ct_ipv6_src, high and low
+ *   30,31 ct_nw_dst or ct_ipv6_dst, high and low
  *
  * Words 0-7 are the flow cache's key. A path that asked for more of the packet than they tell is not
  * cached.
@@ -84,6 +86,8 @@ enum vnet_word {
 	VNET_W_TUNNEL = 25,
 	VNET_W_MORE = 26,
 	VNET_W_MPLS = 27,
+	VNET_W_CT_SRC = 28,
+	VNET_W_CT_DST = 30,
 };
 
 #define VNET_VLAN_PRESENT 0x1000
@@ -143,6 +147,7 @@ enum vnet_action_op {
 	VNET_OP_COPY_TTL_IN = 24,
 	VNET_OP_SET_TYPE = 25,    /* a = ethertype */
 	VNET_OP_DATA = 26,        /* value, mask: operands of the record before */
+	VNET_OP_SET_PROTO = 27,   /* a = protocol */
 };
 
 /* What a packet must have for a field to be there: the others are not written, and read as 0. */
@@ -174,6 +179,7 @@ enum vnet_need {
 #define VNET_CT_ZONE_FIELD 128 /* DATA: value = word | shift << 8, mask = the zone's bits after shifting */
 #define VNET_CT_NAT_ADDRESS 256
 #define VNET_CT_NAT_PORT 512
+#define VNET_CT_MOVED 1024 /* mark and label to be written stand in the key; here are only their masks */
 
 /* ct_state bits, as in ovs-fields(7). */
 #define VNET_CS_NEW 0x01
@@ -189,6 +195,7 @@ enum vnet_need {
 #define VNET_NO_SLOT 0xffffffff
 #define VNET_NO_PORT 0xffffffff
 #define VNET_NO_PATH 0xffffffff
+#define VNET_NO_ZONE 0xffffffff /* no packet is in it: the tracker must look the packet up */
 
 /* The one cell that decides which rules are in force. Written by the agent through its mapping. */
 struct vnet_control {
@@ -371,12 +378,14 @@ enum vnet_path_op {
 	VNET_PATH_VLAN = 7,       /* replace the outermost tag: value = TPID << 16 | TCI | present, 0 = none */
 	VNET_PATH_PUSH_VLAN = 8,  /* in front of another: value as above */
 	VNET_PATH_POP_VLAN = 9,
-	VNET_PATH_PUSH_MPLS = 10, /* arg = ethertype, value = label stack entry */
-	VNET_PATH_POP_MPLS = 11,  /* arg = ethertype */
+	VNET_PATH_PUSH_MPLS = 10, /* arg = ethertype, value = label stack entry | bytes of padding to take away << 32 */
+	VNET_PATH_POP_MPLS = 11,  /* arg = ethertype, value = bytes of padding to add */
 	VNET_PATH_DEC_TTL = 12,   /* arg = by how much; the cache sees to it that there is enough */
 	VNET_PATH_NAT_INNER = 13, /* arg = slot, a = direction: the packet an ICMP error quotes */
 	VNET_PATH_TYPE = 14,      /* arg = ethertype */
 	VNET_PATH_TTL_IN = 15,    /* arg = TTL of the header behind the outermost label stack entry */
+	VNET_PATH_PROTO = 16,     /* arg = protocol, value = where, from the IP header on: its byte | the checksum
+				   * that covers it, 0 = none, << 16 | whether that is UDP's << 32 */
 };
 
 /* Header fields that VNET_PATH_SET writes; execute.h knows where each lies. */
@@ -385,31 +394,29 @@ enum vnet_place {
 	VNET_PLACE_ETH_SRC = 1,
 	VNET_PLACE_IPV4_TOS = 2,
 	VNET_PLACE_IPV4_TTL = 3,
-	VNET_PLACE_IPV4_PROTO = 4,
-	VNET_PLACE_IPV4_SRC = 5,
-	VNET_PLACE_IPV4_DST = 6,
-	VNET_PLACE_IPV6_TC = 7,
-	VNET_PLACE_IPV6_LABEL = 8,
-	VNET_PLACE_IPV6_NEXT = 9,
-	VNET_PLACE_IPV6_HOPS = 10,
-	VNET_PLACE_IPV6_SRC_HIGH = 11,
-	VNET_PLACE_IPV6_SRC_LOW = 12,
-	VNET_PLACE_IPV6_DST_HIGH = 13,
-	VNET_PLACE_IPV6_DST_LOW = 14,
-	VNET_PLACE_L4_SRC = 15,
-	VNET_PLACE_L4_DST = 16,
-	VNET_PLACE_ICMP = 17,
-	VNET_PLACE_ARP_OP = 18,
-	VNET_PLACE_ARP_SHA = 19,
-	VNET_PLACE_ARP_SPA = 20,
-	VNET_PLACE_ARP_THA = 21,
-	VNET_PLACE_ARP_TPA = 22,
-	VNET_PLACE_ND_TARGET_HIGH = 23,
-	VNET_PLACE_ND_TARGET_LOW = 24,
-	VNET_PLACE_ND_LINK = 25,
-	VNET_PLACE_MPLS = 26,
-	VNET_PLACE_ICMP_ID = 27,
-	VNET_PLACE_MAX = 28,
+	VNET_PLACE_IPV4_SRC = 4,
+	VNET_PLACE_IPV4_DST = 5,
+	VNET_PLACE_IPV6_TC = 6,
+	VNET_PLACE_IPV6_LABEL = 7,
+	VNET_PLACE_IPV6_HOPS = 8,
+	VNET_PLACE_IPV6_SRC_HIGH = 9,
+	VNET_PLACE_IPV6_SRC_LOW = 10,
+	VNET_PLACE_IPV6_DST_HIGH = 11,
+	VNET_PLACE_IPV6_DST_LOW = 12,
+	VNET_PLACE_L4_SRC = 13,
+	VNET_PLACE_L4_DST = 14,
+	VNET_PLACE_ICMP = 15,
+	VNET_PLACE_ARP_OP = 16,
+	VNET_PLACE_ARP_SHA = 17,
+	VNET_PLACE_ARP_SPA = 18,
+	VNET_PLACE_ARP_THA = 19,
+	VNET_PLACE_ARP_TPA = 20,
+	VNET_PLACE_ND_TARGET_HIGH = 21,
+	VNET_PLACE_ND_TARGET_LOW = 22,
+	VNET_PLACE_ND_LINK = 23,
+	VNET_PLACE_MPLS = 24,
+	VNET_PLACE_ICMP_ID = 25,
+	VNET_PLACE_MAX = 26,
 };
 
 struct vnet_op {
@@ -501,7 +508,7 @@ struct vnet_ct_control {
 struct vnet_frag {
 	__u64 src[2];
 	__u64 dst[2];
-	__u64 l4;          /* word 7 of the first fragment */
+	__u64 l4;          /* word 7 of the first fragment; of ICMP with the identifier in the low bits */
 	__u64 seen_ns;
 	__u32 id;
 	__u16 zone;
@@ -618,11 +625,14 @@ struct vnet_scratch {
 	__u8 ct_nat_inner;  /* and the packet that an ICMP error quotes is to follow */
 	__u8 packet_in_reason; /* OFPR_* of the event being sent */
 	__u8 malformed;    /* what came to light under a tag cannot be read */
+	__u8 pad;
 	__u16 lacks;       /* VNET_TRAIT_* that the packet does not have, of the search that is going on */
+	__u16 last_extension; /* size of the last IPv6 extension header, if there is one */
 	__u32 ct_zone;
 	__u32 base_icmp_id;
 	__u32 base_tag;    /* the outermost tag once the pending operations are carried out */
 	__u64 ct_word;     /* word 13 as the tracker left it */
+	__u64 moved[3];    /* mark and label, high and low half, that ct() is to write */
 	__u32 lookups;
 	__u32 kinds;       /* VNET_KIND_* */
 	__u32 last_rule;
@@ -661,6 +671,7 @@ struct vnet_event {
 	__u32 rule;
 	__u32 version;
 	__u32 ct_state;
+	__u32 ct_mark;
 	__u32 length;  /* of the packet on the wire, without the tag below */
 	__u32 captured;
 	__u16 vlan_tci; /* tag not contained in data; 0 = none */
@@ -670,7 +681,10 @@ struct vnet_event {
 	__u8 table;
 	__u8 verdict;  /* 0 pass, 1 drop; CONTROLLER: OFPR_* */
 	__u32 n_rules;
+	__u16 ct_zone;
+	__u8 pad[2];
 	__u32 rules[VNET_PATH_RULES]; /* those that matched, in order */
+	__u64 ct_label[2]; /* high and low half */
 	__u64 registers[8];
 	__u8 data[];
 };

@@ -84,7 +84,6 @@ static __always_inline void vnet_commit_ipv4(struct vnet_scratch *s)
 	vnet_commit_field(s, VNET_W_PORT, 16, 0xff, VNET_PLACE_IPV4_TOS);
 	vnet_commit_ttl(s, VNET_PLACE_IPV4_TTL);
 	vnet_commit_l4(s, ETH_P_IP);
-	vnet_commit_field(s, VNET_W_PORT, 24, 0xff, VNET_PLACE_IPV4_PROTO);
 }
 
 static __always_inline void vnet_commit_ipv6(struct vnet_scratch *s)
@@ -97,7 +96,6 @@ static __always_inline void vnet_commit_ipv6(struct vnet_scratch *s)
 	vnet_commit_field(s, VNET_W_MORE, 0, 0xfffff, VNET_PLACE_IPV6_LABEL);
 	vnet_commit_ttl(s, VNET_PLACE_IPV6_HOPS);
 	vnet_commit_l4(s, ETH_P_IPV6);
-	vnet_commit_field(s, VNET_W_PORT, 24, 0xff, VNET_PLACE_IPV6_NEXT);
 }
 
 static __always_inline void vnet_commit_arp(struct vnet_scratch *s)

@@ -354,12 +354,16 @@ static __always_inline void vnet_nat_apply(struct vnet_scratch *s, const struct 
 
 	if (!nat)
 		return;
-	s->key[VNET_W_IP_SRC] = other->dst[0];
-	s->key[VNET_W_IP_SRC + 1] = other->dst[1];
-	s->key[VNET_W_IP_DST] = other->src[0];
-	s->key[VNET_W_IP_DST + 1] = other->src[1];
 	if (dir & 1)
 		nat = (nat & VNET_CS_SNAT ? VNET_CS_DNAT : 0) | (nat & VNET_CS_DNAT ? VNET_CS_SNAT : 0);
+	if (nat & VNET_CS_SNAT) { /* who sends an error about another's packet may be none of the two */
+		s->key[VNET_W_IP_SRC] = other->dst[0];
+		s->key[VNET_W_IP_SRC + 1] = other->dst[1];
+	}
+	if (nat & VNET_CS_DNAT) {
+		s->key[VNET_W_IP_DST] = other->src[0];
+		s->key[VNET_W_IP_DST + 1] = other->src[1];
+	}
 	s->key[VNET_W_CT] |= nat;
 	if (s->key[VNET_W_CT] & VNET_CS_REL)
 		return;
@@ -445,6 +449,8 @@ __noinline int vnet_ct_fragment(__u32 zone)
 		f->zone = zone;
 		f->seen_ns = s->now_ns;
 		f->l4 = s->key[VNET_W_L4];
+		if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6)
+			f->l4 |= s->icmp_id;
 	}
 	from = s->frag_offset / 8;
 	to = from + (s->l4_length + 7) / 8;
@@ -454,7 +460,8 @@ __noinline int vnet_ct_fragment(__u32 zone)
 		goto out;
 	}
 	if (later) {
-		s->key[VNET_W_L4] = s->base[VNET_W_L4] = f->l4;
+		s->key[VNET_W_L4] = s->base[VNET_W_L4] = f->l4 & ~0xffffffffULL;
+		s->icmp_id = s->base_icmp_id = (__u32)f->l4;
 		s->key[VNET_W_PORT] |= VNET_HAS_L4;
 		s->base[VNET_W_PORT] |= VNET_HAS_L4;
 		s->tcp_flags = VNET_TCP_ACK;
@@ -484,12 +491,37 @@ static __always_inline int vnet_ct_special(const struct vnet_scratch *s)
 }
 
 /* Forget what the tracker said. */
-static __always_inline void vnet_ct_clear(struct vnet_scratch *s)
+static __always_inline void vnet_ct_clear(__u64 *key)
 {
-	s->key[VNET_W_CT] = 0;
-	s->key[VNET_W_ZONE] = 0;
-	s->key[VNET_W_LABEL] = 0;
-	s->key[VNET_W_LABEL + 1] = 0;
+	key[VNET_W_CT] = 0;
+	key[VNET_W_ZONE] = 0;
+	key[VNET_W_LABEL] = 0;
+	key[VNET_W_LABEL + 1] = 0;
+	key[VNET_W_CT_SRC] = 0;
+	key[VNET_W_CT_SRC + 1] = 0;
+	key[VNET_W_CT_DST] = 0;
+	key[VNET_W_CT_DST + 1] = 0;
+}
+
+/* Tell the original direction of the packet's connection, which without one is its own. Of ICMP the ports
+ * are type and code, as in Open vSwitch.
+ */
+static __always_inline void vnet_ct_tell(struct vnet_scratch *s, const struct vnet_conn *conn)
+{
+	const __u64 *addresses = conn ? conn->key[0].src : &s->key[VNET_W_IP_SRC];
+	__u8 proto = conn ? conn->key[0].proto : s->key[VNET_W_PORT] >> 24;
+	int six = conn ? conn->key[0].family == 6 : (__u16)s->key[VNET_W_SRC] == ETH_P_IPV6;
+	__u64 ports = s->key[VNET_W_L4] & ~0xffffffffULL;
+
+	if (proto == (six ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		ports = (six ? 128ULL : 8ULL) << 48;
+	else if (conn)
+		ports = (__u64)conn->key[0].sport << 48 | (__u64)conn->key[0].dport << 32;
+	s->key[VNET_W_ZONE] = ports | (__u64)proto << 24 | (six ? 6 : 4) << 16 | (__u16)s->key[VNET_W_ZONE];
+	s->key[VNET_W_CT_SRC] = addresses[0];
+	s->key[VNET_W_CT_SRC + 1] = addresses[1];
+	s->key[VNET_W_CT_DST] = addresses[2];
+	s->key[VNET_W_CT_DST + 1] = addresses[3];
 }
 
 /* Send the packet through the tracker: sets ct_state, ct_mark, ct_label and ct_zone in the key. Returns 0
@@ -513,7 +545,7 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 	s->ct_slot = VNET_NO_SLOT;
 	s->ct_gen = 0;
 	s->ct_dir = 0;
-	vnet_ct_clear(s);
+	vnet_ct_clear(s->key);
 	if (vnet_is_fragment(s)) {
 		reason = vnet_ct_fragment(zone);
 		if (reason == VNET_FRAG_VOID) {
@@ -631,9 +663,9 @@ __noinline int vnet_nat_choose(__u32 at, __u32 flags)
 		count = (__u16)ports->mask - first + 1;
 		if (port < first || port >= first + count)
 			port = first + (__u32)(hash >> 40) % (count ? count : 1);
-	} else if (flags & VNET_CT_SNAT) {
-		first = 1024;
-		count = 64512;
+	} else if (flags & VNET_CT_SNAT) { /* who may have had a low port keeps one */
+		first = port < 512 ? 1 : port < 1024 ? 600 : 1024;
+		count = port < 512 ? 511 : port < 1024 ? 424 : 64512;
 	}
 	for (i = 0; i < 64; i++) {
 		if (flags & VNET_CT_SNAT)
@@ -725,17 +757,19 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone, __u32 flags, __
 static __always_inline void vnet_conn_write(struct vnet_scratch *s, struct vnet_conn *conn,
 					    const struct vnet_action *mark, __u32 flags, __u32 at)
 {
-	__u32 at_low = at + 1, new_mark = (conn->mark & ~(__u32)mark->mask) | (__u32)mark->value;
+	int moved = flags & VNET_CT_MOVED;
+	__u32 wanted = (moved ? s->moved[0] : mark->value) & mark->mask;
+	__u32 at_low = at + 1, new_mark = (conn->mark & ~(__u32)mark->mask) | wanted;
 	__u64 high = conn->label[0], low = conn->label[1];
 
 	if (flags & VNET_CT_LABEL) {
 		struct vnet_action *data = bpf_map_lookup_elem(&actions, &at);
 
 		if (data)
-			high = (high & ~data->mask) | data->value;
+			high = (high & ~data->mask) | ((moved ? s->moved[1] : data->value) & data->mask);
 		data = bpf_map_lookup_elem(&actions, &at_low);
 		if (data)
-			low = (low & ~data->mask) | data->value;
+			low = (low & ~data->mask) | ((moved ? s->moved[2] : data->value) & data->mask);
 	}
 	if (conn->mark == new_mark && conn->label[0] == high && conn->label[1] == low)
 		return;
@@ -746,6 +780,22 @@ static __always_inline void vnet_conn_write(struct vnet_scratch *s, struct vnet_
 	s->cacheable = 0; /* this packet was still decided by what was there before */
 }
 
+/* A forced commit of a reply, or of an error about a packet of the opener: the connection is forgotten, and
+ * the packet is what it is without one.
+ */
+static __always_inline void vnet_ct_start_anew(struct vnet_scratch *s, __u32 zone)
+{
+	vnet_conn_free(s->ct_slot, s->ct_gen);
+	s->ct_slot = VNET_NO_SLOT;
+	s->ct_dir = 0;
+	s->ct_translated = 0;
+	s->key[VNET_W_CT] = vnet_ct_key_of(s, zone) ? vnet_ct_fresh(s) : VNET_CS_TRK | VNET_CS_INV;
+	s->key[VNET_W_LABEL] = 0;
+	s->key[VNET_W_LABEL + 1] = 0;
+	s->ct_word = s->key[VNET_W_CT];
+	s->cacheable = 0;
+}
+
 /* The ct() action s->action, whose DATA records begin at `at`, up to its resumption. Returns 0 or a drop
  * reason.
  */
@@ -754,13 +804,17 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_conn *conn;
 	__u32 flags, zone;
-	__u8 state;
 	int reason;
 
 	if (!s)
 		return VNET_DROP_ACTION_FAILED;
 	flags = s->action.a;
 	zone = s->action.b & 0xffff;
+	if (flags & VNET_CT_MOVED) {
+		s->moved[0] = s->key[VNET_W_CT] >> 32;
+		s->moved[1] = s->key[VNET_W_LABEL];
+		s->moved[2] = s->key[VNET_W_LABEL + 1];
+	}
 	if (flags & VNET_CT_ZONE_FIELD) {
 		struct vnet_action *data = bpf_map_lookup_elem(&actions, &at);
 
@@ -772,7 +826,7 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 		zone = s->key[data->value & (VNET_KEY_WORDS - 1)] >> (data->value >> 8 & 63) & data->mask & 0xffff;
 		at++;
 	}
-	if (!s->tracked || s->ct_zone != zone || flags & VNET_CT_FORCE) {
+	if (!s->tracked || s->ct_zone != zone) {
 		reason = vnet_ct_lookup(skb, zone);
 		if (reason)
 			return reason;
@@ -783,16 +837,12 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 		s->key[VNET_W_CT] = s->ct_word;
 		s->key[VNET_W_ZONE] = zone;
 	}
-	state = s->key[VNET_W_CT];
-	if (state & VNET_CS_INV)
+	if (flags & VNET_CT_FORCE && s->ct_slot != VNET_NO_SLOT && s->ct_dir)
+		vnet_ct_start_anew(s, zone);
+	if (s->key[VNET_W_CT] & VNET_CS_INV)
 		return 0;
 	if (flags & VNET_CT_COMMIT) {
-		if (!(state & VNET_CS_REL) && flags & VNET_CT_FORCE && s->ct_slot != VNET_NO_SLOT && s->ct_dir) {
-			vnet_conn_free(s->ct_slot, s->ct_gen);
-			s->ct_slot = VNET_NO_SLOT;
-			s->key[VNET_W_CT] = VNET_CS_TRK | VNET_CS_NEW;
-		}
-		if (!(state & VNET_CS_REL) && s->ct_slot == VNET_NO_SLOT) {
+		if (!(s->key[VNET_W_CT] & VNET_CS_REL) && s->ct_slot == VNET_NO_SLOT) {
 			reason = vnet_ct_create(skb, zone, flags, at + (flags & VNET_CT_LABEL ? 2 : 0));
 			if (reason)
 				return reason;
@@ -802,11 +852,13 @@ __noinline int vnet_ct(struct __sk_buff *skb, __u32 at)
 			vnet_conn_write(s, conn, &s->action, flags, at);
 	}
 	conn = bpf_map_lookup_elem(&conns, &s->ct_slot);
+	if (flags & VNET_CT_RECIRC)
+		vnet_ct_tell(s, conn);
 	if (!conn)
 		return 0;
 	if (flags & VNET_CT_NAT && !s->ct_translated && conn->nat) {
 		s->ct_translated = 1;
-		s->ct_nat_inner = !!(state & VNET_CS_REL);
+		s->ct_nat_inner = !!(s->key[VNET_W_CT] & VNET_CS_REL);
 		vnet_nat_apply(s, conn, s->ct_dir);
 	}
 	s->key[VNET_W_CT] = (__u32)s->key[VNET_W_CT] | (__u64)conn->mark << 32;

@@ -115,8 +115,8 @@ static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scrat
 		return vnet_lower_ttl(skb, s, op->arg);
 	case VNET_PATH_NAT_INNER:
 		return vnet_translate_quoted(skb, op->arg, op->a);
-	case VNET_PATH_TYPE:
-		return vnet_rename(skb, s, op->arg);
+	case VNET_PATH_PROTO:
+		return vnet_set_proto(skb, s, op->arg, op->value);
 	case VNET_PATH_TTL_IN:
 		return vnet_set_inner_ttl(skb, s, op->arg);
 	case VNET_PATH_VLAN:
@@ -129,10 +129,13 @@ static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scrat
 		error = bpf_skb_vlan_pop(skb);
 		break;
 	case VNET_PATH_PUSH_MPLS:
-		error = vnet_insert_mpls(skb, s, op->arg, op->value);
+		error = vnet_insert_mpls(skb, s, op->arg, op->value, op->value >> 32);
 		break;
 	case VNET_PATH_POP_MPLS:
-		error = vnet_remove_mpls(skb, s, op->arg);
+		error = vnet_remove_mpls(skb, s, op->arg, op->value);
+		break;
+	case VNET_PATH_TYPE:
+		error = vnet_rename(skb, s, op->arg);
 		break;
 	}
 	vnet_shift(skb, s, length);

@@ -69,12 +69,23 @@ __noinline int vnet_meter(struct __sk_buff *skb, __u32 number, __u32 *precedence
 	return meter->bands[exceeded].type;
 }
 
+/* Does a meter change packets? Then nobody knows before what becomes of the next one. */
+static __always_inline int vnet_remarks(__u32 number)
+{
+	struct vnet_meter *meter = bpf_map_lookup_elem(&meters, &number);
+	__u32 i;
+
+	for (i = 0; meter && i < VNET_BANDS; i++)
+		if (meter->bands[i].type == VNET_BAND_REMARK)
+			return 1;
+	return 0;
+}
+
 /* Raise the drop precedence of an assured-forwarding class (RFC 2597, section 6). */
 static __always_inline void vnet_remark(struct vnet_scratch *s, __u32 by)
 {
 	__u8 dscp = s->key[VNET_W_PORT] >> 18 & 0x3f, drop = dscp >> 1 & 3;
 
-	s->cacheable = 0;
 	if (dscp & 1 || dscp < 8 || dscp >= 40 || !drop)
 		return;
 	drop = drop + by > 3 ? 3 : drop + by;

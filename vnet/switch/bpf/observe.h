@@ -32,7 +32,12 @@ static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_s
 	e->in_port = s->in_port;
 	e->rule = rule_id;
 	e->version = s->version;
-	e->ct_state = s->path.ct_state;
+	e->ct_state = point == VNET_POINT_CONTROLLER ? (__u32)s->key[VNET_W_CT] : s->path.ct_state;
+	e->ct_mark = s->key[VNET_W_CT] >> 32;
+	e->ct_zone = s->key[VNET_W_ZONE];
+	e->ct_label[0] = s->key[VNET_W_LABEL];
+	e->ct_label[1] = s->key[VNET_W_LABEL + 1];
+	e->pad[0] = e->pad[1] = 0;
 	e->length = skb->len;
 	e->captured = captured;
 	e->vlan_tci = skb->vlan_present ? skb->vlan_tci | VNET_VLAN_PRESENT : 0;

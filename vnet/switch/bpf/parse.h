@@ -276,13 +276,16 @@ __noinline int vnet_skip_extensions(struct __sk_buff *skb)
 {
 	struct vnet_scratch *s = vnet_scratch();
 	int i, more;
+	__u32 before;
 
 	if (!s)
 		return -1;
 	for (i = 0; i <= VNET_MAX_EXT_HEADERS; i++) {
+		before = s->cursor.offset;
 		more = vnet_skip_extension(skb, &s->cursor);
 		if (more <= 0)
 			return more;
+		s->last_extension = s->cursor.offset - before;
 		if (s->cursor.frag == VNET_FRAG_LATER)
 			return 0;
 	}

@@ -33,12 +33,10 @@ static const struct vnet_spot vnet_spots[VNET_PLACE_MAX] = {
 	[VNET_PLACE_ETH_SRC] = { VNET_FROM_L2, 6, 6, 0, 0, 0xffffffffffffULL },
 	[VNET_PLACE_IPV4_TOS] = { VNET_FROM_L3, 0, 2, 0, VNET_SUM_IP, 0xff },
 	[VNET_PLACE_IPV4_TTL] = { VNET_FROM_L3, 8, 2, 8, VNET_SUM_IP, 0xff },
-	[VNET_PLACE_IPV4_PROTO] = { VNET_FROM_L3, 8, 2, 0, VNET_SUM_IP | VNET_SUM_PSEUDO, 0xff },
 	[VNET_PLACE_IPV4_SRC] = { VNET_FROM_L3, 12, 4, 0, VNET_SUM_IP | VNET_SUM_PSEUDO, 0xffffffff },
 	[VNET_PLACE_IPV4_DST] = { VNET_FROM_L3, 16, 4, 0, VNET_SUM_IP | VNET_SUM_PSEUDO, 0xffffffff },
 	[VNET_PLACE_IPV6_TC] = { VNET_FROM_L3, 0, 2, 4, 0, 0xff },
 	[VNET_PLACE_IPV6_LABEL] = { VNET_FROM_L3, 0, 4, 0, 0, 0xfffff },
-	[VNET_PLACE_IPV6_NEXT] = { VNET_FROM_L3, 6, 2, 8, VNET_SUM_PSEUDO, 0xff },
 	[VNET_PLACE_IPV6_HOPS] = { VNET_FROM_L3, 6, 2, 0, 0, 0xff },
 	[VNET_PLACE_IPV6_SRC_HIGH] = { VNET_FROM_L3, 8, 8, 0, VNET_SUM_PSEUDO, ~0ULL },
 	[VNET_PLACE_IPV6_SRC_LOW] = { VNET_FROM_L3, 16, 8, 0, VNET_SUM_PSEUDO, ~0ULL },
@@ -85,8 +83,9 @@ static __always_inline __u32 vnet_sum_offset(const struct vnet_scratch *s, __u8 
 	case IPPROTO_UDP:
 		return s->l4_offset + 6;
 	case IPPROTO_ICMP:
+		return s->l3_type == ETH_P_IP ? s->l4_offset + 2 : 0;
 	case IPPROTO_ICMPV6:
-		return s->l4_offset + 2;
+		return s->l3_type == ETH_P_IPV6 ? s->l4_offset + 2 : 0;
 	}
 	return 0;
 }
@@ -177,6 +176,37 @@ static __always_inline int vnet_lower_ttl(struct __sk_buff *skb, struct vnet_scr
 	return vnet_set(skb, ipv4 ? VNET_PLACE_IPV4_TTL : VNET_PLACE_IPV6_HOPS, (__u8)(ttl - by));
 }
 
+/* Where a VNET_PATH_PROTO writes. The packet may then have another layer 4, so whoever takes the change back
+ * needs it as it was before.
+ */
+static __always_inline __u64 vnet_proto_spot(const struct vnet_scratch *s)
+{
+	__u32 at = 9, header = s->l4_offset - s->l3_offset, sum = vnet_sum_offset(s, s->l4_proto);
+
+	if (s->l3_type == ETH_P_IPV6)
+		at = header == sizeof(struct ipv6hdr) ? 6 : header - s->last_extension;
+	if (!sum || s->l4_proto == IPPROTO_ICMP) /* no pseudo header */
+		return at;
+	return at | (sum - s->l3_offset) << 16 | (__u64)(s->l4_proto == IPPROTO_UDP) << 32;
+}
+
+/* Write the protocol. The checksum of layer 4, whatever the protocol says, follows in its pseudo header. */
+static __always_inline int vnet_set_proto(struct __sk_buff *skb, struct vnet_scratch *s, __u8 proto, __u64 spot)
+{
+	__u32 at = s->l3_offset + (spot & 0xffff), sum = spot >> 16 & 0xffff;
+	__u64 flags = BPF_F_PSEUDO_HDR | (spot >> 32 ? BPF_F_MARK_MANGLED_0 : 0) | 2;
+	__u8 old;
+
+	if (skb->gso_size || bpf_skb_load_bytes(skb, at, &old, 1) < 0 ||
+	    bpf_skb_store_bytes(skb, at, &proto, 1, BPF_F_RECOMPUTE_CSUM) < 0)
+		return -1;
+	if (s->l3_type == ETH_P_IP)
+		bpf_l3_csum_replace(skb, s->l3_offset + 10, bpf_htons(old), bpf_htons(proto), 2);
+	if (sum)
+		bpf_l4_csum_replace(skb, s->l3_offset + sum, bpf_htons(old), bpf_htons(proto), flags);
+	return 0;
+}
+
 /* -- tags ------------------------------------------------------------------------------------------- */
 
 /* Headers have moved by what the packet grew. */
@@ -228,9 +258,9 @@ static __always_inline int vnet_stack_vlan(struct __sk_buff *skb, struct vnet_sc
 	return 0;
 }
 
-/* -- MPLS -------------------------------------------------------------------------------------------- */
+/* -- EtherType and MPLS ------------------------------------------------------------------------------ */
 
-/* The kernel has no helper for MPLS, but one that takes a tag off the front of the data and learns from what
+/* The kernel has no helper for these, but one that takes a tag off the front of the data and learns from what
  * is behind it what the packet's protocol is. So the new front is written with a tag before it, which is then
  * taken off.
  */
@@ -264,8 +294,9 @@ static __always_inline int vnet_front_close(struct __sk_buff *skb, struct vnet_s
 	return error;
 }
 
+/* `padding` is taken away at the end. */
 static __always_inline int vnet_insert_mpls(struct __sk_buff *skb, struct vnet_scratch *s, __u16 type,
-					    __u32 entry)
+					    __u32 entry, __u32 padding)
 {
 	__u8 front[22];
 	int error;
@@ -284,26 +315,33 @@ static __always_inline int vnet_insert_mpls(struct __sk_buff *skb, struct vnet_s
 	*(__be16 *)(front + 20) = bpf_htons(entry);
 	if (bpf_skb_store_bytes(skb, 0, front, sizeof(front), 0) < 0)
 		return -1;
-	return vnet_front_close(skb, s, 1);
+	error = vnet_front_close(skb, s, 1);
+	return error || !padding ? error : bpf_skb_change_tail(skb, skb->len - padding, 0);
 }
 
-static __always_inline int vnet_remove_mpls(struct __sk_buff *skb, struct vnet_scratch *s, __u16 type)
+/* `padding` is added at the end. */
+static __always_inline int vnet_remove_mpls(struct __sk_buff *skb, struct vnet_scratch *s, __u16 type,
+					    __u32 padding)
 {
 	__be16 front[5] = { bpf_htons(VNET_ETH_P_8021Q), 0, bpf_htons(VNET_ETH_P_8021Q), 0, 0 };
+	int error;
 
 	if (skb->gso_size || vnet_front_open(skb, s))
 		return -1;
 	front[4] = bpf_htons(type);
 	if (bpf_skb_store_bytes(skb, 12, front, sizeof(front), 0) < 0)
 		return -1;
-	return vnet_front_close(skb, s, 2);
+	error = vnet_front_close(skb, s, 2);
+	return error || !padding ? error : bpf_skb_change_tail(skb, skb->len + padding, 0);
 }
 
 static __always_inline int vnet_rename(struct __sk_buff *skb, struct vnet_scratch *s, __u16 type)
 {
 	__be16 bytes = bpf_htons(type);
 
-	return bpf_skb_store_bytes(skb, s->l3_offset - 2, &bytes, 2, 0);
+	if (skb->gso_size || vnet_front_open(skb, s) || bpf_skb_store_bytes(skb, 16, &bytes, 2, 0) < 0)
+		return -1;
+	return vnet_front_close(skb, s, 1);
 }
 
 /* The TTL of what the outermost label stack entry carries: another entry, IPv4 or IPv6. */
@@ -376,22 +414,33 @@ static __always_inline int vnet_set_quoted(struct __sk_buff *skb, struct vnet_sc
 		bpf_l3_csum_replace(skb, inner + 10, 0, difference, 0);
 	else
 		bpf_l4_csum_replace(skb, sum, 0, difference, 0);
-	if (tuple->proto == IPPROTO_ICMP || tuple->proto == IPPROTO_ICMPV6) {
+	switch (tuple->proto) {
+	case IPPROTO_ICMP:
+		difference = 0; /* its sum does not cover addresses */
+	case IPPROTO_ICMPV6:
 		ports = bpf_htonl((__u32)(tuple->sport == 0x0800 ? tuple->dport : tuple->sport) << 16);
-		if (bpf_skb_load_bytes(skb, l4 + 6, (__u8 *)&ports + 2, 2) < 0)
+		if (bpf_skb_load_bytes(skb, l4 + 6, (__u8 *)&ports + 2, 2) < 0 ||
+		    vnet_store_quoted(skb, l4 + 4, old, &ports, sum))
 			return -1;
-		return vnet_store_quoted(skb, l4 + 4, old, &ports, sum);
-	}
-	if (tuple->proto != IPPROTO_TCP && tuple->proto != IPPROTO_UDP && tuple->proto != IPPROTO_SCTP)
+		at = l4 + 2;
+		break;
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		ports = bpf_htonl((__u32)tuple->sport << 16 | tuple->dport);
+		if (vnet_store_quoted(skb, l4, old, &ports, sum))
+			return -1;
+		at = l4 + (tuple->proto == IPPROTO_UDP ? 6 : 16);
+		break;
+	default:
 		return 0;
-	ports = bpf_htonl((__u32)tuple->sport << 16 | tuple->dport);
-	if (vnet_store_quoted(skb, l4, old, &ports, sum))
-		return -1;
-	if (tuple->proto != IPPROTO_UDP || bpf_skb_load_bytes(skb, l4 + 6, &before, 2) < 0 || !before)
+	}
+	if (tuple->proto == IPPROTO_SCTP || at + 2 > s->l4_offset + s->l4_length ||
+	    bpf_skb_load_bytes(skb, at, &before, 2) < 0 || (tuple->proto == IPPROTO_UDP && !before))
 		return 0;
 	difference = bpf_csum_diff(old, 4, &ports, 4, difference);
-	bpf_l4_csum_replace(skb, l4 + 6, 0, difference, BPF_F_MARK_MANGLED_0);
-	if (bpf_skb_load_bytes(skb, l4 + 6, &after, 2) < 0)
+	bpf_l4_csum_replace(skb, at, 0, difference, tuple->proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0);
+	if (bpf_skb_load_bytes(skb, at, &after, 2) < 0)
 		return -1;
 	return bpf_l4_csum_replace(skb, sum, before, after, 2);
 }

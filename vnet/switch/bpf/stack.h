@@ -90,7 +90,7 @@ static __always_inline int vnet_scope_enter(struct vnet_scratch *s)
 static __always_inline void vnet_scope_leave(struct vnet_scratch *s, const struct vnet_frame *f)
 {
 	struct vnet_state *kept = &s->scope[vnet_index(f->at, VNET_SCOPES)];
-	__u32 n = s->logged;
+	__u32 n = s->logged, i;
 
 	if (n > kept->logged && n <= VNET_STACK) {
 		const struct vnet_op *undo = &s->log[vnet_index(n - 1, VNET_STACK)];
@@ -101,6 +101,9 @@ static __always_inline void vnet_scope_leave(struct vnet_scratch *s, const struc
 		s->flush |= VNET_FLUSH_OPS | VNET_FLUSH_PARSE;
 		return;
 	}
+	for (i = VNET_W_IP_SRC; i <= VNET_W_L4; i++)
+		if (s->key[i] != kept->key[i])
+			s->ct_zone = VNET_NO_ZONE; /* what was tracked since is another packet */
 	__builtin_memcpy(s->key, kept->key, sizeof(kept->key));
 	__builtin_memcpy(s->set, kept->set, sizeof(kept->set));
 	s->set_slots = kept->set_slots;

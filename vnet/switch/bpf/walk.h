@@ -111,7 +111,9 @@ static __always_inline int vnet_beyond(__u32 word)
 	return (word >= VNET_W_SHA && word < VNET_W_METADATA) || word >= VNET_W_MORE;
 }
 
-/* Write into the key; a tag's presence is not for a field to change. */
+/* Write into the key; a tag's presence is not for a field to change. With other addresses or ports the
+ * packet may be another connection's.
+ */
 static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64 value, __u64 mask)
 {
 	if (word == VNET_W_DST)
@@ -120,6 +122,8 @@ static __always_inline void vnet_write(struct vnet_scratch *s, __u32 word, __u64
 		s->cacheable = 0;
 	if (word == VNET_W_MORE && mask >> 56)
 		s->ttl_set = 1;
+	if (word >= VNET_W_IP_SRC && word <= VNET_W_L4 && (s->key[word] ^ value) & mask)
+		s->ct_zone = VNET_NO_ZONE;
 	s->key[word] = (s->key[word] & ~mask) | (value & mask);
 }
 
@@ -198,7 +202,16 @@ static __always_inline int vnet_pop_vlan(struct vnet_scratch *s)
 	return vnet_restack(s, VNET_PATH_POP_VLAN, 0, 0, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
 }
 
-static __always_inline int vnet_push_mpls(struct vnet_scratch *s)
+/* The EtherType to bring back: the key does not tell a length of 802.3 framing. */
+static __always_inline __u16 vnet_type_bytes(struct __sk_buff *skb, const struct vnet_scratch *s)
+{
+	__be16 type = 0;
+
+	bpf_skb_load_bytes(skb, s->l3_offset - 2, &type, sizeof(type));
+	return bpf_ntohs(type);
+}
+
+static __always_inline int vnet_push_mpls(struct __sk_buff *skb, struct vnet_scratch *s)
 {
 	__u16 eth_type = s->key[VNET_W_SRC];
 	__u32 entry;
@@ -209,35 +222,63 @@ static __always_inline int vnet_push_mpls(struct vnet_scratch *s)
 	else
 		entry = 0x100 | (eth_type == ETH_P_IP || eth_type == ETH_P_IPV6 ? s->key[VNET_W_MORE] >> 56 : 0);
 	vnet_commit();
-	reason = vnet_log(s, VNET_PATH_POP_MPLS, eth_type, 0);
+	reason = vnet_log(s, VNET_PATH_POP_MPLS, vnet_type_bytes(skb, s), 0);
 	if (reason)
 		return reason;
 	return vnet_restack(s, VNET_PATH_PUSH_MPLS, s->action.a, entry, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
 }
 
-static __always_inline int vnet_pop_mpls(struct vnet_scratch *s)
+#define VNET_MIN_FRAME 60 /* without the FCS (IEEE 802.3, section 4.4.2, minFrameSize) */
+
+/* How many bytes a frame that is long enough for Ethernet lacks when it has lost a label. */
+static __always_inline __u32 vnet_padding(const struct __sk_buff *skb, const struct vnet_scratch *s)
+{
+	__u32 length = skb->len + (skb->vlan_present ? 4 : 0) + (s->base_tag ? 4 : 0) - (s->vlan ? 4 : 0);
+
+	return length >= VNET_MIN_FRAME && length < VNET_MIN_FRAME + 4 ? VNET_MIN_FRAME + 4 - length : 0;
+}
+
+static __always_inline int vnet_pop_mpls(struct __sk_buff *skb, struct vnet_scratch *s)
 {
 	__u16 eth_type = s->key[VNET_W_SRC];
+	__u64 padding;
 	int reason;
 
 	if (!vnet_is_mpls(eth_type))
 		return 0;
 	vnet_commit();
-	reason = vnet_log(s, VNET_PATH_PUSH_MPLS, eth_type, (__u32)s->key[VNET_W_MPLS]);
+	padding = vnet_padding(skb, s);
+	reason = vnet_log(s, VNET_PATH_PUSH_MPLS, eth_type, (__u32)s->key[VNET_W_MPLS] | padding << 32);
 	if (reason)
 		return reason;
-	return vnet_restack(s, VNET_PATH_POP_MPLS, s->action.a, 0, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
+	return vnet_restack(s, VNET_PATH_POP_MPLS, s->action.a, padding, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
 }
 
-static __always_inline int vnet_set_type(struct vnet_scratch *s)
+static __always_inline int vnet_set_type(struct __sk_buff *skb, struct vnet_scratch *s)
 {
 	int reason;
 
 	vnet_commit();
-	reason = vnet_log(s, VNET_PATH_TYPE, (__u16)s->key[VNET_W_SRC], 0);
+	reason = vnet_log(s, VNET_PATH_TYPE, vnet_type_bytes(skb, s), 0);
 	if (reason)
 		return reason;
 	return vnet_restack(s, VNET_PATH_TYPE, s->action.a, 0, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
+}
+
+/* What layer 4 then is has to be read anew. */
+static __always_inline int vnet_set_ip_proto(struct vnet_scratch *s)
+{
+	__u64 spot;
+	int reason;
+
+	if (!vnet_has(s, VNET_NEED_IP))
+		return 0;
+	spot = vnet_proto_spot(s);
+	vnet_commit();
+	reason = vnet_log(s, VNET_PATH_PROTO, (__u8)(s->key[VNET_W_PORT] >> 24), spot);
+	if (reason)
+		return reason;
+	return vnet_restack(s, VNET_PATH_PROTO, s->action.a, spot, VNET_FLUSH_OPS | VNET_FLUSH_PARSE);
 }
 
 /* -- time to live ----------------------------------------------------------------------------------- */
@@ -334,6 +375,9 @@ static __always_inline int vnet_meter_action(struct __sk_buff *skb, struct vnet_
 		return VNET_DROP_RATE;
 	case VNET_BAND_REMARK:
 		vnet_remark(s, precedence);
+	}
+	if (vnet_remarks(meter)) {
+		s->cacheable = 0;
 		return 0;
 	}
 	return vnet_add_op(s, VNET_PATH_METER, 0, meter, 0);
@@ -352,30 +396,21 @@ static __always_inline int vnet_write_set(struct vnet_scratch *s, __u32 at)
 /* ct(): the rest of the list goes on with the packet untracked; with a table, a copy resumes there. */
 static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scratch *s, __u32 at)
 {
-	__u64 state, zone, high, low;
 	int reason;
 
 	reason = vnet_ct(skb, at);
 	if (reason)
 		return reason;
 	if (!(s->action.a & VNET_CT_RECIRC)) {
-		vnet_ct_clear(s);
+		vnet_ct_clear(s->key);
 		return 0;
 	}
 	if (vnet_is_tail(s))
 		return vnet_jump(s, s->action.b >> 16 & 0xff);
-	state = s->key[VNET_W_CT];
-	zone = s->key[VNET_W_ZONE];
-	high = s->key[VNET_W_LABEL];
-	low = s->key[VNET_W_LABEL + 1];
-	vnet_ct_clear(s);
 	reason = vnet_scope_enter(s);
 	if (reason)
 		return reason;
-	s->key[VNET_W_CT] = state;
-	s->key[VNET_W_ZONE] = zone;
-	s->key[VNET_W_LABEL] = high;
-	s->key[VNET_W_LABEL + 1] = low;
+	vnet_ct_clear(s->scope[vnet_index(s->scopes - 1, VNET_SCOPES)].key);
 	reason = vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
 	return reason ? reason : vnet_push(s, VNET_FRAME_TABLE, s->action.b >> 16 & 0xff, 0, VNET_NO_PORT, 0);
 }
@@ -384,7 +419,8 @@ static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scr
 static __always_inline int vnet_is_blind(__u16 op)
 {
 	return op == VNET_OP_OUTPUT || op == VNET_OP_OUTPUTS || op == VNET_OP_FLOOD || op == VNET_OP_IN_PORT ||
-	       op == VNET_OP_PUSH_VLAN || op == VNET_OP_POP_VLAN;
+	       op == VNET_OP_PUSH_VLAN || op == VNET_OP_POP_VLAN || op == VNET_OP_WRITE ||
+	       op == VNET_OP_CLEAR || op == VNET_OP_CT_CLEAR;
 }
 
 /* Carry out s->action; `at` is the record behind it. Returns 0 or the reason to go no further. */
@@ -427,11 +463,13 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 	case VNET_OP_POP_VLAN:
 		return vnet_pop_vlan(s);
 	case VNET_OP_PUSH_MPLS:
-		return vnet_push_mpls(s);
+		return vnet_push_mpls(skb, s);
 	case VNET_OP_POP_MPLS:
-		return vnet_pop_mpls(s);
+		return vnet_pop_mpls(skb, s);
 	case VNET_OP_SET_TYPE:
-		return vnet_set_type(s);
+		return vnet_set_type(skb, s);
+	case VNET_OP_SET_PROTO:
+		return vnet_set_ip_proto(s);
 	case VNET_OP_DEC_TTL:
 		return vnet_dec_ttl(s);
 	case VNET_OP_DEC_MPLS_TTL:
@@ -443,7 +481,8 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 	case VNET_OP_CT:
 		return vnet_conntrack(skb, s, at);
 	case VNET_OP_CT_CLEAR:
-		vnet_ct_clear(s);
+		vnet_ct_clear(s->key);
+		s->ct_zone = VNET_NO_ZONE;
 		return 0;
 	case VNET_OP_GROUP:
 		return vnet_group(skb, s->action.b);

@@ -191,7 +191,7 @@ def _ifindex(ifname: str) -> int:
     try:
         return socket.if_nametoindex(ifname)
     except OSError as error:
-        raise HostError(f"no interface {ifname} to make a port of: {error.strerror}") from error
+        raise HostError(f"no interface {ifname} to make a port of") from error
 
 
 def _link(ifindex: int) -> tuple[bool, int]:

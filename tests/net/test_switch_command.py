@@ -1,0 +1,160 @@
+"""`vnet switch`: a switch of its own, as somebody at a shell uses it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.exams.conntrack.hosts import Host, run
+from tests.net.controller_lab import ControllerLab
+from vnet.switch.live.netns import inside
+
+READY_S = 30
+
+
+class Shell:
+    """Two hosts and the command, with run-time folders of its own."""
+
+    def __init__(self, lab: ControllerLab, folder: Path) -> None:
+        self.lab, self.folder = lab, folder
+        self.pins = Path(f"/sys/fs/bpf/{lab.netns}-switch")
+        self._running: list[subprocess.Popen[str]] = []
+
+    @property
+    def hosts(self) -> dict[int, Host]:
+        return self.lab.hosts
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Run the command; returns when the switch runs, or the command has ended."""
+        where = {"VNET_RUN_DIR": str(self.folder), "VNET_BPF_DIR": str(self.pins).removesuffix("-switch")}
+        command = [sys.executable, "-m", "vnet", "switch", "lab", "--netns", self.lab.netns]
+        command += ["-p", "1=p1", "-p", "2=p2", *options]
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=os.environ | where, cwd=Path(__file__).parents[2]
+        )
+        self._running.append(process)
+        assert process.stderr is not None
+        self.said = process.stderr.readline()
+        return process
+
+    def end(self, process: subprocess.Popen[str], by: signal.Signals) -> int:
+        process.send_signal(by)
+        return process.wait(READY_S)
+
+    def ofctl(self, *command: str) -> str:
+        done = subprocess.run(
+            [
+                "ovs-ofctl",
+                "-O",
+                "OpenFlow13",
+                command[0],
+                f"unix:{self.folder}/switches/lab.sock",
+                *command[1:],
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+        return done.stdout
+
+    def close(self) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+                process.wait(READY_S)
+        if self.pins.exists():  # of one that was killed or asked to keep it
+            self.end(self.start(), signal.SIGTERM)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with ControllerLab("vnet", hosts=2) as lab:
+        for number, host in lab.hosts.items():
+            host.configure(f"10.0.0.{number}/24")
+        made = Shell(lab, tmp_path)
+        try:
+            yield made
+        finally:
+            made.close()
+        assert not made.pins.exists()
+
+
+def _open(shell: Shell) -> None:
+    shell.ofctl("add-flow", "in_port=1 actions=output:2")
+    shell.ofctl("add-flow", "in_port=2 actions=output:1")
+
+
+def test_it_passes_nothing_until_it_is_told_and_leaves_nothing(shell: Shell) -> None:
+    process = shell.start()
+    assert shell.said.startswith("switch lab runs: ovs-ofctl"), shell.said
+    assert shell.hosts[1].ping("10.0.0.2", expect=False).none_answered
+    _open(shell)
+    assert shell.hosts[1].ping("10.0.0.2").all_answered
+    assert "p2" in shell.ofctl("show")
+    assert shell.end(process, signal.SIGINT) == 0
+    assert not shell.pins.exists()
+    assert list(shell.folder.rglob("*.*")) == []
+
+
+def test_a_killed_one_goes_on_forwarding_and_is_taken_over(shell: Shell) -> None:
+    shell.end(shell.start(), signal.SIGKILL)
+    process = shell.start()
+    _open(shell)
+    shell.end(process, signal.SIGKILL)
+    assert shell.hosts[1].ping("10.0.0.2").all_answered
+    process = shell.start()
+    assert "in_port=1" in shell.ofctl("dump-flows")
+    assert shell.hosts[1].ping("10.0.0.2").all_answered
+    assert shell.end(process, signal.SIGTERM) == 0
+
+
+def test_what_is_kept_forwards_until_one_that_does_not_keep_it_ends(shell: Shell) -> None:
+    process = shell.start("--keep")
+    _open(shell)
+    assert shell.end(process, signal.SIGTERM) == 0
+    assert shell.hosts[1].ping("10.0.0.2").all_answered
+    assert shell.end(shell.start(), signal.SIGTERM) == 0
+    assert not shell.pins.exists()
+
+
+def test_a_second_one_of_the_name_is_refused(shell: Shell) -> None:
+    process = shell.start()
+    assert shell.start().wait(READY_S) == 6
+    assert "switch lab runs already" in shell.said
+    _open(shell)
+    assert shell.end(process, signal.SIGTERM) == 0
+
+
+def test_a_port_that_is_not_named_any_more_is_taken_out(shell: Shell) -> None:
+    with inside(shell.lab.netns):
+        run("ip", "link", "add", "extra", "type", "veth", "peer", "name", "other")
+    shell.end(shell.start("-p", "3=extra"), signal.SIGKILL)
+    shell.start()
+    assert "extra" not in shell.ofctl("dump-ports-desc")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("-p", "1=p2"), "given twice"),
+        (("-p", "3=nowhere"), "no interface nowhere"),
+        (("-p", "4096=lo"), "port number 4096"),
+        (("-c", "tcp:here"), "'here' is no IP address"),
+        (("-c", "pssl:0"), "TLS needs"),
+        (("--ca-cert", "x"), "all three"),
+        (("--datapath-id", "x"), "hexadecimal"),
+    ],
+)
+def test_what_cannot_be_is_told_and_leaves_nothing(
+    shell: Shell, options: tuple[str, ...], complaint: str
+) -> None:
+    assert shell.start(*options).wait(READY_S) in (1, 2)
+    assert complaint in shell.said
+    assert not shell.pins.exists()
