@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.perf import report
 from tests.perf.targets import ROWS, Figure, Row
 
+UNEXPLAINED = "Why is not known yet."
 MATPLOTLIB = "matplotlib==3.10.7"
 PART = re.compile(r"(<!-- measured -->\n).*(<!-- end of what was measured -->)", re.DOTALL)
 
@@ -31,7 +32,7 @@ def write(figures: Sequence[Figure], root: Path) -> None:
     file.write_text(json.dumps([asdict(figure) for figure in together], indent=1) + "\n")
     page = root / "docs" / "performance.md"
     table = "\n".join(_table(together)) + "\n"
-    missed = "\n".join(_misses(together))
+    missed = "\n".join(misses(together))
     if missed:
         table += f"\n### What is missed, and why\n\n{missed}\n"
     page.write_text(PART.sub(lambda part: part[1] + table + part[2], page.read_text()))
@@ -62,12 +63,12 @@ def _judged(row: Row, figures: Sequence[Figure]) -> str:
     )
 
 
-def _misses(figures: Sequence[Figure]) -> Iterator[str]:
+def misses(figures: Sequence[Figure]) -> Iterator[str]:
     """Of each row that misses a limit: by how much, why, and what would close the gap."""
     for row in ROWS:
         texts = [v.text for v in report.verdicts(row, report.net(row, figures)) if not v.met]
         if texts:
-            yield f"- **Row {row.number}**, {row.work}: {'; '.join(texts)}. {row.missed}".rstrip()
+            yield f"- **Row {row.number}**, {row.work}: {'; '.join(texts)}. {row.missed or UNEXPLAINED}"
 
 
 def _draw(file: Path, root: Path) -> None:

@@ -48,7 +48,7 @@ SITE_PACKAGES = ("pyroute2", "os_ken", "netaddr", "oslo_config", "packaging", "p
 NOT_OF_THE_LIBRARY = {
     "test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "pydoc_data", "distutils", "turtledemo",
     "__pycache__",
-    "sqlite3", "dbm", "curses", "wsgiref", "xmlrpc", "dist-packages",
+    "dbm", "curses", "wsgiref", "xmlrpc", "dist-packages",
 }  # fmt: skip
 
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")

@@ -636,6 +636,7 @@ struct vnet_scratch {
 	__u32 lookups;
 	__u32 kinds;       /* VNET_KIND_* */
 	__u32 last_rule;
+	__u32 last_path;   /* the path that was remembered last; outlives the packet */
 	__u32 tpid;        /* of the outermost tag as it is to be */
 	__u32 logged;
 	__u64 base[VNET_KEY_WORDS]; /* what the packet's bytes say by now */
