@@ -395,7 +395,7 @@ class Conn(ctypes.Structure):
 
 
 class CtControl(ctypes.Structure):
-    _fields_ = [("fresh", c_uint32), ("hand", c_uint32), ("paths", c_uint32), ("pad", c_uint32)]
+    _fields_ = [("fresh", c_uint32), ("hand", c_uint32), ("paths", c_uint32), ("tick", c_uint32)]
 
 
 class Mac(ctypes.Structure):

@@ -501,7 +501,7 @@ struct vnet_ct_control {
 	__u32 fresh; /* slots below this have been used at least once */
 	__u32 hand;  /* the sweep's position */
 	__u32 paths; /* path numbers below this have been used at least once */
-	__u32 pad;
+	__u32 tick;  /* when was last swept hard */
 };
 
 /* A datagram that comes in fragments: what its first one said, and which bytes have come. */
