@@ -175,6 +175,16 @@ def test_port_over_its_quota_looks_further_for_ended_connections(bench: Bench) -
     assert owned(bench, 1) == 1
 
 
+def test_flood_of_a_port_over_its_quota_looks_hard_only_now_and_then(bench: Bench) -> None:
+    """Once in a tick of the clock, of which a few pass meanwhile: else it would be 64 slots a packet."""
+    bench.load(tracking())
+    limit(bench, 1, 1)
+    assert state(bench, udp()) == TRK | NEW
+    assert bench.datapath.run(1, udp(1001), repeat=3000)[2].cb[1] == DropReason.CT_QUOTA
+    hand = struct.unpack("<IIII", bench.datapath._map["ct_control"].index(0) or b"")[1]
+    assert 3000 * 4 <= hand < 3000 * 16
+
+
 def test_both_directions_find_one_connection(bench: Bench) -> None:
     bench.load(tracking())
     assert state(bench, udp()) == TRK | NEW

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from vnet.switch import abi
 
@@ -91,6 +92,7 @@ def switch_maps() -> dict[str, MemoryMap]:
         "tables": MemoryMap(size(abi.Table), 2 * abi.TABLES),
         "masks": MemoryMap(size(abi.Mask), abi.MASKS),
         "rule_index": MemoryMap(4, key_size=size(abi.RuleKey)),
+        "small_index": MemoryMap(4, key_size=size(abi.SmallKey)),
         "rules": MemoryMap(size(abi.Rule), abi.RULES),
         "actions": MemoryMap(size(abi.Action), abi.ACTIONS),
         "outputs": MemoryMap(4, abi.OUTPUTS),
@@ -115,3 +117,8 @@ def switch_maps() -> dict[str, MemoryMap]:
 def numbers(*values: int) -> bytes:
     """64-bit integers as counters hold them."""
     return struct.pack(f"<{len(values)}Q", *values)
+
+
+def index_keys(maps: Mapping[str, Any]) -> set[bytes]:
+    """Under which masks and words rules are found, of a switch's maps in memory or in the kernel."""
+    return {*maps["rule_index"].keys(), *maps["small_index"].keys()}

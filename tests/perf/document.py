@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.perf import report
 from tests.perf.targets import ROWS, Figure, Row
 
+UNEXPLAINED = "Why is not known yet."
 MATPLOTLIB = "matplotlib==3.10.7"
 PART = re.compile(r"(<!-- measured -->\n).*(<!-- end of what was measured -->)", re.DOTALL)
 
@@ -31,6 +32,9 @@ def write(figures: Sequence[Figure], root: Path) -> None:
     file.write_text(json.dumps([asdict(figure) for figure in together], indent=1) + "\n")
     page = root / "docs" / "performance.md"
     table = "\n".join(_table(together)) + "\n"
+    missed = "\n".join(misses(together))
+    if missed:
+        table += f"\n### What is missed, and why\n\n{missed}\n"
     page.write_text(PART.sub(lambda part: part[1] + table + part[2], page.read_text()))
     _draw(file, root)
 
@@ -57,6 +61,14 @@ def _judged(row: Row, figures: Sequence[Figure]) -> str:
     return "<br>".join(
         verdict.text if verdict.met else f"**{verdict.text}**" for verdict in report.verdicts(row, figures)
     )
+
+
+def misses(figures: Sequence[Figure]) -> Iterator[str]:
+    """Of each row that misses a limit: by how much, why, and what would close the gap."""
+    for row in ROWS:
+        texts = [v.text for v in report.verdicts(row, report.net(row, figures)) if not v.met]
+        if texts:
+            yield f"- **Row {row.number}**, {row.work}: {'; '.join(texts)}. {row.missed or UNEXPLAINED}"
 
 
 def _draw(file: Path, root: Path) -> None:

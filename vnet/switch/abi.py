@@ -14,6 +14,7 @@ TABLES = 64
 MASKS = 2048
 TABLE_MASKS = 64
 MASK_WORDS = 12
+SMALL_WORDS = 4
 RULES = 131072
 ACTIONS = 262144
 RULE_ACTIONS = 64
@@ -137,6 +138,20 @@ class Kind(IntFlag):
     MPLS = 16
 
 
+class Trait(IntFlag):
+    """`VNET_TRAIT_*`: what tells at a glance that no rule under a mask can match; from CT on, ct_state."""
+
+    IPV4 = 1
+    IPV6 = 2
+    ARP = 4
+    TCP = 8
+    UDP = 16
+    ICMP = 32
+    SCTP = 64
+    LATER = 128
+    CT = 256
+
+
 class CtFlag(IntFlag):
     """Flags of `Op.CT`."""
 
@@ -216,7 +231,7 @@ class Mask(ctypes.Structure):
 
 
 class TableMask(ctypes.Structure):
-    _fields_ = [("mask_id", c_uint32), ("max_priority", c_uint32)]
+    _fields_ = [("mask_id", c_uint32), ("max_priority", c_uint16), ("traits", c_uint16)]
 
 
 class Table(ctypes.Structure):
@@ -225,6 +240,10 @@ class Table(ctypes.Structure):
 
 class RuleKey(ctypes.Structure):
     _fields_ = [("mask_id", c_uint32), ("pad", c_uint32), ("words", c_uint64 * MASK_WORDS)]
+
+
+class SmallKey(ctypes.Structure):
+    _fields_ = [("mask_id", c_uint32), ("pad", c_uint32), ("words", c_uint64 * SMALL_WORDS)]
 
 
 class Entry(ctypes.Structure):
@@ -377,7 +396,7 @@ class Conn(ctypes.Structure):
 
 
 class CtControl(ctypes.Structure):
-    _fields_ = [("fresh", c_uint32), ("hand", c_uint32), ("paths", c_uint32), ("pad", c_uint32)]
+    _fields_ = [("fresh", c_uint32), ("hand", c_uint32), ("paths", c_uint32), ("tick", c_uint32)]
 
 
 class Mac(ctypes.Structure):
@@ -457,6 +476,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "vnet_table_mask": TableMask,
     "vnet_table": Table,
     "vnet_rule_key": RuleKey,
+    "vnet_small_key": SmallKey,
     "vnet_entry": Entry,
     "vnet_rule": Rule,
     "vnet_action": Action,

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
 
 from vnet.openflow.message import ErrorType, FlowModFailed
 from vnet.switch import abi
-from vnet.switch.abi import Kind
+from vnet.switch.abi import Kind, Trait
 from vnet.switch.datapath import FlowKey, Refused
-from vnet.switch.lower import ALWAYS, Lowered, Reads, beyond, union
+from vnet.switch.lower import ALWAYS, Lowered, Reads, beyond, traits, union
 from vnet.switch.placed import EntryWrite, MaskKey, Masks, Placed, Variants, Words, show
 from vnet.switch.pool import Numbers
 
@@ -42,24 +44,34 @@ class Slot:
 
 @dataclass(slots=True)
 class MaskUse:
-    """What lies under one mask: how many slots, and how many flows, in all and of each priority."""
+    """What lies under one mask: how many slots, and how many flows: in all, of each priority, by traits."""
 
     key: MaskKey
     slots: int = 0
     flows: int = 0
     priorities: Counter[int] = field(default_factory=Counter)
+    wants: Counter[Trait] = field(default_factory=Counter)
     top: int = -1
     """The highest priority, -1 when no flow is left."""
 
-    def add(self, priority: int) -> None:
+    @property
+    def traits(self) -> Trait:
+        """What all flows ask for."""
+        return reduce(and_, self.wants)
+
+    def add(self, priority: int, wanted: Trait) -> None:
         """A flow more."""
         self.flows += 1
+        self.wants[wanted] += 1
         self.priorities[priority] += 1
         self.top = max(self.top, priority)
 
-    def remove(self, priority: int) -> None:
+    def remove(self, priority: int, wanted: Trait) -> None:
         """A flow less; costs a look at all priorities if it was the last of the highest."""
         self.flows -= 1
+        self.wants[wanted] -= 1
+        if not self.wants[wanted]:
+            del self.wants[wanted]
         self.priorities[priority] -= 1
         if not self.priorities[priority]:
             del self.priorities[priority]
@@ -138,14 +150,14 @@ class Classifier:
         """A flow more, whose mask and slot are there."""
         mask, slot = self.where(placed)
         slot.add(placed)
-        self._count_use(mask, placed.flow.priority, 1)
+        self._count_use(mask, placed, 1)
         self.count_reads(placed.lowered.reads, 1)
 
     def remove(self, placed: Placed) -> None:
         """A flow less; its slot stays until it is released."""
         mask, slot = self.where(placed)
         slot.flows.remove(placed)
-        self._count_use(mask, placed.flow.priority, -1)
+        self._count_use(mask, placed, -1)
         self.count_reads(placed.lowered.reads, -1)
 
     def where(self, placed: Placed) -> tuple[int, Slot]:
@@ -155,8 +167,9 @@ class Classifier:
 
     def search_order(self, table: int) -> Masks:
         """The masks of a table in use with their flows' highest priority, highest first."""
-        tops = [(number, self._uses[number].top) for number in self._tables.get(table, ())]
-        return tuple(sorted((pair for pair in tops if pair[1] >= 0), key=lambda pair: (-pair[1], pair[0])))
+        used = [(number, self._uses[number]) for number in self._tables.get(table, ())]
+        found = [(number, use.top, use.traits) for number, use in used if use.flows]
+        return tuple(sorted(found, key=lambda each: (-each[1], each[0])))
 
     def table_of(self, mask: int) -> int:
         """The table that a mask belongs to."""
@@ -165,16 +178,17 @@ class Classifier:
     def beyond(self, masks: Masks) -> Kind:
         """The kinds of packets of which some mask asks for what is not in the flow cache's key."""
         kinds = Kind(0)
-        for number, _ in masks:
+        for number, _, _ in masks:
             kinds |= beyond(self._uses[number].key[1])
         return kinds
 
     # -- what is asked for --------------------------------------------------------------------------
 
-    def _count_use(self, mask: int, priority: int, by: int) -> None:
+    def _count_use(self, mask: int, placed: Placed, by: int) -> None:
         use = self._uses[mask]
         before = use.flows
-        use.add(priority) if by > 0 else use.remove(priority)
+        count = use.add if by > 0 else use.remove
+        count(placed.flow.priority, traits(placed.lowered.mask, placed.lowered.words))
         if not before or not use.flows:
             self._reads = None
 

@@ -17,7 +17,7 @@ from vnet.switch.places import PLACES
 REVISION = 4
 """Raise it when a map's content changes its meaning and none of the declarations shows it."""
 
-_ENUMS = (abi.Op, abi.Word, abi.Has, abi.Need, abi.Kind, abi.CtFlag, abi.PortFlag, abi.PathKind)
+_ENUMS = (abi.Op, abi.Word, abi.Has, abi.Need, abi.Kind, abi.Trait, abi.CtFlag, abi.PortFlag, abi.PathKind)
 """Those whose numbers stay in maps."""
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise, starmap
 
 from vnet.base.drop import DropReason
-from vnet.openflow import cookie
+from vnet.openflow import cookie, fields
+from vnet.openflow.fields import Frag
 from vnet.openflow.flow import Action, Conntrack, Flow, Instructions, Match, Resubmit
 from vnet.openflow.group import ANY_GROUP, Bucket, Group, GroupType
 from vnet.openflow.message import (
@@ -24,7 +25,7 @@ from vnet.openflow.message import (
     GroupModFailed,
 )
 from vnet.switch import abi
-from vnet.switch.abi import CtFlag, Kind, Need, Op, Word
+from vnet.switch.abi import CtFlag, Kind, Need, Op, Trait, Word
 from vnet.switch.datapath import GroupKey, Refused
 from vnet.switch.lower_actions import (
     Lowerable,
@@ -265,6 +266,31 @@ def _rewritten(word: int, mask: int) -> Reads:
 
 def _bits(word: int, mask: int) -> Reads:
     return tuple(mask if each == word else 0 for each in range(abi.CACHE_WORDS))
+
+
+_TYPES = {fields.ETH_IPV4: Trait.IPV4, fields.ETH_IPV6: Trait.IPV6, fields.ETH_ARP: Trait.ARP}
+_PROTOCOLS = {
+    fields.TCP: Trait.TCP,
+    fields.UDP: Trait.UDP,
+    fields.ICMP: Trait.ICMP,
+    fields.ICMPV6: Trait.ICMP,
+    fields.SCTP: Trait.SCTP,
+}
+
+
+def traits(mask: MaskWords, words: Sequence[int]) -> Trait:
+    """What every packet has that a match lets through, of what `vnet_traits` sees in a packet."""
+    found = Trait(0)
+    for (word, bits), value in zip(mask, words, strict=True):
+        if word == Word.SRC and bits & 0xFFFF == 0xFFFF:
+            found |= _TYPES.get(value & 0xFFFF, Trait(0))
+        elif word == Word.PORT:
+            if bits >> 24 & 0xFF == 0xFF:
+                found |= _PROTOCOLS.get(value >> 24 & 0xFF, Trait(0))
+            found |= Trait.LATER if value & bits & Frag.LATER << 8 else Trait(0)
+        elif word == Word.CT:
+            found |= Trait((value & bits & 0xFF) * Trait.CT)
+    return found
 
 
 def beyond(mask: MaskWords) -> Kind:

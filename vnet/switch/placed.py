@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from vnet.openflow.flow import Flow
 from vnet.openflow.group import Group, Meter
-from vnet.switch.abi import Kind
+from vnet.switch.abi import Kind, Trait
 from vnet.switch.lower import Lowered, LoweredGroup, MaskWords, Reads
 from vnet.switch.lower_actions import Lowerable, PortList
 
 Words = tuple[int, ...]
 MaskKey = tuple[int, MaskWords]
 """A mask belongs to one table: (table, mask words)."""
-Masks = tuple[tuple[int, int], ...]
-"""What a table searches, in this order: (mask number, highest priority under it)."""
+Masks = tuple[tuple[int, int, Trait], ...]
+"""What a table searches, in this order: (mask number, highest priority under it, what all of it asks for)."""
 Variants = list[tuple[int, int]]
 """(version, what it shows from that version on) of an entry's two variants."""
 

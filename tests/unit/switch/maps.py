@@ -8,7 +8,7 @@ from typing import TypeVar
 from vnet.openflow.flow import Flow
 from vnet.openflow.group import Group, Meter
 from vnet.switch.image import Image
-from vnet.switch.lower import Reads
+from vnet.switch.lower import Reads, traits
 from vnet.switch.placed import (
     MaskKey,
     Masks,
@@ -100,12 +100,15 @@ class Maps:
     def visible(self) -> set[Flow]:
         """Flows that a packet of the version in force can reach."""
         found = set()
-        searched = {mask: top for masks in self.banks[self.version & 1].values() for mask, top in masks}
+        banks = self.banks[self.version & 1].values()
+        searched = {mask: (top, traits) for masks in banks for mask, top, traits in masks}
         for (mask, _), entry in self.index.items():
             rule = self._shows("entries", entry)
             if rule and mask in searched:
-                flow = self.flows[rule].flow
-                assert flow.priority <= searched[mask], "the search would end before this rule"
+                flow, form = self.flows[rule].flow, self.flows[rule].lowered
+                top, asked = searched[mask]
+                assert flow.priority <= top, "the search would end before this rule"
+                assert asked in traits(form.mask, form.words), "the search would leave this mask out"
                 found.add(flow)
         return found
 

@@ -42,10 +42,21 @@ from vnet.openflow.flow import (
 )
 from vnet.openflow.group import Bucket, Group, GroupType
 from vnet.switch import abi
-from vnet.switch.abi import Kind, Word
+from vnet.switch.abi import Kind, Trait, Word
 from vnet.switch.datapath import Change
 from vnet.switch.image import Image
-from vnet.switch.lower import ALWAYS, FLOW, NOTHING, Reads, beyond, lower, lower_group, lower_match, union
+from vnet.switch.lower import (
+    ALWAYS,
+    FLOW,
+    NOTHING,
+    Reads,
+    beyond,
+    lower,
+    lower_group,
+    lower_match,
+    traits,
+    union,
+)
 from vnet.switch.places import PLACES, WRITABLE
 
 ALL = (1 << 64) - 1
@@ -291,3 +302,44 @@ def test_every_field_that_a_packet_brings_is_in_the_caches_key_or_beyond_it() ->
         mask, _ = lower_match(Match(((name, 1, FIELDS[name].full_mask),)))
         in_key = all(word < abi.CACHE_WORDS for word, _ in mask)
         assert in_key or beyond(mask) or name in brought_by_no_packet or name.startswith("reg"), name
+
+
+# -- what tells at a glance that no rule can match -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, Trait(0)),
+        ({"eth_type": IPV4}, Trait.IPV4),
+        ({"eth_type": ARP}, Trait.ARP),
+        ({"eth_type": MPLS}, Trait(0)),
+        ({"eth_type": IPV6, "ip_proto": TCP}, Trait.IPV6 | Trait.TCP),
+        ({"eth_type": IPV4, "ip_proto": UDP, "udp_dst": 53}, Trait.IPV4 | Trait.UDP),
+        ({"eth_type": IPV4, "ip_proto": SCTP}, Trait.IPV4 | Trait.SCTP),
+        ({"eth_type": IPV4, "ip_proto": ICMPV4, "icmpv4_type": 5}, Trait.IPV4 | Trait.ICMP),
+        ({"eth_type": IPV6, "ip_proto": ICMPV6}, Trait.IPV6 | Trait.ICMP),
+        ({"eth_type": IPV4, "ip_frag": (3, 3)}, Trait.IPV4 | Trait.LATER),
+        ({"eth_type": IPV4, "ip_frag": (1, 3)}, Trait.IPV4),
+        ({"eth_type": IPV4, "ip_frag": (0, 2)}, Trait.IPV4),
+        ({"ct_state": (0x21, 0x31)}, Trait.CT * 0x21),
+        ({"ct_state": (0, 0x10)}, Trait(0)),
+    ],
+)
+def test_a_match_has_the_traits_of_all_that_it_lets_through(
+    fields: dict[str, int | tuple[int, int]], expected: Trait
+) -> None:
+    assert traits(*lower_match(match(**fields))) == expected
+
+
+def test_a_mask_has_the_traits_that_all_flows_under_it_share() -> None:
+    tcp, udp = (Flow(0, 1, match(eth_type=IPV4, ip_proto=proto)) for proto in (TCP, UDP))
+    image = Image()
+    for change, expected in (
+        (Change(put=(tcp,)), Trait.IPV4 | Trait.TCP),
+        (Change(put=(udp,)), Trait.IPV4),
+        (Change(remove=(tcp.key,)), Trait.IPV4 | Trait.UDP),
+    ):
+        staged = image.stage(change)
+        image.finish(staged)
+        assert [trait for bank in staged.tables for _, _, trait in bank.masks] == [expected]

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.fakes.memory_maps import CPUS, numbers, switch_maps
+from tests.fakes.memory_maps import CPUS, index_keys, numbers, switch_maps
 from tests.unit.switch.written import Switch, read
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie
@@ -15,12 +15,13 @@ from vnet.openflow.flow import Flow, Instructions, Output, PopVlan, SetField, To
 from vnet.openflow.group import Band, BandType, Bucket, Group, GroupType, Meter, MeterFlag
 from vnet.openflow.message import FlowMod, GroupMod, MeterMod
 from vnet.switch import abi
-from vnet.switch.abi import Kind, Op, Word
+from vnet.switch.abi import Kind, Op, Trait, Word
 from vnet.switch.datapath import Change
 from vnet.switch.image import Image
 from vnet.switch.live.writer import (
     METER_TEXT,
     Writer,
+    index_of,
     pack_action,
     pack_actions,
     pack_bucket,
@@ -50,8 +51,11 @@ def test_a_mask_names_its_table_and_the_bits_of_its_words() -> None:
 
 
 def test_a_key_is_filled_up_with_zeros() -> None:
-    found = read(abi.RuleKey, pack_key(9, (1, 1 << 63)))
-    assert found == {"mask_id": 9, "words": [1, 1 << 63] + [0] * (abi.MASK_WORDS - 2)}
+    small, large = (1, 1 << 63), (1, 2, 3, 4, 5)
+    assert index_of(small) == index_of(large[:4]) == "small_index"
+    assert read(abi.SmallKey, pack_key(9, small)) == {"mask_id": 9, "words": [1, 1 << 63, 0, 0]}
+    assert index_of(large) == "rule_index"
+    assert read(abi.RuleKey, pack_key(9, large)) == {"mask_id": 9, "words": [*large, *[0] * 7]}
 
 
 def stage(*put: Flow | Group | Meter) -> Staged:
@@ -111,12 +115,14 @@ def test_each_list_of_a_rule_is_named_by_the_record_that_it_belongs_to() -> None
 
 
 def test_a_table_lists_its_masks_and_the_packets_that_it_asks_more_of() -> None:
-    found = read(abi.Table, pack_table(TableBank(3, ((7, 500), (2, 1)), Kind.IP | Kind.MPLS)))
+    found = read(
+        abi.Table, pack_table(TableBank(3, ((7, 500, Trait.ARP), (2, 1, Trait.CT << 7)), Kind.IP | Kind.MPLS))
+    )
     assert (found["n_masks"], found["beyond"]) == (2, Kind.IP | Kind.MPLS)
     assert found["masks"] == [
-        {"mask_id": 7, "max_priority": 500},
-        {"mask_id": 2, "max_priority": 1},
-        *[{"mask_id": 0, "max_priority": 0}] * (abi.TABLE_MASKS - 2),
+        {"mask_id": 7, "max_priority": 500, "traits": 4},
+        {"mask_id": 2, "max_priority": 1, "traits": 0x8000},
+        *[{"mask_id": 0, "max_priority": 0, "traits": 0}] * (abi.TABLE_MASKS - 2),
     ]
 
 
@@ -172,7 +178,7 @@ def test_what_a_packet_follows_from_key_to_bucket_is_there() -> None:
     staged = switch.write(ALL)
     ((mask, words, entry),) = staged.keys
     assert switch.at("masks", abi.Mask, mask)["table"] == 2
-    assert switch.maps["rule_index"].lookup(pack_key(mask, words)) == struct.pack("<I", entry)
+    assert switch.maps[index_of(words)].lookup(pack_key(mask, words)) == struct.pack("<I", entry)
     shown = switch.at("entries", abi.Entry, entry)
     (placed,) = staged.rules
     assert shown == {"rule": [placed.rule, 0], "version": [staged.version, 0]}
@@ -268,10 +274,10 @@ def test_texts_of_what_goes_are_marked_before_the_flip_and_deleted_after_it() ->
     staged = switch.image.stage(gone)
     switch.writer.write(staged)
     assert [told[:2] for _, told in switch.texts().values()] == [(2, 3)] * 3
-    assert len(list(switch.maps["rule_index"].keys())) == 1
+    assert len(index_keys(switch.maps)) == 1
     switch.writer.clean(staged)
     assert switch.texts() == {}
-    assert list(switch.maps["rule_index"].keys()) == []
+    assert index_keys(switch.maps) == set()
 
 
 def test_a_long_text_is_deleted_whole() -> None:

@@ -15,6 +15,7 @@
 #define VNET_MASKS 2048        /* masks of all tables together */
 #define VNET_TABLE_MASKS 64    /* masks one table may search: the announced budget */
 #define VNET_MASK_WORDS 12     /* words one match may constrain */
+#define VNET_SMALL_WORDS 4     /* most constrain no more, and are looked up in a map with a shorter key */
 #define VNET_RULES 131072      /* flows, groups and buckets */
 #define VNET_ACTIONS 262144
 #define VNET_RULE_ACTIONS 64   /* actions one flow may hold, a list of outputs counting as one */
@@ -216,7 +217,8 @@ struct vnet_mask {
 
 struct vnet_table_mask {
 	__u32 mask_id;
-	__u32 max_priority; /* of the rules under it: the search ends at the first mask below a hit */
+	__u16 max_priority; /* of the rules under it: the search ends at the first mask below a hit */
+	__u16 traits;       /* VNET_TRAIT_*: all rules under it ask for these */
 };
 
 /* Kinds of packets, as far as the flow cache's key does not tell all of them. */
@@ -225,6 +227,17 @@ struct vnet_table_mask {
 #define VNET_KIND_IPV6 4 /* flow label, extension headers */
 #define VNET_KIND_TCP 8  /* flags */
 #define VNET_KIND_MPLS 16
+
+/* What tells at a glance that no rule under a mask can match. The bits from VNET_TRAIT_CT on are ct_state's. */
+#define VNET_TRAIT_IPV4 1
+#define VNET_TRAIT_IPV6 2
+#define VNET_TRAIT_ARP 4
+#define VNET_TRAIT_TCP 8
+#define VNET_TRAIT_UDP 16
+#define VNET_TRAIT_ICMP 32 /* of either version */
+#define VNET_TRAIT_SCTP 64
+#define VNET_TRAIT_LATER 128
+#define VNET_TRAIT_CT 256
 
 /* A table in one of two banks (version & 1). */
 struct vnet_table {
@@ -237,6 +250,13 @@ struct vnet_rule_key {
 	__u32 mask_id;
 	__u32 pad;
 	__u64 words[VNET_MASK_WORDS];
+};
+
+/* The beginning of the same. */
+struct vnet_small_key {
+	__u32 mask_id;
+	__u32 pad;
+	__u64 words[VNET_SMALL_WORDS];
 };
 
 /* Which rule (group, meter) a number stands for, in two versions: the highest version <= the packet's is
@@ -484,7 +504,7 @@ struct vnet_ct_control {
 	__u32 fresh; /* slots below this have been used at least once */
 	__u32 hand;  /* the sweep's position */
 	__u32 paths; /* path numbers below this have been used at least once */
-	__u32 pad;
+	__u32 tick;  /* when was last swept hard */
 };
 
 /* A datagram that comes in fragments: what its first one said, and which bytes have come. */
@@ -608,7 +628,8 @@ struct vnet_scratch {
 	__u8 ct_nat_inner;  /* and the packet that an ICMP error quotes is to follow */
 	__u8 packet_in_reason; /* OFPR_* of the event being sent */
 	__u8 malformed;    /* what came to light under a tag cannot be read */
-	__u8 pad[3];
+	__u8 pad;
+	__u16 lacks;       /* VNET_TRAIT_* that the packet does not have, of the search that is going on */
 	__u16 last_extension; /* size of the last IPv6 extension header, if there is one */
 	__u32 ct_zone;
 	__u32 base_icmp_id;
@@ -618,6 +639,7 @@ struct vnet_scratch {
 	__u32 lookups;
 	__u32 kinds;       /* VNET_KIND_* */
 	__u32 last_rule;
+	__u32 last_path;   /* the path that was remembered last; outlives the packet */
 	__u32 tpid;        /* of the outermost tag as it is to be */
 	__u32 logged;
 	__u32 path_id;     /* of the remembered path that is taken */

@@ -94,12 +94,30 @@ static __always_inline struct vnet_cached *vnet_cache_find(struct __sk_buff *skb
 	return vnet_cache_holds(skb, s, &cached->path) ? cached : 0;
 }
 
+/* Did the last packet that this CPU remembered meet the same rules? Saves the look into a hash table. */
+static __always_inline int vnet_path_again(const struct vnet_scratch *s)
+{
+	__u32 number = s->last_path;
+	const __u64 *met = (const void *)&s->met, *there = bpf_map_lookup_elem(&path_rules, &number);
+	__u64 differs = 0;
+	__u32 i;
+
+	if (!there || !s->met.n_rules)
+		return 0;
+	for (i = 0; i < sizeof(s->met) / 8; i++)
+		differs |= met[i] ^ there[i];
+	return !differs;
+}
+
 /* The number of the list of rules that the packet met; the first to meet it gives it one. */
 static __always_inline __u32 vnet_path_number(struct vnet_scratch *s)
 {
-	__u32 zero = 0, number, *known = bpf_map_lookup_elem(&path_index, &s->met);
+	__u32 zero = 0, number, *known;
 	struct vnet_ct_control *control;
 
+	if (vnet_path_again(s))
+		return s->last_path;
+	known = bpf_map_lookup_elem(&path_index, &s->met);
 	if (known)
 		return *known;
 	if (bpf_map_pop_elem(&free_paths, &number)) {
@@ -174,12 +192,16 @@ __noinline int vnet_cache_remember(void)
 	number = vnet_path_number(s);
 	if (number == VNET_NO_PATH)
 		return 0;
+	s->last_path = number;
 	__builtin_memcpy(cached->key, s->packet, sizeof(cached->key));
 	cached->version = s->version;
 	cached->path_id = number;
 	cached->path = s->path;
-	for (i = 0; i < VNET_CACHE_OPS; i++)
+	for (i = 0; i < VNET_CACHE_OPS; i++) {
+		if (i >= s->path.n_ops)
+			break;
 		cached->ops[i] = s->ops[i];
+	}
 	return 0;
 }
 

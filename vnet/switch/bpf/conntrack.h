@@ -22,7 +22,8 @@
 
 #define VNET_SECOND 1000000000ULL
 #define VNET_SWEEP 4       /* slots looked at for each new connection */
-#define VNET_SWEEP_HARD 64 /* when the table is full */
+#define VNET_SWEEP_HARD 64 /* when the table is full, or a port has as many as it may */
+#define VNET_TICK_SHIFT 20 /* about 1 ms; the coarse clock ticks every 4 or 10 */
 
 #define VNET_TCP_FIN 0x01
 #define VNET_TCP_SYN 0x02
@@ -138,6 +139,19 @@ static __always_inline void vnet_conn_sweep(struct vnet_ct_control *control, __u
 
 	if (sweeping.used)
 		bpf_loop(count, vnet_conn_sweep_one, &sweeping, 0);
+}
+
+/* How many slots a port over its quota looks at: many, but once a tick of the coarse clock. A flood would
+ * spend more time on this than on its packets, and the others pay for it.
+ */
+static __always_inline __u32 vnet_sweep_over_quota(struct vnet_ct_control *control, __u64 now)
+{
+	__u32 tick = now >> VNET_TICK_SHIFT;
+
+	if (control->tick == tick)
+		return VNET_SWEEP;
+	control->tick = tick;
+	return VNET_SWEEP_HARD;
 }
 
 static __always_inline __u32 vnet_conn_slot(struct vnet_ct_control *control)
@@ -719,7 +733,8 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone, __u32 flags, __
 	port = bpf_map_lookup_elem(&ports, &in_port);
 	if (!control || !owner || !port)
 		return VNET_DROP_ACTION_FAILED;
-	vnet_conn_sweep(control, s->now_ns, owner->conns < port->conn_quota ? VNET_SWEEP : VNET_SWEEP_HARD);
+	vnet_conn_sweep(control, s->now_ns,
+			owner->conns < port->conn_quota ? VNET_SWEEP : vnet_sweep_over_quota(control, s->now_ns));
 	if (in_port && owner->conns >= port->conn_quota)
 		return VNET_DROP_CT_QUOTA;
 	slot = vnet_conn_slot(control);

@@ -34,6 +34,7 @@ VNET_MAP(meter_entries, BPF_MAP_TYPE_ARRAY, VNET_METERS, __u32, struct vnet_entr
 VNET_MAP(tables, BPF_MAP_TYPE_ARRAY, 2 * VNET_TABLES, __u32, struct vnet_table, 0);
 VNET_MAP(masks, BPF_MAP_TYPE_ARRAY, VNET_MASKS, __u32, struct vnet_mask, 0);
 VNET_MAP(rule_index, BPF_MAP_TYPE_HASH, VNET_RULES, struct vnet_rule_key, __u32, BPF_F_NO_PREALLOC);
+VNET_MAP(small_index, BPF_MAP_TYPE_HASH, VNET_RULES, struct vnet_small_key, __u32, BPF_F_NO_PREALLOC);
 VNET_MAP(rules, BPF_MAP_TYPE_ARRAY, VNET_RULES, __u32, struct vnet_rule, 0);
 VNET_MAP(actions, BPF_MAP_TYPE_ARRAY, VNET_ACTIONS, __u32, struct vnet_action, 0);
 VNET_MAP(groups, BPF_MAP_TYPE_ARRAY, 2 * VNET_GROUPS, __u32, struct vnet_group, 0);

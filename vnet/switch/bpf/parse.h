@@ -18,6 +18,7 @@
 
 #define VNET_FRAG_FIRST 1
 #define VNET_FRAG_LATER 3
+#define VNET_FRAG_LATER_BIT 2
 
 #define VNET_ETH_P_8021Q 0x8100
 #define VNET_ETH_P_8021AD 0x88a8

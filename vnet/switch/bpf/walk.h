@@ -552,12 +552,7 @@ static __always_inline int vnet_next_action(struct __sk_buff *skb, struct vnet_s
 	__u32 at = f->at;
 
 	if (at >= f->end) {
-		if (f->table == VNET_NO_TABLE) {
-			vnet_pop(s);
-		} else {
-			f->kind = VNET_FRAME_TABLE;
-			f->at = VNET_NO_PORT;
-		}
+		vnet_pop(s);
 		return 0;
 	}
 	action = bpf_map_lookup_elem(&actions, &at);
@@ -660,6 +655,10 @@ static long vnet_step(__u32 step __attribute__((unused)), struct vnet_walking *w
 	f = vnet_top(s);
 	if (!f)
 		return 1;
+	if (f->kind == VNET_FRAME_ACTIONS && f->at >= f->end && f->table != VNET_NO_TABLE) {
+		f->kind = VNET_FRAME_TABLE;
+		f->at = VNET_NO_PORT;
+	}
 	switch (f->kind) {
 	case VNET_FRAME_TABLE:
 		reason = vnet_search(skb, s, f);

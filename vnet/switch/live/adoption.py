@@ -18,7 +18,7 @@ from vnet.switch.datapath import Refused
 from vnet.switch.image import Image
 from vnet.switch.live.bpf import Map
 from vnet.switch.live.sound import Unsound, check
-from vnet.switch.live.writer import METER_TEXT, delete_text, pack_key, seal
+from vnet.switch.live.writer import METER_TEXT, delete_text, index_of, pack_key, seal
 from vnet.switch.lower import lower, lower_group
 from vnet.switch.lower_actions import Lowerable, PortList
 from vnet.switch.placed import (
@@ -144,8 +144,8 @@ def _group(maps: Mapping[str, Map], rule: int, message: GroupMod, place: int) ->
 def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
     window, found, dead = maps["entries"].window(), {}, []
     widths: dict[int, int] = {}
-    for raw, value in maps["rule_index"].items():
-        mask, _, *words = struct.unpack(f"<II{abi.MASK_WORDS}Q", raw)
+    for raw, value in (*maps["rule_index"].items(), *maps["small_index"].items()):
+        mask, _, *words = struct.unpack(f"<II{len(raw) // 8 - 1}Q", raw)
         if mask not in widths:
             widths[mask] = abi.Mask.from_buffer_copy(maps["masks"].index(mask) or b"").n_words
         key = mask, tuple(words[: widths[mask]])
@@ -159,7 +159,7 @@ def _entries(maps: Mapping[str, Map], version: int, alive: set[int]) -> Entries:
         else:
             dead.append(key)
     for number, values in dead:
-        maps["rule_index"].delete(pack_key(number, values))
+        maps[index_of(values)].delete(pack_key(number, values))
     return found
 
 
@@ -198,5 +198,6 @@ def _bank(maps: Mapping[str, Map], bank: int) -> dict[int, Masks]:
     for number in range(abi.TABLES):
         table = abi.Table.from_buffer_copy(maps["tables"].index(number + bank * abi.TABLES) or b"")
         if table.n_masks:
-            tables[number] = tuple((m.mask_id, m.max_priority) for m in table.masks[: table.n_masks])
+            masks = table.masks[: table.n_masks]
+            tables[number] = tuple((m.mask_id, m.max_priority, abi.Trait(m.traits)) for m in masks)
     return tables

@@ -309,7 +309,7 @@ class EbpfDatapath:
             context.cb[0] = in_port
             bpf.run(self._pinned.programs["vnet_packet_out"], frame, context)
 
-    def run(self, in_port: int, frame: bytes) -> tuple[int, bytes, bpf.SkBuff]:
+    def run(self, in_port: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes, bpf.SkBuff]:
         """Run the loaded program on a packet, with all its effects but the last redirect.
 
         Returns (tc verdict, packet, context); `cb[0]` is the port of the redirect, `cb[1]` the drop
@@ -317,7 +317,7 @@ class EbpfDatapath:
         """
         with inside(self.netns):
             context = bpf.SkBuff(ifindex=self._ports.ifindexes[in_port])
-            verdict, packet, after, _ = bpf.run(self._pinned.program, frame, context)
+            verdict, packet, after, _ = bpf.run(self._pinned.program, frame, context, repeat)
         if after.vlan_present:
             tag = struct.pack("!HH", socket.ntohs(after.vlan_proto), after.vlan_tci)
             packet = packet[:12] + tag + packet[12:]

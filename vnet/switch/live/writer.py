@@ -54,8 +54,14 @@ def pack_mask(key: MaskKey) -> bytes:
 
 
 def pack_key(mask: int, words: Words) -> bytes:
-    """`struct vnet_rule_key`."""
-    return struct.pack(f"<II{abi.MASK_WORDS}Q", mask, 0, *words, *[0] * (abi.MASK_WORDS - len(words)))
+    """`struct vnet_rule_key` or `struct vnet_small_key`, the key of the map that `index_of` names."""
+    room = abi.SMALL_WORDS if len(words) <= abi.SMALL_WORDS else abi.MASK_WORDS
+    return struct.pack(f"<II{room}Q", mask, 0, *words, *[0] * (room - len(words)))
+
+
+def index_of(words: Words) -> str:
+    """The map in which the masked words are looked up."""
+    return "small_index" if len(words) <= abi.SMALL_WORDS else "rule_index"
 
 
 def pack_rule(placed: Placed) -> bytes:
@@ -103,9 +109,8 @@ def pack_actions(placed: PlacedActions, references: References) -> list[bytes]:
 
 def pack_table(bank: TableBank) -> bytes:
     """`struct vnet_table`."""
-    flat = [number for pair in bank.masks for number in pair]
-    padding = [0] * (2 * abi.TABLE_MASKS - len(flat))
-    return struct.pack(f"<II{2 * abi.TABLE_MASKS}I", len(bank.masks), bank.beyond, *flat, *padding)
+    masks = b"".join(struct.pack("<IHH", *mask) for mask in bank.masks)
+    return struct.pack("<II", len(bank.masks), bank.beyond) + masks.ljust(8 * abi.TABLE_MASKS, b"\0")
 
 
 def pack_group(placed: PlacedGroup) -> bytes:
@@ -170,7 +175,7 @@ class Writer:
             self._write_meter(meter, staged)
         for mask, words, entry in staged.keys:
             self._entries["entries"][4 * entry : 4 * entry + 4] = memoryview(bytes(16)).cast("I")
-            self._map["rule_index"].update(pack_key(mask, words), struct.pack("<I", entry))
+            self._map[index_of(words)].update(pack_key(mask, words), struct.pack("<I", entry))
         for write in staged.entries:
             self._write_entry(write)
         for bank in staged.tables:
@@ -255,7 +260,7 @@ class Writer:
     def clean(self, staged: Staged) -> None:
         """After the grace period: delete what no packet can reach."""
         for mask, words, _ in staged.dead_keys:
-            self._map["rule_index"].delete(pack_key(mask, words))
+            self._map[index_of(words)].delete(pack_key(mask, words))
         for number in self._retired_texts(staged):
             delete_text(self._map["rule_text"], number)
 
