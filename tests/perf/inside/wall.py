@@ -38,7 +38,8 @@ FLOWS = (1, 1000, 30_000, 100_000, 1_000_000)
 def rounds(bench: Bench, row: int, case: str, take: Mapping[str, Callable[[], float]]) -> None:
     """Contenders take turns: the median of each, and of each round's ratio to the first contender."""
     taken: dict[str, list[float]] = {name: [] for name in take}
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        bench.say(working_on=row, round=number + 1)
         for name, measure in take.items():
             taken[name].append(measure())
     first, base = next(iter(taken.items()))
@@ -84,7 +85,8 @@ def many_flows(bench: Bench) -> None:
         "vnet": (peers.vnet(bench.orders["layer 4"]), both),
     }
     taken: dict[tuple[str, int], list[float]] = {}
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        bench.say(working_on=5, round=number + 1)
         for name, (peer, before) in contenders.items():
             with ports(2) as names, peer(names):
                 bench.begin(before)
@@ -152,7 +154,8 @@ def latency(bench: Bench) -> None:
         }
         made = _labs(bench, stack, kinds)
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
+            bench.say(working_on=16, round=number + 1)
             for name, lab in made.items():
                 taken[name].append(_request_response(lab))
         for place, case in ((0, "P50 us"), (1, "P99 us")):
@@ -234,7 +237,8 @@ def attack(bench: Bench) -> None:
             _prepare_flood()
         for case, (frame, vary) in cases.items():
             kept = []
-            for _ in range(ROUNDS):
+            for number in range(ROUNDS):
+                bench.say(working_on=7, round=number + 1)
                 with _flood(bench, lab, "x3", frame, vary):
                     base = _iperf(lab)
                 with _flood(bench, lab, "p3", frame, vary):
