@@ -15,14 +15,12 @@ Flows are never removed because a controller came or went.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from vnet.openflow.codec import CodecError, decode, encode
+from vnet.openflow.codec import CodecError, decode
 from vnet.openflow.message import (
-    ONF,
     VERSION,
-    AsyncMasks,
     BadRequest,
     EchoReply,
     EchoRequest,
@@ -30,21 +28,18 @@ from vnet.openflow.message import (
     ErrorType,
     Hello,
     HelloFailed,
-    Message,
     PacketIn,
     PacketInReason,
-    PortReason,
-    PortStatus,
     Role,
 )
-from vnet.switch import stats
 from vnet.switch.connection import Connection, Request, State, head
 from vnet.switch.datapath import SwitchPort
+from vnet.switch.desk import Desk
 from vnet.switch.draft import Tables
 from vnet.switch.expiry import Expiry
 from vnet.switch.handle_bundles import spoil
 from vnet.switch.handlers import HANDLERS, WRITES
-from vnet.switch.jobs import Answer, CloseConnection, Counters, Event, Job, Refusal
+from vnet.switch.jobs import Answer, Counters, Event, Job, Refusal
 
 HELLO_S = 10.0
 """How long a peer may take to greet."""
@@ -68,28 +63,19 @@ class _Waiting:
     connection: Connection | None
 
 
-class Agent:
+class Agent(Desk):
     """See the module. Connections are named by numbers that the caller chooses and never reuses.
 
-    Attributes and methods from `send` on are for the handlers, the others for whoever does the I/O.
+    Handlers know it as a `Desk` only.
     """
 
     def __init__(
         self, datapath_id: int, name: str, tables: Tables, ports: Iterable[SwitchPort], now: float
     ) -> None:
-        self.datapath_id, self.name, self.now = datapath_id, name, now
-        self.tables = tables
-        self.ports = {port.number: port for port in ports}
-        self.ports_since = dict.fromkeys(self.ports, now)
-        self.table_names: dict[int, str] = {}
-        """Those that a controller has given."""
-        self.connections: dict[int, Connection] = {}
-        self.generation: int | None = None
-        """The newest generation id of a master or slave (section 6.3.5)."""
-        self.expiry = Expiry(self)
+        super().__init__(datapath_id, name, tables, ports, now)
+        self._expiry = Expiry(self)
         self._round: deque[Connection] = deque()
         self._jobs: deque[_Waiting] = deque()
-        self._events: deque[Event] = deque()
         self._token = 0
         self._xid = 0
 
@@ -132,8 +118,8 @@ class Agent:
         self.now = now
         for conn in tuple(self.connections.values()):
             self._check_alive(conn)
-        if self.expiry.is_due():
-            self._line_up(_Waiting(self.expiry.look(), None))
+        if self._expiry.is_due():
+            self._line_up(_Waiting(self._expiry.look(), None))
         self._work()
 
     # -- answers of the datapath in ---------------------------------------------------------------
@@ -164,16 +150,7 @@ class Agent:
     def ports_changed(self, ports: Iterable[SwitchPort], now: float) -> None:
         """The ports are now these; controllers are told the differences."""
         self.now = now
-        before, after = self.ports, {port.number: port for port in ports}
-        self.ports = after
-        self.ports_since = {number: self.ports_since.get(number, now) for number in after}
-        for number in sorted(before.keys() - after.keys()):
-            self._announce_port(PortReason.DELETE, before[number])
-        for number, port in sorted(after.items()):
-            if number not in before:
-                self._announce_port(PortReason.ADD, port)
-            elif before[number] != port:
-                self._announce_port(PortReason.MODIFY, port)
+        self.exchange_ports(ports)
 
     # -- bytes, events and the timer out ----------------------------------------------------------
 
@@ -191,7 +168,7 @@ class Agent:
 
     def next_event(self) -> Event | None:
         """What the caller must do next, None if nothing."""
-        return self._events.popleft() if self._events else None
+        return self.events.popleft() if self.events else None
 
     def wants_data(self, connection: int) -> bool:
         """Whether the connection should be read."""
@@ -211,8 +188,8 @@ class Agent:
     def timer(self) -> float | None:
         """When to call `tick`, in the caller's clock; None for never."""
         moments = [moment for conn in self.connections.values() for moment in _deadlines(conn)]
-        if self.expiry.due_s is not None:
-            moments.append(self.expiry.due_s)
+        if self._expiry.due_s is not None:
+            moments.append(self._expiry.due_s)
         return min(moments, default=None)
 
     # -- serving ----------------------------------------------------------------------------------
@@ -307,10 +284,11 @@ class Agent:
                 answer = None
                 continue
             self._token += 1
-            self._events.append(ask(self._token))
+            self.events.append(ask(self._token))
             return
 
     def _finish(self, conn: Connection | None) -> None:
+        self._expiry.plan()
         if conn is not None:
             conn.busy = False
             self._enqueue(conn)
@@ -331,47 +309,6 @@ class Agent:
         elif conn.asked_s is None:
             conn.asked_s = self.now
             self.send(conn, EchoRequest(), self._next_xid())
-
-    def _announce_port(self, reason: PortReason, port: SwitchPort) -> None:
-        status = PortStatus(reason, stats.port_description(port))
-        for conn in self.listeners(lambda masks: masks.port_status, reason):
-            self.send(conn, status, 0)
-
-    # -- for handlers -----------------------------------------------------------------------------
-
-    def send(self, conn: Connection, message: Message, xid: int) -> None:
-        """Queue a message; a peer that lets too much queue up is closed."""
-        if conn.state in (State.GREETING, State.READY):
-            conn.send(encode(message, xid), self.now)
-            if conn.is_overfull():
-                self.close(conn)
-
-    def reply(self, conn: Connection, request: Request, message: Message) -> None:
-        self.send(conn, message, request.xid)
-
-    def stream(self, conn: Connection, parts: Iterator[bytes]) -> None:
-        """Queue an answer of many messages, made as the peer reads them."""
-        if conn.state is State.READY:
-            conn.send(parts, self.now)
-
-    def refuse(self, conn: Connection, request: Request, error_type: int, code: int) -> None:
-        """Answer with an Error that quotes the request."""
-        owner = ONF if error_type == ErrorType.EXPERIMENTER else 0
-        self.reply(conn, request, Error(error_type, code, request.head, owner))
-
-    def close(self, conn: Connection) -> None:
-        """Serve it no more, and have it closed once it has read what is queued."""
-        if conn.state in (State.GREETING, State.READY):
-            conn.state = State.CLOSING
-            conn.drop_inbox()
-            self._events.append(CloseConnection(conn.name))
-
-    def listeners(self, pick: Callable[[AsyncMasks], tuple[int, int]], reason: int) -> Iterator[Connection]:
-        """The connections whose role and masks ask for an event."""
-        for conn in tuple(self.connections.values()):
-            mask = pick(conn.masks)[conn.role is Role.SLAVE]
-            if conn.state is State.READY and mask >> reason & 1:
-                yield conn
 
 
 def _deadlines(conn: Connection) -> Iterator[float]:

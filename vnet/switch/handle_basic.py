@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vnet.openflow.flow import NO_BUFFER, Port
 from vnet.openflow.message import (
     ONF,
@@ -32,120 +30,118 @@ from vnet.openflow.message import (
 from vnet.switch import stats
 from vnet.switch.connection import Connection, Request, State
 from vnet.switch.datapath import Refused
+from vnet.switch.desk import Desk
 from vnet.switch.jobs import Job, SendPacket
-
-if TYPE_CHECKING:
-    from vnet.switch.agent import Agent
 
 _GENERATION_BITS = 64
 _ETHERNET_BYTES = 14
 
 
-def greeted(agent: Agent, conn: Connection, request: Request, hello: Hello) -> None:
+def greeted(desk: Desk, conn: Connection, request: Request, hello: Hello) -> None:
     if hello.speaks(VERSION):
         conn.state, conn.greeted = State.READY, True
         return
     why = f"we speak OpenFlow 1.3 (0x{VERSION:02x}) only".encode()
-    agent.reply(conn, request, Error(ErrorType.HELLO_FAILED, HelloFailed.INCOMPATIBLE, why))
-    agent.close(conn)
+    desk.reply(conn, request, Error(ErrorType.HELLO_FAILED, HelloFailed.INCOMPATIBLE, why))
+    desk.close(conn)
 
 
-def not_greeted(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.refuse(conn, request, ErrorType.HELLO_FAILED, HelloFailed.EPERM)
-    agent.close(conn)
+def not_greeted(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
+    desk.refuse(conn, request, ErrorType.HELLO_FAILED, HelloFailed.EPERM)
+    desk.close(conn)
 
 
-def ignore(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
+def ignore(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
     """It asks for nothing."""
 
 
-def echo(agent: Agent, conn: Connection, request: Request, message: EchoRequest) -> None:
-    agent.reply(conn, request, EchoReply(message.data))
+def echo(desk: Desk, conn: Connection, request: Request, message: EchoRequest) -> None:
+    desk.reply(conn, request, EchoReply(message.data))
 
 
-def failed(agent: Agent, conn: Connection, request: Request, message: Error) -> None:
+def failed(desk: Desk, conn: Connection, request: Request, message: Error) -> None:
     """An Error of the peer: nothing to do, unless it refuses our Hello."""
     if message.type == ErrorType.HELLO_FAILED:
-        agent.close(conn)
+        desk.close(conn)
 
 
-def unknown_experimenter(agent: Agent, conn: Connection, request: Request, message: Experimenter) -> None:
+def unknown_experimenter(desk: Desk, conn: Connection, request: Request, message: Experimenter) -> None:
     known = message.experimenter == ONF
     code = BadRequest.BAD_EXP_TYPE if known else BadRequest.BAD_EXPERIMENTER
-    agent.refuse(conn, request, ErrorType.BAD_REQUEST, code)
+    desk.refuse(conn, request, ErrorType.BAD_REQUEST, code)
 
 
-def barrier(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
+def barrier(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
     """Its turn has come, so everything before it is done."""
-    agent.reply(conn, request, BarrierReply())
+    desk.reply(conn, request, BarrierReply())
 
 
-def features(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.reply(conn, request, stats.features(agent.datapath_id))
+def features(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
+    desk.reply(conn, request, stats.features(desk.datapath_id))
 
 
-def get_config(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.reply(conn, request, GetConfigReply(conn.config.flags, conn.config.miss_send_len))
+def get_config(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
+    desk.reply(conn, request, GetConfigReply(conn.config.flags, conn.config.miss_send_len))
 
 
-def set_config(agent: Agent, conn: Connection, request: Request, message: SetConfig) -> None:
+def set_config(desk: Desk, conn: Connection, request: Request, message: SetConfig) -> None:
     if message.flags:
-        agent.refuse(conn, request, ErrorType.SWITCH_CONFIG_FAILED, SwitchConfigFailed.BAD_FLAGS)
+        desk.refuse(conn, request, ErrorType.SWITCH_CONFIG_FAILED, SwitchConfigFailed.BAD_FLAGS)
     else:
         conn.config = message
 
 
-def set_role(agent: Agent, conn: Connection, request: Request, wanted: RoleRequest) -> None:
+def set_role(desk: Desk, conn: Connection, request: Request, wanted: RoleRequest) -> None:
     if wanted.role not in tuple(map(int, Role)):
-        agent.refuse(conn, request, ErrorType.ROLE_REQUEST_FAILED, RoleRequestFailed.BAD_ROLE)
+        desk.refuse(conn, request, ErrorType.ROLE_REQUEST_FAILED, RoleRequestFailed.BAD_ROLE)
         return
-    if wanted.role in (Role.MASTER, Role.SLAVE) and _is_stale(agent, wanted.generation_id):
-        agent.refuse(conn, request, ErrorType.ROLE_REQUEST_FAILED, RoleRequestFailed.STALE)
+    if wanted.role in (Role.MASTER, Role.SLAVE) and _is_stale(desk, wanted.generation_id):
+        desk.refuse(conn, request, ErrorType.ROLE_REQUEST_FAILED, RoleRequestFailed.STALE)
         return
-    _assume(agent, conn, wanted)
-    agent.reply(conn, request, RoleReply(conn.role, agent.generation or 0))
+    _assume(desk, conn, wanted)
+    desk.reply(conn, request, RoleReply(conn.role, desk.generation or 0))
 
 
-def _assume(agent: Agent, conn: Connection, wanted: RoleRequest) -> None:
+def _assume(desk: Desk, conn: Connection, wanted: RoleRequest) -> None:
     """There is one master: the former becomes a slave (section 6.3.5)."""
     if wanted.role in (Role.MASTER, Role.SLAVE):
-        agent.generation = wanted.generation_id
+        desk.generation = wanted.generation_id
     if wanted.role == Role.MASTER:
-        for other in agent.connections.values():
+        for other in desk.connections.values():
             if other.role is Role.MASTER:
                 other.role = Role.SLAVE
     if wanted.role != Role.NOCHANGE:
         conn.role = Role(wanted.role)
 
 
-def _is_stale(agent: Agent, generation: int) -> bool:
+def _is_stale(desk: Desk, generation: int) -> bool:
     """Older in the circular sense of section 7.3.9."""
-    if agent.generation is None:
+    if desk.generation is None:
         return False
-    return (generation - agent.generation) >> (_GENERATION_BITS - 1) & 1 == 1
+    return (generation - desk.generation) >> (_GENERATION_BITS - 1) & 1 == 1
 
 
-def get_async(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.reply(conn, request, GetAsyncReply(conn.masks))
+def get_async(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
+    desk.reply(conn, request, GetAsyncReply(conn.masks))
 
 
-def set_async(agent: Agent, conn: Connection, request: Request, message: SetAsync) -> None:
+def set_async(desk: Desk, conn: Connection, request: Request, message: SetAsync) -> None:
     conn.masks = message.masks
 
 
-def packet_out(agent: Agent, conn: Connection, request: Request, packet: PacketOut) -> Job:
+def packet_out(desk: Desk, conn: Connection, request: Request, packet: PacketOut) -> Job:
     fault = _packet_fault(packet)
     if fault is not None:
-        agent.refuse(conn, request, ErrorType.BAD_REQUEST, fault)
+        desk.refuse(conn, request, ErrorType.BAD_REQUEST, fault)
         return
     try:
-        agent.tables.check_actions(packet.actions)
+        desk.tables.check_actions(packet.actions)
     except Refused as error:
-        agent.refuse(conn, request, error.error_type, error.code)
+        desk.refuse(conn, request, error.error_type, error.code)
         return
     answer = yield lambda token: SendPacket(token, packet.in_port, packet.actions, packet.frame)
     for refusal in answer.refusals[:1]:
-        agent.refuse(conn, request, refusal.error_type, refusal.code)
+        desk.refuse(conn, request, refusal.error_type, refusal.code)
 
 
 def _packet_fault(packet: PacketOut) -> BadRequest | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from vnet.openflow.codec import CodecError, decode
 from vnet.openflow.message import (
@@ -16,12 +15,10 @@ from vnet.openflow.message import (
 )
 from vnet.switch.connection import Connection, Request, head
 from vnet.switch.datapath import Change, ChangeKey, Counter, FlowKey, Refused
+from vnet.switch.desk import Desk
 from vnet.switch.draft import Draft, Mod
 from vnet.switch.expiry import announce_removed
 from vnet.switch.jobs import UNKNOWN, Answer, Ask, Commit, Job, Kind, ReadCounters, Refusal
-
-if TYPE_CHECKING:
-    from vnet.switch.agent import Agent
 
 TOGETHER = 4096
 """How many requests of one connection are committed together at most."""
@@ -30,9 +27,9 @@ _MODS = (14, 15, 29)
 """OFPT_FLOW_MOD, GROUP_MOD, METER_MOD."""
 
 
-def change(agent: Agent, conn: Connection, request: Request, mod: Mod) -> Job:
+def change(desk: Desk, conn: Connection, request: Request, mod: Mod) -> Job:
     """The request, together with those like it that stand right behind it: one commit for all."""
-    return _carry_out(agent, conn, [request, *_following(conn)])
+    return _carry_out(desk, conn, [request, *_following(conn)])
 
 
 def _following(conn: Connection) -> Iterator[Request]:
@@ -49,23 +46,23 @@ def _following(conn: Connection) -> Iterator[Request]:
         yield Request(xid, message, head(raw))
 
 
-def _carry_out(agent: Agent, conn: Connection, requests: list[Request]) -> Job:
+def _carry_out(desk: Desk, conn: Connection, requests: list[Request]) -> Job:
     """Carry out all that can be, in their order; errors follow in the same order."""
     verdicts: dict[int, Refusal] = {}
     while True:
-        trial, refused, authors = draft(agent, requests, verdicts)
-        refusals = yield from put_in_force(agent, trial)
+        trial, refused, authors = draft(desk, requests, verdicts)
+        refusals = yield from put_in_force(desk, trial)
         if not refusals:
             break
         culprits = {authors[r.key]: r for r in refusals if r.key is not None and r.key in authors}
         rest = [place for place in range(len(requests)) if place not in refused]
         if not culprits and len(rest) > 1:
             for request in requests:
-                yield from _carry_out(agent, conn, [request])
+                yield from _carry_out(desk, conn, [request])
             return
         verdicts |= culprits or {rest[0]: _of(requests[rest[0]], refusals[0])}
     for place, refusal in sorted(refused.items()):
-        agent.refuse(conn, requests[place], refusal.error_type, refusal.code)
+        desk.refuse(conn, requests[place], refusal.error_type, refusal.code)
 
 
 def _of(request: Request, refusal: Refusal) -> Refusal:
@@ -81,10 +78,10 @@ _FAILED = {
 
 
 def draft(
-    agent: Agent, requests: list[Request], verdicts: Mapping[int, Refusal]
+    desk: Desk, requests: list[Request], verdicts: Mapping[int, Refusal]
 ) -> tuple[Draft, dict[int, Refusal], dict[ChangeKey, int]]:
     """All of `requests` but those already judged; who failed and why; who put what last."""
-    trial, refused = Draft(agent.tables, agent.now), dict(verdicts)
+    trial, refused = Draft(desk.tables, desk.now), dict(verdicts)
     authors: dict[ChangeKey, int] = {}
     for place, request in enumerate(requests):
         if place in verdicts:
@@ -97,7 +94,7 @@ def draft(
     return trial, refused, authors
 
 
-def put_in_force(agent: Agent, draft: Draft) -> Generator[Ask, Answer, tuple[Refusal, ...]]:
+def put_in_force(desk: Desk, draft: Draft) -> Generator[Ask, Answer, tuple[Refusal, ...]]:
     """Commit a draft; if the datapath refuses, the draft is taken back and the reasons returned."""
     change = draft.change()
     counters: Mapping[FlowKey, Counter] = {}
@@ -109,6 +106,5 @@ def put_in_force(agent: Agent, draft: Draft) -> Generator[Ask, Answer, tuple[Ref
         if answer.refusals:
             draft.rollback()
             return answer.refusals
-    announce_removed(agent, draft.deleted, counters)
-    agent.expiry.plan()
+    announce_removed(desk, draft.deleted, counters)
     return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vnet.openflow.flow import Port
 from vnet.openflow.group import ALL_GROUPS, ALL_METERS
@@ -23,122 +23,120 @@ from vnet.openflow.message import (
 from vnet.switch import stats
 from vnet.switch.connection import Connection, Request
 from vnet.switch.datapath import PortCounter
+from vnet.switch.desk import Desk
 from vnet.switch.flowtable import filter_of_request
 from vnet.switch.jobs import Answer, Ask, Job, Kind, ReadCounters
 
-if TYPE_CHECKING:
-    from vnet.switch.agent import Agent
+
+def desc(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
+    desk.reply(conn, request, stats.description(desk.name))
 
 
-def desc(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.reply(conn, request, stats.description(agent.name))
+def port_desc(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
+    ports = [port for _, port in sorted(desk.ports.items())]
+    desk.stream(conn, stats.port_description_parts(ports, request.xid))
 
 
-def port_desc(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    ports = [port for _, port in sorted(agent.ports.items())]
-    agent.stream(conn, stats.port_description_parts(ports, request.xid))
-
-
-def flow_stats(agent: Agent, conn: Connection, request: Request, message: FlowStatsRequest) -> Job:
+def flow_stats(desk: Desk, conn: Connection, request: Request, message: FlowStatsRequest) -> Job:
     wanted = filter_of_request(message)
-    counters = yield from _read(agent, Kind.FLOWS, conn, request)
+    counters = yield from _read(desk, Kind.FLOWS, conn, request)
     if counters is not None:
-        entries = agent.tables.flows.select(wanted)
-        agent.stream(conn, stats.flow_parts(entries, counters, agent.now, request.xid))
+        entries = desk.tables.flows.select(wanted)
+        desk.stream(conn, stats.flow_parts(entries, counters, desk.now, request.xid))
 
 
-def aggregate(agent: Agent, conn: Connection, request: Request, message: AggregateRequest) -> Job:
+def aggregate(desk: Desk, conn: Connection, request: Request, message: AggregateRequest) -> Job:
     wanted = filter_of_request(message)
-    counters = yield from _read(agent, Kind.FLOWS, conn, request)
+    counters = yield from _read(desk, Kind.FLOWS, conn, request)
     if counters is not None:
-        agent.reply(conn, request, stats.aggregate(agent.tables.flows.select(wanted), counters))
+        desk.reply(conn, request, stats.aggregate(desk.tables.flows.select(wanted), counters))
 
 
-def table_stats(agent: Agent, conn: Connection, request: Request, message: Message) -> Job:
-    counters = yield from _read(agent, Kind.TABLES, conn, request)
+def table_stats(desk: Desk, conn: Connection, request: Request, message: Message) -> Job:
+    counters = yield from _read(desk, Kind.TABLES, conn, request)
     if counters is not None:
-        tables = stats.table_stats(agent.tables.flows, counters)
-        agent.stream(conn, stats.table_parts(tables, request.xid))
+        tables = stats.table_stats(desk.tables.flows, counters)
+        desk.stream(conn, stats.table_parts(tables, request.xid))
 
 
-def port_stats(agent: Agent, conn: Connection, request: Request, message: PortStatsRequest) -> Job:
+def port_stats(desk: Desk, conn: Connection, request: Request, message: PortStatsRequest) -> Job:
     wanted = message.port
-    if wanted != Port.ANY and wanted not in agent.ports:
-        agent.refuse(conn, request, ErrorType.BAD_REQUEST, BadRequest.BAD_PORT)
+    if wanted != Port.ANY and wanted not in desk.ports:
+        desk.refuse(conn, request, ErrorType.BAD_REQUEST, BadRequest.BAD_PORT)
         return
-    counters = yield from _read(agent, Kind.PORTS, conn, request)
+    counters = yield from _read(desk, Kind.PORTS, conn, request)
     if counters is not None:
-        agent.stream(conn, stats.port_parts(_port_counters(agent, wanted, counters), request.xid))
+        desk.stream(conn, stats.port_parts(_port_counters(desk, wanted, counters), request.xid))
 
 
-def group_stats(agent: Agent, conn: Connection, request: Request, message: GroupStatsRequest) -> Job:
+def group_stats(desk: Desk, conn: Connection, request: Request, message: GroupStatsRequest) -> Job:
     """Of a group that is not there the answer is empty, as Open vSwitch's is."""
-    counters = yield from _read(agent, Kind.GROUPS, conn, request)
+    counters = yield from _read(desk, Kind.GROUPS, conn, request)
     if counters is not None:
-        tables, now = agent.tables, agent.now
+        tables, now = desk.tables, desk.now
         found = tuple(
             stats.group_stats(holding, len(tables.flows.of_group(holding.value.number)), counters, now)
             for holding in tables.groups.select(message.group)
         )
-        agent.stream(conn, stats.group_stats_parts(found, request.xid))
+        desk.stream(conn, stats.group_stats_parts(found, request.xid))
 
 
-def group_desc(agent: Agent, conn: Connection, request: Request, message: Message) -> Job:
+def group_desc(desk: Desk, conn: Connection, request: Request, message: Message) -> Job:
     """When its turn has come, so that a change under way is either told whole or not at all."""
-    groups = [holding.value for holding in agent.tables.groups.select(ALL_GROUPS)]
-    agent.stream(conn, stats.group_parts(groups, request.xid))
+    groups = [holding.value for holding in desk.tables.groups.select(ALL_GROUPS)]
+    desk.stream(conn, stats.group_parts(groups, request.xid))
     yield from ()
 
 
-def group_features(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.reply(conn, request, stats.group_features())
+def group_features(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
+    desk.reply(conn, request, stats.group_features())
 
 
-def meter_stats(agent: Agent, conn: Connection, request: Request, message: MeterStatsRequest) -> Job:
-    if not _has_meter(agent, conn, request, message.meter):
+def meter_stats(desk: Desk, conn: Connection, request: Request, message: MeterStatsRequest) -> Job:
+    if not _has_meter(desk, conn, request, message.meter):
         return
-    counters = yield from _read(agent, Kind.METERS, conn, request)
+    counters = yield from _read(desk, Kind.METERS, conn, request)
     if counters is not None:
-        tables, now = agent.tables, agent.now
+        tables, now = desk.tables, desk.now
         found = tuple(
             stats.meter_stats(holding, len(tables.flows.of_meter(holding.value.number)), counters, now)
             for holding in tables.meters.select(message.meter)
         )
-        agent.stream(conn, stats.meter_stats_parts(found, request.xid))
+        desk.stream(conn, stats.meter_stats_parts(found, request.xid))
 
 
-def meter_config(agent: Agent, conn: Connection, request: Request, message: MeterConfigRequest) -> Job:
+def meter_config(desk: Desk, conn: Connection, request: Request, message: MeterConfigRequest) -> Job:
     """When its turn has come, like `group_desc`."""
-    if _has_meter(agent, conn, request, message.meter):
-        meters = [holding.value for holding in agent.tables.meters.select(message.meter)]
-        agent.stream(conn, stats.meter_parts(meters, request.xid))
+    if _has_meter(desk, conn, request, message.meter):
+        meters = [holding.value for holding in desk.tables.meters.select(message.meter)]
+        desk.stream(conn, stats.meter_parts(meters, request.xid))
     yield from ()
 
 
-def _has_meter(agent: Agent, conn: Connection, request: Request, meter: int) -> bool:
+def _has_meter(desk: Desk, conn: Connection, request: Request, meter: int) -> bool:
     """Whether there is the meter that was asked for; if not, the requester is told."""
-    if meter == ALL_METERS or meter in agent.tables.meters:
+    if meter == ALL_METERS or meter in desk.tables.meters:
         return True
-    agent.refuse(conn, request, ErrorType.METER_MOD_FAILED, MeterModFailed.UNKNOWN_METER)
+    desk.refuse(conn, request, ErrorType.METER_MOD_FAILED, MeterModFailed.UNKNOWN_METER)
     return False
 
 
-def meter_features(agent: Agent, conn: Connection, request: Request, message: Message) -> None:
-    agent.reply(conn, request, stats.meter_features())
+def meter_features(desk: Desk, conn: Connection, request: Request, message: Message) -> None:
+    desk.reply(conn, request, stats.meter_features())
 
 
-def _port_counters(agent: Agent, wanted: int, counters: Mapping[int, PortCounter]) -> Iterator[PortStats]:
-    for number in sorted(agent.ports) if wanted == Port.ANY else (wanted,):
-        age = int((agent.now - agent.ports_since.get(number, agent.now)) * stats.SECOND_NS)
+def _port_counters(desk: Desk, wanted: int, counters: Mapping[int, PortCounter]) -> Iterator[PortStats]:
+    for number in sorted(desk.ports) if wanted == Port.ANY else (wanted,):
+        age = int((desk.now - desk.ports_since.get(number, desk.now)) * stats.SECOND_NS)
         yield stats.port_stats(number, counters.get(number, PortCounter()), age)
 
 
 def _read(
-    agent: Agent, kind: Kind, conn: Connection, request: Request
+    desk: Desk, kind: Kind, conn: Connection, request: Request
 ) -> Generator[Ask, Answer, Mapping[Any, Any] | None]:
     """Counters, or None after the requester was told why there are none."""
     answer = yield lambda token: ReadCounters(token, kind)
     if answer.refusals:
-        agent.refuse(conn, request, answer.refusals[0].error_type, answer.refusals[0].code)
+        desk.refuse(conn, request, answer.refusals[0].error_type, answer.refusals[0].code)
         return None
     return answer.counters

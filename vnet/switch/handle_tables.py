@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vnet.openflow.message import (
     BadRequest,
     ErrorType,
@@ -14,15 +12,13 @@ from vnet.openflow.message import (
 )
 from vnet.switch import stats
 from vnet.switch.connection import Connection, Request
+from vnet.switch.desk import Desk
 from vnet.switch.flowtable import N_TABLES
-
-if TYPE_CHECKING:
-    from vnet.switch.agent import Agent
 
 _LISTS = ("match_fields", "masked_fields", "set_fields", "instructions", "actions", "next_tables")
 
 
-def table_features(agent: Agent, conn: Connection, request: Request, message: TableFeaturesRequest) -> None:
+def table_features(desk: Desk, conn: Connection, request: Request, message: TableFeaturesRequest) -> None:
     """A request for no more than there is is granted; the answer tells what is in force, which may be more.
 
     Tables that it does not list stay: this switch cannot be without them.
@@ -30,14 +26,14 @@ def table_features(agent: Agent, conn: Connection, request: Request, message: Ta
     wanted = conn.table_parts.pop(request.xid, ()) + message.tables
     fault = _fault(wanted)
     if wanted and conn.role is Role.SLAVE:
-        agent.refuse(conn, request, ErrorType.BAD_REQUEST, BadRequest.IS_SLAVE)
+        desk.refuse(conn, request, ErrorType.BAD_REQUEST, BadRequest.IS_SLAVE)
     elif fault is not None:
-        agent.refuse(conn, request, ErrorType.TABLE_FEATURES_FAILED, fault)
+        desk.refuse(conn, request, ErrorType.TABLE_FEATURES_FAILED, fault)
     elif not message.more:
-        agent.table_names |= {table.table: table.name for table in wanted}
-        agent.stream(conn, stats.table_feature_parts(dict(agent.table_names), request.xid))
+        desk.table_names |= {table.table: table.name for table in wanted}
+        desk.stream(conn, stats.table_feature_parts(dict(desk.table_names), request.xid))
     elif conn.table_parts:
-        agent.refuse(conn, request, ErrorType.BAD_REQUEST, BadRequest.MULTIPART_BUFFER_OVERFLOW)
+        desk.refuse(conn, request, ErrorType.BAD_REQUEST, BadRequest.MULTIPART_BUFFER_OVERFLOW)
     else:
         conn.table_parts[request.xid] = wanted
 
