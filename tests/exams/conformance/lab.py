@@ -34,6 +34,9 @@ READY_S = 30.0
 FULL_LOAD = 0.97
 URGENT = -10
 """How nice the processes of a lab are that must keep up with a heavy load."""
+RECEIVE_BYTES = 8 << 20
+"""What the tester's switch can hold of what it has no time to count yet; what it loses looks like the
+target's fault."""
 GRACE_S = 30.0
 """How much longer than its load a case may take; a case that waits for an answer in vain ends by itself."""
 
@@ -104,6 +107,7 @@ class Lab:
         controls = [helper.control_socket]
         for number in LINKS:
             helper.add_device(f"e{number}", number)
+        helper.widen(RECEIVE_BYTES)
         target = self._start_target()
         if target is not None:
             controls.append(target.control_socket)
