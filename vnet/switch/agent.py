@@ -73,7 +73,7 @@ class Agent(Desk):
         self, datapath_id: int, name: str, tables: Tables, ports: Iterable[SwitchPort], now: float
     ) -> None:
         super().__init__(datapath_id, name, tables, ports, now)
-        self._expiry = Expiry(self)
+        self.expiry = Expiry(self)
         self._round: deque[Connection] = deque()
         self._jobs: deque[_Waiting] = deque()
         self._token = 0
@@ -118,8 +118,8 @@ class Agent(Desk):
         self.now = now
         for conn in tuple(self.connections.values()):
             self._check_alive(conn)
-        if self._expiry.is_due():
-            self._line_up(_Waiting(self._expiry.look(), None))
+        if self.expiry.is_due():
+            self._line_up(_Waiting(self.expiry.look(), None))
         self._work()
 
     # -- answers of the datapath in ---------------------------------------------------------------
@@ -188,8 +188,8 @@ class Agent(Desk):
     def timer(self) -> float | None:
         """When to call `tick`, in the caller's clock; None for never."""
         moments = [moment for conn in self.connections.values() for moment in _deadlines(conn)]
-        if self._expiry.due_s is not None:
-            moments.append(self._expiry.due_s)
+        if self.expiry.due_s is not None:
+            moments.append(self.expiry.due_s)
         return min(moments, default=None)
 
     # -- serving ----------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ class Agent(Desk):
             return
 
     def _finish(self, conn: Connection | None) -> None:
-        self._expiry.plan()
+        self.expiry.plan()
         if conn is not None:
             conn.busy = False
             self._enqueue(conn)
