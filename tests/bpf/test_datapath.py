@@ -32,6 +32,7 @@ from vnet.switch.datapath import Change, Counter, Refused
 from vnet.switch.live import attach, bpf, maps
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.netns import inside
+from vnet.switch.staging import stage
 
 FRAME = bytes.fromhex("02000000000202000000000188b5") + bytes(50)
 OTHER = bytes.fromhex("02000000000302000000000188b5") + bytes(50)
@@ -226,7 +227,7 @@ def test_nothing_of_a_change_shows_before_the_flip_even_to_new_packets(bench: Be
     """Packets that no cache knows, so that they meet the tables as they are being written."""
     bench.load([to(2, in_port=1)])
     datapath = bench.datapath
-    staged = datapath._image.stage(Change(put=(to(3, in_port=1), to(4, 20, eth_dst=MAC3))))
+    staged = stage(datapath._image, Change(put=(to(3, in_port=1), to(4, 20, eth_dst=MAC3))))
     datapath._writer.write(staged)
     assert [bench.decide(1, frame).outputs for frame in (FRAME, OTHER)] == [((2, None),)] * 2
     datapath._control[0] = staged.version

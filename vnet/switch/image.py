@@ -1,6 +1,6 @@
 """The dataplane's maps as one value: where each flow lies, and what to write to change flows.
 
-No I/O: `stage` turns a change into map writes, `live.datapath` carries them out. How a change becomes
+No I/O: `staging.stage` turns a change into map writes, `live.datapath` carries them out. How a change becomes
 visible to packets all at once:
 
 * Rules, actions and masks are written to fresh slots, which no packet can reach yet.
@@ -22,9 +22,9 @@ from collections.abc import Iterable, Mapping
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import BadAction, ErrorType, MeterModFailed
 from vnet.switch import abi
-from vnet.switch.classifier import Classifier, mask_key, table_full
-from vnet.switch.datapath import Change, ChangeKey, FlowKey, GroupKey, Refused
-from vnet.switch.lower import Lowered, Reads, lower, lower_group
+from vnet.switch.classifier import Classifier
+from vnet.switch.datapath import Change, ChangeKey, FlowKey, Refused
+from vnet.switch.lower import Reads
 from vnet.switch.lower_actions import GroupRef, Lowerable, MeterRef
 from vnet.switch.placed import (
     MaskKey,
@@ -39,7 +39,6 @@ from vnet.switch.placed import (
     Words,
 )
 from vnet.switch.room import Room
-from vnet.switch.staging import Staging, find_room
 
 _NO_CHANGE = Change()
 
@@ -72,43 +71,6 @@ class Image:
     def references(self) -> References:
         """Where groups and meters are."""
         return References(self.room.group_entries.by_number, self.room.meter_entries.by_number)
-
-    def stage(self, change: Change) -> Staged:
-        """Bookkeep a change and tell what to write. Raises `Refused`, and then nothing has changed."""
-        flows = [(flow, lower(flow)) for flow in {flow.key: flow for flow in change.put}.values()]
-        groups = {group.number: (group, lower_group(group)) for group in change.put_groups}
-        meters = {meter.number: meter for meter in change.put_meters}
-        leaving = [
-            key
-            for key in dict.fromkeys((*change.remove, *(flow.key for flow, _ in flows)))
-            if key in self.placed
-        ]
-        self._check_room(flows, leaving)
-        for flow, form in flows:
-            self.check_references(form.actions, flow.key, change)
-        for group, forms in groups.values():
-            for records in forms.buckets:
-                self.check_references(records, GroupKey(group.number), change)
-        arrivals = find_room(self, flows, groups.values(), meters.values())
-        staging = Staging(self, self.version + 1)
-        for key in leaving:
-            staging.remove(self.placed.pop(key))
-        for placed in arrivals.flows:
-            staging.add(placed)
-        staging.exchange_groups(arrivals.groups, change.remove_groups)
-        staging.exchange_meters(arrivals.meters, change.remove_meters)
-        self.version += 1
-        return staging.staged()
-
-    def _check_room(self, flows: list[tuple[Flow, Lowered]], leaving: list[FlowKey]) -> None:
-        """Refuse what would not fit; old and new rules exist side by side until the grace period ends."""
-        if len(self.placed) + len(flows) >= abi.RULES:
-            raise table_full(f"{len(self.placed) + len(flows)} flows; {abi.RULES - 1} fit")
-        gone = (self.placed[key] for key in leaving)
-        self.classifier.check_room(
-            (mask_key(flow.table, form) for flow, form in flows),
-            (mask_key(placed.flow.table, placed.lowered) for placed in gone),
-        )
 
     def check_references(
         self, records: Iterable[Lowerable], key: ChangeKey | None, change: Change = _NO_CHANGE

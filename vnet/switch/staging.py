@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from vnet.openflow.flow import Flow
 from vnet.openflow.group import Group, Meter
 from vnet.openflow.message import ErrorType, GroupModFailed, MeterModFailed
+from vnet.switch import abi
 from vnet.switch.classifier import Slot, mask_key, table_full
-from vnet.switch.datapath import ChangeKey, GroupKey, MeterKey, Refused
-from vnet.switch.lower import Lowered, LoweredGroup
+from vnet.switch.datapath import Change, ChangeKey, FlowKey, GroupKey, MeterKey, Refused
+from vnet.switch.image import Image
+from vnet.switch.lower import Lowered, LoweredGroup, lower, lower_group
 from vnet.switch.placed import (
     EntryWrite,
     MaskKey,
@@ -26,14 +28,50 @@ from vnet.switch.placed import (
 from vnet.switch.pool import Full
 from vnet.switch.room import Entries
 
-if TYPE_CHECKING:
-    from vnet.switch.image import Image
-
 T = TypeVar("T", PlacedGroup, PlacedMeter)
 
 
+def stage(image: Image, change: Change) -> Staged:
+    """Bookkeep a change and tell what to write. Raises `Refused`, and then nothing has changed."""
+    flows = [(flow, lower(flow)) for flow in {flow.key: flow for flow in change.put}.values()]
+    groups = {group.number: (group, lower_group(group)) for group in change.put_groups}
+    meters = {meter.number: meter for meter in change.put_meters}
+    leaving = [
+        key
+        for key in dict.fromkeys((*change.remove, *(flow.key for flow, _ in flows)))
+        if key in image.placed
+    ]
+    _check_room(image, flows, leaving)
+    for flow, form in flows:
+        image.check_references(form.actions, flow.key, change)
+    for group, forms in groups.values():
+        for records in forms.buckets:
+            image.check_references(records, GroupKey(group.number), change)
+    arrivals = _find_room(image, flows, groups.values(), meters.values())
+    image.version += 1
+    staging = _Staging(image)
+    for key in leaving:
+        staging.remove(image.placed.pop(key))
+    for placed in arrivals.flows:
+        staging.add(placed)
+    staging.exchange_groups(arrivals.groups, change.remove_groups)
+    staging.exchange_meters(arrivals.meters, change.remove_meters)
+    return staging.staged()
+
+
+def _check_room(image: Image, flows: list[tuple[Flow, Lowered]], leaving: list[FlowKey]) -> None:
+    """Refuse what would not fit; old and new rules exist side by side until the grace period ends."""
+    if len(image.placed) + len(flows) >= abi.RULES:
+        raise table_full(f"{len(image.placed) + len(flows)} flows; {abi.RULES - 1} fit")
+    gone = (image.placed[key] for key in leaving)
+    image.classifier.check_room(
+        (mask_key(flow.table, form) for flow, form in flows),
+        (mask_key(placed.flow.table, placed.lowered) for placed in gone),
+    )
+
+
 @dataclass(slots=True)
-class Arrivals:
+class _Arrivals:
     """What is new, with its room in the maps."""
 
     flows: list[Placed] = field(default_factory=list)
@@ -41,14 +79,14 @@ class Arrivals:
     meters: list[PlacedMeter] = field(default_factory=list)
 
 
-def find_room(
+def _find_room(
     image: Image,
     flows: Iterable[tuple[Flow, Lowered]],
     groups: Iterable[tuple[Group, LoweredGroup]],
     meters: Iterable[Meter],
-) -> Arrivals:
+) -> _Arrivals:
     """Find room for all that is new. Raises `Refused`, and then nothing of it has any."""
-    arrivals = Arrivals()
+    arrivals = _Arrivals()
     what: ChangeKey | None = None
     try:
         for group, form in groups:
@@ -66,7 +104,7 @@ def find_room(
     return arrivals
 
 
-def _give_back(image: Image, arrivals: Arrivals) -> None:
+def _give_back(image: Image, arrivals: _Arrivals) -> None:
     """A number that was only taken for this change is free again."""
     for placed in arrivals.flows:
         image.room.release(placed.actions)
@@ -91,11 +129,11 @@ def _no_room(what: ChangeKey | None) -> Refused:
     return table_full("no room for the flows' actions")
 
 
-class Staging:
+class _Staging:
     """One change while its writes are collected. It cannot fail: what is new has its room."""
 
-    def __init__(self, image: Image, version: int) -> None:
-        self._image, self._version = image, version
+    def __init__(self, image: Image) -> None:
+        self._image, self._version = image, image.version
         self._touched: dict[tuple[int, Words], Slot] = {}
         self._masks: list[tuple[int, MaskKey]] = []
         self._keys: list[tuple[int, Words, int]] = []

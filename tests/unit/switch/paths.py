@@ -16,6 +16,7 @@ from vnet.switch.datapath import Change
 from vnet.switch.image import Image
 from vnet.switch.lower import Lowered
 from vnet.switch.lower_actions import Lowerable, PortList, Record
+from vnet.switch.staging import stage
 
 Key = tuple[int, ...]
 _ALL = (1 << 64) - 1
@@ -57,7 +58,7 @@ class Rules:
     """Rules in force, lowered."""
 
     def __init__(self, flows: Iterable[Flow]) -> None:
-        staged = Image().stage(Change(tuple(flows)))
+        staged = stage(Image(), Change(tuple(flows)))
         assert staged.reads is not None
         self.reads = staged.reads
         self._beyond = {bank.table: bank.beyond for bank in staged.tables}

@@ -11,6 +11,7 @@ from vnet.openflow.flow import Flow, Instructions, Output, match
 from vnet.switch import abi
 from vnet.switch.datapath import Change, FlowKey, Refused
 from vnet.switch.image import Image
+from vnet.switch.staging import stage
 
 flows = st.builds(
     lambda table, priority, port, mac, out: Flow(
@@ -34,7 +35,7 @@ def test_packets_find_the_best_flow_of_each_match_after_every_change(
     for put, removed in steps:
         gone = tuple(sorted(model, key=repr)[n % len(model)] for n in removed if model)
         before = maps.visible()
-        staged = image.stage(Change(tuple(put), gone))
+        staged = stage(image, Change(tuple(put), gone))
         maps.write(staged)
         assert maps.visible() == before, "nothing shows before the flip"
         for key in gone:
@@ -49,7 +50,7 @@ def test_packets_find_the_best_flow_of_each_match_after_every_change(
                 best[shared] = flow
         assert maps.visible() == set(best.values())
         assert set(image.flows) == set(model.values())
-    everything = image.stage(Change(remove=tuple(model)))
+    everything = stage(image, Change(remove=tuple(model)))
     maps.write(everything)
     maps.finish(everything)
     image.finish(everything)
@@ -66,7 +67,7 @@ def full_table() -> Image:
     """A table that searches as many masks as it may; under the first lie two flows."""
     image = Image()
     flows = [under_mask(number) for number in range(1, abi.TABLE_MASKS + 1)]
-    image.finish(image.stage(Change((*flows, under_mask(1, source=1)))))
+    image.finish(stage(image, Change((*flows, under_mask(1, source=1)))))
     return image
 
 
@@ -76,13 +77,13 @@ def test_one_mask_too_many_is_refused_although_flows_leave(gone: tuple[FlowKey, 
     flows, version = image.flows, image.version
     for put in ((under_mask(99),), (under_mask(99), under_mask(2))):
         with pytest.raises(Refused):
-            image.stage(Change(put, gone))
+            stage(image, Change(put, gone))
     assert (image.flows, image.version) == (flows, version)
 
 
 def test_a_mask_makes_room_for_another_once_all_its_flows_leave() -> None:
     image = full_table()
     both = under_mask(1).key, under_mask(1, source=1).key
-    staged = image.stage(Change((under_mask(99),), both))
+    staged = stage(image, Change((under_mask(99),), both))
     (bank,) = staged.tables
     assert len(bank.masks) == abi.TABLE_MASKS

@@ -16,6 +16,7 @@ from vnet.switch.image import Image
 from vnet.switch.lower import ALWAYS
 from vnet.switch.lower_actions import GroupRef, MeterRef
 from vnet.switch.placed import Staged
+from vnet.switch.staging import stage
 
 PORTS = (1, 2, 5)
 TABLE_FULL = FlowModFailed.TABLE_FULL
@@ -49,7 +50,7 @@ def change(*values: Flow | Group | Meter, gone: tuple[Flow | Group | Meter, ...]
 
 
 def done(image: Image, change: Change) -> Staged:
-    staged = image.stage(change)
+    staged = stage(image, change)
     image.finish(staged)
     return staged
 
@@ -64,7 +65,7 @@ def refusal(image: Image, change: Change) -> tuple[int, int, object]:
 
     before = state()
     with pytest.raises(Refused) as refused:
-        image.stage(change)
+        stage(image, change)
     assert state() == before
     return refused.value.error_type, refused.value.code, refused.value.key
 
@@ -86,7 +87,7 @@ def test_a_group_keeps_its_entry_and_rules_refer_to_that() -> None:
 def test_what_a_group_held_is_used_again_only_after_the_grace_period() -> None:
     image = Image()
     (one,) = done(image, change(group(7, 1, 2))).groups
-    second = image.stage(change(group(7, 1, 2)))
+    second = stage(image, change(group(7, 1, 2)))
     (other,) = second.groups
     assert not {*one.rules} & {*other.rules}
     assert one.first_bucket + 2 <= other.first_bucket
@@ -99,7 +100,7 @@ def test_what_a_group_held_is_used_again_only_after_the_grace_period() -> None:
 def test_an_entry_is_used_again_only_after_the_grace_period() -> None:
     image = Image()
     (one,) = done(image, change(group(7, 1))).groups
-    gone = image.stage(change(gone=(group(7),)))
+    gone = stage(image, change(gone=(group(7),)))
     ((entry, variant, shown, version),) = [(w.entry, w.variant, w.rule, w.version) for w in gone.entries]
     assert (entry, shown, version) == (one.entry, 0, gone.version)
     assert variant == 1, "the variant that packets do not read"
@@ -266,7 +267,7 @@ def test_packets_meet_old_or_new_groups_and_meters_and_an_agent_that_starts_anew
         wanted = change(*put, gone=tuple(gone))
         before = seen(image, maps)
         try:
-            staged = image.stage(wanted)
+            staged = stage(image, wanted)
         except Refused:
             assert seen(image, maps) == before
             continue

@@ -58,6 +58,7 @@ from vnet.switch.lower import (
     union,
 )
 from vnet.switch.places import PLACES, WRITABLE
+from vnet.switch.staging import stage
 
 ALL = (1 << 64) - 1
 
@@ -267,11 +268,11 @@ def test_nobody_reads_what_nobody_asks_for_any_more() -> None:
     image = Image()
     flow = Flow(0, 1, match(ipv4_dst=(0x0A000000, 0xFF000000), eth_type=IPV4), Instructions((ToGroup(1),)))
     group = Group(1, GroupType.ALL, (Bucket((SetField("eth_dst", 1), Output(1))),))
-    image.finish(image.stage(Change((flow,), put_groups=(group,))))
+    image.finish(stage(image, Change((flow,), put_groups=(group,))))
     asked = [0] * abi.CACHE_WORDS
     asked[Word.IP_DST + 1], asked[Word.DST] = 0xFF000000, ALL - 0xFFFF
     assert image.classifier.reads == union([ALWAYS, tuple(asked)])
-    image.finish(image.stage(Change(remove=(flow.key,), remove_groups=(1,))))
+    image.finish(stage(image, Change(remove=(flow.key,), remove_groups=(1,))))
     assert image.classifier.reads == ALWAYS
 
 
@@ -340,6 +341,6 @@ def test_a_mask_has_the_traits_that_all_flows_under_it_share() -> None:
         (Change(put=(udp,)), Trait.IPV4),
         (Change(remove=(tcp.key,)), Trait.IPV4 | Trait.UDP),
     ):
-        staged = image.stage(change)
+        staged = stage(image, change)
         image.finish(staged)
         assert [trait for bank in staged.tables for _, _, trait in bank.masks] == [expected]

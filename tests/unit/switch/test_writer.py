@@ -36,6 +36,7 @@ from vnet.switch.live.writer import (
 from vnet.switch.lower import ALWAYS
 from vnet.switch.lower_actions import GroupRef, MeterRef, PortList, Record
 from vnet.switch.placed import PlacedActions, PlacedGroup, References, Staged, TableBank
+from vnet.switch.staging import stage
 
 REFERENCES = References({7: 3}, {4: 2})
 
@@ -58,20 +59,21 @@ def test_a_key_is_filled_up_with_zeros() -> None:
     assert read(abi.RuleKey, pack_key(9, large)) == {"mask_id": 9, "words": [*large, *[0] * 7]}
 
 
-def stage(*put: Flow | Group | Meter) -> Staged:
-    return Image().stage(
+def staged_to_put(*put: Flow | Group | Meter) -> Staged:
+    return stage(
+        Image(),
         Change(
             tuple(v for v in put if isinstance(v, Flow)),
             put_groups=tuple(v for v in put if isinstance(v, Group)),
             put_meters=tuple(v for v in put if isinstance(v, Meter)),
-        )
+        ),
     )
 
 
 def test_a_rule_tells_its_actions_and_where_it_leads() -> None:
     marked = cookie.make("x", DropReason.SPOOF_IP)
     given = Flow(3, 500, match(in_port=1), Instructions((PopVlan(), Output(1)), goto=9), marked)
-    first, placed = stage(Flow(0, 0), given).rules
+    first, placed = staged_to_put(Flow(0, 0), given).rules
     assert read(abi.Rule, pack_rule(placed)) == {
         "cookie": marked,
         "first_action": placed.actions.first_action,
@@ -129,7 +131,7 @@ def test_a_table_lists_its_masks_and_the_packets_that_it_asks_more_of() -> None:
 def test_a_group_and_its_buckets() -> None:
     given = Group(7, GroupType.FAST_FAILOVER, (Bucket((Output(1),), watch_port=4), Bucket(weight=9)))
     placed = PlacedGroup(
-        given, stage(given).groups[0].lowered, 1, 2, 30, 40, (PlacedActions(31, 0, (), ()),) * 2
+        given, staged_to_put(given).groups[0].lowered, 1, 2, 30, 40, (PlacedActions(31, 0, (), ()),) * 2
     )
     assert read(abi.Group, pack_group(placed)) == {
         "type": GroupType.FAST_FAILOVER, "n_buckets": 2, "first_bucket": 40, "rule": 30,
@@ -226,7 +228,7 @@ def test_the_table_and_what_rules_read_go_to_the_bank_of_the_version() -> None:
 
 def test_what_is_written_anew_counts_from_zero() -> None:
     switch = Switch()
-    staged = switch.image.stage(ALL)
+    staged = stage(switch.image, ALL)
     rules = (staged.rules[0].rule, *staged.groups[0].rules)
     for rule in rules:
         switch.maps["rule_counters"].set(rule, numbers(*[7] * 2 * CPUS))
@@ -271,7 +273,7 @@ def test_texts_of_what_goes_are_marked_before_the_flip_and_deleted_after_it() ->
     switch = Switch()
     switch.commit(ALL)
     gone = Change(remove=(FLOW.key,), remove_groups=(7,), remove_meters=(4,))
-    staged = switch.image.stage(gone)
+    staged = stage(switch.image, gone)
     switch.writer.write(staged)
     assert [told[:2] for _, told in switch.texts().values()] == [(2, 3)] * 3
     assert len(index_keys(switch.maps)) == 1
@@ -312,5 +314,5 @@ def test_an_entry_shows_a_rule_before_the_version_from_which_on_it_does() -> Non
 
     maps = switch_maps()
     maps["entries"].window = Window  # type: ignore[attr-defined]
-    Writer(maps).write(Image().stage(Change((Flow(0, 1),))))  # type: ignore[arg-type]
+    Writer(maps).write(stage(Image(), Change((Flow(0, 1),))))  # type: ignore[arg-type]
     assert stores == [0, 2]

@@ -12,6 +12,7 @@ from vnet.switch.image import Image
 from vnet.switch.live import adoption
 from vnet.switch.live.writer import Writer
 from vnet.switch.placed import Staged
+from vnet.switch.staging import stage
 
 
 def read(struct_: type[ctypes.Structure], raw: bytes | None) -> dict[str, object]:
@@ -42,7 +43,7 @@ class Switch:
 
     def write(self, change: Change) -> Staged:
         """All of a change up to the flip."""
-        staged = self.image.stage(change)
+        staged = stage(self.image, change)
         self.writer.write(staged)
         return staged
 

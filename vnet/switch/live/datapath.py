@@ -40,6 +40,7 @@ from vnet.switch.live.tidy import Tidier
 from vnet.switch.live.writer import Writer
 from vnet.switch.lower import lower, lower_group, lower_packet_out
 from vnet.switch.placed import Staged
+from vnet.switch.staging import stage
 
 PACKET_OUT_BYTES = 3500
 """What BPF_PROG_TEST_RUN takes: a page without head- and tailroom (net/bpf/test_run.c)."""
@@ -130,7 +131,7 @@ class EbpfDatapath:
     def _commit(self, change: Change) -> None:
         if self._in_doubt:
             self._learn()
-        staged = self._image.stage(change)
+        staged = stage(self._image, change)
         try:
             self._carry_out(staged, {flow.key for flow in change.put} - set(change.remove))
         except HostError:

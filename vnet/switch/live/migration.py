@@ -32,6 +32,7 @@ from vnet.switch.live.described import DescribedSwitch, layout_of
 from vnet.switch.live.maps import MAPS, PROGRAM, PROGRAMS, READY, beside, create
 from vnet.switch.live.netns import inside
 from vnet.switch.live.writer import Writer
+from vnet.switch.staging import stage
 
 
 def bring_up_to_date(folder: Path, netns: str | None) -> None:
@@ -87,7 +88,7 @@ def _copy_rules(old: DescribedSwitch, new: DescribedSwitch) -> None:
         put_meters=tuple(message.meter for message in messages if isinstance(message, MeterMod)),
     )
     try:
-        staged = Image(old.version, old.ports()).stage(change)
+        staged = stage(Image(old.version, old.ports()), change)
     except Refused as refused:
         raise HostError(
             f"the running switch {old.folder.name} has rules that this vnet cannot carry out ({refused}): "
