@@ -225,6 +225,15 @@ def test_by_design_a_reset_connection_is_reopened_by_both(ovs: OpenVSwitch) -> N
     assert heard == ((NEW, NEW), (RPL, RPL), (NEW, NEW))
 
 
+def test_by_design_a_reset_that_both_sides_ignore_is_taken_back(ovs: OpenVSwitch) -> None:
+    opened = ((1, tcp("S")), (2, tcp("SA", reply=True)), (1, tcp("A")))
+    ignored = ((2, tcp("RA", reply=True)), (1, tcp("A")), (2, tcp("A", reply=True)))
+    heard = observed(ovs, *opened, *ignored, (1, tcp("S")))
+    assert heard[:-1] == ((NEW, NEW), (RPL, RPL), (EST, EST), (RPL, RPL), (EST, EST), (RPL, RPL))
+    assert heard[-1] == (EST, NEW)
+    assert "reset taken back" in CT_BY_DESIGN
+
+
 def test_by_design_malformed_packets_are_dropped(ovs: OpenVSwitch) -> None:
     flows = [Flow(0, 1, match(eth_type=0x800), Instructions(apply=(Output(2),)))]
     ovs.add_flows(flows)

@@ -475,17 +475,19 @@ def test_rules_that_this_vnet_cannot_carry_out_leave_the_running_switch_alone(
 ) -> None:
     from vnet.base.errors import HostError
     from vnet.openflow.message import BadAction, ErrorType
-    from vnet.switch import image
     from vnet.switch.datapath import Refused
+    from vnet.switch.image import Image
+    from vnet.switch.live import migration
+    from vnet.switch.placed import Staged
 
-    def refuse(_self: image.Image, _change: Change) -> image.Staged:
+    def refuse(_image: Image, _change: Change) -> Staged:
         raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_TYPE, "no such thing")
 
     assert lab.run(other_vnet) == "made"
     lab.kill()
     before = ids(lab.pins)
     with monkeypatch.context() as patched:
-        patched.setattr(image.Image, "stage", refuse)
+        patched.setattr(migration, "stage", refuse)
         with pytest.raises(HostError, match="cannot carry out"):
             opened(lab)
     assert ids(lab.pins) == before
