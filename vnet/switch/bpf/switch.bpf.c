@@ -181,13 +181,28 @@ __noinline int vnet_finish(struct __sk_buff *skb, __u32 port_flags)
 	return s->sent ? verdict : vnet_lost(skb, port_flags);
 }
 
+static __always_inline int vnet_is_captured(__u32 number)
+{
+	struct vnet_port *port = bpf_map_lookup_elem(&ports, &number);
+
+	return port && port->flags & VNET_PORT_CAPTURE;
+}
+
+/* One output, and nobody captures where the packet came in or goes out. `capturing`: some port is captured. */
+static __always_inline int vnet_is_plain(const struct vnet_cached *cached, __u32 capturing, __u32 port_flags)
+{
+	if (cached->path.n_ops != 1 || cached->ops[0].kind != VNET_PATH_OUTPUT)
+		return 0;
+	return !capturing || (!(port_flags & VNET_PORT_CAPTURE) && !vnet_is_captured(cached->ops[0].arg));
+}
+
 /* Do again what was done to a packet before. Most paths are one output. */
 static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratch *s, __u32 capturing,
 				       const struct vnet_cached *cached, __u32 port_flags)
 {
 	__u32 id = cached->path_id, i, ifindex, n = cached->path.n_ops;
 	struct vnet_counter *counter = bpf_map_lookup_elem(&path_counters, &id);
-	int alone = n == 1 && cached->ops[0].kind == VNET_PATH_OUTPUT && !capturing;
+	int alone = vnet_is_plain(cached, capturing, port_flags);
 
 	if (counter) {
 		counter->packets++;
@@ -257,7 +272,7 @@ int vnet_ingress(struct __sk_buff *skb)
 	if (!reason) {
 		cached = vnet_cache_find(skb, s, control);
 		if (cached)
-			return vnet_repeat(skb, s, control->capturing | (flags & VNET_PORT_CAPTURE), cached, flags);
+			return vnet_repeat(skb, s, control->capturing, cached, flags);
 	}
 	vnet_begin_path(s, reason);
 	if (!reason)
