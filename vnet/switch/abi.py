@@ -74,6 +74,7 @@ class Has(IntFlag):
     """The lowest bits of `Word.PORT`: what the packet has, because zero may also be a field's value."""
 
     L4 = 1
+    STAG = 2
 
 
 class Op(IntEnum):

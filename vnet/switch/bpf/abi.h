@@ -91,7 +91,8 @@ enum vnet_word {
 };
 
 #define VNET_VLAN_PRESENT 0x1000
-#define VNET_HAS_L4 1 /* ports, or ICMP type and code */
+#define VNET_HAS_L4 1   /* ports, or ICMP type and code */
+#define VNET_HAS_STAG 2 /* its tag came as 802.1ad; no field, but asked for by the flow cache */
 
 /* Same numbers as vnet.base.drop.DropReason; those from 64 up come from the flow's cookie. */
 enum vnet_drop {

@@ -15,7 +15,6 @@
 
 #include "conntrack.h"
 
-#define VNET_CACHE_STAG 2 /* a bit of word VNET_W_PORT that no field uses */
 #define VNET_EVICTIONS 256 /* entries of other ports that a port may displace in one window */
 
 static __always_inline __u32 vnet_cache_index(const struct vnet_scratch *s)
@@ -34,8 +33,6 @@ static __always_inline void vnet_cache_key(struct vnet_scratch *s, const struct 
 
 	for (i = 0; i < VNET_CACHE_WORDS; i++)
 		s->packet[i] = s->key[i] & reads[i];
-	if (s->vlan >> 16 == VNET_ETH_P_8021AD) /* operations that write a tag keep its type */
-		s->packet[VNET_W_PORT] |= VNET_CACHE_STAG;
 }
 
 static __always_inline struct vnet_cached *vnet_cache_at(const struct vnet_scratch *s, __u32 index)

@@ -76,6 +76,14 @@ static __always_inline __u32 vnet_be32(const __u8 *p)
 	return (__u32)p[0] << 24 | (__u32)p[1] << 16 | (__u32)p[2] << 8 | p[3];
 }
 
+/* Operations that write a tag keep its type, so paths of either type are kept apart. */
+static __always_inline void vnet_note_tag(struct vnet_scratch *s, __u16 tpid, __u64 tci)
+{
+	s->vlan = (__u32)tpid << 16 | tci;
+	if (tpid == VNET_ETH_P_8021AD)
+		s->key[VNET_W_PORT] |= VNET_HAS_STAG;
+}
+
 /* Ethernet and at most one tag, in the skb's metadata or in the data. */
 static __always_inline int vnet_parse_ethernet(struct __sk_buff *skb, struct vnet_scratch *s,
 					       struct vnet_cursor *c, __u16 *eth_type)
@@ -92,14 +100,14 @@ static __always_inline int vnet_parse_ethernet(struct __sk_buff *skb, struct vne
 	s->vlan = 0;
 	if (skb->vlan_present) {
 		tci = (skb->vlan_tci & 0xffff) | VNET_VLAN_PRESENT;
-		s->vlan = (__u32)bpf_ntohs(skb->vlan_proto) << 16 | tci;
+		vnet_note_tag(s, bpf_ntohs(skb->vlan_proto), tci);
 	} else if (vnet_is_vlan(*eth_type)) {
 		__be16 *tag = data + sizeof(*eth);
 
 		if ((void *)(tag + 2) > end)
 			return VNET_DROP_MALFORMED;
 		tci = bpf_ntohs(tag[0]) | VNET_VLAN_PRESENT;
-		s->vlan = (__u32)*eth_type << 16 | tci;
+		vnet_note_tag(s, *eth_type, tci);
 		*eth_type = bpf_ntohs(tag[1]);
 		c->offset += 4;
 		c->length -= 4;
