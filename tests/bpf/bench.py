@@ -23,7 +23,7 @@ from vnet.switch.datapath import Change
 from vnet.switch.events import PacketEvent
 from vnet.switch.live.datapath import EbpfDatapath
 
-ROOT = Path("/sys/fs/bpf/vnet-test")
+BPFFS = Path("/sys/fs/bpf")
 _serial = itertools.count(1)
 
 
@@ -63,7 +63,7 @@ class Bench:
 
     def __init__(self, ports: int = 8) -> None:
         self.netns = f"vnt-bench-{os.getpid()}-{next(_serial)}"
-        self.pins = ROOT / self.netns
+        self.pins = BPFFS / self.netns
         self.ports = ports
         self._cpus = os.sched_getaffinity(0)
 
@@ -92,8 +92,6 @@ class Bench:
         sh(f"ip netns del {self.netns}")
         os.sched_setaffinity(0, self._cpus)
         assert not self.pins.exists()
-        if kind is None and ROOT.exists() and not any(ROOT.iterdir()):
-            ROOT.rmdir()
 
     def open(self) -> None:
         """Create the switch or adopt what is pinned, as a restarted daemon does."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from types import TracebackType
 
-from tests.bpf.bench import ROOT, sh
+from tests.bpf.bench import BPFFS, sh
 from vnet.openflow.flow import Action, Flow, Instructions, match
 from vnet.switch.datapath import Change
 from vnet.switch.live.datapath import EbpfDatapath
@@ -44,7 +44,7 @@ class Ends:
             sh(f"ip -n {self.name} link set p{number} up")
             sh(f"ip -n {end} link set eth0 up address 02:00:00:00:00:{number:02x}")
             sh(f"ip -n {end} addr add 10.0.0.{number}/24 dev eth0")
-        self.datapath = EbpfDatapath.open("wire", self.name, ROOT / self.name)
+        self.datapath = EbpfDatapath.open("wire", self.name, BPFFS / self.name)
         for number in range(1, self.ports + 1):
             self.datapath.attach(number, f"p{number}")
         return self

@@ -13,11 +13,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -26,12 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.exams import own_switch
 from tests.exams.conntrack.hosts import Host, run, until
 from tests.ovs import OpenVSwitch
 from vnet.switch.live.netns import inside
 
 ROOT = Path(__file__).parents[2]
-PINS = Path("/sys/fs/bpf/vnet-exam")
 SWITCHES = ("ovs", "vnet")
 CONTROLLER = "tcp:127.0.0.1:6653"
 START_S = 30.0
@@ -48,7 +46,6 @@ class ControllerLab:
         self.switch = switch
         self.netns = f"vnt-ctl{os.getpid()}-{next(_serial)}"
         self.hosts = {number: Host(f"{self.netns}-{number}", number) for number in range(1, hosts + 1)}
-        self.pins = PINS / self.netns
         self._stack = contextlib.ExitStack()
         self._target: subprocess.Popen[bytes] | None = None
         self._ovs: OpenVSwitch | None = None
@@ -129,20 +126,21 @@ class ControllerLab:
         self._ovs.connect(CONTROLLER)
 
     def _start_target(self) -> None:
-        ports = [word for number in self.hosts for word in ("--port", f"{number}=p{number}")]
-        command = [sys.executable, "-m", "tests.exams.target_switch", "--netns", self.netns, *ports]
-        command += ["--pins", str(self.pins), "--controller", CONTROLLER, "--listen", f"punix:{self.socket}"]
+        ports = {number: f"p{number}" for number in self.hosts}
+        started = self.log("switch").count(own_switch.RUNS)
         with self._log("switch").open("ab") as log:
-            self._target = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT)
+            self._target = subprocess.Popen(
+                own_switch.command(self.netns, self.folder, ports, "-c", CONTROLLER, "--datapath-id", "1"),
+                stderr=log,
+                cwd=ROOT,
+            )
         self._stack.callback(self._stop_target)
-        assert self._target.stdout is not None
-        ready, _, _ = select.select([self._target.stdout], [], [], START_S)
-        assert ready and self._target.stdout.readline() == b"ready\n", self.log("switch")
+        self.await_log("switch", own_switch.RUNS, started + 1)
 
     @property
     def socket(self) -> Path:
         """Where the switch listens besides."""
-        return self.folder / "switch.sock" if self._ovs is None else self._ovs.socket
+        return own_switch.socket(self.folder) if self._ovs is None else self._ovs.socket
 
     def settle(self) -> None:
         """Wait until what was told is in force and what was sent is counted."""
@@ -160,10 +158,7 @@ class ControllerLab:
         if self._target is not None:
             _end(self._target)
             self._target = None
-        for part in (self.pins / "links", self.pins):  # of one that could not do it itself: links first
-            shutil.rmtree(part, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            PINS.rmdir()
+        own_switch.remove_pins(self.netns)
 
     # -- questions --------------------------------------------------------------------------------
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.exams import own_switch
 from tests.exams.conntrack.hosts import Host, run
-from tests.net.controller_lab import ControllerLab
+from tests.net.controller_lab import ROOT, ControllerLab
 from vnet.switch.live.netns import inside
 
 READY_S = 30
+HELLO, FEATURES_REQUEST = (bytes([4, kind, 0, 8, 0, 0, 0, 1]) for kind in (0, 5))
 
 
 class Shell:
@@ -23,7 +24,7 @@ class Shell:
 
     def __init__(self, lab: ControllerLab, folder: Path) -> None:
         self.lab, self.folder = lab, folder
-        self.pins = Path(f"/sys/fs/bpf/{lab.netns}-switch")
+        self.pins = own_switch.pins(lab.netns)
         self._running: list[subprocess.Popen[str]] = []
 
     @property
@@ -32,12 +33,8 @@ class Shell:
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Run the command; returns when the switch runs, or the command has ended."""
-        where = {"VNET_RUN_DIR": str(self.folder), "VNET_BPF_DIR": str(self.pins).removesuffix("-switch")}
-        command = [sys.executable, "-m", "vnet", "switch", "lab", "--netns", self.lab.netns]
-        command += ["-p", "1=p1", "-p", "2=p2", *options]
-        process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env=os.environ | where, cwd=Path(__file__).parents[2]
-        )
+        command = own_switch.command(self.lab.netns, self.folder, {1: "p1", 2: "p2"}, *options)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         self._running.append(process)
         assert process.stderr is not None
         self.said = process.stderr.readline()
@@ -48,21 +45,8 @@ class Shell:
         return process.wait(READY_S)
 
     def ofctl(self, *command: str) -> str:
-        done = subprocess.run(
-            [
-                "ovs-ofctl",
-                "-O",
-                "OpenFlow13",
-                command[0],
-                f"unix:{self.folder}/switches/lab.sock",
-                *command[1:],
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
-        return done.stdout
+        socket = own_switch.socket(self.folder)
+        return run("ovs-ofctl", "-O", "OpenFlow13", command[0], f"unix:{socket}", *command[1:])
 
     def close(self) -> None:
         for process in self._running:
@@ -93,7 +77,7 @@ def _open(shell: Shell) -> None:
 
 def test_it_passes_nothing_until_it_is_told_and_leaves_nothing(shell: Shell) -> None:
     process = shell.start()
-    assert shell.said.startswith("switch lab runs: ovs-ofctl"), shell.said
+    assert shell.said.startswith(f"{own_switch.RUNS}: ovs-ofctl"), shell.said
     assert shell.hosts[1].ping("10.0.0.2", expect=False).none_answered
     _open(shell)
     assert shell.hosts[1].ping("10.0.0.2").all_answered
@@ -101,6 +85,31 @@ def test_it_passes_nothing_until_it_is_told_and_leaves_nothing(shell: Shell) -> 
     assert shell.end(process, signal.SIGINT) == 0
     assert not shell.pins.exists()
     assert list(shell.folder.rglob("*.*")) == []
+
+
+def test_it_calls_its_controller_again_and_again(shell: Shell) -> None:
+    with inside(shell.lab.netns):
+        listener = socket.create_server(("127.0.0.1", 6653))
+    with listener:
+        listener.settimeout(10)
+        process = shell.start("-c", "tcp:127.0.0.1", "--datapath-id", "1f")
+        for _ in range(2):
+            connection, _ = listener.accept()
+            connection.settimeout(10)
+            with connection:
+                connection.sendall(HELLO + FEATURES_REQUEST)
+                reply = next(message for message in _messages(connection) if message[1] == 6)
+                assert int.from_bytes(reply[8:16], "big") == 0x1F
+        assert shell.end(process, signal.SIGTERM) == 0
+
+
+def _messages(connection: socket.socket) -> Iterator[bytes]:
+    data = b""
+    while chunk := connection.recv(4096):
+        data += chunk
+        while len(data) >= 8 and len(data) >= (length := int.from_bytes(data[2:4], "big")):
+            yield data[:length]
+            data = data[length:]
 
 
 def test_a_killed_one_goes_on_forwarding_and_is_taken_over(shell: Shell) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bpf.bench import ROOT, sh
+from tests.bpf.bench import BPFFS, sh
 from vnet.openflow.flow import Flow, Instructions, Output, match
 
 DAEMON = """
@@ -50,7 +50,7 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self.name = f"vnt-surv-{os.getpid()}"
         self.socket = folder / "switch.sock"
-        self.pins = ROOT / self.name
+        self.pins = BPFFS / self.name
         self.process: subprocess.Popen[str] | None = None
         sh(f"ip netns add {self.name}")
         for number in (1, 2):

@@ -4,8 +4,7 @@
 `vnet.openflow.message`. What the protocol library does well, matches and actions with all their
 extensions, it does here too (`codec_match`, `codec_action`); messages are `struct`s in one table
 below, because the library has only one direction of most of them, and writes an empty message for
-the other without a word. Fragments are cached, unless they are
-long: most flows of a switch share fields and actions.
+the other without a word. Short fragments are cached: most flows of a switch share fields and actions.
 """
 
 from __future__ import annotations

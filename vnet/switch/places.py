@@ -23,7 +23,7 @@ class Place:
     wide: bool = False
     """128 bits: the high half in `word`, the low one in the next."""
     family: int = 0
-    """Of a connection's address: what `CT_FAMILY` must be for the field to match at all."""
+    """Of a connection's address: 4 or 6, which `Word.ZONE` must tell for the field to match at all."""
 
 
 def _l4(shift: int, need: Need) -> Place:

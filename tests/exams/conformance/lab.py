@@ -8,7 +8,6 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from tests.exams import own_switch
 from tests.exams.conformance.cases import Case
 from tests.ovs import OpenVSwitch
 
@@ -26,7 +26,6 @@ VENV = ROOT / "build" / "venv-conformance"
 TESTER = Path(__file__).parent / "os_ken_tester.py"
 SWITCHES = ("ovs", "vnet")
 CONTROLLER = "tcp:127.0.0.1:6653"
-PINS = Path("/sys/fs/bpf/vnet-exam")
 LINKS = (1, 2, 3)
 TARGET_ID, TESTER_ID = 1, 2
 
@@ -77,7 +76,6 @@ class Lab:
         assert switch in SWITCHES
         self.switch, self._repair_sctp, self._urgent = switch, repair_sctp, urgent
         self.namespace = f"vnt-exam{os.getpid()}-{next(_serial)}"
-        self._pins = PINS / self.namespace
         self._stack = contextlib.ExitStack()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._tester: subprocess.Popen[bytes] | None = None
@@ -134,13 +132,10 @@ class Lab:
 
     def _start_target(self) -> OpenVSwitch | None:
         if self.switch == "vnet":
-            self._stack.callback(remove_pins, self._pins)
-            ports = [word for number in LINKS for word in ("--port", f"{number}=t{number}")]
-            self._spawn(
-                "target",
-                *(sys.executable, "-m", "tests.exams.target_switch", "--netns", self.namespace, *ports),
-                *("--datapath-id", str(TARGET_ID), "--pins", str(self._pins), "--controller", CONTROLLER),
-            )
+            self._stack.callback(own_switch.remove_pins, self.namespace)
+            ports = {number: f"t{number}" for number in LINKS}
+            options = ("--datapath-id", f"{TARGET_ID:x}", "--controller", CONTROLLER)
+            self._spawn("target", *own_switch.command(self.namespace, self._directory, ports, *options))
             return None
         target = self._stack.enter_context(OpenVSwitch(TARGET_ID, self.namespace))
         target.vsctl("set", "Open_vSwitch", ".", "other_config:vlan-limit=2")  # else 802.1ad is not parsed
@@ -230,14 +225,6 @@ def _nice(level: int) -> Iterator[None]:
         yield
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, before)
-
-
-def remove_pins(folder: Path) -> None:
-    """Take a switch out of the kernel that its process could not take out: links first."""
-    for part in (folder / "links", folder):
-        shutil.rmtree(part, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -42,7 +42,7 @@ from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.server import SwitchServer
 
 HOSTS = 5
-PINS = Path("/sys/fs/bpf/vnet-test")
+BPFFS = Path("/sys/fs/bpf")
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 
 ECHO_TYPES = {1: (8, 0), 58: (128, 129)}
@@ -255,7 +255,7 @@ class VnetSwitch(Switch):
         self._loop.call_soon_threadsafe(server.port_changed)
 
     def _pins(self, bridge: int) -> Path:
-        return PINS / f"{self.netns}-{bridge}"
+        return BPFFS / f"{self.netns}-{bridge}"
 
     def _call(self, work: Coroutine[Any, Any, object]) -> object:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(COMMAND_TIMEOUT_S)

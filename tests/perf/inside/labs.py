@@ -113,7 +113,7 @@ def vnet(flows: Sequence[Flow], opened: Callable[[EbpfDatapath], None] = lambda 
 
 def pins(lab: Lab) -> Path:
     """Where the switch of a lab keeps its programs and maps."""
-    return Path("/sys/fs/bpf/vnet-test") / lab.name
+    return Path("/sys/fs/bpf") / f"vnet-perf-{lab.name}"
 
 
 @contextmanager
