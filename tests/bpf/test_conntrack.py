@@ -87,8 +87,9 @@ def owned(bench: Bench, port: int) -> int:
 
 
 def limit(bench: Bench, port: int, quota: int) -> None:
+    """So many connections for a port, and any number of refusals."""
     entry = abi.Port.from_buffer_copy(bench.datapath._map["ports"].index(port) or b"")
-    entry.conn_quota = quota
+    entry.conn_quota, entry.refusal_quota = quota, 0
     bench.datapath._map["ports"].set(port, bytes(entry))
 
 
@@ -183,6 +184,17 @@ def test_flood_of_a_port_over_its_quota_looks_hard_only_now_and_then(bench: Benc
     assert bench.datapath.run(1, udp(1001), repeat=3000)[2].cb[1] == DropReason.CT_QUOTA
     hand = struct.unpack("<IIII", bench.datapath._map["ct_control"].index(0) or b"")[1]
     assert 3000 * 4 <= hand < 3000 * 16
+
+
+def test_connection_to_its_own_sender_is_one(bench: Bench) -> None:
+    """Addresses and ports are the same in both directions, and so is the tuple."""
+    bench.load(tracking())
+    echo = bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.1") / UDP(sport=7, dport=7))
+    assert [state(bench, echo) for _ in range(2)] == [TRK | NEW] * 2
+    assert (owned(bench, 1), len(connections(bench))) == (1, 1)
+    bench.forget_connections()
+    assert (owned(bench, 1), len(connections(bench))) == (0, 0)
+    assert state(bench, echo) == TRK | NEW
 
 
 def test_both_directions_find_one_connection(bench: Bench) -> None:

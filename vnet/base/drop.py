@@ -46,6 +46,8 @@ class DropReason(IntEnum):
     """A group without a bucket that could take the packet."""
     NAT_FULL = 19
     """No address and port are left that a translation could use."""
+    REFUSAL_QUOTA = 20
+    """So many packets of the port were just refused that no more are looked at for a moment."""
     # given by the flow's cookie
     POLICY = 64
     SPOOF_MAC = 65

@@ -39,6 +39,7 @@ MEANING: Mapping[DropReason, str] = {
     DropReason.UNSUPPORTED: "the packet needs something this datapath refuses",
     DropReason.NO_BUCKET: "the group has no bucket that could take the packet",
     DropReason.NAT_FULL: "no address and port are left to translate to",
+    DropReason.REFUSAL_QUOTA: "too many packets of this NIC were just refused; no new flow is looked at",
     DropReason.POLICY: "no rule allows it, or a rule denies it",
     DropReason.SPOOF_MAC: "the source MAC address is not this NIC's",
     DropReason.SPOOF_IP: "the source IP address is not this NIC's",

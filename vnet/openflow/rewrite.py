@@ -28,11 +28,16 @@ def set_field(frame: bytes, name: str, value: int) -> bytes:
 
 
 def write(packet: Packet, values: dict[str, int]) -> bytes:
-    """The frame of a packet, also of one that an ICMP error quotes, with some fields changed."""
+    """The frame of a packet, also of one that an ICMP error quotes, with some fields changed.
+
+    A tag that changes loses its drop-eligible indicator: no field tells it, as in Open vSwitch.
+    """
     frame = packet.frame
     for name, value in values.items():
         if name in packet.places:
             frame = _put(frame, packet.places[name], value)
+    if is_tagged(frame) and frame[14:16] != packet.frame[14:16]:
+        frame = frame[:14] + bytes([frame[14] & ~(DROP_ELIGIBLE >> 8)]) + frame[15:]
     for checksum in packet.checksums:
         frame = _correct(packet.frame, frame, checksum)
     return frame

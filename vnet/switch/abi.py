@@ -312,7 +312,7 @@ class Port(ctypes.Structure):
         ("conn_quota", c_uint32),
         ("mac_quota", c_uint32),
         ("mtu", c_uint32),
-        ("pad", c_uint32),
+        ("refusal_quota", c_uint32),
     ]
 
 
@@ -408,9 +408,9 @@ class PortStateMap(ctypes.Structure):
     _fields_ = [
         ("conns", c_uint64),
         ("macs", c_uint64),
-        ("window", c_uint64),
         ("events", c_uint64),
         ("evictions", c_uint64),
+        ("refusals", c_uint64),
     ]
 
 

@@ -131,6 +131,16 @@ def _guesses_label(outcome: Outcome) -> bool:
     return False
 
 
+def _written(outcome: Outcome, groups: tuple[Group, ...]) -> set[str]:
+    """The fields that flows on the way or any bucket write."""
+    flows = (step.flow.instructions for step in outcome.trail if step.flow)
+    lists = [
+        *(one.apply + one.write for one in flows),
+        *(b.actions for group in groups for b in group.buckets),
+    ]
+    return {action.field for actions in lists for action in actions if isinstance(action, SetField)}
+
+
 def _writes_label_part(outcome: Outcome) -> bool:
     used = (step.flow.instructions for step in outcome.trail if step.flow)
     return any(
@@ -231,6 +241,14 @@ BY_DESIGN = {
         " Open vSwitch then leaves it wrong",
         lambda frame, _ours, _groups: (
             bool(_fields(frame).get("ipv6_exthdr", 0) & ExtHeader.FRAG) and not _fields(frame)["ip_frag"]
+        ),
+    ),
+    "protocol 0": Difference(
+        "ARP of operation 0 and IP of protocol 0 are written as any other; Open vSwitch leaves them as they"
+        " are (commit_set_nw_action takes 0 for no layer 3)",
+        lambda frame, ours, groups: (
+            0 in (_fields(frame).get("arp_op"), _fields(frame).get("ip_proto"))
+            and any(name.startswith(("arp_", "ip", "nw_")) for name in _written(ours, groups))
         ),
     ),
     "tracked in mid-stream": Difference(

@@ -140,8 +140,8 @@ def test_ports_are_written_and_the_checksum_follows(ip: Layer, kind: type[Layer]
         (made(MPLS(label=5)), "mpls_label", 0xFFFFF, made(MPLS(label=0xFFFFF))),
         (made(MPLS(cos=5)), "mpls_tc", 2, made(MPLS(cos=2))),
         (made(MPLS(ttl=5)), "mpls_ttl", 255, made(MPLS(ttl=255))),
-        (made(Dot1Q(vlan=1, prio=6, dei=1)), "vlan_vid", 0x1FFF, made(Dot1Q(vlan=0xFFF, prio=6, dei=1))),
-        (made(Dot1Q(vlan=1, prio=6, dei=1)), "vlan_pcp", 0, made(Dot1Q(vlan=1, prio=0, dei=1))),
+        (made(Dot1Q(vlan=1, prio=6, dei=1)), "vlan_vid", 0x1FFF, made(Dot1Q(vlan=0xFFF, prio=6))),
+        (made(Dot1Q(vlan=1, prio=6, dei=1)), "vlan_pcp", 0, made(Dot1Q(vlan=1, prio=0))),
     ],
 )
 def test_other_fields_are_written(before: bytes, name: str, value: int, after: bytes) -> None:

@@ -116,6 +116,7 @@ enum vnet_drop {
 	VNET_DROP_UNSUPPORTED = 17,
 	VNET_DROP_NO_BUCKET = 18,
 	VNET_DROP_NAT_FULL = 19,
+	VNET_DROP_REFUSAL_QUOTA = 20,
 	VNET_DROP_MAX = 128,
 };
 
@@ -346,8 +347,8 @@ struct vnet_port {
 	__u32 flags;
 	__u32 conn_quota;
 	__u32 mac_quota;
-	__u32 mtu; /* 0 = not known */
-	__u32 pad;
+	__u32 mtu;           /* 0 = not known */
+	__u32 refusal_quota; /* packets in a window that the tables may refuse; 0 = any number */
 };
 
 struct vnet_port_counter {
@@ -359,13 +360,13 @@ struct vnet_port_counter {
 	__u64 tx_dropped;
 };
 
-/* Shared by all CPUs; written by the dataplane only. */
+/* Shared by all CPUs; written by the dataplane only. Shares are of one window of time (vnet_share_left). */
 struct vnet_port_state {
 	__u64 conns;
 	__u64 macs;
-	__u64 window;    /* of the event rate limit, units of 2^27 ns */
-	__u64 events;    /* in this window */
-	__u64 evictions; /* of other ports' flow cache entries, in this window */
+	__u64 events;    /* that nobody asked for */
+	__u64 evictions; /* of other ports' flow cache entries */
+	__u64 refusals;  /* packets that the tables had to decide, and refused */
 };
 
 /* What is to be done to the packet, in order. */

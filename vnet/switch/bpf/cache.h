@@ -140,20 +140,13 @@ static __always_inline int vnet_may_displace(const struct vnet_scratch *s, const
 {
 	__u32 port = s->in_port, owner = there->key[VNET_W_PORT] >> 32;
 	struct vnet_port_state *state;
-	__u64 window;
 
 	if (there->version != s->version || owner == port)
 		return 1;
 	state = bpf_map_lookup_elem(&port_state, &port);
-	if (!state)
+	if (!state || !vnet_share_left(state->evictions, s->now_ns, VNET_EVICTIONS))
 		return 0;
-	window = s->now_ns >> VNET_WINDOW_SHIFT;
-	if (state->evictions >> 16 != (window & 0xffffffffffffULL)) {
-		state->evictions = window << 16;
-	} else if ((state->evictions & 0xffff) >= VNET_EVICTIONS) {
-		return 0;
-	}
-	state->evictions++;
+	vnet_share_use(&state->evictions, s->now_ns);
 	return 1;
 }
 

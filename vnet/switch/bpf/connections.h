@@ -164,7 +164,8 @@ static __always_inline int vnet_ct_key_less(const struct vnet_ct_key *a, const s
 }
 
 /* Let both tuples name the slot, the smaller one first: of two CPUs that commit one connection, be it
- * in opposite directions, one fails at the first tuple. Returns 0 or a negative errno.
+ * in opposite directions, one fails at the first tuple. A packet to its own sender has one tuple, and so no
+ * replies. Returns 0 or a negative errno.
  */
 static __always_inline int vnet_ct_index(struct vnet_scratch *s, __u32 slot)
 {
@@ -175,6 +176,8 @@ static __always_inline int vnet_ct_index(struct vnet_scratch *s, __u32 slot)
 		error = bpf_map_update_elem(&conn_index, &s->ct_key, &forward, BPF_NOEXIST);
 		return error ? error : bpf_map_update_elem(&conn_index, &s->ct_reverse, &back, BPF_NOEXIST);
 	}
+	if (vnet_ct_key_equal(&s->ct_key, &s->ct_reverse))
+		return bpf_map_update_elem(&conn_index, &s->ct_key, &forward, BPF_NOEXIST);
 	error = bpf_map_update_elem(&conn_index, &s->ct_reverse, &back, BPF_NOEXIST);
 	return error ? error : bpf_map_update_elem(&conn_index, &s->ct_key, &forward, BPF_NOEXIST);
 }

@@ -98,7 +98,7 @@ struct {
 
 VNET_MAP(scratch, BPF_MAP_TYPE_PERCPU_ARRAY, 1, __u32, struct vnet_scratch, 0);
 
-#define VNET_WINDOW_SHIFT 27    /* 134 ms: the unit of time of rate limits */
+#define VNET_WINDOW_SHIFT 27 /* 134 ms: the unit of time of rate limits */
 
 static __always_inline struct vnet_scratch *vnet_scratch(void)
 {
@@ -126,6 +126,21 @@ static __always_inline void vnet_note_failure(struct vnet_scratch *s, __u8 reaso
 {
 	if (!s->failure)
 		s->failure = reason;
+}
+
+/* A share is what a port may use of something in each window of time: window << 16 | how much it has used.
+ * CPUs that use the same one at once may count one use for two: shares bound, they do not measure.
+ */
+static __always_inline int vnet_share_left(__u64 share, __u64 now, __u32 most)
+{
+	return share >> 16 != now >> VNET_WINDOW_SHIFT || (share & 0xffff) < most;
+}
+
+static __always_inline void vnet_share_use(__u64 *share, __u64 now)
+{
+	__u64 window = now >> VNET_WINDOW_SHIFT;
+
+	*share = (*share >> 16 == window ? *share : window << 16) + 1;
 }
 
 static __always_inline void vnet_count(void *map, __u32 index)

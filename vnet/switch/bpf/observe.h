@@ -97,18 +97,14 @@ __noinline int vnet_emit(struct __sk_buff *skb, __u32 point, __u32 port, __u32 l
 static __always_inline int vnet_event_allowed(struct vnet_scratch *s, __u32 port)
 {
 	struct vnet_port_state *state;
-	__u64 window = s->now_ns >> VNET_WINDOW_SHIFT;
 
 	if (port >= VNET_PORTS)
 		port = 0;
 	state = bpf_map_lookup_elem(&port_state, &port);
-	if (!state)
+	if (!state || !vnet_share_left(state->events, s->now_ns, VNET_WINDOW_EVENTS))
 		return 0;
-	if (state->window != window) {
-		state->window = window;
-		state->events = 0;
-	}
-	return __sync_fetch_and_add(&state->events, 1) < VNET_WINDOW_EVENTS;
+	vnet_share_use(&state->events, s->now_ns);
+	return 1;
 }
 
 /* Report what became of a packet that came in by s->in_port, before it is changed. */

@@ -68,7 +68,6 @@ static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
 	__builtin_memcpy(s->base, s->key, sizeof(s->base));
 	s->base_tag = s->vlan;
 	s->base_icmp_id = s->icmp_id;
-	s->now_ns = bpf_ktime_get_coarse_ns();
 	s->ct_slot = VNET_NO_SLOT;
 	s->ct_gen = 0;
 	s->ct_dir = 0;
@@ -118,6 +117,28 @@ static __always_inline void vnet_walk(struct __sk_buff *skb, struct vnet_scratch
 	s->path.reason = !s->path.n_ops && !s->sent ? vnet_loss(s) : VNET_DROP_NONE;
 }
 
+/* Have so many packets of the port been refused that it has to wait? Walks are dear, and the others pay for
+ * those that come to nothing.
+ */
+static __always_inline int vnet_must_wait(struct vnet_scratch *s, const struct vnet_port *port)
+{
+	__u32 number = s->in_port;
+	struct vnet_port_state *state = bpf_map_lookup_elem(&port_state, &number);
+
+	s->now_ns = bpf_ktime_get_coarse_ns();
+	return state && port && port->refusal_quota &&
+	       !vnet_share_left(state->refusals, s->now_ns, port->refusal_quota);
+}
+
+static __always_inline void vnet_note_refusal(const struct vnet_scratch *s)
+{
+	__u32 number = s->in_port;
+	struct vnet_port_state *state = bpf_map_lookup_elem(&port_state, &number);
+
+	if (state)
+		vnet_share_use(&state->refusals, s->now_ns);
+}
+
 /* The tables decide a packet that the cache does not know. */
 __noinline int vnet_decide(struct __sk_buff *skb, __u32 port_flags)
 {
@@ -129,6 +150,8 @@ __noinline int vnet_decide(struct __sk_buff *skb, __u32 port_flags)
 	vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
 	vnet_push(s, VNET_FRAME_TABLE, 0, 0, VNET_NO_PORT, 0);
 	vnet_walk(skb, s, port_flags);
+	if (s->path.reason)
+		vnet_note_refusal(s);
 	vnet_cache_remember();
 	return 0;
 }
@@ -273,6 +296,8 @@ int vnet_ingress(struct __sk_buff *skb)
 		cached = vnet_cache_find(skb, s, control);
 		if (cached)
 			return vnet_repeat(skb, s, control->capturing, cached, flags);
+		if (vnet_must_wait(s, port))
+			reason = VNET_DROP_REFUSAL_QUOTA;
 	}
 	vnet_begin_path(s, reason);
 	if (!reason)
@@ -297,6 +322,7 @@ int vnet_packet_out(struct __sk_buff *skb)
 	s->inject = 1;
 	vnet_begin_path(s, vnet_parse_again(skb));
 	if (!s->path.reason) {
+		s->now_ns = bpf_ktime_get_coarse_ns();
 		vnet_begin_walk(s);
 		s->cacheable = 0;
 		vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
