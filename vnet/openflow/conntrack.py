@@ -570,6 +570,8 @@ def _endpoints(packet: Packet, protocol: int) -> tuple[Endpoint, Endpoint] | Non
 def _echo(packet: Packet) -> bool | None:
     """True for an echo request, False for a reply, None for anything else."""
     kind = packet.get("icmpv4_type"), packet.get("icmpv6_type")
+    if packet.get("icmpv4_code") or packet.get("icmpv6_code"):
+        return None
     return {(8, None): True, (0, None): False, (None, 128): True, (None, 129): False}.get(kind)
 
 

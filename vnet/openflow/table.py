@@ -240,10 +240,11 @@ class _Run:
     to_controller: list[ToController] = field(default_factory=list)
     trail: list[Step] = field(default_factory=list)
     failure: DropReason | None = None
-    """Why the packet is lost if nothing was output; the first cause stays."""
+    """Why the packet is lost if nothing was output; the first cause stays, SAME_PORT if there is no other."""
 
     def fail(self, reason: DropReason) -> None:
-        self.failure = self.failure or reason
+        if self.failure in (None, DropReason.SAME_PORT):
+            self.failure = reason
 
     def outcome(self) -> Outcome:
         lost = not self.outputs and not self.to_controller

@@ -75,6 +75,7 @@ class Has(IntFlag):
 
     L4 = 1
     STAG = 2
+    DEI = 4
 
 
 class Op(IntEnum):

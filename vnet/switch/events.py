@@ -52,8 +52,8 @@ def decode(record: bytes) -> PacketEvent:
     header = abi.Event.from_buffer_copy(record)
     start = ctypes.sizeof(abi.Event)
     data, length = record[start : start + header.captured], header.length
-    if header.vlan_tci:
-        tag = header.vlan_tpid.to_bytes(2, "big") + (header.vlan_tci & 0xEFFF).to_bytes(2, "big")
+    if header.vlan_tpid:
+        tag = header.vlan_tpid.to_bytes(2, "big") + header.vlan_tci.to_bytes(2, "big")
         data, length = data[:12] + tag + data[12:], length + 4
     return PacketEvent(
         time_ns=header.time_ns,

@@ -62,9 +62,11 @@ def _has_set(outcome: Outcome) -> bool:
 
 
 def _writes_popped_tag(outcome: Outcome) -> bool:
-    used = [action for step in outcome.trail if step.flow for action in step.flow.instructions.write]
-    return PopVlan() in used and any(
-        isinstance(action, SetField) and action.field in ("vlan_vid", "vlan_pcp") for action in used
+    used = [step.flow.instructions for step in outcome.trail if step.flow]
+    return any(PopVlan() in one.write + one.apply for one in used) and any(
+        isinstance(action, SetField) and action.field in ("vlan_vid", "vlan_pcp")
+        for one in used
+        for action in one.write + one.apply
     )
 
 
@@ -243,6 +245,11 @@ BY_DESIGN = {
             bool(_fields(frame).get("ipv6_exthdr", 0) & ExtHeader.FRAG) and not _fields(frame)["ip_frag"]
         ),
     ),
+    "drop-eligible": Difference(
+        "a copy of the packet as it came is drop-eligible still; Open vSwitch forgets it once any copy of it"
+        " got another tag",
+        lambda frame, _ours, _groups: rewrite.is_tagged(frame) and bool(frame[14] & 0x10),
+    ),
     "protocol 0": Difference(
         "ARP of operation 0 and IP of protocol 0 are written as any other; Open vSwitch leaves them as they"
         " are (commit_set_nw_action takes 0 for no layer 3)",
@@ -262,7 +269,7 @@ BY_DESIGN = {
         lambda frame, ours, _groups: _tracked_as(ours, CtState.RPL) and is_opening(frame),
     ),
     "no tag to write": Difference(
-        "a set that pops the only tag has none to write; Open vSwitch then pushes one",
+        "a packet whose only tag was popped has none to write; Open vSwitch then pushes one",
         lambda _frame, ours, _groups: _writes_popped_tag(ours),
     ),
     "tracked with a wrong checksum": Difference(
@@ -282,6 +289,18 @@ REOPENED = "reopening"
 """A SYN opens anew once either side has reset or both sent FIN; Open vSwitch waits for ACKs. A reset after
 which both sides go on is taken back, and a SYN then opens nothing. Only who knows the connections can tell
 whether this applies."""
+
+
+OTHER_CONNECTIONS = frozenset(
+    {
+        "ICMP timestamp",
+        "tracked in mid-stream",
+        "simultaneous open",
+        "tracked with a wrong checksum",
+        REOPENED,
+    }
+)
+"""Where the connections that are known differ afterwards, even if the packet itself fares the same."""
 
 
 def explain(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> str | None:

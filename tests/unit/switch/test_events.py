@@ -47,12 +47,12 @@ def test_a_dropped_packet_tells_where_why_and_by_which_rules() -> None:
 @pytest.mark.parametrize("tpid", [0x8100, 0x88A8])
 def test_a_tag_that_the_kernel_keeps_beside_the_packet_is_put_into_it(tpid: int) -> None:
     event = decode(record(point=Point.GUEST, vlan_tci=0xF005, vlan_tpid=tpid))
-    assert event.data == FRAME[:12] + tpid.to_bytes(2, "big") + b"\xe0\x05" + FRAME[12:]
+    assert event.data == FRAME[:12] + tpid.to_bytes(2, "big") + b"\xf0\x05" + FRAME[12:]
     assert event.length == len(FRAME) + 4
 
 
 def test_a_packet_of_priority_0_and_vlan_0_was_tagged_all_the_same() -> None:
-    assert decode(record(point=Point.GUEST, vlan_tci=0x1000, vlan_tpid=0x8100)).data[12:16] == b"\x81\x00\0\0"
+    assert decode(record(point=Point.GUEST, vlan_tci=0, vlan_tpid=0x8100)).data[12:16] == b"\x81\x00\0\0"
 
 
 def test_a_packet_that_was_cut_keeps_the_length_that_it_had() -> None:

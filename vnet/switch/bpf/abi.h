@@ -90,9 +90,11 @@ enum vnet_word {
 	VNET_W_CT_DST = 30,
 };
 
-#define VNET_VLAN_PRESENT 0x1000
+#define VNET_VLAN_PRESENT 0x1000 /* in the key */
+#define VNET_VLAN_DEI 0x1000     /* in a tag: drop-eligible indicator (IEEE 802.1Q, section 9.6) */
 #define VNET_HAS_L4 1   /* ports, or ICMP type and code */
 #define VNET_HAS_STAG 2 /* its tag came as 802.1ad; no field, but asked for by the flow cache */
+#define VNET_HAS_DEI 4  /* its tag came as drop-eligible; the same */
 
 /* Same numbers as vnet.base.drop.DropReason; those from 64 up come from the flow's cookie. */
 enum vnet_drop {
@@ -377,7 +379,7 @@ enum vnet_path_op {
 	VNET_PATH_NORMAL = 4,     /* learn, look up, output or flood; arg = list of all ports, b = VLAN */
 	VNET_PATH_METER = 5,      /* arg = index into meters */
 	VNET_PATH_SET = 6,        /* a = enum vnet_place, value */
-	VNET_PATH_VLAN = 7,       /* replace the outermost tag: value = TPID << 16 | TCI | present, 0 = none */
+	VNET_PATH_VLAN = 7,       /* replace the outermost tag: value = TPID << 16 | TCI, 0 = none */
 	VNET_PATH_PUSH_VLAN = 8,  /* in front of another: value as above */
 	VNET_PATH_POP_VLAN = 9,
 	VNET_PATH_PUSH_MPLS = 10, /* arg = ethertype, value = label stack entry | bytes of padding to take away << 32 */
@@ -612,7 +614,7 @@ struct vnet_scratch {
 	__u32 ct_slot;
 	__u32 ct_gen;
 	__u32 ct_dir;
-	__u32 vlan;        /* the packet's outermost tag: TPID << 16 | TCI | present; 0 = none */
+	__u32 vlan;        /* the packet's outermost tag: TPID << 16 | TCI; 0 = none */
 	__u16 inner_type;  /* ethertype after the outermost tag */
 	__u16 l3_type;     /* of the IP header that was read; the following are of the packet as it is now */
 	__u8 l4_proto;
@@ -636,6 +638,7 @@ struct vnet_scratch {
 	__u32 ct_zone;
 	__u32 base_icmp_id;
 	__u32 base_tag;    /* the outermost tag once the pending operations are carried out */
+	__u32 came_tag;    /* the outermost tag when the packet was read */
 	__u64 ct_word;     /* word 13 as the tracker left it */
 	__u64 moved[3];    /* mark and label, high and low half, that ct() is to write */
 	__u32 lookups;
@@ -681,7 +684,7 @@ struct vnet_event {
 	__u32 ct_mark;
 	__u32 length;  /* of the packet on the wire, without the tag below */
 	__u32 captured;
-	__u16 vlan_tci; /* tag not contained in data; 0 = none */
+	__u16 vlan_tci; /* of a tag not contained in data, if its TPID is not 0 */
 	__u16 vlan_tpid;
 	__u8 point;
 	__u8 reason;

@@ -107,12 +107,17 @@ static __always_inline void vnet_commit_arp(struct vnet_scratch *s)
 	vnet_commit_field(s, VNET_W_IP_DST + 1, 0, 0xffffffff, VNET_PLACE_ARP_TPA);
 }
 
-/* The outermost tag as it is to be, 0 = none. */
+/* The outermost tag as it is to be, 0 = none. One that is as it came may be drop-eligible, one that was
+ * written is not: no field tells of it.
+ */
 static __always_inline __u32 vnet_wanted_tag(const struct vnet_scratch *s)
 {
 	__u16 tci = s->key[VNET_W_DST];
+	__u32 tag = s->tpid << 16 | (tci & ~VNET_VLAN_PRESENT);
 
-	return tci ? s->tpid << 16 | tci : 0;
+	if (!tci)
+		return 0;
+	return tag == (s->came_tag & ~VNET_VLAN_DEI) ? s->came_tag : tag;
 }
 
 /* Write down what makes the packet's bytes what the key says. Returns 0 or a drop reason. */

@@ -121,10 +121,12 @@ static __always_inline __u32 vnet_index(__u32 n, __u32 size)
 	return n & (size - 1);
 }
 
-/* Why nothing came of something; the first cause is the one that is told. */
+/* Why nothing came of something. The first cause is the one that is told, but for an output to where the
+ * packet came from, which may not matter, and of a list of ports is found out last.
+ */
 static __always_inline void vnet_note_failure(struct vnet_scratch *s, __u8 reason)
 {
-	if (!s->failure)
+	if (!s->failure || (s->failure == VNET_DROP_SAME_PORT && reason))
 		s->failure = reason;
 }
 

@@ -40,8 +40,8 @@ static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_s
 	e->pad[0] = e->pad[1] = 0;
 	e->length = skb->len;
 	e->captured = captured;
-	e->vlan_tci = skb->vlan_present ? skb->vlan_tci | VNET_VLAN_PRESENT : 0;
-	e->vlan_tpid = bpf_ntohs(skb->vlan_proto);
+	e->vlan_tci = skb->vlan_tci;
+	e->vlan_tpid = skb->vlan_present ? bpf_ntohs(skb->vlan_proto) : 0;
 	e->point = point;
 	e->reason = s->path.reason;
 	e->table = s->path.table;

@@ -76,12 +76,17 @@ static __always_inline __u32 vnet_be32(const __u8 *p)
 	return (__u32)p[0] << 24 | (__u32)p[1] << 16 | (__u32)p[2] << 8 | p[3];
 }
 
-/* Operations that write a tag keep its type, so paths of either type are kept apart. */
-static __always_inline void vnet_note_tag(struct vnet_scratch *s, __u16 tpid, __u64 tci)
+/* Operations that write a tag keep its type, and one that brings it back its drop-eligible indicator: paths
+ * that differ in these are kept apart. Returns the tag as the key has it.
+ */
+static __always_inline __u64 vnet_note_tag(struct vnet_scratch *s, __u16 tpid, __u16 tci)
 {
 	s->vlan = (__u32)tpid << 16 | tci;
 	if (tpid == VNET_ETH_P_8021AD)
 		s->key[VNET_W_PORT] |= VNET_HAS_STAG;
+	if (tci & VNET_VLAN_DEI)
+		s->key[VNET_W_PORT] |= VNET_HAS_DEI;
+	return tci | VNET_VLAN_PRESENT;
 }
 
 /* Ethernet and at most one tag, in the skb's metadata or in the data. */
@@ -99,15 +104,13 @@ static __always_inline int vnet_parse_ethernet(struct __sk_buff *skb, struct vne
 	*eth_type = bpf_ntohs(eth->h_proto);
 	s->vlan = 0;
 	if (skb->vlan_present) {
-		tci = (skb->vlan_tci & 0xffff) | VNET_VLAN_PRESENT;
-		vnet_note_tag(s, bpf_ntohs(skb->vlan_proto), tci);
+		tci = vnet_note_tag(s, bpf_ntohs(skb->vlan_proto), skb->vlan_tci);
 	} else if (vnet_is_vlan(*eth_type)) {
 		__be16 *tag = data + sizeof(*eth);
 
 		if ((void *)(tag + 2) > end)
 			return VNET_DROP_MALFORMED;
-		tci = bpf_ntohs(tag[0]) | VNET_VLAN_PRESENT;
-		vnet_note_tag(s, *eth_type, tci);
+		tci = vnet_note_tag(s, *eth_type, bpf_ntohs(tag[0]));
 		*eth_type = bpf_ntohs(tag[1]);
 		c->offset += 4;
 		c->length -= 4;

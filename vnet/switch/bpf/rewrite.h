@@ -223,7 +223,7 @@ static __always_inline void vnet_shift(struct __sk_buff *skb, struct vnet_scratc
 
 static __always_inline int vnet_vlan_push(struct __sk_buff *skb, __u32 tag)
 {
-	return bpf_skb_vlan_push(skb, bpf_htons(tag >> 16), tag & 0xefff);
+	return bpf_skb_vlan_push(skb, bpf_htons(tag >> 16), tag & 0xffff);
 }
 
 /* Make the packet's outermost tag `wanted` (0 = none). Returns 0 or a negative errno. */

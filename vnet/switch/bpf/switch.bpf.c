@@ -66,7 +66,7 @@ static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
 	for (i = VNET_W_CT_SRC; i < VNET_KEY_WORDS; i++)
 		s->key[i] = 0;
 	__builtin_memcpy(s->base, s->key, sizeof(s->base));
-	s->base_tag = s->vlan;
+	s->base_tag = s->came_tag = s->vlan;
 	s->base_icmp_id = s->icmp_id;
 	s->ct_slot = VNET_NO_SLOT;
 	s->ct_gen = 0;

@@ -6,13 +6,13 @@
 #include "connections.h"
 
 /* The tuple of an ICMP echo: the answering side is told by 0x0800 in place of a port, so that a
- * request in the other direction is another connection. Returns 0 if it is no echo.
+ * request in the other direction is another connection. Returns 0 if it is no echo, whose code is 0.
  */
-static __always_inline int vnet_ct_echo(struct vnet_ct_key *key, __u8 proto, __u8 type, __u16 id)
+static __always_inline int vnet_ct_echo(struct vnet_ct_key *key, __u8 proto, __u8 type, __u8 code, __u16 id)
 {
 	__u8 request = proto == IPPROTO_ICMP ? 8 : 128, reply = proto == IPPROTO_ICMP ? 0 : 129;
 
-	if (type != request && type != reply)
+	if (code || (type != request && type != reply))
 		return 0;
 	key->sport = type == request ? id : 0x0800;
 	key->dport = type == request ? 0x0800 : id;
@@ -49,7 +49,7 @@ static __always_inline int vnet_ct_key_of(struct vnet_scratch *s, __u16 zone)
 	key->proto = proto;
 	key->family = eth_type == ETH_P_IP ? 4 : 6;
 	if (proto == (eth_type == ETH_P_IP ? IPPROTO_ICMP : IPPROTO_ICMPV6))
-		return vnet_ct_echo(key, proto, l4 >> 48, s->icmp_id);
+		return vnet_ct_echo(key, proto, l4 >> 48, l4 >> 32, s->icmp_id);
 	return 1;
 }
 
@@ -103,7 +103,7 @@ static __always_inline int vnet_ct_inner_key(struct __sk_buff *skb, struct vnet_
 		return 0;
 	key->proto = c.proto;
 	if (key->proto == (key->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
-		return vnet_ct_echo(key, key->proto, ports[0], ports[4] << 8 | ports[5]);
+		return vnet_ct_echo(key, key->proto, ports[0], ports[1], ports[4] << 8 | ports[5]);
 	if (key->proto == IPPROTO_TCP || key->proto == IPPROTO_UDP || key->proto == IPPROTO_SCTP) {
 		key->sport = ports[0] << 8 | ports[1];
 		key->dport = ports[2] << 8 | ports[3];

@@ -170,7 +170,7 @@ static __always_inline int vnet_restack(struct vnet_scratch *s, __u8 kind, __u32
 static __always_inline int vnet_push_vlan(struct vnet_scratch *s)
 {
 	__u16 tci = s->key[VNET_W_DST];
-	__u64 tag = (__u32)s->action.a << 16 | tci;
+	__u64 tag = (__u32)s->action.a << 16 | (tci & ~VNET_VLAN_PRESENT);
 	int reason;
 
 	if (!tci) {
@@ -622,7 +622,7 @@ static __always_inline void vnet_flush(struct __sk_buff *skb, struct vnet_scratc
 	if (flush & VNET_FLUSH_PARSE) {
 		s->malformed = vnet_parse_again(skb) != 0;
 		__builtin_memcpy(s->base, s->key, sizeof(s->base));
-		s->base_tag = s->vlan;
+		s->base_tag = s->came_tag = s->vlan;
 		s->base_icmp_id = s->icmp_id;
 	}
 	if (s->failure == VNET_DROP_ACTION_FAILED)
