@@ -171,10 +171,28 @@ def _has_two_tags(frame: bytes, ours: Outcome, groups: tuple[Group, ...]) -> boo
     tagged = nested or rewrite.is_tagged(frame) or PushVlan in done(ours)
     frames = (frame, *(sent for _, sent in ours.outputs))
     return (
-        in_bucket
-        and tagged
+        (in_bucket and tagged)
+        or (rewrite.is_tagged(frame) and PushVlan in done(ours))
         or any(rewrite.is_tagged(rewrite.pop_vlan(f)) for f in frames if rewrite.is_tagged(f))
     )
+
+
+def _repeats_nd_option(frame: bytes) -> bool:
+    """Neighbour discovery with two options for a link-layer address of one kind."""
+    place = packet.parse(frame).places.get("ipv6_nd_target")
+    kinds = []
+    at = place.start + 16 if place else len(frame)
+    while at + 8 <= len(frame) and frame[at + 1]:
+        kinds.append(frame[at])
+        at += 8 * frame[at + 1]
+    return any(kinds.count(kind) > 1 for kind in (packet.OPTION_SLL, packet.OPTION_TLL))
+
+
+def _rewrites_in_set(outcome: Outcome) -> bool:
+    used = (step.flow.instructions.write for step in outcome.trail if step.flow)
+    written = [action for actions in used for action in actions if isinstance(action, SetField)]
+    fields = [action.field for action in written]
+    return any(action.mask is not None and fields.count(action.field) > 1 for action in written)
 
 
 def _has_fragment_header(frame: bytes) -> bool:
@@ -249,6 +267,15 @@ BY_DESIGN = {
         "a copy of the packet as it came is drop-eligible still; Open vSwitch forgets it once any copy of it"
         " got another tag",
         lambda frame, _ours, _groups: rewrite.is_tagged(frame) and bool(frame[14] & 0x10),
+    ),
+    "repeated ND option": Difference(
+        "of two options of a kind the first counts, as for Linux; Open vSwitch then reads none",
+        lambda frame, _ours, _groups: _repeats_nd_option(frame),
+    ),
+    "part of a field in a set": Difference(
+        "the last write of a field replaces those before (OpenFlow 1.5.1, section 5.6); Open vSwitch carries"
+        " out all, which differs where the last one has a mask",
+        lambda _frame, ours, _groups: _rewrites_in_set(ours),
     ),
     "protocol 0": Difference(
         "ARP of operation 0 and IP of protocol 0 are written as any other; Open vSwitch leaves them as they"
