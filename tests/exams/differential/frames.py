@@ -71,8 +71,8 @@ def frame(port: int, seed: int, tail: bytes) -> Frame:
     if odd == 1:  # one header byte is anything
         at = dice.randrange(12, min(len(data) - TAIL_BYTES, 74))
         data = data[:at] + dice.randbytes(1) + data[at + 1 :]
-    elif odd < 8:
-        data = data[: -TAIL_BYTES - odd] + tail  # less than the headers say
+    elif odd < 8:  # less than the headers say, and maybe within one
+        return Frame(port, data[: -TAIL_BYTES - odd] + tail, marked=False)
     elif odd < 16:
         data += dice.randbytes(odd - 8) + tail
     return Frame(port, data)
