@@ -8,6 +8,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
+    ICMPv6EchoReply,
     ICMPv6EchoRequest,
     IPv6,
     IPv6ExtHdrDestOpt,
@@ -21,7 +22,7 @@ from tests.bpf.bench import Bench
 from vnet.base.drop import DropReason
 from vnet.openflow.conntrack import Tracker
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, CtState
-from vnet.openflow.flow import Action, Conntrack, Flow, Instructions, Output, match
+from vnet.openflow.flow import Action, Conntrack, Flow, Instructions, Nat, Output, match
 from vnet.openflow.packet import parse
 from vnet.switch import abi
 
@@ -309,3 +310,69 @@ def test_tracker_that_is_full_refuses_and_evicts_nobody(bench: Bench) -> None:
     control.set(0, struct.pack("<IIII", 65536, 0, 0, 0))
     assert bench.decide(1, udp(3000)).drop is None, "the slot of one that has ended is given again"
     assert bench.decide(1, udp(3001)).drop is DropReason.CT_FULL
+
+
+def translating(nat: Nat) -> list[Flow]:
+    """What is new gets `nat`; all of it leaves by port 3."""
+    return [
+        Flow(0, 1, match(eth_type=ETH_IPV4), Instructions((Conntrack(zone=ZONE, table=1, nat=Nat()),))),
+        Flow(
+            1,
+            10,
+            match(eth_type=ETH_IPV4, ct_state=(CtState.NEW, CtState.NEW)),
+            Instructions((Conntrack(zone=ZONE, commit=True, nat=nat), Output(3))),
+        ),
+        Flow(1, 1, match(eth_type=ETH_IPV4), Instructions((Output(3),))),
+    ]
+
+
+TARGET = 0x0A000009
+
+
+def test_without_a_range_the_port_of_a_translated_target_stays(bench: Bench) -> None:
+    """Two services at one server: what the same client port asks of the second has no tuple left."""
+    bench.load(translating(Nat(False, 4, (TARGET, TARGET))))
+    asked = [
+        bytes(Ether() / IP(src="10.0.0.1", dst=to) / UDP(sport=7, dport=53))
+        for to in ("10.0.1.1", "10.0.1.2")
+    ]
+    first, second = (bench.decide(1, frame) for frame in asked)
+    assert [Ether(sent)[UDP].dport for _, sent in first.frames] == [53]
+    assert (second.drop, second.frames) == (DropReason.NAT_FULL, ())
+
+
+def test_protocol_without_ports_is_translated_once_for_each_address(bench: Bench) -> None:
+    """A second one's replies could not be told from the first one's."""
+    bench.load(translating(Nat(True, 4, (TARGET, TARGET), (1000, 2000))))
+    sent = [
+        bytes(Ether() / IP(src=who, dst="10.0.0.2", proto=47) / Raw(bytes(8)))
+        for who in ("10.0.0.1", "10.0.0.3")
+    ]
+    reply = bytes(Ether() / IP(src="10.0.0.2", dst="10.0.0.9", proto=47) / Raw(bytes(8)))
+    assert bench.decide(1, sent[0]).drop is None
+    assert state(bench, reply, reply=True) & (EST | RPL) == EST | RPL
+    assert bench.decide(1, sent[1]).drop is DropReason.NAT_FULL
+
+
+def test_nothing_leaves_untranslated_while_another_cpu_enters_its_connection(bench: Bench) -> None:
+    bench.load(translating(Nat(True, 4, (TARGET, TARGET))))
+    assert bench.decide(1, udp()).drop is None
+    (slot,) = connections(bench)
+    conns = bench.datapath._map["conns"]
+    conn = abi.Conn.from_buffer_copy(conns.index(slot) or b"")
+    conn.gen += 1  # not in use: so it is found by nobody, and yet its tuples are there
+    conns.set(slot, bytes(conn))
+    assert bench.decide(1, udp()).drop is DropReason.NAT_FULL
+    conn.gen += 1
+    conns.set(slot, bytes(conn))
+    bench.forget_connections()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_no_echo_reply_opens_a_connection_whatever_its_identifier(bench: Bench, family: int) -> None:
+    """0x0800 stands for a port in the tuples of echoes."""
+    bench.load(tracking())
+    for number in (1, 0x0800):
+        reply = four() / ICMP(type=0, id=number) if family == 4 else six() / ICMPv6EchoReply(id=number)
+        assert state(bench, bytes(reply)) == TRK | INV
+    assert not connections(bench)

@@ -111,6 +111,16 @@ def test_drop_names_the_reason_of_the_flows_cookie(bench: Bench) -> None:
     assert bench.datapath.drop_counters() == {DropReason.SPOOF_MAC: 2}
 
 
+def test_packet_that_no_rule_saw_is_told_with_nothing_of_the_one_before(bench: Bench) -> None:
+    """Metadata and registers say whose rules a packet met: it would be put down to them."""
+    flow = Flow(0, 1, match(), Instructions(metadata=(0xABCD, 0xFFFF)))
+    bench.load([flow])
+    bench.datapath.run(1, FRAME)
+    bench.datapath.run(1, bytes.fromhex("0200000000020200000000010800") + bytes(50))  # no IP
+    told = [(e.reason, e.metadata) for e in bench.datapath.read_events() if e.point is Point.DROP]
+    assert told == [(DropReason.RULE, 0xABCD), (DropReason.MALFORMED, 0)]
+
+
 def test_drops_beyond_the_rate_are_counted_not_reported(bench: Bench) -> None:
     for _ in range(2000):
         bench.datapath.run(1, FRAME)

@@ -40,12 +40,13 @@ static __always_inline int vnet_conn_reopened(const struct vnet_conn *conn, __u8
 /* What a packet without a connection may do: start one, or nothing. */
 static __always_inline __u8 vnet_ct_fresh(const struct vnet_scratch *s)
 {
-	__u8 proto = s->ct_key.proto;
+	__u8 proto = s->ct_key.proto, type = s->key[VNET_W_L4] >> 48;
+	int six = s->ct_key.family == 6;
 
 	if (proto == IPPROTO_TCP &&
 	    (s->tcp_flags & (VNET_TCP_SYN | VNET_TCP_ACK | VNET_TCP_RST | VNET_TCP_FIN)) != VNET_TCP_SYN)
 		return VNET_CS_TRK | VNET_CS_INV;
-	if (proto == (s->ct_key.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) && s->ct_key.dport != 0x0800)
+	if (proto == (six ? IPPROTO_ICMPV6 : IPPROTO_ICMP) && type != (six ? 128 : 8))
 		return VNET_CS_TRK | VNET_CS_INV; /* a reply nobody asked for */
 	return VNET_CS_TRK | VNET_CS_NEW;
 }
@@ -237,7 +238,9 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone, __u32 flags, __
 		return 0;
 	vnet_conn_free(slot, s->ct_gen);
 	s->ct_slot = VNET_NO_SLOT;
-	return error == -EEXIST ? 0 : VNET_DROP_CT_FULL; /* another CPU is about to commit the same tuple */
+	if (error != -EEXIST) /* else another CPU is about to commit the same tuple */
+		return VNET_DROP_CT_FULL;
+	return flags & (VNET_CT_SNAT | VNET_CT_DNAT) ? VNET_DROP_NAT_FULL : 0; /* nobody sees it untranslated */
 }
 
 /* Write mark and label. Paths that were taken under others are out of date: a new generation makes the

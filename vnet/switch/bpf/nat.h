@@ -35,6 +35,16 @@ static __always_inline void vnet_nat_apply(struct vnet_scratch *s, const struct 
 		s->icmp_id = other->dport == 0x0800 ? other->sport : other->dport;
 }
 
+/* Is there something to choose besides the address: a port, or the identifier of who asks with an echo? */
+static __always_inline int vnet_nat_has_port(const struct vnet_scratch *s, __u16 port)
+{
+	__u8 proto = s->ct_key.proto;
+
+	if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6)
+		return port != 0x0800;
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
+}
+
 /* Choose what replies look like under a translation: an address and a port of the range (records `at` and
  * on) that no other connection's replies have. Returns 0 or a drop reason; s->ct_reverse is the choice.
  */
@@ -42,7 +52,7 @@ __noinline int vnet_nat_choose(__u32 at, __u32 flags)
 {
 	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_action *high, *low, *ports;
-	__u32 at_low = at + 1, at_ports = at + 2, first = 0, count = 1, i;
+	__u32 at_low = at + 1, at_ports = at + 2, first = 0, count = 0, i;
 	__u64 hash, span;
 	__u16 port;
 
@@ -68,8 +78,7 @@ __noinline int vnet_nat_choose(__u32 at, __u32 flags)
 		}
 	}
 	port = flags & VNET_CT_SNAT ? s->ct_reverse.dport : s->ct_reverse.sport;
-	if (port == 0x0800 && s->ct_key.proto != IPPROTO_TCP && s->ct_key.proto != IPPROTO_UDP &&
-	    s->ct_key.proto != IPPROTO_SCTP)
+	if (!vnet_nat_has_port(s, port))
 		return bpf_map_lookup_elem(&conn_index, &s->ct_reverse) ? VNET_DROP_NAT_FULL : 0;
 	if (flags & VNET_CT_NAT_PORT) {
 		first = (__u16)ports->value;

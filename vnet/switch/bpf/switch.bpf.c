@@ -48,9 +48,19 @@ static __always_inline __u32 vnet_kinds(const struct vnet_scratch *s)
 	return kinds | (proto == IPPROTO_TCP ? VNET_KIND_TCP : 0) | (proto == IPPROTO_ICMPV6 ? VNET_KIND_LINK : 0);
 }
 
-/* Nothing is known yet of what is to become of the packet. */
+/* No rule has said anything of the packet. */
+static __always_inline void vnet_nothing_said(struct vnet_scratch *s)
+{
+	__u32 i;
+
+	for (i = VNET_W_METADATA; i < VNET_W_MORE; i++)
+		s->key[i] = 0;
+}
+
+/* Nothing is known yet of what is to become of the packet; with a reason it is lost before any rule sees it. */
 static __always_inline void vnet_begin_path(struct vnet_scratch *s, __u8 reason)
 {
+	vnet_nothing_said(s);
 	__builtin_memset(&s->path, 0, sizeof(s->path));
 	__builtin_memset(&s->met, 0, sizeof(s->met));
 	s->path.ct_slot = VNET_NO_SLOT;
@@ -61,8 +71,6 @@ static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
 {
 	__u32 i;
 
-	for (i = VNET_W_METADATA; i < VNET_W_MORE; i++)
-		s->key[i] = 0;
 	for (i = VNET_W_CT_SRC; i < VNET_KEY_WORDS; i++)
 		s->key[i] = 0;
 	__builtin_memcpy(s->base, s->key, sizeof(s->base));
@@ -161,13 +169,11 @@ __noinline int vnet_recall_rules(__u32 path_id)
 {
 	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_path_rules *met = bpf_map_lookup_elem(&path_rules, &path_id);
-	__u32 i;
 
 	if (!s || !met)
 		return 0;
 	s->met = *met;
-	for (i = VNET_W_METADATA; i < VNET_W_MORE; i++)
-		s->key[i] = 0;
+	vnet_nothing_said(s);
 	return 0;
 }
 
