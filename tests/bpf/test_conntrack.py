@@ -376,3 +376,12 @@ def test_no_echo_reply_opens_a_connection_whatever_its_identifier(bench: Bench, 
         reply = four() / ICMP(type=0, id=number) if family == 4 else six() / ICMPv6EchoReply(id=number)
         assert state(bench, bytes(reply)) == TRK | INV
     assert not connections(bench)
+
+
+def test_no_echo_request_passes_for_a_reply_whatever_its_identifier(bench: Bench) -> None:
+    bench.load(tracking())
+    asked, asking = (bytes(four(back) / ICMP(type=8, id=0x0800)) for back in (False, True))
+    answer = bytes(four(reply=True) / ICMP(type=0, id=0x0800))
+    assert state(bench, asked) == TRK | NEW
+    assert state(bench, asking, reply=True) == TRK | INV
+    assert state(bench, answer, reply=True) == TRK | EST | RPL

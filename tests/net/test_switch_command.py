@@ -155,6 +155,7 @@ def test_a_port_that_is_not_named_any_more_is_taken_out(shell: Shell) -> None:
         (("-p", "1=p2"), "given twice"),
         (("-p", "3=nowhere"), "no interface nowhere"),
         (("-p", "4096=lo"), "port number 4096"),
+        (("-p", "3=lo"), "lo is the loopback"),
         (("-c", "tcp:here"), "'here' is no IP address"),
         (("-c", "pssl:0"), "TLS needs"),
         (("--ca-cert", "x"), "all three"),
@@ -167,3 +168,10 @@ def test_what_cannot_be_is_told_and_leaves_nothing(
     assert shell.start(*options).wait(READY_S) in (1, 2)
     assert complaint in shell.said
     assert not shell.pins.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(shell: Shell) -> None:
+    shell.folder /= "file"
+    shell.folder.touch()
+    assert shell.start().wait(READY_S) == 1
+    assert "Not a directory; run it as root, or let VNET_RUN_DIR" in shell.said

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import socket
 import ssl
+import subprocess
 import threading
 import time
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -319,3 +321,24 @@ def test_a_controller_that_floods_delays_no_packet_in_of_another(switch):
     assert len(switch.datapath.installed) == 20_000
     rude.close()
     keen.close()
+
+
+def test_who_does_not_answer_is_told_once(switch, impatient, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    switch.calls(f"tcp:127.0.0.1:{port}")
+    deadline = time.monotonic() + 5
+    while not caplog.records and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    (told,) = caplog.records
+    assert f"tcp:127.0.0.1:{port} does not answer" in told.getMessage()
+
+
+def test_an_encrypted_key_is_told_and_nobody_is_asked_for_its_passphrase(tmp_path, authority):
+    identity = authority.certifies("switch")
+    locked = tmp_path / "locked.key"
+    command = ("openssl", "pkey", "-aes128", "-passout", "pass:secret", "-in", identity.key, "-out", locked)
+    subprocess.run(command, check=True, capture_output=True, timeout=20)
+    with pytest.raises(HostError, match="is encrypted"):
+        replace(identity, key=locked).as_server()

@@ -51,6 +51,17 @@ static __always_inline __u8 vnet_ct_fresh(const struct vnet_scratch *s)
 	return VNET_CS_TRK | VNET_CS_NEW;
 }
 
+/* An echo whose identifier is the very number that stands for the answering side: a request in the direction of
+ * the replies, or the other way round, has the tuple of the connection all the same.
+ */
+static __always_inline int vnet_ct_echo_crosses(const struct vnet_scratch *s, __u8 type, __u32 dir)
+{
+	__u8 proto = s->ct_key.proto;
+
+	return s->ct_key.sport == 0x0800 && s->ct_key.dport == 0x0800 &&
+	       (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6) && (type == 8 || type == 128) == dir;
+}
+
 /* Which packets the flow cache must not decide from a remembered connection: those that may change what
  * the tracker says, and those that its key does not tell apart.
  */
@@ -153,10 +164,13 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 			vnet_ct_key_of(s, zone);
 			conn = 0;
 		}
-		if (conn)
-			state = vnet_conn_update(conn, ref.dir, s->tcp_flags, skb->len, s->now_ns);
-		else
+		if (!conn)
 			state = vnet_ct_fresh(s);
+		else if (vnet_ct_echo_crosses(s, type, ref.dir)) {
+			state = VNET_CS_TRK | VNET_CS_INV;
+			conn = 0;
+		} else
+			state = vnet_conn_update(conn, ref.dir, s->tcp_flags, skb->len, s->now_ns);
 	}
 	s->key[VNET_W_CT] = state;
 	s->key[VNET_W_ZONE] = zone & 0xffff;

@@ -28,8 +28,10 @@ LINK_UP = 0x10001
 """IFF_UP and IFF_LOWER_UP (linux/if.h): switched on, and a TAP is being read, a veth's peer is up. The
 operational state tells the same up to a second later."""
 
-_GET_FLAGS, _GET_MTU = 0x8913, 0x8921
-"""SIOCGIFFLAGS, SIOCGIFMTU (linux/sockios.h)."""
+_GET_FLAGS, _GET_MTU, _GET_HARDWARE = 0x8913, 0x8921, 0x8927
+"""SIOCGIFFLAGS, SIOCGIFMTU, SIOCGIFHWADDR (linux/sockios.h)."""
+_ETHERNET = 1
+"""ARPHRD_ETHER (linux/if_arp.h)."""
 _RUNNING = 0x41
 """IFF_UP and IFF_RUNNING."""
 
@@ -197,9 +199,16 @@ def _number(raw: bytes) -> int:
 
 def _ifindex(ifname: str) -> int:
     try:
-        return socket.if_nametoindex(ifname)
+        ifindex = socket.if_nametoindex(ifname)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            asked = fcntl.ioctl(any_socket, _GET_HARDWARE, ifname.encode().ljust(32, b"\0"))
     except OSError as error:
-        raise HostError(f"no interface {ifname} to make a port of") from error
+        raise HostError(
+            f"no interface {ifname} to make a port of: `ip link` lists those there are"
+        ) from error
+    if struct.unpack_from("<H", asked, 16)[0] != _ETHERNET:
+        raise HostError(f"{ifname} is the loopback or carries no Ethernet frames: it can be no port")
+    return ifindex
 
 
 def _link(ifindex: int) -> tuple[bool, int]:

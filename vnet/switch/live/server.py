@@ -184,15 +184,19 @@ class SwitchServer:
         self._tasks.discard(task)
 
     async def _keep_calling(self, address: Address, identity: Identity | None) -> None:
-        backoff = Backoff()
+        backoff, level = Backoff(), logging.WARNING
         while True:
             try:
                 streams = await call(address, identity)
             except (OSError, HostError) as error:
-                _log.info("switch %s: %s does not answer: %s", self._name, address, error)
+                _log.log(
+                    level, "switch %s: %s does not answer: %s", self._name, address, str(error) or "timed out"
+                )
+                level = logging.INFO  # told once
             else:
                 if await self._serve(*streams):
                     backoff.succeeded()
+                    level = logging.WARNING
             await asyncio.sleep(backoff.pause_s(self._chance()))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

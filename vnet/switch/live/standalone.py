@@ -8,6 +8,7 @@ import fcntl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from vnet.base.errors import AdmissionError, HostError
 from vnet.switch.abi import Point
@@ -73,8 +74,7 @@ def _attach(datapath: EbpfDatapath, ports: Mapping[int, str]) -> None:
 @contextlib.contextmanager
 def _alone(wanted: Standalone) -> Iterator[None]:
     """Two agents of one switch would overwrite each other's changes. One that was killed holds nothing."""
-    wanted.lock.parent.mkdir(parents=True, exist_ok=True)
-    with wanted.lock.open("w") as held:
+    with _lock_file(wanted.lock) as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not wanted.lock.samefile(f"/proc/self/fd/{held.fileno()}"):  # of one that has just ended
@@ -85,6 +85,16 @@ def _alone(wanted: Standalone) -> Iterator[None]:
             yield
         finally:
             wanted.lock.unlink(missing_ok=True)
+
+
+def _lock_file(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:
+        raise HostError(
+            f"cannot write {path}: {error.strerror}; run it as root, or let VNET_RUN_DIR name another folder"
+        ) from error
 
 
 @contextlib.contextmanager

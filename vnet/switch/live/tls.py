@@ -13,6 +13,14 @@ from pathlib import Path
 from vnet.base.errors import HostError
 
 
+class _EncryptedKeyError(Exception):
+    """OpenSSL wants a passphrase."""
+
+
+def _no_passphrase() -> str:
+    raise _EncryptedKeyError
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """PEM files: the switch's private key and certificate, and the CAs of its peers."""
@@ -35,7 +43,12 @@ class Identity:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
         try:
-            context.load_cert_chain(self.certificate, self.key)
+            context.load_cert_chain(self.certificate, self.key, _no_passphrase)
+        except _EncryptedKeyError:
+            raise HostError(
+                f"private key {self.key} is encrypted, and nobody is there to be asked: "
+                f"`openssl pkey -in {self.key} -out FILE` takes the passphrase off"
+            ) from None
         except OSError as error:
             raise HostError(
                 f"cannot use certificate {self.certificate} with key {self.key}: {error}"
