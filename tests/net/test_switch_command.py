@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 from tests.exams import own_switch
 from tests.exams.conntrack.hosts import Host, run
 from tests.net.controller_lab import ROOT, ControllerLab
+from vnet.switch import abi
+from vnet.switch.live import bpf
 from vnet.switch.live.netns import inside
 
 READY_S = 30
@@ -141,6 +145,35 @@ def test_a_second_one_of_the_name_is_refused(shell: Shell) -> None:
     assert shell.end(process, signal.SIGTERM) == 0
 
 
+def test_an_interface_of_another_switch_is_refused_and_left_to_it(shell: Shell, tmp_path: Path) -> None:
+    process = shell.start()
+    _open(shell)
+    command = own_switch.command(shell.lab.netns, tmp_path / "other", {1: "p1"})
+    command[command.index(own_switch.NAME)] = "other"
+    second = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=READY_S)
+    assert second.returncode == 1
+    assert "p1" in second.stderr and "another of vnet's switches" in second.stderr
+    assert shell.hosts[1].ping("10.0.0.2").all_answered
+    assert shell.end(process, signal.SIGTERM) == 0
+
+
+def test_an_uplink_has_no_quotas_of_a_guest(shell: Shell) -> None:
+    shell.start("--uplink", "2")
+    with bpf_map(shell.pins / own_switch.NAME / "ports") as ports:
+        guest, uplink = (abi.Port.from_buffer_copy(ports.index(number) or b"") for number in (1, 2))
+    assert (guest.conn_quota, guest.refusal_quota) == (16384, 512)
+    assert (uplink.conn_quota, uplink.mac_quota, uplink.refusal_quota) == (abi.CONNS, abi.MACS, 0)
+
+
+@contextmanager
+def bpf_map(path: Path) -> Iterator[bpf.Map]:
+    fd = bpf.get(path)
+    try:
+        yield bpf.Map(fd)
+    finally:
+        os.close(fd)
+
+
 def test_a_port_that_is_not_named_any_more_is_taken_out(shell: Shell) -> None:
     with inside(shell.lab.netns):
         run("ip", "link", "add", "extra", "type", "veth", "peer", "name", "other")
@@ -156,6 +189,7 @@ def test_a_port_that_is_not_named_any_more_is_taken_out(shell: Shell) -> None:
         (("-p", "3=nowhere"), "no interface nowhere"),
         (("-p", "4096=lo"), "port number 4096"),
         (("-p", "3=lo"), "lo is the loopback"),
+        (("--uplink", "3"), "no --port has this number"),
         (("-c", "tcp:here"), "'here' is no IP address"),
         (("-c", "pssl:0"), "TLS needs"),
         (("--ca-cert", "x"), "all three"),

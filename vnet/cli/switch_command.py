@@ -36,6 +36,14 @@ def switch(
         list[str] | None,
         typer.Option("-p", "--port", metavar="NUMBER=INTERFACE", help="An interface that becomes a port."),
     ] = None,
+    uplink: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--uplink",
+            metavar="NUMBER",
+            help="A port with many hosts behind it: without the quotas that a single guest has.",
+        ),
+    ] = None,
     controller: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,15 +81,17 @@ def switch(
         raise UsageError(f"{switch_name!r} is no name: up to 32 of a-z, 0-9 and -")
     socket = paths.switches_run_dir() / f"{switch_name}.sock"
     addresses = [Address(Transport.UNIX, passive=True, path=str(socket)), *map(parse, controller or ())]
+    ports = _ports(port or [])
     wanted = Standalone(
         switch_name,
         datapath_id(switch_name) if number is None else _number(number),
         netns,
-        _ports(port or []),
+        ports,
         tuple(addresses),
         paths.switches_bpf_dir() / switch_name,
         paths.switches_run_dir() / f"{switch_name}.lock",
         _identity(private_key, certificate, ca_cert),
+        _uplinks(uplink or [], ports),
         keep,
     )
     asyncio.run(
@@ -112,6 +122,13 @@ def _ports(given: list[str]) -> dict[int, str]:
             raise UsageError(f"--port {text}: the number or the interface is given twice")
         ports[number] = ifname
     return ports
+
+
+def _uplinks(given: list[int], ports: dict[int, str]) -> frozenset[int]:
+    for number in given:
+        if number not in ports:
+            raise UsageError(f"--uplink {number}: no --port has this number")
+    return frozenset(given)
 
 
 def _number(text: str) -> int:

@@ -25,7 +25,7 @@ def fresh() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "name", ["TABLES", "GROUPS", "METERS", "RULE_ACTIONS", "PATHS", "CONNS", "SLOT_OUTPUT"]
+    "name", ["TABLES", "GROUPS", "METERS", "RULE_ACTIONS", "PATHS", "CONNS", "MACS", "SLOT_OUTPUT"]
 )
 def test_another_capacity_is_another_layout(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     before = layout()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from pathlib import Path
 
+from vnet.base.errors import HostError
 from vnet.switch.live import bpf
 
 FILTER_NAME = "vnet_ingress"
@@ -17,7 +19,10 @@ INGRESS = 0xFFFFFFF2
 
 
 def attach(program: int, ifindex: int, pin: Path) -> None:
-    """Attach; a link that is already pinned for this very interface is kept."""
+    """Attach; a link that is already pinned for this very interface is kept.
+
+    Raises: HostError if another switch has the interface.
+    """
     if pin.exists():
         link = bpf.get(pin)
         attached = bpf.link_ifindex(link)
@@ -25,6 +30,9 @@ def attach(program: int, ifindex: int, pin: Path) -> None:
         if attached == ifindex:
             return
         unlink(pin)
+    if FILTER_NAME in bpf.tcx_programs(ifindex):
+        name = socket.if_indextoname(ifindex)
+        raise HostError(f"{name} is a port of another of vnet's switches: take it out there first")
     made = bpf.attach_tcx(program, ifindex)
     if made is None:
         attach_filter(program, ifindex)

@@ -20,10 +20,9 @@ from vnet.switch.live.maps import PinnedSwitch
 from vnet.switch.live.netns import inside
 from vnet.switch.live.tidy import Tidier
 
-DEFAULT_CONN_QUOTA = 16384
-DEFAULT_MAC_QUOTA = 4096
-DEFAULT_REFUSAL_QUOTA = 512
-"""Of packets in 134 ms, about 3,800 a second, which take less than 1 % of two processors."""
+_GUEST = {"conn_quota": 16384, "mac_quota": 4096, "refusal_quota": 512}
+"""512 refusals in 134 ms, about 3,800 a second, take less than 1 % of two processors."""
+_UPLINK = {"conn_quota": abi.CONNS, "mac_quota": abi.MACS, "refusal_quota": 0}
 LINK_UP = 0x10001
 """IFF_UP and IFF_LOWER_UP (linux/if.h): switched on, and a TAP is being read, a veth's peer is up. The
 operational state tells the same up to a second later."""
@@ -63,8 +62,12 @@ class AttachedPorts:
     def _tell(self, number: int, port: abi.Port) -> None:
         self._map["ports"].set(number, bytes(port))
 
-    def attach(self, number: int, ifname: str) -> None:
-        """Make an interface the port `number`; one that already is stays untouched. Raises HostError."""
+    def attach(self, number: int, ifname: str, uplink: bool = False) -> None:
+        """Make an interface the port `number`; one that already is stays untouched. Raises HostError.
+
+        Args:
+            uplink: whether many hosts are behind it, whom no quota is to make pay for one another.
+        """
         if not 0 < number < abi.PORTS:
             raise HostError(f"port number {number}: 1…{abi.PORTS - 1} are possible")
         with inside(self._netns):
@@ -73,23 +76,22 @@ class AttachedPorts:
                 if (other == number) != (index == ifindex):  # either has become another since
                     self.detach(other)
             try:
-                self._open(number, ifindex)
+                self._open(number, ifindex, _UPLINK if uplink else _GUEST)
             except HostError:
                 self._close(number, ifindex)
                 self.ifindexes.pop(number, None)
                 raise
         self.ifindexes[number] = ifindex
 
-    def _open(self, number: int, ifindex: int) -> None:
-        if self._port(number).ifindex != ifindex:
+    def _open(self, number: int, ifindex: int, quotas: Mapping[str, int]) -> None:
+        port = self._port(number)
+        if port.ifindex != ifindex:
             up, mtu = _link(ifindex)
             flags = PortFlag.UP | PortFlag.LIVE if up else PortFlag.UP
-            quotas = {
-                "conn_quota": DEFAULT_CONN_QUOTA,
-                "mac_quota": DEFAULT_MAC_QUOTA,
-                "refusal_quota": DEFAULT_REFUSAL_QUOTA,
-            }
-            self._tell(number, abi.Port(ifindex, flags, mtu=mtu, **quotas))
+            port = abi.Port(ifindex, flags, mtu=mtu)
+        for name, quota in quotas.items():
+            setattr(port, name, quota)
+        self._tell(number, port)
         self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
         if ifindex < abi.LOW_IFINDEX:
             self._map["port_of"].set(ifindex, struct.pack("<I", number))

@@ -20,6 +20,8 @@ from vnet.base.errors import HostError
 
 BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_OBJ_GET_INFO_BY_FD = 28, 29, 15
 BPF_TCX_INGRESS = 46
+MPROG_MAX = 64
+"""Programs at one place (BPF_MPROG_MAX, include/linux/bpf_mprog.h)."""
 BPF_NOEXIST = 1
 _SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}
 
@@ -328,6 +330,28 @@ def attach_tcx(program: int, ifindex: int) -> int | None:
         if ctypes.get_errno() == errno.EINVAL:
             return None
         raise
+
+
+def tcx_programs(ifindex: int) -> tuple[str, ...]:
+    """The names of the programs at tc ingress of an interface; none if the kernel has no TCX.
+
+    Must run in the interface's namespace.
+    """
+    numbers, count = (ctypes.c_uint32 * MPROG_MAX)(), ctypes.c_uint32(MPROG_MAX)
+    if _libbpf().bpf_prog_query(ifindex, BPF_TCX_INGRESS, 0, None, numbers, ctypes.byref(count)):
+        return ()
+    return tuple(filter(None, map(_program_name, numbers[: count.value])))
+
+
+def _program_name(number: int) -> str:
+    """Empty if the program has gone meanwhile. Source: include/uapi/linux/bpf.h, `bpf_prog_info`."""
+    fd = _libbpf().bpf_prog_get_fd_by_id(number)
+    if fd < 0:
+        return ""
+    info, size = ctypes.create_string_buffer(128), ctypes.c_uint32(128)
+    _check(_libbpf().bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size)), "read program info")
+    os.close(fd)
+    return info.raw[64:80].rstrip(b"\0").decode()
 
 
 def update_link(link: int, program: int) -> None:

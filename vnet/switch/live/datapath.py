@@ -230,10 +230,14 @@ class EbpfDatapath:
 
     # ports
 
-    def attach(self, number: int, ifname: str) -> None:
-        """Make an interface of the namespace the port `number`; one that already is stays untouched."""
+    def attach(self, number: int, ifname: str, uplink: bool = False) -> None:
+        """Make an interface of the namespace the port `number`; one that already is stays untouched.
+
+        Args:
+            uplink: whether many hosts are behind it, so that it has no quotas of its own.
+        """
         with self._reflooding():
-            self._ports.attach(number, ifname)
+            self._ports.attach(number, ifname, uplink)
 
     def detach(self, number: int) -> None:
         """Close a port: its interface is left without a program, what was learnt from it is forgotten."""

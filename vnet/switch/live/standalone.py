@@ -36,6 +36,8 @@ class Standalone:
     lock: Path
     """A file that whoever is the switch's agent has locked."""
     identity: Identity | None = None
+    uplinks: frozenset[int] = frozenset()
+    """Ports with many hosts behind them."""
     keep: bool = False
     """Whether at the end the kernel goes on forwarding by the rules that are there; else nothing is left."""
 
@@ -56,19 +58,19 @@ async def running(wanted: Standalone) -> AsyncIterator[SwitchServer]:
         stack.callback(_leave if wanted.keep else _remove, datapath, wanted.pins)
         server = SwitchServer(datapath, wanted.name, wanted.datapath_id)
         stack.push_async_callback(server.stop)
-        await server.run(_attach, datapath, wanted.ports)
+        await server.run(_attach, datapath, wanted)
         for address in wanted.addresses:
             await (server.listen if address.passive else server.call)(address, wanted.identity)
         stack.enter_context(_heard(datapath, server))
         yield server
 
 
-def _attach(datapath: EbpfDatapath, ports: Mapping[int, str]) -> None:
+def _attach(datapath: EbpfDatapath, wanted: Standalone) -> None:
     for port in datapath.ports():
-        if port.number not in ports:
+        if port.number not in wanted.ports:
             datapath.detach(port.number)
-    for number, ifname in ports.items():
-        datapath.attach(number, ifname)
+    for number, ifname in wanted.ports.items():
+        datapath.attach(number, ifname, number in wanted.uplinks)
 
 
 @contextlib.contextmanager
