@@ -7,7 +7,7 @@ evaluator of `vnet.policy.walk`, by the slow interpreter, and by the loaded swit
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface, ip_network
 from itertools import count
 
@@ -25,6 +25,8 @@ from vnet.topology.model import (
     Claim,
     ClaimKind,
     Direction,
+    Enforcement,
+    Established,
     IPNetwork,
     Network,
     Peer,
@@ -40,10 +42,10 @@ _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "sctp": 132}
 
 
 def peer(text: str, line: int = 0) -> Peer:
-    """`any`, `vm:web`, `network:front`, a CIDR, else a group."""
+    """`any`, `internet`, `host`, `vm:web`, `network:front`, a CIDR, else a group."""
     at = Location(FILE, line, 1)
-    if text == "any":
-        return Peer(PeerKind.ANY, "any", at)
+    if text in ("any", "internet", "host"):
+        return Peer(PeerKind(text), text, at)
     kind, _, value = text.partition(":")
     if kind in ("vm", "network"):
         return Peer(PeerKind(kind), value, at)
@@ -51,9 +53,12 @@ def peer(text: str, line: int = 0) -> Peer:
 
 
 def service(text: str) -> Service:
-    """`443/tcp`, `8000-8999/udp`, `tcp`, `icmp`, `any`."""
+    """`443/tcp`, `8000-8999/udp`, `tcp`, `icmp`, `icmp:8`, `icmpv6:128`, `any`."""
     if text == "any":
         return Service(None, None, text)
+    family, colon, kind = text.partition(":")
+    if colon and family in ("icmp", "icmpv6"):
+        return Service(ICMP, (int(kind), int(kind)), text)
     ports, slash, protocol = text.rpartition("/")
     if not slash:
         return Service(_PROTOCOLS[protocol], None, text)
@@ -91,15 +96,26 @@ class Builder:
     def at(self) -> Location:
         return Location(FILE, next(self._lines), 1)
 
-    def network(self, name: str, vlan: int, *subnets: str) -> Builder:
-        self.networks[name] = Network(name, vlan, tuple(map(ip_network, subnets)), self.at())
+    def network(self, name: str, vlan: int, *subnets: str, isolated: bool = False) -> Builder:
+        nets = tuple(map(ip_network, subnets))
+        self.networks[name] = Network(name, vlan, nets, self.at(), is_isolated=isolated)
         self._hosts[name] = count(11)
         return self
 
-    def vm(self, name: str, *networks: str, groups: Sequence[str] = (), spec: str | None = None) -> Builder:
+    def vm(
+        self,
+        name: str,
+        *networks: str,
+        groups: Sequence[str] = (),
+        spec: str | None = None,
+        promiscuous: bool = False,
+    ) -> Builder:
         """One VM with a NIC `ethN` on each network, given the networks' next free addresses."""
         at = self.at()
-        nics = tuple(self._nic(name, f"eth{n}", network, at) for n, network in enumerate(networks))
+        nics = tuple(
+            replace(nic, is_isolated=self.networks[nic.network].is_isolated and not promiscuous)
+            for nic in (self._nic(name, f"eth{n}", network, at) for n, network in enumerate(networks))
+        )
         self.vms.append(Vm(name, spec or name, "micro", 1, 96 << 20, nics, frozenset(groups), at))
         return self
 
@@ -121,23 +137,28 @@ class Builder:
         ingress: Iterable[str] | None = None,
         egress: Iterable[str] | None = None,
         tier: str = "application",
+        enforcement: str = "enforce",
+        established: str = "revalidate",
     ) -> Builder:
-        """Rules read `allow PEER,PEER PORTS,PORTS` or `deny PEER` (ports left out: any)."""
+        """Rules read `allow PEER,PEER PORTS,PORTS`, `deny PEER`, `pass PEER` (ports left out: any)."""
         at = self.at()
         to = tuple(peer(text, at.line) for text in applied_to.split(","))
         lists = [
-            None if rules is None else tuple(self._rule(text, direction) for text in rules)
+            None
+            if rules is None
+            else tuple(self._rule(text, n, direction) for n, text in enumerate(rules, 1))
             for rules, direction in ((ingress, Direction.INGRESS), (egress, Direction.EGRESS))
         ]
-        self.policies.append(Policy(name, tier, to, lists[0], lists[1], at))
+        how = Enforcement(enforcement), Established(established)
+        self.policies.append(Policy(name, tier, to, lists[0], lists[1], at, *how))
         return self
 
-    def _rule(self, text: str, direction: Direction) -> Rule:
+    def _rule(self, text: str, number: int, direction: Direction) -> Rule:
         at = self.at()
         action, peers, *ports = text.split()
         wanted = () if not ports else tuple(map(service, ports[0].split(",")))
         selected = tuple(peer(each, at.line) for each in peers.split(","))
-        return Rule("", direction, selected, wanted, Action(action), False, at)
+        return Rule("", number, direction, selected, wanted, Action(action), False, at)
 
     def verify(self, *claims: str) -> Builder:
         self.claims += [claim(text, self.at().line) for text in claims]
@@ -192,16 +213,17 @@ class World:
     packets: tuple[Packet, ...]
 
 
+REFUSING = ("reject",)
 PORTS = (1, 22, 67, 80, 443, 547, 8080, 65535)
 
 _SERVICES = (
     *("22/tcp", "80/tcp", "80/udp", "80-443/tcp", "8080-8090/tcp", "8085/tcp", "1-65535/udp"),
-    *("0-80/tcp", "tcp", "icmp", "any"),
+    *("0-80/tcp", "tcp", "icmp", "icmp:8", "icmpv6:128", "any"),
 )
 _GROUPS = ("web", "app", "db", "ops", "low", "six")
 _PEERS = (
     *_GROUPS,
-    *("any", "vm:a", "vm:b-1", "vm:b", "network:front", "network:back", "network:mgmt"),
+    *("any", "internet", "vm:a", "vm:b-1", "vm:b", "network:front", "network:back", "network:mgmt"),
     *("10.10.0.0/16", "10.10.10.0/29", "10.10.10.8/29", "10.10.20.12/32", "fd00:10::/64", "fe80::/10"),
 )
 
@@ -210,14 +232,16 @@ _PEERS = (
 def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Builder:
     """Fabrics whose groups, ranges, tiers and actions overlap; two to `max_vms` VMs, several NICs."""
     builder = Builder()
-    builder.network("front", 10, "10.10.10.0/24", "fd00:10::/64").network("back", 20, "10.10.20.0/24")
+    isolated = draw(st.sampled_from((False, False, False, True)))
+    builder.network("front", 10, "10.10.10.0/24", "fd00:10::/64", isolated=isolated)
+    builder.network("back", 20, "10.10.20.0/24")
     builder.network("mgmt", 30, "fd00:30::/64")
     builder.group("low", "10.10.10.0/29", "10.10.20.0/28").group("six", "fd00:10::/64", "fd00:30::b/128")
     names = (("a", "a"), ("b-1", "b"), ("b-2", "b"), ("c", "c"), ("d", "d"))
     nets = st.lists(st.sampled_from(("front", "front", "front", "back", "mgmt")), min_size=1, max_size=3)
     for name, spec in names[: draw(st.integers(min(3, max_vms), max_vms))]:
         groups = draw(st.sets(st.sampled_from(_GROUPS[:4]), min_size=1, max_size=3))
-        builder.vm(name, *draw(nets), groups=sorted(groups), spec=spec)
+        builder.vm(name, *draw(nets), groups=sorted(groups), spec=spec, promiscuous=draw(st.booleans()))
     for number in range(draw(st.integers(1, max_policies))):
         _draw_policy(draw, builder, f"p{number}")
     return builder
@@ -226,13 +250,20 @@ def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Bui
 def _draw_policy(draw: st.DrawFn, builder: Builder, name: str) -> None:
     peers = st.lists(st.sampled_from(_PEERS), min_size=1, max_size=2).map(",".join)
     ports = st.lists(st.sampled_from(_SERVICES), max_size=3).map(",".join)
-    action = st.sampled_from(("allow", "allow", "deny"))
+    action = st.sampled_from(("allow", "allow", "allow", "deny", "deny", "pass", *REFUSING))
     rule = st.builds(lambda act, who, what: f"{act} {who} {what}".strip(), action, peers, ports)
     rules = st.lists(rule, min_size=1, max_size=5)
     some = st.one_of(rules, rules, st.none(), st.just([]))
     seldom = st.one_of(st.none(), st.none(), rules, st.just(["allow any"]))
-    tier = draw(st.sampled_from(TIERS))
-    builder.policy(name, draw(peers), ingress=draw(some), egress=draw(seldom), tier=tier)
+    builder.policy(
+        name,
+        draw(peers),
+        ingress=draw(some),
+        egress=draw(seldom),
+        tier=draw(st.sampled_from(TIERS)),
+        enforcement=draw(st.sampled_from(("enforce", "enforce", "enforce", "audit"))),
+        established=draw(st.sampled_from(("revalidate", "keep", "reset"))),
+    )
 
 
 def packets(topology: Topology, inventory: Inventory) -> st.SearchStrategy[Packet]:
@@ -249,7 +280,8 @@ def _stray(source: Endpoint, ends: Sequence[Endpoint]) -> st.SearchStrategy[Pack
     near = [end for end in same if _neighbours(source, end)]
     target = st.sampled_from(near or same) | st.sampled_from(same)
     protocol = st.sampled_from((TCP, UDP, ICMP))
-    return st.builds(_packet, st.just(source), target, protocol, st.sampled_from(PORTS), st.booleans())
+    port = st.sampled_from(PORTS)
+    return st.builds(_packet, st.just(source), target, protocol, port, st.booleans(), st.booleans())
 
 
 Aim = tuple[tuple[tuple[Endpoint, Endpoint], ...], tuple[tuple[int, int], ...]]
@@ -279,22 +311,24 @@ def _edges(service: Service) -> Iterator[tuple[int, int]]:
 
 
 def _aimed(aim: Aim) -> st.SearchStrategy[Packet]:
-    def packet(pair: tuple[Endpoint, Endpoint], edge: tuple[int, int], reply: bool) -> Packet:
+    def packet(pair: tuple[Endpoint, Endpoint], edge: tuple[int, int], reply: bool, admitted: bool) -> Packet:
         source, target = reversed(pair) if reply else pair
-        return _packet(source, target, edge[0], edge[1], reply)
+        return _packet(source, target, edge[0], edge[1], reply, admitted)
 
     pairs, edges = aim
-    return st.builds(packet, st.sampled_from(pairs), st.sampled_from(edges), st.booleans())
+    return st.builds(packet, st.sampled_from(pairs), st.sampled_from(edges), st.booleans(), st.booleans())
 
 
-def _packet(source: Endpoint, target: Endpoint, protocol: int, port: int, reply: bool) -> Packet:
+def _packet(
+    source: Endpoint, target: Endpoint, protocol: int, port: int, reply: bool, admitted: bool
+) -> Packet:
     """A packet of a connection to the server's `port`; the source is the server when it is a reply."""
     ends = (source.name, source.address, target.name, target.address)
     if protocol == ICMP:
         kind = {4: (ICMP, 8, 0), 6: (ICMPV6, 128, 129)}[source.address.version]
-        return Packet(*ends, kind[0], icmp_type=kind[1 + reply], reply=reply)
+        return Packet(*ends, kind[0], icmp_type=kind[1 + reply], reply=reply, admitted=admitted)
     ports = (port, CLIENT_PORT) if reply else (CLIENT_PORT, port)
-    return Packet(*ends, protocol, *ports, reply=reply)
+    return Packet(*ends, protocol, *ports, reply=reply, admitted=admitted)
 
 
 @st.composite

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 from vnet.base.drop import DropReason
@@ -25,7 +26,28 @@ def drop_reasons() -> str:
     return "\n".join(("| number | reason | meaning |", "|---|---|---|", *rows)) + "\n"
 
 
-PARTS: Mapping[str, Callable[[], str]] = {"drop-reasons": drop_reasons, "pipeline": pipeline.markdown}
+FEATURES = DOCS.parent / "topologies" / "features"
+
+
+def features() -> str:
+    """The small topologies that show one feature each: their opening comment, then the file."""
+    return "\n".join(_feature(path) for path in sorted(FEATURES.glob("*.vnet.yaml")))
+
+
+def _feature(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
+    title = path.name.removesuffix(".vnet.yaml").capitalize()
+    link = f"[{path.name}](../../topologies/features/{path.name})"
+    rest = "\n".join(lines[len(comment) :])
+    return f"## {title}\n\n{' '.join(comment)} ({link})\n\n```yaml\n{rest}\n```\n"
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "drop-reasons": drop_reasons,
+    "pipeline": pipeline.markdown,
+    "features": features,
+}
 
 
 def pages() -> Iterator[tuple[Path, str]]:

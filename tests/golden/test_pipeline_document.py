@@ -17,7 +17,7 @@ from vnet.openflow.flow import Flow
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.explain import describe, explain, peer_named
 from vnet.policy.listing import lines_of
-from vnet.policy.pipeline import Stage, markdown
+from vnet.policy.pipeline import Stage, markdown, name_of, table_of
 from vnet.policy.semantics import Packet
 from vnet.policy.space import Region, exactly
 from vnet.policy.walk import Walk
@@ -55,14 +55,16 @@ def walked(packet: Packet, state: int) -> str:
     (leaf,) = Walk(compiled.flows).leaves(Region(exactly(**header(inventory, packet))), state)
     lines = [f"# {packet}"]
     for flow in leaf.trail:
-        lines.append(f"# {Stage(flow.table).name.lower()}: {describe(flow.cookie, compiled.provenance)}")
+        lines.append(f"# {name_of(flow.table)}: {describe(flow.cookie, compiled.provenance)}")
         lines.append(ofctl.text(flow))
     return _fenced(lines)
 
 
-def table(number: Stage, wanted: Callable[[Flow], bool] = lambda flow: True) -> str:
+def table(stage: Stage, wanted: Callable[[Flow], bool] = lambda flow: True) -> str:
+    """The flows of a table, or of those of all tiers."""
     compiled = three_tier()[1]
-    flows = [flow for flow in compiled.flows if flow.table == number and wanted(flow)]
+    described = table_of(stage)
+    flows = [flow for flow in compiled.flows if table_of(flow.table) is described and wanted(flow)]
     return _fenced(list(lines_of(flows, compiled.provenance)))
 
 

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,7 +64,7 @@ def engine(directory: Path, world: World) -> Engine:
     def parts(fabric: str) -> Parts:
         return Parts(HostNetwork(f"vnteng-{fabric}"), HostSwitch(fabric), FakeGuests(world, fabric))
 
-    host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy)
+    host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, partial(datetime.now, UTC))
     return Engine(SqliteStore(directory / "state" / "vnet.db"), parts, host, lambda declared: ())
 
 

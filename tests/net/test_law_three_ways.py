@@ -7,7 +7,7 @@ deliver a packet exactly when the language allows it, untagged, to its target's 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,13 +15,16 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from tests.bpf.bench import Bench
-from tests.generators import World, frame, packets, three_tier, worlds
+from tests.generators import Builder, World, frame, packets, three_tier, worlds
 from tests.ovs import OpenVSwitch, why_not
+from vnet.base.drop import DropReason
+from vnet.openflow.conntrack import Tracker
 from vnet.openflow.fields import TCP, UDP
 from vnet.openflow.flow import Flow
 from vnet.openflow.table import PortState, SlowSwitch
 from vnet.policy.compile import compile
-from vnet.policy.semantics import Packet, decide
+from vnet.policy.difference import without_answers
+from vnet.policy.semantics import Packet, Verdict, decide
 
 PORTS = 16
 PHASES = tuple(Phase) if os.environ.get("VNET_EXPLORE") else (Phase.explicit, Phase.generate)
@@ -43,11 +46,15 @@ class Switch(Protocol):
 class Interpreter:
     """`vnet.openflow.table`."""
 
+    def __init__(self) -> None:
+        self.tracker = Tracker()
+
     def load(self, flows: Sequence[Flow]) -> None:
-        self.switch = SlowSwitch(flows, {number: PortState() for number in range(1, PORTS + 1)})
+        ports = {number: PortState() for number in range(1, PORTS + 1)}
+        self.switch = SlowSwitch(flows, ports, self.tracker)
 
     def forget(self) -> None:
-        self.switch.tracker.flush()
+        self.tracker.flush()
 
     def send(self, port: int, frame: bytes) -> Sent:
         outputs = self.switch.receive(port, frame, 0.0).outputs
@@ -78,7 +85,7 @@ class Peer:
 
     def load(self, flows: Sequence[Flow]) -> None:
         self.ovs.delete_flows()
-        self.ovs.add_flows(flows)
+        self.ovs.add_flows(without_answers(flows))
 
     def forget(self) -> None:
         self.ovs.flush_connections()
@@ -112,7 +119,7 @@ def request(packet: Packet) -> Packet:
     )
 
 
-def means(world: World, packet: Packet) -> bool | None:
+def means(world: World, packet: Packet) -> Verdict | None:
     """What the language says; None where it does not speak.
 
     A reply without a request is judged by the tracker alone: invalid here, except that a datagram
@@ -120,11 +127,18 @@ def means(world: World, packet: Packet) -> bool | None:
     """
     if packet.reply and not decide(world.topology, world.inventory, request(packet)).allowed:
         return (
-            decide(world.topology, world.inventory, replace(packet, reply=False)).allowed
+            decide(world.topology, world.inventory, replace(packet, reply=False))
             if packet.protocol == UDP
             else None
         )
-    return decide(world.topology, world.inventory, packet).allowed
+    return decide(world.topology, world.inventory, packet)
+
+
+def outputs(verdict: Verdict, ports: Mapping[str, int], packet: Packet, *, answers: bool) -> Sent:
+    if verdict.allowed:
+        return ((ports[packet.target_nic], False),)
+    told = answers and verdict.reason is DropReason.REJECTED
+    return ((ports[packet.source_nic], False),) if told else ()
 
 
 def check(switches: dict[str, Switch], world: World) -> None:
@@ -132,12 +146,12 @@ def check(switches: dict[str, Switch], world: World) -> None:
     flows = compile(world.topology, world.inventory).flows
     for switch in switches.values():
         switch.load(flows)
-    for packet in world.packets:
-        allowed = means(world, packet)
-        if allowed is None:
+    for packet in (replace(packet, admitted=False) for packet in world.packets):
+        verdict = means(world, packet)
+        if verdict is None:
             continue
-        expected = ((ports[packet.target_nic], False),) if allowed else ()
         for name, switch in switches.items():
+            expected = outputs(verdict, ports, packet, answers=name != "Open vSwitch")
             if (
                 name == "Open vSwitch"
                 and not (packet.source_port and packet.target_port)
@@ -168,3 +182,30 @@ def test_three_tier_decides_as_the_language_says_on_all_three(switches: dict[str
         check(switches, World(topology, inventory, (packet,)))
 
     tried()
+
+
+@pytest.mark.parametrize("rules", [["deny any"], ["reject any"], []], ids=["deny", "reject", "by default"])
+@pytest.mark.parametrize("established", ["revalidate", "reset", "keep"])
+def test_a_live_connection_fares_as_the_policy_that_forbids_it_says(
+    switches: dict[str, Switch], established: str, rules: list[str]
+) -> None:
+    """It is opened while it is allowed; then the other side answers under the policy that forbids it."""
+
+    def world(*ingress: str) -> Builder:
+        builder = Builder().network("net", 10, "10.0.0.0/24").vm("a", "net").vm("b", "net")
+        return builder.policy("p", "vm:b", ingress=ingress, established=established)
+
+    before, after = world("allow any").build(), world(*rules).build()
+    a, b = after[1].nics
+    ends = (a.name, a.addresses[0].ip, b.name, b.addresses[0].ip)
+    opening = Packet(*ends, TCP, 40000, 80)
+    answer = Packet(*ends[2:], *ends[:2], TCP, 80, 40000, reply=True, admitted=True)
+    for name, switch in switches.items():
+        switch.load(compile(*before).flows)
+        switch.forget()
+        assert switch.send(a.port, frame(after[1], opening)) == ((b.port, False),), name
+        switch.load(compile(*after).flows)
+        ports = {"a.eth0": a.port, "b.eth0": b.port}
+        expected = outputs(decide(*after, answer), ports, answer, answers=name != "Open vSwitch")
+        for _ in range(2):
+            assert switch.send(b.port, frame(after[1], answer)) == expected, name

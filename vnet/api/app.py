@@ -204,10 +204,17 @@ async def _body(request: Request) -> Mapping[str, Any]:
 
 
 def _source(body: Mapping[str, Any]) -> Source:
-    file, text, env = body.get("file"), body.get("text"), body.get("env", {})
-    if not isinstance(file, str) or not isinstance(text, str) or not isinstance(env, dict):
-        raise InputError("a topology is sent as {file, text, env}")
-    return Source(file, text, {str(name): str(value) for name, value in env.items()})
+    file, text = body.get("file"), body.get("text")
+    env, included = body.get("env", {}), body.get("included", {})
+    if not isinstance(file, str) or not isinstance(text, str):
+        raise InputError("a topology is sent as {file, text, env, included}")
+    return Source(file, text, _texts(env), _texts(included))
+
+
+def _texts(given: object) -> Mapping[str, str]:
+    if not isinstance(given, dict):
+        raise InputError("a topology's `env` and `included` are maps of texts")
+    return {str(name): str(value) for name, value in given.items()}
 
 
 def _number(text: str | None, kind: Callable[[str], Any]) -> Any:

@@ -17,6 +17,7 @@ import uvicorn
 from vnet.api.app import Api
 from vnet.base import paths
 from vnet.base.errors import Exit, HostError
+from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.service import Service
 from vnet.fabric.live.wiring import make_engine
 from vnet.hv.live.manager import HvManager
@@ -129,11 +130,13 @@ async def _serve(service: Service, auto: bool) -> None:
     )
     server = Server(config)
     server.api = api
-    idle = asyncio.ensure_future(_end_when_idle(api, server)) if auto else None
+    beside = [asyncio.ensure_future(_expire(service.engine))]
+    if auto:
+        beside.append(asyncio.ensure_future(_end_when_idle(api, server)))
     with _listening(paths.daemon_socket()) as listener:
         await server.serve(sockets=[listener])
-    if idle:
-        idle.cancel()
+    for task in beside:
+        task.cancel()
 
 
 def _listening(path: Path) -> socket.socket:
@@ -152,6 +155,15 @@ def _listening(path: Path) -> socket.socket:
         os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
     listener.listen(128)
     return listener
+
+
+async def _expire(engine: Engine) -> None:
+    """See to it that rules cease when their time is over."""
+    while True:
+        await asyncio.sleep(1.0)
+        expires = engine.next_expiry()
+        if expires is not None and expires <= engine.host.now():
+            await engine.expire()
 
 
 async def _end_when_idle(api: Api, server: Server) -> None:

@@ -66,3 +66,5 @@ class DropReason(IntEnum):
     """Not the first packet of a connection, and of no connection known."""
     MULTICAST = 77
     """IP broadcast or multicast that the fabric does not carry."""
+    REJECTED = 78
+    """No rule allows it or a rule rejects it, and the sender is told."""

@@ -54,6 +54,7 @@ MEANING: Mapping[DropReason, str] = {
     DropReason.NO_ROUTE: "there is no route to the destination",
     DropReason.INVALID_STATE: "not the first packet of a connection, and of no connection known",
     DropReason.MULTICAST: "broadcast or multicast that the fabric does not carry",
+    DropReason.REJECTED: "a rule rejects it, or resets its connection; the sender was told",
 }
 """One sentence for each reason, for packets that no rule of the user explains."""
 

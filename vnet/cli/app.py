@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vnet.cli import fabric_commands, look_commands, switch_command, vm_commands
+from vnet.cli import fabric_commands, look_commands, policy_commands, switch_command, vm_commands
 from vnet.cli.options import root
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ root(app)
 fabric_commands.register(app)
 vm_commands.register(app)
 look_commands.register(app)
+policy_commands.register(app)
 switch_command.register(app)
 
 

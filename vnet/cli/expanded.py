@@ -10,7 +10,7 @@ from typing import Any
 
 from vnet.hv.spec import format_mac
 from vnet.topology.inventory import Inventory, Vm
-from vnet.topology.model import Claim, Peer, PeerKind, Policy, Rule, Topology
+from vnet.topology.model import Claim, Network, Peer, PeerKind, Policy, Rule, Topology
 
 Plain = dict[str, Any]
 
@@ -20,27 +20,32 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     document: Plain = {"name": topology.name}
     if topology.description:
         document["description"] = topology.description
-    document["networks"] = {
-        net.name: {"vlan": net.vlan, "subnets": [str(subnet) for subnet in net.subnets]}
-        for net in topology.networks.values()
-    }
+    document["networks"] = {net.name: _network(net) for net in topology.networks.values()}
     document["groups"] = _groups(topology)
     document["tiers"] = list(topology.tiers)
     named = {peer.value for peer in _peers(topology) if peer.kind is PeerKind.VM}
     replicated = frozenset(vm.spec for vm in inventory.vms if vm.spec != vm.name and vm.spec in named)
-    document["vms"] = {vm.name: _vm(vm, replicated) for vm in inventory.vms}
+    isolated = frozenset(net.name for net in topology.networks.values() if net.is_isolated)
+    document["vms"] = {vm.name: _vm(vm, replicated, isolated) for vm in inventory.vms}
     document["policies"] = [_policy(policy, replicated) for policy in topology.policies]
     document["verify"] = [_claim(claim, replicated) for claim in topology.claims]
     return {key: value for key, value in document.items() if value}
 
 
-def _vm(vm: Vm, replicated: frozenset[str]) -> Plain:
+def _network(net: Network) -> Plain:
+    plain: Plain = {"vlan": net.vlan, "subnets": [str(subnet) for subnet in net.subnets]}
+    internal = {"internal": True} if net.is_internal else {}
+    return plain | internal | ({"isolation": "isolated"} if net.is_isolated else {})
+
+
+def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:
     groups = sorted(vm.groups | ({_group(vm.spec)} if vm.spec in replicated else set()))
     interfaces = {
         nic.interface: {
             "network": nic.network,
             "addresses": [str(address) for address in nic.addresses],
             "mac": format_mac(nic.mac),
+            **({"promiscuous": True} if nic.network in isolated and not nic.is_isolated else {}),
         }
         for nic in vm.nics
     }
@@ -73,7 +78,7 @@ def _policy(policy: Policy, replicated: frozenset[str]) -> Plain:
         plain["ingress"] = [_rule(rule, "from", replicated) for rule in policy.ingress]
     if policy.egress is not None:
         plain["egress"] = [_rule(rule, "to", replicated) for rule in policy.egress]
-    return plain
+    return plain | {"enforcement": policy.enforcement.value, "established": policy.established.value}
 
 
 def _rule(rule: Rule, toward: str, replicated: frozenset[str]) -> Plain:
@@ -81,7 +86,12 @@ def _rule(rule: Rule, toward: str, replicated: frozenset[str]) -> Plain:
     plain[toward] = [_peer(peer, replicated) for peer in rule.peers]
     if rule.services:
         plain["ports"] = [str(service) for service in rule.services]
-    return plain | {"action": rule.action.value} | ({"log": True} if rule.log else {})
+    plain["action"] = rule.action.value
+    if rule.log:
+        plain["log"] = True
+    if rule.expires:
+        plain["expires"] = rule.expires.isoformat()
+    return plain
 
 
 def _peer(peer: Peer, replicated: frozenset[str]) -> str:

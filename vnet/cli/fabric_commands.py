@@ -72,8 +72,8 @@ def _loaded(settings: Settings) -> tuple[Any, Any]:
     from vnet.topology.inventory import expand
     from vnet.topology.load import load_text
 
-    file, text = files.read(settings.file)
-    topology = load_text(text, file, dict(os.environ))
+    given = files.read(settings.file)
+    topology = load_text(given.text, given.file, dict(os.environ), given.included)
     return topology, expand(topology, {})
 
 

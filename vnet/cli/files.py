@@ -1,15 +1,17 @@
 """Which topology file is meant, and what its fabric is called, without loading it.
 
-Lookup: `-f FILE` (`-` is standard input), else `$VNET_FILE`, else the only `vnet.yaml` or
-`NAME.vnet.yaml` in the working directory.
+Lookup: `-f FILE` (`-` is standard input; several are parts of one topology), else `$VNET_FILE`, else the only
+`vnet.yaml` or `NAME.vnet.yaml` in the working directory.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +21,63 @@ _NAME = re.compile(r"""^(?:\{\s*)?["']?name["']?\s*:\s*["']?([A-Za-z0-9][A-Za-z0
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 
 
-def find(given: Sequence[str]) -> str | None:
-    """The file meant, or None when none is given and the working directory has none.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A topology as it was given: its file, and the texts of all that it includes, by path."""
+
+    file: str
+    text: str
+    included: Mapping[str, str] = field(default_factory=dict)
+
+
+def find(given: Sequence[str]) -> list[str]:
+    """The files meant; none when none is given and the working directory has none.
 
     Raises: UsageError when several would do.
     """
-    if len(given) > 1:
-        raise UsageError(f"-f is given {len(given)} times; this version reads one topology file at a time")
     if given:
-        return given[0]
+        return list(given)
     if os.environ.get("VNET_FILE"):
-        return os.environ["VNET_FILE"]
+        return [os.environ["VNET_FILE"]]
     found = _candidates()
     if len(found) > 1:
         raise UsageError(f"which topology? name one with -f FILE: {', '.join(map(str, found))}")
-    return str(found[0]) if found else None
+    return list(map(str, found))
 
 
 def _candidates() -> list[Path]:
     return sorted({*Path().glob("vnet.yaml"), *Path().glob("*.vnet.yaml")})
 
 
-def read(given: Sequence[str]) -> tuple[str, str]:
-    """File name and text of the topology meant."""
-    file = find(given)
-    if file is None:
+def read(given: Sequence[str]) -> Given:
+    """The topology meant, with what it includes; several files are what a file that includes them is."""
+    found = find(given)
+    if not found:
         raise UsageError("no topology: give one with -f FILE, or set VNET_FILE, or go where a vnet.yaml is")
+    if len(found) == 1:
+        file, text = "(stdin)" if found[0] == "-" else found[0], _text(found[0])
+    else:
+        file, text = "(command line)", f"include: {json.dumps(found)}\n"
+    return Given(file, text, _included(file, text))
+
+
+def _text(file: str) -> str:
     if file == "-":
-        return "(stdin)", sys.stdin.read()
+        return sys.stdin.read()
     try:
-        return file, Path(file).read_text(encoding="utf-8")
+        return Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text: {error}") from error
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _included(file: str, text: str) -> Mapping[str, str]:
+    if "include" not in text:
+        return {}
+    from vnet.topology.include import gather  # only here: reading YAML takes its time to import
+
+    return gather(file, text, lambda path: _text(path) if path == "-" or Path(path).exists() else None)
 
 
 def source(given: Sequence[str], name: str | None = None) -> dict[str, Any]:
@@ -60,12 +85,13 @@ def source(given: Sequence[str], name: str | None = None) -> dict[str, Any]:
 
     Raises: UsageError when the fabric is asked for by another name than the file gives it.
     """
-    file, text = read(given)
-    if name and name != fabric_name(text, file):
+    found = read(given)
+    if name and name != fabric_name(found):
         raise UsageError(
-            f"-n {name}, but {file} declares the fabric {fabric_name(text, file)}: leave -n away"
+            f"-n {name}, but {found.file} declares the fabric {fabric_name(found)}: leave -n away"
         )
-    return {"file": file, "text": text, "env": mentioned(text, os.environ)}
+    env = mentioned("\n".join((found.text, *found.included.values())), os.environ)
+    return {"file": found.file, "text": found.text, "included": dict(found.included), "env": env}
 
 
 def mentioned(text: str, environment: Mapping[str, str]) -> dict[str, str]:
@@ -73,10 +99,13 @@ def mentioned(text: str, environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in _VARIABLE.findall(text) if name in environment}
 
 
-def fabric_name(text: str, file: str) -> str:
+def fabric_name(given: Given) -> str:
     """The fabric's name: what stands at `name:` in the first column, else what the file is called."""
-    found = _NAME.search(text)
-    return found[1] if found else Path(file).name.removesuffix(".yaml").removesuffix(".vnet")
+    for text in (given.text, *given.included.values()):
+        found = _NAME.search(text)
+        if found:
+            return found[1]
+    return Path(given.file).name.removesuffix(".yaml").removesuffix(".vnet")
 
 
 def meant(name: str | None, given: Sequence[str]) -> str:
@@ -85,5 +114,4 @@ def meant(name: str | None, given: Sequence[str]) -> str:
         return name
     if not given and not os.environ.get("VNET_FILE") and len(_candidates()) != 1:
         return "-"
-    file, text = read(given)
-    return fabric_name(text, file)
+    return fabric_name(read(given))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from vnet.fabric.state import State, desired
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.difference import normal
 from vnet.policy.origin import Origin
+from vnet.topology.expiry import in_force, next_expiry
 from vnet.topology.inventory import Assignment, Inventory, expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
@@ -17,11 +19,13 @@ from vnet.topology.model import Topology
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A checked topology with its concrete VMs and its flows."""
+    """A checked topology, as far as it is in force, with its concrete VMs and its flows."""
 
     topology: Topology
     inventory: Inventory
     compiled: Compiled
+    expires: datetime | None = None
+    """When a rule of it will cease."""
 
     def state(self, stopped: frozenset[str] = frozenset()) -> State:
         """The state to reach; VMs in `stopped` do not run."""
@@ -34,18 +38,19 @@ class Declared:
 
 def load(source: Source) -> Topology:
     """The checked topology of a source. Raises InputError with every fault of the file."""
-    return load_text(source.text, source.file, source.env)
+    return load_text(source.text, source.file, source.env, source.included)
 
 
-def work_out(topology: Topology, previous: Mapping[str, Assignment]) -> Declared:
-    """Expand and compile; NICs that were there keep what `previous` says they got."""
-    inventory = expand(topology, previous)
-    return Declared(topology, inventory, compile(topology, inventory))
+def work_out(topology: Topology, previous: Mapping[str, Assignment], now: datetime) -> Declared:
+    """Expand and compile what is in force; NICs that were there keep what `previous` says they got."""
+    current = in_force(topology, now)
+    inventory = expand(current, previous)
+    return Declared(current, inventory, compile(current, inventory), next_expiry(topology, now))
 
 
-def declare(source: Source, previous: Mapping[str, Assignment]) -> Declared:
+def declare(source: Source, previous: Mapping[str, Assignment], now: datetime) -> Declared:
     """Load, expand and compile."""
-    return work_out(load(source), previous)
+    return work_out(load(source), previous, now)
 
 
 def origin_texts(origin: Origin) -> Mapping[str, str]:

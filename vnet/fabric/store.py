@@ -16,11 +16,13 @@ from vnet.topology.inventory import Assignment
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A topology file as the user gave it, and the environment variables it mentions."""
+    """A topology file as the user gave it, the environment variables it mentions, the files it includes."""
 
     file: str
     text: str
     env: Mapping[str, str] = field(default_factory=dict)
+    included: Mapping[str, str] = field(default_factory=dict)
+    """Their texts by path."""
 
 
 @dataclass(frozen=True, slots=True)

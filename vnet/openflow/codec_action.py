@@ -33,6 +33,7 @@ from vnet.openflow.flow import (
     Port,
     PushMpls,
     PushVlan,
+    Reject,
     Resubmit,
     SetField,
     SetIpTtl,
@@ -43,6 +44,9 @@ from vnet.openflow.group import MAX_GROUP
 from vnet.openflow.message import BadAction
 
 _CACHED = 1 << 16
+VNET = 0x766E6574
+"""The experimenter of vnet's own actions: "vnet" in ASCII."""
+_REJECT = 1
 _RESUBMIT, _RESUBMIT_TABLE = 1, 14
 _SAME_TABLE = 0xFF
 _SHORT_RESERVED, _SHORT_MAX, _SHORT_IN_PORT = 0xFFFF0000, 0xFF00, 0xFFF8
@@ -89,6 +93,7 @@ _ENCODERS: Mapping[type[Action], Callable[[Any], bytes]] = {
     Move: _library(codec_setfield.move),
     ToGroup: _library(lambda action: parser.OFPActionGroup(action.group)),
     Resubmit: _resubmit,
+    Reject: lambda action: struct.pack("!HHIH6x", ofproto.OFPAT_EXPERIMENTER, 16, VNET, _REJECT),
     Conntrack: codec_conntrack.encode_conntrack,
     ConntrackClear: codec_conntrack.encode_clear,
 }
@@ -118,13 +123,22 @@ def decode_action(raw: bytes) -> Action:
     """One action; `raw` is as long as its header says."""
     kind = struct.unpack_from("!H", raw)[0]
     if kind == ofproto.OFPAT_EXPERIMENTER:
-        return _decode_nicira(raw)
+        return _decode_own(raw) if struct.unpack_from("!I", raw, 4)[0] == VNET else _decode_nicira(raw)
     if kind not in _STANDARD:
         raise bad_action(_REFUSED.get(kind, BadAction.BAD_TYPE))
     length, read = _STANDARD[kind]
     if length is not None and length != len(raw):
         raise bad_action(BadAction.BAD_LEN)
     return read(raw)
+
+
+def _decode_own(raw: bytes) -> Action:
+    """vnet's own actions: subtype and padding as in Nicira's."""
+    if len(raw) != 16:
+        raise bad_action(BadAction.BAD_LEN)
+    if struct.unpack_from("!H", raw, 8)[0] != _REJECT:
+        raise bad_action(BadAction.BAD_EXP_TYPE)
+    return Reject()
 
 
 def _decode_nicira(raw: bytes) -> Action:

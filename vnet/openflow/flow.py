@@ -233,6 +233,14 @@ class Conntrack:
     """What is copied into the connection's mark and label on commit, after `mark` and `label`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Drop the packet and tell its sender: TCP by a reset, other IP by ICMP "administratively prohibited".
+
+    vnet's own action; `vnet.openflow.answer` says what the answer is.
+    """
+
+
 Action = (
     Output
     | OutputField
@@ -252,6 +260,7 @@ Action = (
     | Resubmit
     | Conntrack
     | ConntrackClear
+    | Reject
 )
 
 

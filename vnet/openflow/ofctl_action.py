@@ -23,6 +23,7 @@ from vnet.openflow.flow import (
     Port,
     PushMpls,
     PushVlan,
+    Reject,
     Resubmit,
     SetField,
     SetIpTtl,
@@ -71,13 +72,14 @@ _HeaderAction = (
     | CopyTtlOut
     | CopyTtlIn
     | ConntrackClear
+    | Reject
 )
 
 
 def _header_text(action: _HeaderAction) -> str:
     """Actions on tags, labels and TTLs: a word and a number at most.
 
-    Open vSwitch has no action that copies a TTL; those words are ours.
+    Open vSwitch has no action that copies a TTL, and none that rejects; those words are ours.
     """
     match action:
         case PushVlan(ethertype):
@@ -101,6 +103,7 @@ _WORDS: dict[type[Action], str] = {
     CopyTtlOut: "copy_ttl_out",
     CopyTtlIn: "copy_ttl_in",
     ConntrackClear: "ct_clear",
+    Reject: "reject",
 }
 
 

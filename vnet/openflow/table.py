@@ -42,6 +42,7 @@ from dataclasses import dataclass, field, replace
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie, packet, rewrite
 from vnet.openflow.action_set import check_set, ordered, put
+from vnet.openflow.answer import answer
 from vnet.openflow.conntrack import Tracker, connection_ends, original_fields
 from vnet.openflow.fdb import MULTICAST, RESERVED, Fdb
 from vnet.openflow.fields import FIELDS, REGISTERS, CtState
@@ -54,6 +55,7 @@ from vnet.openflow.flow import (
     DecIpTtl,
     DecMplsTtl,
     Flow,
+    Instructions,
     Match,
     Move,
     Output,
@@ -63,6 +65,7 @@ from vnet.openflow.flow import (
     Port,
     PushMpls,
     PushVlan,
+    Reject,
     Resubmit,
     SetField,
     SetIpTtl,
@@ -122,7 +125,10 @@ class ToController:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one packet: `drop` is None if it was output anywhere."""
+    """What became of one packet: `drop` is None if it was output anywhere.
+
+    Of a packet that was rejected the answer to its sender is the only output, and `drop` says why.
+    """
 
     outputs: tuple[tuple[int, bytes], ...] = ()
     """(port, frame) in the order in which they left."""
@@ -239,6 +245,8 @@ class _Run:
     outputs: list[tuple[int, bytes]] = field(default_factory=list)
     to_controller: list[ToController] = field(default_factory=list)
     trail: list[Step] = field(default_factory=list)
+    rejected: bool = False
+    """Whether the sender is told that it was lost, if it is."""
     failure: DropReason | None = None
     """Why the packet is lost if nothing was output; the first cause stays, SAME_PORT if there is no other."""
 
@@ -246,10 +254,12 @@ class _Run:
         if self.failure in (None, DropReason.SAME_PORT):
             self.failure = reason
 
-    def outcome(self) -> Outcome:
+    def outcome(self, in_port: int, frame: bytes) -> Outcome:
+        """What became of the frame that came in by a port."""
         lost = not self.outputs and not self.to_controller
+        told = answer(frame) if lost and self.rejected else None
         return Outcome(
-            outputs=tuple(self.outputs),
+            outputs=((in_port, told),) if told else tuple(self.outputs),
             to_controller=tuple(self.to_controller),
             drop=self._reason() if lost else None,
             trail=tuple(self.trail),
@@ -316,7 +326,7 @@ class SlowSwitch:
         self.tracker.arrived()
         run = _Run(now_s)
         self._follow(run, _Walk(in_port, frame))
-        return run.outcome()
+        return run.outcome(in_port, frame)
 
     # -- pipeline ---------------------------------------------------------------------------------
 
@@ -391,6 +401,8 @@ class SlowSwitch:
                 self._resubmit(run, walk, action)
             case Conntrack():
                 self._conntrack(run, walk, action)
+            case Reject():
+                run.rejected = True
             case _:
                 _change(walk, action)
 
@@ -593,6 +605,8 @@ def check(flow: Flow) -> None:
     instructions = flow.instructions
     if instructions.goto is not None and instructions.goto <= flow.table:
         raise ValueError(f"table {flow.table}: goto {instructions.goto} does not lead forward")
+    if Reject() in instructions.apply and instructions != Instructions(apply=(Reject(),)):
+        raise ValueError(f"table {flow.table}: a flow that rejects does nothing else")
     _check_targets(instructions.apply + instructions.write)
     check_set(instructions.write)
 

@@ -142,7 +142,12 @@ def _towards(service: Service, version: int, side: str) -> Iterator[Cube]:
     protocol = service.protocol
     assert protocol is not None
     if protocol in (ICMP, ICMPV6):
-        yield exactly(ip_proto=ICMP if version == 4 else ICMPV6)
+        icmp = exactly(ip_proto=ICMP if version == 4 else ICMPV6)
+        if service.ports is None:
+            yield icmp
+        elif service.ports[0] == ECHO_REQUEST[version]:
+            kind = ECHO_REQUEST[version] if side == "dst" else ECHO_REPLY[version]
+            yield {**icmp, **exactly(**{f"icmpv{version}_type": kind})}
     elif protocol in NAMES and service.ports is not None:
         for value, mask in masks(*service.ports):
             yield {**exactly(ip_proto=protocol), f"{NAMES[protocol]}_{side}": (value, mask)}

@@ -11,7 +11,7 @@ from vnet.policy import guard, segment, track
 from vnet.policy.endpoint import endpoints
 from vnet.policy.entry import Entry
 from vnet.policy.identity import Identities, identify
-from vnet.policy.judge import EGRESS, INGRESS, Shadow, judge
+from vnet.policy.judge import Shadow, judge, sides
 from vnet.policy.origin import Origin
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
@@ -36,9 +36,10 @@ def compile(topology: Topology, inventory: Inventory) -> Compiled:
     Raises: InputError when more rules apply to one VM than a table has priorities.
     """
     identities = identify(topology, inventory)
-    egress, from_egress = judge(topology, identities, EGRESS)
-    ingress, from_ingress = judge(topology, identities, INGRESS)
-    entries = [*_ports(topology, inventory, identities), *track.connection(), *egress, *ingress]
+    both = sides(topology)
+    egress, from_egress = judge(topology, identities, both.egress) if both.egress else ([], [])
+    ingress, from_ingress = judge(topology, identities, both.ingress)
+    entries = [*_ports(topology, inventory, identities), *track.connection(both.first), *egress, *ingress]
     entries += track.deliver(sorted({nic.vlan for nic in inventory.nics}))
     flows = tuple(sorted((entry.flow for entry in entries), key=_order))
     clashes = [one for one, other in pairwise(flows) if _order(one) == _order(other)]

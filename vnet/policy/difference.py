@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from vnet.openflow.fields import FIELDS
 from vnet.openflow.flow import Action, Flow, FlowFlag, Match, Output, Port, SetField
+from vnet.policy.entry import ANSWER, NOTHING
 
 FlowKey = tuple[int, int, Match]
 
@@ -55,6 +56,13 @@ def diff(current: Iterable[Flow], desired: Iterable[Flow]) -> Difference:
             if replace(flow, instructions=have[flow.key].instructions) == have[flow.key]
         ),
     )
+
+
+def without_answers(flows: Iterable[Flow]) -> Iterator[Flow]:
+    """The flows for a switch that is not vnet's: what is rejected is dropped there without an answer."""
+    for flow in flows:
+        rejects = flow.instructions == ANSWER
+        yield replace(flow, instructions=NOTHING) if rejects else flow
 
 
 def normal(flow: Flow) -> Flow:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vnet.openflow.fields import VLAN_PRESENT
-from vnet.openflow.flow import Action, Flow, Instructions, Match
+from vnet.openflow.flow import Action, Flow, Instructions, Match, Reject
 from vnet.policy.origin import Origin
-from vnet.policy.pipeline import Stage
+
+NOTHING = Instructions()
+"""To drop silently."""
+ANSWER = Instructions(apply=(Reject(),))
+"""To drop and tell the sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +21,14 @@ class Entry:
 
 
 def entry(
-    table: Stage, priority: int, where: Match, origin: Origin, *apply: Action, goto: Stage | None = None
+    table: int, priority: int, where: Match, origin: Origin, *apply: Action, goto: int | None = None
 ) -> Entry:
     """A flow; without actions and `goto` it drops, for the reason its origin gives."""
-    next_table = None if goto is None else int(goto)
-    instructions = Instructions(apply=apply, goto=next_table)
+    instructions = Instructions(apply=apply, goto=None if goto is None else int(goto))
     return Entry(Flow(int(table), priority, where, instructions, origin.cookie), origin)
 
 
-def miss(table: Stage, origin: Origin, goto: Stage | None = None) -> Entry:
+def miss(table: int, origin: Origin, goto: int | None = None) -> Entry:
     """The flow that takes what no other flow of the table took."""
     return entry(table, 0, Match(), origin, goto=goto)
 

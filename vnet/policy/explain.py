@@ -59,6 +59,20 @@ class Explanation:
     packet: Packet
     verdict: Verdict
 
+    def plain(self) -> Mapping[str, object]:
+        """The same as plain values."""
+        verdict, near = self.verdict, self.verdict.nearest
+        return {
+            "packet": str(self.packet),
+            "allowed": verdict.allowed,
+            "reason": verdict.reason.name,
+            "decided_by": say(verdict.origin),
+            "at": str(verdict.origin.at),
+            "egress": say(verdict.egress) if verdict.egress else "",
+            "nearest": f"policy {near.origin.policy} {near.origin.rule} {near.why}" if near else "",
+            "nearest_at": str(near.origin.at) if near else "",
+        }
+
     def __str__(self) -> str:
         verdict = self.verdict
         lines = [f"{self.packet}: {say(verdict.origin)}"]

@@ -12,7 +12,7 @@ from vnet.policy import origin
 from vnet.policy.endpoint import IPAddress
 from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
 from vnet.policy.origin import Origin, OriginKind
-from vnet.policy.pipeline import ANNOUNCE, CLIENT, NEIGHBOUR_KIND, PROBE, Stage
+from vnet.policy.pipeline import ANNOUNCE, APART, CLIENT, NEIGHBOUR_KIND, PROBE, SENDER_APART, Stage
 from vnet.topology.inventory import Nic
 
 # Priorities of table 1, from what no guest may send to what one NIC may.
@@ -49,7 +49,8 @@ def admit(nic: Nic) -> Iterator[Entry]:
     into = nic_origin(nic, "admit", f"{nic.name} is in network {nic.network} (VLAN {nic.vlan})")
     untagged = match(in_port=nic.port, vlan_vid=0)
     tag = (PushVlan(), SetField("vlan_vid", vlan(nic.vlan)))
-    yield entry(Stage.ADMIT, 200, untagged, into, *tag, goto=Stage.SOURCE_GUARD)
+    alone = (SetField(APART, SENDER_APART),) if nic.is_isolated else ()
+    yield entry(Stage.ADMIT, 200, untagged, into, *tag, *alone, goto=Stage.SOURCE_GUARD)
     tagged = nic_origin(
         nic, "tagged", f"{nic.name} is an access port: no VLAN tags", DropReason.VLAN_NOT_ALLOWED
     )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from itertools import groupby, product
+from typing import Any
 
 from vnet.openflow import ofctl
 from vnet.openflow.flow import Flow
 from vnet.policy.compile import Compiled
+from vnet.policy.endpoint import endpoints
 from vnet.policy.explain import describe
-from vnet.policy.origin import Origin
-from vnet.policy.pipeline import TABLES
+from vnet.policy.judge import Shadow
+from vnet.policy.origin import Origin, of_rule
+from vnet.policy.pipeline import name_of
+from vnet.policy.semantics import in_order, rules_of, selects_any
+from vnet.topology.inventory import Inventory
+from vnet.topology.model import Direction, Enforcement, Policy, Topology
 
 
 def listing(compiled: Compiled) -> str:
@@ -22,11 +28,49 @@ def listing(compiled: Compiled) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ruling(
+    topology: Topology, inventory: Inventory, shadowed: Iterable[Shadow], vm: str | None
+) -> list[Mapping[str, Any]]:
+    """The rules in the order in which they are asked, those that apply to a VM or all; as plain values."""
+    by = {shadow.rule.key: shadow.by for shadow in shadowed}
+    found: list[Mapping[str, Any]] = []
+    for direction, policy in product(Direction, in_order(topology)):
+        if vm is not None and not _applies(topology, inventory, policy, vm):
+            continue
+        for rule in rules_of(policy, direction) or ():
+            taker = by.get(of_rule(policy, rule).key)
+            found.append(
+                {
+                    "direction": direction.value,
+                    "tier": policy.tier,
+                    "policy": policy.name,
+                    "rule": rule.number,
+                    "action": rule.action.value,
+                    "peers": [str(peer) for peer in rule.peers],
+                    "ports": [str(service) for service in rule.services],
+                    "enforcement": policy.enforcement.value,
+                    "at": str(rule.at),
+                    "note": _note(policy, taker),
+                }
+            )
+    return found
+
+
+def _applies(topology: Topology, inventory: Inventory, policy: Policy, vm: str) -> bool:
+    ends = (end for end in endpoints(topology, inventory) if vm in (end.vm.name, end.vm.spec))
+    return any(selects_any(topology, policy.applied_to, end) for end in ends)
+
+
+def _note(policy: Policy, taker: Origin | None) -> str:
+    notes = [f"never decides: {taker.policy} {taker.rule} ({taker.at}) comes first"] if taker else []
+    notes += ["audited"] if policy.enforcement is Enforcement.AUDIT else []
+    return "; ".join(notes)
+
+
 def lines_of(flows: Iterable[Flow], provenance: Mapping[int, Origin]) -> Iterator[str]:
     """A heading for each table, then its flows in `ovs-ofctl` syntax, each under its origin."""
-    names = {int(table.number): table.name for table in TABLES}
     for table, in_table in groupby(flows, key=lambda flow: flow.table):
-        yield f"# table {table} {names.get(table, '')}".rstrip()
+        yield f"# table {table} {name_of(table)}".rstrip()
         for cookie, together in groupby(in_table, key=lambda flow: flow.cookie):
             yield f"#   {describe(cookie, provenance)}"
             yield from map(ofctl.text, together)

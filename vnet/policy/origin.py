@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from vnet.base.drop import DropReason
@@ -23,6 +23,15 @@ class OriginKind(Enum):
     FABRIC = "fabric"
 
 
+class Lets(Enum):
+    """What passes although the origin says no: all of it (its policy is only audited), or connections
+    that were let in before."""
+
+    NOTHING = "nothing"
+    AUDITED = "audited"
+    KEPT = "kept"
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What gave rise to a flow or a verdict.
@@ -39,6 +48,7 @@ class Origin:
     policy: str = ""
     rule: str = ""
     log: bool = False
+    lets: Lets = Lets.NOTHING
 
     @property
     def cookie(self) -> int:
@@ -46,16 +56,48 @@ class Origin:
         return cookie.make(self.key, self.reason)
 
 
-def of_rule(policy: Policy, rule: Rule, number: int) -> Origin:
-    """The origin of a rule; `number` counts from 1 within its direction's list."""
-    place = f"{rule.direction.value} {number}"
+_REASON = {
+    Action.ALLOW: DropReason.NONE,
+    Action.PASS: DropReason.NONE,
+    Action.DENY: DropReason.POLICY,
+    Action.REJECT: DropReason.REJECTED,
+}
+
+
+def of_rule(policy: Policy, rule: Rule) -> Origin:
+    """The origin of a rule."""
+    place = f"{rule.direction.value} {rule.number}"
     toward = "from" if rule.direction is Direction.INGRESS else "to"
     services = ", ".join(map(str, rule.services)) or "any"
     text = f"{rule.action.value} {toward} {', '.join(map(str, rule.peers))} ports {services}"
-    reason = DropReason.NONE if rule.action is Action.ALLOW else DropReason.POLICY
     return Origin(
-        OriginKind.RULE, f"rule {policy.name} {place}", text, rule.at, reason, policy.name, place, rule.log
+        OriginKind.RULE,
+        f"rule {policy.name} {place}",
+        text,
+        rule.at,
+        _REASON[rule.action],
+        policy.name,
+        place,
+        rule.log,
     )
+
+
+def audited(why: Origin) -> Origin:
+    """The origin of what would be dropped for this reason, were its policy enforced."""
+    text = f"audited, not dropped: {why.text}"
+    return replace(why, key=f"{why.key} audited", text=text, reason=DropReason.NONE, lets=Lets.AUDITED)
+
+
+def kept(why: Origin) -> Origin:
+    """The origin of what is let pass because its connection was let in before."""
+    text = f"established before, kept: {why.text}"
+    return replace(why, key=f"{why.key} kept", text=text, reason=DropReason.NONE, lets=Lets.KEPT)
+
+
+def reset(why: Origin) -> Origin:
+    """The origin of what is answered with a reset because its connection was let in before."""
+    text = f"established before, reset: {why.text}"
+    return replace(why, key=f"{why.key} reset", text=text, reason=DropReason.REJECTED)
 
 
 def of_default(
@@ -97,3 +139,7 @@ def fabric(name: str, text: str, reason: DropReason = DropReason.NONE) -> Origin
 def guard(name: str, text: str, reason: DropReason) -> Origin:
     """The origin of a guard of the `strict` profile that is the same on every port."""
     return Origin(OriginKind.GUARD, f"guard {name}", text, BUILT_IN, reason)
+
+
+INVALID = fabric("invalid", "of no connection, and cannot begin one", DropReason.INVALID_STATE)
+APART = fabric("isolated", "VMs of an isolated network reach promiscuous NICs only", DropReason.ISOLATED)

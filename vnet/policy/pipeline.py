@@ -11,16 +11,19 @@ from enum import IntEnum
 
 
 class Stage(IntEnum):
-    """Table numbers, in the order in which a packet meets them."""
+    """Table numbers, in the order in which a packet meets them.
+
+    EGRESS and INGRESS are those of the first tier; each further tier has the next number.
+    """
 
     ADMIT = 0
     SOURCE_GUARD = 1
     NEIGHBOUR = 2
     DESTINATION = 3
     CONNECTION = 4
-    EGRESS = 5
-    INGRESS = 6
-    DELIVER = 7
+    EGRESS = 10
+    INGRESS = 30
+    DELIVER = 50
 
 
 CLIENT = "reg0"
@@ -31,6 +34,12 @@ OUT_PORT = "reg2"
 SERVICE = "reg3"
 """Protocol (ICMP for ICMPv6 too) in the upper half, the server's port in the lower; 0 for other protocols."""
 SCRATCH = "reg4"
+APART = "reg6"
+"""Whether the sender and the receiver are isolated: on an isolated network and not promiscuous."""
+SENDER_APART, RECEIVER_APART = 1, 2
+BOTH_APART = SENDER_APART | RECEIVER_APART
+ADMITTED = "ct_mark", 1
+"""Connections are committed with this mark, so that a packet of one that was let in can be told."""
 NEIGHBOUR_KIND = "reg5"
 """What source_guard found an ARP or ND packet to be: ANNOUNCE or PROBE, else 0."""
 
@@ -40,9 +49,14 @@ REGISTERS = (
     (CLIENT, "identity of the client (before table 4: of the sender)"),
     (SERVER, "identity of the server (before table 4: of the receiver)"),
     (OUT_PORT, "port of the receiver"),
-    (SERVICE, "protocol (1 = ICMP and ICMPv6, 6, 17, 132) << 16 \\| the server's port; 0 = another protocol"),
+    (
+        SERVICE,
+        "protocol (1 = ICMP and ICMPv6, 6, 17, 132) << 16 \\| the server's port, of ICMP the request's type; "
+        "0 = another protocol",
+    ),
     (SCRATCH, "scratch, to swap client and server in replies"),
     (NEIGHBOUR_KIND, "1 = announcement of an own address, 2 = probe for an own address"),
+    (APART, "1 = the sender is isolated, 2 = the receiver is"),
 )
 
 
@@ -56,6 +70,9 @@ class Table:
     fields: tuple[str, ...]
     miss: str
 
+
+TIERED = (Stage.EGRESS, Stage.INGRESS)
+"""The stages that have a table for each tier."""
 
 TABLES = (
     Table(
@@ -84,7 +101,7 @@ TABLES = (
         "announcements to the whole network",
         (
             *("vlan_vid", "eth_dst", "eth_type", "ip_proto", "arp_op", "arp_tpa"),
-            *("icmpv6_type", "ipv6_nd_target", NEIGHBOUR_KIND),
+            *("icmpv6_type", "ipv6_nd_target", NEIGHBOUR_KIND, APART),
         ),
         "drop NO_DST",
     ),
@@ -100,23 +117,24 @@ TABLES = (
         Stage.CONNECTION,
         "connection",
         "Which end is the client? Swaps the identities of replies and notes protocol and server's port; "
-        "ICMP errors of known connections skip the policies",
-        ("ct_state", "eth_type", "ip_proto"),
+        "ICMP errors of known connections skip the policies. VMs of an isolated network part here",
+        ("ct_state", "eth_type", "ip_proto", "icmpv4_type", "icmpv6_type", APART),
         "drop INVALID_STATE",
     ),
     Table(
         Stage.EGRESS,
         "egress",
-        "May the client open this connection? Its egress rules in order",
-        (CLIENT, SERVER, SERVICE),
-        "goto ingress (egress is open until a policy lists it)",
+        "May the client open this connection? Its egress rules in order, a table for each tier that has any; "
+        "in that of the last tier also what holds if no rule matches",
+        (CLIENT, SERVER, SERVICE, ADMITTED[0]),
+        "goto the next tier; of the last: goto ingress (egress is open until a policy lists it)",
     ),
     Table(
         Stage.INGRESS,
         "ingress",
-        "May the server be reached by it? Its ingress rules in order",
-        (CLIENT, SERVER, SERVICE),
-        "drop POLICY",
+        "May the server be reached by it? Its ingress rules in order, tables as for egress",
+        (CLIENT, SERVER, SERVICE, ADMITTED[0]),
+        "goto the next tier; of the last: drop POLICY",
     ),
     Table(
         Stage.DELIVER,
@@ -128,12 +146,29 @@ TABLES = (
 )
 
 
+def table_of(number: int) -> Table | None:
+    """The description of a table by its number, of any tier; None if the pipeline has no such table."""
+    found = [table for table in TABLES if table.number <= number]
+    if not found or (found[-1].number != number and found[-1].number not in TIERED):
+        return None
+    return found[-1]
+
+
+def name_of(number: int) -> str:
+    """What a table is called: `admit`, `ingress 2` for the ingress table of the second tier."""
+    table = table_of(number)
+    if table is None:
+        return ""
+    return f"{table.name} {number - table.number + 1}" if table.number in TIERED else table.name
+
+
 def markdown() -> str:
     """The pipeline as the tables of `docs/pipeline.md`."""
     lines = ["| # | table | purpose | matches | miss |", "|---|---|---|---|---|"]
     for table in TABLES:
         fields = " ".join(f"`{field}`" for field in table.fields)
-        lines.append(f"| {table.number} | `{table.name}` | {table.purpose} | {fields} | {table.miss} |")
+        number = f"{table.number}…" if table.number in TIERED else f"{table.number}"
+        lines.append(f"| {number} | `{table.name}` | {table.purpose} | {fields} | {table.miss} |")
     lines += ["", "| register | holds |", "|---|---|"]
     lines += [f"| `{register}` | {purpose} |" for register, purpose in REGISTERS]
     return "\n".join(lines) + "\n"

@@ -12,7 +12,17 @@ from vnet.policy import origin
 from vnet.policy.endpoint import Endpoint, IPAddress
 from vnet.policy.entry import Entry, entry, miss, vlan
 from vnet.policy.guard import ADVERTISEMENT, REPLY, REQUEST, SOLICITATION, nic_origin
-from vnet.policy.pipeline import ANNOUNCE, NEIGHBOUR_KIND, OUT_PORT, PROBE, SERVER, Stage
+from vnet.policy.pipeline import (
+    ANNOUNCE,
+    APART,
+    NEIGHBOUR_KIND,
+    OUT_PORT,
+    PROBE,
+    RECEIVER_APART,
+    SENDER_APART,
+    SERVER,
+    Stage,
+)
 from vnet.topology.inventory import Nic
 
 BROADCAST = (1 << 48) - 1
@@ -28,38 +38,51 @@ def neighbour(nic: Nic, own: Iterable[IPAddress]) -> Iterator[Entry]:
     owner = nic_origin(nic, "neighbour", f"{nic.name} owns the address that is asked for")
     deliver = (PopVlan(), Output(nic.port))
     tag = vlan(nic.vlan)
-    wanted = [match(vlan_vid=tag, eth_type=ETH_ARP, arp_op=REPLY, eth_dst=nic.mac)]
+    others = {APART: (0, SENDER_APART)} if nic.is_isolated else {}
+    wanted = [match(vlan_vid=tag, eth_type=ETH_ARP, arp_op=REPLY, eth_dst=nic.mac, **others)]
     for address in own:
         if address.version == 4:
-            wanted.append(match(vlan_vid=tag, eth_type=ETH_ARP, arp_op=REQUEST, arp_tpa=int(address)))
+            arp = match(vlan_vid=tag, eth_type=ETH_ARP, arp_op=REQUEST, arp_tpa=int(address), **others)
+            wanted.append(arp)
         else:
-            wanted.append(_nd(tag, SOLICITATION, ipv6_nd_target=int(address)))
+            wanted.append(_nd(tag, SOLICITATION, ipv6_nd_target=int(address), **others))
     if any(address.version == 6 for address in own):
-        wanted.append(_nd(tag, ADVERTISEMENT, eth_dst=nic.mac))
+        wanted.append(_nd(tag, ADVERTISEMENT, eth_dst=nic.mac, **others))
     for where in wanted:
         yield entry(Stage.NEIGHBOUR, OWNED, where, owner, *deliver)
 
 
 def announcements(nics: Iterable[Nic]) -> Iterator[Entry]:
-    """Table 2: an announcement of an own address (checked in table 1) reaches its whole network."""
-    by_network: dict[tuple[str, int], list[int]] = defaultdict(list)
+    """Table 2: an announcement of an own address (checked in table 1) reaches its whole network.
+
+    That of an isolated NIC reaches the promiscuous ones.
+    """
+    by_network: dict[tuple[str, int], list[Nic]] = defaultdict(list)
     for nic in nics:
-        by_network[nic.network, nic.vlan].append(nic.port)
-    for (network, number), ports in by_network.items():
-        if len(ports) < 2:
+        by_network[nic.network, nic.vlan].append(nic)
+    for (network, number), members in by_network.items():
+        if len(members) < 2:
             continue
         text = f"announcements reach all of network {network}"
         flood = origin.fabric(f"announce {network}", text)
-        actions: tuple[Action, ...] = (PopVlan(), *(Output(port) for port in sorted(ports)))
-        for where in _announcing(vlan(number)):
-            yield entry(Stage.NEIGHBOUR, FLOODED, where, flood, *actions)
+        isolated = any(nic.is_isolated for nic in members)
+        for where in _announcing(vlan(number), {APART: 0} if isolated else {}):
+            yield entry(Stage.NEIGHBOUR, FLOODED, where, flood, *_flood(members))
+        if isolated:
+            promiscuous = [nic for nic in members if not nic.is_isolated]
+            for where in _announcing(vlan(number), {APART: SENDER_APART}):
+                yield entry(Stage.NEIGHBOUR, FLOODED, where, flood, *_flood(promiscuous))
 
 
-def _announcing(tag: int) -> tuple[Match, ...]:
+def _flood(members: Iterable[Nic]) -> tuple[Action, ...]:
+    return (PopVlan(), *(Output(port) for port in sorted(nic.port for nic in members)))
+
+
+def _announcing(tag: int, sender: Mapping[str, int]) -> tuple[Match, ...]:
     return (
-        match(vlan_vid=tag, eth_type=ETH_ARP, **{NEIGHBOUR_KIND: ANNOUNCE}),
-        match(vlan_vid=tag, eth_type=ETH_ARP, arp_op=REPLY, eth_dst=BROADCAST),
-        _nd(tag, ADVERTISEMENT, eth_dst=ALL_NODES),
+        match(vlan_vid=tag, eth_type=ETH_ARP, **{NEIGHBOUR_KIND: ANNOUNCE}, **sender),
+        match(vlan_vid=tag, eth_type=ETH_ARP, arp_op=REPLY, eth_dst=BROADCAST, **sender),
+        _nd(tag, ADVERTISEMENT, eth_dst=ALL_NODES, **sender),
     )
 
 
@@ -78,7 +101,8 @@ def destination(end: Endpoint, identity: int) -> Entry:
         where = match(vlan_vid=tag, eth_dst=nic.mac, eth_type=ETH_IPV4, ipv4_dst=int(end.address))
     else:
         where = match(vlan_vid=tag, eth_dst=nic.mac, eth_type=ETH_IPV6, ipv6_dst=int(end.address))
-    known = (SetField(SERVER, identity), SetField(OUT_PORT, nic.port))
+    alone = (SetField(APART, RECEIVER_APART, RECEIVER_APART),) if nic.is_isolated else ()
+    known = (SetField(SERVER, identity), SetField(OUT_PORT, nic.port), *alone)
     track = Conntrack(zone=nic.vlan, table=int(Stage.CONNECTION))
     own = nic_origin(nic, "destination", f"{nic.name} is the receiver")
     return entry(Stage.DESTINATION, 100, where, own, *known, track)
@@ -92,7 +116,7 @@ def destination_rest() -> Iterator[Entry]:
     yield miss(Stage.DESTINATION, nobody)
 
 
-def _nd(tag: int, kind: int, **fields: int) -> Match:
+def _nd(tag: int, kind: int, **fields: int | tuple[int, int]) -> Match:
     return match(vlan_vid=tag, eth_type=ETH_IPV6, ip_proto=ICMPV6, icmpv6_type=kind, **fields)
 
 

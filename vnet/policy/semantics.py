@@ -3,12 +3,13 @@
 Nothing here knows of tables, identities or registers. A packet is allowed when the fabric can
 deliver it, no guard of the `strict` profile stops it, and both the client's egress and the server's
 ingress allow its connection. Replies belong to the connection of their request, so they are judged
-by the client's egress and the server's ingress too, under the policy now in force.
+by the client's egress and the server's ingress too, under the policy now in force. What expires is
+taken out of a topology beforehand (`vnet.topology.expiry`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -18,9 +19,23 @@ from vnet.policy import origin
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
 from vnet.policy.origin import Origin
 from vnet.topology.inventory import Inventory
-from vnet.topology.model import Action, Direction, Peer, PeerKind, Policy, Rule, Service, Topology
+from vnet.topology.model import (
+    Action,
+    Direction,
+    Enforcement,
+    Established,
+    Peer,
+    PeerKind,
+    Policy,
+    Rule,
+    Service,
+    Topology,
+)
 
 WITH_PORTS = (TCP, UDP, SCTP)
+REQUEST_TYPE = {ICMP: 8, ICMPV6: 128}
+ECHO_REPLY = {ICMP: 0, ICMPV6: 129}
+"""Echo: the only ICMP that makes a connection."""
 NEIGHBOUR_DISCOVERY = (135, 136)
 _NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp", ICMP: "icmp", ICMPV6: "icmpv6"}
 
@@ -34,7 +49,8 @@ class Packet:
     """An IP packet as a policy sees it, on its way from one NIC to another.
 
     Ports count for TCP, UDP and SCTP only, `icmp_type` for ICMP and ICMPv6 only. `reply` says that
-    the packet belongs to a connection which its destination opened.
+    the packet belongs to a connection which its destination opened, `admitted` that its connection was
+    let in before, maybe by another policy.
     """
 
     source_nic: str
@@ -46,10 +62,13 @@ class Packet:
     target_port: int = 0
     icmp_type: int = 0
     reply: bool = False
+    admitted: bool = False
 
     @property
     def service_port(self) -> int:
-        """The server's port: the destination's of a request, the source's of a reply."""
+        """The server's port, which a request goes to and a reply comes from; of ICMP the request's type."""
+        if self.protocol in REQUEST_TYPE:
+            return REQUEST_TYPE[self.protocol] if self.reply else self.icmp_type
         return self.source_port if self.reply else self.target_port
 
     def __str__(self) -> str:
@@ -96,6 +115,8 @@ def selects(topology: Topology, peer: Peer, end: Endpoint) -> bool:
             return True
         case PeerKind.VM:
             return peer.value in (end.vm.spec, end.vm.name)
+        case PeerKind.INTERNET | PeerKind.HOST:
+            return False  # neither has a NIC of the fabric
         case PeerKind.NETWORK:
             return peer.value == end.nic.network
         case PeerKind.CIDR:
@@ -117,14 +138,22 @@ def serves(service: Service, packet: Packet) -> bool:
         return True
     icmp = ICMP if packet.source.version == 4 else ICMPV6
     wanted = icmp if service.protocol in (ICMP, ICMPV6) else service.protocol
-    low, high = service.ports or (0, 0xFFFF)
-    return packet.protocol == wanted and (wanted not in WITH_PORTS or low <= packet.service_port <= high)
+    if packet.protocol != wanted:
+        return False
+    if service.ports is None or wanted not in (*WITH_PORTS, *REQUEST_TYPE):
+        return True
+    return service.ports[0] <= packet.service_port <= service.ports[1]
+
+
+def in_tier(topology: Topology, tier: str) -> Iterator[Policy]:
+    """The policies of a tier in the order in which they are asked."""
+    return (policy for policy in topology.policies if policy.tier == tier)
 
 
 def in_order(topology: Topology) -> Iterator[Policy]:
-    """The policies in the order in which they are asked: tier by tier, in file order within a tier."""
+    """All policies in the order in which they are asked: tier by tier, in file order within a tier."""
     for tier in topology.tiers:
-        yield from (policy for policy in topology.policies if policy.tier == tier)
+        yield from in_tier(topology, tier)
 
 
 def rules_of(policy: Policy, direction: Direction) -> tuple[Rule, ...] | None:
@@ -153,6 +182,10 @@ def decide(topology: Topology, inventory: Inventory, packet: Packet) -> Verdict:
         return Verdict(False, NOBODY)
     if source.name == target.name:
         return Verdict(False, ITSELF)
+    if source.nic.is_isolated and target.nic.is_isolated:
+        return Verdict(False, origin.APART)
+    if _begins_nothing(packet):
+        return Verdict(False, origin.INVALID)
     client, server = (target, source) if packet.reply else (source, target)
     return _judge(topology, client, server, packet)
 
@@ -171,22 +204,55 @@ def _first_match(
     topology: Topology, direction: Direction, subject: Endpoint, peer: Endpoint, packet: Packet
 ) -> tuple[bool, Origin]:
     """What one side says: its first matching rule, else ingress closed and egress open until listed."""
-    listing = []
-    for policy in _applied(topology, subject):
-        rules = rules_of(policy, direction)
-        if rules is not None:
-            listing.append(policy)
-        for number, rule in enumerate(rules or (), start=1):
-            if _matches(topology, rule, peer, packet):
-                return rule.action is Action.ALLOW, origin.of_rule(policy, rule, number)
+    for tier in topology.tiers:
+        for policy, rule in _rules(topology, tier, direction, subject):
+            if not _matches(topology, rule, peer, packet):
+                continue
+            if rule.action is Action.PASS:
+                break  # to the next tier
+            if rule.action is Action.ALLOW:
+                return True, origin.of_rule(policy, rule)
+            return _refused(policy, origin.of_rule(policy, rule), packet)
+    listing = [p for p in _applied(topology, subject) if rules_of(p, direction) is not None]
     if direction is Direction.EGRESS and not listing:
         return True, origin.EGRESS_OPEN
     name = subject.vm.name
-    return False, origin.of_default(direction, name, name, listing, subject.vm.at)
+    why = origin.of_default(direction, name, name, listing, subject.vm.at)
+    return _refused(responsible(listing), why, packet)
+
+
+def _rules(
+    topology: Topology, tier: str, direction: Direction, subject: Endpoint
+) -> Iterator[tuple[Policy, Rule]]:
+    for policy in in_tier(topology, tier):
+        if selects_any(topology, policy.applied_to, subject):
+            yield from ((policy, rule) for rule in rules_of(policy, direction) or ())
 
 
 def _applied(topology: Topology, subject: Endpoint) -> Iterator[Policy]:
     return (p for p in in_order(topology) if selects_any(topology, p.applied_to, subject))
+
+
+def responsible(listing: Sequence[Policy]) -> Policy | None:
+    """Of the policies that list a direction, the one by which it is closed: the first that is enforced.
+
+    One that is only audited if there is no other; None if none lists it.
+    """
+    enforced = (policy for policy in listing if policy.enforcement is Enforcement.ENFORCE)
+    return next(enforced, listing[0] if listing else None)
+
+
+def _refused(policy: Policy | None, why: Origin, packet: Packet) -> tuple[bool, Origin]:
+    """What becomes of a packet that a policy says no to; None is what is closed without any policy."""
+    if policy is None:
+        return False, why
+    if policy.enforcement is Enforcement.AUDIT:
+        return True, origin.audited(why)
+    if packet.admitted and policy.established is Established.KEEP:
+        return True, origin.kept(why)
+    if packet.admitted and policy.established is Established.RESET:
+        return False, origin.reset(why)
+    return False, why
 
 
 def _matches(topology: Topology, rule: Rule, peer: Endpoint, packet: Packet) -> bool:
@@ -211,16 +277,24 @@ def _guarded(packet: Packet) -> Origin | None:
     return None
 
 
+def _begins_nothing(packet: Packet) -> bool:
+    """Whether it is ICMP that is no echo. Errors about a connection are not judged, and reach its ends."""
+    if packet.protocol != (ICMP if packet.source.version == 4 else ICMPV6):
+        return False
+    request = REQUEST_TYPE[packet.protocol]
+    return packet.icmp_type != (ECHO_REPLY[packet.protocol] if packet.reply else request)
+
+
 def _nearest(
     topology: Topology, direction: Direction, subject: Endpoint, peer: Endpoint, packet: Packet
 ) -> Miss | None:
     """The allow rule that came closest: overruled, else right peer, else right service."""
     best: tuple[int, Miss] | None = None
     for policy in _applied(topology, subject):
-        for number, rule in enumerate(rules_of(policy, direction) or (), start=1):
+        for rule in rules_of(policy, direction) or ():
             ranked = _rank(topology, rule, peer, packet) if rule.action is Action.ALLOW else None
             if ranked and (best is None or ranked[0] < best[0]):
-                best = ranked[0], Miss(origin.of_rule(policy, rule, number), ranked[1])
+                best = ranked[0], Miss(origin.of_rule(policy, rule), ranked[1])
     return best[1] if best else None
 
 

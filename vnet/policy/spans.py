@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
 from vnet.topology.model import Service
 
-WITH_PORTS = (TCP, UDP, SCTP)
+NARROWED = (TCP, UDP, SCTP, ICMP)
+"""Protocols whose spans are of ports; of ICMP they are types."""
 LAST_PORT = 0xFFFF
 PROTOCOL_MASK = 0xFFFF0000
 
@@ -33,8 +34,8 @@ def spans(services: Iterable[Service]) -> tuple[Span, ...]:
         if service.protocol is None:
             return EVERYTHING
         protocol = ICMP if service.protocol == ICMPV6 else service.protocol
-        ported = protocol in WITH_PORTS and service.ports is not None
-        by_protocol[protocol].append((service.ports or (0, 0)) if ported else (0, LAST_PORT))
+        narrowed = service.ports if protocol in NARROWED else None
+        by_protocol[protocol].append(narrowed or (0, LAST_PORT))
     if not by_protocol:
         return EVERYTHING
     return tuple(

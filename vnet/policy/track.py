@@ -1,4 +1,4 @@
-"""Tables 4 and 7: which end of the connection is the client, and how an allowed packet leaves."""
+"""Tables 4 and 50: which end of the connection is the client, and how an allowed packet leaves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UD
 from vnet.openflow.flow import Action, Conntrack, Move, OutputField, PopVlan, SetField, match
 from vnet.policy import origin
 from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
-from vnet.policy.pipeline import CLIENT, OUT_PORT, SCRATCH, SERVER, SERVICE, Stage
+from vnet.policy.pipeline import (
+    ADMITTED,
+    APART,
+    BOTH_APART,
+    CLIENT,
+    OUT_PORT,
+    SCRATCH,
+    SERVER,
+    SERVICE,
+    Stage,
+)
 from vnet.policy.spans import packed
 
 PORTS = {TCP: ("tcp_src", "tcp_dst"), UDP: ("udp_src", "udp_dst"), SCTP: ("sctp_src", "sctp_dst")}
+
+ECHO = {
+    ICMP: (ETH_IPV4, "icmpv4_type", 8, 0),
+    ICMPV6: (ETH_IPV6, "icmpv6_type", 128, 129),
+}
+"""Echo request and reply (RFC 792; RFC 4443, section 4): the only ICMP that makes a connection."""
 
 _TRK, _RPL, _REL, _INV = CtState.TRK, CtState.RPL, CtState.REL, CtState.INV
 REQUEST_STATE = (_TRK, _TRK | _RPL | _REL | _INV)
@@ -20,39 +36,47 @@ REPLY_STATE = (_TRK | _RPL, _TRK | _RPL | _REL | _INV)
 SWAP = (Move(CLIENT, SCRATCH, 32), Move(SERVER, CLIENT, 32), Move(SCRATCH, SERVER, 32))
 
 
-def connection() -> Iterator[Entry]:
-    """Table 4: invalid packets end here, related errors are delivered, the rest learns its client."""
-    invalid = origin.fabric("invalid", "of no connection, and cannot begin one", DropReason.INVALID_STATE)
-    yield entry(Stage.CONNECTION, 400, match(ct_state=(_TRK | _INV, _TRK | _INV)), invalid)
+def connection(onward: int) -> Iterator[Entry]:
+    """Table 4: invalid packets end here, related errors are delivered, the rest learns its client.
+
+    Args:
+        onward: the table of the first rules.
+    """
+    yield entry(Stage.CONNECTION, 500, match(**{APART: (BOTH_APART, BOTH_APART)}), origin.APART)
+    yield entry(Stage.CONNECTION, 400, match(ct_state=(_TRK | _INV, _TRK | _INV)), origin.INVALID)
     related = origin.fabric("related", "an error about a known connection")
     about = match(ct_state=(_TRK | _REL, _TRK | _REL | _INV))
     yield entry(Stage.CONNECTION, 300, about, related, goto=Stage.DELIVER)
     request = origin.fabric("request", "from the client to the server")
-    yield from _with_service(request, REQUEST_STATE, (), server=1)
+    yield from _with_service(request, REQUEST_STATE, (), 1, onward)
     reply = origin.fabric("reply", "from the server to the client")
-    yield from _with_service(reply, REPLY_STATE, SWAP, server=0)
+    yield from _with_service(reply, REPLY_STATE, SWAP, 0, onward)
     untracked = origin.fabric("connection", "the state is not known", DropReason.INVALID_STATE)
     yield miss(Stage.CONNECTION, untracked)
 
 
 def _with_service(
-    why: origin.Origin, state: tuple[int, int], first: tuple[Action, ...], *, server: int
+    why: origin.Origin, state: tuple[int, int], first: tuple[Action, ...], server: int, onward: int
 ) -> Iterator[Entry]:
     """Flows that note the service: protocol and port `server` (0 source, 1 destination) of the packet."""
     for protocol, fields in PORTS.items():
         note = (SetField(SERVICE, packed(protocol)), Move(fields[server], SERVICE, 16))
         for eth_type in (ETH_IPV4, ETH_IPV6):
             where = match(ct_state=state, eth_type=eth_type, ip_proto=protocol)
-            yield entry(Stage.CONNECTION, 200, where, why, *first, *note, goto=Stage.EGRESS)
-    for eth_type, protocol in ((ETH_IPV4, ICMP), (ETH_IPV6, ICMPV6)):
-        where = match(ct_state=state, eth_type=eth_type, ip_proto=protocol)
-        known = SetField(SERVICE, packed(ICMP))
-        yield entry(Stage.CONNECTION, 200, where, why, *first, known, goto=Stage.EGRESS)
-    yield entry(Stage.CONNECTION, 100, match(ct_state=state), why, *first, goto=Stage.EGRESS)
+            yield entry(Stage.CONNECTION, 200, where, why, *first, *note, goto=onward)
+    for protocol, (eth_type, field, request, reply) in ECHO.items():
+        where = match(
+            ct_state=state, eth_type=eth_type, ip_proto=protocol, **{field: request if server else reply}
+        )
+        known = SetField(SERVICE, packed(ICMP, request))
+        yield entry(Stage.CONNECTION, 200, where, why, *first, known, goto=onward)
+        other = match(ct_state=state, eth_type=eth_type, ip_proto=protocol)
+        yield entry(Stage.CONNECTION, 150, other, origin.INVALID)
+    yield entry(Stage.CONNECTION, 100, match(ct_state=state), why, *first, goto=onward)
 
 
 def deliver(vlans: Iterable[int]) -> Iterator[Entry]:
-    """Table 7: the first packet of a connection commits it; every packet leaves untagged."""
+    """Table 50: the first packet of a connection commits it; every packet leaves untagged."""
     commit = origin.fabric("commit", "a new connection")
     leave = (PopVlan(), OutputField(OUT_PORT))
     for number in vlans:
@@ -62,7 +86,7 @@ def deliver(vlans: Iterable[int]) -> Iterator[Entry]:
                 eth_type=eth_type,
                 ct_state=(_TRK | CtState.NEW, _TRK | CtState.NEW | _RPL | _INV),
             )
-            enter = Conntrack(zone=number, commit=True)
+            enter = Conntrack(zone=number, commit=True, mark=(ADMITTED[1], ADMITTED[1]))
             yield entry(Stage.DELIVER, 200, new, commit, enter, *leave)
     known = origin.fabric("deliver", "of a known connection")
     yield entry(Stage.DELIVER, 100, match(vlan_vid=ANY_TAG), known, *leave)

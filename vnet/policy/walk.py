@@ -29,12 +29,13 @@ from vnet.openflow.flow import (
     PopVlan,
     Port,
     PushVlan,
+    Reject,
     SetField,
 )
+from vnet.policy.entry import ANSWER, NOTHING
 from vnet.policy.space import Cube, Region
 
 ADDRESSES = frozenset({"eth_dst", "ipv4_dst", "ipv6_dst"})
-NOTHING = Instructions()
 EVERYWHERE = (Port.ALL, Port.FLOOD, Port.NORMAL)
 
 
@@ -96,6 +97,7 @@ class _Question:
     """What is asked: in which state of the connection, up to which tables, lost packets too or not."""
 
     state: int
+    mark: int = 0
     stop: frozenset[int] = frozenset()
     lost: bool = True
 
@@ -120,9 +122,13 @@ class Walk:
         self._tables = {number: _Table(table) for number, table in by_table.items()}
         self._addressed = frozenset(n for n, table in self._tables.items() if table.reads(ADDRESSES))
 
-    def leaves(self, region: Region, state: int) -> Iterator[Leaf]:
-        """The fates of the packets of `region`, which must fix `in_port`; no leaf is empty."""
-        yield from _leaves(self._onward(Step(0, region), _Question(state)))
+    def leaves(self, region: Region, state: int, mark: int = 0) -> Iterator[Leaf]:
+        """The fates of the packets of `region`, which must fix `in_port`; no leaf is empty.
+
+        Args:
+            mark: the `ct_mark` of their connection.
+        """
+        yield from _leaves(self._onward(Step(0, region), _Question(state, mark)))
 
     def begin(self, region: Region) -> tuple[Step, ...]:
         """As far as packets get before a table looks at their destination: shared by all destinations.
@@ -163,7 +169,7 @@ class Walk:
 
     def _carry_out(self, flow: Flow, step: Step, taken: Region, question: _Question) -> Iterator[Leaf | Step]:
         course = _Course(dict(step.bindings), _fixed(step, "in_port", taken.cube))
-        _apply(course, flow.instructions, question.state)
+        _apply(course, flow.instructions, question)
         trail, outputs = (*step.trail, flow), (*step.outputs, *course.outputs)
         if not course.onward:
             if question.lost or outputs:
@@ -177,7 +183,7 @@ class Walk:
 
 def _drops(step: Step, flow: Flow) -> bool:
     """Whether packets that take the flow are lost: nothing is done with them, then or before."""
-    return flow.instructions == NOTHING and not step.outputs
+    return flow.instructions in (NOTHING, ANSWER) and not step.outputs
 
 
 def _leaves(fates: Iterable[Leaf | Step]) -> Iterator[Leaf]:
@@ -186,19 +192,19 @@ def _leaves(fates: Iterable[Leaf | Step]) -> Iterator[Leaf]:
         yield fate
 
 
-def _apply(course: _Course, instructions: Instructions, state: int) -> None:
+def _apply(course: _Course, instructions: Instructions, question: _Question) -> None:
     if instructions.write or instructions.clear:
         raise Unfollowable("write-actions and clear-actions are not followed")
     for action in instructions.apply:
-        _act(course, action, state)
+        _act(course, action, question)
     if instructions.metadata:
         value, mask = instructions.metadata
-        _act(course, SetField("metadata", value, mask), state)
+        _act(course, SetField("metadata", value, mask), question)
     if instructions.goto is not None:
         course.onward.append((instructions.goto, course.bindings))
 
 
-def _act(course: _Course, action: Action, state: int) -> None:
+def _act(course: _Course, action: Action, question: _Question) -> None:
     match action:
         case Output(port):
             _output(course, port)
@@ -215,9 +221,11 @@ def _act(course: _Course, action: Action, state: int) -> None:
             course.bindings[name] = kept | value & (full if mask is None else mask)
         case Move():
             _move(course.bindings, action)
+        case Reject():
+            pass  # to the sender goes an answer, to the receiver nothing
         case Conntrack(zone=zone, table=table):
             if table is not None:
-                tracked = {"ct_state": state, "ct_zone": zone}
+                tracked = {"ct_state": question.state, "ct_zone": zone, "ct_mark": question.mark}
                 course.onward.append((table, {**course.bindings, **tracked}))
 
 

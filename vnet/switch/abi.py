@@ -109,6 +109,7 @@ class Op(IntEnum):
     SET_TYPE = 25
     DATA = 26
     SET_PROTO = 27
+    REJECT = 28
 
 
 class Need(IntEnum):
@@ -350,7 +351,7 @@ class Path(ctypes.Structure):
         ("min_ttl", c_uint8),
         ("n_ops", c_uint8),
         ("failure", c_uint8),
-        ("pad", c_uint8),
+        ("reject", c_uint8),
     ]
 
 
@@ -413,6 +414,7 @@ class PortStateMap(ctypes.Structure):
         ("events", c_uint64),
         ("evictions", c_uint64),
         ("refusals", c_uint64),
+        ("answers", c_uint64),
     ]
 
 

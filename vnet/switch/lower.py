@@ -14,7 +14,7 @@ from itertools import pairwise, starmap
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie, fields
 from vnet.openflow.fields import Frag
-from vnet.openflow.flow import Action, Conntrack, Flow, Instructions, Match, Resubmit
+from vnet.openflow.flow import Action, Conntrack, Flow, Instructions, Match, Reject, Resubmit
 from vnet.openflow.group import ANY_GROUP, Bucket, Group, GroupType
 from vnet.openflow.message import (
     BadAction,
@@ -124,6 +124,8 @@ def lower_match(match: Match) -> tuple[MaskWords, tuple[int, ...]]:
 
 def lower_instructions(instructions: Instructions, table: int) -> tuple[Lowerable, ...]:
     """Records in order of execution: meter, apply, clear, write, metadata."""
+    if Reject() in instructions.apply and instructions != Instructions(apply=(Reject(),)):
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT, "a flow that rejects does nothing else")
     lowered: list[Lowerable] = []
     if instructions.meter is not None:
         lowered.append(MeterRef(instructions.meter))
@@ -161,10 +163,9 @@ def _append(lowered: list[Lowerable], record: Lowerable) -> None:
 
 def _written(action: Action, table: int) -> list[Lowerable]:
     """An action for the action set: the record that writes it there, then what it writes."""
-    if isinstance(action, Conntrack | Resubmit):
-        raise Refused(
-            ErrorType.BAD_ACTION, BadAction.BAD_TYPE, "ct and resubmit have no place in an action set"
-        )
+    if isinstance(action, Conntrack | Resubmit | Reject):
+        why = "ct, resubmit and reject have no place in an action set"
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_TYPE, why)
     records = lower_action(action, table)
     return [Record(Op.WRITE, a=set_slot(action), b=len(records)), *records]
 
@@ -178,7 +179,14 @@ def _bounded(lowered: list[Lowerable]) -> tuple[Lowerable, ...]:
 
 def lower_packet_out(actions: Iterable[Action]) -> tuple[Lowerable, ...]:
     """A controller's actions on its packet, where OFPP_TABLE means the first table; without port lists."""
-    return _bounded([record for action in actions for record in lower_action(action, 0)])
+    listed = tuple(actions)
+    _refuse_reject(listed)
+    return _bounded([record for action in listed for record in lower_action(action, 0)])
+
+
+def _refuse_reject(actions: Iterable[Action]) -> None:
+    if Reject() in actions:
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_TYPE, "only a flow can reject")
 
 
 def lower_group(group: Group) -> LoweredGroup:
@@ -198,6 +206,7 @@ def lower_group(group: Group) -> LoweredGroup:
 
 def _bucket(bucket: Bucket) -> tuple[Lowerable, ...]:
     """In the order of an action set, in which the last of each kind counts, and one way out of it."""
+    _refuse_reject(bucket.actions)
     kept = {set_slot(action): action for action in bucket.actions}
     ways = [slot for slot in kept if slot >= abi.SLOT_GROUP]
     for slot in sorted(ways)[1:]:

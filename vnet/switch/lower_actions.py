@@ -22,6 +22,7 @@ from vnet.openflow.flow import (
     Port,
     PushMpls,
     PushVlan,
+    Reject,
     Resubmit,
     SetField,
     SetIpTtl,
@@ -109,6 +110,8 @@ def lower_action(action: Action, table: int) -> list[Lowerable]:
             return _conntrack(action)
         case ConntrackClear():
             return [Record(Op.CT_CLEAR)]
+        case Reject():
+            return [Record(Op.REJECT)]
 
 
 def _output(action: Output) -> Record:

@@ -10,6 +10,7 @@ from vnet.topology.model import (
     Direction,
     Interface,
     IPNetwork,
+    Isolation,
     Network,
     Peer,
     Policy,
@@ -49,8 +50,15 @@ def _declared_services(draft: Draft) -> Services:
 
 
 def _network(name: str, network: Read[Entry]) -> Network:
-    subnets = tuple(each.value for each in network.value.value(lang.NETWORK_SUBNETS))
-    return Network(name, network.value.value(lang.NETWORK_VLAN), subnets, network.at)
+    entry = network.value
+    return Network(
+        name,
+        entry.value(lang.NETWORK_VLAN),
+        tuple(each.value for each in entry.value(lang.NETWORK_SUBNETS)),
+        network.at,
+        is_internal=entry.value(lang.NETWORK_INTERNAL),
+        is_isolated=entry.value(lang.NETWORK_ISOLATION) is Isolation.ISOLATED,
+    )
 
 
 def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:
@@ -72,7 +80,7 @@ def _interface(nic: DraftNic) -> Interface:
     assert nic.network is not None, "checked"
     addresses = tuple(address.value for address in nic.addresses)
     mac = None if nic.mac is None else nic.mac.value
-    return Interface(nic.name, nic.network.value, addresses, mac, nic.at)
+    return Interface(nic.name, nic.network.value, addresses, mac, nic.at, nic.is_promiscuous)
 
 
 def _labels(entry: Entry, key: Field[dict[str, Read[str]]]) -> dict[str, str]:
@@ -105,6 +113,8 @@ def _policy(policy: Read[Entry], services: Services) -> Policy:
         ingress=_rules(entry.get(lang.POLICY_INGRESS), Direction.INGRESS, services),
         egress=_rules(entry.get(lang.POLICY_EGRESS), Direction.EGRESS, services),
         at=policy.at,
+        enforcement=entry.value(lang.POLICY_ENFORCEMENT),
+        established=entry.value(lang.POLICY_ESTABLISHED),
     )
 
 
@@ -113,21 +123,23 @@ def _rules(
 ) -> tuple[Rule, ...] | None:
     if found is None:
         return None
-    return tuple(_rule(rule, i, direction, services) for i, rule in enumerate(found.value))
+    return tuple(_rule(rule, i, direction, services) for i, rule in enumerate(found.value, start=1))
 
 
-def _rule(rule: Read[Entry], index: int, direction: Direction, services: Services) -> Rule:
+def _rule(rule: Read[Entry], number: int, direction: Direction, services: Services) -> Rule:
     entry = rule.value
     name = entry.get(lang.RULE_NAME)
-    ports = entry.get(lang.RULE_PORTS)
+    ports, expires = entry.get(lang.RULE_PORTS), entry.get(lang.RULE_EXPIRES)
     return Rule(
-        name=f"{direction.value}[{index}]" if name is None else name.value,
+        name=f"{direction.value}[{number - 1}]" if name is None else name.value,
+        number=number,
         direction=direction,
         peers=_peers(entry.value(lang.RULE_FROM if direction is Direction.INGRESS else lang.RULE_TO)),
         services=() if ports is None else _all_services(ports.value, services),
         action=entry.value(lang.RULE_ACTION),
         log=entry.value(lang.RULE_LOG),
         at=rule.at,
+        expires=None if expires is None else expires.value,
     )
 
 

@@ -133,5 +133,9 @@ def _check_services(draft: Draft, reading: Reading) -> None:
 
 def _check_tiers(draft: Draft, reading: Reading) -> None:
     tiers = draft.root.get(lang.ALL_TIERS)
-    if tiers is not None:
-        report_repeated(tiers.value, "tier", reading)
+    if tiers is None:
+        return
+    report_repeated(tiers.value, "tier", reading)
+    if len(tiers.value) > lang.TIERS_MAX:
+        problem = f"expected at most {lang.TIERS_MAX} tiers, found {len(tiers.value)}"
+        reading.fault(tiers.at, tiers.path, problem, "join some of them")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from vnet.topology import language as lang
 from vnet.topology.draft import Draft, DraftNic, replicas
 from vnet.topology.inventory import replica_names
-from vnet.topology.model import IPInterface, IPNetwork
+from vnet.topology.model import IPInterface, IPNetwork, Isolation
 from vnet.topology.pool import Pool
 from vnet.topology.reading import Reading, quoted, suggestion
 from vnet.topology.repeated import report_repeated
@@ -28,6 +28,7 @@ def check(draft: Draft, reading: Reading) -> None:
         for nic in nics:
             _check_network(nic, draft, reading)
             _check_addresses(nic, draft, reading)
+            _check_promiscuous(nic, draft, reading)
         _check_replicas(draft.vms[name], nics, reading)
     _check_unique_addresses(draft, reading)
     _check_unique_macs(draft, reading)
@@ -106,6 +107,15 @@ def _check_network(nic: DraftNic, draft: Draft, reading: Reading) -> None:
         name = nic.network.value
         problem = f"there is no network {quoted(name)}"
         reading.fault(nic.network.at, nic.network.path, problem, suggestion(name, draft.networks))
+
+
+def _check_promiscuous(nic: DraftNic, draft: Draft, reading: Reading) -> None:
+    network = None if nic.network is None else draft.networks.get(nic.network.value)
+    isolation = None if network is None else network.value.get(lang.NETWORK_ISOLATION)
+    is_open = network is not None and (isolation is None or isolation.value is Isolation.NONE)
+    if nic.is_promiscuous and is_open and not (network and network.value.broken):
+        problem = f"the network {quoted(nic.network.value if nic.network else '')} is not isolated"
+        reading.fault(nic.at, nic.path, problem, 'leave "promiscuous" out')
 
 
 def _subnets(nic: DraftNic, draft: Draft) -> tuple[IPNetwork, ...] | None:

@@ -30,6 +30,7 @@ class DraftNic:
     takes_addresses: bool
     """Whether it is to get an address of each subnet."""
     is_broken: bool
+    is_promiscuous: bool
     at: Location
     path: str
 
@@ -78,12 +79,12 @@ def _nics(vm: Entry) -> Iterator[DraftNic]:
             yield _declared(name, interface)
     elif networks is not None:
         for i, network in enumerate(networks.value):
-            yield DraftNic(f"eth{i}", network, (), None, True, False, network.at, network.path)
+            yield DraftNic(f"eth{i}", network, (), None, True, False, False, network.at, network.path)
 
 
 def _declared(name: str, interface: Read[Entry]) -> DraftNic:
     entry = interface.value
-    addresses = entry.get(lang.INTERFACE_ADDRESSES)
+    addresses, promiscuous = entry.get(lang.INTERFACE_ADDRESSES), entry.get(lang.INTERFACE_PROMISCUOUS)
     return DraftNic(
         name,
         entry.get(lang.INTERFACE_NETWORK),
@@ -91,6 +92,7 @@ def _declared(name: str, interface: Read[Entry]) -> DraftNic:
         entry.get(lang.INTERFACE_MAC),
         not entry.given(lang.INTERFACE_ADDRESSES),
         bool(entry.broken),
+        promiscuous is not None and promiscuous.value,
         interface.at,
         interface.path,
     )

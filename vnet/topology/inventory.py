@@ -42,6 +42,8 @@ class Nic:
     mac: int
     addresses: tuple[IPInterface, ...]
     at: Location
+    is_isolated: bool = False
+    """It reaches no other isolated NIC of its network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +141,18 @@ def _nic(
     macs: Mapping[str, int],
     addresses: Mapping[str, tuple[IPInterface, ...]],
 ) -> Nic:
+    network = topology.networks[nic.declared.network]
     return Nic(
         name=nic.name,
         vm=nic.vm,
         interface=nic.declared.name,
-        network=nic.declared.network,
-        vlan=topology.networks[nic.declared.network].vlan,
+        network=network.name,
+        vlan=network.vlan,
         port=ports[nic.name],
         mac=macs[nic.name],
         addresses=addresses[nic.name],
         at=nic.declared.at,
+        is_isolated=network.is_isolated and not nic.declared.is_promiscuous,
     )
 
 

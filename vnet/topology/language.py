@@ -5,9 +5,14 @@ The reader (`load`), the JSON schema (`schema`) and the manual's completeness te
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import TypeVar
+
 from vnet.topology import selectors, values
-from vnet.topology.model import TIERS, Action
+from vnet.topology.model import TIERS, Action, Enforcement, Established, Isolation
 from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word
+
+E = TypeVar("E", bound=Enum)
 
 FABRIC_NAME_MAX = 24
 """Socket paths (`/run/vnet/fabrics/FABRIC/vms/VM/...`) must fit into the 108 bytes of sockaddr_un."""
@@ -16,6 +21,8 @@ VM_NAME_MAX = 40
 REPLICAS_MAX = 1000
 CPUS_MAX = 255
 VLAN_MAX = 4094
+TIERS_MAX = 16
+"""Each has two tables of the switch to itself."""
 
 # ---- scalars ---------------------------------------------------------------------------------
 
@@ -52,10 +59,19 @@ _MEMORY = Word(
     {"type": "string", "pattern": values.MEMORY_PATTERN},
 )
 _IMAGE = Word("the name of an image", values.image, {"enum": ["micro"]})
-_ACTION = Word(
-    "allow or deny",
-    values.one_of({action.value: action for action in Action}, coming=("reject", "pass")),
-    {"enum": [action.value for action in Action]},
+
+
+def _one_of(kind: type[E]) -> Word[E]:
+    words = [each.value for each in kind]
+    expected = f"{', '.join(words[:-1])} or {words[-1]}"
+    return Word(expected, values.one_of({each.value: each for each in kind}), {"enum": words})
+
+
+_ACTION = _one_of(Action)
+_TIME = Word(
+    "a date such as 2026-12-31, or a time such as 2026-12-31T18:00Z",
+    values.end_of,
+    {"type": "string", "pattern": values.TIME_PATTERN},
 )
 _LABEL_KEY = Word("a label", values.text, {"type": "string"})
 _LABEL_VALUE = Word("text", values.text, {"type": ["string", "number", "boolean"]})
@@ -69,7 +85,7 @@ _PORTS = Word(selectors.PORTS_EXPECTED, selectors.ports, {"type": "string", "min
 _PLAIN_PORTS = Word(
     "ports such as 443/tcp or 8000-8999/udp, icmp or any",
     selectors.plain_ports,
-    {"type": "string", "pattern": r"^([0-9]+(-[0-9]+)?/(tcp|udp)|icmp|any)$"},
+    {"type": "string", "pattern": selectors.PLAIN_PORTS_PATTERN},
 )
 _CLAIM = Word(
     selectors.CLAIM_EXPECTED, selectors.claim, {"type": "string", "pattern": selectors.CLAIM_PATTERN}
@@ -91,10 +107,19 @@ NETWORK_SUBNETS = Field(
     "the address ranges; each NIC gets one address of each",
     required=True,
 )
+NETWORK_INTERNAL = Field(
+    "internal", _BOOLEAN, "true: no router may give it a way out; false if left out", default=False
+)
+NETWORK_ISOLATION = Field(
+    "isolation",
+    _one_of(Isolation),
+    "isolated: its VMs cannot talk to each other, only to promiscuous NICs; none if left out",
+    default=Isolation.NONE,
+)
 NETWORK = Record(
     "a network",
-    (NETWORK_VLAN, NETWORK_SUBNETS),
-    later=("internal", "isolation", "mtu", "dns", "uplink"),
+    (NETWORK_VLAN, NETWORK_SUBNETS, NETWORK_INTERNAL, NETWORK_ISOLATION),
+    later=("mtu", "dns", "uplink"),
 )
 
 # ---- VMs -------------------------------------------------------------------------------------
@@ -111,9 +136,15 @@ INTERFACE_ADDRESSES = Field(
     "its addresses; left out, one is allocated of each subnet of the network",
 )
 INTERFACE_MAC = Field("mac", _MAC, "its MAC; left out, one is derived from the NIC's name")
+INTERFACE_PROMISCUOUS = Field(
+    "promiscuous",
+    _BOOLEAN,
+    "true: all NICs of an isolated network may talk to this one; false if left out",
+    default=False,
+)
 INTERFACE = Record(
     "an interface",
-    (INTERFACE_NETWORK, INTERFACE_ADDRESSES, INTERFACE_MAC),
+    (INTERFACE_NETWORK, INTERFACE_ADDRESSES, INTERFACE_MAC, INTERFACE_PROMISCUOUS),
     later=("trunk", "native", "profile", "rate", "mirror_only"),
     partial=True,
 )
@@ -194,19 +225,22 @@ RULE_PORTS = Field(
     ),
     "the destination ports; left out, all of every protocol",
 )
-RULE_ACTION = Field("action", _ACTION, "allow (if left out) or deny", default=Action.ALLOW)
+RULE_ACTION = Field(
+    "action",
+    _ACTION,
+    "allow (if left out), deny (silently), reject (with an answer) or pass (to the next tier)",
+    default=Action.ALLOW,
+)
 RULE_LOG = Field("log", _BOOLEAN, "whether to record what the rule decides; false if left out", default=False)
-_RULE_LATER = ("expires",)
+RULE_EXPIRES = Field("expires", _TIME, "when it ends (a date: with its last second, UTC); never if left out")
 INGRESS_RULE = Record(
     "an ingress rule",
-    (RULE_NAME, RULE_FROM, RULE_PORTS, RULE_ACTION, RULE_LOG),
-    _RULE_LATER,
+    (RULE_NAME, RULE_FROM, RULE_PORTS, RULE_ACTION, RULE_LOG, RULE_EXPIRES),
     misplaced={"to": '"to" belongs into an egress rule: ingress is into the VM and says "from"'},
 )
 EGRESS_RULE = Record(
     "an egress rule",
-    (RULE_NAME, RULE_TO, RULE_PORTS, RULE_ACTION, RULE_LOG),
-    _RULE_LATER,
+    (RULE_NAME, RULE_TO, RULE_PORTS, RULE_ACTION, RULE_LOG, RULE_EXPIRES),
     misplaced={"from": '"from" belongs into an ingress rule: egress is out of the VM and says "to"'},
 )
 
@@ -220,10 +254,30 @@ POLICY_TIER = Field(
 POLICY_APPLIED_TO = Field("applied_to", _PEERS, "the VMs whose traffic it decides", required=True)
 POLICY_INGRESS = Field("ingress", ListOf(INGRESS_RULE, "a list of rules"), "rules for what goes into the VM")
 POLICY_EGRESS = Field("egress", ListOf(EGRESS_RULE, "a list of rules"), "rules for what goes out of the VM")
+POLICY_ENFORCEMENT = Field(
+    "enforcement",
+    _one_of(Enforcement),
+    "enforce (if left out), or audit: record what it would drop, and let it pass",
+    default=Enforcement.ENFORCE,
+)
+POLICY_ESTABLISHED = Field(
+    "established",
+    _one_of(Established),
+    "what becomes of live connections that it forbids: revalidate (if left out): they are cut; "
+    "reset: with an answer; keep: they go on",
+    default=Established.REVALIDATE,
+)
 POLICY = Record(
     "a policy",
-    (POLICY_NAME, POLICY_TIER, POLICY_APPLIED_TO, POLICY_INGRESS, POLICY_EGRESS),
-    later=("enforcement", "established"),
+    (
+        POLICY_NAME,
+        POLICY_TIER,
+        POLICY_APPLIED_TO,
+        POLICY_INGRESS,
+        POLICY_EGRESS,
+        POLICY_ENFORCEMENT,
+        POLICY_ESTABLISHED,
+    ),
 )
 
 # ---- the file --------------------------------------------------------------------------------
@@ -233,6 +287,11 @@ NAME = Field(
     _name("the fabric's name", FABRIC_NAME_MAX),
     "the fabric's name, unique on the host",
     required=True,
+)
+INCLUDE = Field(
+    "include",
+    ListOf(Word("a file", values.string, {"type": "string"}), "a file or a list of files", single=True),
+    "files that are parts of this topology, beside this one",
 )
 DESCRIPTION = Field("description", _TEXT, "free text", default="")
 ALL_DEFAULTS = Field("defaults", DEFAULTS, "what every VM gets unless it or its template says otherwise")
@@ -255,6 +314,7 @@ TOPOLOGY = Record(
     (
         NAME,
         DESCRIPTION,
+        INCLUDE,
         ALL_DEFAULTS,
         TEMPLATES,
         NETWORKS,
@@ -265,5 +325,7 @@ TOPOLOGY = Record(
         POLICIES,
         VERIFY,
     ),
-    later=("include", "images", "routers", "uplinks", "profiles", "endpoints", "mirrors"),
+    later=("images", "routers", "uplinks", "profiles", "endpoints", "mirrors"),
+    partial=True,
 )
+"""A file: a whole topology, or a part that others include."""

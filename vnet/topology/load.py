@@ -8,12 +8,14 @@ from pathlib import Path
 
 from vnet.base.errors import Fault, InputError
 from vnet.base.source import Location
+from vnet.topology import language as lang
 from vnet.topology.build import build
 from vnet.topology.check import check
 from vnet.topology.draft import draft
-from vnet.topology.language import TOPOLOGY
+from vnet.topology.include import joined, parts
 from vnet.topology.model import Topology
 from vnet.topology.reading import Reading
+from vnet.topology.shape import Entry
 from vnet.topology.yaml import parse
 
 STDIN = Path("-")
@@ -36,27 +38,40 @@ def read_text(path: Path) -> str:
         raise InputError([_not_utf8(path, data, error)]) from None
 
 
-def load_text(text: str, file_name: str, env: Mapping[str, str]) -> Topology:
+def load_text(
+    text: str, file_name: str, env: Mapping[str, str], included: Mapping[str, str] | None = None
+) -> Topology:
     """The topology that a text declares; `file_name` is what positions name.
 
-    Args: `env` gives the values of `${VAR}`. Raises InputError with every fault found.
+    Args:
+        env: the values of `${VAR}`.
+        included: the texts of the files that it includes, by path (`vnet.topology.include.gather`).
+
+    Raises: InputError with every fault found.
     """
-    reading = Reading(file_name, text, env)
-    document = parse(text)
-    for problem in document.problems:
-        where = Location(file_name, problem.line, problem.column)
-        reading.fault(where, problem.path, problem.text, problem.hint)
-    root = None
-    if document.root is not None:
-        root = TOPOLOGY.read(document.root, "", reading)
-    elif not document.problems:
-        reading.fault(Location(file_name, 1, 1), "yaml", "the file is empty", 'it needs at least "name"')
-    parts = None if root is None else draft(root.value)
-    if parts is not None:
-        check(parts, reading)
-    if reading.faults or parts is None:
+    reading = Reading(file_name, {**(included or {}), file_name: text}, env)
+    several = parts(file_name, reading, lambda file: _read(file, reading.of(file)))
+    root = joined(several, reading)
+    if several:
+        if not root.given(lang.NAME):
+            reading.fault(Location(file_name, 1, 1), "name", f'a topology needs "name": {lang.NAME.doc}')
+        whole = draft(root)
+        check(whole, reading)
+    if reading.faults:
         raise InputError(reading.faults)
-    return build(parts, file_name)
+    return build(whole, file_name)
+
+
+def _read(file: str, reading: Reading) -> Entry | None:
+    document = parse(reading.texts[file])
+    for problem in document.problems:
+        where = Location(file, problem.line, problem.column)
+        reading.fault(where, problem.path, problem.text, problem.hint)
+    if document.root is not None:
+        return lang.TOPOLOGY.read(document.root, "", reading).value
+    if not document.problems:
+        reading.fault(Location(file, 1, 1), "yaml", "the file is empty", 'it needs at least "name"')
+    return None
 
 
 def _not_utf8(path: Path, data: bytes, error: UnicodeDecodeError) -> Fault:

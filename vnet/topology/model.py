@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
@@ -19,6 +20,10 @@ class Network:
     vlan: int
     subnets: tuple[IPNetwork, ...]
     at: Location
+    is_internal: bool = False
+    """No router may give it a way out."""
+    is_isolated: bool = False
+    """Its NICs reach promiscuous ones only, and these reach all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Interface:
     addresses: tuple[IPInterface, ...]
     mac: int | None
     at: Location
+    is_promiscuous: bool = False
+    """On an isolated network: all its NICs reach this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +60,16 @@ class PeerKind(Enum):
     NETWORK = "network"
     CIDR = "cidr"
     ANY = "any"
+    INTERNET = "internet"
+    HOST = "host"
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One selector: a group, a VM (`vm:NAME`), a network, a CIDR or `any`.
+    """One selector: a group, a VM (`vm:NAME`), a network, a CIDR, `any`, `internet` or `host`.
 
-    `value` is the name, the CIDR or "any". A VM's name means all its replicas, or one of them (`web-1`).
+    `value` is the name, the CIDR or the word itself. A VM's name means all its replicas, or one of them
+    (`web-1`). `internet` is who is beyond an uplink, `host` the machine itself; `any` means them too.
     """
 
     kind: PeerKind
@@ -70,8 +80,6 @@ class Peer:
         match self.kind:
             case PeerKind.VM | PeerKind.NETWORK:
                 return f"{self.kind.value}:{self.value}"
-            case PeerKind.ANY:
-                return "any"
             case _:
                 return self.value
 
@@ -81,7 +89,8 @@ class Service:
     """What a rule's `ports` lists: protocol and destination ports.
 
     `protocol` is an IP protocol number or None for any; `ICMP` (1) stands for ICMP and ICMPv6 alike.
-    `ports` is an inclusive range, None for all (and always None without ports, as ICMP).
+    `ports` is an inclusive range, None for all. Of ICMP it is the type of the request that opens a
+    connection: 8 over IPv4, 128 over IPv6.
     """
 
     protocol: int | None
@@ -93,8 +102,34 @@ class Service:
 
 
 class Action(Enum):
+    """What a rule does. DENY is silent, REJECT answers the sender, PASS asks the next tier."""
+
     ALLOW = "allow"
     DENY = "deny"
+    REJECT = "reject"
+    PASS = "pass"
+
+
+class Isolation(Enum):
+    """ISOLATED: NICs of the network reach promiscuous ones only, and these reach all."""
+
+    NONE = "none"
+    ISOLATED = "isolated"
+
+
+class Enforcement(Enum):
+    """AUDIT records what the policy would drop, and lets it pass."""
+
+    ENFORCE = "enforce"
+    AUDIT = "audit"
+
+
+class Established(Enum):
+    """What becomes of packets of connections that were let in before, where the policy now says no."""
+
+    KEEP = "keep"
+    REVALIDATE = "revalidate"
+    RESET = "reset"
 
 
 class Direction(Enum):
@@ -106,15 +141,20 @@ class Direction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of `ingress` or `egress`. `peers` are the `from` or `to`; `services` () means any."""
+    """One line of `ingress` or `egress`. `peers` are the `from` or `to`; `services` () means any.
+
+    `number` is its place in its list, from 1. It is in force until `expires` (in UTC), None for ever.
+    """
 
     name: str
+    number: int
     direction: Direction
     peers: tuple[Peer, ...]
     services: tuple[Service, ...]
     action: Action
     log: bool
     at: Location
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +167,8 @@ class Policy:
     ingress: tuple[Rule, ...] | None
     egress: tuple[Rule, ...] | None
     at: Location
+    enforcement: Enforcement = Enforcement.ENFORCE
+    established: Established = Established.REVALIDATE
 
 
 class ClaimKind(Enum):

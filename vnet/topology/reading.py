@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 
 from vnet.base.errors import Fault
 from vnet.base.source import Location
@@ -16,21 +15,27 @@ _SHOWN = 60
 
 
 class Reading:
-    """One file being read. Faults are collected, never raised, so that all are reported at once."""
+    """One file being read, `file`, of those known by `texts`.
 
-    def __init__(self, file: str, text: str, env: Mapping[str, str]) -> None:
+    Faults of all of them are collected, never raised, so that all are reported at once.
+    """
+
+    def __init__(self, file: str, texts: Mapping[str, str], env: Mapping[str, str]) -> None:
         self.file = file
-        self._text = text
+        self.texts = texts
         self._env = env
         self._faults: dict[tuple[Location, str], Fault] = {}
+        self._lines: dict[str, list[str]] = {}
+
+    def of(self, file: str) -> Reading:
+        """Another of the files, its faults collected with these."""
+        other = Reading(file, self.texts, self._env)
+        other._faults, other._lines = self._faults, self._lines
+        return other
 
     @property
     def faults(self) -> tuple[Fault, ...]:
         return tuple(self._faults.values())
-
-    @cached_property
-    def _lines(self) -> list[str]:
-        return self._text.removeprefix("\ufeff").splitlines()
 
     def at(self, node: Node, offset: int = 0) -> Location:
         """Where a value stands; with `offset`, where that character of its text stands."""
@@ -73,10 +78,13 @@ class Reading:
         raise _Unset(match.start(), problem, f"set it, or give a default: ${{{name}:-...}}")
 
     def _excerpt(self, where: Location) -> str:
-        if not 0 < where.line <= len(self._lines):
+        if where.file not in self._lines:
+            self._lines[where.file] = self.texts.get(where.file, "").removeprefix("\ufeff").splitlines()
+        lines = self._lines[where.file]
+        if not 0 < where.line <= len(lines):
             return ""
         # One character for one character, so that the caret stays under its column.
-        return "".join(c if c.isprintable() else " " for c in self._lines[where.line - 1]).rstrip()
+        return "".join(c if c.isprintable() else " " for c in lines[where.line - 1]).rstrip()
 
 
 _VARIABLE = re.compile(

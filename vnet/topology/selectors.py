@@ -7,16 +7,19 @@ from dataclasses import dataclass, replace
 
 from vnet.topology.model import ClaimKind, PeerKind, Service
 from vnet.topology.reading import quoted, suggestion
-from vnet.topology.shape import Refused, later
+from vnet.topology.shape import Refused
 from vnet.topology.values import NAME_PATTERN, is_address, parse_network
 from vnet.topology.yaml import Scalar
 
 CLAIM_PATTERN = r"^(allow|deny|never|only)\s+\S+\s*->\s*\S+$"
 
-ICMP, TCP, UDP = 1, 6, 17
+ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
 """Protocol numbers (IANA). ICMP stands for ICMP and ICMPv6 alike."""
-_PROTOCOLS = {"tcp": TCP, "udp": UDP}
+_PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP}
 _PORT_MAX = 65535
+_ECHO_REQUEST = {"icmp": 8, "icmpv6": 128}
+"""The types that open a connection (RFC 792, RFC 4443, section 4.1)."""
+PLAIN_PORTS_PATTERN = r"^([0-9]+(-[0-9]+)?/(tcp|udp|sctp)|icmp(:(8|echo-request))?|icmpv6:128|any)$"
 
 ANY_SERVICE = Service(None, None, "any")
 ICMP_SERVICE = Service(ICMP, None, "icmp")
@@ -51,9 +54,9 @@ class Atom:
 
 RESERVED_GROUPS = ("any", "internet", "host", "vm", "network")
 """Words with a meaning of their own in a selector."""
-_COMING_PEERS = ("internet", "host")
+_WORDS = {kind.value: kind for kind in (PeerKind.ANY, PeerKind.INTERNET, PeerKind.HOST)}
 _PREFIXES = {"vm": PeerKind.VM, "network": PeerKind.NETWORK}
-PEER_EXPECTED = 'a group, "vm:NAME", "network:NAME", a CIDR or "any"'
+PEER_EXPECTED = 'a group, "vm:NAME", "network:NAME", a CIDR, "any", "internet" or "host"'
 
 
 def peer(scalar: Scalar) -> Atom:
@@ -63,10 +66,8 @@ def peer(scalar: Scalar) -> Atom:
 
 def parse_peer(word: str, offset: int) -> Atom:
     """The selector that a word is. Raises Refused with `offset` as the place of the caret."""
-    if word == "any":
-        return Atom(PeerKind.ANY, "any", offset)
-    if word in _COMING_PEERS:
-        raise Refused(later(f"the peer {quoted(word)}"), offset=offset)
+    if word in _WORDS:
+        return Atom(_WORDS[word], word, offset)
     if "/" in word or is_address(word):
         problem = f"expected {PEER_EXPECTED}, found {quoted(word)}"
         return Atom(PeerKind.CIDR, str(parse_network(word, problem, offset)), offset)
@@ -93,6 +94,7 @@ class ServiceName:
 
 Ports = Service | ServiceName
 PORTS_EXPECTED = "ports such as 443/tcp or 8000-8999/udp, icmp, any or the name of a service"
+_KINDS = "errors about a connection and answers always pass, and what else ICMP has is dropped"
 
 
 def ports(scalar: Scalar) -> Ports:
@@ -114,6 +116,9 @@ def parse_ports(word: str, offset: int) -> Ports:
     """Ports or a service's name. Raises Refused with `offset` as the place of the caret."""
     problem = f"expected {PORTS_EXPECTED}, found {quoted(word)}"
     found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?(?:/(.*))?", word)
+    family, colon, kind = word.partition(":")
+    if colon and family in _ECHO_REQUEST:
+        return _echo(family, kind, offset)
     if not found:
         if word in _PROTOCOLS:
             raise Refused(problem, f'all of them: did you mean "1-{_PORT_MAX}/{word}"?', offset)
@@ -123,7 +128,7 @@ def parse_ports(word: str, offset: int) -> Ports:
     if found[3] is None:
         raise Refused(problem, f'name the protocol: did you mean "{word}/tcp" or "{word}/udp"?', offset)
     if found[3] not in _PROTOCOLS:
-        raise Refused(f"expected the protocol tcp or udp, found {quoted(found[3])}", offset=offset)
+        raise Refused(f"expected the protocol tcp, udp or sctp, found {quoted(found[3])}", offset=offset)
     first, last = int(found[1]), int(found[2] or found[1])
     if not 1 <= first <= _PORT_MAX or not 1 <= last <= _PORT_MAX:
         raise Refused(f"expected port numbers from 1 to {_PORT_MAX}, found {quoted(word)}", offset=offset)
@@ -131,6 +136,17 @@ def parse_ports(word: str, offset: int) -> Ports:
         hint = f'did you mean "{last}-{first}/{found[3]}"?'
         raise Refused(f"the range {quoted(word)} ends before it begins", hint, offset)
     return Service(_PROTOCOLS[found[3]], (first, last), _range_text(first, last, found[3]))
+
+
+def _echo(family: str, kind: str, offset: int) -> Service:
+    """The request of this type; by its name over both IPv4 and IPv6."""
+    number = _ECHO_REQUEST[family]
+    if kind == "echo-request" and family == "icmp":
+        return replace(ICMP_SERVICE, text="icmp:echo-request")
+    if kind in (str(number), "echo-request"):
+        return Service(ICMP, (number, number), f"{family}:{number}")
+    problem = f"only echo requests open a connection: expected {family}:{number}, found {quoted(kind)}"
+    raise Refused(problem, _KINDS, offset)
 
 
 def _range_text(first: int, last: int, protocol: str) -> str:

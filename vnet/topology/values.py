@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_address, ip_interface
 from typing import TypeVar
 
@@ -91,12 +92,10 @@ def boolean(scalar: Scalar) -> bool:
     return scalar.value
 
 
-def one_of(values: dict[str, T], coming: tuple[str, ...] = ()) -> Callable[[Scalar], T]:
-    """One of a few words; `coming` are words of the language that this version does not have."""
+def one_of(values: dict[str, T]) -> Callable[[Scalar], T]:
+    """One of a few words."""
 
     def parse(scalar: Scalar) -> T:
-        if scalar.text in coming:
-            raise Refused(later(quoted(scalar.text)))
         if scalar.text not in values:
             raise Refused(hint=suggestion(scalar.text, values))
         return values[scalar.text]
@@ -135,6 +134,26 @@ def _memory_hint(word: str) -> str:
         return f'give the unit: did you mean "{word}M"?'
     found = re.fullmatch(r"([0-9.]+)\s*([kmgt])(i?b?)", word, re.IGNORECASE)
     return f'did you mean "{found[1]}{found[2].upper()}"?' if found else ""
+
+
+# ---- time ------------------------------------------------------------------------------------
+
+TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?)?$"
+"""RFC 3339, with less demanded of it."""
+
+
+def end_of(scalar: Scalar) -> datetime:
+    """The instant, in UTC, at which a date has passed or a time is reached; times without a zone are UTC."""
+    if not re.fullmatch(TIME_PATTERN, scalar.text):
+        raise Refused
+    try:
+        if len(scalar.text) == len("2026-12-31"):
+            day = date.fromisoformat(scalar.text)
+            return datetime.combine(day + timedelta(days=1), time(), UTC)
+        moment = datetime.fromisoformat(scalar.text)
+    except (ValueError, OverflowError):
+        raise Refused(f"there is no such time: {quoted(scalar.text)}") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 # ---- addresses -------------------------------------------------------------------------------

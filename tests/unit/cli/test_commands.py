@@ -168,3 +168,36 @@ def test_ps_answers_within_its_budget(vnet):
 
     once()
     assert min(once() for _ in range(5)) < START_BUDGET_S
+
+
+def test_policy_show_lists_the_rules_that_apply_and_those_that_never_decide(vnet):
+    text = GOOD_POLICIES
+    shown = json.loads(vnet("policy", "show", "b", "-f", "-", "-o", "json", given=text).stdout)
+    assert [(row["policy"], row["rule"], row["action"]) for row in shown] == [
+        ("p", 1, "deny"),
+        ("p", 2, "allow"),
+    ]
+    assert "never decides: p ingress 1 ((stdin):" in shown[1]["note"]
+
+
+def test_policy_matrix_and_explain_answer_without_a_daemon(vnet):
+    text = GOOD_POLICIES.replace("action: deny, ports: [22/tcp]", "action: reject, ports: [80/tcp]")
+    rows = json.loads(vnet("policy", "matrix", "--all", "-f", "-", "-o", "json", given=text).stdout)
+    assert {(row["from"], row["to"]): row["ports"] for row in rows} == {("a", "b"): "22/tcp", ("b", "a"): "-"}
+    (told,) = json.loads(
+        vnet("policy", "explain", "a", "b", "80/tcp", "-f", "-", "-o", "json", given=text).stdout
+    )
+    assert (told["allowed"], told["reason"]) == (False, "REJECTED")
+    assert vnet("policy", "explain", "a", "nobody", "-f", "-", given=text).returncode == 1
+    assert vnet("policy", "explain", "a", "b", "80", "-f", "-", given=text).returncode == 2
+
+
+GOOD_POLICIES = """\
+name: two
+networks: {lan: {vlan: 1, subnets: 10.0.0.0/24}}
+vms: {a: {networks: [lan]}, b: {networks: [lan]}}
+policies:
+  - name: p
+    applied_to: vm:b
+    ingress: [{from: any, action: deny, ports: [22/tcp]}, {from: vm:a, ports: [22/tcp]}]
+"""

@@ -15,17 +15,17 @@ def directory(tmp_path, monkeypatch):
 
 def test_a_file_that_is_given_is_meant(directory):
     (directory / "vnet.yaml").write_text("name: other")
-    assert files.find(["shop.vnet.yaml"]) == "shop.vnet.yaml"
+    assert files.find(["shop.vnet.yaml"]) == ["shop.vnet.yaml"]
 
 
 def test_the_environment_names_a_file(monkeypatch):
     monkeypatch.setenv("VNET_FILE", "/etc/shop.vnet.yaml")
-    assert files.find([]) == "/etc/shop.vnet.yaml"
+    assert files.find([]) == ["/etc/shop.vnet.yaml"]
 
 
 def test_the_only_candidate_of_the_directory_is_meant(directory):
     (directory / "shop.vnet.yaml").write_text("name: shop")
-    assert files.find([]) == "shop.vnet.yaml"
+    assert files.find([]) == ["shop.vnet.yaml"]
 
 
 def test_several_candidates_are_no_guess(directory):
@@ -46,9 +46,21 @@ def test_no_candidate_is_explained():
         files.read([])
 
 
-def test_several_files_are_refused():
-    with pytest.raises(UsageError, match="one topology file at a time"):
-        files.find(["a", "b"])
+def test_several_files_are_what_a_file_is_that_includes_them(directory, monkeypatch):
+    (directory / "a.yaml").write_text("networks: {}\ninclude: parts/c.yaml")
+    (directory / "b.yaml").write_text("name: shop\nvms: {a: {image: $IMAGE}}")
+    (directory / "parts").mkdir()
+    (directory / "parts" / "c.yaml").write_text("groups: {}")
+    monkeypatch.setenv("IMAGE", "micro")
+    sent = files.source(["a.yaml", "b.yaml"], "shop")
+    assert list(sent["included"]) == ["a.yaml", "b.yaml", "parts/c.yaml"]
+    assert sent["env"] == {"IMAGE": "micro"}
+    assert files.meant(None, ["a.yaml", "b.yaml"]) == "shop"
+
+
+def test_a_file_that_is_included_and_not_there_is_left_to_the_loader(directory):
+    (directory / "a.yaml").write_text("name: a\ninclude: [nowhere.yaml]")
+    assert files.read(["a.yaml"]).included == {}
 
 
 def test_a_file_that_is_not_there_is_named():
@@ -72,7 +84,7 @@ def test_only_variables_that_the_text_mentions_leave_the_client():
     ],
 )
 def test_the_fabric_is_called_what_the_file_says(text, name):
-    assert files.fabric_name(text, "dir/file.vnet.yaml") == name
+    assert files.fabric_name(files.Given("dir/file.vnet.yaml", text)) == name
 
 
 def test_a_name_that_is_given_is_meant(directory):

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from vnet.base.errors import HostError
@@ -25,6 +26,7 @@ class World:
     hang: str = ""
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
     tidied: list = field(default_factory=list)
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
     async def call(self, what):
         """Every change goes through here; the fuse makes one of them fail."""
@@ -160,6 +162,6 @@ class FakeGuests:
 
 def make_engine(world: World, directory: Path, memory_bytes: int = 8 << 30, boot: str = "boot-1") -> Engine:
     """An engine on the world, with a real store in `directory`."""
-    host = Host(lambda: None, lambda: memory_bytes, lambda: boot, world.tidied.append)
+    host = Host(lambda: None, lambda: memory_bytes, lambda: boot, world.tidied.append, lambda: world.now)
     parts = lambda name: Parts(FakeNetwork(world, name), FakeSwitch(world, name), FakeGuests(world, name))  # noqa: E731
     return Engine(SqliteStore(directory / "vnet.db"), parts, host, lambda declared: ())

@@ -1,6 +1,7 @@
 """The engine on a host in memory: everything or nothing, and nothing twice."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -270,3 +271,44 @@ def test_progress_tells_the_start_and_the_end_of_every_step(engine):
     done = [each.what for each in told if each.status is Status.DONE]
     assert sorted(started) == sorted(done)
     assert "start a" in done and "create 2 ports" in done
+
+
+EXPIRING = (
+    SMALL
+    + """\
+policies:
+  - name: for-a-day
+    applied_to: any
+    ingress: [{from: any, ports: [22/tcp], expires: 2026-01-01}, {from: any, ports: [80/tcp]}]
+"""
+)
+
+
+def rules_in_force(engine):
+    return {origin.rule for origin in engine.fabrics["small"].declared.compiled.provenance.values()} - {""}
+
+
+def test_a_rule_ceases_when_its_time_is_over(engine, world):
+    up(engine, EXPIRING)
+    assert rules_in_force(engine) == {"ingress 1", "ingress 2"}
+    assert engine.next_expiry() == datetime(2026, 1, 2, tzinfo=UTC)
+    asyncio.run(engine.expire())
+    assert engine.fabrics["small"].record.generation == 1, "not yet"
+    before, world.now = world.contents(), datetime(2026, 1, 2, tzinfo=UTC)
+    asyncio.run(engine.expire())
+    assert rules_in_force(engine) == {"ingress 2"}
+    assert world.contents() != before
+    record = engine.fabrics["small"].record
+    assert (record.generation, record.enforced) == (2, 2)
+    assert engine.next_expiry() is None
+    assert up(engine, EXPIRING).actions == ()
+
+
+def test_a_rule_that_could_not_be_taken_out_of_force_is_told_and_tried_again(engine, world):
+    up(engine, EXPIRING)
+    world.now, world.fuse = datetime(2026, 1, 3, tzinfo=UTC), 0
+    asyncio.run(engine.expire())
+    assert "have expired" in engine.fabrics["small"].trouble
+    assert rules_in_force(engine) == {"ingress 1", "ingress 2"}
+    asyncio.run(engine.expire())
+    assert (rules_in_force(engine), engine.fabrics["small"].trouble) == ({"ingress 2"}, "")

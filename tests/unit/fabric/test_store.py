@@ -14,7 +14,7 @@ from vnet.topology.inventory import Assignment
 ASSIGNED = Assignment(3, 0x525400123456, (ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")))
 RECORD = Record(
     "shop",
-    Source("shop.vnet.yaml", "name: shop\n", {"SIZE": "1"}),
+    Source("shop.vnet.yaml", "name: shop\n", {"SIZE": "1"}, {"part.yaml": "vms: {}\n"}),
     2,
     1,
     "boot",
@@ -58,6 +58,17 @@ def test_a_removed_fabric_takes_its_guests_along(store):
     store.remove("shop")
     assert store.load("shop") is None
     assert store.guests("shop") == ()
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(store):
+    store.save(RECORD)
+    store._db.executescript("ALTER TABLE fabric DROP COLUMN included; PRAGMA user_version=1;")
+    store.close()
+    again = SqliteStore(store.path)
+    assert again.load("shop") == replace(RECORD, source=replace(RECORD.source, included={}))
+    again.save(RECORD)
+    assert again.load("shop") == RECORD
+    again.close()
 
 
 def test_a_database_of_another_version_is_refused_with_a_way_out(store):

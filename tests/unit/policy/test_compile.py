@@ -15,6 +15,7 @@ from vnet.openflow.flow import Output
 from vnet.policy import judge
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.endpoint import link_local
+from vnet.policy.pipeline import Stage
 from vnet.policy.space import Region, exactly
 from vnet.policy.walk import Leaf, Walk
 from vnet.topology.inventory import Inventory, Nic
@@ -22,6 +23,10 @@ from vnet.topology.inventory import Inventory, Nic
 
 def flows_of(compiled: Compiled, table: int) -> int:
     return sum(flow.table == table for flow in compiled.flows)
+
+
+APPLICATION = Stage.INGRESS + 1
+"""The ingress table of the tier in which policies are by default."""
 
 
 def crowd(vms: int, *rules: str) -> Builder:
@@ -39,25 +44,25 @@ def test_the_same_input_gives_the_same_flows() -> None:
 def test_policy_flows_do_not_grow_with_the_vms_of_a_group() -> None:
     rules = ("allow clients 80/tcp", "deny any")
     few, many = (compile(*crowd(number, *rules).build()) for number in (2, 50))
-    assert flows_of(few, 6) == flows_of(many, 6)
+    assert flows_of(few, APPLICATION) == flows_of(many, APPLICATION)
 
 
 def test_a_range_becomes_a_few_masks_and_takes_exactly_its_ports() -> None:
     compiled = compile(*crowd(1, "allow clients 8000-8999/tcp").build())
     taken = set()
     for flow in compiled.flows:
-        service = flow.match.get("reg3") if flow.table == 6 else None
+        service = flow.match.get("reg3") if flow.table == APPLICATION else None
         if service:
             value, mask = service
             taken |= {port for port in range(1 << 16) if (6 << 16 | port) & mask == value}
     assert taken == set(range(8000, 9000))
-    assert flows_of(compiled, 6) < 20
+    assert flows_of(compiled, APPLICATION) < 20
 
 
 def test_priorities_of_rules_for_one_vm_are_distinct() -> None:
     builder = crowd(2, "allow clients 80/tcp", "deny vm:c0 80-90/tcp", "allow any 1-100/tcp")
-    priorities = [flow.priority for flow in compile(*builder.build()).flows if flow.table == 6]
-    assert sorted(set(priorities)) == [0, 10, 59_998, 59_999, 60_000]
+    priorities = [flow.priority for flow in compile(*builder.build()).flows if flow.table == APPLICATION]
+    assert sorted(set(priorities)) == [0, 59_998, 59_999, 60_000]
 
 
 def test_a_rule_at_the_end_of_the_file_changes_no_other_flow() -> None:
@@ -73,10 +78,10 @@ def test_lines_do_not_show_in_flows() -> None:
 
 
 def test_more_rules_than_priorities_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "FIRST_PRIORITY", judge.DEFAULT_PRIORITY + 3)
+    monkeypatch.setattr(judge, "FIRST_PRIORITY", judge.DEFAULT_PRIORITY + 4)
     rules = [f"allow clients {port}/tcp" for port in range(1, 5)]
     compile(*crowd(1, *rules[:3]).build())
-    with pytest.raises(InputError, match=r"test\.vnet\.yaml:8.*more than 3 rules"):
+    with pytest.raises(InputError, match=r"test\.vnet\.yaml:8.*more rules of one tier"):
         compile(*crowd(1, *rules).build())
 
 
@@ -295,7 +300,7 @@ def test_errors_about_a_known_connection_skip_the_policies() -> None:
 
 
 def test_new_connections_are_committed_in_the_zone_of_their_network() -> None:
-    deliver = [flow for flow in compile(*three_tier().build()).flows if flow.table == 7]
+    deliver = [flow for flow in compile(*three_tier().build()).flows if flow.table == Stage.DELIVER]
     zones = {action.zone for flow in deliver for action in flow.instructions.apply if hasattr(action, "zone")}
     assert zones == {10, 20}
 

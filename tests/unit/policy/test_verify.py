@@ -12,6 +12,7 @@ from vnet.openflow.cookie import make
 from vnet.openflow.fields import CtState
 from vnet.openflow.flow import Flow, Instructions, Output, match
 from vnet.policy.compile import compile
+from vnet.policy.pipeline import Stage
 from vnet.policy.probes import probes
 from vnet.policy.semantics import decide
 from vnet.policy.space import Region, exactly
@@ -142,7 +143,9 @@ def tampered(*more: Flow, without: int | None = None) -> list[ClaimResult]:
 
 
 def test_claims_are_decided_on_the_flows_not_on_the_file() -> None:
-    backdoor = Flow(6, 65000, match(reg3=6 << 16 | 22), Instructions(goto=7), make("backdoor"))
+    backdoor = Flow(
+        Stage.INGRESS + 1, 65000, match(reg3=6 << 16 | 22), Instructions(goto=Stage.DELIVER), make("backdoor")
+    )
     broken = [result for result in tampered(backdoor) if not result.holds]
     assert [result.claim.text for result in broken] == [
         "deny app -> db:22/tcp",
@@ -195,7 +198,8 @@ def test_what_a_proof_rules_out_never_passes(world: World) -> None:
     topology = replace(world.topology, claims=tuple(claim))
     (result,) = verify(topology, world.inventory, compile(topology, world.inventory).flows)
     owner = {nic.name: nic.vm for nic in world.inventory.nics}
-    requests = [p for p in world.packets if not p.reply and owner[p.source_nic] != owner[p.target_nic]]
+    fresh = [p for p in world.packets if not p.reply and not p.admitted]
+    requests = [p for p in fresh if owner[p.source_nic] != owner[p.target_nic]]
     passing = [p for p in requests if decide(topology, world.inventory, p).allowed]
     assert not (result.holds and passing)
 

@@ -54,7 +54,6 @@ def test_every_example_satisfies_the_schema(path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "networks: {}",
         "name: Lab",
         "name: lab\nrouters: {}",
         "name: lab\nnetworks: {lan: {vlan: 4095, subnets: 10.0.0.0/8}}",
@@ -64,7 +63,7 @@ def test_every_example_satisfies_the_schema(path: Path) -> None:
         "name: lab\nvms: {a: {memory: 96}}",
         "name: lab\nvms: {a: {interfaces: {eth0: {mac: 1}}}}",
         "name: lab\npolicies: [{name: a, applied_to: any, ingress: [{to: any}]}]",
-        "name: lab\npolicies: [{name: a, applied_to: any, ingress: [{from: any, action: reject}]}]",
+        "name: lab\npolicies: [{name: a, applied_to: any, ingress: [{from: any, action: refuse}]}]",
         "name: lab\nverify: [allow a]",
     ],
 )

@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from vnet.base.errors import Exit, HostError, InputError, UsageError, VnetError
 from vnet.fabric import plan as p
@@ -37,6 +38,8 @@ class Host:
     boot_id: Callable[[], str]
     tidy: Callable[[str], None]
     """Remove the run directory of a fabric that is gone."""
+    now: Callable[[], datetime]
+    """The time of day, in UTC: rules may expire."""
 
 
 class ClaimsFailed(VnetError):
@@ -109,7 +112,9 @@ class Engine:
         """Bring the network of an adopted fabric to its last generation; guests stay as they are."""
         for guest in self.store.guests(name):
             await fabric.parts.guests.adopt(guest)
-        fabric.declared = await asyncio.to_thread(declare, fabric.record.source, fabric.record.assignments)
+        fabric.declared = await asyncio.to_thread(
+            declare, fabric.record.source, fabric.record.assignments, self.host.now()
+        )
         now = await observe(fabric.parts, fabric.record, self.store, name)
         wanted = replace(fabric.declared.state(), guests=now.guests)
         await carry_out(p.plan(now, wanted), self._performer(name, fabric.parts), silent)
@@ -142,7 +147,8 @@ class Engine:
         name = topology.name
         fabric = self.fabrics.get(name)
         record = fabric.record if fabric else None
-        declared = await asyncio.to_thread(work_out, topology, record.assignments if record else {})
+        previous = record.assignments if record else {}
+        declared = await asyncio.to_thread(work_out, topology, previous, self.host.now())
         parts = fabric.parts if fabric else self.make_parts(name)
         now = await observe(parts, record, self.store, name)
         wanted = declared.state()
@@ -194,13 +200,14 @@ class Engine:
         name = change.planned.name
         self.store.save(change.planned)
         starting = change.wanted.guests - change.now.guests
+        was = self.fabrics.get(name)
         self.fabrics[name] = Fabric(change.parts, change.planned, change.declared, starting=starting)
         performer = self._performer(name, change.parts)
         try:
             await self._refuse_foreign(change)
             await carry_out(change.actions, performer, report)
         except (VnetError, asyncio.CancelledError) as error:
-            failures = await _uninterrupted(self._roll_back(change, performer, report))
+            failures = await _uninterrupted(self._roll_back(change, was, performer, report))
             raise _undone(error, change.before is None, failures) from error
         enforced = replace(change.planned, enforced=change.planned.generation)
         self.store.save(enforced)
@@ -215,22 +222,50 @@ class Engine:
                     "remove or rename them in the fabric's network namespace"
                 )
 
-    async def _roll_back(self, change: Change, performer: Performer, report: Report) -> tuple[str, ...]:
+    async def _roll_back(
+        self, change: Change, was: Fabric | None, performer: Performer, report: Report
+    ) -> tuple[str, ...]:
         name = change.planned.name
         report(Progress(0, "undo what was begun", Status.NOTE))
         now = await observe(change.parts, change.planned, self.store, name)
         failures = await undo(p.plan(now, change.now), performer, report)
         if failures:
             return failures
-        if change.before is None:
+        if was is None or change.before is None:
             await self._forget(name)
         else:
             self.store.save(change.before)
-            self.fabrics[name] = Fabric(change.parts, change.before)
-            self.fabrics[name].declared = await asyncio.to_thread(
-                declare, change.before.source, change.before.assignments
-            )
+            self.fabrics[name] = was
         return ()
+
+    def next_expiry(self) -> datetime | None:
+        """When a rule of some fabric ceases; None if none ever will."""
+        declared = (fabric.declared for fabric in self.fabrics.values())
+        return min((each.expires for each in declared if each and each.expires), default=None)
+
+    async def expire(self) -> None:
+        """Take rules whose time is over out of force, whatever the topology's claims say.
+
+        A fabric where that fails says why in `trouble`, and is tried again by the next call.
+        """
+        for name, fabric in tuple(self.fabrics.items()):
+            expires = fabric.declared.expires if fabric.declared else None
+            if expires is None or expires > self.host.now():
+                continue
+            async with self._locks[name]:
+                try:
+                    await self._make(await self._without_expired(fabric), silent)
+                except VnetError as error:
+                    log.warning("rules of %s have expired and are still in force: %s", name, error)
+                    self.fabrics[name].trouble = f"rules have expired and are still in force: {error}"
+
+    async def _without_expired(self, fabric: Fabric) -> Change:
+        """The change to what is in force now; guests stay as they are."""
+        source = fabric.record.source
+        change = await self._prepare(await asyncio.to_thread(load, source), source)
+        wanted = replace(change.wanted, guests=change.now.guests)
+        planned = replace(change.planned, stopped=fabric.record.stopped)
+        return replace(change, wanted=wanted, planned=planned, actions=p.plan(change.now, wanted))
 
     async def down(self, name: str, report: Report) -> Outcome:
         """Remove the fabric and everything that was made for it."""

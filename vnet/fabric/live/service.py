@@ -28,13 +28,11 @@ from vnet.fabric.progress import Progress, Report, Status
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
 from vnet.openflow.flow import Flow
-from vnet.policy import probes
-from vnet.policy.pipeline import TABLES
+from vnet.policy import pipeline, probes
 from vnet.policy.verify import ClaimResult, verify
 from vnet.topology.inventory import Nic, Vm
 
 Json = Mapping[str, Any]
-_TABLE_NAMES = {int(table.number): table.name for table in TABLES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +253,7 @@ def _nic(nic: Nic) -> Json:
 
 def _flow(flow: Flow, origin: str) -> Json:
     return {
-        "table": _TABLE_NAMES.get(flow.table, str(flow.table)),
+        "table": pipeline.name_of(flow.table) or str(flow.table),
         "priority": flow.priority,
         "match": ofctl.match_text(flow.match) or "any",
         "actions": ofctl.instructions_text(flow.instructions),
@@ -311,6 +309,6 @@ def _recorder(fabric: Fabric, wanted: CaptureRequest) -> Recorder:
     limits = Limits(snaplen, wanted.count, wanted.duration_s)
     producer = Producer(platform.machine(), f"Linux {platform.release()}", f"vnet {__version__}")
     encoder = LineEncoder(explain) if wanted.lines else PcapngEncoder(producer, wanted.filter, snaplen)
-    table_name = lambda number: _TABLE_NAMES.get(number, str(number))  # noqa: E731
+    table_name = lambda number: pipeline.name_of(number) or str(number)  # noqa: E731
     filter_ = compile_filter(wanted.filter)
     return Recorder(encoder, explain, table_name, filter_, limits, wanted.only_dropped)

@@ -13,12 +13,13 @@ from vnet.fabric import encode
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE fabric (
     name TEXT PRIMARY KEY, file TEXT NOT NULL, text TEXT NOT NULL, env TEXT NOT NULL,
-    generation INTEGER NOT NULL, enforced INTEGER NOT NULL, boot_id TEXT NOT NULL, stopped TEXT NOT NULL
+    generation INTEGER NOT NULL, enforced INTEGER NOT NULL, boot_id TEXT NOT NULL, stopped TEXT NOT NULL,
+    included TEXT NOT NULL DEFAULT '{}'
 ) STRICT;
 CREATE TABLE assignment (
     fabric TEXT NOT NULL REFERENCES fabric(name) ON DELETE CASCADE,
@@ -35,10 +36,13 @@ CREATE TABLE guest (
 """
 
 
+_NEWER = {1: "ALTER TABLE fabric ADD COLUMN included TEXT NOT NULL DEFAULT '{}';"}
+"""What makes a file of a version one of the next."""
+
 _SAVE_FABRIC = """
-INSERT INTO fabric VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(name) DO UPDATE SET
+INSERT INTO fabric VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT(name) DO UPDATE SET
     file=excluded.file, text=excluded.text, env=excluded.env, generation=excluded.generation,
-    enforced=excluded.enforced, boot_id=excluded.boot_id, stopped=excluded.stopped
+    enforced=excluded.enforced, boot_id=excluded.boot_id, stopped=excluded.stopped, included=excluded.included
 """
 """Not INSERT OR REPLACE: that would delete the row first, and its guests with it."""
 
@@ -60,7 +64,12 @@ class SqliteStore:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-        elif version != SCHEMA_VERSION:
+            return
+        while version in _NEWER:
+            steps = f"{_NEWER[version]}PRAGMA user_version={version + 1};"
+            self._db.executescript(f"BEGIN;{steps}COMMIT;")
+            version += 1
+        if version != SCHEMA_VERSION:
             raise HostError(
                 f"{self.path} has schema version {version}, this vnet understands {SCHEMA_VERSION}: "
                 "use the vnet that wrote it to run `vnet down`, then remove the file"
@@ -100,7 +109,8 @@ class SqliteStore:
         """The fabric, or None."""
         with self._explained("read"):
             row = self._db.execute(
-                "SELECT file, text, env, generation, enforced, boot_id, stopped FROM fabric WHERE name=?",
+                "SELECT file, text, env, generation, enforced, boot_id, stopped, included"
+                " FROM fabric WHERE name=?",
                 (name,),
             ).fetchone()
             if row is None:
@@ -109,7 +119,7 @@ class SqliteStore:
             provenance = self._db.execute("SELECT cookie, origin FROM provenance WHERE fabric=?", (name,))
             return Record(
                 name,
-                Source(row[0], row[1], json.loads(row[2])),
+                Source(row[0], row[1], json.loads(row[2]), json.loads(row[7])),
                 row[3],
                 row[4],
                 row[5],
@@ -132,7 +142,12 @@ class SqliteStore:
         with self._transaction("write") as db:
             db.execute(
                 _SAVE_FABRIC,
-                (*head, record.boot_id, json.dumps(sorted(record.stopped))),
+                (
+                    *head,
+                    record.boot_id,
+                    json.dumps(sorted(record.stopped)),
+                    json.dumps(dict(source.included)),
+                ),
             )
             db.execute("DELETE FROM assignment WHERE fabric=?", (name,))
             assignments = record.assignments.items()

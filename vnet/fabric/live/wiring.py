@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
 
 from vnet.base import paths
 from vnet.fabric.live import host
@@ -24,7 +26,8 @@ def make_engine(manager: HvManager) -> Engine:
         network = HostNetwork(paths.netns(fabric))
         return Parts(network, HostSwitch(fabric), HostGuests(fabric, manager, network.open_tap))
 
-    here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy)
+    now = partial(datetime.now, UTC)
+    here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now)
     return Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
 
 

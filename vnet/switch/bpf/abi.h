@@ -152,6 +152,7 @@ enum vnet_action_op {
 	VNET_OP_SET_TYPE = 25,    /* a = ethertype */
 	VNET_OP_DATA = 26,        /* value, mask: operands of the record before */
 	VNET_OP_SET_PROTO = 27,   /* a = protocol */
+	VNET_OP_REJECT = 28,      /* drop, and tell the sender */
 };
 
 /* What a packet must have for a field to be there: the others are not written, and read as 0. */
@@ -369,6 +370,7 @@ struct vnet_port_state {
 	__u64 events;    /* that nobody asked for */
 	__u64 evictions; /* of other ports' flow cache entries */
 	__u64 refusals;  /* packets that the tables had to decide, and refused */
+	__u64 answers;   /* to packets that were rejected */
 };
 
 /* What is to be done to the packet, in order. */
@@ -442,7 +444,7 @@ struct vnet_path {
 	__u8 min_ttl;    /* a packet with less is another case */
 	__u8 n_ops;
 	__u8 failure;    /* why a part of it went no further, which is told if the rest does not either */
-	__u8 pad;
+	__u8 reject;     /* the sender is told */
 };
 
 /* One slot of a CPU's flow cache. Only that CPU's programs touch it, and they do not interrupt each other. */
@@ -600,7 +602,8 @@ struct vnet_scratch {
 	__u8 sent;         /* whether anything was sent */
 	__u8 flushing;     /* operations are carried out before the walk has ended */
 	__u8 from_cache;
-	__u8 spare[2];
+	__u8 touched;      /* operations have changed the packet */
+	__u8 spare;
 	__u32 in_port;
 	__u32 version;
 	__u32 l3_offset;
@@ -659,6 +662,8 @@ struct vnet_scratch {
 	struct vnet_ct_key ct_key;
 	struct vnet_ct_key ct_reverse;
 	struct vnet_action action; /* the one being carried out */
+	__u8 asked[40];            /* the IP header of the packet that is rejected */
+	__u8 answer[128];          /* IP header and what follows it */
 };
 
 #define VNET_FLUSH_OPS 1   /* carry out what is pending */

@@ -4,6 +4,7 @@
  */
 #include "cache.h"
 #include "carry.h"
+#include "reject.h"
 #include "tidy.h"
 #include "walk.h"
 
@@ -202,8 +203,10 @@ __noinline int vnet_finish(struct __sk_buff *skb, __u32 port_flags)
 		return TC_ACT_SHOT;
 	if (s->path.reason || port_flags & VNET_PORT_CAPTURE)
 		vnet_observe(skb, port_flags);
-	if (s->path.reason)
-		return vnet_dropped(skb, s);
+	if (s->path.reason) {
+		verdict = vnet_dropped(skb, s);
+		return s->path.reject ? vnet_reject(skb) : verdict;
+	}
 	if (!s->path.n_ops)
 		return TC_ACT_SHOT;
 	verdict = vnet_execute(skb);

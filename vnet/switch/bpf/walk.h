@@ -503,6 +503,9 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 	case VNET_OP_CLEAR:
 		s->set_slots = 0;
 		return 0;
+	case VNET_OP_REJECT:
+		s->path.reject = 1;
+		return 0;
 	case VNET_OP_DATA:
 		return 0;
 	}
@@ -615,6 +618,7 @@ static __always_inline void vnet_flush(struct __sk_buff *skb, struct vnet_scratc
 
 	vnet_observe(skb, port_flags);
 	s->flush = 0;
+	s->touched = 1;
 	s->flushing = 1;
 	vnet_execute(skb);
 	s->flushing = 0;

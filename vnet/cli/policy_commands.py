@@ -1,0 +1,130 @@
+"""`vnet policy`: what the policies of a topology file mean, without a daemon and without root."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vnet.base.errors import UsageError
+from vnet.cli import files
+from vnet.cli.options import Settings, command
+from vnet.cli.output import Column, Format, Row, document, emit_lines, rows, tell
+
+if TYPE_CHECKING:
+    from vnet.policy.compile import Compiled
+    from vnet.topology.inventory import Inventory
+    from vnet.topology.model import Service, Topology
+
+_RULES = (
+    Column("DIRECTION", lambda row: row["direction"]),
+    Column("TIER", lambda row: row["tier"]),
+    Column("POLICY", lambda row: row["policy"]),
+    Column("RULE", lambda row: str(row["rule"])),
+    Column("ACTION", lambda row: row["action"]),
+    Column("PEERS", lambda row: ", ".join(row["peers"])),
+    Column("PORTS", lambda row: ", ".join(row["ports"]) or "any"),
+    Column("AT", lambda row: row["at"]),
+    Column("NOTE", lambda row: row["note"] or "-"),
+)
+_PAIRS = (
+    Column("FROM", lambda row: row["from"]),
+    Column("TO", lambda row: row["to"]),
+    Column("PORTS", lambda row: row["ports"]),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    group = typer.Typer(help="What the policies of a topology file mean.", no_args_is_help=True)
+    command(group)(show)
+    command(group)(explain)
+    command(group)(matrix)
+    app.add_typer(group, name="policy")
+
+
+def show(
+    settings: Settings,
+    vm: Annotated[str | None, typer.Argument(metavar="VM", help="Only the rules that apply to it.")] = None,
+) -> None:
+    """Print the rules in the order in which they are asked.
+
+    A rule that can never decide is told with the one that takes its packets.
+    """
+    from vnet.policy.listing import ruling
+
+    topology, inventory, compiled = _loaded(settings)
+    if vm is not None and vm not in {name for each in inventory.vms for name in (each.name, each.spec)}:
+        raise UsageError(f"there is no VM {vm}; VMs: {', '.join(each.name for each in inventory.vms)}")
+    rows(ruling(topology, inventory, compiled.shadowed, vm), _RULES, settings.output)
+
+
+def explain(
+    settings: Settings,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A VM, group, network or CIDR.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The same.")],
+    ports: Annotated[
+        str, typer.Argument(metavar="PORT", help="443/tcp, icmp, a service; TCP port 0 if left out.")
+    ] = "any",
+) -> None:
+    """Tell what becomes of a connection, by which rule, and what nearly allowed it."""
+    from vnet.policy.explain import explain as explained
+    from vnet.policy.explain import peer_named
+
+    topology, inventory, _ = _loaded(settings)
+    client, server = (peer_named(topology, inventory, name) for name in (source, target))
+    answers = explained(topology, inventory, client, server, _service(ports))
+    if not answers:
+        raise UsageError(f"{source} and {target} have no addresses of one family that could meet")
+    if settings.output in (Format.JSON, Format.YAML):
+        document([answer.plain() for answer in answers], settings.output)
+    else:
+        emit_lines(map(str, answers))
+
+
+def matrix(
+    settings: Settings,
+    every: Annotated[bool, typer.Option("--all", help="Also pairs that nothing is open between.")] = False,
+) -> None:
+    """Print who may open which connections to whom, worked out exactly on the flows."""
+    from vnet.policy.reach import reach
+
+    topology, inventory, compiled = _loaded(settings)
+    pairs: list[Row] = [
+        {"from": pair.source, "to": pair.target, "network": pair.network, "ports": pair.ports}
+        for pair in reach(topology, inventory, compiled)
+        if every or pair.ports != "-"
+    ]
+    rows(pairs, _PAIRS, settings.output)
+    if not pairs and settings.output is Format.TABLE:
+        tell("nothing is open between any two VMs; --all lists the pairs")
+
+
+def _service(text: str) -> Service:
+    from vnet.topology.selectors import BUILT_IN_SERVICES, ServiceName, parse_ports
+    from vnet.topology.shape import Refused
+
+    try:
+        found = parse_ports(text, 0)
+    except Refused as refused:
+        raise UsageError(f"{text}: {refused.problem}{'; ' if refused.hint else ''}{refused.hint}") from None
+    if not isinstance(found, ServiceName):
+        return found
+    if found.name not in BUILT_IN_SERVICES:
+        raise UsageError(f"{text}: write ports such as 443/tcp, or one of {', '.join(BUILT_IN_SERVICES)}")
+    return BUILT_IN_SERVICES[found.name][0]
+
+
+def _loaded(settings: Settings) -> tuple[Topology, Inventory, Compiled]:
+    from vnet.policy.compile import compile
+    from vnet.topology.expiry import in_force
+    from vnet.topology.inventory import expand
+    from vnet.topology.load import load_text
+
+    given = files.read(settings.file)
+    whole = load_text(given.text, given.file, dict(os.environ), given.included)
+    topology = in_force(whole, datetime.now(UTC))
+    inventory = expand(topology, {})
+    return topology, inventory, compile(topology, inventory)

@@ -1,0 +1,137 @@
+"""Who may open what to whom: the tables of the policies, read as a matrix of identities.
+
+The answer comes from the flows, those that a switch returned or those that a topology is compiled to, and is
+exact: what a pair's flows say is worked out for all services at once, as spans of the service register.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from vnet.openflow.fields import ICMP, SCTP, TCP, UDP
+from vnet.openflow.flow import Flow
+from vnet.policy.pipeline import ADMITTED, CLIENT, SERVER, SERVICE, Stage
+from vnet.policy.spans import packed
+
+Spans = tuple[tuple[int, int], ...]
+"""Inclusive ranges of the service register, ascending and disjoint."""
+NOTHING: Spans = ()
+_ECHO = (8, 128)
+"""The requests of ICMP and ICMPv6."""
+EVERY: Spans = (
+    (packed(0), packed(0)),
+    *((packed(ICMP, kind), packed(ICMP, kind)) for kind in _ECHO),
+    *((packed(protocol), packed(protocol, 0xFFFF)) for protocol in (TCP, UDP, SCTP)),
+)
+"""All services that a connection can be of."""
+_NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One flow of a policy table: the services it takes, and where they go on (None: they are lost)."""
+
+    priority: int
+    span: tuple[int, int]
+    onward: int | None
+
+
+class Matrix:
+    """The policy tables of some flows, ready to be asked about pairs."""
+
+    def __init__(self, flows: Iterable[Flow]) -> None:
+        self._rows: dict[tuple[int, int | None, int | None], list[_Row]] = defaultdict(list)
+        self._first = int(Stage.INGRESS)
+        for flow in flows:
+            goto = flow.instructions.goto
+            if flow.table == Stage.CONNECTION and goto is not None and goto != Stage.DELIVER:
+                self._first = goto  # the same for all that are judged
+            if Stage.EGRESS <= flow.table < Stage.DELIVER and flow.match.get(ADMITTED[0]) is None:
+                self._rows[flow.table, _exact(flow, CLIENT), _exact(flow, SERVER)].append(_row(flow))
+
+    def allowed(self, client: int, server: int) -> Spans:
+        """The services of which the client identity may open connections to the server identity."""
+        return _joined(self._passing(self._first, client, server, EVERY))
+
+    def _passing(self, table: int, client: int, server: int, asked: Spans) -> Iterator[tuple[int, int]]:
+        """The parts of `asked` that come through this table and those behind it."""
+        if table == Stage.DELIVER:
+            yield from asked
+            return
+        left = asked
+        for row in self._of(table, client, server):
+            taken = _meet(left, row.span)
+            if taken and row.onward is not None:
+                yield from self._passing(row.onward, client, server, taken)
+            left = _minus(left, row.span)
+
+    def _of(self, table: int, client: int, server: int) -> list[_Row]:
+        found = [
+            row
+            for one, other in ((client, server), (client, None), (None, server), (None, None))
+            for row in self._rows.get((table, one, other), ())
+        ]
+        return sorted(found, key=lambda row: -row.priority)
+
+
+def _exact(flow: Flow, register: str) -> int | None:
+    held = flow.match.get(register)
+    return held[0] if held else None
+
+
+def _row(flow: Flow) -> _Row:
+    value, mask = flow.match.get(SERVICE) or (0, 0)
+    return _Row(flow.priority, (value, value | ~mask & 0xFFFFFFFF), flow.instructions.goto)
+
+
+def _meet(spans: Spans, other: tuple[int, int]) -> Spans:
+    low, high = other
+    return tuple((max(a, low), min(b, high)) for a, b in spans if a <= high and low <= b)
+
+
+def _minus(spans: Spans, other: tuple[int, int]) -> Spans:
+    low, high = other
+    left = []
+    for a, b in spans:
+        if b < low or high < a:
+            left.append((a, b))
+            continue
+        if a < low:
+            left.append((a, low - 1))
+        if high < b:
+            left.append((high + 1, b))
+    return tuple(left)
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> Spans:
+    joined: list[tuple[int, int]] = []
+    for low, high in sorted(spans):
+        if joined and low <= joined[-1][1] + 1 and low >> 16 == joined[-1][0] >> 16:
+            joined[-1] = joined[-1][0], max(high, joined[-1][1])
+        else:
+            joined.append((low, high))
+    return tuple(joined)
+
+
+def words(spans: Spans) -> str:
+    """`5432/tcp, icmp`; `any` for everything, `-` for nothing."""
+    if spans == EVERY:
+        return "any"
+    told = dict.fromkeys(_word(low, high) for low, high in spans)
+    if {"icmp:8", "icmpv6:128"} <= told.keys():
+        told = dict.fromkeys("icmp" if word.startswith("icmp") else word for word in told)
+    return ", ".join(told) or "-"
+
+
+def _word(low: int, high: int) -> str:
+    protocol, first, last = low >> 16, low & 0xFFFF, high & 0xFFFF
+    if protocol == 0:
+        return "other protocols"
+    if protocol == ICMP:
+        return f"icmp:{first}" if first == _ECHO[0] else f"icmpv6:{first}"
+    name = _NAMES[protocol]
+    if (first, last) == (0, 0xFFFF):
+        return name
+    return f"{first}/{name}" if first == last else f"{first}-{last}/{name}"

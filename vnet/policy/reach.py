@@ -1,0 +1,67 @@
+"""Which connections VMs may open to one another: the matrix of identities, read for VMs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vnet.policy.compile import Compiled
+from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.matrix import NOTHING, Matrix, Spans, words
+from vnet.topology.inventory import Inventory
+from vnet.topology.model import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What one VM may open to another on a network; `ports` in words, `-` for nothing."""
+
+    source: str
+    target: str
+    network: str
+    ports: str
+
+
+def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Iterator[Pair]:
+    """Every pair of VMs that share a network, in file order; replicas one by one.
+
+    Families with different answers are told apart. Link-local addresses are left out.
+    """
+    asked = _Asked(compiled)
+    by_network: dict[str, list[Endpoint]] = defaultdict(list)
+    for end in endpoints(topology, inventory):
+        if not end.address.is_link_local:
+            by_network[end.nic.network].append(end)
+    for network, ends in by_network.items():
+        answers: dict[tuple[str, str], dict[int, Spans]] = defaultdict(dict)
+        for source in ends:
+            for target in ends:
+                if source.address.version == target.address.version and source.vm.name != target.vm.name:
+                    pair = answers[source.vm.name, target.vm.name]
+                    pair[source.address.version] = asked.between(source, target)
+        for (one, other), by_family in answers.items():
+            yield Pair(one, other, network, _told(by_family))
+
+
+def _told(by_family: dict[int, Spans]) -> str:
+    told = {version: words(spans) for version, spans in by_family.items()}
+    if len(set(told.values())) == 1:
+        return next(iter(told.values()))
+    return "; ".join(f"IPv{version}: {text}" for version, text in sorted(told.items()))
+
+
+class _Asked:
+    def __init__(self, compiled: Compiled) -> None:
+        self._matrix = Matrix(compiled.flows)
+        self._identities = compiled.identities.of
+        self._known: dict[tuple[int, int], Spans] = {}
+
+    def between(self, source: Endpoint, target: Endpoint) -> Spans:
+        if source.nic.is_isolated and target.nic.is_isolated:
+            return NOTHING
+        pair = tuple(self._identities[end.name, end.address] for end in (source, target))
+        key = (pair[0], pair[1])
+        if key not in self._known:
+            self._known[key] = self._matrix.allowed(*key)
+        return self._known[key]
