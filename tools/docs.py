@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
 from vnet.base.drop import DropReason
 from vnet.capture.comment import MEANING
+from vnet.drill.groups import GROUPS
 from vnet.policy import pipeline
 from vnet.topology import schema
 
@@ -43,10 +45,28 @@ def _feature(path: Path) -> str:
     return f"## {title}\n\n{' '.join(comment)} ({link})\n\n```yaml\n{rest}\n```\n"
 
 
+def attacks() -> str:
+    """What `vnet drill` tries, group by group."""
+    from vnet.drill.corpus import corpus  # imports Scapy
+    from vnet.fabric.declared import declare
+    from vnet.fabric.drill import scene
+    from vnet.fabric.store import Source
+
+    file = DOCS.parent / "topologies" / "three-tier.vnet.yaml"
+    declared = declare(Source(file.name, file.read_text(encoding="utf-8"), {}), {}, datetime.now(UTC))
+    lines: list[str] = []
+    for group, about in GROUPS.items():
+        lines += ["", f"### {group}: {about}", "", "| attack | described in, or done by |", "|---|---|"]
+        tried = corpus(scene(declared, declared.inventory.nics[0], 0), (group,))
+        lines += (f"| {each.what} | {each.source} |" for each in tried)
+    return "\n".join(lines[1:]) + "\n"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
+    "attacks": attacks,
     "drop-reasons": drop_reasons,
-    "pipeline": pipeline.markdown,
     "features": features,
+    "pipeline": pipeline.markdown,
 }
 
 

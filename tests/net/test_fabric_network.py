@@ -16,9 +16,11 @@ import pytest
 from tests.unit.fabric.fakes import FakeGuests, World
 from vnet.base.errors import HostError
 from vnet.fabric.live import netns
-from vnet.fabric.live.engine import Engine, Host
+from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.host import uptime_s
 from vnet.fabric.live.network import HostNetwork
 from vnet.fabric.live.parts import Parts
+from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
 from vnet.fabric.live.wiring import tidy
@@ -64,7 +66,7 @@ def engine(directory: Path, world: World) -> Engine:
     def parts(fabric: str) -> Parts:
         return Parts(HostNetwork(f"vnteng-{fabric}"), HostSwitch(fabric), FakeGuests(world, fabric))
 
-    host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, partial(datetime.now, UTC))
+    host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, partial(datetime.now, UTC), uptime_s)
     return Engine(SqliteStore(directory / "state" / "vnet.db"), parts, host, lambda declared: ())
 
 

@@ -52,6 +52,13 @@ def test_every_claim_holds_in_the_rules_and_for_real_packets(up):
     assert {probe["got"] for claim in claims for probe in claim["probes"]} == {"passes", "blocked"}
 
 
+def test_a_drill_beside_running_guests_lets_nothing_through(up):
+    rows = up.json("drill", "intruder", "--only", "arp", "--only", "icmp", "--only", "tcp")
+    assert {row["outcome"] for row in rows} <= {"stopped", "arrived", "not tried"}
+    assert {row["nic"] for row in rows if row["outcome"] == "arrived"} == {"intruder.eth0", "intruder.eth1"}
+    assert {row["vm"]: row["state"] for row in up.json("ps")} == dict.fromkeys(VMS, "ready")
+
+
 def test_exec_gives_output_and_the_guests_own_exit_code(up):
     assert up.vnet("exec", "db", "--", "hostname") == "db\n"
     up.vnet("exec", "db", "--", "sh", "-c", "exit 7", expect=7)

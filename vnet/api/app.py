@@ -16,9 +16,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from vnet import __version__
+from vnet.api.answers import outcome_json
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import InputError, UsageError, VnetError
-from vnet.fabric.live.engine import Outcome
+from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.service import CaptureRequest, Service
 from vnet.fabric.store import Source
 
@@ -43,7 +44,11 @@ class Api:
             Route("/v1/fabrics", self.up, methods=["POST"]),
             Route(fabric, self.down, methods=["DELETE"]),
             Route(fabric, self.inspect),
+            Route(f"{fabric}/confirmation", self.confirmation),
+            Route(f"{fabric}/confirm", self.confirm, methods=["POST"]),
+            Route(f"{fabric}/rollback", self.rollback, methods=["POST"]),
             Route(f"{fabric}/verify", self.verify, methods=["POST"]),
+            Route(f"{fabric}/drill", self.drill, methods=["POST"]),
             Route(f"{fabric}/flows", self.flows),
             Route(f"{fabric}/drops", self.drops),
             Route(f"{fabric}/capture", self.capture),
@@ -72,14 +77,16 @@ class Api:
     async def plan(self, request: Request) -> Response:
         """What `up` would do."""
         outcome = await self.service.engine.plan(_source(await _body(request)))
-        return JSONResponse(_outcome(outcome))
+        return JSONResponse(outcome_json(outcome) | {"id": await asyncio.to_thread(lambda: outcome.id)})
 
     async def up(self, request: Request) -> ASGIApp:
         """Make a fabric what its topology says."""
-        source = _source(await _body(request))
+        body = await _body(request)
+        source, terms = _source(body), _terms(body)
 
         async def work(report: Any) -> Mapping[str, Any]:
-            return _outcome(await self.service.engine.up(source, report))
+            outcome = await self.service.engine.up(source, report, terms)
+            return outcome_json(outcome) | {"confirm_s": terms.confirm_s if outcome.actions else None}
 
         return JsonLines(self.operations, work)
 
@@ -88,10 +95,28 @@ class Api:
         name = self._fabric(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
-            outcome = _outcome(await self.service.engine.down(name, report))
+            outcome = outcome_json(await self.service.engine.down(name, report))
             return outcome | {"daemon_ends": self._useless(), "pid": os.getpid()}
 
         return JsonLines(self.operations, work, lambda: self.end() if self._useless() else None)
+
+    async def confirmation(self, request: Request) -> Response:
+        """Whether the last change waits to be confirmed, and for how long."""
+        return JSONResponse(self.service.confirmation(self._fabric(request)))
+
+    async def confirm(self, request: Request) -> Response:
+        """Keep the last change."""
+        return JSONResponse(outcome_json(await self.service.engine.confirm(self._fabric(request))))
+
+    async def rollback(self, request: Request) -> ASGIApp:
+        """Undo the last change, which nobody has confirmed yet."""
+        name = self._fabric(request)
+
+        async def work(report: Any) -> Mapping[str, Any]:
+            outcome = outcome_json(await self.service.engine.roll_back(name, report))
+            return outcome | {"removed": name not in self.service.engine.fabrics}
+
+        return JsonLines(self.operations, work)
 
     def _useless(self) -> bool:
         """Whether this daemon was started by a command and nothing is left for it to do."""
@@ -103,6 +128,16 @@ class Api:
 
         async def work(report: Any) -> Mapping[str, Any]:
             return {"claims": await self.service.verify(name, bool(body.get("probe")), report)}
+
+        return JsonLines(self.operations, work)
+
+    async def drill(self, request: Request) -> ASGIApp:
+        """Attack from a copy of a NIC."""
+        name, body = self._fabric(request), await _body(request)
+        nic, only = str(body.get("nic", "")), tuple(map(str, body.get("only", ())))
+
+        async def work(report: Any) -> Mapping[str, Any]:
+            return {"attacks": await self.service.drill(name, nic, only, report)}
 
         return JsonLines(self.operations, work)
 
@@ -136,7 +171,7 @@ class Api:
         name, vm = self._fabric(request), request.path_params["vm"]
 
         async def work(report: Any) -> Mapping[str, Any]:
-            return _outcome(await self.service.engine.start(name, vm, report))
+            return outcome_json(await self.service.engine.start(name, vm, report))
 
         return JsonLines(self.operations, work)
 
@@ -145,7 +180,7 @@ class Api:
         name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
-            return _outcome(
+            return outcome_json(
                 await self.service.engine.stop(name, vm, float(body.get("timeout_s", 10)), report)
             )
 
@@ -179,7 +214,7 @@ class Api:
     async def shutdown(self, request: Request) -> Response:
         """End the daemon; everything it made goes on."""
         asyncio.get_running_loop().call_soon(self.end)
-        return JSONResponse({"pid": os.getpid()})
+        return JSONResponse({"pid": os.getpid(), "unconfirmed": self.service.unconfirmed()})
 
     def _fabric(self, request: Request) -> str:
         return self._name(request.path_params["fabric"])
@@ -211,6 +246,13 @@ def _source(body: Mapping[str, Any]) -> Source:
     return Source(file, text, _texts(env), _texts(included))
 
 
+def _terms(body: Mapping[str, Any]) -> Terms:
+    confirm_s, plan = body.get("confirm_s"), body.get("plan", "")
+    if confirm_s is not None and not (isinstance(confirm_s, int | float) and confirm_s > 0):
+        raise InputError("`confirm_s` is a number of seconds")
+    return Terms(confirm_s, body.get("agreed") is True, str(plan))
+
+
 def _texts(given: object) -> Mapping[str, str]:
     if not isinstance(given, dict):
         raise InputError("a topology's `env` and `included` are maps of texts")
@@ -222,11 +264,3 @@ def _number(text: str | None, kind: Callable[[str], Any]) -> Any:
         return None if text is None else kind(text)
     except ValueError:
         raise UsageError(f"{text!r} is not a number") from None
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "fabric": outcome.fabric,
-        "generation": outcome.generation,
-        "actions": [str(action) for action in outcome.actions],
-    }

@@ -27,6 +27,8 @@ GROUP = "vnet"
 """Members may use the socket, which is as much as being root: they can attach to any VM."""
 HANDOVER_S = 30.0
 """How long a daemon that a command started waits for its predecessor to end, or to be ready."""
+ROLLBACK_POLL_S = 0.5
+"""How often it is looked whether the time to confirm a change is over."""
 IDLE_S = 10.0
 """A daemon that a command started and that has no fabric waits so long for the next command."""
 
@@ -130,13 +132,17 @@ async def _serve(service: Service, auto: bool) -> None:
     )
     server = Server(config)
     server.api = api
-    beside = [asyncio.ensure_future(_expire(service.engine))]
+    beside = [
+        asyncio.ensure_future(_expire(service.engine)),
+        asyncio.ensure_future(_roll_back(service.engine)),
+    ]
     if auto:
         beside.append(asyncio.ensure_future(_end_when_idle(api, server)))
     with _listening(paths.daemon_socket()) as listener:
         await server.serve(sockets=[listener])
     for task in beside:
         task.cancel()
+    await asyncio.gather(*beside, return_exceptions=True)
 
 
 def _listening(path: Path) -> socket.socket:
@@ -164,6 +170,13 @@ async def _expire(engine: Engine) -> None:
         expires = engine.next_expiry()
         if expires is not None and expires <= engine.host.now():
             await engine.expire()
+
+
+async def _roll_back(engine: Engine) -> None:
+    """See to it that a change is undone when nobody confirms it in time."""
+    while True:
+        await engine.roll_back_due()
+        await asyncio.sleep(ROLLBACK_POLL_S)
 
 
 async def _end_when_idle(api: Api, server: Server) -> None:

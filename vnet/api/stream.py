@@ -16,7 +16,9 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from vnet.api.answers import outcome_json
 from vnet.base.errors import Exit, Fault, InputError, VnetError
+from vnet.fabric.outcome import Outcome
 from vnet.fabric.progress import Progress, Report
 
 Json = Mapping[str, Any]
@@ -77,7 +79,7 @@ class JsonLines:
 
     async def _run(self, lines: asyncio.Queue[Json | None]) -> None:
         try:
-            result = await self.work(lambda progress: lines.put_nowait(_progress(progress)))
+            result = await self.work(lambda progress: lines.put_nowait(_told(progress)))
             lines.put_nowait({"type": "result", **result})
         except VnetError as error:
             lines.put_nowait({"type": "error", "error": error_json(error)})
@@ -143,6 +145,10 @@ async def _begin(send: Send, media_type: bytes, *more: tuple[bytes, bytes]) -> N
 
 async def _send(send: Send, body: bytes, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def _told(told: Progress | Outcome) -> Json:
+    return {"type": "plan", **outcome_json(told)} if isinstance(told, Outcome) else _progress(told)
 
 
 def _progress(progress: Progress) -> Json:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from vnet.cli import fabric_commands, look_commands, policy_commands, switch_command, vm_commands
+from vnet.cli import (
+    change_commands,
+    drill_command,
+    fabric_commands,
+    look_commands,
+    policy_commands,
+    switch_command,
+    vm_commands,
+)
 from vnet.cli.options import root
 
 app = typer.Typer(
@@ -15,10 +23,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 root(app)
+change_commands.register(app)
 fabric_commands.register(app)
 vm_commands.register(app)
 look_commands.register(app)
 policy_commands.register(app)
+drill_command.register(app)
 switch_command.register(app)
 
 

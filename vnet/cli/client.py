@@ -101,7 +101,7 @@ class Client:
         """Called between two reads, never in the middle of one: that would lose its bytes."""
         if not operation:
             raise KeyboardInterrupt
-        report({"status": "note", "what": "interrupted: undoing what was begun"})
+        report({"type": "progress", "status": "note", "what": "interrupted: undoing what was begun"})
         self.post(f"/v1/operations/{operation.pop()}/cancel")
 
     def _result(self, response: HTTPResponse, report: Callable[[Json], None], operation: list[str]) -> Json:
@@ -110,7 +110,7 @@ class Client:
             match message["type"]:
                 case "operation":
                     operation.append(message["id"])
-                case "progress":
+                case "plan" | "progress":
                     report(message)
                 case "result":
                     return message
@@ -159,6 +159,11 @@ def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
 def path(*parts: str) -> str:
     """A path of the API with its parts quoted."""
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def data(message: Json) -> Json:
+    """A message of the daemon without its type, to be printed."""
+    return {key: value for key, value in message.items() if key != "type"}
 
 
 def remote_error(error: Mapping[str, Any]) -> RemoteError:

@@ -1,4 +1,4 @@
-"""Commands about a whole fabric: validate, config, plan, up, down, ps, inspect, doctor, serve, version."""
+"""Commands about a whole fabric: validate, config, down, ps, inspect, doctor, serve, version."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 from vnet import __version__
 from vnet.base.errors import Exit, UsageError
 from vnet.cli import files
-from vnet.cli.client import Client, Json, path
+from vnet.cli.client import Client, data, path
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, Format, Row, age, document, emit, emit_lines, mib, rows, tell
+from vnet.cli.output import Column, Format, Row, age, document, emit, mib, rows, tell
 
 _PS = (
     Column("FABRIC", lambda row: row["fabric"]),
@@ -33,8 +33,6 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     command(app)(validate)
     command(app)(config)
-    command(app, "diff")(plan)
-    command(app, "apply", "deploy")(up)
     command(app, "destroy")(down)
     command(app)(ps)
     command(app)(inspect)
@@ -77,51 +75,6 @@ def _loaded(settings: Settings) -> tuple[Any, Any]:
     return topology, expand(topology, {})
 
 
-def plan(
-    settings: Settings,
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit 3 when something would change.")
-    ] = False,
-) -> int:
-    """Show what `up` would do now; changes nothing."""
-    outcome = settings.daemon().post("/v1/plan", files.source(settings.file, settings.name))
-    _print_plan(outcome, settings)
-    return Exit.CHANGES if exit_code and outcome["actions"] else Exit.OK
-
-
-def _print_plan(outcome: Json, settings: Settings) -> None:
-    if settings.output in (Format.JSON, Format.YAML):
-        document(outcome, settings.output)
-    elif not outcome["actions"]:
-        emit(f"{outcome['fabric']}: nothing to change, generation {outcome['generation']}")
-    else:
-        emit_lines(f"{number:3}. {what}" for number, what in enumerate(outcome["actions"], 1))
-
-
-def up(
-    settings: Settings,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
-) -> None:
-    """Make the fabric what the topology file says.
-
-    Waits until every guest's agent answers; undone when it fails or is interrupted.
-    """
-    if dry_run:
-        plan(settings)
-        return
-    body = files.source(settings.file, settings.name)
-    outcome = settings.daemon().run("POST", "/v1/fabrics", body, settings.report)
-    if settings.output in (Format.JSON, Format.YAML):
-        document(_data(outcome), settings.output)
-    elif not settings.quiet:
-        done = "nothing to change" if not outcome["actions"] else "up"
-        tell(f"{outcome['fabric']}: {done}, generation {outcome['generation']}")
-
-
-def _data(message: Json) -> Json:
-    return {key: value for key, value in message.items() if key != "type"}
-
-
 def down(settings: Settings) -> None:
     """Remove the fabric and everything that was made for it."""
     from vnet.cli import daemon
@@ -130,11 +83,11 @@ def down(settings: Settings) -> None:
     if not settings.client().alive() and not daemon.has_fabrics():
         tell(f"{name if name != '-' else 'no fabric'}: not up, nothing to remove")
         return
-    outcome = settings.daemon().run("DELETE", path("fabrics", name), None, settings.report)
+    outcome = data(settings.daemon().run("DELETE", path("fabrics", name), None, settings.report))
     if outcome["daemon_ends"]:
         daemon.wait_for_end(outcome["pid"])
     if settings.output in (Format.JSON, Format.YAML):
-        document(_data(outcome), settings.output)
+        document(outcome, settings.output)
     elif not settings.quiet:
         tell(f"{outcome['fabric']}: {'down' if outcome['actions'] else 'not up, nothing to remove'}")
 
@@ -146,6 +99,8 @@ def ps(settings: Settings) -> None:
     if settings.output is Format.TABLE:
         for trouble in dict.fromkeys(row["detail"] for row in found if row["detail"]):
             tell(f"vnet: {trouble}")
+        for text in dict.fromkeys(map(_unconfirmed, filter(_waits, found))):
+            tell(f"vnet: {text}")
 
 
 def _vms(settings: Settings) -> list[Row]:
@@ -162,10 +117,20 @@ def _vms(settings: Settings) -> list[Row]:
 
 
 def _generation(row: Row) -> str:
-    """One number when what is wanted is enforced, both when it is not."""
+    """One number when what is wanted is enforced, both when it is not; how long it can be confirmed."""
+    if _waits(row):
+        return f"{row['generation']} ({row['confirm_left_s']:.0f}s to confirm)"
     if row["generation"] == row["enforced"]:
         return str(row["generation"])
     return f"{row['enforced']}→{row['generation']}"
+
+
+def _waits(row: Row) -> bool:
+    return row["confirm_left_s"] is not None
+
+
+def _unconfirmed(row: Row) -> str:
+    return f"{row['fabric']}: `vnet confirm -n {row['fabric']}` keeps generation {row['generation']}"
 
 
 def inspect(
@@ -217,9 +182,12 @@ def _stop(client: Client) -> int:
     if not client.alive():
         tell("vnetd does not run")
         return Exit.OK
-    pid = client.post("/v1/shutdown")["pid"]
+    answer = client.post("/v1/shutdown")
+    pid = answer["pid"]
     daemon.wait_for_end(pid)
     tell(f"vnetd (pid {pid}) has ended; guests and traffic go on")
+    for name in answer["unconfirmed"]:
+        tell(f"{name}: its last change is not confirmed; only a daemon that runs can roll it back")
     return Exit.OK
 
 

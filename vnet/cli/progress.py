@@ -13,6 +13,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
+from vnet.cli import plan_text
 from vnet.cli.output import colour_wanted
 
 Message = dict[str, Any]
@@ -48,9 +49,17 @@ def _json(message: Message) -> None:
 
 
 def _plain(message: Message) -> None:
-    if message["status"] in _MARKS:
+    if message["type"] == "plan":
+        _plan(message)
+    elif message["status"] in _MARKS:
         sys.stderr.write(line(message, colour_wanted(sys.stderr)) + "\n")
         sys.stderr.flush()
+
+
+def _plan(message: Message) -> None:
+    for text in plan_text.lines(message, colour_wanted(sys.stderr)):
+        sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def line(message: Message, coloured: bool) -> str:
@@ -70,6 +79,9 @@ class _Live:
         self._running: dict[tuple[int, str], str] = {}
 
     def __call__(self, message: Message) -> None:
+        if message["type"] == "plan":
+            _plan(message)
+            return
         sys.stderr.write(_ERASE)
         key = (message.get("step", 0), message["what"])
         if message["status"] == "started":

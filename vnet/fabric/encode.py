@@ -1,11 +1,13 @@
-"""Assignments and guests as JSON text and back, for the store."""
+"""Assignments, guests and what waits for confirmation as JSON text and back, for the store."""
 
 from __future__ import annotations
 
 import json
 from ipaddress import ip_interface
+from typing import Any
 
 from vnet.fabric.state import Guest, GuestNic, Port
+from vnet.fabric.store import Pending, Record, Source
 from vnet.topology.inventory import Assignment
 
 
@@ -45,3 +47,50 @@ def guest_from_json(text: str) -> Guest:
         for nic in raw["nics"]
     )
     return Guest(raw["name"], raw["image"], raw["cpus"], raw["memory"], nics)
+
+
+def pending_to_json(pending: Pending) -> str:
+    """What waits for confirmation as JSON; provenance is left out, it follows from the source."""
+    before = _record_to_plain(pending.before) if pending.before else None
+    return json.dumps(
+        {
+            "boot_id": pending.boot_id,
+            "deadline_s": pending.deadline_s,
+            "before": before,
+            "ran": sorted(pending.ran),
+        }
+    )
+
+
+def pending_from_json(text: str) -> Pending:
+    """What `pending_to_json` wrote."""
+    raw = json.loads(text)
+    before = _record_from_plain(raw["before"]) if raw["before"] else None
+    return Pending(raw["boot_id"], raw["deadline_s"], before, frozenset(raw["ran"]))
+
+
+def _record_to_plain(record: Record) -> dict[str, Any]:
+    source = record.source
+    assignments = record.assignments.items()
+    return {
+        "name": record.name,
+        "source": [source.file, source.text, dict(source.env), dict(source.included)],
+        "generation": record.generation,
+        "enforced": record.enforced,
+        "boot_id": record.boot_id,
+        "assignments": {nic: assignment_to_json(value) for nic, value in assignments},
+        "stopped": sorted(record.stopped),
+    }
+
+
+def _record_from_plain(raw: dict[str, Any]) -> Record:
+    assignments = raw["assignments"].items()
+    return Record(
+        raw["name"],
+        Source(*raw["source"]),
+        raw["generation"],
+        raw["enforced"],
+        raw["boot_id"],
+        {nic: assignment_from_json(value) for nic, value in assignments},
+        frozenset(raw["stopped"]),
+    )

@@ -1,10 +1,12 @@
-"""What a long operation tells while it runs: one value per step begun and per step ended."""
+"""What a long operation tells while it runs: its plan, then one value per step begun and per step ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+
+from vnet.fabric.outcome import Outcome
 
 
 class Status(StrEnum):
@@ -27,8 +29,9 @@ class Progress:
     detail: str = ""
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[Progress | Outcome], None]
+"""An Outcome is the plan that is carried out from here on."""
 
 
-def silent(_: Progress) -> None:
+def silent(_: Progress | Outcome) -> None:
     """The report of an operation that nobody watches."""

@@ -26,8 +26,29 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """A change that waits for its confirmation, and what it is brought back to without.
+
+    `before` is None for a fabric that was new: it is removed. `ran` are the VMs that ran.
+    `deadline_s` counts from the boot `boot_id` of the host, so that no clock that is set moves it;
+    it is None while the change is being made.
+    """
+
+    boot_id: str
+    deadline_s: float | None
+    before: Record | None
+    ran: frozenset[str] = frozenset()
+
+    def is_due(self, boot_id: str, uptime_s: float) -> bool:
+        """Whether nobody can confirm it any more: its time is over, or the host was booted since."""
+        return self.boot_id != boot_id or (self.deadline_s is not None and self.deadline_s <= uptime_s)
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """One fabric. `enforced` < `generation` means that the last change has not been completed.
+    """One fabric. `generation` is the one wanted, `enforced` the one whose flows were last put in force.
+
+    `enforced` < `generation` means that a change is under way or was broken off.
 
     `boot_id` is that of the boot in which its namespace was made: after another boot there is none.
     `provenance` says for each cookie of the generation what made it (`policy`, `rule`, `at`, `text`).
@@ -41,6 +62,7 @@ class Record:
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
     stopped: frozenset[str] = frozenset()
     provenance: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    pending: Pending | None = None
 
 
 class Store(Protocol):
@@ -54,6 +76,12 @@ class Store(Protocol):
 
     def save(self, record: Record) -> None:
         """Put the fabric as it is now, replacing what was there."""
+
+    def save_pending(self, record: Record) -> None:
+        """Put what waits for confirmation, and nothing else of the record."""
+
+    def save_enforced(self, name: str, generation: int) -> None:
+        """Note that the flows of a generation are in force."""
 
     def remove(self, name: str) -> None:
         """Forget the fabric and its guests."""

@@ -196,10 +196,10 @@ def _client(service: Service, version: int, side: str, echo: Mapping[int, int]) 
 
 EVERY_SERVICE = (
     Service(TCP, (0, 0xFFFF), "tcp"),
-    *(Service(UDP, ports, "udp") for ports in ((0, 66), (68, 546), (548, 0xFFFF))),
+    *(Service(UDP, ports, "udp") for ports in ((0, 66), (69, 545), (548, 0xFFFF))),
     Service(ICMP, None, "icmp"),
 )
-"""What `allow A -> B` without a service promises: all but to serve DHCP, which no guest may."""
+"""What `allow A -> B` without a service promises: all but DHCP, between whose ports no guest may."""
 
 
 def _spelled_out(service: Service | None) -> Sequence[Service]:

@@ -53,8 +53,9 @@ def compile(topology: Topology, inventory: Inventory) -> Compiled:
 
 
 def _ports(topology: Topology, inventory: Inventory, identities: Identities) -> Iterator[Entry]:
-    """Tables 0 to 3: everything that depends on single NICs."""
-    by_nic = segment.by_nic(endpoints(topology, inventory))
+    """Tables 0 to 3, and the errors of table 4: everything that depends on single NICs."""
+    ends = tuple(endpoints(topology, inventory))
+    by_nic = segment.by_nic(ends)
     for nic in inventory.nics:
         own = {end.address: identities.of[end.name, end.address] for end in by_nic.get(nic.name, ())}
         yield from guard.admit(nic)
@@ -67,6 +68,7 @@ def _ports(topology: Topology, inventory: Inventory, identities: Identities) -> 
     yield from segment.announcements(inventory.nics)
     yield from segment.neighbour_rest()
     yield from segment.destination_rest()
+    yield from track.errors(end.address for end in ends)
 
 
 def _order(flow: Flow) -> tuple[int, int, tuple[tuple[str, int, int], ...]]:

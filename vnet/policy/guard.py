@@ -37,6 +37,8 @@ MULTICAST_TYPES = {
     143: "MLDv2 report",
 }
 REQUEST, REPLY = 1, 2
+DHCP, DHCPV6 = (67, 68), (547, 546)
+"""Ports of servers and clients (RFC 2131, section 4.1; RFC 8415, section 7.2)."""
 
 
 def nic_origin(nic: Nic, what: str, text: str, reason: DropReason = DropReason.NONE) -> Origin:
@@ -69,6 +71,7 @@ def everywhere() -> Iterator[Entry]:
     for eth_type in (ETH_IPV4, ETH_IPV6):
         fragment = match(eth_type=eth_type, ip_frag=Frag.ANY | Frag.LATER)
         yield entry(Stage.SOURCE_GUARD, FRAGMENT, fragment, later)
+    yield from _fragmented_discovery()
     yield from _rogue_servers()
     yield from _rogue_routers()
     yield miss(
@@ -77,12 +80,25 @@ def everywhere() -> Iterator[Entry]:
     )
 
 
+def _fragmented_discovery() -> Iterator[Entry]:
+    """Neighbour discovery comes whole (RFC 6980); what routers say is dropped anyway."""
+    why = "neighbour discovery may not come in fragments"
+    parts = origin.guard("nd fragment", why, DropReason.FRAGMENT)
+    for kind in (SOLICITATION, ADVERTISEMENT):
+        first = match(
+            eth_type=ETH_IPV6, ip_proto=ICMPV6, icmpv6_type=kind, ip_frag=(Frag.ANY, Frag.ANY | Frag.LATER)
+        )
+        yield entry(Stage.SOURCE_GUARD, FRAGMENT, first, parts)
+
+
 def _rogue_servers() -> Iterator[Entry]:
+    """A server is known by its own port, and by its clients', to which alone it must send (RFC 2131, 4.1)."""
     rogue = origin.guard("dhcp", "only the fabric serves DHCP", DropReason.ROGUE_DHCP)
-    for eth_type, port in ((ETH_IPV4, 67), (ETH_IPV6, 547)):
-        server = match(eth_type=eth_type, ip_proto=UDP, udp_src=port)
-        yield entry(Stage.SOURCE_GUARD, ROGUE, server, rogue)
-    asking = match(eth_type=ETH_IPV4, ip_proto=UDP, udp_src=68, udp_dst=67, ipv4_src=0)
+    for eth_type, server, client in ((ETH_IPV4, *DHCP), (ETH_IPV6, *DHCPV6)):
+        for ports in ({"udp_src": server}, {"udp_dst": client}):
+            answer = match(eth_type=eth_type, ip_proto=UDP, **ports)
+            yield entry(Stage.SOURCE_GUARD, ROGUE, answer, rogue)
+    asking = match(eth_type=ETH_IPV4, ip_proto=UDP, udp_src=DHCP[1], udp_dst=DHCP[0], ipv4_src=0)
     nobody = origin.guard("dhcp client", "no DHCP server on this network", DropReason.MULTICAST)
     yield entry(Stage.SOURCE_GUARD, ROGUE, asking, nobody)
 

@@ -117,8 +117,12 @@ TABLES = (
         Stage.CONNECTION,
         "connection",
         "Which end is the client? Swaps the identities of replies and notes protocol and server's port; "
-        "ICMP errors of known connections skip the policies. VMs of an isolated network part here",
-        ("ct_state", "eth_type", "ip_proto", "icmpv4_type", "icmpv6_type", APART),
+        "ICMP errors about a known connection skip the policies if one of its ends sends them. VMs of an "
+        "isolated network part here",
+        (
+            *("ct_state", "eth_type", "ip_proto", "icmpv4_type", "icmpv6_type", "ipv4_src", "ipv6_src"),
+            *("ct_nw_src", "ct_nw_dst", "ct_ipv6_src", "ct_ipv6_dst", APART),
+        ),
         "drop INVALID_STATE",
     ),
     Table(

@@ -266,7 +266,8 @@ def _serves_any(rule: Rule, packet: Packet) -> bool:
 def _guarded(packet: Packet) -> Origin | None:
     """What the `strict` profile forbids every guest, whatever the policies say."""
     ipv6 = packet.source.version == 6
-    if packet.protocol == UDP and packet.source_port == (547 if ipv6 else 67):
+    server, client = (547, 546) if ipv6 else (67, 68)
+    if packet.protocol == UDP and (packet.source_port == server or packet.target_port == client):
         return origin.guard("dhcp", "only the fabric serves DHCP", DropReason.ROGUE_DHCP)
     if packet.protocol == ICMPV6 and ipv6 and packet.icmp_type in (134, 137):
         return origin.guard("ra", "only routers advertise or redirect", DropReason.ROGUE_RA)

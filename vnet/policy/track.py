@@ -8,6 +8,7 @@ from vnet.base.drop import DropReason
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
 from vnet.openflow.flow import Action, Conntrack, Move, OutputField, PopVlan, SetField, match
 from vnet.policy import origin
+from vnet.policy.endpoint import IPAddress
 from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
 from vnet.policy.pipeline import (
     ADMITTED,
@@ -33,26 +34,46 @@ ECHO = {
 _TRK, _RPL, _REL, _INV = CtState.TRK, CtState.RPL, CtState.REL, CtState.INV
 REQUEST_STATE = (_TRK, _TRK | _RPL | _REL | _INV)
 REPLY_STATE = (_TRK | _RPL, _TRK | _RPL | _REL | _INV)
+RELATED_STATE = (_TRK | _REL, _TRK | _REL | _INV)
 SWAP = (Move(CLIENT, SCRATCH, 32), Move(SERVER, CLIENT, 32), Move(SCRATCH, SERVER, 32))
 
 
 def connection(onward: int) -> Iterator[Entry]:
-    """Table 4: invalid packets end here, related errors are delivered, the rest learns its client.
+    """Table 4: invalid packets end here, also errors that `errors` leaves; the rest learns its client.
 
     Args:
         onward: the table of the first rules.
     """
     yield entry(Stage.CONNECTION, 500, match(**{APART: (BOTH_APART, BOTH_APART)}), origin.APART)
     yield entry(Stage.CONNECTION, 400, match(ct_state=(_TRK | _INV, _TRK | _INV)), origin.INVALID)
-    related = origin.fabric("related", "an error about a known connection")
-    about = match(ct_state=(_TRK | _REL, _TRK | _REL | _INV))
-    yield entry(Stage.CONNECTION, 300, about, related, goto=Stage.DELIVER)
+    others = origin.fabric("error", "an error about other people's connection", DropReason.INVALID_STATE)
+    yield entry(Stage.CONNECTION, 300, match(ct_state=RELATED_STATE), others)
     request = origin.fabric("request", "from the client to the server")
     yield from _with_service(request, REQUEST_STATE, (), 1, onward)
     reply = origin.fabric("reply", "from the server to the client")
     yield from _with_service(reply, REPLY_STATE, SWAP, 0, onward)
     untracked = origin.fabric("connection", "the state is not known", DropReason.INVALID_STATE)
     yield miss(Stage.CONNECTION, untracked)
+
+
+def errors(addresses: Iterable[IPAddress]) -> Iterator[Entry]:
+    """Table 4: an error about a known connection is delivered if one of the two that have it sends it.
+
+    The tracker sees to it that it goes to the other one. Anybody else on the network could end or slow down a
+    connection whose ports it guesses (RFC 5927).
+    """
+    related = origin.fabric("related", "an error about a known connection")
+    for address in sorted(set(addresses), key=lambda each: (each.version, each)):
+        number = int(address)
+        if address.version == 4:
+            sent = {"eth_type": ETH_IPV4, "ipv4_src": number}
+            ends = "ct_nw_src", "ct_nw_dst"
+        else:
+            sent = {"eth_type": ETH_IPV6, "ipv6_src": number}
+            ends = "ct_ipv6_src", "ct_ipv6_dst"
+        for end in ends:
+            about = match(ct_state=RELATED_STATE, **sent, **{end: number})
+            yield entry(Stage.CONNECTION, 310, about, related, goto=Stage.DELIVER)
 
 
 def _with_service(

@@ -1,45 +1,139 @@
-"""A host in memory: the engine's neighbours as plain sets, with a fuse that blows at a chosen call."""
+"""A host in memory: the engine's neighbours as plain sets, with traps that spring at a chosen step."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager, contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from vnet.base.errors import HostError
-from vnet.fabric.live.engine import Engine, Host
+from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.parts import Parts
+from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 
 
+class Killed(BaseException):
+    """The daemon is no more: nothing that it would do from here on happens."""
+
+
+def refuse(world, what):
+    """The host says no."""
+    raise HostError(f"the host refused to {what}")
+
+
+def refuse_host(world, what):
+    """The host says no; the store can still be written."""
+    if not is_write(what):
+        refuse(world, what)
+
+
+def is_write(what):
+    """Whether a step is a write to the store."""
+    return what.startswith(("save ", "forget "))
+
+
+def interrupt(world, what):
+    """The user breaks off the operation that `watched` runs."""
+    world.operation.cancel()
+
+
+def kill(world, what):
+    """The daemon is killed."""
+    world.dead = True
+    raise Killed(what)
+
+
+@dataclass
+class Trap:
+    """Springs at the step of that number: before it or after it has had its effect, once or from there on."""
+
+    step: int
+    springs: Callable[["World", str], None]
+    after: bool = False
+    lasting: bool = False
+    sprung: bool = False
+
+    def at(self, world, step, what, after):
+        due = step >= self.step if self.lasting else step == self.step
+        if due and after == self.after:
+            self.sprung = True
+            self.springs(world, what)
+
+
 @dataclass
 class World:
-    """What there is; survives the engine as the kernel survives the daemon."""
+    """What there is; survives the engine as the kernel survives the daemon.
+
+    `calls` are the changes to it so far, `steps` those and writes to the store. `traps` make some go wrong.
+    """
 
     namespaces: set = field(default_factory=set)
     interfaces: dict = field(default_factory=dict)
     switches: dict = field(default_factory=dict)
     attached: dict = field(default_factory=dict)
     guests: set = field(default_factory=set)
+    specs: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
-    fuse: int | None = None
+    steps: list = field(default_factory=list)
+    traps: tuple[Trap, ...] = ()
+    dead: bool = False
+    operation: asyncio.Task | None = None
     hang: str = ""
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
     tidied: list = field(default_factory=list)
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    uptime_s: float = 1000.0
 
+    def copy(self):
+        """The same once more, without traps."""
+        containers = ("namespaces", "interfaces", "switches", "attached", "guests", "specs", "calls", "steps")
+        copies = {name: copy(getattr(self, name)) for name in containers}
+        return World(**copies, now=self.now, uptime_s=self.uptime_s)
+
+    def fuse(self, calls):
+        """Have one of the next calls refused, after so many that are not."""
+        self.traps = (Trap(len(self.steps) + calls, refuse),)
+
+    @asynccontextmanager
     async def call(self, what):
-        """Every change goes through here; the fuse makes one of them fail."""
+        """Every change goes through here."""
+        step = self._begin(what)
         self.calls.append(what)
         if what == self.hang:
             self.hang = ""
             self.hanging.set()
             await asyncio.Event().wait()
-        if self.fuse is not None:
-            self.fuse -= 1
-            if self.fuse < 0:
-                self.fuse = None
-                raise HostError(f"the host refused to {what}")
+        await asyncio.sleep(0)
+        yield
+        self._spring(step, what, after=True)
+
+    @contextmanager
+    def write(self, what):
+        """So does every write to the store."""
+        step = self._begin(what)
+        yield
+        self._spring(step, what, after=True)
+
+    def _begin(self, what):
+        step = len(self.steps)
+        self.steps.append(what)
+        self._spring(step, what, after=False)
+        return step
+
+    def _spring(self, step, what, after):
+        if self.dead:
+            raise Killed(what)
+        for trap in self.traps:
+            trap.at(self, step, what, after)
+
+    async def watched(self, work):
+        """Do something that `interrupt` can break off."""
+        self.operation = asyncio.current_task()
+        return await work
 
     def contents(self):
         """All that is there, for comparisons."""
@@ -48,7 +142,7 @@ class World:
             frozenset(self.interfaces),
             {name: frozenset(flows) for name, flows in self.switches.items()},
             {name: frozenset(ports) for name, ports in self.attached.items()},
-            frozenset(self.guests),
+            frozenset((key, self.specs[key]) for key in self.guests),
         )
 
 
@@ -61,23 +155,25 @@ class FakeNetwork:
         return self.name in self.world.namespaces
 
     async def create(self):
-        await self.world.call("create namespace")
-        self.world.namespaces.add(self.name)
+        async with self.world.call("create namespace"):
+            self.world.namespaces.add(self.name)
 
     async def remove(self):
-        await self.world.call("remove namespace")
-        self.world.namespaces.discard(self.name)
+        async with self.world.call("remove namespace"):
+            self.world.namespaces.discard(self.name)
+            for key in [key for key in self.world.interfaces if key[0] == self.name]:
+                del self.world.interfaces[key]
 
     async def interfaces(self):
         return {name: kind for (fabric, name), kind in self.world.interfaces.items() if fabric == self.name}
 
     async def create_port(self, ifname):
-        await self.world.call(f"create port {ifname}")
-        self.world.interfaces[self.name, ifname] = "tun"
+        async with self.world.call(f"create port {ifname}"):
+            self.world.interfaces[self.name, ifname] = "tun"
 
     async def remove_port(self, ifname):
-        await self.world.call(f"remove port {ifname}")
-        self.world.interfaces.pop((self.name, ifname), None)
+        async with self.world.call(f"remove port {ifname}"):
+            self.world.interfaces.pop((self.name, ifname), None)
 
     async def close(self):
         pass
@@ -93,17 +189,17 @@ class FakeSwitch:
 
     async def open(self):
         if self.name not in self.world.switches:
-            await self.world.call("create switch")
-            self.world.switches[self.name] = frozenset()
-            self.world.attached[self.name] = frozenset()
+            async with self.world.call("create switch"):
+                self.world.switches[self.name] = frozenset()
+                self.world.attached[self.name] = frozenset()
 
     async def attach(self, port):
-        await self.world.call(f"attach {port.ifname}")
-        self.world.attached[self.name] |= {port}
+        async with self.world.call(f"attach {port.ifname}"):
+            self.world.attached[self.name] |= {port}
 
     async def detach(self, port):
-        await self.world.call(f"detach {port.ifname}")
-        self.world.attached[self.name] -= {port}
+        async with self.world.call(f"detach {port.ifname}"):
+            self.world.attached[self.name] -= {port}
 
     async def ports(self):
         return self.world.attached[self.name]
@@ -112,16 +208,16 @@ class FakeSwitch:
         return self.world.switches[self.name]
 
     async def change(self, put, remove):
-        await self.world.call("change flows")
-        self.world.switches[self.name] = (self.world.switches[self.name] - remove) | put
+        async with self.world.call("change flows"):
+            self.world.switches[self.name] = (self.world.switches[self.name] - remove) | put
 
     async def close(self):
         pass
 
     async def destroy(self):
-        await self.world.call("destroy switch")
-        self.world.switches.pop(self.name, None)
-        self.world.attached.pop(self.name, None)
+        async with self.world.call("destroy switch"):
+            self.world.switches.pop(self.name, None)
+            self.world.attached.pop(self.name, None)
 
 
 @dataclass
@@ -133,18 +229,19 @@ class FakeGuests:
         pass
 
     async def start(self, guest, note):
-        await self.world.call(f"start {guest.name}")
-        self.world.guests.add((self.name, guest.name))
-        await self.world.call(f"wait for {guest.name}")
-        return ""
+        async with self.world.call(f"start {guest.name}"):
+            self.world.guests.add((self.name, guest.name))
+            self.world.specs[self.name, guest.name] = guest
+        async with self.world.call(f"wait for {guest.name}"):
+            return ""
 
     async def stop(self, name, timeout_s):
-        await self.world.call(f"stop {name}")
-        self.world.guests.discard((self.name, name))
+        async with self.world.call(f"stop {name}"):
+            self.world.guests.discard((self.name, name))
 
     async def destroy(self, name):
-        await self.world.call(f"destroy {name}")
-        self.world.guests.discard((self.name, name))
+        async with self.world.call(f"destroy {name}"):
+            self.world.guests.discard((self.name, name))
 
     async def status(self, name):
         running = (self.name, name) in self.world.guests
@@ -160,8 +257,47 @@ class FakeGuests:
         pass
 
 
+class FakeStore(SqliteStore):
+    """The real store, whose writes are steps too."""
+
+    def __init__(self, path, world):
+        super().__init__(path)
+        self.world = world
+
+    def save(self, record):
+        with self.world.write("save the record"):
+            super().save(record)
+
+    def save_enforced(self, name, generation):
+        with self.world.write("save what is enforced"):
+            super().save_enforced(name, generation)
+
+    def save_pending(self, record):
+        with self.world.write("save what is pending"):
+            super().save_pending(record)
+
+    def remove(self, name):
+        with self.world.write("forget the record"):
+            super().remove(name)
+
+    def save_guest(self, name, guest):
+        with self.world.write(f"save guest {guest.name}"):
+            super().save_guest(name, guest)
+
+    def remove_guest(self, name, guest):
+        with self.world.write(f"forget guest {guest}"):
+            super().remove_guest(name, guest)
+
+
 def make_engine(world: World, directory: Path, memory_bytes: int = 8 << 30, boot: str = "boot-1") -> Engine:
     """An engine on the world, with a real store in `directory`."""
-    host = Host(lambda: None, lambda: memory_bytes, lambda: boot, world.tidied.append, lambda: world.now)
+    host = Host(
+        require=lambda: None,
+        available_memory_bytes=lambda: memory_bytes,
+        boot_id=lambda: boot,
+        tidy=world.tidied.append,
+        now=lambda: world.now,
+        uptime_s=lambda: world.uptime_s,
+    )
     parts = lambda name: Parts(FakeNetwork(world, name), FakeSwitch(world, name), FakeGuests(world, name))  # noqa: E731
-    return Engine(SqliteStore(directory / "vnet.db"), parts, host, lambda declared: ())
+    return Engine(FakeStore(directory / "vnet.db", world), parts, host, lambda declared: ())

@@ -8,7 +8,7 @@ import pytest
 from vnet.base.errors import HostError
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.state import Guest, GuestNic, Port
-from vnet.fabric.store import Record, Source
+from vnet.fabric.store import Pending, Record, Source
 from vnet.topology.inventory import Assignment
 
 ASSIGNED = Assignment(3, 0x525400123456, (ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")))
@@ -44,6 +44,24 @@ def test_a_record_and_its_guests_survive_a_reopening(store):
     assert again.guests("shop") == (GUEST,)
 
 
+@pytest.mark.parametrize("before", [None, replace(RECORD, provenance={})], ids=["new", "changed"])
+def test_what_waits_for_confirmation_survives_a_reopening_until_it_is_confirmed(store, before):
+    waiting = replace(RECORD, generation=3, pending=Pending("boot", 12.5, before, frozenset({"web", "db"})))
+    store.save(waiting)
+    store.close()
+    again = SqliteStore(store.path)
+    assert again.load("shop") == waiting
+    again.save_pending(replace(waiting, pending=None))
+    assert again.load("shop") == replace(waiting, pending=None)
+    again.close()
+
+
+def test_what_is_in_force_is_noted_alone(store):
+    store.save(RECORD)
+    store.save_enforced("shop", 2)
+    assert store.load("shop") == replace(RECORD, enforced=2)
+
+
 def test_saving_a_fabric_again_keeps_its_guests(store):
     store.save(RECORD)
     store.save_guest("shop", GUEST)
@@ -62,7 +80,9 @@ def test_a_removed_fabric_takes_its_guests_along(store):
 
 def test_a_database_of_the_first_version_is_brought_up_to_date(store):
     store.save(RECORD)
-    store._db.executescript("ALTER TABLE fabric DROP COLUMN included; PRAGMA user_version=1;")
+    store._db.executescript(
+        "DROP TABLE pending; ALTER TABLE fabric DROP COLUMN included; PRAGMA user_version=1;"
+    )
     store.close()
     again = SqliteStore(store.path)
     assert again.load("shop") == replace(RECORD, source=replace(RECORD.source, included={}))

@@ -178,7 +178,9 @@ tell = icmpv6 | {"icmpv6_type": 136, "ipv6_nd_target": WEB6, "ipv6_nd_tll": WEB.
         (ipv4 | {"ip_frag": 3}, DropReason.FRAGMENT),
         (ipv6 | {"ip_frag": 3}, DropReason.FRAGMENT),
         (ipv4 | {"udp_src": 67}, DropReason.ROGUE_DHCP),
+        (ipv4 | {"udp_dst": 68}, DropReason.ROGUE_DHCP),
         (ipv6 | {"udp_src": 547}, DropReason.ROGUE_DHCP),
+        (ipv6 | {"udp_dst": 546}, DropReason.ROGUE_DHCP),
         (ipv4 | {"ipv4_src": 0, "udp_src": 68, "udp_dst": 67}, DropReason.MULTICAST),
         (icmpv6 | {"icmpv6_type": 134}, DropReason.ROGUE_RA),
         (icmpv6 | {"icmpv6_type": 137}, DropReason.ROGUE_RA),
@@ -200,6 +202,8 @@ tell = icmpv6 | {"icmpv6_type": 136, "ipv6_nd_target": WEB6, "ipv6_nd_tll": WEB.
         (tell | {"ipv6_nd_target": APP6}, DropReason.SPOOF_ND),
         (tell | {"ipv6_nd_tll": APP.mac}, DropReason.SPOOF_ND),
         (tell | {"ipv6_src": APP6}, DropReason.SPOOF_ND),
+        (ask | {"ip_frag": 1}, DropReason.FRAGMENT),
+        (tell | {"ip_frag": 1}, DropReason.FRAGMENT),
         ({"eth_type": 0x88CC, "eth_dst": APP.mac}, DropReason.ETHERTYPE),
         ({"eth_type": 0x05FF, "eth_dst": 0x0180C2000000}, DropReason.ETHERTYPE),
         (ipv4 | {"eth_dst": 0xFFFFFFFFFFFF}, DropReason.MULTICAST),
@@ -280,23 +284,35 @@ def test_packets_of_no_connection_are_lost(state: int, reason: DropReason) -> No
     assert leaf.drop is reason
 
 
-def test_errors_about_a_known_connection_skip_the_policies() -> None:
-    compiled = compile(*crowd(1).build())
-    client, server = (nic for nic in crowd(1).build()[1].nics)
-    header = exactly(
-        in_port=server.port,
-        vlan_vid=0,
-        eth_src=server.mac,
-        eth_dst=client.mac,
-        eth_type=ETH_IPV4,
-        ip_frag=0,
-        ipv4_src=int(server.addresses[0].ip),
-        ipv4_dst=int(client.addresses[0].ip),
-        ip_proto=1,
-        icmpv4_type=3,
-    )
-    (leaf,) = Walk(compiled.flows).leaves(Region(header), CtState.TRK | CtState.REL)
-    assert leaf.outputs == (client.port,)
+def error(sender: Nic, receiver: Nic, *ends: Nic, version: int) -> Leaf:
+    """What becomes of an ICMP error about a connection between `ends`, all of them of the network `front`."""
+    place = 0 if version == 4 else 1
+
+    def own(nic: Nic) -> int:
+        return int(nic.addresses[place].ip)
+
+    ipv4 = {"eth_type": ETH_IPV4, "ip_proto": 1, "icmpv4_type": 3}
+    ipv6 = {"eth_type": ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_type": 1}
+    kind, of, original = (ipv4, "ipv4", "ct_nw") if version == 4 else (ipv6, "ipv6", "ct_ipv6")
+    header = {f"{of}_src": own(sender), f"{of}_dst": own(receiver)}
+    header |= {f"{original}_src": own(ends[0]), f"{original}_dst": own(ends[1])}
+    link = {"in_port": sender.port, "vlan_vid": 0, "eth_src": sender.mac, "eth_dst": receiver.mac}
+    region = Region(exactly(**link, **kind, **header, ip_frag=0))
+    (leaf,) = Walk(compile(*three_tier().build()).flows).leaves(region, CtState.TRK | CtState.REL)
+    return leaf
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_errors_about_a_known_connection_skip_the_policies(version: int) -> None:
+    assert error(APP, WEB, WEB, APP, version=version).outputs == (WEB.port,)
+    assert error(WEB, APP, WEB, APP, version=version).outputs == (APP.port,)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_errors_about_other_peoples_connection_are_lost(version: int) -> None:
+    intruder = nic(LAB, "intruder.eth0")
+    for receiver in (WEB, APP):
+        assert error(intruder, receiver, WEB, APP, version=version).drop is DropReason.INVALID_STATE
 
 
 def test_new_connections_are_committed_in_the_zone_of_their_network() -> None:

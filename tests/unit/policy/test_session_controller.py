@@ -14,7 +14,7 @@ from tests.fakes.scripted_switch import ScriptedSwitch
 from vnet.base.errors import PeerError, TimedOut
 from vnet.openflow import cookie, message
 from vnet.openflow.flow import Flow, Instructions, Output, match
-from vnet.policy.live.controller import ApplyRefused, Closed, Controller
+from vnet.policy.live.controller import PATIENCE_S, ApplyRefused, Closed, Controller
 from vnet.policy.session import Applied, Timing
 
 FLOWS = tuple(
@@ -30,6 +30,7 @@ class Host:
         self.switch, self.path = switch, path
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
+        self.hangs_up_at: type | None = None
 
     async def start(self) -> None:
         self._server = await asyncio.start_unix_server(self._serve, self.path)
@@ -50,14 +51,19 @@ class Host:
         self.switch.connect()
         writer.write(self.switch.to_send())
         while data := await reader.read(65536):
+            heard = len(self.switch.heard)
             self.switch.receive(data)
+            if self.hangs_up_at and any(isinstance(w, self.hangs_up_at) for w in self.switch.heard[heard:]):
+                break
             writer.write(self.switch.to_send())
         writer.close()
 
 
 @asynccontextmanager
-async def driving(switch: ScriptedSwitch, path: Path) -> AsyncIterator[tuple[Host, Controller]]:
-    host, controller = Host(switch, path), Controller(path)
+async def driving(
+    switch: ScriptedSwitch, path: Path, patience_s: float = PATIENCE_S
+) -> AsyncIterator[tuple[Host, Controller]]:
+    host, controller = Host(switch, path), Controller(path, patience_s=patience_s)
     await host.start()
     try:
         await controller.connect()
@@ -140,6 +146,38 @@ def test_an_application_cut_short_is_finished_on_the_next_connection(tmp_path: P
             host.cut()
             assert await waiting == Applied(1, added=3)
             assert controller.reconnects == 1
+
+    run(test)
+
+
+def test_flows_wait_for_a_switch_that_is_away_only_so_long_and_then_the_earlier_ones_are_wanted(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        async with driving(ScriptedSwitch(), tmp_path / "s", patience_s=0.2) as (host, controller):
+            await controller.apply(FLOWS[:1])
+            await host.stop()
+            await until(lambda: not controller.connected)
+            with pytest.raises(TimedOut, match=r"is away for 0\.2 s: .*No such file"):
+                await controller.apply(FLOWS)
+            with pytest.raises(TimedOut, match="is away"):
+                await controller.read_flows()
+            host.switch.flows.clear()
+            await host.start()
+            await until(lambda: bool(host.switch.flows))
+            assert set(host.switch.flows.values()) == {FLOWS[0]}
+
+    run(test)
+
+
+def test_a_switch_that_goes_away_each_time_it_is_sent_flows_is_given_up(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with driving(ScriptedSwitch(), tmp_path / "s", patience_s=0.3) as (host, controller):
+            host.hangs_up_at = message.BundleAdd
+            with pytest.raises(TimedOut, match="is away"):
+                await controller.apply(FLOWS)
+            assert controller.reconnects > 1
+            assert await controller.read_flows() == ()
 
     run(test)
 

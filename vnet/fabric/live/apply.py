@@ -30,11 +30,12 @@ _PLURAL = {
 
 @dataclass(frozen=True, slots=True)
 class Performer:
-    """Carries out single actions on one fabric."""
+    """Carries out single actions on one fabric. `enforced` is called when its flows have been changed."""
 
     fabric: str
     parts: Parts
     store: Store
+    enforced: Callable[[], None] = lambda: None
 
     async def perform(self, action: p.Action, note: Callable[[str], None]) -> str:
         """Do it. Returns a remark for the progress line, mostly none."""
@@ -48,6 +49,7 @@ class Performer:
                 await switch.open()
             case p.DestroySwitch():
                 await switch.destroy()
+                self.enforced()
             case p.CreatePort(port):
                 await network.create_port(port.ifname)
             case p.RemovePort(port):
@@ -58,6 +60,7 @@ class Performer:
                 await switch.detach(port)
             case p.ApplyFlows(put, remove):
                 await switch.change(put, remove)
+                self.enforced()
             case p.StartGuest(guest):
                 self.store.save_guest(self.fabric, guest)
                 return await self.parts.guests.start(guest, note)
@@ -104,13 +107,21 @@ async def carry_out(actions: Sequence[p.Action], performer: Performer, report: R
 
 
 async def undo(actions: Sequence[p.Action], performer: Performer, report: Report) -> tuple[str, ...]:
-    """Carry out a plan as far as it goes: a failure is remembered and the rest still done."""
+    """Carry out a plan as far as it goes: a failure is remembered and the rest still done.
+
+    But no guest is started when its rules could not be put in force.
+    """
     failures = []
+    enforced = True
     for step in steps(actions):
+        if not enforced and isinstance(step.actions[0], p.StartGuest):
+            failures.append(f"{step.what}: its rules are not in force")
+            continue
         try:
             await _step(step, performer, report)
         except VnetError as error:
             failures.append(f"{step.what}: {error}")
+            enforced = enforced and not isinstance(step.actions[0], p.ApplyFlows)
     return tuple(failures)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ def require() -> None:
 def boot_id() -> str:
     """A text that differs after every boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def uptime_s() -> float:
+    """Seconds since boot, time asleep included (clock_gettime(2), CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def available_memory_bytes() -> int:

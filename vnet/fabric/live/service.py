@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vnet import __version__
+from vnet.base.drop import DropReason
 from vnet.base.errors import HostError, InputError
 from vnet.capture.comment import MEANING
 from vnet.capture.limits import WHOLE_PACKET_BYTES, Limits
@@ -20,10 +21,13 @@ from vnet.capture.live.libpcap import compile_filter
 from vnet.capture.pcapng import PcapngEncoder, Producer
 from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.recorder import Recorder
+from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
 from vnet.fabric.declared import Declared, sentence
+from vnet.fabric.live import drill as live_drill
 from vnet.fabric.live import probe as live_probe
-from vnet.fabric.live.engine import Engine, Fabric
+from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.registry import Fabric
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
@@ -87,8 +91,7 @@ class Service:
             "nics": [_nic(nic) for nic in vm.nics],
             "groups": sorted(vm.groups),
             "at": str(vm.at),
-            "generation": fabric.record.generation,
-            "enforced": fabric.record.enforced,
+            **self.confirmation(fabric.record.name),
         }
 
     async def inspect(self, name: str) -> Json:
@@ -98,8 +101,7 @@ class Service:
         return {
             "fabric": name,
             "file": fabric.record.source.file,
-            "generation": fabric.record.generation,
-            "enforced": fabric.record.enforced,
+            **self.confirmation(fabric.record.name),
             "trouble": fabric.trouble,
             "flows": len(declared.compiled.flows),
             "networks": [
@@ -131,6 +133,23 @@ class Service:
             "recent": [line(record, explain) for record in fabric.parts.switch.watch.recent],
         }
 
+    # confirmation
+
+    def confirm_left_s(self, name: str) -> float | None:
+        """The seconds that are left to confirm a fabric's last change, in tenths; None when nothing waits."""
+        left_s = self.engine.confirm_left_s(name)
+        return None if left_s is None else round(left_s, 1)
+
+    def confirmation(self, name: str) -> Json:
+        """What is wanted and in force, and whether that waits to be confirmed."""
+        record = self.engine.fabric(name).record
+        generations = {"generation": record.generation, "enforced": record.enforced}
+        return {"fabric": name, **generations, "confirm_left_s": self.confirm_left_s(name)}
+
+    def unconfirmed(self) -> list[str]:
+        """The fabrics whose last change waits to be confirmed."""
+        return [name for name in sorted(self.engine.fabrics) if self.confirm_left_s(name) is not None]
+
     # claims
 
     async def verify(self, name: str, probing: bool, report: Report) -> list[Json]:
@@ -158,6 +177,26 @@ class Service:
         through = await live_probe.run(tries, promised, fabric.parts.guests)
         report(Progress(2, what, Status.DONE, detail=f"{sum(through.values())} got through"))
         return through
+
+    async def drill(self, name: str, wanted: str, only: tuple[str, ...], report: Report) -> list[Json]:
+        """What becomes of attacks by a VM or one of its NICs, under the flows that are in force.
+
+        Raises: InputError for an unknown NIC, and if none of them has a neighbour.
+        """
+        async with self.engine.alone(name):
+            fabric = self.engine.fabric(name)
+            declared = _declared(fabric)
+            ports = _ports(declared, (wanted,))
+            nics = tuple(nic for nic in declared.inventory.nics if nic.port in ports)
+            near = [nic for nic in nics if _has_neighbour(nic, declared)]
+            if not near:
+                raise InputError(
+                    f"{wanted} has no neighbour: nothing it sends could arrive, so a drill proves nothing"
+                )
+            order = live_drill.Order(declared, await fabric.parts.switch.flows(), near, only)
+            drilled = await live_drill.run(order, report)
+        explain = explainer(fabric)
+        return [_drilled(each, explain) for each in drilled]
 
     # guests
 
@@ -284,6 +323,35 @@ def _probe_result(wanted: probes.Probe, got: bool) -> Json:
         "got": words[got],
         "passed": wanted.allowed == got,
     }
+
+
+def _has_neighbour(nic: Nic, declared: Declared) -> bool:
+    others = (other for other in declared.inventory.nics if other.name != nic.name)
+    return any((other.network, other.vlan) == (nic.network, nic.vlan) for other in others)
+
+
+def _drilled(one: live_drill.Drilled, explain: Callable[[int], str]) -> Json:
+    outcome = one.outcome
+    return {
+        "nic": one.nic.name,
+        "group": outcome.group,
+        "attack": outcome.what,
+        "source": outcome.source,
+        "sent": outcome.sent,
+        "outcome": outcome.result.value,
+        "passed": outcome.passed,
+        "arrived": dict(outcome.arrived),
+        "reasons": dict(outcome.reasons),
+        "by": outcome.note or explain(outcome.cookie) or _meaning(outcome.reasons),
+    }
+
+
+def _meaning(reasons: Mapping[str, int]) -> str:
+    """Of the most frequent reason, where no flow explains it."""
+    often = next(iter(reasons), "")
+    if often == BY_HOST:
+        return "the kernel takes no such frame from a NIC"
+    return MEANING[DropReason[often]] if often else ""
 
 
 def _ports(declared: Declared, names: tuple[str, ...]) -> frozenset[int]:

@@ -13,13 +13,18 @@ from vnet.fabric import encode
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-_SCHEMA = """
+_PENDING = """
+CREATE TABLE pending (
+    fabric TEXT PRIMARY KEY REFERENCES fabric(name) ON DELETE CASCADE, value TEXT NOT NULL
+) STRICT;
+"""
+_SCHEMA = f"""
 CREATE TABLE fabric (
     name TEXT PRIMARY KEY, file TEXT NOT NULL, text TEXT NOT NULL, env TEXT NOT NULL,
     generation INTEGER NOT NULL, enforced INTEGER NOT NULL, boot_id TEXT NOT NULL, stopped TEXT NOT NULL,
-    included TEXT NOT NULL DEFAULT '{}'
+    included TEXT NOT NULL DEFAULT '{{}}'
 ) STRICT;
 CREATE TABLE assignment (
     fabric TEXT NOT NULL REFERENCES fabric(name) ON DELETE CASCADE,
@@ -33,10 +38,11 @@ CREATE TABLE guest (
     fabric TEXT NOT NULL REFERENCES fabric(name) ON DELETE CASCADE,
     name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (fabric, name)
 ) STRICT;
+{_PENDING}
 """
 
 
-_NEWER = {1: "ALTER TABLE fabric ADD COLUMN included TEXT NOT NULL DEFAULT '{}';"}
+_NEWER = {1: "ALTER TABLE fabric ADD COLUMN included TEXT NOT NULL DEFAULT '{}';", 2: _PENDING}
 """What makes a file of a version one of the next."""
 
 _SAVE_FABRIC = """
@@ -117,6 +123,7 @@ class SqliteStore:
                 return None
             assignments = self._db.execute("SELECT nic, value FROM assignment WHERE fabric=?", (name,))
             provenance = self._db.execute("SELECT cookie, origin FROM provenance WHERE fabric=?", (name,))
+            pending = self._db.execute("SELECT value FROM pending WHERE fabric=?", (name,)).fetchone()
             return Record(
                 name,
                 Source(row[0], row[1], json.loads(row[2]), json.loads(row[7])),
@@ -126,6 +133,7 @@ class SqliteStore:
                 {nic: encode.assignment_from_json(value) for nic, value in assignments},
                 frozenset(json.loads(row[6])),
                 {int(cookie, 16): json.loads(origin) for cookie, origin in provenance},
+                encode.pending_from_json(pending[0]) if pending else None,
             )
 
     def save(self, record: Record) -> None:
@@ -161,6 +169,17 @@ class SqliteStore:
                 "INSERT INTO provenance VALUES (?,?,?)",
                 [(name, f"{cookie:016x}", json.dumps(dict(origin))) for cookie, origin in origins],
             )
+            _save_pending(db, record)
+
+    def save_pending(self, record: Record) -> None:
+        """Put what waits for confirmation, and nothing else of the record."""
+        with self._transaction("write") as db:
+            _save_pending(db, record)
+
+    def save_enforced(self, name: str, generation: int) -> None:
+        """Note that the flows of a generation are in force."""
+        with self._transaction("write") as db:
+            db.execute("UPDATE fabric SET enforced=? WHERE name=?", (generation, name))
 
     def remove(self, name: str) -> None:
         """Forget the fabric and its guests."""
@@ -187,3 +206,10 @@ class SqliteStore:
     def close(self) -> None:
         """Release the file."""
         self._db.close()
+
+
+def _save_pending(db: sqlite3.Connection, record: Record) -> None:
+    db.execute("DELETE FROM pending WHERE fabric=?", (record.name,))
+    if record.pending is not None:
+        row = (record.name, encode.pending_to_json(record.pending))
+        db.execute("INSERT INTO pending VALUES (?,?)", row)

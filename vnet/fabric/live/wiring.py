@@ -9,13 +9,15 @@ from functools import partial
 
 from vnet.base import paths
 from vnet.fabric.live import host
-from vnet.fabric.live.engine import Engine, Host
+from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.guests import HostGuests
 from vnet.fabric.live.network import HostNetwork
 from vnet.fabric.live.parts import Parts
+from vnet.fabric.live.registry import Host
 from vnet.fabric.live.service import failed_claims
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
+from vnet.fabric.live.twin import sweep
 from vnet.hv.live.manager import HvManager
 
 
@@ -27,13 +29,14 @@ def make_engine(manager: HvManager) -> Engine:
         return Parts(network, HostSwitch(fabric), HostGuests(fabric, manager, network.open_tap))
 
     now = partial(datetime.now, UTC)
-    here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now)
+    here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now, host.uptime_s)
     return Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
 
 
 def tidy(fabric: str) -> None:
-    """Remove the run directory of a fabric that is gone, and parent directories it leaves empty."""
+    """Remove the run directory of a fabric that is gone, what a drill of it left, and empty directories."""
     shutil.rmtree(paths.fabric_run_dir(fabric), ignore_errors=True)
+    sweep(fabric)
     for directory in (paths.fabric_run_dir(fabric).parent, paths.bpf_dir()):
         with suppress(OSError):
             directory.rmdir()

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 READ_BYTES = 1 << 18
 FIRST_RETRY_S, LAST_RETRY_S = 0.05, 2.0
 """Waits between two attempts to connect: doubled each time up to the last."""
+PATIENCE_S = 10.0
+"""How long flows wait for a switch that is away, or that goes away each time they are sent."""
 
 
 class ApplyRefused(PeerError):
@@ -53,20 +55,26 @@ class Closed(PeerError):
 
 @dataclass(slots=True)
 class _Wanted:
-    """A generation of flows and who waits for it."""
+    """A generation of flows and who waits for it. `away_s` is when the switch was first seen to be away."""
 
     generation: int
     flows: tuple[Flow, ...]
     done: asyncio.Future[Applied] | None = None
+    away_s: float | None = None
 
 
 class Controller:
     """Keeps the flows of one switch as wanted. All methods belong to one event loop."""
 
     def __init__(
-        self, socket_path: Path, clock: Callable[[], float] = time.monotonic, timing: Timing | None = None
+        self,
+        socket_path: Path,
+        clock: Callable[[], float] = time.monotonic,
+        timing: Timing | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.socket_path = socket_path
+        self.patience_s = patience_s
         self.reconnects = 0
         self.last_failure = "not tried yet"
         self._clock, self._timing = clock, timing
@@ -103,7 +111,8 @@ class Controller:
     async def apply(self, flows: tuple[Flow, ...]) -> Applied:
         """Make these all of vnet's flows; returns when they are enforced, after a reconnect if need be.
 
-        Raises: ApplyRefused (the earlier flows stay wanted), Closed, ValueError (see `checked`).
+        Raises: ApplyRefused, TimedOut when the switch stays away (the earlier flows stay wanted; which ones
+        are in force is to be read back), Closed, ValueError (see `checked`).
         """
         flows = checked(flows)
         async with self._turn:
@@ -115,18 +124,20 @@ class Controller:
                 if self._session and self.connected:
                     self._session.apply(flows, self._generation, self._clock())
                     self._flush()
+                else:
+                    self._wanted.away_s = self._clock()
                 return await done
-            except ApplyRefused:
+            except (ApplyRefused, TimedOut):
                 self._wanted = before
                 raise
 
     async def read_flows(self) -> tuple[Flow, ...]:
         """vnet's flows as the switch has them now, by key.
 
-        Raises: PeerError if the switch refuses or goes away meanwhile.
+        Raises: PeerError if the switch refuses or goes away meanwhile, TimedOut if it is away and stays so.
         """
         async with self._turn:
-            await self._ready.wait()
+            await self._until_ready()
             assert self._session is not None
             self._reading = asyncio.get_running_loop().create_future()
             self._session.read_flows(self._clock())
@@ -135,6 +146,18 @@ class Controller:
                 return await self._reading
             finally:
                 self._reading = None
+
+    async def _until_ready(self) -> None:
+        try:
+            async with asyncio.timeout(self.patience_s):
+                await self._ready.wait()
+        except TimeoutError:
+            raise self._stays_away() from None
+
+    def _stays_away(self) -> TimedOut:
+        return TimedOut(
+            f"the switch at {self.socket_path} is away for {self.patience_s:g} s: {self.last_failure}"
+        )
 
     async def close(self) -> None:
         """Hang up. The switch keeps its flows."""
@@ -168,8 +191,19 @@ class Controller:
             else:
                 delay_s = FIRST_RETRY_S if await self._serve(reader, writer) else delay_s
                 self.reconnects += 1
+            self._lose_patience()
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LAST_RETRY_S)
+
+    def _lose_patience(self) -> None:
+        """Tell who waits for flows that the switch has been away for too long."""
+        wanted, now_s = self._wanted, self._clock()
+        if wanted is None or wanted.done is None or wanted.done.done():
+            return
+        if wanted.away_s is None:
+            wanted.away_s = now_s
+        elif now_s - wanted.away_s > self.patience_s:
+            wanted.done.set_exception(self._stays_away())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Hold one connection to its end. Returns whether the handshake succeeded."""

@@ -20,7 +20,9 @@ from vnet.switch.live.maps import PinnedSwitch
 from vnet.switch.live.netns import inside
 from vnet.switch.live.tidy import Tidier
 
-_GUEST = {"conn_quota": 16384, "mac_quota": 4096, "refusal_quota": 512}
+CONN_QUOTA = 16384
+"""How many connections a guest's port may have at once."""
+_GUEST = {"conn_quota": CONN_QUOTA, "mac_quota": 4096, "refusal_quota": 512}
 """512 refusals in 134 ms, about 3,800 a second, take less than 1 % of two processors."""
 _UPLINK = {"conn_quota": abi.CONNS, "mac_quota": abi.MACS, "refusal_quota": 0}
 LINK_UP = 0x10001

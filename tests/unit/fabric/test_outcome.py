@@ -1,0 +1,165 @@
+"""Plans in words: what is added, changed and removed, and what stays."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.fabric.fakes import World, make_engine
+from tests.unit.fabric.test_engine import LARGER, OTHER_MEMORY, SMALL, WITHOUT_A, source
+from vnet.fabric.outcome import Count
+from vnet.fabric.progress import silent
+
+RULES = """\
+policies:
+  - {name: web, applied_to: "vm:a", ingress: [{from: any, ports: [80/tcp]}]}
+  - {name: ssh, applied_to: "vm:b", ingress: [{from: any, ports: [22/tcp]}]}
+"""
+TWO_NICS = "a: {interfaces: {eth0: {network: lan}, eth1: {network: lan}}}"
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A function: what the plan from a running fabric to another text says, and its summary."""
+    engines = []
+
+    def plan(text, *, then, prepare=lambda engine: None):
+        engine = make_engine(World(), tmp_path / str(len(engines)))
+        engines.append(engine)
+        if text:
+            asyncio.run(engine.up(source(text), silent))
+        prepare(engine)
+        summary = asyncio.run(engine.plan(source(then))).summary
+        return [f"{each.mark} {each.kind} {each.name}: {each.what}" for each in summary.lines], summary
+
+    yield plan
+    for engine in engines:
+        asyncio.run(engine.close())
+
+
+def only(lines, kind):
+    return [line for line in lines if line.split()[1] == kind]
+
+
+def test_a_new_fabric_is_all_additions(told):
+    lines, summary = told("", then=SMALL)
+    assert {line[0] for line in lines} == {"+"}
+    assert lines[:4] == [
+        "+ fabric network namespace: ",
+        "+ fabric switch: ",
+        "+ vm a: start",
+        "+ vm b: start",
+    ]
+    assert only(lines, "port") == ["+ port a.eth0: number 1", "+ port b.eth0: number 2"]
+    assert (summary.vms, summary.ports) == (Count(added=2), Count(added=2))
+
+
+def test_nothing_is_said_where_nothing_changes(told):
+    assert told(SMALL, then=SMALL)[0] == []
+
+
+def test_what_stays_is_counted_and_what_goes_is_named(told):
+    lines, summary = told(LARGER, then=WITHOUT_A + "  c: {networks: [lan]}\n")
+    assert only(lines, "vm") == ["- vm a: "] and only(lines, "port") == ["- port a.eth0: "]
+    assert (summary.vms, summary.ports) == (Count(removed=1, kept=2), Count(removed=1, kept=2))
+    assert summary.flows.kept and summary.flows.removed
+
+
+def test_a_vm_that_is_made_again_says_why(told):
+    lines, summary = told(SMALL, then=OTHER_MEMORY)
+    assert lines == ["~ vm a: re-create: memory 96M → 128M"]
+    assert summary.vms == Count(changed=1, kept=1)
+
+
+@pytest.mark.parametrize(
+    ("nic", "why"),
+    [
+        ("addresses: [10.0.0.9/24]", "eth0 10.0.0.1/24 → 10.0.0.9/24"),
+        ('addresses: [10.0.0.1/24], mac: "52:54:00:00:00:09"', "eth0 has another MAC"),
+    ],
+)
+def test_a_vm_whose_nic_changes_says_how(told, nic, why):
+    now, then = (
+        SMALL.replace("a: {networks: [lan]}", f"a: {{interfaces: {{eth0: {{network: lan, {text}}}}}}}")
+        for text in ("addresses: [10.0.0.1/24]", nic)
+    )
+    assert only(told(now, then=then)[0], "vm") == [f"~ vm a: re-create: {why}"]
+
+
+def test_a_vm_with_one_more_nic_is_made_again(told):
+    lines, _ = told(SMALL, then=SMALL.replace("a: {networks: [lan]}", TWO_NICS))
+    assert only(lines, "vm") == ["~ vm a: re-create: eth1 is new"]
+    assert only(lines, "port") == ["+ port a.eth1: number 3"]
+
+
+def test_a_vm_that_does_not_run_is_started_or_removed_and_that_is_said(told):
+    def a_is_dead(engine):
+        engine.make_parts("small").guests.world.guests.discard(("small", "a"))
+
+    assert told(SMALL, then=SMALL, prepare=a_is_dead)[0] == ["~ vm a: start: it does not run"]
+    assert only(told(SMALL, then=WITHOUT_A, prepare=a_is_dead)[0], "vm") == ["- vm a: it does not run"]
+
+
+def test_a_port_that_somebody_took_away_is_made_again_with_its_vm(told):
+    def port_is_gone(engine):
+        world = engine.make_parts("small").guests.world
+        del world.interfaces["small", "a.eth0"]
+
+    lines, _ = told(SMALL, then=SMALL, prepare=port_is_gone)
+    assert only(lines, "vm") == ["~ vm a: re-create: its port is gone"]
+    assert only(lines, "port") == ["+ port a.eth0: number 1"]
+
+
+def test_flows_are_told_by_the_policy_they_come_from(told):
+    with_rules = told(SMALL, then=SMALL + RULES)[0]
+    assert [line.partition(": flows")[0] for line in only(with_rules, "policy")] == [
+        "~ policy (the fabric itself)",
+        "+ policy ssh",
+        "+ policy web",
+    ]
+    other_port = told(SMALL + RULES, then=SMALL + RULES.replace("80/tcp", "81/tcp"))[0]
+    assert other_port and all(line.startswith("~ policy web: flows: ") for line in other_port)
+    without = only(told(SMALL + RULES, then=SMALL + RULES.rpartition("  - ")[0])[0], "policy")
+    assert "- policy ssh" in [line.partition(": flows")[0] for line in without]
+
+
+def test_the_numbers_of_flows_are_those_of_the_change(told):
+    _, summary = told(SMALL, then=SMALL + RULES)
+    engine_flows = summary.flows
+    assert engine_flows.added and engine_flows.kept
+
+
+def test_a_plan_has_the_same_name_in_every_process():
+    """Sets of flows have another order in each; the name must not depend on it."""
+    code = (
+        "from vnet.fabric.outcome import Outcome\n"
+        "from vnet.fabric.plan import ApplyFlows\n"
+        "from vnet.openflow.flow import Flow, match\n"
+        "flows = frozenset(Flow(0, n, match(in_port=n), cookie=n) for n in range(50))\n"
+        "print(Outcome('small', 1, (ApplyFlows(flows, frozenset()),)).id)\n"
+    )
+    names = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "most"),
+    [
+        (Count(removed=1), True),
+        (Count(removed=2, kept=1, added=9), True),
+        (Count(removed=2, changed=1, kept=1), False),
+    ],
+)
+def test_more_removed_than_kept_is_told(count, most):
+    assert count.removes_most is most

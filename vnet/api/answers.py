@@ -1,0 +1,31 @@
+"""What comes of an operation, as clients read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from vnet.fabric.outcome import Outcome, Summary
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """An outcome: its actions one by one, and what they come to."""
+    return {
+        "fabric": outcome.fabric,
+        "generation": outcome.generation,
+        "actions": [str(action) for action in outcome.actions],
+        **_summary(outcome.summary),
+    }
+
+
+def _summary(summary: Summary) -> Mapping[str, Any]:
+    return {
+        "changes": [asdict(line) for line in summary.lines],
+        "counts": {
+            "vms": asdict(summary.vms),
+            "ports": asdict(summary.ports),
+            "flows": asdict(summary.flows),
+        },
+        "removes_most": summary.removes_most,
+    }

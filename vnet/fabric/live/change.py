@@ -1,0 +1,161 @@
+"""One change of a fabric, from the moment it is planned: carried out as a whole, or undone as a whole.
+
+What is about to be is remembered in the store first, then carried out, then remembered as done. A change
+that fails or is interrupted is undone by a plan too: from what is there by then, back to what was there
+before. Flows change all at once, so whatever happens the switch has those of the one or the other
+generation, and the record tells which (`enforced`) as soon as they are in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from vnet.base.errors import Exit, HostError, VnetError
+from vnet.fabric import plan as p
+from vnet.fabric.declared import Declared
+from vnet.fabric.live.apply import carry_out, undo
+from vnet.fabric.live.observe import foreign, observe, remains
+from vnet.fabric.live.parts import Parts
+from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.outcome import Outcome, summarize
+from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.state import Guest, State
+from vnet.fabric.store import Record
+
+T = TypeVar("T")
+
+
+class Interrupted(VnetError):
+    """The user broke the operation off; it was undone."""
+
+    exit_code = Exit.INTERRUPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that is planned and not yet begun. `before` is None for a fabric that is new."""
+
+    parts: Parts
+    before: Record | None
+    planned: Record
+    declared: Declared
+    now: State
+    wanted: State
+    actions: tuple[p.Action, ...]
+    confirm_s: float | None = None
+    """How long it waits for its confirmation once it is made; None if it needs none."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """The change as the user is told of it."""
+        summary = summarize(self.now, self.wanted, self.actions, self.before, self.planned)
+        return Outcome(self.planned.name, self.planned.generation, self.actions, summary)
+
+
+async def make(registry: Registry, change: Change, report: Report) -> None:
+    """Carry out a change, or leave everything as it was."""
+    name = change.planned.name
+    registry.store.save(change.planned)
+    was = registry.fabrics.get(name)
+    starting = change.wanted.guests - change.now.guests
+    fabric = Fabric(change.parts, change.planned, change.declared, starting=starting)
+    registry.fabrics[name] = fabric
+    try:
+        await _refuse_foreign(change)
+        await carry_out(change.actions, registry.performer(fabric, change.planned.generation), report)
+        registry.save(fabric, _completed(registry, change))
+    except (VnetError, asyncio.CancelledError) as error:
+        failures = await uninterrupted(_undo(registry, change, was, report))
+        raise _undone(error, change.before is None, failures) from error
+    finally:
+        fabric.starting = frozenset()
+
+
+def _completed(registry: Registry, change: Change) -> Record:
+    """The record of the change now that it is made: the time to confirm it begins."""
+    record = replace(change.planned, enforced=change.planned.generation)
+    if record.pending is None or change.confirm_s is None:
+        return record
+    return replace(
+        record, pending=replace(record.pending, deadline_s=registry.host.uptime_s() + change.confirm_s)
+    )
+
+
+async def _refuse_foreign(change: Change) -> None:
+    if change.now.namespace:
+        strangers = foreign(change.wanted, dict(await change.parts.network.interfaces()))
+        if strangers:
+            raise HostError(
+                f"interfaces of another kind have the names that ports need: {', '.join(strangers)}; "
+                "remove or rename them in the fabric's network namespace"
+            )
+
+
+async def _undo(registry: Registry, change: Change, was: Fabric | None, report: Report) -> tuple[str, ...]:
+    """Bring everything back. Returns what could not be, in words; then the record of the change stays."""
+    report(Progress(0, "undo what was begun", Status.NOTE))
+    fabric = registry.fabrics[change.planned.name]
+    performer = registry.performer(fabric, change.before.enforced if change.before else 0)
+    try:
+        now = await observe(change.parts, change.planned, registry.store, change.planned.name)
+        failures = await undo(p.plan(now, change.now), performer, report)
+        if not failures:
+            await _restore(registry, change, was)
+    except VnetError as error:
+        failures = (str(error),)
+    if failures:
+        fabric.trouble = "a change could be neither completed nor undone: " + "; ".join(failures)
+    return failures
+
+
+async def _restore(registry: Registry, change: Change, was: Fabric | None) -> None:
+    if was is None or change.before is None:
+        await registry.forget(change.planned.name)
+    else:
+        registry.store.save(change.before)
+        registry.fabrics[change.planned.name] = was
+
+
+async def remove(registry: Registry, name: str, report: Report) -> Outcome:
+    """Remove a fabric and everything that was made for it. Raises HostError naming what could not be."""
+    fabric = registry.fabric(name)
+    now = await remains(fabric.parts, registry.store, name)
+    actions = (*_orphans(registry.store.guests(name), now), *p.plan(now, State()))
+    failures = await uninterrupted(undo(actions, registry.performer(fabric, 0), report))
+    if failures:
+        raise HostError("\n".join(["not everything could be removed; run the command again:", *failures]))
+    await registry.forget(name)
+    return Outcome(name, fabric.record.generation, actions)
+
+
+def _orphans(known: tuple[Guest, ...], now: State) -> tuple[p.Action, ...]:
+    """Guests that do not run but may have left their run directory."""
+    return tuple(p.DestroyGuest(guest) for guest in known if guest not in now.guests)
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Finish `work` even if the caller is cancelled meanwhile: undoing must not be undone."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+    return task.result()
+
+
+def _undone(error: BaseException, was_new: bool, failures: tuple[str, ...]) -> VnetError:
+    """The error to tell, with what became of the fabric."""
+    what = "nothing is left of it" if was_new else "the fabric is as it was before"
+    if failures:
+        go_on = "`vnet up` goes on from what is there, `vnet down` removes all"
+        what = f"not everything could be undone; {go_on}:\n  " + "\n  ".join(failures)
+    if isinstance(error, asyncio.CancelledError):
+        return Interrupted(f"interrupted; {what}")
+    told = HostError(f"{error}\n{what}")
+    told.exit_code = error.exit_code if isinstance(error, VnetError) else Exit.FAILED
+    return told

@@ -1,0 +1,113 @@
+"""The fabrics that are up on this host, and what all who change them share: store, locks, neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from vnet.base.errors import InputError, UsageError
+from vnet.fabric.declared import Declared
+from vnet.fabric.live.apply import Performer
+from vnet.fabric.live.parts import Parts
+from vnet.fabric.state import Guest
+from vnet.fabric.store import Pending, Record, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is asked of this host: replaced in tests."""
+
+    require: Callable[[], None]
+    available_memory_bytes: Callable[[], int]
+    boot_id: Callable[[], str]
+    tidy: Callable[[str], None]
+    """Remove the run directory of a fabric that is gone."""
+    now: Callable[[], datetime]
+    """The time of day, in UTC: rules may expire."""
+    uptime_s: Callable[[], float]
+    """Seconds since the host was booted, whatever its clock is set to."""
+
+
+@dataclass(slots=True)
+class Fabric:
+    """One fabric that is up: its record, what it declares, its neighbours.
+
+    `trouble` says why it could not be brought back to what should be, after a restart of the daemon.
+    `starting` are the guests that have been admitted and may not have taken their memory yet.
+    `retry_at_s` is the uptime from which on a rollback that failed is tried again.
+    """
+
+    parts: Parts
+    record: Record
+    declared: Declared | None = None
+    trouble: str = ""
+    starting: frozenset[Guest] = frozenset()
+    retry_at_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Registry:
+    """All fabrics by name. Whoever changes one holds its lock."""
+
+    store: Store
+    make_parts: Callable[[str], Parts]
+    host: Host
+    fabrics: dict[str, Fabric] = field(default_factory=dict, init=False)
+    locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock), init=False)
+
+    def fabric(self, name: str) -> Fabric:
+        """The fabric of that name. Raises InputError naming those there are."""
+        if name not in self.fabrics:
+            known = ", ".join(sorted(self.fabrics)) or "none"
+            raise InputError(f"there is no fabric {name} on this host; fabrics that are up: {known}")
+        return self.fabrics[name]
+
+    def only(self) -> str:
+        """The name of the only fabric. Raises UsageError when a name is needed."""
+        if len(self.fabrics) == 1:
+            return next(iter(self.fabrics))
+        known = ", ".join(sorted(self.fabrics)) or "none is up"
+        raise UsageError(f"which fabric? name it with -n NAME or -f FILE ({known})")
+
+    def save(self, fabric: Fabric, record: Record) -> None:
+        """Make this the fabric's record; nothing has happened when the store refuses."""
+        self.store.save(record)
+        fabric.record = record
+
+    def save_pending(self, fabric: Fabric, pending: Pending | None) -> None:
+        """Note what of the fabric waits for confirmation."""
+        record = replace(fabric.record, pending=pending)
+        self.store.save_pending(record)
+        fabric.record = record
+
+    def performer(self, fabric: Fabric, generation: int) -> Performer:
+        """What carries out actions; once the flows have been changed `generation` is in force."""
+
+        def enforced() -> None:
+            fabric.record = replace(fabric.record, enforced=generation)
+            self.store.save_enforced(fabric.record.name, generation)
+
+        return Performer(fabric.record.name, fabric.parts, self.store, enforced)
+
+    async def forget(self, name: str) -> None:
+        """Let go of a fabric of which nothing is left."""
+        self.store.remove(name)
+        await close(self.fabrics.pop(name).parts)
+        self.host.tidy(name)
+
+    async def close(self) -> None:
+        """Let go of everything; all of it goes on running."""
+        for fabric in self.fabrics.values():
+            await close(fabric.parts)
+        self.fabrics.clear()
+        self.store.close()
+
+
+async def close(parts: Parts) -> None:
+    """Let go of a fabric's neighbours."""
+    await parts.guests.close()
+    await parts.switch.close()
+    await parts.network.close()

@@ -1,0 +1,256 @@
+"""What a plan comes to, in words and numbers, for people who read it before it is carried out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+
+from vnet.fabric import plan as p
+from vnet.fabric.state import Guest, GuestNic, State
+from vnet.fabric.store import Record
+from vnet.openflow.flow import Flow, Match
+
+FABRIC_ITSELF = "(the fabric itself)"
+"""Stands for the policy of flows that no policy gave rise to: addresses, VLANs, neighbours."""
+
+
+class Mark(StrEnum):
+    """What becomes of a thing."""
+
+    ADD = "+"
+    CHANGE = "~"
+    REMOVE = "-"
+
+
+class Kind(StrEnum):
+    """What a thing is."""
+
+    FABRIC = "fabric"
+    VM = "vm"
+    PORT = "port"
+    POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that changes, and how, in words."""
+
+    mark: Mark
+    kind: Kind
+    name: str
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many things of a kind the plan adds, changes and removes, and leaves as they are."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    kept: int = 0
+
+    @property
+    def there(self) -> int:
+        """How many there were before."""
+        return self.changed + self.removed + self.kept
+
+    @property
+    def removes_most(self) -> bool:
+        """Whether more goes than stays of what is there."""
+        return self.removed > self.changed + self.kept
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All that changes, by kind, and how much of it there is."""
+
+    lines: tuple[Line, ...] = ()
+    vms: Count = field(default_factory=Count)
+    ports: Count = field(default_factory=Count)
+    flows: Count = field(default_factory=Count)
+
+    @property
+    def removes_most(self) -> bool:
+        """Whether somebody should be asked first: it is as likely a mistake as a wish."""
+        return self.vms.removes_most or self.ports.removes_most
+
+    @property
+    def removal(self) -> str:
+        """How much of what is there goes: `2 of 3 VMs and 3 of 5 ports`."""
+        kinds = ((self.vms, "VMs"), (self.ports, "ports"))
+        return " and ".join(
+            f"{count.removed} of {count.there} {what}" for count, what in kinds if count.removed
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an operation planned, and did unless it was a dry run."""
+
+    fabric: str
+    generation: int
+    actions: tuple[p.Action, ...]
+    summary: Summary = field(default_factory=Summary)
+
+    @property
+    def id(self) -> str:
+        """A name of exactly this plan: the same for equal actions on the same generation, else another."""
+        digest = blake2b(f"{self.fabric} {self.generation}\n".encode(), digest_size=6)
+        for action in self.actions:
+            digest.update("\n".join(_exactly(action)).encode())
+        return digest.hexdigest()
+
+
+def _exactly(action: p.Action) -> Iterable[str]:
+    """An action with all that is in it; a set has no order of its own."""
+    if isinstance(action, p.ApplyFlows):
+        return ["put", *sorted(map(repr, action.put)), "remove", *sorted(map(repr, action.remove))]
+    return [repr(action)]
+
+
+def summarize(
+    now: State, wanted: State, actions: tuple[p.Action, ...], before: Record | None, planned: Record
+) -> Summary:
+    """What the actions do, that lead from the one state and record to the other."""
+    if not actions:
+        return Summary()
+    vms = tuple(_vms(now, wanted, actions, before, planned))
+    ports = tuple(_ports(now, wanted))
+    flows = [action for action in actions if isinstance(action, p.ApplyFlows)]
+    policies = tuple(line for change in flows for line in _policies(change, before, planned))
+    return Summary(
+        (*_fabric(actions), *vms, *ports, *policies),
+        _count(vms, _vm_names(now, before) & _vm_names(wanted, planned)),
+        _count(ports, {port.ifname for port in now.ports & wanted.ports}),
+        _count_flows(flows, len(now.flows & wanted.flows)),
+    )
+
+
+def _count(lines: tuple[Line, ...], stay: frozenset[str] | set[str]) -> Count:
+    marks = Counter(line.mark for line in lines)
+    kept = len(stay - {line.name for line in lines})
+    return Count(marks[Mark.ADD], marks[Mark.CHANGE], marks[Mark.REMOVE], kept)
+
+
+def _fabric(actions: Iterable[p.Action]) -> Iterator[Line]:
+    for action in actions:
+        match action:
+            case p.CreateNamespace():
+                yield Line(Mark.ADD, Kind.FABRIC, "network namespace")
+            case p.CreateSwitch():
+                yield Line(Mark.ADD, Kind.FABRIC, "switch")
+
+
+# -- VMs ------------------------------------------------------------------------------------------
+
+
+def _vm_names(state: State, record: Record | None) -> frozenset[str]:
+    """Those that run and those that only have their ports."""
+    declared = {nic.rpartition(".")[0] for nic in record.assignments} if record else set()
+    return frozenset(declared | {guest.name for guest in state.guests})
+
+
+def _vms(
+    now: State, wanted: State, actions: Iterable[p.Action], before: Record | None, planned: Record
+) -> Iterator[Line]:
+    old, new = _vm_names(now, before), _vm_names(wanted, planned)
+    ended = {action.guest.name: action.guest for action in actions if isinstance(action, p.DestroyGuest)}
+    started = {action.guest.name: action.guest for action in actions if isinstance(action, p.StartGuest)}
+    for name in sorted(old | new):
+        if name not in new:
+            yield Line(Mark.REMOVE, Kind.VM, name, "" if name in ended else "it does not run")
+        elif name in ended and name in started:
+            why = ", ".join(_differences(ended[name], started[name])) or "its port is gone"
+            yield Line(Mark.CHANGE, Kind.VM, name, f"re-create: {why}")
+        elif name in started and name in old:
+            yield Line(Mark.CHANGE, Kind.VM, name, "start: it does not run")
+        elif name in started:
+            yield Line(Mark.ADD, Kind.VM, name, "start")
+
+
+def _differences(old: Guest, new: Guest) -> Iterator[str]:
+    if old.image != new.image:
+        yield f"image {old.image} → {new.image}"
+    if old.cpus != new.cpus:
+        yield f"cpus {old.cpus} → {new.cpus}"
+    if old.memory_bytes != new.memory_bytes:
+        yield f"memory {old.memory_bytes >> 20}M → {new.memory_bytes >> 20}M"
+    yield from _nic_differences(
+        {nic.interface: nic for nic in old.nics}, {nic.interface: nic for nic in new.nics}
+    )
+
+
+def _nic_differences(old: Mapping[str, GuestNic], new: Mapping[str, GuestNic]) -> Iterator[str]:
+    for name in sorted(old.keys() | new.keys()):
+        if name not in old:
+            yield f"{name} is new"
+        elif name not in new:
+            yield f"{name} goes"
+        elif old[name].addresses != new[name].addresses:
+            yield f"{name} {', '.join(old[name].addresses)} → {', '.join(new[name].addresses)}"
+        elif old[name] != new[name]:
+            yield f"{name} has another {'MAC' if old[name].mac != new[name].mac else 'port'}"
+
+
+# -- ports ----------------------------------------------------------------------------------------
+
+
+def _ports(now: State, wanted: State) -> Iterator[Line]:
+    old, new = ({port.ifname: port for port in state.ports} for state in (now, wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield Line(Mark.REMOVE, Kind.PORT, name)
+        elif name not in old:
+            yield Line(Mark.ADD, Kind.PORT, name, f"number {new[name].number}")
+        elif old[name] != new[name]:
+            yield Line(Mark.CHANGE, Kind.PORT, name, f"number {old[name].number} → {new[name].number}")
+        elif (old[name] in now.attached) != (new[name] in wanted.attached):
+            yield Line(Mark.CHANGE, Kind.PORT, name, "attach it again")
+
+
+# -- policies and their flows ---------------------------------------------------------------------
+
+
+def _policies(change: p.ApplyFlows, before: Record | None, planned: Record) -> Iterator[Line]:
+    """How many flows of each policy come and go."""
+    old, new = _policy_names(before), _policy_names(planned)
+    changed = _replaced(change)
+    counts: dict[str, Counter[str]] = {}
+    for flow in change.put:
+        word = "changed" if flow.key in changed else "added"
+        counts.setdefault(_policy(flow, new), Counter())[word] += 1
+    for flow in change.remove:
+        if flow.key not in changed:
+            counts.setdefault(_policy(flow, old), Counter())["removed"] += 1
+    were, are = set(old.values()), set(new.values())
+    for name in sorted(counts):
+        mark = Mark.CHANGE if name in were & are else Mark.ADD if name in are else Mark.REMOVE
+        yield Line(mark, Kind.POLICY, name or FABRIC_ITSELF, _flow_words(counts[name]))
+
+
+def _policy_names(record: Record | None) -> Mapping[int, str]:
+    return {cookie: origin["policy"] for cookie, origin in record.provenance.items()} if record else {}
+
+
+def _policy(flow: Flow, names: Mapping[int, str]) -> str:
+    return names.get(flow.cookie, "")
+
+
+def _replaced(change: p.ApplyFlows) -> set[tuple[int, int, Match]]:
+    return {flow.key for flow in change.put} & {flow.key for flow in change.remove}
+
+
+def _flow_words(counts: Mapping[str, int]) -> str:
+    parts = [f"{counts[word]} {word}" for word in ("added", "changed", "removed") if counts.get(word)]
+    return "flows: " + ", ".join(parts)
+
+
+def _count_flows(changes: Iterable[p.ApplyFlows], kept: int) -> Count:
+    for change in changes:
+        changed = len(_replaced(change))
+        return Count(len(change.put) - changed, changed, len(change.remove) - changed, kept)
+    return Count(kept=kept)
