@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from vnet.base.drop import DropReason
 from vnet.base.errors import InputError
 from vnet.drill.groups import CONTROL, GROUPS
 from vnet.fabric.live import netns, twin
-from vnet.fabric.live.engine import Engine, Host
+from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.host import uptime_s
 from vnet.fabric.live.network import HostNetwork
 from vnet.fabric.live.parts import Parts
+from vnet.fabric.live.registry import Host
 from vnet.fabric.live.service import Service
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
@@ -47,7 +51,8 @@ def service(monkeypatch):
     def parts(fabric: str) -> Parts:
         return Parts(HostNetwork(f"{PREFIX}{fabric}"), HostSwitch(fabric), FakeGuests(World(), fabric))
 
-    host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy)
+    now = partial(datetime.now, UTC)
+    host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, now, uptime_s)
     yield Service(Engine(SqliteStore(made / "state" / "vnet.db"), parts, host, lambda declared: ()))
     left = spaces() + (sorted(PINS.iterdir()) if PINS.exists() else [])
     for space in spaces():
@@ -105,6 +110,18 @@ def test_where_all_is_open_the_guards_stop_all_and_the_quota_all_that_exceeds_it
         assert flood["reasons"].keys() == {"CT_QUOTA"} and flood["passed"] == flood["sent"] - 256
 
     while_up(service, OPEN, work)
+
+
+REJECTING = OPEN.replace("ingress: [{from: any}]", "ingress: [{from: any, action: reject}]")
+
+
+def test_what_is_rejected_and_answered_got_through_to_nobody(service) -> None:
+    async def work(name: str) -> None:
+        rows = await service.drill(name, "a", (), silent)
+        assert with_outcome(rows, "got through") == with_outcome(rows, "lost") == set()
+        assert any("REJECTED" in row["reasons"] for row in rows)
+
+    while_up(service, REJECTING, work)
 
 
 def test_the_line_of_the_file_that_stopped_an_attack_is_named(service) -> None:

@@ -27,7 +27,7 @@ class Observed:
         refused: how many of them the kernel did not take, or lost before the switch saw them.
         reasons: how many the switch dropped, by reason.
         cookies: of the flow that dropped, by reason, where one did.
-        arrived: how many each NIC got.
+        arrived: how many each other NIC got; what the sender is answered got through to nobody.
     """
 
     sent: int

@@ -96,7 +96,7 @@ class LiveTwin:
             refused=len(step.frames) - (after.received - before.received),
             reasons={DropReason(reason): count for reason, count in reasons.items()},
             cookies=self._cookies(),
-            arrived=dict(arrived),
+            arrived={name: count for name, count in arrived.items() if name != step.sender},
         )
 
     def forget(self) -> None:
