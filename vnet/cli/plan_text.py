@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_HEADINGS = {"fabric": "fabric", "vm": "VMs", "port": "ports", "policy": "policies"}
+_HEADINGS = {
+    "fabric": "fabric",
+    "vm": "VMs",
+    "port": "ports",
+    "policy": "policies",
+    "reach": "who may open connections",
+}
 _COLOURS = {"+": "32", "~": "33", "-": "31"}
 _COUNTED = {"vms": ("VM", "VMs"), "ports": ("port", "ports"), "flows": ("flow", "flows")}
 

@@ -12,6 +12,8 @@ from vnet.fabric import plan as p
 from vnet.fabric.state import Guest, GuestNic, State
 from vnet.fabric.store import Record
 from vnet.openflow.flow import Flow, Match
+from vnet.policy.matrix import words
+from vnet.policy.reach_changes import Reach
 
 FABRIC_ITSELF = "(the fabric itself)"
 """Stands for the policy of flows that no policy gave rise to: addresses, VLANs, neighbours."""
@@ -32,6 +34,7 @@ class Kind(StrEnum):
     VM = "vm"
     PORT = "port"
     POLICY = "policy"
+    REACH = "reach"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +116,18 @@ def _exactly(action: p.Action) -> Iterable[str]:
 
 
 def summarize(
-    now: State, wanted: State, actions: tuple[p.Action, ...], before: Record | None, planned: Record
+    now: State,
+    wanted: State,
+    actions: tuple[p.Action, ...],
+    before: Record | None,
+    planned: Record,
+    reach: Iterable[Reach] = (),
 ) -> Summary:
-    """What the actions do, that lead from the one state and record to the other."""
+    """What the actions do, that lead from the one state and record to the other.
+
+    Args:
+        reach: what they open and close.
+    """
     if not actions:
         return Summary()
     vms = tuple(_vms(now, wanted, actions, before, planned))
@@ -123,7 +135,7 @@ def summarize(
     flows = [action for action in actions if isinstance(action, p.ApplyFlows)]
     policies = tuple(line for change in flows for line in _policies(change, before, planned))
     return Summary(
-        (*_fabric(actions), *vms, *ports, *policies),
+        (*_fabric(actions), *vms, *ports, *policies, *map(_reach, reach)),
         _count(vms, _vm_names(now, before) & _vm_names(wanted, planned)),
         _count(ports, {port.ifname for port in now.ports & wanted.ports}),
         _count_flows(flows, len(now.flows & wanted.flows)),
@@ -143,6 +155,14 @@ def _fabric(actions: Iterable[p.Action]) -> Iterator[Line]:
                 yield Line(Mark.ADD, Kind.FABRIC, "network namespace")
             case p.CreateSwitch():
                 yield Line(Mark.ADD, Kind.FABRIC, "switch")
+
+
+def _reach(change: Reach) -> Line:
+    """Whether more opens or closes is for the reader to see: it is a change."""
+    mark = Mark.CHANGE if change.opens and change.closes else Mark.ADD if change.opens else Mark.REMOVE
+    parts = (("opens", change.opens), ("closes", change.closes))
+    told = "; ".join(f"{verb} {words(spans)}" for verb, spans in parts if spans)
+    return Line(mark, Kind.REACH, f"{change.source} → {change.target}", told)
 
 
 # -- VMs ------------------------------------------------------------------------------------------

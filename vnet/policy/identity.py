@@ -33,9 +33,14 @@ class Identity:
     @property
     def label(self) -> str:
         """Whose traffic this is, in words: `web`, `web, app`, `web, app and 7 more`."""
-        names = tuple(dict.fromkeys(end.vm.spec for end in self.members))
-        rest = len(names) - 3
-        return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")
+        return label(self.members)
+
+
+def label(members: Iterable[Endpoint]) -> str:
+    """Whose endpoints these are, in words."""
+    names = tuple(dict.fromkeys(end.vm.spec for end in members))
+    rest = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Matrix:
 
     def allowed(self, client: int, server: int) -> Spans:
         """The services of which the client identity may open connections to the server identity."""
-        return _joined(self._passing(self._first, client, server, EVERY))
+        return joined(self._passing(self._first, client, server, EVERY))
 
     def _passing(self, table: int, client: int, server: int, asked: Spans) -> Iterator[tuple[int, int]]:
         """The parts of `asked` that come through this table and those behind it."""
@@ -105,14 +105,22 @@ def _minus(spans: Spans, other: tuple[int, int]) -> Spans:
     return tuple(left)
 
 
-def _joined(spans: Iterable[tuple[int, int]]) -> Spans:
-    joined: list[tuple[int, int]] = []
+def joined(spans: Iterable[tuple[int, int]]) -> Spans:
+    """Spans in order, neighbours of one protocol put together."""
+    found: list[tuple[int, int]] = []
     for low, high in sorted(spans):
-        if joined and low <= joined[-1][1] + 1 and low >> 16 == joined[-1][0] >> 16:
-            joined[-1] = joined[-1][0], max(high, joined[-1][1])
+        if found and low <= found[-1][1] + 1 and low >> 16 == found[-1][0] >> 16:
+            found[-1] = found[-1][0], max(high, found[-1][1])
         else:
-            joined.append((low, high))
-    return tuple(joined)
+            found.append((low, high))
+    return tuple(found)
+
+
+def less(spans: Spans, others: Spans) -> Spans:
+    """What of some spans is not in others."""
+    for other in others:
+        spans = _minus(spans, other)
+    return spans
 
 
 def words(spans: Spans) -> str:

@@ -120,7 +120,9 @@ def test_flows_are_told_by_the_policy_they_come_from(told):
         "+ policy web",
     ]
     other_port = told(SMALL + RULES, then=SMALL + RULES.replace("80/tcp", "81/tcp"))[0]
-    assert other_port and all(line.startswith("~ policy web: flows: ") for line in other_port)
+    policies = only(other_port, "policy")
+    assert policies and all(line.startswith("~ policy web: flows: ") for line in policies)
+    assert only(other_port, "reach") == ["~ reach b → a: opens 81/tcp; closes 80/tcp"]
     without = only(told(SMALL + RULES, then=SMALL + RULES.rpartition("  - ")[0])[0], "policy")
     assert "- policy ssh" in [line.partition(": flows")[0] for line in without]
 

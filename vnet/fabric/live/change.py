@@ -24,6 +24,7 @@ from vnet.fabric.outcome import Outcome, summarize
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.fabric.state import Guest, State
 from vnet.fabric.store import Record
+from vnet.policy.reach_changes import Reach, Side, reach_changes
 
 T = TypeVar("T")
 
@@ -45,14 +46,23 @@ class Change:
     now: State
     wanted: State
     actions: tuple[p.Action, ...]
+    was: Declared | None = None
+    """What was declared before, as far as it is known."""
     confirm_s: float | None = None
     """How long it waits for its confirmation once it is made; None if it needs none."""
 
     @property
     def outcome(self) -> Outcome:
         """The change as the user is told of it."""
-        summary = summarize(self.now, self.wanted, self.actions, self.before, self.planned)
+        reach = self._reach() if self.was and self.actions else ()
+        summary = summarize(self.now, self.wanted, self.actions, self.before, self.planned, reach)
         return Outcome(self.planned.name, self.planned.generation, self.actions, summary)
+
+    def _reach(self) -> tuple[Reach, ...]:
+        assert self.was is not None
+        before = Side(self.now.flows, self.was.compiled.identities)
+        after = Side(self.wanted.flows, self.declared.compiled.identities)
+        return reach_changes(before, after, self.now.flows ^ self.wanted.flows)
 
 
 async def make(registry: Registry, change: Change, report: Report) -> None:

@@ -150,7 +150,8 @@ class Engine(Registry):
             frozenset(),
             declared.provenance_texts(),
         )
-        return Change(parts, record, planned, declared, now, wanted, actions)
+        was = fabric.declared if fabric else None
+        return Change(parts, record, planned, declared, now, wanted, actions, was)
 
     async def _refuse_what_cannot_be(self, change: Change) -> None:
         declared = change.declared

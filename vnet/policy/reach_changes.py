@@ -1,0 +1,119 @@
+"""What a change of flows opens and closes between whom: the words of a plan.
+
+Only pairs that a changed flow speaks of, or of which one is new or gone, are worked out; the others' answers
+stay what they were.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+
+from vnet.openflow.flow import Flow
+from vnet.policy.endpoint import Endpoint
+from vnet.policy.identity import EndpointKey, Identities, label
+from vnet.policy.matrix import NOTHING, Matrix, Spans, joined, less
+from vnet.policy.pipeline import CLIENT, SERVER, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The flows of one generation, and who has which identity in it."""
+
+    flows: Iterable[Flow]
+    identities: Identities
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What changes for the VMs of two classes; each by the names they are declared under."""
+
+    source: str
+    target: str
+    opens: Spans
+    closes: Spans
+
+
+def reach_changes(before: Side, after: Side, touched: Iterable[Flow]) -> tuple[Reach, ...]:
+    """Which services open and close, by client and server; `touched` are the flows that differ."""
+    was, becomes = Matrix(before.flows), Matrix(after.flows)
+    opens: dict[tuple[str, str], Spans] = defaultdict(tuple)
+    closes: dict[tuple[str, str], Spans] = defaultdict(tuple)
+    for client, server in _pairs(_classes(before.identities, after.identities), touched):
+        old = _allowed(was, client.before, server.before)
+        new = _allowed(becomes, client.after, server.after)
+        names = client.label, server.label
+        opens[names] = joined((*opens[names], *less(new, old)))
+        closes[names] = joined((*closes[names], *less(old, new)))
+    pairs = sorted(opens.keys() | closes.keys())
+    found = (Reach(*names, opens[names], closes[names]) for names in pairs)
+    return tuple(each for each in found if each.opens or each.closes)
+
+
+def _allowed(matrix: Matrix, client: int | None, server: int | None) -> Spans:
+    """Nothing where one of the two is not there."""
+    return NOTHING if client is None or server is None else matrix.allowed(client, server)
+
+
+@dataclass(frozen=True)
+class _Class:
+    """Those who had one identity and get one; None for those who are new or go."""
+
+    before: int | None
+    after: int | None
+    members: tuple[Endpoint, ...] = field(compare=False)
+
+    @property
+    def label(self) -> str:
+        return label(self.members)
+
+    def can_meet(self, other: _Class) -> bool:
+        """Whether some two VMs of them are on one network, and not both isolated there."""
+        return any(
+            here[:2] == there[:2] and not (here[2] and there[2]) and len(ours | theirs) > 1
+            for (here, ours), (there, theirs) in product(self._places.items(), other._places.items())
+        )
+
+    @cached_property
+    def _places(self) -> Mapping[tuple[str, int, bool], set[str]]:
+        """By network, IP version and whether they are isolated: the VMs that are there."""
+        found: dict[tuple[str, int, bool], set[str]] = defaultdict(set)
+        for end in self.members:
+            if not end.address.is_link_local:
+                found[end.nic.network, end.address.version, end.nic.is_isolated].add(end.vm.name)
+        return found
+
+
+def _classes(before: Identities, after: Identities) -> tuple[_Class, ...]:
+    ends: dict[EndpointKey, Endpoint] = {}
+    for identity in (*before.by_number.values(), *after.by_number.values()):
+        ends |= {(end.name, end.address): end for end in identity.members}
+    found: dict[tuple[int | None, int | None], list[Endpoint]] = defaultdict(list)
+    for key, end in ends.items():
+        found[before.of.get(key), after.of.get(key)].append(end)
+    return tuple(_Class(*numbers, tuple(members)) for numbers, members in found.items())
+
+
+def _pairs(classes: tuple[_Class, ...], touched: Iterable[Flow]) -> Iterator[tuple[_Class, _Class]]:
+    """The pairs that may fare otherwise, of those who can meet at all; each once."""
+    having: dict[int | None, list[_Class]] = defaultdict(list)
+    for each in classes:
+        for number in {each.before, each.after}:
+            having[number].append(each)
+    one_sided = tuple(having.pop(None, ()))
+    wanted = [*product(one_sided, classes), *product(classes, one_sided)]
+    for client, server in dict.fromkeys(_spoken_of(touched)):
+        clients = classes if client is None else having.get(client, ())
+        wanted += product(clients, classes if server is None else having.get(server, ()))
+    return (pair for pair in dict.fromkeys(wanted) if pair[0].can_meet(pair[1]))
+
+
+def _spoken_of(touched: Iterable[Flow]) -> Iterator[tuple[int | None, int | None]]:
+    """Client and server that a flow of a policy names; what only takes the rest decides nothing new."""
+    for flow in touched:
+        if Stage.EGRESS <= flow.table < Stage.DELIVER and flow.match.entries:
+            client, server = (flow.match.get(register) for register in (CLIENT, SERVER))
+            yield client[0] if client else None, server[0] if server else None
