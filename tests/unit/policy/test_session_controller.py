@@ -14,6 +14,7 @@ from tests.fakes.scripted_switch import ScriptedSwitch
 from vnet.base.errors import PeerError, TimedOut
 from vnet.openflow import cookie, message
 from vnet.openflow.flow import Flow, Instructions, Output, match
+from vnet.openflow.message import Message
 from vnet.policy.live.controller import PATIENCE_S, ApplyRefused, Closed, Controller
 from vnet.policy.session import Applied, Timing
 
@@ -30,7 +31,15 @@ class Host:
         self.switch, self.path = switch, path
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
-        self.hangs_up_at: type | None = None
+        self.hung_up = 0
+        self._hangs_up_at: Callable[[Message], bool] | None = None
+        self._times, self._for_good = 0, False
+
+    def hangs_up_at(
+        self, heard: Callable[[Message], bool] | None, times: int = 1 << 30, for_good: bool = False
+    ) -> None:
+        """Do what it hears up to such a message, and then go away without an answer to it."""
+        self._hangs_up_at, self._times, self._for_good = heard, times, for_good
 
     async def start(self) -> None:
         self._server = await asyncio.start_unix_server(self._serve, self.path)
@@ -50,13 +59,22 @@ class Host:
         self._writers.append(writer)
         self.switch.connect()
         writer.write(self.switch.to_send())
-        while data := await reader.read(65536):
+        while (data := await reader.read(65536)) and self._writers[-1:] == [writer]:
             heard = len(self.switch.heard)
             self.switch.receive(data)
-            if self.hangs_up_at and any(isinstance(w, self.hangs_up_at) for w in self.switch.heard[heard:]):
+            if self._is_gone_after(self.switch.heard[heard:]):
                 break
             writer.write(self.switch.to_send())
         writer.close()
+
+    def _is_gone_after(self, heard: list[Message]) -> bool:
+        if not self._hangs_up_at or self.hung_up >= self._times or not any(map(self._hangs_up_at, heard)):
+            return False
+        self.hung_up += 1
+        if self._for_good and self._server:
+            self._server.close()
+            self.path.unlink()
+        return True
 
 
 @asynccontextmanager
@@ -173,7 +191,7 @@ def test_flows_wait_for_a_switch_that_is_away_only_so_long_and_then_the_earlier_
 def test_a_switch_that_goes_away_each_time_it_is_sent_flows_is_given_up(tmp_path: Path) -> None:
     async def test() -> None:
         async with driving(ScriptedSwitch(), tmp_path / "s", patience_s=0.3) as (host, controller):
-            host.hangs_up_at = message.BundleAdd
+            host.hangs_up_at(lambda what: isinstance(what, message.BundleAdd))
             with pytest.raises(TimedOut, match="is away"):
                 await controller.apply(FLOWS)
             assert controller.reconnects > 1
