@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
-import tempfile
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 
 import pytest
 
-from tests.unit.fabric.fakes import FakeGuests, World
+from tests.net.fabric_lab import NETNS, PINS, host
+from tests.net.fabric_lab import make_engine as engine
+from tests.unit.fabric.fakes import World
 from vnet.base.errors import HostError
 from vnet.fabric.live import netns
-from vnet.fabric.live.engine import Engine
-from vnet.fabric.live.host import uptime_s
 from vnet.fabric.live.network import HostNetwork
-from vnet.fabric.live.parts import Parts
-from vnet.fabric.live.registry import Host
-from vnet.fabric.live.store import SqliteStore
-from vnet.fabric.live.switch import HostSwitch
-from vnet.fabric.live.wiring import tidy
 from vnet.fabric.progress import silent
 from vnet.fabric.store import Source
 from vnet.switch.live import ports
@@ -41,33 +31,12 @@ verify:
   - allow a -> b:80/tcp
 """
 LARGER = TEXT.replace("policies:", "  c: {networks: [lan], groups: [a]}\npolicies:")
-NETNS = "vnteng-small"
-PINS = Path("/sys/fs/bpf/vnteng")
 
 
 @pytest.fixture
-def directory(monkeypatch):
-    made = Path(tempfile.mkdtemp(prefix="vnteng-"))
-    monkeypatch.setenv("VNET_RUN_DIR", str(made / "run"))
-    monkeypatch.setenv("VNET_STATE_DIR", str(made / "state"))
-    monkeypatch.setenv("VNET_BPF_DIR", str(PINS))
-    monkeypatch.setenv("VNET_NETNS_PREFIX", "vnteng-")
-    yield made
-    left = [netns.exists(NETNS), PINS.exists() and list(PINS.iterdir()), (made / "run" / "fabrics").exists()]
-    netns.remove(NETNS)
-    shutil.rmtree(PINS / "small", ignore_errors=True)
-    shutil.rmtree(made)
-    assert not any(left), left
-
-
-def engine(directory: Path, world: World) -> Engine:
-    """A new daemon, as far as the engine can tell."""
-
-    def parts(fabric: str) -> Parts:
-        return Parts(HostNetwork(f"vnteng-{fabric}"), HostSwitch(fabric), FakeGuests(world, fabric))
-
-    host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, partial(datetime.now, UTC), uptime_s)
-    return Engine(SqliteStore(directory / "state" / "vnet.db"), parts, host, lambda declared: ())
+def directory():
+    with host() as made:
+        yield made
 
 
 def addresses() -> str:

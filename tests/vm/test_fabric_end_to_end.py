@@ -177,6 +177,59 @@ def test_a_changed_policy_is_enforced_without_touching_a_guest(up, tmp_path):
     assert pids(up) == before
 
 
+@pytest.fixture
+def other_rules(tmp_path):
+    """The same VMs, another port."""
+    file = tmp_path / "three-tier.vnet.yaml"
+    text = (ROOT / "topologies" / "three-tier.vnet.yaml").read_text()
+    file.write_text(text.replace("ports: [5432/tcp]", "ports: [5433/tcp]").replace("5432/tcp", "5433/tcp"))
+    return str(file)
+
+
+def generation(host: Lab) -> set[tuple[int, int]]:
+    return {(row["generation"], row["enforced"]) for row in host.json("ps")}
+
+
+def until_undone(host: Lab, before: set[tuple[int, int]]) -> None:
+    deadline = time.monotonic() + 30
+    while generation(host) != before:
+        assert time.monotonic() < deadline, host.log()
+        time.sleep(0.2)
+
+
+def test_a_change_that_nobody_confirms_is_undone_although_the_daemon_was_killed(up, other_rules):
+    before, flows, running = generation(up), up.vnet("flows", "--ovs"), pids(up)
+    up.vnet("up", "-f", other_rules, "--confirm", "4s")
+    assert up.vnet("flows", "--ovs") != flows
+    up.kill_daemon()
+    time.sleep(5)
+    until_undone(up, before)
+    assert up.vnet("flows", "--ovs") == flows
+    assert pids(up) == running
+    assert up.json("up", *FILE)["actions"] == []
+
+
+def test_the_waiting_command_starts_a_daemon_that_was_killed(up, other_rules):
+    before = generation(up)
+    waiting = up.start("up", "-f", other_rules, "--confirm", "6s", "--wait")
+    while generation(up) == before:
+        assert waiting.poll() is None
+    up.kill_daemon()
+    _, told = waiting.communicate(timeout=40)
+    assert waiting.returncode == 1 and "undone" in told
+    assert generation(up) == before
+
+
+def test_a_new_fabric_that_nobody_confirms_is_removed(host):
+    host.vnet("down", *FILE)
+    host.vnet("up", *FILE, "--confirm", "2s")
+    deadline = time.monotonic() + 30
+    while host.json("ps"):
+        assert time.monotonic() < deadline, host.log()
+        time.sleep(0.2)
+    assert not any(found for what, found in host.left_over().items() if what != "daemon")
+
+
 def test_a_guest_that_dies_is_seen_and_up_brings_it_back(up):
     before = pids(up)
     subprocess.run(["kill", "-9", str(before["db"])], check=True)
@@ -253,4 +306,4 @@ def test_a_stale_socket_and_a_stale_lock_are_no_obstacle(host):
     (run / "vnetd.sock").unlink(missing_ok=True)
     (run / "vnetd.sock").touch()
     (run / "vnetd.lock").write_text("999999\n")
-    assert "create the network namespace" in host.vnet("plan", *FILE)
+    assert "+ network namespace" in host.vnet("plan", *FILE)

@@ -25,6 +25,8 @@ from vnet.switch.live.maps import remove
 from vnet.switch.live.server import SwitchServer
 
 CONNECT_TIMEOUT_S = 10.0
+PATIENCE_S = 10.0
+"""How long flows wait for an agent that has gone: it is part of this process, so hardly ever."""
 
 
 class HostSwitch:
@@ -67,7 +69,7 @@ class HostSwitch:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._datapath.event_fd, self._read_events)
         loop.add_reader(self._links.fd, self._link_changed)
-        self._controller = Controller(paths.switch_socket(self.fabric))
+        self._controller = Controller(paths.switch_socket(self.fabric), patience_s=PATIENCE_S)
         await self._controller.connect(CONNECT_TIMEOUT_S)
         await self.ports()
 
