@@ -118,11 +118,10 @@ def _vms(settings: Settings) -> list[Row]:
 
 def _generation(row: Row) -> str:
     """One number when what is wanted is enforced, both when it is not; how long it can be confirmed."""
-    if _waits(row):
-        return f"{row['generation']} ({row['confirm_left_s']:.0f}s to confirm)"
+    left = f" ({row['confirm_left_s']:.0f}s to confirm)" if _waits(row) else ""
     if row["generation"] == row["enforced"]:
-        return str(row["generation"])
-    return f"{row['enforced']}→{row['generation']}"
+        return f"{row['generation']}{left}"
+    return f"{row['enforced']}→{row['generation']}{left}"
 
 
 def _waits(row: Row) -> bool:

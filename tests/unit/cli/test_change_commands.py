@@ -131,6 +131,7 @@ def test_a_plan_is_told_by_what_it_changes_with_marks_and_numbers(vnet):
     assert told[-1].startswith("VMs: 1 changed, 1 removed, 1 kept; ports: 1 removed, 2 kept; flows: ")
     assert vnet("plan", "--exit-code", expect=3).stdout.splitlines() == told
     vnet("up")
+    assert vnet("up").stderr == "small: nothing to change, generation 2\n"
     assert vnet("plan", "--exit-code").stdout == "small: nothing to change, generation 2\n"
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.unit.fabric.fakes import World, make_engine
+from tests.unit.fabric.fakes import Trap, World, make_engine, refuse_host
 from tests.unit.fabric.test_engine import EXPIRING, LARGER, OTHER_MEMORY, SMALL, WITHOUT_A, source
 from vnet.base.errors import Exit, HostError
 from vnet.fabric.live.confirmation import RETRY_S, NotConfirmed, NothingToConfirm
@@ -227,6 +227,19 @@ def test_a_change_that_fails_leaves_nothing_to_confirm(host):
     host.world.fuse(3)
     with pytest.raises(HostError, match="as it was before"):
         host.up(LARGER)
+    assert host.world.contents() == before and host.record == record
+
+
+def test_a_change_that_could_be_neither_made_nor_undone_cannot_be_confirmed(host):
+    host.up(SMALL, Terms())
+    before, record = host.world.contents(), host.record
+    host.world.traps = (Trap(len(host.world.steps) + 3, refuse_host, lasting=True),)
+    with pytest.raises(HostError, match="not everything could be undone"):
+        host.up(LARGER)
+    host.world.traps = ()
+    with pytest.raises(NothingToConfirm, match="never completed"):
+        host.do(host.engine.confirm("small"))
+    host.do(host.engine.roll_back("small", silent))
     assert host.world.contents() == before and host.record == record
 
 

@@ -83,9 +83,10 @@ async def confirm(registry: Registry, name: str) -> Outcome:
     """Keep the last change. Raises NothingToConfirm."""
     async with registry.locks[name]:
         fabric, _ = _waiting(registry, name)
-        if left_s(registry, fabric) == 0:
+        if not left_s(registry, fabric):
             raise NothingToConfirm(
-                f"too late: generation {fabric.record.generation} of {name} is rolled back"
+                f"too late: generation {fabric.record.generation} of {name} is to be undone: it was not"
+                " confirmed in time, or never completed"
             )
         registry.save_pending(fabric, None)
         return Outcome(name, fabric.record.generation, ())

@@ -111,7 +111,7 @@ class Engine(Registry):
     async def up(self, source: Source, report: Report, terms: Terms = Terms()) -> Outcome:
         """Make the fabric what the topology says.
 
-        The plan is told before its first step, and carried out under the same lock: nothing comes between.
+        A plan is told before its first step, and carried out under the same lock: nothing comes between.
 
         Raises: InputError, NotConfirmed, ClaimsFailed, AdmissionError, PlanChanged, AskFirst before anything
         is changed; HostError after everything was undone; CancelledError becomes `Interrupted` then too.
@@ -124,7 +124,8 @@ class Engine(Registry):
                 change = confirmation.required(change, terms.confirm_s)
             await self._refuse_what_cannot_be(change)
             outcome = await asyncio.to_thread(_agreed, change, terms)
-            report(outcome)
+            if outcome.actions:
+                report(outcome)
             await make(self, change, report)
             return outcome
 
