@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -11,7 +11,7 @@ from hashlib import blake2b
 from vnet.fabric import plan as p
 from vnet.fabric.state import Guest, GuestNic, State
 from vnet.fabric.store import Record
-from vnet.openflow.flow import Flow, Match
+from vnet.policy.difference import FlowKey
 from vnet.policy.matrix import words
 from vnet.policy.reach_changes import Reach
 
@@ -115,6 +115,9 @@ def _exactly(action: p.Action) -> Iterable[str]:
     return [repr(action)]
 
 
+_NO_FLOWS = p.ApplyFlows(frozenset(), frozenset())
+
+
 def summarize(
     now: State,
     wanted: State,
@@ -132,13 +135,15 @@ def summarize(
         return Summary()
     vms = tuple(_vms(now, wanted, actions, before, planned))
     ports = tuple(_ports(now, wanted))
-    flows = [action for action in actions if isinstance(action, p.ApplyFlows)]
-    policies = tuple(line for change in flows for line in _policies(change, before, planned))
+    change = next((action for action in actions if isinstance(action, p.ApplyFlows)), _NO_FLOWS)
+    replaced = {flow.key for flow in change.put} & {flow.key for flow in change.remove}
+    policies = tuple(_policies(change, replaced, before, planned))
+    added, removed = len(change.put) - len(replaced), len(change.remove) - len(replaced)
     return Summary(
         (*_fabric(actions), *vms, *ports, *policies, *map(_reach, reach)),
         _count(vms, _vm_names(now, before) & _vm_names(wanted, planned)),
         _count(ports, {port.ifname for port in now.ports & wanted.ports}),
-        _count_flows(flows, len(now.flows & wanted.flows)),
+        Count(added, len(replaced), removed, len(now.flows) - len(change.remove)),
     )
 
 
@@ -235,17 +240,17 @@ def _ports(now: State, wanted: State) -> Iterator[Line]:
 # -- policies and their flows ---------------------------------------------------------------------
 
 
-def _policies(change: p.ApplyFlows, before: Record | None, planned: Record) -> Iterator[Line]:
+def _policies(
+    change: p.ApplyFlows, replaced: Set[FlowKey], before: Record | None, planned: Record
+) -> Iterator[Line]:
     """How many flows of each policy come and go."""
     old, new = _policy_names(before), _policy_names(planned)
-    changed = _replaced(change)
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for flow in change.put:
-        word = "changed" if flow.key in changed else "added"
-        counts.setdefault(_policy(flow, new), Counter())[word] += 1
+        counts[new.get(flow.cookie, "")]["changed" if flow.key in replaced else "added"] += 1
     for flow in change.remove:
-        if flow.key not in changed:
-            counts.setdefault(_policy(flow, old), Counter())["removed"] += 1
+        if flow.key not in replaced:
+            counts[old.get(flow.cookie, "")]["removed"] += 1
     were, are = set(old.values()), set(new.values())
     for name in sorted(counts):
         mark = Mark.CHANGE if name in were & are else Mark.ADD if name in are else Mark.REMOVE
@@ -253,24 +258,10 @@ def _policies(change: p.ApplyFlows, before: Record | None, planned: Record) -> I
 
 
 def _policy_names(record: Record | None) -> Mapping[int, str]:
+    """The policy of each cookie; empty for flows that no policy gave rise to."""
     return {cookie: origin["policy"] for cookie, origin in record.provenance.items()} if record else {}
-
-
-def _policy(flow: Flow, names: Mapping[int, str]) -> str:
-    return names.get(flow.cookie, "")
-
-
-def _replaced(change: p.ApplyFlows) -> set[tuple[int, int, Match]]:
-    return {flow.key for flow in change.put} & {flow.key for flow in change.remove}
 
 
 def _flow_words(counts: Mapping[str, int]) -> str:
     parts = [f"{counts[word]} {word}" for word in ("added", "changed", "removed") if counts.get(word)]
     return "flows: " + ", ".join(parts)
-
-
-def _count_flows(changes: Iterable[p.ApplyFlows], kept: int) -> Count:
-    for change in changes:
-        changed = len(_replaced(change))
-        return Count(len(change.put) - changed, changed, len(change.remove) - changed, kept)
-    return Count(kept=kept)

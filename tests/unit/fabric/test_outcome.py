@@ -6,11 +6,15 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import assume, given
 
 from tests.unit.fabric.fakes import World, make_engine
 from tests.unit.fabric.test_engine import LARGER, OTHER_MEMORY, SMALL, WITHOUT_A, source
-from vnet.fabric.outcome import Count
+from tests.unit.fabric.test_plan import states
+from vnet.fabric import plan as p
+from vnet.fabric.outcome import Count, Outcome, summarize
 from vnet.fabric.progress import silent
+from vnet.fabric.store import Record, Source
 
 RULES = """\
 policies:
@@ -127,10 +131,22 @@ def test_flows_are_told_by_the_policy_they_come_from(told):
     assert "- policy ssh" in [line.partition(": flows")[0] for line in without]
 
 
-def test_the_numbers_of_flows_are_those_of_the_change(told):
-    _, summary = told(SMALL, then=SMALL + RULES)
-    engine_flows = summary.flows
-    assert engine_flows.added and engine_flows.kept
+@given(states(), states().filter(lambda state: state.switch))
+def test_the_numbers_are_those_of_the_difference(now, wanted):
+    actions = p.plan(now, wanted)
+    assume(actions)
+    summary = summarize(now, wanted, actions, None, Record("small", Source("f", ""), 1, 0, "boot"))
+    old, new = ({flow.key: flow for flow in state.flows} for state in (now, wanted))
+    both = old.keys() & new.keys()
+    kept = sum(old[key] == new[key] for key in both)
+    assert summary.flows == Count(len(new) - len(both), len(both) - kept, len(old) - len(both), kept)
+    for count, things in (
+        (summary.vms, lambda state: {guest.name for guest in state.guests}),
+        (summary.ports, lambda state: {port.ifname for port in state.ports}),
+    ):
+        old, new = things(now), things(wanted)
+        assert (count.added, count.removed) == (len(new - old), len(old - new))
+        assert count.there == len(old)
 
 
 def test_a_plan_has_the_same_name_in_every_process():
@@ -153,6 +169,12 @@ def test_a_plan_has_the_same_name_in_every_process():
         for seed in ("1", "2")
     }
     assert len(names) == 1
+
+
+def test_the_same_actions_on_another_generation_are_another_plan():
+    actions = (p.CreateSwitch(),)
+    assert Outcome("small", 1, actions).id == Outcome("small", 1, actions).id
+    assert len({Outcome("small", n, actions).id for n in (1, 2)} | {Outcome("other", 1, actions).id}) == 3
 
 
 @pytest.mark.parametrize(
