@@ -134,6 +134,8 @@ static __always_inline __u32 vnet_prohibited(struct __sk_buff *skb, struct vnet_
 	quoted &= 0x7c;
 	if (quoted < 20 || quoted > 68)
 		return 0;
+	asm volatile("" : "+r"(quoted));
+	quoted = ((quoted - 20) & 0x3c) + 20; /* Linux 6.1 has forgotten what was compared */
 	if (bpf_skb_load_bytes(skb, s->l3_offset, a + 8, quoted) < 0)
 		return 0;
 	a[0] = six ? 1 : 3;
