@@ -110,6 +110,10 @@ ct-exam: setup bpf ## Namesakes of Open vSwitch's conntrack, fragment and VLAN t
 differential: setup bpf ## Generated rules and packets: twin = eBPF = Open vSwitch (root); SEED=7 PACKETS=1000000
 	@$(PY) -m tests.exams.differential --seed $(or $(SEED),1) --packets $(or $(PACKETS),1000000)
 
+.PHONY: small-policies
+small-policies: python ## All policies of up to two rules: flows and matrix = language (no root, 10 minutes)
+	@$(PY) -m tests.exams.policies
+
 .PHONY: fuzz
 fuzz: setup bpf ## Wrong bytes, packets and maps for the switch (root, 6 minutes); SEED=7 FOR=60 for each part
 	@$(PY) -m tests.exams.fuzz --seed $(or $(SEED),1) --seconds $(or $(FOR),60)

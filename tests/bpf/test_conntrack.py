@@ -20,7 +20,7 @@ from scapy.packet import Packet, Raw
 
 from tests.bpf.bench import Bench
 from vnet.base.drop import DropReason
-from vnet.openflow.conntrack import Tracker
+from vnet.openflow.conntrack import Tracker, direction
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, CtState
 from vnet.openflow.flow import Action, Conntrack, Flow, Instructions, Nat, Output, match
 from vnet.openflow.packet import parse
@@ -96,6 +96,20 @@ def limit(bench: Bench, port: int, quota: int) -> None:
 
 QUOTED_6 = IPv6(src="fd00::1", dst="fd00::2")
 DATAGRAM = UDP(sport=1000, dport=53) / Raw(b"x" * 8)
+
+
+def test_connections_are_told_as_their_clients_packets_go(bench: Bench) -> None:
+    bench.load(tracking())
+    opening = [tcp("S"), udp(), bytes(six() / DATAGRAM), bytes(six() / ICMPv6EchoRequest(id=9))]
+    for frame in opening:
+        state(bench, frame)
+    state(bench, udp(reply=True), reply=True)
+    parsed = [parse(frame) for frame in opening]
+    assert set(bench.datapath.connections()) == {direction(one, ZONE) for one in parsed}
+    state(bench, tcp("R"))
+    assert direction(parsed[0], ZONE) not in bench.datapath.connections(), "it is over"
+    age(bench)
+    assert bench.datapath.connections() == ()
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,11 @@ def test_a_changed_policy_is_enforced_without_touching_a_guest(up, tmp_path):
     text = (ROOT / "topologies" / "three-tier.vnet.yaml").read_text()
     file = tmp_path / "three-tier.vnet.yaml"
     file.write_text(text.replace("ports: [5432/tcp]", "ports: [5433/tcp]").replace("5432/tcp", "5433/tcp"))
+    for vm, role in (("db", "-l -p 5432"), ("app", "10.10.20.11 5432")):
+        up.vnet("exec", vm, "--", "sh", "-c", f"(sleep 60 | nc {role} >/dev/null) & sleep 0.5")
+    planned = up.json("plan", "-f", str(file))
+    cut = [(line["name"], line["what"]) for line in planned["changes"] if line["kind"] == "connection"]
+    assert cut == [("app → db", "1 to 5432/tcp")]
     outcome = up.json("up", "-f", str(file))
     assert [action.split(":")[0] for action in outcome["actions"]] == ["change flows"]
     assert pids(up) == before

@@ -11,6 +11,7 @@ _HEADINGS = {
     "port": "ports",
     "policy": "policies",
     "reach": "who may open connections",
+    "connection": "live connections that are cut",
 }
 _COLOURS = {"+": "32", "~": "33", "-": "31"}
 _COUNTED = {"vms": ("VM", "VMs"), "ports": ("port", "ports"), "flows": ("flow", "flows")}

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from vnet.fabric import plan as p
 from vnet.fabric.state import Guest, GuestNic, State
 from vnet.fabric.store import Record
+from vnet.policy.cuts import Cut
 from vnet.policy.difference import FlowKey
 from vnet.policy.matrix import words
 from vnet.policy.reach_changes import Reach
@@ -35,6 +36,7 @@ class Kind(StrEnum):
     PORT = "port"
     POLICY = "policy"
     REACH = "reach"
+    CONNECTION = "connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,17 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class Effects:
+    """What a change means for those who talk: what it opens and closes, and the live connections it cuts."""
+
+    reach: tuple[Reach, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+
+
+NO_EFFECTS = Effects()
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What an operation planned, and did unless it was a dry run."""
 
@@ -124,12 +137,12 @@ def summarize(
     actions: tuple[p.Action, ...],
     before: Record | None,
     planned: Record,
-    reach: Iterable[Reach] = (),
+    effects: Effects = NO_EFFECTS,
 ) -> Summary:
     """What the actions do, that lead from the one state and record to the other.
 
     Args:
-        reach: what they open and close.
+        effects: what that means for those who want to talk.
     """
     if not actions:
         return Summary()
@@ -140,7 +153,7 @@ def summarize(
     policies = tuple(_policies(change, replaced, before, planned))
     added, removed = len(change.put) - len(replaced), len(change.remove) - len(replaced)
     return Summary(
-        (*_fabric(actions), *vms, *ports, *policies, *map(_reach, reach)),
+        (*_fabric(actions), *vms, *ports, *policies, *map(_reach, effects.reach), *map(_cut, effects.cuts)),
         _count(vms, _vm_names(now, before) & _vm_names(wanted, planned)),
         _count(ports, {port.ifname for port in now.ports & wanted.ports}),
         Count(added, len(replaced), removed, len(now.flows) - len(change.remove)),
@@ -168,6 +181,11 @@ def _reach(change: Reach) -> Line:
     parts = (("opens", change.opens), ("closes", change.closes))
     told = "; ".join(f"{verb} {words(spans)}" for verb, spans in parts if spans)
     return Line(mark, Kind.REACH, f"{change.source} → {change.target}", told)
+
+
+def _cut(cut: Cut) -> Line:
+    service = words(((cut.service, cut.service),))
+    return Line(Mark.REMOVE, Kind.CONNECTION, f"{cut.source} → {cut.target}", f"{cut.count} to {service}")
 
 
 # -- VMs ------------------------------------------------------------------------------------------

@@ -41,14 +41,16 @@ class _Row:
 class Matrix:
     """The policy tables of some flows, ready to be asked about pairs."""
 
-    def __init__(self, flows: Iterable[Flow]) -> None:
+    def __init__(self, flows: Iterable[Flow], admitted: bool = False) -> None:
+        """`admitted` asks for connections that were let in before, instead of new ones."""
         self._rows: dict[tuple[int, int | None, int | None], list[_Row]] = defaultdict(list)
         self._first = int(Stage.INGRESS)
         for flow in flows:
             goto = flow.instructions.goto
             if flow.table == Stage.CONNECTION and goto is not None and goto != Stage.DELIVER:
                 self._first = goto  # the same for all that are judged
-            if Stage.EGRESS <= flow.table < Stage.DELIVER and flow.match.get(ADMITTED[0]) is None:
+            is_asked = admitted or flow.match.get(ADMITTED[0]) is None
+            if is_asked and Stage.EGRESS <= flow.table < Stage.DELIVER:
                 self._rows[flow.table, _exact(flow, CLIENT), _exact(flow, SERVER)].append(_row(flow))
 
     def allowed(self, client: int, server: int) -> Spans:

@@ -75,6 +75,7 @@ class World:
     interfaces: dict = field(default_factory=dict)
     switches: dict = field(default_factory=dict)
     attached: dict = field(default_factory=dict)
+    connections: dict = field(default_factory=dict)
     guests: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
@@ -206,6 +207,9 @@ class FakeSwitch:
 
     async def flows(self):
         return self.world.switches[self.name]
+
+    async def connections(self):
+        return self.world.connections.get(self.name, ())
 
     async def change(self, put, remove):
         async with self.world.call("change flows"):

@@ -24,8 +24,8 @@ from vnet.policy.live.controller import Controller
 from vnet.policy.session import Timing
 
 NOW, THEN = CHANGES["all"]
-PATIENCE_S = 0.15
-TIMING = Timing(echo_s=0.1, dead_s=0.2, answer_s=0.2)
+PATIENCE_S = 0.3
+TIMING = Timing(echo_s=0.25, dead_s=0.5, answer_s=0.5)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from vnet.fabric import plan as p
 from vnet.fabric.outcome import Count, Outcome, summarize
 from vnet.fabric.progress import silent
 from vnet.fabric.store import Record, Source
+from vnet.openflow.conntrack import Direction, Endpoint
 
 RULES = """\
 policies:
@@ -129,6 +130,28 @@ def test_flows_are_told_by_the_policy_they_come_from(told):
     assert only(other_port, "reach") == ["~ reach b → a: opens 81/tcp; closes 80/tcp"]
     without = only(told(SMALL + RULES, then=SMALL + RULES.rpartition("  - ")[0])[0], "policy")
     assert "- policy ssh" in [line.partition(": flows")[0] for line in without]
+
+
+def test_live_connections_are_told_that_the_new_rules_or_the_end_of_a_vm_cut(told):
+    def connected(engine):
+        nics = {nic.vm: nic for nic in engine.fabric("small").declared.inventory.nics}
+        client, server = (
+            Endpoint(int(nics[vm].addresses[0].ip), port) for vm, port in (("b", 1024), ("a", 80))
+        )
+        world = engine.make_parts("small").guests.world
+        world.connections["small"] = (Direction(nics["a"].vlan, 0x0800, 6, client, server),)
+
+    text = SMALL + RULES
+    other_port = text.replace("80/tcp", "81/tcp")
+    more = text.replace("80/tcp", "80-81/tcp")
+    assert only(told(text, then=other_port, prepare=connected)[0], "connection") == [
+        "- connection b → a: 1 to 80/tcp"
+    ]
+    assert only(told(text, then=more, prepare=connected)[0], "connection") == []
+    again = OTHER_MEMORY + RULES
+    assert only(told(text, then=again, prepare=connected)[0], "connection") == [
+        "- connection b → a: 1 to 80/tcp"
+    ]
 
 
 @given(states(), states().filter(lambda state: state.switch))

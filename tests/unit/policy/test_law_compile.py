@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from hypothesis import given, settings
 
-from tests.generators import World, frame, header, worlds
+from tests.generators import World, frame, worlds
+from tests.unit.policy.law import fates, same
 from vnet.base.drop import DropReason
 from vnet.openflow.answer import answer as answered
-from vnet.openflow.fields import CtState
 from vnet.openflow.table import PortState, SlowSwitch
-from vnet.policy.compile import Compiled, compile
-from vnet.policy.origin import OriginKind
-from vnet.policy.pipeline import ADMITTED, Stage
-from vnet.policy.semantics import Packet, Verdict, decide
-from vnet.policy.space import Region, exactly
-from vnet.policy.walk import Leaf, Walk
-
-REQUEST_STATES = (CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST)
-REPLY_STATES = (CtState.TRK | CtState.EST | CtState.RPL,)
-
-
-def fates(walk: Walk, world: World, packet: Packet) -> list[Leaf]:
-    """What becomes of one packet, in every state the tracker could say it is in."""
-    region = Region(exactly(**header(world.inventory, packet)))
-    leaves = []
-    for state in REPLY_STATES if packet.reply else REQUEST_STATES:
-        (leaf,) = walk.leaves(region, state, ADMITTED[1] if packet.admitted else 0)
-        leaves.append(leaf)
-    return leaves
-
-
-def same(compiled: Compiled, world: World, verdict: Verdict, leaf: Leaf, packet: Packet) -> bool:
-    """Whether flows and meaning agree: on the fate, on its reason, and on the rule behind it."""
-    if verdict.reason is DropReason.SAME_PORT:
-        return not leaf.outputs
-    ports = {nic.name: nic.port for nic in world.inventory.nics}
-    expected = (ports[packet.target_nic],) if verdict.allowed else ()
-    reason = None if verdict.allowed else verdict.reason
-    if leaf.outputs != expected or leaf.drop != reason:
-        return False
-    kind = verdict.origin.kind
-    if kind not in (OriginKind.RULE, OriginKind.DEFAULT):
-        return True
-    judged = (flow for flow in leaf.trail if Stage.EGRESS <= flow.table < Stage.DELIVER)
-    named = [compiled.provenance[flow.cookie] for flow in judged][-1]
-    if kind is OriginKind.DEFAULT:
-        said, meant = (re.sub("gress of [^:]*:", "", origin.text) for origin in (named, verdict.origin))
-        return named.kind is kind and said == meant and named.lets is verdict.origin.lets
-    return named == verdict.origin
+from vnet.policy.compile import compile
+from vnet.policy.semantics import Packet, decide
+from vnet.policy.walk import Walk
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,8 +23,8 @@ def test_compiled_flows_decide_as_the_language_says(world: World) -> None:
     walk = Walk(compiled.flows)
     for packet in world.packets:
         verdict = decide(world.topology, world.inventory, packet)
-        for leaf in fates(walk, world, packet):
-            assert same(compiled, world, verdict, leaf, packet), (packet, verdict, leaf)
+        for leaf in fates(walk, world.inventory, packet):
+            assert same(compiled, world.inventory, verdict, leaf, packet), (packet, verdict, leaf)
 
 
 def answer(packet: Packet) -> Packet:

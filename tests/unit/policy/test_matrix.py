@@ -8,19 +8,12 @@ import pytest
 from hypothesis import given, settings
 
 from tests.generators import Builder, World, three_tier, worlds
-from vnet.openflow.fields import ICMP, ICMPV6
+from tests.unit.policy.law import service
 from vnet.policy.compile import compile
 from vnet.policy.matrix import EVERY, NOTHING, Matrix, Spans, words
 from vnet.policy.reach import reach
-from vnet.policy.semantics import WITH_PORTS, Packet, decide
+from vnet.policy.semantics import decide
 from vnet.policy.spans import packed
-
-
-def service(packet: Packet) -> int:
-    """What the service register holds of a request."""
-    if packet.protocol in (ICMP, ICMPV6):
-        return packed(ICMP, packet.icmp_type)
-    return packed(packet.protocol, packet.target_port) if packet.protocol in WITH_PORTS else 0
 
 
 def holds(spans: Spans, number: int) -> bool:

@@ -20,11 +20,13 @@ from vnet.fabric.live.apply import carry_out, undo
 from vnet.fabric.live.observe import foreign, observe, remains
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Fabric, Registry
-from vnet.fabric.outcome import Outcome, summarize
+from vnet.fabric.outcome import NO_EFFECTS, Effects, Outcome, summarize
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.fabric.state import Guest, State
 from vnet.fabric.store import Record
-from vnet.policy.reach_changes import Reach, Side, reach_changes
+from vnet.openflow.conntrack import Direction
+from vnet.policy.cuts import cuts
+from vnet.policy.reach_changes import Side, reach_changes
 
 T = TypeVar("T")
 
@@ -48,21 +50,26 @@ class Change:
     actions: tuple[p.Action, ...]
     was: Declared | None = None
     """What was declared before, as far as it is known."""
+    connections: tuple[Direction, ...] = ()
+    """Those that the switch tracked when the change was planned."""
     confirm_s: float | None = None
     """How long it waits for its confirmation once it is made; None if it needs none."""
 
     @property
     def outcome(self) -> Outcome:
         """The change as the user is told of it."""
-        reach = self._reach() if self.was and self.actions else ()
-        summary = summarize(self.now, self.wanted, self.actions, self.before, self.planned, reach)
+        effects = self._effects(self.was) if self.was and self.actions else NO_EFFECTS
+        summary = summarize(self.now, self.wanted, self.actions, self.before, self.planned, effects)
         return Outcome(self.planned.name, self.planned.generation, self.actions, summary)
 
-    def _reach(self) -> tuple[Reach, ...]:
-        assert self.was is not None
-        before = Side(self.now.flows, self.was.compiled.identities)
+    def _effects(self, was: Declared) -> Effects:
+        before = Side(self.now.flows, was.compiled.identities)
         after = Side(self.wanted.flows, self.declared.compiled.identities)
-        return reach_changes(before, after, self.now.flows ^ self.wanted.flows)
+        ended = {action.guest.name for action in self.actions if isinstance(action, p.DestroyGuest)}
+        return Effects(
+            reach_changes(before, after, self.now.flows ^ self.wanted.flows),
+            cuts(before, after, self.connections, ended),
+        )
 
 
 async def make(registry: Registry, change: Change, report: Report) -> None:

@@ -152,7 +152,8 @@ class Engine(Registry):
             declared.provenance_texts(),
         )
         was = fabric.declared if fabric else None
-        return Change(parts, record, planned, declared, now, wanted, actions, was)
+        tracked = await parts.switch.connections() if was and actions and now.switch else ()
+        return Change(parts, record, planned, declared, now, wanted, actions, was, tracked)
 
     async def _refuse_what_cannot_be(self, change: Change) -> None:
         declared = change.declared

@@ -15,6 +15,7 @@ from vnet.base.drop import DropReason
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import Guest, Port
 from vnet.hv.spec import ExecResult, GuestStatus
+from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 
 
@@ -78,6 +79,10 @@ class Switch(Protocol):
 
     async def flows(self) -> frozenset[Flow]:
         """The flows in force, read back from the switch over OpenFlow."""
+        ...
+
+    async def connections(self) -> tuple[Direction, ...]:
+        """The live connections, each as the packets of its client go."""
         ...
 
     async def drop_counts(self) -> Mapping[DropReason, int]:

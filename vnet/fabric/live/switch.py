@@ -14,6 +14,7 @@ from vnet.capture.record import Point as SeenAt
 from vnet.fabric.live.netns import finished
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import Port
+from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.policy.live.controller import Controller
 from vnet.switch.abi import Point
@@ -108,6 +109,11 @@ class HostSwitch:
         except asyncio.CancelledError:
             await asyncio.wait([apply])
             raise
+
+    async def connections(self) -> tuple[Direction, ...]:
+        """The live connections."""
+        datapath, server = self._opened()
+        return await server.run(datapath.connections)
 
     async def drop_counts(self) -> Mapping[DropReason, int]:
         """Packets lost since the switch was made."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from vnet.base.errors import HostError
+from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Action, Flow
 from vnet.openflow.group import Group, Meter
 from vnet.openflow.message import BadRequest, ErrorType, MeterModFailed, PortConfig
 from vnet.switch import abi
+from vnet.switch.connections import live
 from vnet.switch.datapath import (
     Change,
     Counter,
@@ -272,6 +275,12 @@ class EbpfDatapath:
     def tidy(self) -> None:
         """Clear away what has aged; nothing depends on it but room."""
         self._tidier.forget_aged()
+
+    def connections(self) -> tuple[Direction, ...]:
+        """The live connections, each as the packets of its client go."""
+        used = abi.CtControl.from_buffer_copy(self._map["ct_control"].index(0) or b"").fresh
+        raw = self._map["conns"].first(min(used, abi.CONNS)) if used else b""
+        return tuple(live(raw, time.monotonic_ns()))
 
     def flush_connections(self, zone: int | None = None) -> None:
         """Forget the connections of a zone, or all."""
