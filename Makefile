@@ -111,7 +111,7 @@ differential: setup bpf ## Generated rules and packets: twin = eBPF = Open vSwit
 	@$(PY) -m tests.exams.differential --seed $(or $(SEED),1) --packets $(or $(PACKETS),1000000)
 
 .PHONY: small-policies
-small-policies: python ## All policies of up to two rules: flows and matrix = language (no root, 10 minutes)
+small-policies: python ## All policies of up to two rules: flows and matrix = language (no root)
 	@$(PY) -m tests.exams.policies
 
 .PHONY: fuzz
