@@ -28,19 +28,19 @@ def drop_reasons() -> str:
     return "\n".join(("| number | reason | meaning |", "|---|---|---|", *rows)) + "\n"
 
 
-FEATURES = DOCS.parent / "topologies" / "features"
+TOPOLOGIES = DOCS.parent / "topologies"
 
 
-def features() -> str:
-    """The small topologies that show one feature each: their opening comment, then the file."""
-    return "\n".join(_feature(path) for path in sorted(FEATURES.glob("*.vnet.yaml")))
+def topologies(folder: str) -> str:
+    """The small topologies of a folder: their opening comment, then the file."""
+    return "\n".join(map(_topology, sorted((TOPOLOGIES / folder).glob("*.vnet.yaml"))))
 
 
-def _feature(path: Path) -> str:
+def _topology(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
-    title = path.name.removesuffix(".vnet.yaml").capitalize()
-    link = f"[{path.name}](../../topologies/features/{path.name})"
+    title = path.name.removesuffix(".vnet.yaml").replace("-", " ").capitalize()
+    link = f"[{path.name}](../../topologies/{path.parent.name}/{path.name})"
     rest = "\n".join(lines[len(comment) :])
     return f"## {title}\n\n{' '.join(comment)} ({link})\n\n```yaml\n{rest}\n```\n"
 
@@ -52,7 +52,7 @@ def attacks() -> str:
     from vnet.fabric.drill import scene
     from vnet.fabric.store import Source
 
-    file = DOCS.parent / "topologies" / "three-tier.vnet.yaml"
+    file = TOPOLOGIES / "three-tier.vnet.yaml"
     declared = declare(Source(file.name, file.read_text(encoding="utf-8"), {}), {}, datetime.now(UTC))
     lines: list[str] = []
     for group, about in GROUPS.items():
@@ -65,7 +65,8 @@ def attacks() -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "attacks": attacks,
     "drop-reasons": drop_reasons,
-    "features": features,
+    "features": lambda: topologies("features"),
+    "cookbook": lambda: topologies("cookbook"),
     "pipeline": pipeline.markdown,
 }
 

@@ -1,4 +1,4 @@
-"""Each example of the manual loads, and its claims hold on the flows that it is compiled to."""
+"""Each example and recipe of the manual loads, and its claims hold on the flows that it is compiled to."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from vnet.topology.inventory import expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
 
-FEATURES = Path(__file__).parents[3] / "topologies" / "features"
+TOPOLOGIES = Path(__file__).parents[3] / "topologies"
+FEATURES = TOPOLOGIES / "features"
 EXAMPLES = sorted(FEATURES.glob("*.vnet.yaml"))
+RECIPES = sorted((TOPOLOGIES / "cookbook").glob("*.vnet.yaml"))
 JANUARY, LATER = datetime(2026, 1, 31, 23, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
 
 
@@ -35,8 +37,8 @@ def failing(topology: Topology) -> list[str]:
     return [str(result) for result in verify(topology, inventory, flows) if not result.holds]
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name.removesuffix(".vnet.yaml"))
-def test_the_claims_of_every_example_hold(path: Path) -> None:
+@pytest.mark.parametrize("path", [*EXAMPLES, *RECIPES], ids=lambda path: path.name.removesuffix(".vnet.yaml"))
+def test_the_claims_of_every_example_and_recipe_hold(path: Path) -> None:
     topology = load(path)
     assert topology.claims
     assert failing(in_force(topology, LATER)) == []
