@@ -51,14 +51,14 @@ def show(
 ) -> None:
     """Print the rules in the order in which they are asked.
 
-    A rule that can never decide is told with the one that takes its packets.
+    A rule that never decides is told with what takes its packets.
     """
     from vnet.policy.listing import ruling
 
     topology, inventory, compiled = _loaded(settings)
     if vm is not None and vm not in {name for each in inventory.vms for name in (each.name, each.spec)}:
         raise UsageError(f"there is no VM {vm}; VMs: {', '.join(each.name for each in inventory.vms)}")
-    rows(ruling(topology, inventory, compiled.shadowed, vm), _RULES, settings.output)
+    rows(ruling(topology, inventory, compiled, vm), _RULES, settings.output)
 
 
 def explain(

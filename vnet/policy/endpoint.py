@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from itertools import product
 
 from vnet.topology.inventory import Inventory, Nic, Vm
 from vnet.topology.model import Topology
@@ -53,3 +55,19 @@ def endpoints(topology: Topology, inventory: Inventory) -> Iterator[Endpoint]:
         for nic in vm.nics:
             for address in addresses(topology, nic):
                 yield Endpoint(nic.name, address, nic, vm)
+
+
+class Places:
+    """Where some endpoints are: by network, IP version and whether they are isolated there, the VMs."""
+
+    def __init__(self, ends: Iterable[Endpoint]) -> None:
+        self._vms: dict[tuple[str, int, bool], set[str]] = defaultdict(set)
+        for end in ends:
+            self._vms[end.nic.network, end.address.version, end.nic.is_isolated].add(end.vm.name)
+
+    def can_meet(self, others: Places) -> bool:
+        """Whether some two VMs of them are on one network, and not both isolated there."""
+        return any(
+            here[:2] == there[:2] and not (here[2] and there[2]) and len(ours | theirs) > 1
+            for (here, ours), (there, theirs) in product(self._vms.items(), others._vms.items())
+        )

@@ -11,7 +11,7 @@ from vnet.openflow.flow import Flow
 from vnet.policy.compile import Compiled
 from vnet.policy.endpoint import endpoints
 from vnet.policy.explain import describe
-from vnet.policy.judge import Shadow
+from vnet.policy.idle import idle
 from vnet.policy.origin import Origin, of_rule
 from vnet.policy.pipeline import name_of
 from vnet.policy.semantics import in_order, rules_of, selects_any
@@ -29,16 +29,15 @@ def listing(compiled: Compiled) -> str:
 
 
 def ruling(
-    topology: Topology, inventory: Inventory, shadowed: Iterable[Shadow], vm: str | None
+    topology: Topology, inventory: Inventory, compiled: Compiled, vm: str | None
 ) -> list[Mapping[str, Any]]:
     """The rules in the order in which they are asked, those that apply to a VM or all; as plain values."""
-    by = {shadow.rule.key: shadow.by for shadow in shadowed}
+    why = idle(topology, compiled)
     found: list[Mapping[str, Any]] = []
     for direction, policy in product(Direction, in_order(topology)):
         if vm is not None and not _applies(topology, inventory, policy, vm):
             continue
         for rule in rules_of(policy, direction) or ():
-            taker = by.get(of_rule(policy, rule).key)
             found.append(
                 {
                     "direction": direction.value,
@@ -50,7 +49,7 @@ def ruling(
                     "ports": [str(service) for service in rule.services],
                     "enforcement": policy.enforcement.value,
                     "at": str(rule.at),
-                    "note": _note(policy, taker),
+                    "note": _note(policy, why.get(of_rule(policy, rule).key)),
                 }
             )
     return found
@@ -61,8 +60,8 @@ def _applies(topology: Topology, inventory: Inventory, policy: Policy, vm: str) 
     return any(selects_any(topology, policy.applied_to, end) for end in ends)
 
 
-def _note(policy: Policy, taker: Origin | None) -> str:
-    notes = [f"never decides: {taker.policy} {taker.rule} ({taker.at}) comes first"] if taker else []
+def _note(policy: Policy, idle: str | None) -> str:
+    notes = [idle] if idle else []
     notes += ["audited"] if policy.enforcement is Enforcement.AUDIT else []
     return "; ".join(notes)
 

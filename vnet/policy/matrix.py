@@ -36,6 +36,7 @@ class _Row:
     priority: int
     span: tuple[int, int]
     onward: int | None
+    cookie: int
 
 
 class Matrix:
@@ -55,19 +56,24 @@ class Matrix:
 
     def allowed(self, client: int, server: int) -> Spans:
         """The services of which the client identity may open connections to the server identity."""
-        return joined(self._passing(self._first, client, server, EVERY))
+        met = self._met(self._first, client, server, EVERY)
+        return joined(span for row, taken in met if row.onward == Stage.DELIVER for span in taken)
 
-    def _passing(self, table: int, client: int, server: int, asked: Spans) -> Iterator[tuple[int, int]]:
-        """The parts of `asked` that come through this table and those behind it."""
-        if table == Stage.DELIVER:
-            yield from asked
-            return
+    def deciding(self, client: int, server: int) -> frozenset[int]:
+        """The cookies of the flows that some connection of the client to the server meets."""
+        return frozenset(row.cookie for row, _ in self._met(self._first, client, server, EVERY))
+
+    def _met(self, table: int, client: int, server: int, asked: Spans) -> Iterator[tuple[_Row, Spans]]:
+        """The flows of this table and those behind it that take something of `asked`, and what."""
         left = asked
         for row in self._of(table, client, server):
             taken = _meet(left, row.span)
-            if taken and row.onward is not None:
-                yield from self._passing(row.onward, client, server, taken)
             left = _minus(left, row.span)
+            if not taken:
+                continue
+            yield row, taken
+            if row.onward not in (None, Stage.DELIVER):
+                yield from self._met(row.onward, client, server, taken)
 
     def _of(self, table: int, client: int, server: int) -> list[_Row]:
         found = [
@@ -85,7 +91,8 @@ def _exact(flow: Flow, register: str) -> int | None:
 
 def _row(flow: Flow) -> _Row:
     value, mask = flow.match.get(SERVICE) or (0, 0)
-    return _Row(flow.priority, (value, value | ~mask & 0xFFFFFFFF), flow.instructions.goto)
+    span = value, value | ~mask & 0xFFFFFFFF
+    return _Row(flow.priority, span, flow.instructions.goto, flow.cookie)
 
 
 def _meet(spans: Spans, other: tuple[int, int]) -> Spans:

@@ -7,13 +7,13 @@ stay what they were.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
 from vnet.openflow.flow import Flow
-from vnet.policy.endpoint import Endpoint
+from vnet.policy.endpoint import Endpoint, Places
 from vnet.policy.identity import EndpointKey, Identities, label
 from vnet.policy.matrix import NOTHING, Matrix, Spans, joined, less
 from vnet.policy.pipeline import CLIENT, SERVER, Stage
@@ -70,21 +70,10 @@ class _Class:
     def label(self) -> str:
         return label(self.members)
 
-    def can_meet(self, other: _Class) -> bool:
-        """Whether some two VMs of them are on one network, and not both isolated there."""
-        return any(
-            here[:2] == there[:2] and not (here[2] and there[2]) and len(ours | theirs) > 1
-            for (here, ours), (there, theirs) in product(self._places.items(), other._places.items())
-        )
-
     @cached_property
-    def _places(self) -> Mapping[tuple[str, int, bool], set[str]]:
-        """By network, IP version and whether they are isolated: the VMs that are there."""
-        found: dict[tuple[str, int, bool], set[str]] = defaultdict(set)
-        for end in self.members:
-            if not end.address.is_link_local:
-                found[end.nic.network, end.address.version, end.nic.is_isolated].add(end.vm.name)
-        return found
+    def places(self) -> Places:
+        """Where its members are that were given addresses."""
+        return Places(end for end in self.members if not end.address.is_link_local)
 
 
 def _classes(before: Identities, after: Identities) -> tuple[_Class, ...]:
@@ -108,7 +97,7 @@ def _pairs(classes: tuple[_Class, ...], touched: Iterable[Flow]) -> Iterator[tup
     for client, server in dict.fromkeys(_spoken_of(touched)):
         clients = classes if client is None else having.get(client, ())
         wanted += product(clients, classes if server is None else having.get(server, ()))
-    return (pair for pair in dict.fromkeys(wanted) if pair[0].can_meet(pair[1]))
+    return (pair for pair in dict.fromkeys(wanted) if pair[0].places.can_meet(pair[1].places))
 
 
 def _spoken_of(touched: Iterable[Flow]) -> Iterator[tuple[int | None, int | None]]:

@@ -86,16 +86,21 @@ def everything() -> Iterator[tuple[Written, ...]]:
     yield from of_two_policies()
 
 
-def differences(policies: tuple[Written, ...]) -> list[str]:
-    """What flows, the matrix and the language do not agree on, for every packet that tells rules apart."""
+def fabric(policies: tuple[Written, ...]) -> tuple[Topology, Inventory]:
+    """Two VMs on one network, and the policies."""
     builder = Builder().network("net", 10, "10.0.0.0/24").vm("a", "net").vm("b", "net")
     for number, policy in enumerate(policies):
         policy.add(builder, f"policy-{number}")
-    topology, inventory = builder.build()
+    return builder.build()
+
+
+def differences(policies: tuple[Written, ...]) -> list[str]:
+    """What flows, the matrix and the language do not agree on, for every packet that tells rules apart."""
+    topology, inventory = fabric(policies)
     compiled = compile(topology, inventory)
     walk, matrix = Walk(compiled.flows), Matrix(compiled.flows)
     found = []
-    for packet in _packets(topology, inventory):
+    for packet in packets(topology, inventory):
         verdict = decide(topology, inventory, packet)
         for leaf in fates(walk, inventory, packet):
             if not same(compiled, inventory, verdict, leaf, packet):
@@ -112,7 +117,7 @@ def _is_open(matrix: Matrix, identities: Identities, packet: Packet) -> bool:
     return any(low <= asked <= high for low, high in matrix.allowed(client, server))
 
 
-def _packets(topology: Topology, inventory: Inventory) -> Iterator[Packet]:
+def packets(topology: Topology, inventory: Inventory) -> Iterator[Packet]:
     """Requests of either VM, to the port that rules name and to another, let in before or not."""
     one, other = endpoints(topology, inventory)
     for (source, target), port, admitted in product(
