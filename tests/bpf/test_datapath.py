@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -371,6 +374,44 @@ def test_port_that_cannot_be_attached_stays_closed(bench: Bench, monkeypatch: py
     monkeypatch.undo()
     assert bench.decide(1, FRAME).drop is DropReason.NO_PORT
     assert len(bench.datapath.ports()) == 8
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nobody catches it."""
+
+
+@pytest.mark.parametrize("doing", ["attach", "detach"])
+@pytest.mark.parametrize("killed_at", range(6))
+def test_agent_killed_while_a_port_is_made_or_removed_leaves_none_that_is_dead(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, doing: str, killed_at: int
+) -> None:
+    """What a new agent finds as a port carries packets; what it does not can be made one, with any number."""
+    bench.load([to(2, in_port=1), to(2, in_port=9), to(2, in_port=11)])
+    left = [killed_at]
+
+    def until_killed(function: Callable[..., object]) -> Callable[..., object]:
+        def step(*arguments: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return function(*arguments)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        steps = ((bpf.Map, "update"), (bpf.Map, "delete"), (bpf, "attach_tcx"), (bpf, "pin"),
+                 (bpf, "detach_link"), (Path, "unlink"))  # fmt: skip
+        for owner, name in steps:
+            patch.setattr(owner, name, until_killed(getattr(owner, name)))
+        number, ifname = (9, "q1") if doing == "attach" else (1, "p1")
+        with suppress(Killed):
+            bench.datapath.attach(9, "q1") if doing == "attach" else bench.datapath.detach(1)
+    bench.restart()
+    found = {port.number for port in bench.datapath.ports()}
+    assert {path.name for path in (bench.pins / "links").iterdir()} == {str(port) for port in found}
+    if number not in found:
+        bench.datapath.attach(number := 11, ifname)
+    assert bench.decide(number, FRAME).outputs == ((2, None),)
 
 
 def test_tag_is_written_only_where_there_is_one(bench: Bench) -> None:

@@ -306,6 +306,7 @@ def test_a_daemon_killed_during_up_is_mended_by_the_next_up(host, delay_s):
 
 
 def test_a_stale_socket_and_a_stale_lock_are_no_obstacle(host):
+    host.vnet("serve", "--stop")
     run = host.directory / "run"
     run.mkdir(exist_ok=True)
     (run / "vnetd.sock").unlink(missing_ok=True)

@@ -37,8 +37,10 @@ def attach(program: int, ifindex: int, pin: Path) -> None:
     if made is None:
         attach_filter(program, ifindex)
         return
-    bpf.pin(made, pin)
-    os.close(made)
+    try:
+        bpf.pin(made, pin)
+    finally:
+        os.close(made)
 
 
 def attach_filter(program: int, ifindex: int) -> None:

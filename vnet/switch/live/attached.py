@@ -1,6 +1,8 @@
 """The switch's ports: which interface each is, what the dataplane is told of it, and what it counts.
 
-The maps hold it all, so an agent that starts anew finds its ports there.
+The maps hold it all, so an agent that starts anew finds its ports there. A port is one when
+`port_by_ifindex` says so, which is written last and deleted first: what an agent leaves that is killed in
+between is a link without a port.
 """
 
 from __future__ import annotations
@@ -52,6 +54,13 @@ class AttachedPorts:
         pairs = ((_number(key), _number(value)) for key, value in self._map["port_by_ifindex"].items())
         self.ifindexes = dict(sorted((number, ifindex) for ifindex, number in pairs))
         """Interface index by port number."""
+        self._sweep_leftovers()
+
+    def _sweep_leftovers(self) -> None:
+        """Cut the links of ports that an agent was making or removing when it was killed."""
+        for pin in self._pinned.links.iterdir():
+            if int(pin.name) not in self.ifindexes:
+                attach.unlink(pin)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -94,14 +103,14 @@ class AttachedPorts:
         for name, quota in quotas.items():
             setattr(port, name, quota)
         self._tell(number, port)
-        self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
         if ifindex < abi.LOW_IFINDEX:
             self._map["port_of"].set(ifindex, struct.pack("<I", number))
         attach.attach(self._pinned.program, ifindex, self._pinned.links / str(number))
+        self._map["port_by_ifindex"].update(struct.pack("<I", ifindex), struct.pack("<I", number))
 
     def _close(self, number: int, ifindex: int) -> None:
-        self._tell(number, abi.Port())
         self._map["port_by_ifindex"].delete(struct.pack("<I", ifindex))
+        self._tell(number, abi.Port())
         if ifindex < abi.LOW_IFINDEX:
             self._map["port_of"].set(ifindex, struct.pack("<I", 0))
 
