@@ -1,33 +1,45 @@
-"""Topology and inventory to flows: the pipeline of `vnet.policy.pipeline`, table by table."""
+"""Topology and inventory to flows: the pipeline of `vnet.policy.pipeline`, table by table.
+
+Flows are made in *units*: those of one NIC, of one policy for one subject, of one network's announcements.
+`Compiler` keeps the units, and after a change makes only those anew whose input is another. `compile` is the
+same thing done once, so both give the same flows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from vnet.openflow.flow import Flow
 from vnet.policy import guard, segment, track
-from vnet.policy.endpoint import endpoints
 from vnet.policy.entry import Entry
-from vnet.policy.identity import Identities, identify
-from vnet.policy.judge import Shadow, judge, sides
+from vnet.policy.identity import Classes, Collision, Identities, Moved, Role, Selector
+from vnet.policy.judge import Judge, misses, sides
+from vnet.policy.nics import Nics
 from vnet.policy.origin import Origin
 from vnet.topology.inventory import Inventory
-from vnet.topology.model import Topology
+from vnet.topology.model import Policy, Topology
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """The flows of a fabric, sorted by table and falling priority, and where each comes from.
 
-    `provenance` maps cookies to origins; `shadowed` are the rules that can never decide.
+    `provenance` maps cookies to origins.
     """
 
     flows: tuple[Flow, ...]
     provenance: Mapping[int, Origin]
-    shadowed: tuple[Shadow, ...]
     identities: Identities
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What leads from the flows before to those after; a flow that is replaced is in both."""
+
+    put: tuple[Flow, ...] = ()
+    remove: tuple[Flow, ...] = ()
 
 
 def compile(topology: Topology, inventory: Inventory) -> Compiled:
@@ -35,40 +47,133 @@ def compile(topology: Topology, inventory: Inventory) -> Compiled:
 
     Raises: InputError when more rules apply to one VM than a table has priorities.
     """
-    identities = identify(topology, inventory)
-    both = sides(topology)
-    egress, from_egress = judge(topology, identities, both.egress) if both.egress else ([], [])
-    ingress, from_ingress = judge(topology, identities, both.ingress)
-    entries = [*_ports(topology, inventory, identities), *track.connection(both.first), *egress, *ingress]
-    entries += track.deliver(sorted({nic.vlan for nic in inventory.nics}))
-    flows = tuple(sorted((entry.flow for entry in entries), key=_order))
-    clashes = [one for one, other in pairwise(flows) if _order(one) == _order(other)]
-    assert not clashes, f"two flows have the same table, priority and match: {clashes[0]}"
-    return Compiled(
-        flows,
-        {entry.flow.cookie: entry.origin for entry in entries},
-        (*from_egress, *from_ingress),
-        identities,
+    return Compiler(topology, inventory).compiled
+
+
+Units = dict[Hashable, tuple[Entry, ...]]
+
+
+class Compiler:
+    """The flows of a fabric, kept while its topology and its VMs change.
+
+    What a new topology and inventory share with those before, as the same objects, costs nearly nothing.
+    """
+
+    def __init__(self, topology: Topology, inventory: Inventory) -> None:
+        """Raises: InputError (see `compile`)."""
+        self._start(topology, inventory)
+
+    def _start(self, topology: Topology, inventory: Inventory) -> None:
+        self._topology = topology
+        self._policies = {policy.name: policy for policy in topology.policies}
+        self._sides = sides(topology)
+        self._classes = Classes(topology.groups)
+        self._judges = tuple(map(Judge, self._sides))
+        self._nics = Nics(topology)
+        for policy in topology.policies:
+            self._classes.use(policy)
+        changed = self._nics.see(inventory.vms)
+        moved = self._classes.place(self._nics.ends(changed.seen), afresh=True)
+        self._units: Units = {"everywhere": tuple(self._everywhere())}
+        self._take(chain(self._nics.units(changed, self._classes), self._judged(moved)))
+
+    def update(self, topology: Topology, inventory: Inventory) -> Edit:
+        """Make the flows those of another topology and inventory; what that takes of a switch that has the
+        flows before.
+
+        Raises: InputError (see `compile`); this compiler is then of no more use.
+        """
+        before = self._units
+        try:
+            replaced = self._change(topology, inventory)
+        except Collision:  # nothing was replaced so far
+            self._start(topology, inventory)
+            replaced = {unit: before.get(unit, ()) for unit in before.keys() | self._units.keys()}
+        return _edit(replaced.values(), [self._units.get(unit, ()) for unit in replaced])
+
+    def _change(self, topology: Topology, inventory: Inventory) -> Units:
+        """Returns the units before that may be others now. Raises Collision when all is to be made afresh."""
+        if self._rests_on_more(topology):
+            raise Collision
+        told_apart = self._use(topology)
+        self._topology = topology
+        changed = self._nics.see(inventory.vms)
+        changed.seen |= dict.fromkeys(self._nics.taken_by(told_apart, topology.groups))
+        forgotten = self._classes.forget(changed.gone_ends)
+        placed = self._classes.place(self._nics.ends(changed.seen))
+        moved = {role: forgotten[role] | placed[role] for role in Role}
+        return self._take(chain(self._nics.units(changed, self._classes), self._judged(moved)))
+
+    def _rests_on_more(self, topology: Topology) -> bool:
+        """Whether something differs that all flows may depend on."""
+        was = self._topology
+        if topology is was:
+            return False
+        rest = (topology.groups, topology.tiers, topology.networks)
+        return rest != (was.groups, was.tiers, was.networks) or sides(topology) != self._sides
+
+    def _use(self, topology: Topology) -> set[Selector]:
+        """Count the selectors of policies that are new, and no longer those of policies that are gone."""
+        changed: set[Selector] = set()
+        if topology is self._topology:
+            return changed
+        before, self._policies = self._policies, {policy.name: policy for policy in topology.policies}
+        for policy in _not_in(before, self._policies):
+            changed |= self._classes.use(policy)
+        for policy in _not_in(self._policies, before):
+            changed |= self._classes.use(policy, times=-1)
+        return changed
+
+    def _judged(self, moved: Mapping[Role, Moved]) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
+        for judge in self._judges:
+            yield from judge.units(self._topology, self._classes, moved)
+
+    def _take(self, units: Iterable[tuple[Hashable, tuple[Entry, ...]]]) -> Units:
+        """Put units in place of others, which are returned."""
+        replaced: Units = {}
+        for unit, entries in units:
+            replaced[unit] = self._units.pop(unit, ())
+            if entries:
+                self._units[unit] = entries
+        return replaced
+
+    def _everywhere(self) -> Iterator[Entry]:
+        """What does not depend on who is there."""
+        yield guard.admit_miss()
+        yield from guard.everywhere()
+        yield from segment.neighbour_rest()
+        yield from segment.destination_rest()
+        yield from track.connection(self._sides.first)
+        for side in self._sides:
+            yield from misses(side)
+
+    @property
+    def compiled(self) -> Compiled:
+        """All flows as they are now."""
+        entries = [*chain.from_iterable(self._units.values())]
+        flows = tuple(sorted((entry.flow for entry in entries), key=_order))
+        clashes = [one for one, other in pairwise(flows) if _order(one) == _order(other)]
+        assert not clashes, f"two flows have the same table, priority and match: {clashes[0]}"
+        provenance = {entry.flow.cookie: entry.origin for entry in entries}
+        return Compiled(flows, provenance, self._classes.identities())
+
+
+def _not_in(before: Mapping[str, Policy], after: Mapping[str, Policy]) -> Iterator[Policy]:
+    """The policies that were not the same before."""
+    for name, policy in after.items():
+        was = before.get(name)
+        if was is not policy and was != policy:
+            yield policy
+
+
+def _edit(before: Iterable[Iterable[Entry]], after: Iterable[Iterable[Entry]]) -> Edit:
+    was, becomes = (
+        {entry.flow.key: entry.flow for entry in chain.from_iterable(units)} for units in (before, after)
     )
-
-
-def _ports(topology: Topology, inventory: Inventory, identities: Identities) -> Iterator[Entry]:
-    """Tables 0 to 3, and the errors of table 4: everything that depends on single NICs."""
-    ends = tuple(endpoints(topology, inventory))
-    by_nic = segment.by_nic(ends)
-    for nic in inventory.nics:
-        own = {end.address: identities.of[end.name, end.address] for end in by_nic.get(nic.name, ())}
-        yield from guard.admit(nic)
-        yield from guard.source_guard(nic, own)
-        yield from segment.neighbour(nic, own)
-        for end in by_nic.get(nic.name, ()):
-            yield segment.destination(end, own[end.address])
-    yield guard.admit_miss()
-    yield from guard.everywhere()
-    yield from segment.announcements(inventory.nics)
-    yield from segment.neighbour_rest()
-    yield from segment.destination_rest()
-    yield from track.errors(end.address for end in ends)
+    return Edit(
+        tuple(flow for key, flow in becomes.items() if was.get(key) != flow),
+        tuple(flow for key, flow in was.items() if becomes.get(key) != flow),
+    )
 
 
 def _order(flow: Flow) -> tuple[int, int, tuple[tuple[str, int, int], ...]]:

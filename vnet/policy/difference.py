@@ -40,11 +40,7 @@ def diff(current: Iterable[Flow], desired: Iterable[Flow]) -> Difference:
 
     Raises: ValueError if two desired flows have the same key: only one of them can be in a table.
     """
-    have = {flow.key: normal(flow) for flow in current}
-    want: dict[FlowKey, Flow] = {}
-    for flow in sorted(map(normal, desired), key=lambda flow: flow.key):
-        if want.setdefault(flow.key, flow) != flow:
-            raise ValueError(f"two flows of table {flow.table}, priority {flow.priority} with the same match")
+    have, want = {flow.key: normal(flow) for flow in current}, by_key(desired)
     changed = [flow for key, flow in want.items() if key in have and have[key] != flow]
     return Difference(
         added=tuple(flow for key, flow in want.items() if key not in have),
@@ -56,6 +52,18 @@ def diff(current: Iterable[Flow], desired: Iterable[Flow]) -> Difference:
             if replace(flow, instructions=have[flow.key].instructions) == have[flow.key]
         ),
     )
+
+
+def by_key(flows: Iterable[Flow]) -> dict[FlowKey, Flow]:
+    """The flows in the form in which a switch returns them, in the order of their keys.
+
+    Raises: ValueError if two have the same key.
+    """
+    found: dict[FlowKey, Flow] = {}
+    for flow in sorted(map(normal, flows), key=lambda flow: flow.key):
+        if found.setdefault(flow.key, flow) != flow:
+            raise ValueError(f"two flows of table {flow.table}, priority {flow.priority} with the same match")
+    return found
 
 
 def without_answers(flows: Iterable[Flow]) -> Iterator[Flow]:

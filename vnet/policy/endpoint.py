@@ -53,8 +53,12 @@ def endpoints(topology: Topology, inventory: Inventory) -> Iterator[Endpoint]:
     """Every endpoint, in file order."""
     for vm in inventory.vms:
         for nic in vm.nics:
-            for address in addresses(topology, nic):
-                yield Endpoint(nic.name, address, nic, vm)
+            yield from endpoints_of(topology, vm, nic)
+
+
+def endpoints_of(topology: Topology, vm: Vm, nic: Nic) -> Iterator[Endpoint]:
+    """Those of one NIC of a VM."""
+    return (Endpoint(nic.name, address, nic, vm) for address in addresses(topology, nic))
 
 
 class Places:

@@ -11,8 +11,18 @@ from vnet.openflow.flow import Match, PushVlan, SetField, match
 from vnet.policy import origin
 from vnet.policy.endpoint import IPAddress
 from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
+from vnet.policy.identity import peer_of, subject_of
 from vnet.policy.origin import Origin, OriginKind
-from vnet.policy.pipeline import ANNOUNCE, APART, CLIENT, NEIGHBOUR_KIND, PROBE, SENDER_APART, Stage
+from vnet.policy.pipeline import (
+    ANNOUNCE,
+    APART,
+    CLIENT,
+    CLIENT_PEER,
+    NEIGHBOUR_KIND,
+    PROBE,
+    SENDER_APART,
+    Stage,
+)
 from vnet.topology.inventory import Nic
 
 # Priorities of table 1, from what no guest may send to what one NIC may.
@@ -131,8 +141,8 @@ def _own_packets(nic: Nic, identities: Mapping[IPAddress, int], own: Origin) -> 
             source = match(in_port=nic.port, eth_src=nic.mac, eth_type=ETH_IPV4, ipv4_src=int(address))
         else:
             source = match(in_port=nic.port, eth_src=nic.mac, eth_type=ETH_IPV6, ipv6_src=int(address))
-        known = SetField(CLIENT, identity)
-        yield entry(Stage.SOURCE_GUARD, OWN, source, own, known, goto=Stage.DESTINATION)
+        known = (SetField(CLIENT, subject_of(identity)), SetField(CLIENT_PEER, peer_of(identity)))
+        yield entry(Stage.SOURCE_GUARD, OWN, source, own, *known, goto=Stage.DESTINATION)
 
 
 def _own_arp(nic: Nic, address: IPAddress, own: Origin) -> Iterator[Entry]:

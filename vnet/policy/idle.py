@@ -1,7 +1,7 @@
 """Rules that decide nothing: they speak of nobody who is there, or no packet gets as far as them.
 
-A rule that one earlier rule shadows is known to the compiler, which makes no flows for it. What several
-others together leave nothing to is found here, for every two identities that can meet and all services.
+One earlier rule may shadow another. What several others together leave nothing to is found for every two
+identities that can meet and all services.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from vnet.policy.endpoint import Places
 from vnet.policy.identity import Identities
 from vnet.policy.matrix import Matrix
 from vnet.policy.semantics import in_order, rules_of
+from vnet.policy.shadow import shadows
 from vnet.topology.model import Direction, Topology
 
 NOBODY = "never decides: nobody whom it speaks of is there"
@@ -23,7 +24,7 @@ NOT_REACHED = "never decides: no packet gets as far as this rule"
 
 def idle(topology: Topology, compiled: Compiled) -> Mapping[str, str]:
     """Why a rule never decides, in words, by the key of its origin."""
-    found = {one.rule.key: _shadowed(one.by) for one in compiled.shadowed}
+    found = {one.rule.key: _shadowed(one.by) for one in shadows(topology, compiled.identities)}
     waiting: dict[str, frozenset[int]] = {}
     in_flows = {flow.cookie for flow in compiled.flows}
     for direction, policy in product(Direction, in_order(topology)):

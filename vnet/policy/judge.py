@@ -1,52 +1,41 @@
 """The tables of the tiers: the rules of all policies as flows over identities.
 
-A rule becomes one flow per identity it applies to, identity it names and span of ports: never one
-per pair of VMs. Where two rules can take the same packet, the earlier one has the higher priority,
-so nothing rests on how a switch breaks ties. `any` leaves the identity out of the match.
+A rule becomes one flow per subject it applies to, peer it names and block of ports: never one per pair of
+VMs. Where two rules can take the same packet, the earlier one has the higher priority, so nothing rests on
+how a switch breaks ties. `any` leaves the identity out of the match.
+
+The flows of one rule for one subject are a *unit*. The priorities of a policy begin where those of the
+subject's earlier policies end, rounded up: a rule that is added to one seldom moves the policies behind it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import pairwise, product
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import pairwise, product, zip_longest
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import InputError
 from vnet.openflow.flow import Flow, Instructions, Match
 from vnet.policy import origin
 from vnet.policy.entry import ANSWER, NOTHING, Entry, miss
-from vnet.policy.identity import Identities, Identity
+from vnet.policy.identity import ANYONE, Classes, Moved, Role, Selector, selector_of
 from vnet.policy.origin import Origin
-from vnet.policy.pipeline import ADMITTED, CLIENT, SERVER, SERVICE, Stage
-from vnet.policy.semantics import in_order, in_tier, responsible, rules_of
-from vnet.policy.spans import Span, covers, matches, spans
-from vnet.topology.model import (
-    Action,
-    Direction,
-    Enforcement,
-    Established,
-    Peer,
-    PeerKind,
-    Policy,
-    Topology,
-)
+from vnet.policy.pipeline import ADMITTED, CLIENT, CLIENT_PEER, SERVER, SERVER_PEER, SERVICE, Stage
+from vnet.policy.semantics import in_order, responsible, rules_of
+from vnet.policy.spans import matches, spans
+from vnet.topology.model import Action, Direction, Enforcement, Established, Policy, Topology
 
 FIRST_PRIORITY = 60_000
 DEFAULT_PRIORITY = 10
+ROUNDING = 8
+"""A policy takes a multiple of so many priorities."""
 REGISTER_MASK = 0xFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class Shadow:
-    """A rule that can never decide, and the earlier rule that takes all its packets.
-
-    Where different rules take the packets of different VMs, `by` is the first of them.
-    """
-
-    rule: Origin
-    by: Origin
+FEW = 32
+"""Subjects whose policies are looked for one by one."""
+ALL = None
+"""In place of a subject: whoever it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +55,11 @@ class Side:
         return CLIENT if self.direction is Direction.EGRESS else SERVER
 
     @property
+    def peer(self) -> str:
+        """The register that holds whom the rules name."""
+        return SERVER_PEER if self.direction is Direction.EGRESS else CLIENT_PEER
+
+    @property
     def first(self) -> int:
         """The table in which it begins."""
         return next(iter(self.tables.values()))
@@ -79,6 +73,22 @@ class Side:
         """The table of the next tier; None behind the last."""
         return next((later for earlier, later in pairwise(self.tables.values()) if earlier == table), None)
 
+    def match(
+        self, subject: int | None, peer: int | None, service: tuple[int, int] | None, admitted_only: bool
+    ) -> Match:
+        """The match that all flows of its tables use; None leaves something out.
+
+        Built by hand, in the order of names, because there are so many.
+        """
+        return Match(
+            (
+                *(((ADMITTED[0], ADMITTED[1], ADMITTED[1]),) if admitted_only else ()),
+                *(((self.subject, subject, REGISTER_MASK),) if subject is not None else ()),
+                *(((SERVICE, *service),) if service is not None else ()),
+                *(((self.peer, peer, REGISTER_MASK),) if peer is not None else ()),
+            )
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Sides:
@@ -91,6 +101,10 @@ class Sides:
     def first(self) -> int:
         """Where packets go when client and service are known."""
         return self.egress.first if self.egress else self.ingress.first
+
+    def __iter__(self) -> Iterator[Side]:
+        yield from (self.egress,) if self.egress else ()
+        yield self.ingress
 
 
 def sides(topology: Topology) -> Sides:
@@ -109,249 +123,325 @@ def _tables(topology: Topology, direction: Direction, base: Stage) -> Mapping[st
 
 
 @dataclass(frozen=True, slots=True)
-class _Resolved:
-    """A rule whose selectors are identities; `every_*` says that `any` was among them."""
-
-    policy: Policy
-    origin: Origin
-    action: Action
-    subjects: frozenset[int]
-    peers: frozenset[int]
-    every_subject: bool
-    every_peer: bool
-    services: tuple[Span, ...]
-
-    def leaves_nothing_of(self, later: _Resolved) -> bool:
-        """Whether this rule, where it applies, takes every packet that `later` could take."""
-        return later.peers <= self.peers and covers(self.services, later.services)
-
-
-def judge(topology: Topology, identities: Identities, side: Side) -> tuple[list[Entry], list[Shadow]]:
-    """One direction's tables: rules, defaults per identity, misses; and the rules that cannot match."""
-    entries: list[Entry] = []
-    shadows: list[Shadow] = []
-    defaults = _Defaults(topology, identities, side)
-    taken = _Taken()
-    for tier, table in side.tables.items():
-        rules = _Rules(side, table, defaults)
-        taken.next_tier()
-        for rule in _resolved(topology, identities, side.direction, tier):
-            by = taken.shadowing(rule)
-            if by is None:
-                taken.add(rule)
-                entries += rules.flows(rule)
-            else:
-                shadows.append(Shadow(rule.origin, by))
-        if side.after(table) is not None:
-            entries.append(_next_tier(side, tier, table))
-    entries += defaults.flows()
-    return entries, shadows
-
-
-def _next_tier(side: Side, tier: str, table: int) -> Entry:
-    why = origin.fabric(f"{side.direction.value} tier {tier}", f"no rule of tier {tier} matched")
-    return miss(table, why, goto=side.after(table))
-
-
-def _resolved(
-    topology: Topology, identities: Identities, direction: Direction, tier: str
-) -> Iterator[_Resolved]:
-    for policy in in_tier(topology, tier):
-        subjects, every_subject = _select(identities, policy.applied_to)
-        for rule in rules_of(policy, direction) or ():
-            peers, every_peer = _select(identities, rule.peers)
-            if subjects and peers:
-                yield _Resolved(
-                    policy,
-                    origin.of_rule(policy, rule),
-                    rule.action,
-                    subjects,
-                    peers,
-                    every_subject,
-                    every_peer,
-                    spans(rule.services),
-                )
-
-
-def _select(identities: Identities, peers: tuple[Peer, ...]) -> tuple[frozenset[int], bool]:
-    every = any(peer.kind is PeerKind.ANY for peer in peers)
-    return (frozenset(identities.by_number) if every else identities.select(peers)), every
-
-
-class _Taken:
-    """What the rules so far take: by subject, those of this tier and those of earlier ones."""
-
-    def __init__(self) -> None:
-        self._here: dict[int, list[_Resolved]] = defaultdict(list)
-        self._before: dict[int, list[_Resolved]] = defaultdict(list)
-
-    def next_tier(self) -> None:
-        """From now on rules are of the next tier: behind a `pass`, nothing is known of what is left."""
-        for subject, rules in self._here.items():
-            for rule in rules:
-                if rule.action is Action.PASS:
-                    break
-                self._before[subject].append(rule)
-        self._here.clear()
-
-    def add(self, rule: _Resolved) -> None:
-        for subject in rule.subjects:
-            self._here[subject].append(rule)
-
-    def shadowing(self, rule: _Resolved) -> Origin | None:
-        """The earlier rule that leaves this one nothing, or the first of them if they differ by subject."""
-        first = None
-        for subject in sorted(rule.subjects):
-            earlier = (*self._before[subject], *self._here[subject])
-            taker = next((r for r in earlier if r.leaves_nothing_of(rule)), None)
-            if taker is None:
-                return None
-            first = first or taker.origin
-        return first
-
-
-@dataclass(frozen=True, slots=True)
 class _Fate:
     """What becomes of a packet: of any, or of one of a connection that was let in before."""
 
     instructions: Instructions
     origin: Origin
+    cookie: int
     admitted_only: bool = False
 
     def entry(self, table: int, priority: int, where: Match) -> Entry:
-        return Entry(Flow(table, priority, where, self.instructions, self.origin.cookie), self.origin)
+        return Entry(Flow(table, priority, where, self.instructions, self.cookie), self.origin)
 
 
-class _Rules:
-    """The rules of one table, in order: how deep each identity's list is."""
-
-    def __init__(self, side: Side, table: int, defaults: _Defaults) -> None:
-        self._side = side
-        self._table = table
-        self._defaults = defaults
-        self._depth: dict[int, int] = defaultdict(int)
-
-    def flows(self, rule: _Resolved) -> Iterator[Entry]:
-        """The rule's flows, below those of every earlier rule that shares a subject with it."""
-        if rule.action is Action.PASS and self._side.after(self._table) is None:
-            return self._to_defaults(rule)
-        fates = tuple(self._fates(rule))
-        priority = self._reserve(rule, len(fates))
-        subjects: list[int | None] = [None] if rule.every_subject else [*sorted(rule.subjects)]
-        return self._spelled_out(rule, subjects, fates, priority)
-
-    def _to_defaults(self, rule: _Resolved) -> Iterator[Entry]:
-        """Behind the last tier each subject has its own default."""
-        by_fates: dict[tuple[_Fate, ...], list[int]] = defaultdict(list)
-        for subject in sorted(rule.subjects):
-            by_fates[self._defaults.fates(subject)].append(subject)
-        priority = self._reserve(rule, max(map(len, by_fates)))
-        for fates, subjects in by_fates.items():
-            yield from self._spelled_out(rule, subjects, fates, priority)
-
-    def _reserve(self, rule: _Resolved, count: int) -> int:
-        """The highest of `count` priorities that nobody has whom the rule applies to."""
-        depth = max(self._depth[subject] for subject in rule.subjects)
-        if FIRST_PRIORITY - depth - count <= DEFAULT_PRIORITY:
-            raise InputError(
-                f"{rule.origin.at}: {rule.origin.policy}: more rules of one tier apply to one VM than a "
-                "table has priorities; join rules, split the group or use another tier"
-            )
-        for subject in rule.subjects:
-            self._depth[subject] = depth + count
-        return FIRST_PRIORITY - depth
-
-    def _fates(self, rule: _Resolved) -> Iterator[_Fate]:
-        match rule.action:
-            case Action.ALLOW:
-                yield _Fate(Instructions(goto=self._side.onward), rule.origin)
-            case Action.PASS:
-                yield _Fate(Instructions(goto=self._side.after(self._table)), rule.origin)
-            case Action.DENY | Action.REJECT:
-                yield from refused(rule.policy, rule.origin, self._side.onward)
-
-    def _spelled_out(
-        self,
-        rule: _Resolved,
-        subjects: Iterable[int | None],
-        fates: Iterable[_Fate],
-        priority: int,
-    ) -> Iterator[Entry]:
-        """One flow per subject, peer, block of ports and fate; built by hand because there are so many."""
-        services = [each for span in rule.services for each in matches(span)]
-        peers: list[int | None] = [None] if rule.every_peer else [*sorted(rule.peers)]
-        is_egress = self._side.direction is Direction.EGRESS
-        for subject, peer, service in product(subjects, peers, services):
-            client, server = (subject, peer) if is_egress else (peer, subject)
-            for below, fate in enumerate(fates):
-                where = connection_match(client, server, service, fate.admitted_only)
-                yield fate.entry(self._table, priority - below, where)
+def _fate(instructions: Instructions, why: Origin, admitted_only: bool = False) -> _Fate:
+    return _Fate(instructions, why, why.cookie, admitted_only)
 
 
 def refused(policy: Policy | None, why: Origin, onward: int) -> Iterator[_Fate]:
     """What becomes of packets that a policy says no to, connections that were let in before first."""
     if policy is not None and policy.enforcement is Enforcement.AUDIT:
-        yield _Fate(Instructions(goto=onward), origin.audited(why))
+        yield _fate(Instructions(goto=onward), origin.audited(why))
         return
     if policy is not None and policy.established is Established.KEEP:
-        yield _Fate(Instructions(goto=onward), origin.kept(why), admitted_only=True)
+        yield _fate(Instructions(goto=onward), origin.kept(why), admitted_only=True)
     if policy is not None and policy.established is Established.RESET:
-        yield _Fate(ANSWER, origin.reset(why), admitted_only=True)
-    yield _Fate(ANSWER if why.reason is DropReason.REJECTED else NOTHING, why)
+        yield _fate(ANSWER, origin.reset(why), admitted_only=True)
+    yield _fate(ANSWER if why.reason is DropReason.REJECTED else NOTHING, why)
 
 
-def connection_match(
-    client: int | None, server: int | None, service: tuple[int, int] | None, admitted_only: bool = False
-) -> Match:
-    """The match on client, server and service that all these tables use; None leaves one out."""
-    return Match(
-        (
-            *(((ADMITTED[0], ADMITTED[1], ADMITTED[1]),) if admitted_only else ()),
-            *(((CLIENT, client, REGISTER_MASK),) if client is not None else ()),
-            *(((SERVER, server, REGISTER_MASK),) if server is not None else ()),
-            *(((SERVICE, *service),) if service is not None else ()),
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A rule made ready for flows. `fates` is None where each subject's own default decides."""
+
+    origin: Origin
+    selectors: tuple[Selector, ...]
+    services: tuple[tuple[int, int] | None, ...]
+    fates: tuple[_Fate, ...] | None
+
+    @property
+    def depth(self) -> int:
+        """How many priorities it takes: a default has up to two fates."""
+        return 2 if self.fates is None else len(self.fates)
+
+
+class _Listed:
+    """A policy as one side sees it, with whom it applies to and whom its rules name at the moment."""
+
+    def __init__(self, policy: Policy, side: Side, classes: Classes) -> None:
+        self.policy, self.table = policy, side.tables.get(policy.tier, side.last)
+        self.rules = tuple(_rules(policy, side, self.table))
+        self.applied_to = frozenset(map(selector_of, policy.applied_to))
+        self.asks_defaults = any(rule.fates is None for rule in self.rules)
+        depth = sum(rule.depth for rule in self.rules)
+        self.depth = -(-depth // ROUNDING) * ROUNDING
+        self.subjects: frozenset[int] = frozenset()
+        self.peers = [_peers(rule, classes) for rule in self.rules]
+        self._naming: dict[Selector, list[int]] = defaultdict(list)
+        for place, rule in enumerate(self.rules):
+            for selector in rule.selectors:
+                self._naming[selector].append(place)
+        self.look_up_subjects(classes)
+
+    @property
+    def is_for_all(self) -> bool:
+        return ANYONE in self.applied_to
+
+    def look_up_subjects(self, classes: Classes) -> None:
+        self.subjects = classes.select(Role.SUBJECT, self.applied_to)
+
+    def look_up_peers(self, classes: Classes, selectors: Set[Selector]) -> bool:
+        """Look up again what these selectors take; whether any rule names one of them."""
+        places = {place for each in selectors & self._naming.keys() for place in self._naming[each]}
+        for place in places:
+            self.peers[place] = _peers(self.rules[place], classes)
+        return bool(places)
+
+
+def _rules(policy: Policy, side: Side, table: int) -> Iterator[_Rule]:
+    for rule in rules_of(policy, side.direction) or ():
+        services = tuple(each for span in spans(rule.services) for each in matches(span))
+        selectors = tuple(map(selector_of, rule.peers))
+        why = origin.of_rule(policy, rule)
+        yield _Rule(why, selectors, services, _fates(policy, rule.action, why, side, table))
+
+
+def _fates(policy: Policy, action: Action, why: Origin, side: Side, table: int) -> tuple[_Fate, ...] | None:
+    match action:
+        case Action.ALLOW:
+            return (_fate(Instructions(goto=side.onward), why),)
+        case Action.PASS:
+            onward = side.after(table)
+            return None if onward is None else (_fate(Instructions(goto=onward), why),)
+        case Action.DENY | Action.REJECT:
+            return tuple(refused(policy, why, side.onward))
+
+
+def _peers(rule: _Rule, classes: Classes) -> tuple[int | None, ...]:
+    return (ALL,) if ANYONE in rule.selectors else tuple(sorted(classes.select(Role.PEER, rule.selectors)))
+
+
+Unit = tuple[str, Direction, str, int | None, int]
+"""`rule` with a policy's name, a subject and the rule's place, or `default` with a subject."""
+_Key = tuple[str, int | None]
+"""A policy's name and a subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """All that the flows of one rule for one subject depend on, but the subject."""
+
+    rule: _Rule
+    peers: tuple[int | None, ...]
+    start: int
+    """How many priorities lie above it."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What differs: policies by name, because of themselves or of whom they name, and subjects whose policies
+    are others."""
+
+    policies: set[str] = field(default_factory=set)
+    subjects: set[int] = field(default_factory=set)
+
+
+class Judge:
+    """One direction's flows, kept while policies and classes come and go."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._listed: dict[str, _Listed] = {}
+        self._starts: dict[_Key, int] = {}
+        self._inputs: dict[_Key, tuple[_Input, ...]] = {}
+
+    def units(
+        self, topology: Topology, classes: Classes, moved: Mapping[Role, Moved]
+    ) -> Iterator[tuple[Unit, tuple[Entry, ...]]]:
+        """The units that are not what they were, () for one that is no more.
+
+        Raises: InputError when more rules apply to one VM than a table has priorities; nothing is known then
+        of what was in force.
+        """
+        seen = self._look_again(topology, classes, moved)
+        changed, stale = seen.policies, seen.subjects | moved[Role.SUBJECT].numbers
+        before = self._starts
+        if changed or stale:
+            self._starts = self._begin()
+        defaults = _Defaults(self._side, classes, [*self._listed.values()])
+        for key, start in self._starts.items():
+            name, subject = key
+            listed = self._listed[name]
+            is_stale = listed.asks_defaults and (subject is ALL or subject in stale)
+            if is_stale or before.get(key) != start or name in changed:
+                yield from self._of_policy(listed, subject, start, defaults, is_stale)
+        for name, subject in before.keys() - self._starts.keys():
+            for place in range(len(self._inputs.pop((name, subject)))):
+                yield ("rule", self._side.direction, name, subject, place), ()
+        known = classes.numbers(Role.SUBJECT)
+        for subject in stale:
+            flows = tuple(defaults.flows(subject)) if subject in known else ()
+            yield ("default", self._side.direction, "", subject, 0), flows
+
+    def _look_again(self, topology: Topology, classes: Classes, moved: Mapping[Role, Moved]) -> _Seen:
+        """Make policies that are new ready, and look up selectors that take others."""
+        seen, before = _Seen(), self._listed
+        self._listed = {}
+        for policy in in_order(topology):
+            if rules_of(policy, self._side.direction) is None:
+                continue
+            listed = before.get(policy.name)
+            if listed is None or (listed.policy is not policy and listed.policy != policy):
+                seen.subjects |= listed.subjects if listed else set()
+                listed = _Listed(policy, self._side, classes)
+                seen.policies.add(policy.name)
+                seen.subjects |= listed.subjects
+            else:
+                self._look_up(listed, classes, moved, seen)
+            self._listed[policy.name] = listed
+        for name in before.keys() - self._listed.keys():
+            seen.subjects |= before[name].subjects
+        if not _keep_their_order(before, self._listed):
+            seen.subjects.update(classes.numbers(Role.SUBJECT))
+        return seen
+
+    def _look_up(self, listed: _Listed, classes: Classes, moved: Mapping[Role, Moved], seen: _Seen) -> None:
+        subjects, peers = moved[Role.SUBJECT].selectors, moved[Role.PEER].selectors
+        if subjects and not subjects.isdisjoint(listed.applied_to):
+            seen.subjects |= listed.subjects
+            listed.look_up_subjects(classes)
+            seen.subjects |= listed.subjects
+        if peers and listed.look_up_peers(classes, peers):
+            seen.policies.add(listed.policy.name)
+
+    def _begin(self) -> dict[_Key, int]:
+        """Where each unit begins: behind the subject's earlier units of its tier."""
+        starts: dict[_Key, int] = {}
+        base, depth, table = 0, dict[int, int](), -1
+        for name, listed in self._listed.items():
+            if listed.table != table:
+                base, table = 0, listed.table
+                depth.clear()
+            if not listed.rules:
+                continue
+            if listed.is_for_all:
+                base = starts[name, ALL] = max(depth.values(), default=base)
+                base += listed.depth
+                depth.clear()
+                continue
+            for subject in listed.subjects:
+                start = starts[name, subject] = depth.get(subject, base)
+                depth[subject] = start + listed.depth
+        return starts
+
+    def _of_policy(
+        self, listed: _Listed, subject: int | None, start: int, defaults: _Defaults, is_stale: bool
+    ) -> Iterator[tuple[Unit, tuple[Entry, ...]]]:
+        """A policy's units for one subject that are not what they were; `is_stale` if defaults are others."""
+        key = listed.policy.name, subject
+        before = self._inputs.get(key, ())
+        after = self._inputs[key] = tuple(_inputs(listed, start))
+        for place, (was, becomes) in enumerate(zip_longest(before, after)):
+            if was == becomes and not (is_stale and becomes.rule.fates is None):
+                continue
+            flows = tuple(self._of_rule(listed, subject, becomes, defaults)) if becomes else ()
+            yield ("rule", self._side.direction, *key, place), flows
+
+    def _of_rule(
+        self, listed: _Listed, subject: int | None, given: _Input, defaults: _Defaults
+    ) -> Iterator[Entry]:
+        rule = given.rule
+        if FIRST_PRIORITY - given.start - rule.depth <= DEFAULT_PRIORITY:
+            raise InputError(
+                f"{rule.origin.at}: {rule.origin.policy}: more rules of one tier apply to one VM than a "
+                "table has priorities; join rules, split the group or use another tier"
+            )
+        if rule.fates is not None:
+            yield from self._spelled_out(listed.table, given, subject, rule.fates)
+            return
+        for each in listed.subjects if subject is ALL else (subject,):  # each has its own default
+            yield from self._spelled_out(listed.table, given, each, defaults.fates(each))
+
+    def _spelled_out(
+        self, table: int, given: _Input, subject: int | None, fates: tuple[_Fate, ...]
+    ) -> Iterator[Entry]:
+        """One flow per peer, block of ports and fate."""
+        for peer, service in product(given.peers, given.rule.services):
+            for below, fate in enumerate(fates):
+                where = self._side.match(subject, peer, service, fate.admitted_only)
+                yield fate.entry(table, FIRST_PRIORITY - given.start - below, where)
+
+
+def _inputs(listed: _Listed, start: int) -> Iterator[_Input]:
+    for rule, peers in zip(listed.rules, listed.peers, strict=True):
+        yield _Input(rule, peers, start)
+        start += rule.depth
+
+
+def _keep_their_order(before: Iterable[str], after: Iterable[str]) -> bool:
+    """Whether those that are in both come in the same order."""
+    before, after = [*before], [*after]
+    if before == after:
+        return True
+    were, are = set(before), set(after)
+    return [name for name in before if name in are] == [name for name in after if name in were]
+
+
+def misses(side: Side) -> Iterator[Entry]:
+    """What takes the packets that no other flow of each table took."""
+    for tier, table in side.tables.items():
+        if side.after(table) is not None:
+            why = origin.fabric(f"{side.direction.value} tier {tier}", f"no rule of tier {tier} matched")
+            yield miss(table, why, goto=side.after(table))
+    if side.direction is Direction.EGRESS:
+        yield miss(side.last, origin.EGRESS_OPEN, goto=side.onward)
+    else:
+        closed = origin.fabric("ingress", "ingress is closed unless a rule opens it", DropReason.POLICY)
+        yield miss(side.last, closed)
 
 
 class _Defaults:
-    """What holds when no rule matched, told apart by identity so that a drop can name its policies."""
+    """What holds when no rule matched, told apart by subject so that a drop can name its policies."""
 
-    def __init__(self, topology: Topology, identities: Identities, side: Side) -> None:
-        self._side = side
-        self._identities = identities.by_number
-        self._listing: dict[int, list[Policy]] = defaultdict(list)
-        for policy in in_order(topology):
-            if rules_of(policy, side.direction) is not None:
-                for number in _select(identities, policy.applied_to)[0]:
-                    self._listing[number].append(policy)
+    def __init__(self, side: Side, classes: Classes, listed: Sequence[_Listed]) -> None:
+        self._side, self._classes, self._listed = side, classes, listed
+        self._known: dict[int, list[Policy]] = {}
+        self._all: Mapping[int, list[Policy]] | None = None
 
-    def fates(self, number: int) -> tuple[_Fate, ...]:
+    def _listing(self, subject: int) -> Sequence[Policy]:
+        """The policies that list the direction for a subject; looked for one by one while few are asked."""
+        if self._all is None and len(self._known) > FEW:
+            self._all = self._of_all()
+        if self._all is not None:
+            return self._all.get(subject, ())
+        if subject not in self._known:
+            self._known[subject] = [each.policy for each in self._listed if subject in each.subjects]
+        return self._known[subject]
+
+    def _of_all(self) -> Mapping[int, list[Policy]]:
+        found: dict[int, list[Policy]] = defaultdict(list)
+        for each in self._listed:
+            for subject in each.subjects:
+                found[subject].append(each.policy)
+        return found
+
+    def fates(self, subject: int) -> tuple[_Fate, ...]:
         """What becomes of packets that no rule for this subject takes."""
-        listing = self._listing.get(number, [])
-        if self._side.direction is Direction.EGRESS and not listing:
-            return (_Fate(Instructions(goto=self._side.onward), origin.EGRESS_OPEN),)
-        why = self._closed(self._identities[number], listing)
+        listing = self._listing(subject)
+        if self._is_open(subject):
+            return (_fate(Instructions(goto=self._side.onward), origin.EGRESS_OPEN),)
+        key, name = f"{subject:#010x}", self._classes.label(subject)
+        why = origin.of_default(self._side.direction, name, key, listing, self._classes.declared_at(subject))
         return tuple(refused(responsible(listing), why, self._side.onward))
 
-    def _closed(self, identity: Identity, listing: list[Policy]) -> Origin:
-        key, declared = f"{identity.number:#010x}", identity.members[0].vm.at
-        return origin.of_default(self._side.direction, identity.label, key, listing, declared)
+    def flows(self, subject: int) -> Iterator[Entry]:
+        """Its lowest flows of the last table."""
+        if self._is_open(subject):
+            return
+        for above, fate in enumerate(reversed(self.fates(subject))):
+            where = self._side.match(subject, ALL, None, fate.admitted_only)
+            yield fate.entry(self._side.last, DEFAULT_PRIORITY + above, where)
 
-    def flows(self) -> Iterator[Entry]:
-        """The lowest flows of the last table."""
-        side = self._side
-        for number in sorted(self._identities):
-            if side.direction is Direction.EGRESS and not self._listing.get(number):
-                continue
-            client, server = (number, None) if side.direction is Direction.EGRESS else (None, number)
-            for above, fate in enumerate(reversed(self.fates(number))):
-                where = connection_match(client, server, None, fate.admitted_only)
-                yield fate.entry(side.last, DEFAULT_PRIORITY + above, where)
-        yield self._miss()
-
-    def _miss(self) -> Entry:
-        if self._side.direction is Direction.EGRESS:
-            return miss(self._side.last, origin.EGRESS_OPEN, goto=self._side.onward)
-        closed = origin.fabric("ingress", "ingress is closed unless a rule opens it", DropReason.POLICY)
-        return miss(self._side.last, closed)
+    def _is_open(self, subject: int) -> bool:
+        return self._side.direction is Direction.EGRESS and not self._listing(subject)

@@ -15,14 +15,15 @@ from vnet.policy.idle import idle
 from vnet.policy.origin import Origin, of_rule
 from vnet.policy.pipeline import name_of
 from vnet.policy.semantics import in_order, rules_of, selects_any
+from vnet.policy.shadow import shadows
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Direction, Enforcement, Policy, Topology
 
 
-def listing(compiled: Compiled) -> str:
-    """All flows of a fabric, and the rules that have none because others shadow them."""
+def listing(topology: Topology, compiled: Compiled) -> str:
+    """All flows of a fabric, and the rules to which another leaves nothing."""
     lines = list(lines_of(compiled.flows, compiled.provenance))
-    for shadow in compiled.shadowed:
+    for shadow in shadows(topology, compiled.identities):
         rule, by = (f"{origin.policy} {origin.rule} ({origin.at})" for origin in (shadow.rule, shadow.by))
         lines.append(f"# never matches: {rule}, shadowed by {by}")
     return "\n".join(lines) + "\n"

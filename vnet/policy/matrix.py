@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from vnet.openflow.fields import ICMP, SCTP, TCP, UDP
 from vnet.openflow.flow import Flow
-from vnet.policy.pipeline import ADMITTED, CLIENT, SERVER, SERVICE, Stage
+from vnet.policy.identity import peer_of, subject_of
+from vnet.policy.pipeline import ADMITTED, CLIENT, CLIENT_PEER, SERVER, SERVER_PEER, SERVICE, Stage
 from vnet.policy.spans import packed
 
 Spans = tuple[tuple[int, int], ...]
@@ -52,7 +54,7 @@ class Matrix:
                 self._first = goto  # the same for all that are judged
             is_asked = admitted or flow.match.get(ADMITTED[0]) is None
             if is_asked and Stage.EGRESS <= flow.table < Stage.DELIVER:
-                self._rows[flow.table, _exact(flow, CLIENT), _exact(flow, SERVER)].append(_row(flow))
+                self._rows[flow.table, *spoken_of(flow)].append(_row(flow))
 
     def allowed(self, client: int, server: int) -> Spans:
         """The services of which the client identity may open connections to the server identity."""
@@ -76,12 +78,24 @@ class Matrix:
                 yield from self._met(row.onward, client, server, taken)
 
     def _of(self, table: int, client: int, server: int) -> list[_Row]:
+        subject, peer = (client, server) if is_egress(table) else (server, client)
         found = [
             row
-            for one, other in ((client, server), (client, None), (None, server), (None, None))
+            for one, other in product((subject_of(subject), None), (peer_of(peer), None))
             for row in self._rows.get((table, one, other), ())
         ]
         return sorted(found, key=lambda row: -row.priority)
+
+
+def is_egress(table: int) -> bool:
+    """Whether a table of policies judges the client's egress."""
+    return table < Stage.INGRESS
+
+
+def spoken_of(flow: Flow) -> tuple[int | None, int | None]:
+    """The subject's and the peer's number that a flow of a policy table names; None for whoever it is."""
+    subject, peer = (CLIENT, SERVER_PEER) if is_egress(flow.table) else (SERVER, CLIENT_PEER)
+    return _exact(flow, subject), _exact(flow, peer)
 
 
 def _exact(flow: Flow, register: str) -> int | None:

@@ -26,10 +26,11 @@ class Stage(IntEnum):
     DELIVER = 50
 
 
-CLIENT = "reg0"
-"""Identity of the client; until the direction is known, of the sender."""
-SERVER = "reg1"
-"""Identity of the server; until the direction is known, of the receiver."""
+CLIENT, CLIENT_PEER = "reg0", "reg7"
+"""Identity of the client, as the one whom policies apply to and as the one whom rules name; until the
+direction is known, of the sender."""
+SERVER, SERVER_PEER = "reg1", "reg8"
+"""Identity of the server likewise; until the direction is known, of the receiver."""
 OUT_PORT = "reg2"
 SERVICE = "reg3"
 """Protocol (ICMP for ICMPv6 too) in the upper half, the server's port in the lower; 0 for other protocols."""
@@ -46,8 +47,8 @@ NEIGHBOUR_KIND = "reg5"
 ANNOUNCE, PROBE = 1, 2
 
 REGISTERS = (
-    (CLIENT, "identity of the client (before table 4: of the sender)"),
-    (SERVER, "identity of the server (before table 4: of the receiver)"),
+    (CLIENT, "identity of the client as the one whom policies apply to (before table 4: of the sender)"),
+    (SERVER, "identity of the server as the one whom policies apply to (before table 4: of the receiver)"),
     (OUT_PORT, "port of the receiver"),
     (
         SERVICE,
@@ -57,6 +58,8 @@ REGISTERS = (
     (SCRATCH, "scratch, to swap client and server in replies"),
     (NEIGHBOUR_KIND, "1 = announcement of an own address, 2 = probe for an own address"),
     (APART, "1 = the sender is isolated, 2 = the receiver is"),
+    (CLIENT_PEER, "identity of the client as the one whom rules name (before table 4: of the sender)"),
+    (SERVER_PEER, "identity of the server as the one whom rules name (before table 4: of the receiver)"),
 )
 
 
@@ -130,14 +133,14 @@ TABLES = (
         "egress",
         "May the client open this connection? Its egress rules in order, a table for each tier that has any; "
         "in that of the last tier also what holds if no rule matches",
-        (CLIENT, SERVER, SERVICE, ADMITTED[0]),
+        (CLIENT, SERVER_PEER, SERVICE, ADMITTED[0]),
         "goto the next tier; of the last: goto ingress (egress is open until a policy lists it)",
     ),
     Table(
         Stage.INGRESS,
         "ingress",
         "May the server be reached by it? Its ingress rules in order, tables as for egress",
-        (CLIENT, SERVER, SERVICE, ADMITTED[0]),
+        (SERVER, CLIENT_PEER, SERVICE, ADMITTED[0]),
         "goto the next tier; of the last: drop POLICY",
     ),
     Table(

@@ -14,9 +14,9 @@ from itertools import product
 
 from vnet.openflow.flow import Flow
 from vnet.policy.endpoint import Endpoint, Places
-from vnet.policy.identity import EndpointKey, Identities, label
-from vnet.policy.matrix import NOTHING, Matrix, Spans, joined, less
-from vnet.policy.pipeline import CLIENT, SERVER, Stage
+from vnet.policy.identity import EndpointKey, Identities, label, peer_of, subject_of
+from vnet.policy.matrix import NOTHING, Matrix, Spans, is_egress, joined, less, spoken_of
+from vnet.policy.pipeline import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +88,26 @@ def _classes(before: Identities, after: Identities) -> tuple[_Class, ...]:
 
 def _pairs(classes: tuple[_Class, ...], touched: Iterable[Flow]) -> Iterator[tuple[_Class, _Class]]:
     """The pairs that may fare otherwise, of those who can meet at all; each once."""
-    having: dict[int | None, list[_Class]] = defaultdict(list)
+    subjects: dict[int | None, list[_Class]] = defaultdict(list)
+    peers: dict[int | None, list[_Class]] = defaultdict(list)
+    one_sided = [each for each in classes if each.before is None or each.after is None]
     for each in classes:
-        for number in {each.before, each.after}:
-            having[number].append(each)
-    one_sided = tuple(having.pop(None, ()))
+        numbers = {each.before, each.after} - {None}
+        for number in {subject_of(number) for number in numbers if number is not None}:
+            subjects[number].append(each)
+        for number in {peer_of(number) for number in numbers if number is not None}:
+            peers[number].append(each)
+    subjects[None] = peers[None] = [*classes]
     wanted = [*product(one_sided, classes), *product(classes, one_sided)]
-    for client, server in dict.fromkeys(_spoken_of(touched)):
-        clients = classes if client is None else having.get(client, ())
-        wanted += product(clients, classes if server is None else having.get(server, ()))
+    for egress, subject, peer in dict.fromkeys(_judged(touched)):
+        pairs = product(subjects.get(subject, ()), peers.get(peer, ()))
+        wanted += pairs if egress else ((client, server) for server, client in pairs)
     return (pair for pair in dict.fromkeys(wanted) if pair[0].places.can_meet(pair[1].places))
 
 
-def _spoken_of(touched: Iterable[Flow]) -> Iterator[tuple[int | None, int | None]]:
-    """Client and server that a flow of a policy names; what only takes the rest decides nothing new."""
+def _judged(touched: Iterable[Flow]) -> Iterator[tuple[bool, int | None, int | None]]:
+    """Whether it is about egress, and whom a flow of a policy names; what only takes the rest decides
+    nothing new."""
     for flow in touched:
         if Stage.EGRESS <= flow.table < Stage.DELIVER and flow.match.entries:
-            client, server = (flow.match.get(register) for register in (CLIENT, SERVER))
-            yield client[0] if client else None, server[0] if server else None
+            yield is_egress(flow.table), *spoken_of(flow)

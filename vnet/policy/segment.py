@@ -12,6 +12,7 @@ from vnet.policy import origin
 from vnet.policy.endpoint import Endpoint, IPAddress
 from vnet.policy.entry import Entry, entry, miss, vlan
 from vnet.policy.guard import ADVERTISEMENT, REPLY, REQUEST, SOLICITATION, nic_origin
+from vnet.policy.identity import peer_of, subject_of
 from vnet.policy.pipeline import (
     ANNOUNCE,
     APART,
@@ -21,6 +22,7 @@ from vnet.policy.pipeline import (
     RECEIVER_APART,
     SENDER_APART,
     SERVER,
+    SERVER_PEER,
     Stage,
 )
 from vnet.topology.inventory import Nic
@@ -102,7 +104,12 @@ def destination(end: Endpoint, identity: int) -> Entry:
     else:
         where = match(vlan_vid=tag, eth_dst=nic.mac, eth_type=ETH_IPV6, ipv6_dst=int(end.address))
     alone = (SetField(APART, RECEIVER_APART, RECEIVER_APART),) if nic.is_isolated else ()
-    known = (SetField(SERVER, identity), SetField(OUT_PORT, nic.port), *alone)
+    known = (
+        SetField(SERVER, subject_of(identity)),
+        SetField(SERVER_PEER, peer_of(identity)),
+        SetField(OUT_PORT, nic.port),
+        *alone,
+    )
     track = Conntrack(zone=nic.vlan, table=int(Stage.CONNECTION))
     own = nic_origin(nic, "destination", f"{nic.name} is the receiver")
     return entry(Stage.DESTINATION, 100, where, own, *known, track)
@@ -118,11 +125,3 @@ def destination_rest() -> Iterator[Entry]:
 
 def _nd(tag: int, kind: int, **fields: int | tuple[int, int]) -> Match:
     return match(vlan_vid=tag, eth_type=ETH_IPV6, ip_proto=ICMPV6, icmpv6_type=kind, **fields)
-
-
-def by_nic(ends: Iterable[Endpoint]) -> Mapping[str, list[Endpoint]]:
-    """The endpoints of each NIC, in order."""
-    grouped: dict[str, list[Endpoint]] = defaultdict(list)
-    for end in ends:
-        grouped[end.name].append(end)
-    return grouped

@@ -143,7 +143,8 @@ class Timing:
 
 @dataclass(slots=True)
 class _Task:
-    """What is being done: `flows` None means to read only. `sent` maps the xid of each change to its flow."""
+    """What is being done: to reach `flows` whatever is there, to make a known `difference`, or with neither
+    to read only. `sent` maps the xid of each change to its flow."""
 
     generation: int | None = None
     flows: tuple[Flow, ...] | None = None
@@ -180,6 +181,11 @@ class Session:
         """
         wanted = checked(flows)
         self._tasks.append(_Task(generation, wanted))
+        self._begin(now_s)
+
+    def change(self, difference: Difference, generation: int, now_s: float) -> None:
+        """Make a change to the flows that the switch is known to have; ends in Applied, Refused or Lost."""
+        self._tasks.append(_Task(generation, difference=difference))
         self._begin(now_s)
 
     def read_flows(self, now_s: float) -> None:
@@ -295,6 +301,9 @@ class Session:
     def _begin(self, now_s: float) -> None:
         if self.state is State.READY and self._tasks:
             self._task = self._tasks.popleft()
+            if self._task.difference:
+                self._fill(self._task, now_s)
+                return
             owned = message.FlowStatsRequest(cookie=OWNER_COOKIE, cookie_mask=OWNER_MASK)
             self._ask(State.READING, owned, now_s)
 

@@ -7,7 +7,7 @@ with subtraction kept lazy: holes are only resolved when a witness is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vnet.openflow.fields import FIELDS
@@ -51,10 +51,26 @@ class Region:
     cube: Cube = field(default_factory=dict)
     holes: tuple[Cube, ...] = ()
 
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal cubes and holes."""
+        return frozenset(self.cube.items()), frozenset(frozenset(hole.items()) for hole in self.holes)
+
     def meet(self, cube: Cube) -> Region | None:
         """The packets of the region that are in `cube` too; None when that is easily seen to be empty."""
-        both = meet(self.cube, cube)
-        return None if both is None else _region(both, self.holes)
+        more = beyond(cube, self.cube)
+        if more is None:
+            return None
+        if not more:
+            return self
+        holes = []
+        for hole in self.holes:
+            rest = hole if hole.keys().isdisjoint(more) else beyond(hole, more)
+            if rest is not None:
+                holes.append(rest)
+                if not rest:
+                    return None
+        return Region(_with(self.cube, more), tuple(holes))
 
     def minus(self, cube: Cube) -> Region | None:
         """The packets of the region that are not in `cube`; None when that is easily seen to be empty."""
@@ -65,7 +81,7 @@ class Region:
 
     def some(self) -> Cube | None:
         """A cube that lies wholly within the region; None when the region is empty."""
-        return _outside(self.cube, self.holes)
+        return _outside(self.cube, [(_bits(hole), hole) for hole in self.holes])
 
     def preferring(self, *wishes: Cube) -> Region:
         """The region narrowed by each wish that leaves something of it."""
@@ -77,29 +93,57 @@ class Region:
         return kept
 
 
-def _region(cube: Cube, holes: Iterable[Cube]) -> Region | None:
-    rest = [hole for hole in (beyond(each, cube) for each in holes) if hole is not None]
-    return None if any(not hole for hole in rest) else Region(cube, tuple(rest))
+def _with(cube: Cube, more: Cube) -> Cube:
+    """The packets of a cube that have these bits as well, of which it fixes none."""
+    both = dict(cube)
+    for name, (value, mask) in more.items():
+        known, fixed = both.get(name, (0, 0))
+        both[name] = known | value, fixed | mask
+    return both
 
 
-def _outside(cube: Cube, holes: tuple[Cube, ...]) -> Cube | None:
+_Hole = tuple[int, Cube]
+"""How many bits it demands, and which; none of them is fixed by the cube that it is in."""
+
+
+def _outside(cube: Cube, holes: list[_Hole]) -> Cube | None:
     """Some part of the cube that meets no hole.
 
     Takes the hole that demands least, and leaves it through each of its bits in turn: the packets
     that differ in the first bit, those that agree there and differ in the second, and so on.
     """
-    region = _region(cube, holes)
-    if region is None or not region.holes:
-        return None if region is None else region.cube
-    hole, *others = sorted(region.holes, key=_bits)
-    agreed = region.cube
-    for name, bit, value in _each_bit(hole):
-        out = meet(agreed, {name: (value ^ bit, bit)})
-        found = None if out is None else _outside(out, tuple(others))
+    if not holes:
+        return cube
+    least = min(range(len(holes)), key=lambda place: holes[place][0])
+    others: list[_Hole] | None = [*holes[:least], *holes[least + 1 :]]
+    for name, bit, value in _each_bit(holes[least][1]):
+        assert others is not None
+        left = _where(others, name, bit, value ^ bit)
+        found = None if left is None else _outside(_with(cube, {name: (value ^ bit, bit)}), left)
         if found is not None:
             return found
-        agreed = meet(agreed, {name: (value, bit)}) or agreed
+        others = _where(others, name, bit, value)
+        if others is None:
+            return None
+        cube = _with(cube, {name: (value, bit)})
     return None
+
+
+def _where(holes: list[_Hole], name: str, bit: int, value: int) -> list[_Hole] | None:
+    """The holes as they are where a bit has a value; None when one of them is everywhere there."""
+    left = []
+    for bits, hole in holes:
+        demanded, mask = hole.get(name, (0, 0))
+        if not mask & bit:
+            left.append((bits, hole))
+        elif demanded & bit == value:
+            if bits == 1:
+                return None
+            rest = {**hole, name: (demanded & ~bit, mask & ~bit)}
+            if mask == bit:
+                del rest[name]
+            left.append((bits - 1, rest))
+    return left
 
 
 def _bits(cube: Cube) -> int:

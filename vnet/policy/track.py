@@ -15,9 +15,11 @@ from vnet.policy.pipeline import (
     APART,
     BOTH_APART,
     CLIENT,
+    CLIENT_PEER,
     OUT_PORT,
     SCRATCH,
     SERVER,
+    SERVER_PEER,
     SERVICE,
     Stage,
 )
@@ -35,7 +37,11 @@ _TRK, _RPL, _REL, _INV = CtState.TRK, CtState.RPL, CtState.REL, CtState.INV
 REQUEST_STATE = (_TRK, _TRK | _RPL | _REL | _INV)
 REPLY_STATE = (_TRK | _RPL, _TRK | _RPL | _REL | _INV)
 RELATED_STATE = (_TRK | _REL, _TRK | _REL | _INV)
-SWAP = (Move(CLIENT, SCRATCH, 32), Move(SERVER, CLIENT, 32), Move(SCRATCH, SERVER, 32))
+SWAP = tuple(
+    move
+    for one, other in ((CLIENT, SERVER), (CLIENT_PEER, SERVER_PEER))
+    for move in (Move(one, SCRATCH, 32), Move(other, one, 32), Move(SCRATCH, other, 32))
+)
 
 
 def connection(onward: int) -> Iterator[Entry]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 from vnet.openflow.fields import CtState
@@ -73,11 +74,19 @@ class _Judge:
     def __init__(self, topology: Topology, inventory: Inventory, walk: Walk) -> None:
         self._topology = topology
         self._walk = walk
-        self._provenance = compile(topology, inventory).provenance
-        self._witness = Witness(topology, inventory)
+        self._inventory = inventory
         self._ends = tuple(endpoints(topology, inventory))
         self._senders: dict[tuple[Sender, int], tuple[Step, ...]] = {}
         self._checked = 0
+
+    @cached_property
+    def _provenance(self) -> Mapping[int, Origin]:
+        """Where flows come from, to be told of what breaks a claim."""
+        return compile(self._topology, self._inventory).provenance
+
+    @cached_property
+    def _witness(self) -> Witness:
+        return Witness(self._topology, self._inventory)
 
     def result(self, claim: Claim) -> ClaimResult:
         """The first packet that breaks the claim decides; if there is none, it holds."""

@@ -11,8 +11,9 @@ output) and refuses the rest with `Unfollowable` rather than decide on a guess.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import VnetError
@@ -120,6 +121,9 @@ class Walk:
         for flow in flows:
             by_table[flow.table].append(flow)
         self._tables = {number: _Table(table) for number, table in by_table.items()}
+        self._ahead: dict[tuple[int, int], frozenset[str]] = {}
+        self._lost: dict[tuple[object, ...], bool] = {}
+        """Whether all packets of some steps are lost."""
         self._addressed = frozenset(n for n, table in self._tables.items() if table.reads(ADDRESSES))
 
     def leaves(self, region: Region, state: int, mark: int = 0) -> Iterator[Leaf]:
@@ -144,11 +148,48 @@ class Walk:
     def finish(
         self, begun: Iterable[Step], narrow: Callable[[Region], Region | None], state: int
     ) -> Iterator[Leaf]:
-        """Those packets of `begin`, of what `narrow` leaves of each set, that leave by some port."""
+        """Those packets of `begin`, of what `narrow` leaves of each set, that leave by some port.
+
+        Whether any do is worked out once for all that no flow ahead of them tells apart: those of senders of
+        one identity, say.
+        """
         for step in begun:
             rest = narrow(step.region)
-            if rest is not None and rest.some() is not None:
+            if rest is None or rest.some() is None:
+                continue
+            alike = self._told_apart(replace(step, region=rest), state)
+            key = alike.table, state, frozenset(alike.bindings.items()), alike.region.key
+            if key not in self._lost:
+                found = self._onward(alike, _Question(state, lost=False))
+                self._lost[key] = next(found, None) is None
+            if not self._lost[key]:
                 yield from _leaves(self._onward(replace(step, region=rest), _Question(state, lost=False)))
+
+    def _told_apart(self, step: Step, state: int) -> Step:
+        """The step without what its region says of fields that no flow ahead looks at.
+
+        Without `in_port` a packet is also sent to where it came from, which otherwise it is not: more is
+        found to leave, not less.
+        """
+        fields = self._fields_ahead(step.table, state)
+        cube, holes = step.region.cube, step.region.holes
+        if any(name not in fields for hole in holes for name in hole):
+            return step
+        return replace(
+            step, region=Region({name: bits for name, bits in cube.items() if name in fields}, holes)
+        )
+
+    def _fields_ahead(self, table: int, state: int) -> frozenset[str]:
+        """What the flows of a table and of all those behind it look at, in this state of the connection."""
+        if (table, state) not in self._ahead:
+            seen, waiting, fields = {table}, [table], set[str]()
+            while waiting:
+                looked = self._tables.get(waiting.pop(), _NO_TABLE)
+                fields |= looked.fields(state)
+                waiting += looked.next - seen
+                seen |= looked.next
+            self._ahead[table, state] = frozenset(fields)
+        return self._ahead[table, state]
 
     def _onward(self, step: Step, question: _Question) -> Iterator[Leaf | Step]:
         if step.table in question.stop:
@@ -272,11 +313,30 @@ Shape = tuple[tuple[str, int], ...]
 class _Table:
     """Flows by shape (which bits they match), so that known bits find them without trying each."""
 
-    def __init__(self, flows: Iterable[Flow]) -> None:
+    def __init__(self, flows: Sequence[Flow]) -> None:
+        self._flows = flows
         self._shapes: dict[Shape, list[Flow]] = defaultdict(list)
         for flow in flows:
-            self._shapes[tuple((name, mask) for name, _, mask in flow.match)].append(flow)
+            self._shapes[tuple([entry[::2] for entry in flow.match.entries])].append(flow)
         self._indexes: dict[tuple[Shape, Shape], dict[tuple[int, ...], list[Flow]]] = {}
+
+    @cached_property
+    def next(self) -> frozenset[int]:
+        """The tables that its flows lead to."""
+        found: set[int | None] = set()
+        for flow in self._flows:
+            found.add(flow.instructions.goto)
+            found.update(action.table for action in flow.instructions.apply if isinstance(action, Conntrack))
+        return frozenset(number for number in found if number is not None)
+
+    def fields(self, state: int) -> frozenset[str]:
+        """What its flows look at, apart from those that are for connections of another state."""
+        found = {name for shape in self._shapes if "ct_state" not in dict(shape) for name, _ in shape}
+        for shape in self._shapes:
+            if "ct_state" in dict(shape) and any(_is_for(flow, state) for flow in self._shapes[shape]):
+                found.update(name for name, _ in shape)
+        moves = (action for flow in self._flows for action in flow.instructions.apply)
+        return frozenset(found | {action.source for action in moves if isinstance(action, Move)})
 
     def reads(self, fields: frozenset[str]) -> bool:
         """Whether some flow matches on one of the fields."""
@@ -310,6 +370,15 @@ class _Table:
                 key = tuple(value for name, value, mask in flow.match if (name, mask) in known)
                 index[key].append(flow)
         return index
+
+
+_NO_TABLE = _Table(())
+
+
+def _is_for(flow: Flow, state: int) -> bool:
+    """Whether packets of this state, or of none yet, can take the flow."""
+    value, mask = flow.match.get("ct_state") or (0, 0)
+    return value in (state & mask, 0)
 
 
 def _known(name: str, mask: int, step: Step) -> int | None:

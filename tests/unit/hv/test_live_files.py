@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -79,12 +82,15 @@ def test_a_pid_file_that_names_another_process_is_not_believed(tmp_path):
 
 
 def test_a_process_is_found_by_the_uuid_on_its_command_line(tmp_path):
-    child = subprocess.Popen(["sh", "-c", "sleep 60; :", "-uuid", "3c6b0f8e-unique"])
+    unique = str(uuid4())
+    child = subprocess.Popen(["sh", "-c", "sleep 60; :", "-uuid", unique])
     try:
-        found = process.search(uuid="3c6b0f8e-unique", user=os.getuid())
+        while not Path(f"/proc/{child.pid}/cmdline").read_bytes():  # exec has begun, but for its arguments
+            time.sleep(0.01)
+        found = process.search(uuid=unique, user=os.getuid())
         assert found is not None and found.pid == child.pid and found.alive()
         found.close()
-        assert process.search(uuid="3c6b0f8e", user=os.getuid()) is None
+        assert process.search(uuid=unique[:8], user=os.getuid()) is None
     finally:
         child.kill()
         child.wait()

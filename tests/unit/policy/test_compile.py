@@ -15,7 +15,9 @@ from vnet.openflow.flow import Output
 from vnet.policy import judge
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.endpoint import link_local
+from vnet.policy.identity import identify
 from vnet.policy.pipeline import Stage
+from vnet.policy.shadow import shadows
 from vnet.policy.space import Region, exactly
 from vnet.policy.walk import Leaf, Walk
 from vnet.topology.inventory import Inventory, Nic
@@ -99,20 +101,16 @@ def test_more_rules_than_priorities_are_refused(monkeypatch: pytest.MonkeyPatch)
 def test_rules_that_can_never_decide_are_told_with_what_shadows_them(
     rules: list[str], shadowed: list[tuple[str, str]]
 ) -> None:
-    found = compile(*crowd(2, *rules).build()).shadowed
+    topology, inventory = crowd(2, *rules).build()
+    found = shadows(topology, identify(topology, inventory))
     assert [(shadow.rule.rule, shadow.by.rule) for shadow in found] == shadowed
-
-
-def test_a_shadowed_rule_has_no_flows() -> None:
-    compiled = compile(*crowd(2, "deny any", "allow clients 80/tcp").build())
-    assert "ingress 2" not in {origin.rule for origin in compiled.provenance.values()}
 
 
 def test_default_drops_name_the_policies_that_applied() -> None:
     compiled = compile(*three_tier().build())
     texts = {origin.text: str(origin.at) for origin in compiled.provenance.values()}
     assert texts["egress of db: no rule matched; policies applied: db-from-app"] == "test.vnet.yaml:10"
-    assert any(text.startswith("ingress of intruder: closed") for text in texts)
+    assert any(text.startswith("ingress of intruder, web: closed") for text in texts)
 
 
 def test_the_log_wish_of_a_rule_reaches_its_origin() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 
 from tests.generators import Builder, builders, three_tier
-from vnet.policy.identity import digest, identify, used_selectors
+from vnet.policy.identity import Role, digest, identify, selector_of, used_selectors
 from vnet.policy.semantics import selects
 from vnet.topology.model import Peer, Topology
 
@@ -64,7 +64,8 @@ def test_colliding_digests_get_different_numbers_and_never_zero() -> None:
 def test_identities_select_exactly_whom_the_language_means(builder: Builder) -> None:
     topology, inventory = builder.build()
     identities = identify(topology, inventory)
-    assert {(peer.kind, peer.value) for peer in used_peers(topology)} == used_selectors(topology)
+    used = {each for policy in topology.policies for role in Role for each in used_selectors(policy, role)}
+    assert set(map(selector_of, used_peers(topology))) == used
     for identity in identities.by_number.values():
         for end in identity.members:
             assert identities.of[end.name, end.address] == identity.number

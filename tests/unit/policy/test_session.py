@@ -26,6 +26,7 @@ from vnet.openflow.flow import (
     match,
 )
 from vnet.openflow.message import BundleControlType, FlowCommand
+from vnet.policy.difference import diff
 from vnet.policy.session import (
     TRANSITIONS,
     Applied,
@@ -336,3 +337,20 @@ def test_a_flow_reads_back_equal_whatever_way_it_was_written() -> None:
 
 def test_the_table_of_transitions_covers_every_state_that_waits() -> None:
     assert {state for state, _ in TRANSITIONS} == set(State) - {State.READY, State.LOST}
+
+
+# -- a change that is known beforehand ----------------------------------------------------------
+
+
+def test_a_known_change_is_made_without_reading() -> None:
+    switch = ScriptedSwitch()
+    session = ready(switch)
+    apply(session, switch, FLOWS[:3])
+    switch.heard.clear()
+    session.change(diff(FLOWS[:1], FLOWS[3:]), 2, 0.0)
+    assert talk(session, switch) == [Applied(2, 1, 0, 1)]
+    assert not any(isinstance(heard, message.FlowStatsRequest) for heard in switch.heard)
+    session.read_flows(0.0)
+    (read,) = talk(session, switch)
+    assert isinstance(read, FlowsRead)
+    assert set(read.flows) == {*FLOWS[1:]}

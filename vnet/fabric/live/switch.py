@@ -101,14 +101,19 @@ class HostSwitch:
 
     async def change(self, put: frozenset[Flow], remove: frozenset[Flow]) -> None:
         """One atomic change. Once begun it is carried through: what undoes it comes after it."""
-        assert self._controller is not None, "the switch is open"
-        wanted = (await self.flows() - remove) | put
-        apply = asyncio.ensure_future(self._controller.apply(tuple(wanted)))
+        apply = asyncio.ensure_future(self._change(put, remove))
         try:
             await asyncio.shield(apply)
         except asyncio.CancelledError:
             await asyncio.wait([apply])
             raise
+
+    async def _change(self, put: frozenset[Flow], remove: frozenset[Flow]) -> None:
+        assert self._controller is not None, "the switch is open"
+        if self._controller.has_applied:
+            await self._controller.change(put, remove)
+        else:
+            await self._controller.apply(tuple((await self.flows() - remove) | put))
 
     async def connections(self) -> tuple[Direction, ...]:
         """The live connections."""

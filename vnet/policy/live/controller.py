@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from vnet.base.errors import PeerError, TimedOut
 from vnet.openflow.flow import Flow
+from vnet.policy.difference import FlowKey, diff
 from vnet.policy.session import (
     Applied,
     Event,
@@ -58,7 +59,7 @@ class _Wanted:
     """A generation of flows and who waits for it. `away_s` is when the switch was first seen to be away."""
 
     generation: int
-    flows: tuple[Flow, ...]
+    flows: dict[FlowKey, Flow]
     done: asyncio.Future[Applied] | None = None
     away_s: float | None = None
 
@@ -114,22 +115,54 @@ class Controller:
         Raises: ApplyRefused, TimedOut when the switch stays away (the earlier flows stay wanted; which ones
         are in force is to be read back), Closed, ValueError (see `checked`).
         """
-        flows = checked(flows)
+        wanted = {flow.key: flow for flow in checked(flows)}
         async with self._turn:
-            self._generation += 1
             before = self._wanted
-            done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
-            self._wanted = _Wanted(self._generation, flows, done)
             try:
-                if self._session and self.connected:
-                    self._session.apply(flows, self._generation, self._clock())
-                    self._flush()
-                else:
-                    self._wanted.away_s = self._clock()
-                return await done
+                return await self._reach(wanted, lambda session: session.apply(flows, *self._now()))
             except (ApplyRefused, TimedOut):
                 self._wanted = before
                 raise
+
+    @property
+    def has_applied(self) -> bool:
+        """Whether the flows of the switch are known, so that `change` is possible."""
+        return self._wanted is not None
+
+    async def change(self, put: Iterable[Flow], remove: Iterable[Flow]) -> Applied:
+        """Add, replace and remove some of the flows that were last wanted; a replaced one is in both.
+
+        Costs what the change is large, not what the flows are many. Raises: see `apply`.
+        """
+        assert self._wanted is not None, "flows were applied before"
+        difference = diff(remove, checked(put))
+        async with self._turn:
+            if not difference:
+                return Applied(self._generation)
+            wanted, before = self._wanted.flows, self._wanted
+            was = {flow.key: wanted.get(flow.key) for flow in (*difference.put, *difference.removed)}
+            try:
+                _edit(wanted, {**dict.fromkeys(was), **{flow.key: flow for flow in difference.put}})
+                return await self._reach(wanted, lambda session: session.change(difference, *self._now()))
+            except (ApplyRefused, TimedOut):
+                _edit(wanted, was)
+                self._wanted = before
+                raise
+
+    def _now(self) -> tuple[int, float]:
+        return self._generation, self._clock()
+
+    async def _reach(self, wanted: dict[FlowKey, Flow], begin: Callable[[Session], None]) -> Applied:
+        """Have the session reach them: this one with what `begin` asks of it, or the next from anew."""
+        self._generation += 1
+        done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        self._wanted = _Wanted(self._generation, wanted, done)
+        if self._session and self.connected:
+            begin(self._session)
+            self._flush()
+        else:
+            self._wanted.away_s = self._clock()
+        return await done
 
     async def read_flows(self) -> tuple[Flow, ...]:
         """vnet's flows as the switch has them now, by key.
@@ -264,7 +297,8 @@ class Controller:
         assert self._session is not None
         self._ready.set()
         if self._wanted:
-            self._session.apply(self._wanted.flows, self._wanted.generation, self._clock())
+            flows = tuple(self._wanted.flows.values())
+            self._session.apply(flows, self._wanted.generation, self._clock())
 
     def _on_applied(self, event: Applied) -> None:
         if self._wanted and self._wanted.generation == event.generation:
@@ -286,6 +320,15 @@ class Controller:
         log.warning("switch %s lost: %s", self.socket_path, reason)
         if self._reading and not self._reading.done():
             self._reading.set_exception(PeerError(f"the switch went away: {reason}"))
+
+
+def _edit(flows: dict[FlowKey, Flow], to: Mapping[FlowKey, Flow | None]) -> None:
+    """Set flows by key; None removes one."""
+    for key, flow in to.items():
+        if flow is None:
+            flows.pop(key, None)
+        else:
+            flows[key] = flow
 
 
 def _resolve(future: asyncio.Future[T] | None, result: T) -> None:

@@ -1,0 +1,140 @@
+"""The flows of tables 0 to 4 and 50 that depend on who is there, NIC by NIC, kept while VMs come and go."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vnet.policy import guard, segment, track
+from vnet.policy.endpoint import Endpoint, IPAddress, endpoints_of
+from vnet.policy.entry import Entry
+from vnet.policy.identity import Classes, Selector, names_of, networks_of
+from vnet.topology.inventory import Nic, Vm
+from vnet.topology.model import IPNetwork, Topology
+
+Segment = tuple[str, int]
+"""A network's name and VLAN."""
+
+
+@dataclass(slots=True)
+class Changed:
+    """What is not as it was seen last. `seen` (in order) and `gone` are names of NICs."""
+
+    seen: dict[str, None] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    gone_ends: list[Endpoint] = field(default_factory=list)
+    segments: set[Segment] = field(default_factory=set)
+    addresses: set[IPAddress] = field(default_factory=set)
+
+
+class Nics:
+    """The NICs of a fabric and the units of flows that each of them gives rise to."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._seen: Sequence[Vm] = ()
+        self._vms: dict[str, Vm] = {}
+        self._nics: dict[str, Nic] = {}
+        self._ends: dict[str, tuple[Endpoint, ...]] = {}
+        self._named: dict[Selector, set[str]] = defaultdict(set)
+        self._members: dict[Segment, dict[str, Nic]] = defaultdict(dict)
+        self._users = Counter[IPAddress]()
+        self._identities: dict[str, tuple[Nic, tuple[int, ...]]] = {}
+        self._vlans: tuple[int, ...] = ()
+
+    # who is there
+
+    def see(self, vms: Sequence[Vm]) -> Changed:
+        """Take note of all VMs there are."""
+        changed = Changed()
+        if vms is self._seen:
+            return changed
+        self._seen = vms
+        before, self._vms = self._vms, {vm.name: vm for vm in vms}
+        for name, vm in self._vms.items():
+            was = before.get(name)
+            if was is not vm and was != vm:
+                self._exchange(was, vm, changed)
+        for name in before.keys() - self._vms.keys():
+            self._exchange(before[name], None, changed)
+        return changed
+
+    def _exchange(self, was: Vm | None, becomes: Vm | None, changed: Changed) -> None:
+        old = [end for nic in was.nics for end in self._remove(nic, changed)] if was else []
+        new = [end for nic in becomes.nics for end in self._add(nic, becomes, changed)] if becomes else []
+        kept = {(end.name, end.address) for end in new}
+        changed.gone_ends += [end for end in old if (end.name, end.address) not in kept]
+        stays = dict.fromkeys(nic.name for nic in becomes.nics) if becomes else {}
+        changed.gone |= {nic.name for nic in was.nics} - stays.keys() if was else set()
+        changed.seen |= stays
+
+    def _remove(self, nic: Nic, changed: Changed) -> tuple[Endpoint, ...]:
+        ends = self._ends.pop(nic.name)
+        self._count(ends, -1, changed)
+        for selector in names_of(ends[0]) if ends else ():
+            self._named[selector].discard(nic.name)
+        del self._nics[nic.name], self._members[nic.network, nic.vlan][nic.name]
+        changed.segments.add((nic.network, nic.vlan))
+        return ends
+
+    def _add(self, nic: Nic, vm: Vm, changed: Changed) -> tuple[Endpoint, ...]:
+        ends = self._ends[nic.name] = tuple(endpoints_of(self._topology, vm, nic))
+        self._count(ends, 1, changed)
+        for selector in names_of(ends[0]) if ends else ():
+            self._named[selector].add(nic.name)
+        self._nics[nic.name] = self._members[nic.network, nic.vlan][nic.name] = nic
+        changed.segments.add((nic.network, nic.vlan))
+        return ends
+
+    def _count(self, ends: Iterable[Endpoint], times: int, changed: Changed) -> None:
+        for end in ends:
+            self._users[end.address] += times
+            changed.addresses.add(end.address)
+
+    def ends(self, nics: Iterable[str]) -> Iterator[Endpoint]:
+        """The endpoints of NICs."""
+        for name in nics:
+            yield from self._ends[name]
+
+    def taken_by(
+        self, selectors: Iterable[Selector], groups: Mapping[str, tuple[IPNetwork, ...]]
+    ) -> set[str]:
+        """The NICs of which a selector takes an endpoint."""
+        taken: set[str] = set()
+        for selector in selectors:
+            taken |= self._named.get(selector, set())
+            for network in networks_of(groups, selector):
+                ends = (end for each in self._ends.values() for end in each)
+                taken |= {end.name for end in ends if end.address in network}
+        return taken
+
+    # their flows
+
+    def units(self, changed: Changed, classes: Classes) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
+        """The units that are not what they were, () for one that is no more."""
+        for name in changed.gone:
+            del self._identities[name]
+            yield ("nic", name), ()
+        for name in changed.seen:
+            known = self._nics[name], tuple(map(classes.of, self._ends[name]))
+            if self._identities.get(name) != known:
+                self._identities[name] = known
+                yield ("nic", name), tuple(self._of_nic(*known))
+        for where in changed.segments:
+            yield ("segment", *where), tuple(segment.announcements(self._members[where].values()))
+        for address in changed.addresses:
+            yield ("error", address), tuple(track.errors([address] if self._users[address] else ()))
+        vlans = tuple(sorted({number for (_, number), nics in self._members.items() if nics}))
+        if vlans != self._vlans:
+            self._vlans = vlans
+            yield "deliver", tuple(track.deliver(vlans))
+
+    def _of_nic(self, nic: Nic, identities: tuple[int, ...]) -> Iterator[Entry]:
+        ends = self._ends[nic.name]
+        own = {end.address: number for end, number in zip(ends, identities, strict=True)}
+        yield from guard.admit(nic)
+        yield from guard.source_guard(nic, own)
+        yield from segment.neighbour(nic, own)
+        for end in ends:
+            yield segment.destination(end, own[end.address])
