@@ -8,6 +8,7 @@ from vnet.cli import (
     change_commands,
     drill_command,
     fabric_commands,
+    import_commands,
     look_commands,
     policy_commands,
     switch_command,
@@ -25,6 +26,7 @@ app = typer.Typer(
 root(app)
 change_commands.register(app)
 fabric_commands.register(app)
+import_commands.register(app)
 vm_commands.register(app)
 look_commands.register(app)
 policy_commands.register(app)

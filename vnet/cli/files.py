@@ -55,13 +55,14 @@ def read(given: Sequence[str]) -> Given:
     if not found:
         raise UsageError("no topology: give one with -f FILE, or set VNET_FILE, or go where a vnet.yaml is")
     if len(found) == 1:
-        file, text = "(stdin)" if found[0] == "-" else found[0], _text(found[0])
+        file, text = "(stdin)" if found[0] == "-" else found[0], text_of(found[0])
     else:
         file, text = "(command line)", f"include: {json.dumps(found)}\n"
     return Given(file, text, _included(file, text))
 
 
-def _text(file: str) -> str:
+def text_of(file: str) -> str:
+    """The text of a file; `-` is standard input. Raises InputError if there is none."""
     if file == "-":
         return sys.stdin.read()
     try:
@@ -77,7 +78,7 @@ def _included(file: str, text: str) -> Mapping[str, str]:
         return {}
     from vnet.topology.include import gather  # only here: reading YAML takes its time to import
 
-    return gather(file, text, lambda path: _text(path) if path == "-" or Path(path).exists() else None)
+    return gather(file, text, lambda path: text_of(path) if path == "-" or Path(path).exists() else None)
 
 
 def source(given: Sequence[str], name: str | None = None) -> dict[str, Any]:

@@ -17,10 +17,11 @@ _SHOWN = 60
 class Reading:
     """One file being read, `file`, of those known by `texts`.
 
-    Faults of all of them are collected, never raised, so that all are reported at once.
+    Faults of all of them are collected, never raised, so that all are reported at once. Without `env`
+    the language read has no variables, and a dollar sign is one.
     """
 
-    def __init__(self, file: str, texts: Mapping[str, str], env: Mapping[str, str]) -> None:
+    def __init__(self, file: str, texts: Mapping[str, str], env: Mapping[str, str] | None) -> None:
         self.file = file
         self.texts = texts
         self._env = env
@@ -50,7 +51,7 @@ class Reading:
 
     def substituted(self, node: Scalar, path: str) -> Scalar | None:
         """The scalar with its `${VAR}` replaced and read anew; None if that failed, with a fault."""
-        if "$" not in node.text:
+        if self._env is None or "$" not in node.text:
             return node
         try:
             text = _VARIABLE.sub(lambda match: self._value_of(match), node.text)
@@ -67,7 +68,7 @@ class Reading:
         if name is None:
             forms = "write ${NAME}, ${NAME:-default} or ${NAME:?message}, and $$ for a dollar sign"
             raise _Unset(match.start(), f'"{match.group()}" is no variable', forms)
-        value = self._env.get(name)
+        value = (self._env or {}).get(name)
         if value or (value is not None and operator is None):
             return value
         if operator == ":-":

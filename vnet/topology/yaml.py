@@ -81,16 +81,38 @@ class Document:
     problems: tuple[Problem, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The documents of a file of several, empty ones left out; none when the file is broken."""
+
+    roots: tuple[Node, ...]
+    problems: tuple[Problem, ...]
+
+
 def parse(text: str) -> Document:
     """The tree of a one-document stream and all that is wrong with it."""
-    composer = _Composer()
+    stream = _composed(_Composer(is_single=True), text)
+    return Document(stream.roots[-1] if stream.roots else None, stream.problems)
+
+
+def parse_stream(text: str) -> Stream:
+    """The trees of a stream of any number of documents, and all that is wrong with it."""
+    stream = _composed(_Composer(is_single=False), text)
+    return Stream(tuple(root for root in stream.roots if not _is_nothing(root)), stream.problems)
+
+
+def _is_nothing(root: Node) -> bool:
+    return isinstance(root, Scalar) and root.value is None
+
+
+def _composed(composer: _Composer, text: str) -> Stream:
     try:
         _feed(composer, text)
     except _Stop as stop:
-        return Document(None, (*composer.problems, stop.problem))
+        return Stream((), (*composer.problems, stop.problem))
     except YAMLError as error:
-        return Document(None, (*composer.problems, _syntax_problem(error, text)))
-    return Document(composer.root, tuple(composer.problems))
+        return Stream((), (*composer.problems, _syntax_problem(error, text)))
+    return Stream(tuple(composer.roots), tuple(composer.problems))
 
 
 def _feed(composer: _Composer, text: str) -> None:
@@ -192,8 +214,9 @@ _CONTAINER_TAGS = {False: (None, "!", _CORE_TAG + "seq"), True: (None, "!", _COR
 class _Composer:
     """Builds the tree from events; wants no more than one pass and no recursion."""
 
-    def __init__(self) -> None:
-        self.root: Node | None = None
+    def __init__(self, is_single: bool) -> None:
+        self.roots: list[Node] = []
+        self._is_single = is_single
         self.problems: list[Problem] = []
         self._stack: list[_Open] = []
         self._anchors: dict[str, tuple[Node | None, int]] = {}
@@ -216,7 +239,8 @@ class _Composer:
 
     def _document(self, event: _Event) -> None:
         self._documents += 1
-        if self._documents > 1:
+        self._anchors.clear()  # they are known within their document only
+        if self._is_single and self._documents > 1:
             problem = "expected one document, found a second one"
             raise _Stop(_problem_at(event, "yaml", problem, 'remove the "---"'))
 
@@ -272,7 +296,7 @@ class _Composer:
 
     def _put(self, node: Node, weight: int) -> None:
         if not self._stack:
-            self.root = node
+            self.roots.append(node)
             return
         top = self._stack[-1]
         top.weight += weight

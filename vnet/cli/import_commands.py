@@ -1,0 +1,59 @@
+"""`vnet import`: other people's policies as a topology file, without a daemon and without root."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vnet.base.errors import UsageError
+from vnet.cli import files
+from vnet.cli.options import Settings, command
+from vnet.cli.output import Format, document
+
+if TYPE_CHECKING:
+    from vnet.topology.model import IPNetwork
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    group = typer.Typer(help="Make a topology file of other people's policies.", no_args_is_help=True)
+    command(group)(kubernetes)
+    app.add_typer(group, name="import")
+
+
+def kubernetes(
+    settings: Settings,
+    manifests: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Manifests in YAML or JSON; - is standard input.")
+    ],
+    subnet: Annotated[
+        list[str] | None,
+        typer.Option("--subnet", metavar="CIDR", help="Addresses of the pods; one for each family."),
+    ] = None,
+) -> None:
+    """Print the topology that NetworkPolicies, Namespaces and Pods stand for.
+
+    `kubectl get networkpolicies,namespaces,pods -A -o yaml` prints all of them. -n gives its name.
+    """
+    from vnet.topology.kubernetes.convert import SUBNETS, imported
+
+    if settings.file:
+        raise UsageError(f"-f {settings.file[0]}: manifests are given without -f")
+    name = settings.name or "kubernetes"
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"-n {name}: a fabric's name has lowercase letters, digits and -, at most 24")
+    texts = {("(stdin)" if file == "-" else file): files.text_of(file) for file in manifests}
+    form = Format.JSON if settings.output is Format.JSON else Format.YAML
+    document(imported(texts, name, tuple(map(_subnet, subnet or ())) or SUBNETS), form)
+
+
+def _subnet(word: str) -> IPNetwork:
+    try:
+        return ip_network(word)
+    except ValueError as error:
+        raise UsageError(f"--subnet {word}: {error}") from None

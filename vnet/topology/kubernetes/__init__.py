@@ -1,0 +1,1 @@
+"""Kubernetes manifests as a topology: `manifest` reads, `groups` says who is meant, `convert` writes."""
