@@ -11,7 +11,7 @@ import typer
 from vnet.base.errors import UsageError
 from vnet.cli import files
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Format, document
+from vnet.cli.output import Format, document, tell
 
 if TYPE_CHECKING:
     from vnet.topology.model import IPNetwork
@@ -40,16 +40,23 @@ def kubernetes(
 
     `kubectl get networkpolicies,namespaces,pods -A -o yaml` prints all of them. -n gives its name.
     """
+    import yaml
+
     from vnet.topology.kubernetes.convert import SUBNETS, imported
+    from vnet.topology.load import load_text
 
     if settings.file:
         raise UsageError(f"-f {settings.file[0]}: manifests are given without -f")
     name = settings.name or "kubernetes"
     if not _NAME.fullmatch(name):
         raise UsageError(f"-n {name}: a fabric's name has lowercase letters, digits and -, at most 24")
-    texts = {("(stdin)" if file == "-" else file): files.text_of(file) for file in manifests}
-    form = Format.JSON if settings.output is Format.JSON else Format.YAML
-    document(imported(texts, name, tuple(map(_subnet, subnet or ())) or SUBNETS), form)
+    subnets = tuple(map(_subnet, subnet or ())) or SUBNETS
+    texts = {("(stdin)" if file == "-" else file): files.text_of(file) for file in dict.fromkeys(manifests)}
+    found = imported(texts, name, subnets)
+    load_text(yaml.safe_dump(found, sort_keys=False), "(result)", {})  # what the subnets have no room for
+    document(found, Format.JSON if settings.output is Format.JSON else Format.YAML)
+    if found.get("x-left-out") and not settings.quiet:
+        tell(f"left out: {len(found['x-left-out'])} pods, see x-left-out")
 
 
 def _subnet(word: str) -> IPNetwork:

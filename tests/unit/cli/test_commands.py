@@ -201,3 +201,45 @@ policies:
     applied_to: vm:b
     ingress: [{from: any, action: deny, ports: [22/tcp]}, {from: vm:a, ports: [22/tcp]}]
 """
+
+
+POLICY = """\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: closed}
+spec: {podSelector: {}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+"""
+
+
+def test_what_import_prints_is_a_valid_topology(vnet, tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    proxy = "{apiVersion: v1, kind: Pod, metadata: {name: proxy}, spec: {hostNetwork: true}}"
+    done = vnet("import", "kubernetes", "policy.yaml", "-", "-n", "lab", given=proxy)
+    assert (done.returncode, done.stderr) == (0, "left out: 1 pods, see x-left-out\n")
+    assert vnet("validate", "-f", "-", given=done.stdout).stdout.startswith("lab: valid: 1 vms, 1 networks")
+    as_json = vnet("import", "kubernetes", "policy.yaml", "-o", "json")
+    assert json.loads(as_json.stdout)["policies"][0]["name"] == "default-closed"
+
+
+def test_manifests_that_cannot_be_imported_are_exit_1_with_their_line(vnet):
+    done = vnet(
+        "import", "kubernetes", "-", given=POLICY.replace("podSelector: {}", "podSelector: {app: web}")
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("vnet: (stdin):4:22: spec.podSelector.app: ") and "^" in done.stderr
+
+
+def test_subnets_without_room_for_the_pods_are_exit_1(vnet):
+    done = vnet("import", "kubernetes", "-", "--subnet", "10.0.0.0/31", given=POLICY)
+    assert done.returncode == 1 and "(result):" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("-f", "a.yaml", "b.yaml"), ("a", "-n", "Lab"), ("a", "--subnet", "10.0.0.1/8"), ()]
+)
+def test_an_import_that_makes_no_sense_is_exit_2(vnet, words):
+    assert vnet("import", "kubernetes", *words).returncode == 2

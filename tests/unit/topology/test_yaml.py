@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vnet.topology.yaml import MAX_ALIASED, MAX_DEPTH, ListNode, MapNode, Node, Scalar, parse, resolve
+from vnet.topology.yaml import (
+    MAX_ALIASED,
+    MAX_DEPTH,
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    parse,
+    parse_stream,
+    resolve,
+)
 
 
 def plain(node: Node) -> object:
@@ -186,3 +196,17 @@ TREES = st.recursive(
 @given(TREES)
 def test_json_is_read_as_what_it_says(tree: object) -> None:
     assert read(json.dumps(tree, ensure_ascii=False)) == tree
+
+
+def test_a_stream_has_any_number_of_documents_and_empty_ones_do_not_count():
+    stream = parse_stream("---\n# nothing\n---\na: 1\n---\n---\n[b]\n...\n")
+    assert [plain(root) for root in stream.roots] == [{"a": 1}, ["b"]]
+    assert [root.line for root in stream.roots] == [4, 7]
+    assert parse_stream("").roots == ()
+
+
+def test_an_anchor_is_known_within_its_document_only():
+    stream = parse_stream("a: &x 1\nb: *x\n---\nc: *x\n")
+    assert [(each.line, each.text) for each in stream.problems] == [
+        (4, 'no value before this one is marked "&x"')
+    ]

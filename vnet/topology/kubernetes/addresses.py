@@ -24,10 +24,11 @@ def _without(network: IPNetwork, exception: IPNetwork) -> Iterable[IPNetwork]:
         return (network,)
     if network.prefixlen >= exception.prefixlen:
         return ()
-    match network, exception:
-        case (IPv4Network(), IPv4Network()) | (IPv6Network(), IPv6Network()):
-            return sorted(network.address_exclude(exception))
-    raise AssertionError("the manifest's reader leaves no exception of another family")
+    if isinstance(network, IPv4Network):
+        assert isinstance(exception, IPv4Network), "an exception is part of its block"
+        return sorted(network.address_exclude(exception))
+    assert isinstance(exception, IPv6Network), "an exception is part of its block"
+    return sorted(network.address_exclude(exception))
 
 
 class PodAddresses:

@@ -72,6 +72,7 @@ class _Import:
             name: {"labels": dict(labels)} for name, labels in self._groups.declared.items()
         }
         document["policies"] = [*policies, *self._baseline()]
+        document["x-left-out"] = dict(self._manifests.left_out)
         return {key: value for key, value in document.items() if value}
 
     # -- VMs

@@ -49,6 +49,7 @@ class _Found:
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     pods: list[Pod] = field(default_factory=list)
     policies: list[NetworkPolicy] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     first: dict[tuple[str, str, str], Location] = field(default_factory=dict)
 
 
@@ -67,7 +68,10 @@ def read(texts: Mapping[str, str], reading: Reading) -> Manifests:
             reading.fault(where, problem.path, problem.text, problem.hint)
         for node in stream.roots:
             _read_object(node, "", of_file, found)
-    return Manifests(found.namespaces, tuple(found.pods), tuple(found.policies))
+    if not (found.pods or found.policies or reading.faults):
+        where = Location(next(iter(texts)), 1, 1)
+        reading.fault(where, "", "there is no NetworkPolicy and no Pod", f"what prints them: {ASK}")
+    return Manifests(found.namespaces, tuple(found.pods), tuple(found.policies), found.left_out)
 
 
 def _read_object(node: Node, path: str, reading: Reading, found: _Found) -> None:
@@ -146,12 +150,14 @@ def _add_pod(read: Read[Entry] | None, reading: Reading, found: _Found) -> None:
         return
     name, namespace, labels = _named(read)
     spec, status = read.value.get(form.POD_SPEC), read.value.get(form.POD_STATUS)
-    phase = status.value.get(form.PHASE) if status else None
-    if not _is_new("Pod", namespace, name, reading, found) or (phase and phase.value in _ENDED):
+    if not _is_new("Pod", namespace, name, reading, found):
         return
+    phase = status.value.get(form.PHASE) if status else None
+    why = "it has ended" if phase and phase.value in _ENDED else ""
     if spec and spec.value.value(form.HOST_NETWORK):
-        problem = f"the pod {quoted(f'{namespace}/{name.value}')} has its node's own network"
-        reading.fault(name.at, name.path, problem, "leave it out: NetworkPolicies do not speak of it")
+        why = "it has its node's own network"
+    if why:
+        found.left_out[f"{namespace}/{name.value}"] = f"{name.at}: {why}"
         return
     ports = _named_ports(spec.value, reading) if spec else {}
     addresses = tuple(_addresses(status.value)) if status else ()

@@ -120,12 +120,13 @@ class NetworkPolicy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pod:
-    """A pod on the cluster's network, equal to itself only. `ports` are the numbers of its named ports, by name and protocol."""
+    """A pod on the cluster's network; equal to itself only. `ports` are its named ones."""
 
     namespace: str
     name: str
     labels: Mapping[str, str]
     ports: Mapping[tuple[str, str], int]
+    """Numbers by name and protocol."""
     addresses: tuple[IPv4Address | IPv6Address, ...]
     at: Location
     path: str
@@ -150,6 +151,8 @@ class Manifests:
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Pods that are not on the cluster's network: why, with the place."""
 
     def labels_of(self, namespace: str) -> Mapping[str, str]:
         """A namespace's labels, as far as they are known."""

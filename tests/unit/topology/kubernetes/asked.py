@@ -1,4 +1,4 @@
-"""An import, asked who reaches whom: by the meaning of its policies, and by the flows they are compiled to."""
+"""An import, asked who reaches whom: by the meaning of its policies, and by their compiled flows."""
 
 from __future__ import annotations
 

@@ -464,7 +464,7 @@ END_PORT = "should support creating NetworkPolicy API with endport field"
 ELSEWHERE: Mapping[str, str] = {
     END_PORT: "passes: the same three forms are refused, the same two are imported",
     "should support creating NetworkPolicy API operations": (
-        "does not apply: it creates, lists, watches and patches objects of an API server, and there is none here"
+        "does not apply: it creates, lists, watches and patches objects of an API server; here is none"
     ),
 }
 """Cases without a truth table: those of the API."""

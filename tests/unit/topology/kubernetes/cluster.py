@@ -96,7 +96,7 @@ def _flow(labels: Labels) -> str:
 
 
 def table(lines: tuple[str, ...]) -> dict[Question, bool]:
-    """The truth table that lines like `deny y/* -> x/a 81/tcp` describe: open at first, the last line counts."""
+    """The truth table that lines like `deny y/* -> x/a 81/tcp` describe: the last that matches counts."""
     return {question: _expected(lines, question) for question in questions()}
 
 

@@ -1,4 +1,4 @@
-"""What NetworkPolicies mean, read straight off the objects: slow, plain, and nothing of it shared with the import.
+"""What NetworkPolicies mean, read straight off the objects: slow, plain, shares nothing with the import.
 
 Source: the API reference of NetworkPolicy v1, https://kubernetes.io/docs/concepts/services-networking/network-policies/
 """
