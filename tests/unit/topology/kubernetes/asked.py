@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 import yaml
 
@@ -10,7 +11,7 @@ from tests.unit.policy.law import fates, service
 from tests.unit.topology.kubernetes.cluster import Question, address
 from vnet.openflow.fields import SCTP, TCP, UDP
 from vnet.policy.compile import Compiled, compile
-from vnet.policy.matrix import Matrix
+from vnet.policy.matrix import Matrix, Spans
 from vnet.policy.semantics import Packet, decide
 from vnet.policy.walk import Walk
 from vnet.topology.inventory import Inventory, expand
@@ -30,6 +31,8 @@ class Imported:
     compiled: Compiled
     matrix: Matrix
     walk: Walk
+    spans: dict[tuple[int, int], Spans] = field(default_factory=dict)
+    """What the matrix said of pairs of identities so far."""
 
     def means(self, question: Question) -> bool:
         """What the language says."""
@@ -42,7 +45,9 @@ class Imported:
             identities[packet.source_nic, packet.source],
             identities[packet.target_nic, packet.target],
         )
-        return any(low <= service(packet) <= high for low, high in self.matrix.allowed(*ends))
+        if ends not in self.spans:
+            self.spans[ends] = self.matrix.allowed(*ends)
+        return any(low <= service(packet) <= high for low, high in self.spans[ends])
 
     def flows(self, question: Question) -> bool:
         """Whether the first packet, and later ones, pass all tables to the server's port."""
@@ -63,6 +68,7 @@ def by_import(*manifests: str) -> Imported:
     return Imported(topology, inventory, compiled, Matrix(compiled.flows), Walk(compiled.flows))
 
 
+@cache
 def _packet(question: Question) -> Packet:
     source, target = (f"{end.replace('/', '-')}.eth0" for end in (question.source, question.target))
     return Packet(

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.unit.topology.kubernetes.asked import by_import
 from tests.unit.topology.kubernetes.cases import ALL, for_all, policy, to_a
-from tests.unit.topology.kubernetes.cluster import Cluster
+from tests.unit.topology.kubernetes.cluster import QUESTIONS, Cluster
 from vnet.base.errors import InputError
 from vnet.topology.kubernetes.convert import imported
 from vnet.topology.load import load_text
@@ -162,6 +163,56 @@ def test_of_many_combinations_the_pods_get_a_label() -> None:
     document = made(POD.format("one", "v7"), POD.format("two", "w"), to_a(rule))
     ((group,),) = (each["from"] for each in named(document, "x-to-a")["ingress"])
     assert [name for name, vm in document["vms"].items() if f"selector:{group}" in vm["labels"]] == ["x-one"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "sources"),
+    [
+        ("{key: tier, operator: In, values: [front, mid]}", {"x/a", "x/c"}),
+        ("{key: tier, operator: NotIn, values: [front]}", {"x/b", "x/c"}),
+        ("{key: tier, operator: Exists}", {"x/a", "x/c"}),
+        ("{key: tier, operator: DoesNotExist}", {"x/b"}),
+        ("{key: tier, operator: Exists}, {key: pod, operator: NotIn, values: [a]}", {"x/c"}),
+    ],
+)
+def test_each_operator_selects_whom_it_says(expression: str, sources: set[str]) -> None:
+    cluster = Cluster({"x/a": {"tier": "front"}, "x/c": {"tier": "mid"}})
+    rule = f"from: [{{podSelector: {{matchExpressions: [{expression}]}}}}]"
+    asked = by_import(cluster.manifest(), for_all("Ingress", rule))
+    reached = {each.source for each in QUESTIONS if each.target.startswith("x/") and asked.means(each)}
+    assert reached == sources
+
+
+@pytest.mark.parametrize(
+    ("port", "services"),
+    [
+        ("{}", {"80/tcp", "81/tcp"}),
+        ("{protocol: UDP}", {"80/udp", "81/udp"}),
+        ("{protocol: SCTP}", {"80/sctp", "81/sctp"}),
+        ("{port: 80, endPort: 80}", {"80/tcp"}),
+        ("{port: 80, endPort: 81, protocol: SCTP}", {"80/sctp", "81/sctp"}),
+        ("{port: 81, endPort: 90, protocol: UDP}", {"81/udp"}),
+        ("{port: serve-81-sctp, protocol: SCTP}", {"81/sctp"}),
+        ("{port: serve-81-sctp}", set()),
+        ("{port: nothing}", set()),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Ingress", "Egress"])
+def test_each_form_of_ports_opens_what_it_says(kind: str, port: str, services: set[str]) -> None:
+    asked = by_import(Cluster().manifest(), for_all(kind, f"ports: [{port}]"))
+    pair = [each for each in QUESTIONS if (each.source, each.target) == ("x/a", "x/b")]
+    assert {f"{each.port}/{each.protocol}" for each in pair if asked.tables(each)} == services
+
+
+def test_ports_of_init_containers_count_if_they_go_on_running() -> None:
+    def containers(again: str) -> str:
+        ports = f"ports: [{{name: http, containerPort: 8}}]{again}"
+        return POD.format("a", "x") + f"spec: {{initContainers: [{{{ports}}}]}}\n"
+
+    web = policy("x", "p", ALL + ", ingress: [{ports: [{port: http}]}]")
+    always, once = made(containers(", restartPolicy: Always"), web), made(containers(""), web)
+    assert named(always, "x-p")["ingress"] == [{"from": ["any"], "ports": ["8/tcp"]}]
+    assert named(once, "x-p")["ingress"] == []
 
 
 # ---- what is refused -------------------------------------------------------------------------
