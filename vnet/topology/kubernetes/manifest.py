@@ -23,7 +23,7 @@ from vnet.topology.kubernetes.objects import (
     Who,
 )
 from vnet.topology.model import IPNetwork
-from vnet.topology.reading import Reading, quoted, suggestion
+from vnet.topology.reading import Reading, quoted
 from vnet.topology.shape import Entry, Field, Read
 from vnet.topology.yaml import ListNode, MapNode, Node, parse_stream
 
@@ -108,7 +108,7 @@ def _report_kind(head: Entry, version: str, kind: str, reading: Reading) -> None
     elif kind in _WITH_PODS:
         hint = f"give the pods that it makes instead: {ASK}"
     else:
-        hint = suggestion(kind, known).replace("known", "what can be") + f", as of {ASK}"
+        hint = f"remove it; NetworkPolicies, Namespaces and Pods can: {ASK}"
     reading.fault(where.at, where.path, problem, hint)
 
 

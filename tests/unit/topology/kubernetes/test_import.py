@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from tests.unit.topology.kubernetes.asked import by_import
 from tests.unit.topology.kubernetes.cases import ALL, for_all, policy, to_a
 from tests.unit.topology.kubernetes.cluster import QUESTIONS, Cluster
 from vnet.base.errors import InputError
+from vnet.policy.compile import compile
+from vnet.policy.reach import reach
+from vnet.topology.inventory import expand
 from vnet.topology.kubernetes.convert import imported
 from vnet.topology.load import load_text
 
@@ -213,6 +217,25 @@ def test_ports_of_init_containers_count_if_they_go_on_running() -> None:
     always, once = made(containers(", restartPolicy: Always"), web), made(containers(""), web)
     assert named(always, "x-p")["ingress"] == [{"from": ["any"], "ports": ["8/tcp"]}]
     assert named(once, "x-p")["ingress"] == []
+
+
+def test_pods_of_two_families_keep_both_addresses() -> None:
+    pods = "".join(
+        POD.format(name, "x") + f"status: {{podIPs: [{{ip: 10.1.0.{i}}}, {{ip: 'fd00::{i}'}}]}}\n"
+        for i, name in enumerate("ab", 5)
+    )
+    rule = "from: [{ipBlock: {cidr: 10.1.0.6/32}}, {ipBlock: {cidr: 'fd00::/64', except: ['fd00::6/128']}}]"
+    subnets = (ip_network("10.1.0.0/24"), ip_network("fd00::/64"))
+    document = imported(
+        {"a.yaml": pods, "b.yaml": policy("x", "p", f"{ALL}, ingress: [{{{rule}}}]")}, "lab", subnets
+    )
+    topology = load_text(yaml.safe_dump(document), "lab", {})
+    inventory = expand(topology, {})
+    told = {
+        (pair.source, pair.target): pair.ports
+        for pair in reach(topology, inventory, compile(topology, inventory))
+    }
+    assert told == {("x-a", "x-b"): "IPv4: -; IPv6: any", ("x-b", "x-a"): "IPv4: any; IPv6: -"}
 
 
 # ---- what is refused -------------------------------------------------------------------------
