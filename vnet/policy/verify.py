@@ -6,6 +6,7 @@ not of what was meant. A claim that fails comes with a packet that breaks it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from vnet.policy.explain import describe
 from vnet.policy.origin import Origin, OriginKind
 from vnet.policy.semantics import selects
 from vnet.policy.space import Cube, Region, meet
-from vnet.policy.walk import Leaf, Step, Walk
+from vnet.policy.walk import Alike, Leaf, Narrow, Step, Walk
 from vnet.policy.witness import Witness
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Claim, ClaimKind, Topology
@@ -61,17 +62,30 @@ class ClaimResult:
         return f"{self.claim.at}: {self.claim.text}: {verdict}"
 
 
-def verify(topology: Topology, inventory: Inventory, flows: Iterable[Flow]) -> tuple[ClaimResult, ...]:
+def verify(
+    topology: Topology,
+    inventory: Inventory,
+    flows: Iterable[Flow],
+    provenance: Mapping[int, Origin] | None = None,
+) -> tuple[ClaimResult, ...]:
     """Every claim of the topology, decided on the given flows.
 
+    Args:
+        provenance: where the flows of the topology come from; found by compiling it if None.
     Raises: Unfollowable when the flows do what no flow of vnet does.
     """
-    judge = _Judge(topology, inventory, Walk(flows))
+    judge = _Judge(topology, inventory, Walk(flows), provenance)
     return tuple(judge.result(claim) for claim in topology.claims)
 
 
+_Classes = dict[Alike, list[Sender]]
+
+
 class _Judge:
-    def __init__(self, topology: Topology, inventory: Inventory, walk: Walk) -> None:
+    def __init__(
+        self, topology: Topology, inventory: Inventory, walk: Walk, provenance: Mapping[int, Origin] | None
+    ) -> None:
+        self._given = provenance
         self._topology = topology
         self._walk = walk
         self._inventory = inventory
@@ -82,7 +96,8 @@ class _Judge:
     @cached_property
     def _provenance(self) -> Mapping[int, Origin]:
         """Where flows come from, to be told of what breaks a claim."""
-        return compile(self._topology, self._inventory).provenance
+        given = self._given
+        return compile(self._topology, self._inventory).provenance if given is None else given
 
     @cached_property
     def _witness(self) -> Witness:
@@ -142,31 +157,49 @@ class _Judge:
         self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
     ) -> Iterator[Counterexample]:
         """Packets of the claim's service that arrive."""
-        for sender, target in claims.between(claims.senders(sources, self._ends), targets):
+        classes = self._classes(claims.senders(sources, self._ends), targets)
+        for target in targets:
             for cube in claims.services(claim.service, target.address.version):
-                yield from self._arriving(sender, target, cube, ())
+                yield from self._of_any(classes[target.address.version], target, cube)
 
     def _others(
         self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
     ) -> Iterator[Counterexample]:
         """Packets that arrive although they are not the source's to the service."""
         named = {sender.nic.name: sender for sender in claims.senders(sources, self._ends)}
-        for sender, target in claims.between(claims.senders(self._ends, self._ends), targets):
-            permitted = claims.permitted(claim.service, named.get(sender.nic.name), target)
-            yield from self._arriving(sender, target, {}, permitted)
+        everyone = tuple(claims.senders(self._ends, self._ends))
+        classes = self._classes((each for each in everyone if each.nic.name not in named), targets)
+        for target in targets:
+            for sender in everyone:
+                if sender.nic.name in named and sender.vm != target.vm.name:
+                    permitted = claims.permitted(claim.service, named[sender.nic.name], target)
+                    yield from self._arriving(sender, target, {}, permitted)
+            yield from self._of_any(classes[target.address.version], target, {})
+
+    def _of_any(self, classes: _Classes, target: Endpoint, service: Cube) -> Iterator[Counterexample]:
+        """What any sender can bring to the target; worked out once for those who are not told apart."""
+        narrow = _narrowing(target, service, ())
+        for steps, alike in classes.items():
+            others = [sender for sender in alike if sender.vm != target.vm.name]
+            if all(self._walk.are_lost(steps, narrow, state) for state in REQUEST_STATES):
+                self._checked += len(others) * len(REQUEST_STATES)
+                continue
+            for sender in others:
+                yield from self._arriving(sender, target, service, ())
+
+    def _classes(self, sending: Iterable[Sender], targets: Iterable[Endpoint]) -> Mapping[int, _Classes]:
+        """The senders, for each IP version that the targets have, by how they fare past the guards."""
+        found: dict[int, _Classes] = {target.address.version: defaultdict(list) for target in targets}
+        for sender, version in product(tuple(sending), found):
+            begun = self._begun(sender, version)
+            found[version][self._walk.told_apart(begun, REQUEST_STATES)].append(sender)
+        return found
 
     def _arriving(
         self, sender: Sender, target: Endpoint, service: Cube, permitted: Sequence[Cube]
     ) -> Iterator[Counterexample]:
         """What the sender can bring to the target of a service, apart from what is permitted."""
-        wanted = meet(claims.toward(target), service) or {}
-
-        def narrow(region: Region) -> Region | None:
-            rest = region.meet(wanted)
-            for cube in permitted:
-                rest = rest.minus(cube) if rest else None
-            return rest
-
+        narrow = _narrowing(target, service, permitted)
         for state in REQUEST_STATES:
             self._checked += 1
             for leaf in self._walk.finish(self._begun(sender, target.address.version), narrow, state):
@@ -188,6 +221,19 @@ class _Judge:
         why = describe(cookie, self._provenance) if cookie is not None else "no flow takes it"
         origin = self._provenance.get(cookie) if cookie is not None else None
         return Counterexample(self._witness.of(leaf.region, state), f"{fate}: {why}", origin)
+
+
+def _narrowing(target: Endpoint, service: Cube, permitted: Sequence[Cube]) -> Narrow:
+    """What of a set of packets is for the target and of the service, and not permitted."""
+    wanted = meet(claims.toward(target), service) or {}
+
+    def narrow(region: Region) -> Region | None:
+        rest = region.meet(wanted)
+        for cube in permitted:
+            rest = rest.minus(cube) if rest else None
+        return rest
+
+    return narrow
 
 
 def _deciding(leaf: Leaf, provenance: Mapping[int, Origin]) -> int | None:

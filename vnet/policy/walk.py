@@ -11,9 +11,10 @@ output) and refuses the rest with `Unfollowable` rather than decide on a guess.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import VnetError
@@ -82,15 +83,25 @@ class Leaf:
         return port in self.outputs or any(where in self.outputs for where in EVERYWHERE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """Packets about to be looked up in a table."""
+    """Packets about to be looked up in a table; equal to others that fare the same, however they came."""
 
     table: int
     region: Region
     bindings: Bindings = field(default_factory=lambda: START)
     trail: tuple[Flow, ...] = ()
     outputs: tuple[int, ...] = ()
+
+    @property
+    def _key(self) -> Hashable:
+        return self.table, self.region.key, frozenset(self.bindings.items()), self.outputs
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +133,6 @@ class Walk:
             by_table[flow.table].append(flow)
         self._tables = {number: _Table(table) for number, table in by_table.items()}
         self._ahead: dict[tuple[int, int], frozenset[str]] = {}
-        self._lost: dict[tuple[object, ...], bool] = {}
-        """Whether all packets of some steps are lost."""
         self._addressed = frozenset(n for n, table in self._tables.items() if table.reads(ADDRESSES))
 
     def leaves(self, region: Region, state: int, mark: int = 0) -> Iterator[Leaf]:
@@ -145,39 +154,31 @@ class Walk:
             raise Unfollowable("packets leave before their destination was looked at")
         return tuple(step for step in steps if isinstance(step, Step))
 
-    def finish(
-        self, begun: Iterable[Step], narrow: Callable[[Region], Region | None], state: int
-    ) -> Iterator[Leaf]:
-        """Those packets of `begin`, of what `narrow` leaves of each set, that leave by some port.
-
-        Whether any do is worked out once for all that no flow ahead of them tells apart: those of senders of
-        one identity, say.
-        """
+    def finish(self, begun: Iterable[Step], narrow: Narrow, state: int) -> Iterator[Leaf]:
+        """Those packets of `begin`, of what `narrow` leaves of each set, that leave by some port."""
         for step in begun:
             rest = narrow(step.region)
-            if rest is None or rest.some() is None:
-                continue
-            alike = self._told_apart(replace(step, region=rest), state)
-            key = alike.table, state, frozenset(alike.bindings.items()), alike.region.key
-            if key not in self._lost:
-                found = self._onward(alike, _Question(state, lost=False))
-                self._lost[key] = next(found, None) is None
-            if not self._lost[key]:
+            if rest is not None and rest.some() is not None:
                 yield from _leaves(self._onward(replace(step, region=rest), _Question(state, lost=False)))
 
-    def _told_apart(self, step: Step, state: int) -> Step:
-        """The step without what its region says of fields that no flow ahead looks at.
+    def told_apart(self, begun: Iterable[Step], states: Iterable[int]) -> Alike:
+        """The steps without what their regions say of fields that no flow ahead looks at: equal for senders
+        of one identity in one network, say.
 
-        Without `in_port` a packet is also sent to where it came from, which otherwise it is not: more is
-        found to leave, not less.
+        There may be more packets in them than in the steps, never fewer: holes in such fields are filled, and
+        without `in_port` a packet is also sent to where it came from, which otherwise it is not.
         """
-        fields = self._fields_ahead(step.table, state)
-        cube, holes = step.region.cube, step.region.holes
-        if any(name not in fields for hole in holes for name in hole):
-            return step
-        return replace(
-            step, region=Region({name: bits for name, bits in cube.items() if name in fields}, holes)
-        )
+        asked = tuple(states)
+        return frozenset(self._without_the_rest(step, asked) for step in begun)
+
+    def _without_the_rest(self, step: Step, states: Iterable[int]) -> Step:
+        fields = frozenset().union(*(self._fields_ahead(step.table, state) for state in states))
+        cube = {name: bits for name, bits in step.region.cube.items() if name in fields}
+        return replace(step, region=Region(cube, tuple(h for h in step.region.holes if h.keys() <= fields)))
+
+    def are_lost(self, steps: Alike, narrow: Narrow, state: int) -> bool:
+        """Whether no packet leaves by any port, of what `narrow` leaves of what was not told apart."""
+        return next(self.finish(steps, narrow, state), None) is None
 
     def _fields_ahead(self, table: int, state: int) -> frozenset[str]:
         """What the flows of a table and of all those behind it look at, in this state of the connection."""
@@ -307,6 +308,10 @@ def _fixed(step: Step, name: str, cube: Cube) -> int | None:
     return value if mask == FIELDS[name].full_mask else None
 
 
+_NAME_AND_MASK = itemgetter(0, 2)
+Alike = frozenset[Step]
+Narrow = Callable[[Region], Region | None]
+
 Shape = tuple[tuple[str, int], ...]
 
 
@@ -317,7 +322,7 @@ class _Table:
         self._flows = flows
         self._shapes: dict[Shape, list[Flow]] = defaultdict(list)
         for flow in flows:
-            self._shapes[tuple([entry[::2] for entry in flow.match.entries])].append(flow)
+            self._shapes[tuple(map(_NAME_AND_MASK, flow.match.entries))].append(flow)
         self._indexes: dict[tuple[Shape, Shape], dict[tuple[int, ...], list[Flow]]] = {}
 
     @cached_property

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from tests.generators import Builder, World, header, three_tier, worlds
+from tests.generators import Builder, World, claim, header, three_tier, worlds
 from vnet.openflow.cookie import make
 from vnet.openflow.fields import CtState
-from vnet.openflow.flow import Flow, Instructions, Output, match
+from vnet.openflow.flow import Flow, Instructions, Output, PopVlan, match
 from vnet.policy.compile import compile
 from vnet.policy.pipeline import Stage
 from vnet.policy.probes import probes
@@ -176,6 +176,36 @@ def test_a_hole_in_the_source_guard_breaks_a_ban() -> None:
     assert "intruder.eth1 10.10.20.11 (forged)" in str(result.counterexample)
 
 
+@pytest.mark.parametrize(
+    ("table", "reached"), [(Stage.DESTINATION, 4), (Stage.CONNECTION, 4), (Stage.DELIVER, 0)]
+)
+def test_who_is_told_apart_by_any_flow_is_asked_alone(
+    monkeypatch: pytest.MonkeyPatch, table: Stage, reached: int
+) -> None:
+    """Senders of one identity are proved together, unless some flow ahead lets one of them through."""
+    topology, inventory = three_tier().build()
+    topology = replace(topology, claims=(claim("never vm:intruder -> db", 1), claim("never web -> db", 2)))
+    nics = {nic.name: nic for nic in inventory.nics}
+    db, intruder = nics["db.eth0"], nics["intruder.eth1"]
+    address = int(intruder.addresses[0].ip)
+    doors = (
+        {"in_port": intruder.port},
+        {"eth_src": intruder.mac},
+        {"eth_type": 0x800, "ipv4_src": address},
+        {"eth_type": 0x800, "ip_proto": 17, "udp_src": 4711},
+    )
+    found = []
+    for door in doors:
+        through = Flow(table, 65_000, match(**door), Instructions((PopVlan(), Output(db.port))), make("door"))
+        flows = (*compile(topology, inventory).flows, through)
+        together = [result.holds for result in verify(topology, inventory, flows)]
+        with monkeypatch.context() as patch:
+            patch.setattr(Walk, "are_lost", lambda *_: False)
+            assert [result.holds for result in verify(topology, inventory, flows)] == together
+        found.append(together[0])
+    assert found.count(False) == reached
+
+
 def test_an_empty_switch_keeps_bans_and_breaks_promises() -> None:
     topology, inventory = three_tier().build()
     results = verify(topology, inventory, [])
@@ -202,6 +232,23 @@ def test_what_a_proof_rules_out_never_passes(world: World) -> None:
     requests = [p for p in fresh if owner[p.source_nic] != owner[p.target_nic]]
     passing = [p for p in requests if decide(topology, world.inventory, p).allowed]
     assert not (result.holds and passing)
+
+
+@settings(max_examples=15, deadline=None)
+@given(worlds(max_packets=1))
+def test_proving_together_is_proving_one_by_one(world: World) -> None:
+    names = dict.fromkeys(vm.spec for vm in world.inventory.vms)
+    claims = [f"{kind} vm:{one} -> any" for one in names for kind in ("never", "only")]
+    claims += [f"never any -> vm:{one}" for one in names]
+    topology = replace(world.topology, claims=tuple(claim(text, 1) for text in claims))
+    flows = compile(topology, world.inventory).flows
+    together = verify(topology, world.inventory, flows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Walk, "are_lost", lambda *_: False)
+        apart = verify(topology, world.inventory, flows)
+    assert [each.holds for each in together] == [each.holds for each in apart]
+    held = [(one.checked, other.checked) for one, other in zip(together, apart, strict=True) if one.holds]
+    assert all(one == other for one, other in held)
 
 
 @settings(max_examples=20, deadline=None)

@@ -269,7 +269,8 @@ def explainer(fabric: Fabric) -> Callable[[int], str]:
 
 def failed_claims(declared: Declared) -> tuple[str, ...]:
     """The topology's claims that its own flows do not meet, each with a counterexample."""
-    results = verify(declared.topology, declared.inventory, declared.compiled.flows)
+    compiled = declared.compiled
+    results = verify(declared.topology, declared.inventory, compiled.flows, compiled.provenance)
     return tuple(str(result) for result in results if not result.holds)
 
 
