@@ -21,7 +21,7 @@ from tests.perf.targets import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 
-GUEST_ROWS, HOST_ROWS = (1, 2, 3, 4, 6, 17, 18), (4, 5, 6, 7, 8, 11, 15, 16)
+GUEST_ROWS, HOST_ROWS = (1, 2, 3, 4, 6, 17, 18), (4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16)
 RULES = (10, 100, 1000, 10_000)
 
 GUEST_S, HOST_S = 840, 600

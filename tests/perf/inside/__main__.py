@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.perf.inside import rows, wall
+from tests.perf.inside import rows, scale, wall
 from tests.perf.inside.harness import Harness, sh
 from tests.perf.inside.labs import BRIDGE_NETFILTER
 from tests.perf.inside.rows import Bench
@@ -48,7 +48,7 @@ def main() -> None:
             settings()
             bench = Bench(Harness(), orders, say, settle_s=0.2)
             try:
-                measure(bench, wall.ROWS)
+                measure(bench, wall.ROWS | scale.ROWS)
             finally:
                 bench.harness.close()
     say(done=0)

@@ -119,11 +119,23 @@ def pins(lab: Lab) -> Path:
 @contextmanager
 def ovs_userspace(lab: Lab) -> Iterator[None]:
     """Open vSwitch with its userspace datapath, a learning bridge."""
+    with ovs_bridge(lab.name) as folder:
+        for end in lab.ends:
+            port = f"add-port br0 p{end.port} -- set interface p{end.port} ofport_request={end.port}"
+            sh(f"ovs-vsctl --db=unix:{folder}/db.sock --timeout=10 {port}")
+            # a userspace datapath of this version mends no partial checksums
+            sh(f"ip netns exec {lab.space(end.port)} ethtool -K eth0 tx off")
+        yield
+
+
+@contextmanager
+def ovs_bridge(netns: str) -> Iterator[Path]:
+    """An Open vSwitch of its own with a bridge `br0` in a namespace; the folder of its sockets."""
     folder = Path(tempfile.mkdtemp(prefix="vnet-perf-ovs-"))
     started: list[subprocess.Popen[bytes]] = []
 
     def start(command: str, ready: Path) -> None:
-        inside = f"ip netns exec {lab.name} setpriv --pdeathsig KILL {command} --log-file={folder}/log"
+        inside = f"ip netns exec {netns} setpriv --pdeathsig KILL {command} --log-file={folder}/log"
         quiet = subprocess.DEVNULL
         started.append(
             subprocess.Popen(
@@ -147,11 +159,7 @@ def ovs_userspace(lab: Lab) -> Iterator[None]:
         control = folder / "switch.ctl"
         start(f"ovs-vswitchd unix:{folder}/db.sock --unixctl={control} --disable-system", control)
         sh(f"{vsctl} add-br br0 -- set bridge br0 datapath_type=netdev")
-        for end in lab.ends:
-            sh(f"{vsctl} add-port br0 p{end.port} -- set interface p{end.port} ofport_request={end.port}")
-            # a userspace datapath of this version mends no partial checksums
-            sh(f"ip netns exec {lab.space(end.port)} ethtool -K eth0 tx off")
-        yield
+        yield folder
     finally:
         for process in reversed(started):
             process.kill()
