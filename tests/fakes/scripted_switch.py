@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from vnet.openflow import message
 from vnet.openflow.codec import decode, encode
-from vnet.openflow.flow import Flow
+from vnet.openflow.flow import Flow, FlowFlag
 from vnet.openflow.frame import Splitter
 from vnet.openflow.message import BundleControlType, FlowCommand, Message
 
@@ -118,7 +118,7 @@ class ScriptedSwitch:
 
     def _carry_out(self, mod: message.FlowMod) -> None:
         if mod.command == FlowCommand.ADD:
-            self.flows[mod.flow.key] = mod.flow
+            self.flows[mod.flow.key] = replace(mod.flow, flags=mod.flow.flags & ~FlowFlag.RESET_COUNTS)
             return
         had = self.flows.get(mod.flow.key)
         if had is None or (had.cookie ^ mod.flow.cookie) & mod.cookie_mask:

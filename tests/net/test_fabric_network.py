@@ -8,14 +8,19 @@ import subprocess
 
 import pytest
 
+from tests.generators import frame
 from tests.net.fabric_lab import NETNS, PINS, host
 from tests.net.fabric_lab import make_engine as engine
 from tests.unit.fabric.fakes import World
 from vnet.base.errors import HostError
 from vnet.fabric.live import netns
 from vnet.fabric.live.network import HostNetwork
+from vnet.fabric.live.registry import Fabric
+from vnet.fabric.live.service import Service
 from vnet.fabric.progress import silent
 from vnet.fabric.store import Source
+from vnet.openflow.fields import TCP
+from vnet.policy.semantics import Packet
 from vnet.switch.live import ports
 
 TEXT = """\
@@ -115,6 +120,36 @@ def test_a_change_adds_ports_and_flows_and_keeps_the_rest(directory):
         await running.close()
 
     asyncio.run(life())
+
+
+def test_rules_tell_what_they_have_decided_and_one_that_takes_over_a_flow_begins_at_nothing(directory):
+    async def life() -> None:
+        running = engine(directory, World())
+        service = Service(running)
+        await running.up(source(), silent)
+        assert [rule["packets"] for rule in await service.rules("small", None)] == [0]
+        send(running.fabrics["small"], 80, 5)
+        send(running.fabrics["small"], 81, 3)
+        (rule,) = await service.rules("small", "b")
+        assert (rule["packets"], rule["needless"]) == (5, "")
+        await running.up(source(TEXT.replace("b-from-a", "renamed")), silent)
+        assert [rule["packets"] for rule in await service.rules("small", None)] == [0]
+        await running.down("small", silent)
+        await running.close()
+
+    asyncio.run(life())
+
+
+def send(fabric: Fabric, port: int, count: int) -> None:
+    """SYNs of a to b, from different ports."""
+    assert fabric.declared is not None
+    a, b = fabric.declared.inventory.nics
+    ends = [(nic.name, nic.addresses[0].ip) for nic in (a, b)]
+    packets = [Packet(*ends[0], *ends[1], TCP, 40_000 + each, port) for each in range(count)]
+    tap = HostNetwork(NETNS).open_tap(a.name)
+    for packet in packets:
+        os.write(tap, bytes(10) + frame(fabric.declared.inventory, packet))
+    os.close(tap)
 
 
 @pytest.mark.parametrize("hang", ["start a", "wait for b"])

@@ -50,6 +50,7 @@ class Api:
             Route(f"{fabric}/verify", self.verify, methods=["POST"]),
             Route(f"{fabric}/drill", self.drill, methods=["POST"]),
             Route(f"{fabric}/flows", self.flows),
+            Route(f"{fabric}/rules", self.rules),
             Route(f"{fabric}/drops", self.drops),
             Route(f"{fabric}/capture", self.capture),
             Route(f"{vm}/start", self.start, methods=["POST"]),
@@ -144,6 +145,11 @@ class Api:
     async def flows(self, request: Request) -> Response:
         """The flows with where they come from."""
         return JSONResponse(await self.service.flows(self._fabric(request)))
+
+    async def rules(self, request: Request) -> Response:
+        """The rules in force with what they have decided."""
+        vm = request.query_params.get("vm")
+        return JSONResponse(await self.service.rules(self._fabric(request), vm))
 
     async def drops(self, request: Request) -> Response:
         """What was lost and why."""

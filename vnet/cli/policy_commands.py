@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,9 @@ import typer
 
 from vnet.base.errors import UsageError
 from vnet.cli import files
+from vnet.cli.client import path
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, Format, Row, document, emit_lines, rows, tell
+from vnet.cli.output import Column, Format, Row, document, emit, emit_lines, rows, tell
 
 if TYPE_CHECKING:
     from vnet.policy.compile import Compiled
@@ -28,6 +30,12 @@ _RULES = (
     Column("PORTS", lambda row: ", ".join(row["ports"]) or "any"),
     Column("AT", lambda row: row["at"]),
     Column("NOTE", lambda row: row["note"] or "-"),
+)
+_COUNTED = (
+    *_RULES[:-1],
+    Column("PACKETS", lambda row: "-" if row["packets"] is None else str(row["packets"])),
+    Column("SINCE", lambda row: row["since"] or "-"),
+    _RULES[-1],
 )
 _PAIRS = (
     Column("FROM", lambda row: row["from"]),
@@ -48,17 +56,34 @@ def register(app: typer.Typer) -> None:
 def show(
     settings: Settings,
     vm: Annotated[str | None, typer.Argument(metavar="VM", help="Only the rules that apply to it.")] = None,
+    hits: Annotated[
+        bool, typer.Option("--hits", help="Of a fabric that is up: what each rule has decided.")
+    ] = False,
 ) -> None:
     """Print the rules in the order in which they are asked.
 
-    A rule that never decides is told with what takes its packets.
+    A rule that never decides, or that changes nothing, is told with a packet that shows it.
     """
+    found = _in_force(settings, vm) if hits else _written(settings, vm)
+    rows(found, _COUNTED if hits else _RULES, settings.output)
+    examples = [row for row in found if row["example"]]
+    if examples and settings.output in (Format.TABLE, Format.WIDE):
+        emit("")
+        emit_lines(f"{row['policy']} {row['direction']} {row['rule']}: {row['example']}" for row in examples)
+
+
+def _written(settings: Settings, vm: str | None) -> Sequence[Row]:
+    """The rules of the file."""
     from vnet.policy.listing import ruling
 
     topology, inventory, compiled = _loaded(settings)
-    if vm is not None and vm not in {name for each in inventory.vms for name in (each.name, each.spec)}:
-        raise UsageError(f"there is no VM {vm}; VMs: {', '.join(each.name for each in inventory.vms)}")
-    rows(ruling(topology, inventory, compiled, vm), _RULES, settings.output)
+    return ruling(topology, inventory, compiled, vm)
+
+
+def _in_force(settings: Settings, vm: str | None) -> Sequence[Row]:
+    """The rules of the fabric, with what its switch has counted."""
+    found: Sequence[Row] = settings.daemon().get(path("fabrics", settings.fabric, "rules"), vm=vm)
+    return found
 
 
 def explain(

@@ -38,7 +38,6 @@ class _Row:
     priority: int
     span: tuple[int, int]
     onward: int | None
-    cookie: int
 
 
 class Matrix:
@@ -60,10 +59,6 @@ class Matrix:
         """The services of which the client identity may open connections to the server identity."""
         met = self._met(self._first, client, server, EVERY)
         return joined(span for row, taken in met if row.onward == Stage.DELIVER for span in taken)
-
-    def deciding(self, client: int, server: int) -> frozenset[int]:
-        """The cookies of the flows that some connection of the client to the server meets."""
-        return frozenset(row.cookie for row, _ in self._met(self._first, client, server, EVERY))
 
     def _met(self, table: int, client: int, server: int, asked: Spans) -> Iterator[tuple[_Row, Spans]]:
         """The flows of this table and those behind it that take something of `asked`, and what."""
@@ -106,7 +101,7 @@ def _exact(flow: Flow, register: str) -> int | None:
 def _row(flow: Flow) -> _Row:
     value, mask = flow.match.get(SERVICE) or (0, 0)
     span = value, value | ~mask & 0xFFFFFFFF
-    return _Row(flow.priority, span, flow.instructions.goto, flow.cookie)
+    return _Row(flow.priority, span, flow.instructions.goto)
 
 
 def _meet(spans: Spans, other: tuple[int, int]) -> Spans:
@@ -137,6 +132,11 @@ def joined(spans: Iterable[tuple[int, int]]) -> Spans:
         else:
             found.append((low, high))
     return tuple(found)
+
+
+def common(spans: Spans, others: Spans) -> Spans:
+    """What is in both."""
+    return tuple(sorted(piece for other in others for piece in _meet(spans, other)))
 
 
 def less(spans: Spans, others: Spans) -> Spans:

@@ -34,14 +34,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import count
 
 from vnet.openflow import message
 from vnet.openflow.codec import CodecError, decode, encode
 from vnet.openflow.cookie import OWNER_COOKIE, OWNER_MASK
-from vnet.openflow.flow import Flow
+from vnet.openflow.flow import Flow, FlowFlag
 from vnet.openflow.frame import Splitter
 from vnet.openflow.message import BundleControlType, BundleFlag, FlowCommand, Message
 from vnet.policy.difference import Difference, diff, normal
@@ -99,9 +99,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class FlowsRead:
-    """The flows that bear vnet's cookie, by key."""
+    """The flows that bear vnet's cookie, by key; `stats` the same with what each has counted."""
 
     flows: tuple[Flow, ...]
+    stats: tuple[message.FlowStats, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class _Task:
 
     generation: int | None = None
     flows: tuple[Flow, ...] | None = None
-    found: list[Flow] = field(default_factory=list)
+    found: list[message.FlowStats] = field(default_factory=list)
     difference: Difference = field(default_factory=Difference)
     sent: dict[int, Flow | None] = field(default_factory=dict)
     errors: list[Refusal] = field(default_factory=list)
@@ -319,13 +320,13 @@ class Session:
 
     def _part_read(self, reply: message.FlowStatsReply, now_s: float) -> None:
         task = self._current()
-        task.found += [entry.flow for entry in reply.flows]
+        task.found += reply.flows
         if reply.more:
             return
         if task.flows is None:
-            self._finish(FlowsRead(tuple(sorted(map(normal, task.found), key=lambda flow: flow.key))), now_s)
+            self._finish(_read(task.found), now_s)
             return
-        task.difference = diff(task.found, task.flows)
+        task.difference = diff([entry.flow for entry in task.found], task.flows)
         if task.difference:
             self._fill(task, now_s)
         else:
@@ -399,6 +400,12 @@ def checked(flows: Iterable[Flow]) -> tuple[Flow, ...]:
     return wanted
 
 
+def _read(found: Iterable[message.FlowStats]) -> FlowsRead:
+    normalized = (replace(entry, flow=normal(entry.flow)) for entry in found)
+    stats = tuple(sorted(normalized, key=lambda entry: entry.flow.key))
+    return FlowsRead(tuple(entry.flow for entry in stats), stats)
+
+
 def _applied(task: _Task) -> Applied:
     made = task.difference
     assert task.generation is not None
@@ -410,13 +417,17 @@ def _control(task: _Task, kind: BundleControlType) -> message.BundleControl:
 
 
 def _flow_mods(difference: Difference) -> list[message.FlowMod]:
-    """Additions before removals: a switch that took them one by one would never have less than needed."""
+    """Additions before removals: a switch that took them one by one would never have less than needed.
+
+    A flow that another rule takes over begins to count anew.
+    """
     mods = [message.FlowMod(FlowCommand.ADD, flow) for flow in difference.added]
     for flow in difference.changed:
         if flow.key in difference.rewritten:
             mods.append(message.FlowMod(FlowCommand.MODIFY_STRICT, flow, cookie_mask=EXACT_COOKIE))
         else:
-            mods.append(message.FlowMod(FlowCommand.ADD, flow))
+            anew = replace(flow, flags=flow.flags | FlowFlag.RESET_COUNTS)
+            mods.append(message.FlowMod(FlowCommand.ADD, anew))
     return mods + [_removal(flow) for flow in difference.removed]
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,21 @@ def test_progress_as_data_has_the_plan_before_the_first_step(vnet):
 
 
 # -- asking first ---------------------------------------------------------------------------------
+
+
+def test_the_rules_of_a_fabric_are_shown_with_what_they_have_decided(vnet):
+    rules = "[{from: vm:a, ports: [22/tcp]}, {from: vm:a, action: deny}]"
+    vnet.up(f"{SMALL}policies: [{{name: p, applied_to: vm:b, ingress: {rules}}}]\n")
+    first, second = vnet.json("policy", "show", "--hits", "-n", "small")
+    assert (first["packets"], first["needless"]) == (0, "")
+    assert datetime.fromisoformat(first["since"]) < datetime.now(UTC)
+    assert second["note"] == "redundant: without it the default (small.vnet.yaml:8) decides the same"
+    shown = vnet("policy", "show", "--hits", "b", "-n", "small").stdout
+    assert "PACKETS" in shown
+    assert (
+        "p ingress 2: tcp from a.eth0 10.0.0.2 port 40000 to b.eth0 10.0.0.3 port 0: else denied by" in shown
+    )
+    assert "there is no VM x" in vnet("policy", "show", "--hits", "x", "-n", "small", expect=2).stderr
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
+from vnet.openflow.message import FlowStats
 
 
 class Killed(BaseException):
@@ -207,6 +208,9 @@ class FakeSwitch:
 
     async def flows(self):
         return self.world.switches[self.name]
+
+    async def flow_stats(self):
+        return tuple(FlowStats(flow, 60 * 10**9) for flow in self.world.switches[self.name])
 
     async def connections(self):
         return self.world.connections.get(self.name, ())

@@ -108,11 +108,12 @@ def test_no_difference_sends_nothing_but_the_reading() -> None:
     assert [type(what) for what in switch.heard] == [message.FlowStatsRequest]
 
 
-def test_a_new_cookie_replaces_the_flow() -> None:
+def test_a_new_cookie_replaces_the_flow_which_counts_anew() -> None:
     switch = ScriptedSwitch.holding(FLOWS)
     wanted = (replace(FLOWS[0], cookie=cookie.make("other")), *FLOWS[1:])
     assert apply(ready(switch), switch, wanted) == [Applied(1, changed=1)]
-    assert [mod.command for mod in switch.heard_mods()] == [FlowCommand.ADD]
+    (mod,) = switch.heard_mods()
+    assert (mod.command, mod.flow.flags) == (FlowCommand.ADD, FlowFlag.RESET_COUNTS)
     assert flows_of(switch) == set(wanted)
 
 

@@ -17,6 +17,7 @@ from vnet.fabric.state import Guest, Port
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
+from vnet.openflow.message import FlowStats
 
 
 class Network(Protocol):
@@ -79,6 +80,10 @@ class Switch(Protocol):
 
     async def flows(self) -> frozenset[Flow]:
         """The flows in force, read back from the switch over OpenFlow."""
+        ...
+
+    async def flow_stats(self) -> tuple[FlowStats, ...]:
+        """The same with what each has counted."""
         ...
 
     async def connections(self) -> tuple[Direction, ...]:

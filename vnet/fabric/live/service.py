@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
 from vnet.openflow.flow import Flow
 from vnet.policy import pipeline, probes
+from vnet.policy.hits import hits
+from vnet.policy.listing import ruling
 from vnet.policy.verify import ClaimResult, verify
 from vnet.topology.inventory import Nic, Vm
 
@@ -119,6 +122,16 @@ class Service:
             await fabric.parts.switch.flows(), key=lambda flow: (flow.table, -flow.priority, flow.match)
         )
         return [_flow(flow, explain(flow.cookie)) for flow in found]
+
+    async def rules(self, name: str, vm: str | None) -> list[Json]:
+        """The rules in force, those that apply to a VM or all, with what each has decided so far."""
+        fabric = self.engine.fabric(name)
+        declared = _declared(fabric)
+        counted = hits(declared.topology, await fabric.parts.switch.flow_stats(), datetime.now(UTC))
+        shown = await asyncio.to_thread(
+            ruling, declared.topology, declared.inventory, declared.compiled, vm, counted
+        )
+        return list(shown)
 
     async def drops(self, name: str) -> Json:
         """Lost packets by reason, and the most recent ones in words."""

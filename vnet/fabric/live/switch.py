@@ -16,6 +16,7 @@ from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import Port
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
+from vnet.openflow.message import FlowStats
 from vnet.policy.live.controller import Controller
 from vnet.switch.abi import Point
 from vnet.switch.datapath import datapath_id
@@ -98,6 +99,11 @@ class HostSwitch:
         """The flows in force, read back over OpenFlow."""
         assert self._controller is not None, "the switch is open"
         return frozenset(await self._controller.read_flows())
+
+    async def flow_stats(self) -> tuple[FlowStats, ...]:
+        """The same with what each has counted."""
+        assert self._controller is not None, "the switch is open"
+        return await self._controller.read_stats()
 
     async def change(self, put: frozenset[Flow], remove: frozenset[Flow]) -> None:
         """One atomic change. Once begun it is carried through: what undoes it comes after it."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from vnet.base.errors import PeerError, TimedOut
 from vnet.openflow.flow import Flow
+from vnet.openflow.message import FlowStats
 from vnet.policy.difference import FlowKey, diff
 from vnet.policy.session import (
     Applied,
@@ -86,7 +87,7 @@ class Controller:
         self._wanted: _Wanted | None = None
         self._generation = 0
         self._turn = asyncio.Lock()
-        self._reading: asyncio.Future[tuple[Flow, ...]] | None = None
+        self._reading: asyncio.Future[FlowsRead] | None = None
 
     async def connect(self, timeout_s: float = 10.0) -> None:
         """Return when the switch has identified itself; from then on the connection is kept up.
@@ -169,6 +170,13 @@ class Controller:
 
         Raises: PeerError if the switch refuses or goes away meanwhile, TimedOut if it is away and stays so.
         """
+        return (await self._read()).flows
+
+    async def read_stats(self) -> tuple[FlowStats, ...]:
+        """The same with what each flow has counted. Raises: as `read_flows`."""
+        return (await self._read()).stats
+
+    async def _read(self) -> FlowsRead:
         async with self._turn:
             await self._until_ready()
             assert self._session is not None
@@ -286,8 +294,8 @@ class Controller:
                 self._on_ready()
             case Applied():
                 self._on_applied(event)
-            case FlowsRead(flows):
-                _resolve(self._reading, flows)
+            case FlowsRead():
+                _resolve(self._reading, event)
             case Refused(generation, errors):
                 self._on_refused(generation, errors)
             case Lost(reason):
@@ -305,7 +313,7 @@ class Controller:
             _resolve(self._wanted.done, event)
 
     def _on_refused(self, generation: int | None, errors: tuple[Refusal, ...]) -> None:
-        waiting: asyncio.Future[Applied] | asyncio.Future[tuple[Flow, ...]] | None = None
+        waiting: asyncio.Future[Applied] | asyncio.Future[FlowsRead] | None = None
         if generation is None:
             waiting = self._reading
         elif self._wanted and self._wanted.generation == generation:
