@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
+import picture
+
 from vnet.base.drop import DropReason
 from vnet.capture.comment import MEANING
 from vnet.drill.groups import GROUPS
@@ -74,6 +76,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
 def pages() -> Iterator[tuple[Path, str]]:
     """Each page with what it should hold."""
     yield DOCS.parent / schema.PUBLISHED, schema.text()
+    yield DOCS / "images" / "packet.svg", picture.svg()
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         yield page, _PART.sub(lambda part: part[1] + PARTS[part[2]]().rstrip("\n") + "\n" + part[3], text)

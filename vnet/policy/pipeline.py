@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from vnet.base.drop import DropReason
+
 
 class Stage(IntEnum):
     """Table numbers, in the order in which a packet meets them.
@@ -65,13 +67,24 @@ REGISTERS = (
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table: `fields` is what its flows may match on, `miss` what befalls a packet no flow takes."""
+    """One table: `fields` is what its flows may match on, `miss` what befalls a packet no flow takes.
+
+    `drops` are all the reasons for which packets are lost in it, `onward` the stages it leads to.
+    """
 
     number: Stage
     name: str
     purpose: str
     fields: tuple[str, ...]
     miss: str
+    drops: tuple[DropReason, ...]
+    onward: tuple[Stage, ...] = ()
+
+    @property
+    def question(self) -> str:
+        """What it answers: the beginning of its purpose."""
+        asked, mark, _ = self.purpose.partition("?")
+        return asked + mark
 
 
 TIERED = (Stage.EGRESS, Stage.INGRESS)
@@ -84,6 +97,8 @@ TABLES = (
         "Which network is this? Untagged packets of a known port get the tag of its network",
         ("in_port", "vlan_vid"),
         "drop PORT_CLOSED",
+        (DropReason.PORT_CLOSED, DropReason.VLAN_NOT_ALLOWED),
+        (Stage.SOURCE_GUARD,),
     ),
     Table(
         Stage.SOURCE_GUARD,
@@ -96,17 +111,24 @@ TABLES = (
             *("icmpv4_type", "icmpv6_type", "ipv6_nd_target", "ipv6_nd_sll", "ipv6_nd_tll"),
         ),
         "drop SPOOF_MAC",
+        (
+            *(DropReason.SPOOF_MAC, DropReason.SPOOF_IP, DropReason.SPOOF_ARP, DropReason.SPOOF_ND),
+            *(DropReason.ETHERTYPE, DropReason.FRAGMENT, DropReason.ROGUE_DHCP, DropReason.ROGUE_RA),
+            DropReason.MULTICAST,
+        ),
+        (Stage.NEIGHBOUR, Stage.DESTINATION),
     ),
     Table(
         Stage.NEIGHBOUR,
         "neighbour",
-        "ARP and neighbour discovery: a request goes to the owner of the address only, "
+        "Who has this address? ARP and neighbour discovery: a request goes to the owner only, "
         "announcements to the whole network",
         (
             *("vlan_vid", "eth_dst", "eth_type", "ip_proto", "arp_op", "arp_tpa"),
             *("icmpv6_type", "ipv6_nd_target", NEIGHBOUR_KIND, APART),
         ),
         "drop NO_DST",
+        (DropReason.NO_DST,),
     ),
     Table(
         Stage.DESTINATION,
@@ -115,6 +137,8 @@ TABLES = (
         "in the network's zone",
         ("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_dst"),
         "drop NO_DST",
+        (DropReason.NO_DST, DropReason.MULTICAST),
+        (Stage.CONNECTION,),
     ),
     Table(
         Stage.CONNECTION,
@@ -127,6 +151,8 @@ TABLES = (
             *("ct_nw_src", "ct_nw_dst", "ct_ipv6_src", "ct_ipv6_dst", APART),
         ),
         "drop INVALID_STATE",
+        (DropReason.INVALID_STATE, DropReason.ISOLATED),
+        (Stage.EGRESS, Stage.INGRESS, Stage.DELIVER),
     ),
     Table(
         Stage.EGRESS,
@@ -135,6 +161,8 @@ TABLES = (
         "in that of the last tier also what holds if no rule matches",
         (CLIENT, SERVER_PEER, SERVICE, ADMITTED[0]),
         "goto the next tier; of the last: goto ingress (egress is open until a policy lists it)",
+        (DropReason.POLICY, DropReason.REJECTED),
+        (Stage.EGRESS, Stage.INGRESS),
     ),
     Table(
         Stage.INGRESS,
@@ -142,6 +170,8 @@ TABLES = (
         "May the server be reached by it? Its ingress rules in order, tables as for egress",
         (SERVER, CLIENT_PEER, SERVICE, ADMITTED[0]),
         "goto the next tier; of the last: drop POLICY",
+        (DropReason.POLICY, DropReason.REJECTED),
+        (Stage.INGRESS, Stage.DELIVER),
     ),
     Table(
         Stage.DELIVER,
@@ -149,6 +179,7 @@ TABLES = (
         "Commit a new connection, remove the tag, send to the receiver's port",
         ("vlan_vid", "eth_type", "ct_state"),
         "drop NO_DST",
+        (DropReason.NO_DST,),
     ),
 )
 

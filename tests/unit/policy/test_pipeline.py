@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from tests.generators import Builder, builders, three_tier
 from vnet.openflow.cookie import OWNER_COOKIE, OWNER_MASK, reason
 from vnet.openflow.fields import FIELDS
-from vnet.openflow.flow import Flow
+from vnet.openflow.flow import Conntrack, Flow
 from vnet.policy.compile import compile
 from vnet.policy.entry import ANSWER, NOTHING
 from vnet.policy.pipeline import TABLES, Stage, markdown, name_of, table_of
@@ -48,6 +49,36 @@ def test_each_declared_field_is_used() -> None:
         assert table, flow
         used.setdefault(table.number, set()).update(name for name, _, _ in flow.match)
     assert used == {int(table.number): set(table.fields) for table in TABLES}
+
+
+def test_what_leaves_a_table_is_declared_and_nothing_else_is() -> None:
+    builder = three_tier().network("cells", 30, "10.10.30.0/24", isolated=True)
+    builder.vm("one", "cells").vm("two", "cells")
+    for tier in ("admin", "application", "baseline"):
+        rules = ["allow web 80/tcp", "reject any 22/tcp", "pass web", "deny any"]
+        builder.policy(tier, "app", egress=rules, ingress=rules, tier=tier)
+    drops: dict[int, set[int]] = {int(table.number): set() for table in TABLES}
+    onward: dict[int, set[int]] = {int(table.number): set() for table in TABLES}
+    for flow in (*compile(*builder.build()).flows, *compile(*Builder().network("n", 1).build()).flows):
+        table = table_of(flow.table)
+        assert table, flow
+        if flow.instructions in (NOTHING, ANSWER):
+            drops[table.number].add(reason(flow.cookie))
+        for number in _leads_to(flow):
+            after = table_of(number)
+            assert after, flow
+            onward[table.number].add(after.number)
+    assert drops == {int(table.number): set(table.drops) for table in TABLES}
+    assert onward == {int(table.number): set(table.onward) for table in TABLES}
+
+
+def _leads_to(flow: Flow) -> Iterator[int]:
+    """The tables a flow sends packets to, straight or through the connection tracker."""
+    if flow.instructions.goto is not None:
+        yield flow.instructions.goto
+    for action in flow.instructions.apply:
+        if isinstance(action, Conntrack) and action.table is not None:
+            yield action.table
 
 
 @settings(max_examples=15, deadline=None)
