@@ -8,8 +8,10 @@ def main() -> None:
     if sys.stdout is None:  # `>&-`
         sys.exit("vnet: standard output is closed")
     try:
+        from vnet.base import objects
         from vnet.cli.app import main as run
 
+        objects.expect_many()
         run()
     except KeyboardInterrupt:
         sys.exit(130)

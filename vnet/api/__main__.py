@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 
 from vnet.api.daemon import serve
+from vnet.base import objects
 from vnet.base.errors import Exit, VnetError
 
 
 def main() -> int:
     """Run the daemon to its exit code."""
+    objects.expect_many()
     try:
         return serve("--auto" in sys.argv[1:])
     except VnetError as error:

@@ -17,6 +17,7 @@ from vnet.cli.output import Column, Format, Row, document, emit, emit_lines, row
 
 if TYPE_CHECKING:
     from vnet.policy.compile import Compiled
+    from vnet.policy.decisions import Decision
     from vnet.topology.inventory import Inventory
     from vnet.topology.model import Service, Topology
 
@@ -36,6 +37,12 @@ _COUNTED = (
     Column("PACKETS", lambda row: "-" if row["packets"] is None else str(row["packets"])),
     Column("SINCE", lambda row: row["since"] or "-"),
     _RULES[-1],
+)
+_DECISIONS = (
+    Column("FROM", lambda row: row["from"]),
+    Column("TO", lambda row: row["to"]),
+    Column("PORTS", lambda row: row["ports"]),
+    Column("DECIDED", lambda row: row["decided_by"]),
 )
 _PAIRS = (
     Column("FROM", lambda row: row["from"]),
@@ -91,15 +98,25 @@ def explain(
     source: Annotated[str, typer.Argument(metavar="FROM", help="A VM, group, network or CIDR.")],
     target: Annotated[str, typer.Argument(metavar="TO", help="The same.")],
     ports: Annotated[
-        str, typer.Argument(metavar="PORT", help="443/tcp, icmp, a service; TCP port 0 if left out.")
-    ] = "any",
+        str | None, typer.Argument(metavar="PORT", help="443/tcp, icmp, a service; all of them if left out.")
+    ] = None,
 ) -> None:
-    """Tell what becomes of a connection, by which rule, and what nearly allowed it."""
+    """Tell what becomes of a connection, by which rule, and what nearly allowed it.
+
+    Without PORT, tell all that rules make of connections between the two.
+    """
+    from vnet.policy.decisions import decisions
     from vnet.policy.explain import explain as explained
     from vnet.policy.explain import peer_named
 
-    topology, inventory, _ = _loaded(settings)
+    topology, inventory, compiled = _loaded(settings)
     client, server = (peer_named(topology, inventory, name) for name in (source, target))
+    if ports is None:
+        found = decisions(topology, inventory, compiled, client, server)
+        if not found:
+            raise UsageError(f"{source} and {target} share no network; give a PORT to see what stops them")
+        rows([_decision(each) for each in found], _DECISIONS, settings.output)
+        return
     answers = explained(topology, inventory, client, server, _service(ports))
     if not answers:
         raise UsageError(f"{source} and {target} have no addresses of one family that could meet")
@@ -107,6 +124,17 @@ def explain(
         document([answer.plain() for answer in answers], settings.output)
     else:
         emit_lines(map(str, answers))
+
+
+def _decision(one: Decision) -> Row:
+    return {
+        "from": one.source,
+        "to": one.target,
+        "ports": one.ports,
+        "allowed": one.allowed,
+        "decided_by": one.by,
+        "at": str(one.origin.at),
+    }
 
 
 def matrix(

@@ -17,18 +17,13 @@ from vnet.policy.needless import Finding, needless
 from vnet.policy.origin import Origin, of_rule
 from vnet.policy.pipeline import name_of
 from vnet.policy.semantics import in_order, rules_of, selects_any
-from vnet.policy.shadow import shadows
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Direction, Enforcement, Policy, Topology
 
 
-def listing(topology: Topology, compiled: Compiled) -> str:
-    """All flows of a fabric, and the rules to which another leaves nothing."""
-    lines = list(lines_of(compiled.flows, compiled.provenance))
-    for shadow in shadows(topology, compiled.identities):
-        rule, by = (f"{origin.policy} {origin.rule} ({origin.at})" for origin in (shadow.rule, shadow.by))
-        lines.append(f"# never matches: {rule}, shadowed by {by}")
-    return "\n".join(lines) + "\n"
+def listing(compiled: Compiled) -> str:
+    """All flows of a fabric."""
+    return "\n".join(lines_of(compiled.flows, compiled.provenance)) + "\n"
 
 
 def ruling(

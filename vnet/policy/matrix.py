@@ -7,7 +7,7 @@ exact: what a pair's flows say is worked out for all services at once, as spans 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -38,6 +38,7 @@ class _Row:
     priority: int
     span: tuple[int, int]
     onward: int | None
+    cookie: int
 
 
 class Matrix:
@@ -59,6 +60,14 @@ class Matrix:
         """The services of which the client identity may open connections to the server identity."""
         met = self._met(self._first, client, server, EVERY)
         return joined(span for row, taken in met if row.onward == Stage.DELIVER for span in taken)
+
+    def decided(self, client: int, server: int) -> Mapping[tuple[bool, int], Spans]:
+        """All services, by whether they are allowed and the cookie of the flow that has the last word."""
+        found: dict[tuple[bool, int], list[tuple[int, int]]] = defaultdict(list)
+        for row, taken in self._met(self._first, client, server, EVERY):
+            if row.onward in (None, Stage.DELIVER):
+                found[row.onward is not None, row.cookie] += taken
+        return {key: joined(spans) for key, spans in found.items()}
 
     def _met(self, table: int, client: int, server: int, asked: Spans) -> Iterator[tuple[_Row, Spans]]:
         """The flows of this table and those behind it that take something of `asked`, and what."""
@@ -101,7 +110,7 @@ def _exact(flow: Flow, register: str) -> int | None:
 def _row(flow: Flow) -> _Row:
     value, mask = flow.match.get(SERVICE) or (0, 0)
     span = value, value | ~mask & 0xFFFFFFFF
-    return _Row(flow.priority, span, flow.instructions.goto)
+    return _Row(flow.priority, span, flow.instructions.goto, flow.cookie)
 
 
 def _meet(spans: Spans, other: tuple[int, int]) -> Spans:

@@ -15,9 +15,7 @@ from vnet.openflow.flow import Output
 from vnet.policy import judge
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.endpoint import link_local
-from vnet.policy.identity import identify
 from vnet.policy.pipeline import Stage
-from vnet.policy.shadow import shadows
 from vnet.policy.space import Region, exactly
 from vnet.policy.walk import Leaf, Walk
 from vnet.topology.inventory import Inventory, Nic
@@ -47,6 +45,20 @@ def test_policy_flows_do_not_grow_with_the_vms_of_a_group() -> None:
     rules = ("allow clients 80/tcp", "deny any")
     few, many = (compile(*crowd(number, *rules).build()) for number in (2, 50))
     assert flows_of(few, APPLICATION) == flows_of(many, APPLICATION)
+
+
+def test_policies_of_the_members_of_a_group_cost_the_rules_that_name_it_nothing() -> None:
+    """Each client has a policy of its own; the server's rule for all of them stays one flow."""
+
+    def server_flows(vms: int) -> int:
+        builder = crowd(vms, "allow clients 80/tcp")
+        for number in range(vms):
+            builder.policy(f"of-{number}", f"vm:c{number}", ingress=["allow server 22/tcp"])
+        compiled = compile(*builder.build())
+        owned = {cookie for cookie, origin in compiled.provenance.items() if origin.policy == "p"}
+        return sum(flow.cookie in owned for flow in compiled.flows)
+
+    assert server_flows(2) == server_flows(30) == 1
 
 
 def test_a_range_becomes_a_few_masks_and_takes_exactly_its_ports() -> None:
@@ -85,25 +97,6 @@ def test_more_rules_than_priorities_are_refused(monkeypatch: pytest.MonkeyPatch)
     compile(*crowd(1, *rules[:3]).build())
     with pytest.raises(InputError, match=r"test\.vnet\.yaml:8.*more rules of one tier"):
         compile(*crowd(1, *rules).build())
-
-
-@pytest.mark.parametrize(
-    ("rules", "shadowed"),
-    [
-        (["allow clients 80/tcp", "deny clients 80/tcp"], [("ingress 2", "ingress 1")]),
-        (["deny any", "allow clients 80/tcp"], [("ingress 2", "ingress 1")]),
-        (["allow any 1-100/tcp", "allow vm:c0 20-30/tcp"], [("ingress 2", "ingress 1")]),
-        (["allow clients 80/tcp", "allow clients 80-81/tcp"], []),
-        (["allow vm:c0 80/tcp", "allow clients 80/tcp"], []),
-        (["allow nobody", "allow clients"], []),
-    ],
-)
-def test_rules_that_can_never_decide_are_told_with_what_shadows_them(
-    rules: list[str], shadowed: list[tuple[str, str]]
-) -> None:
-    topology, inventory = crowd(2, *rules).build()
-    found = shadows(topology, identify(topology, inventory))
-    assert [(shadow.rule.rule, shadow.by.rule) for shadow in found] == shadowed
 
 
 def test_default_drops_name_the_policies_that_applied() -> None:

@@ -1,0 +1,101 @@
+"""What becomes of all connections between two VMs: which services, by which rule. Read from the flows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from vnet.policy import origin
+from vnet.policy.compile import Compiled
+from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.explain import say
+from vnet.policy.matrix import EVERY, Matrix, Spans, joined, words
+from vnet.policy.origin import Origin
+from vnet.policy.semantics import selects
+from vnet.topology.inventory import Inventory
+from vnet.topology.model import Peer, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The services of one VM towards another that one rule or default decides.
+
+    `version` is 4 or 6 where the other IP version fares otherwise, else 0.
+    """
+
+    source: str
+    target: str
+    version: int
+    services: Spans
+    allowed: bool
+    origin: Origin
+
+    @property
+    def ports(self) -> str:
+        """The services in words, and their IP version."""
+        return f"{words(self.services)}{f' over IPv{self.version}' if self.version else ''}"
+
+    @property
+    def by(self) -> str:
+        """What decides, in words."""
+        return say(self.origin)
+
+
+def decisions(
+    topology: Topology, inventory: Inventory, compiled: Compiled, source: Peer, target: Peer
+) -> tuple[Decision, ...]:
+    """Each pair of VMs that share a network: what is allowed first, then what is not."""
+    ends = [end for end in endpoints(topology, inventory) if not end.address.is_link_local]
+    sources = [end for end in ends if selects(topology, source, end)]
+    targets = [end for end in ends if selects(topology, target, end)]
+    asked, found = _Asked(compiled), dict[tuple[str, str, bool, Origin], dict[int, Spans]]()
+    versions: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for one, other in _pairs(sources, targets):
+        versions[one.vm.name, other.vm.name].add(one.address.version)
+        for allowed, why, services in asked.between(one, other):
+            family = found.setdefault((one.vm.name, other.vm.name, allowed, why), {})
+            version = one.address.version
+            family[version] = joined((*family.get(version, ()), *services))
+    told = [each for key, family in found.items() for each in _told(key, family, versions[key[:2]])]
+    return tuple(sorted(told, key=lambda each: (each.source, each.target, not each.allowed)))
+
+
+def _pairs(sources: Sequence[Endpoint], targets: Sequence[Endpoint]) -> Iterator[tuple[Endpoint, Endpoint]]:
+    for one in sources:
+        for other in targets:
+            same = one.nic.network == other.nic.network and one.address.version == other.address.version
+            if same and one.vm.name != other.vm.name:
+                yield one, other
+
+
+def _told(
+    key: tuple[str, str, bool, Origin], by_family: Mapping[int, Spans], versions: Set[int]
+) -> Iterator[Decision]:
+    """One decision where all families that the two have in common fare the same, else one each."""
+    source, target, allowed, why = key
+    services = set(by_family.values())
+    if by_family.keys() == versions and len(services) == 1:
+        yield Decision(source, target, 0, services.pop(), allowed, why)
+        return
+    for version, its in by_family.items():
+        yield Decision(source, target, version, its, allowed, why)
+
+
+class _Asked:
+    def __init__(self, compiled: Compiled) -> None:
+        self._matrix = Matrix(compiled.flows)
+        self._identities, self._provenance = compiled.identities.of, compiled.provenance
+        self._known: dict[tuple[int, int], list[tuple[bool, Origin, Spans]]] = {}
+
+    def between(self, source: Endpoint, target: Endpoint) -> list[tuple[bool, Origin, Spans]]:
+        if source.nic.is_isolated and target.nic.is_isolated:
+            return [(False, origin.APART, EVERY)]
+        one, other = (self._identities[end.name, end.address] for end in (source, target))
+        if (one, other) not in self._known:
+            decided = self._matrix.decided(one, other)
+            self._known[one, other] = [
+                (allowed, self._provenance[cookie], services)
+                for (allowed, cookie), services in decided.items()
+            ]
+        return self._known[one, other]
