@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,8 +41,17 @@ def load(source: Source) -> Topology:
     return load_text(source.text, source.file, source.env, source.included)
 
 
-def work_out(topology: Topology, previous: Mapping[str, Assignment], now: datetime) -> Declared:
-    """Expand and compile what is in force; NICs that were there keep what `previous` says they got."""
+def work_out(
+    topology: Topology,
+    previous: Mapping[str, Assignment],
+    now: datetime,
+    compile: Callable[[Topology, Inventory], Compiled] = compile,
+) -> Declared:
+    """Expand and compile what is in force; NICs that were there keep what `previous` says they got.
+
+    Args:
+        compile: the compiler, or one that remembers what it compiled before.
+    """
     current = in_force(topology, now)
     inventory = expand(current, previous)
     return Declared(current, inventory, compile(current, inventory), next_expiry(topology, now))

@@ -135,7 +135,7 @@ class Engine(Registry):
         fabric = self.fabrics.get(name)
         record = fabric.record if fabric else None
         previous = record.assignments if record else {}
-        declared = await asyncio.to_thread(work_out, topology, previous, self.host.now())
+        declared = await asyncio.to_thread(work_out, topology, previous, self.host.now(), self.compile)
         parts = fabric.parts if fabric else self.make_parts(name)
         now = await observe(parts, record, self.store, name)
         wanted = declared.state()

@@ -14,6 +14,9 @@ from vnet.fabric.live.apply import Performer
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Pending, Record, Store
+from vnet.policy.compile import Compiled, Compiler, compile
+from vnet.topology.inventory import Inventory
+from vnet.topology.model import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Registry:
     host: Host
     fabrics: dict[str, Fabric] = field(default_factory=dict, init=False)
     locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock), init=False)
+    _compilers: dict[str, Compiler] = field(default_factory=dict, init=False)
 
     def fabric(self, name: str) -> Fabric:
         """The fabric of that name. Raises InputError naming those there are."""
@@ -71,6 +75,22 @@ class Registry:
             return next(iter(self.fabrics))
         known = ", ".join(sorted(self.fabrics)) or "none is up"
         raise UsageError(f"which fabric? name it with -n NAME or -f FILE ({known})")
+
+    def compile(self, topology: Topology, inventory: Inventory) -> Compiled:
+        """Compile what a fabric is to be: costs what is not as it was the last time, planned or made.
+
+        A fabric that is not up is compiled from the beginning.
+        """
+        name = topology.name
+        if name not in self.fabrics:
+            return compile(topology, inventory)
+        compiler = self._compilers.pop(name, None)  # one that fails is of no more use
+        if compiler is None:
+            compiler = Compiler(topology, inventory)
+        else:
+            compiler.update(topology, inventory)
+        self._compilers[name] = compiler
+        return compiler.compiled
 
     def save(self, fabric: Fabric, record: Record) -> None:
         """Make this the fabric's record; nothing has happened when the store refuses."""
@@ -95,6 +115,7 @@ class Registry:
     async def forget(self, name: str) -> None:
         """Let go of a fabric of which nothing is left."""
         self.store.remove(name)
+        self._compilers.pop(name, None)
         await close(self.fabrics.pop(name).parts)
         self.host.tidy(name)
 
