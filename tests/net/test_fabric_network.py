@@ -13,11 +13,14 @@ from tests.net.fabric_lab import NETNS, PINS, host
 from tests.net.fabric_lab import make_engine as engine
 from tests.unit.fabric.fakes import World
 from vnet.base.errors import HostError
+from vnet.base.limits import Limits
+from vnet.fabric import plan as p
 from vnet.fabric.live import netns
 from vnet.fabric.live.network import HostNetwork
 from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.service import Service
 from vnet.fabric.progress import silent
+from vnet.fabric.state import Port
 from vnet.fabric.store import Source
 from vnet.openflow.fields import TCP
 from vnet.policy.semantics import Packet
@@ -98,7 +101,7 @@ def test_a_new_daemon_repairs_what_was_taken_away(directory):
         fabric = second.fabrics["small"]
         assert fabric.trouble == ""
         assert set(await fabric.parts.network.interfaces()) == {"a.eth0", "b.eth0"}
-        assert {port.ifname for port in await fabric.parts.switch.ports()} == {"a.eth0", "b.eth0"}
+        assert {each.port.ifname for each in await fabric.parts.switch.ports()} == {"a.eth0", "b.eth0"}
         await second.down("small", silent)
         await second.close()
 
@@ -224,3 +227,30 @@ def test_a_missing_tun_device_is_named_with_what_to_do(directory, monkeypatch):
     monkeypatch.setattr(ports, "TUN", directory / "tun")
     with pytest.raises(HostError, match="modprobe tun"):
         ports.open_device()
+
+
+BUSY = "profiles: {busy: {limits: {connections: %d}}}\n" + TEXT.replace(
+    "networks: [lan]", "interfaces: {eth0: {network: lan, profile: busy}}", 1
+)
+
+
+def test_a_limit_is_changed_live_and_found_again_by_the_next_daemon(directory):
+    async def life() -> None:
+        world = World()
+        first = engine(directory, world)
+        await first.up(source(BUSY % 100), silent)
+        switch = first.fabrics["small"].parts.switch
+        version = switch._datapath.version
+        limits = {each.port.ifname: each.limits.connections for each in await switch.ports()}
+        assert limits == {"a.eth0": 100, "b.eth0": 16384}
+        (action,) = (await first.up(source(BUSY % 50), silent)).actions
+        assert action == p.LimitPort(Port(1, "a.eth0"), Limits(connections=50))
+        assert switch._datapath.version == version, "no rule changed"
+        await first.close()
+        second = engine(directory, world)
+        await second.adopt()
+        assert (await second.up(source(BUSY % 50), silent)).actions == ()
+        await second.down("small", silent)
+        await second.close()
+
+    asyncio.run(life())

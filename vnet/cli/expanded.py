@@ -10,7 +10,7 @@ from typing import Any
 
 from vnet.hv.spec import format_mac
 from vnet.topology.inventory import Inventory, Vm
-from vnet.topology.model import Claim, Network, Peer, PeerKind, Policy, Rule, Topology
+from vnet.topology.model import STRICT, Claim, Network, Peer, PeerKind, Policy, Profile, Rule, Topology
 
 Plain = dict[str, Any]
 
@@ -21,6 +21,7 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     if topology.description:
         document["description"] = topology.description
     document["networks"] = {net.name: _network(net) for net in topology.networks.values()}
+    document["profiles"] = {each.name: _profile(each) for each in topology.profiles.values()}
     document["groups"] = _groups(topology)
     document["tiers"] = list(topology.tiers)
     named = {peer.value for peer in _peers(topology) if peer.kind is PeerKind.VM}
@@ -38,6 +39,11 @@ def _network(net: Network) -> Plain:
     return plain | internal | ({"isolation": "isolated"} if net.is_isolated else {})
 
 
+def _profile(profile: Profile) -> Plain:
+    limits = profile.limits
+    return {"limits": {"connections": limits.connections, "macs": limits.macs}}
+
+
 def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:
     groups = sorted(vm.groups | ({_group(vm.spec)} if vm.spec in replicated else set()))
     interfaces = {
@@ -46,6 +52,7 @@ def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:
             "addresses": [str(address) for address in nic.addresses],
             "mac": format_mac(nic.mac),
             **({"promiscuous": True} if nic.network in isolated and not nic.is_isolated else {}),
+            **({"profile": nic.profile.name} if nic.profile != STRICT else {}),
         }
         for nic in vm.nics
     }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from hashlib import blake2b
 
+from vnet.base.limits import Limits
 from vnet.fabric import plan as p
 from vnet.fabric.state import Guest, GuestNic, State
 from vnet.fabric.store import Record
@@ -251,8 +252,20 @@ def _ports(now: State, wanted: State) -> Iterator[Line]:
             yield Line(Mark.ADD, Kind.PORT, name, f"number {new[name].number}")
         elif old[name] != new[name]:
             yield Line(Mark.CHANGE, Kind.PORT, name, f"number {old[name].number} → {new[name].number}")
-        elif (old[name] in now.attached) != (new[name] in wanted.attached):
+        elif (old[name] in now.plugged) != (new[name] in wanted.plugged):
             yield Line(Mark.CHANGE, Kind.PORT, name, "attach it again")
+        else:
+            changed = _limit_differences(now.limits(old[name]), wanted.limits(new[name]))
+            if changed:
+                yield Line(Mark.CHANGE, Kind.PORT, name, f"live: {', '.join(changed)}")
+
+
+def _limit_differences(old: Limits | None, new: Limits | None) -> list[str]:
+    if old is None or new is None:
+        return []
+    names = [each.name for each in fields(Limits)]
+    pairs = [(name, getattr(old, name), getattr(new, name)) for name in names]
+    return [f"{name.replace('_', ' ')} {was} → {will}" for name, was, will in pairs if was != will]
 
 
 # -- policies and their flows ---------------------------------------------------------------------

@@ -5,7 +5,7 @@ Laws (property tests): `apply(plan(a, b), a) == b`, `plan(b, b) == ()`.
 Order, and why:
 1. namespace and switch: everything else lives in them;
 2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
-3. new ports, attached while the switch has no rules for them, which means closed;
+3. new ports, attached while the switch has no rules for them, which means closed; limits of those there are;
 4. all flows at once: from here on the new generation is enforced;
 5. new guests, which therefore never ran under other rules;
 6. what is wanted no more, last: a failure before this point has broken nothing.
@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from vnet.fabric.state import Guest, Port, State
+from vnet.base import limits
+from vnet.base.limits import Limits
+from vnet.fabric.state import Attached, Guest, Port, State
 from vnet.openflow.flow import Flow
 
 
@@ -67,9 +69,21 @@ class AttachPort:
     """Put the TAP into the switch as that port number; closed until flows say otherwise."""
 
     port: Port
+    limits: Limits = limits.STRICT
 
     def __str__(self) -> str:
         return f"attach port {self.port.ifname} as number {self.port.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitPort:
+    """Let the NIC of a port use more or less of the switch from now on; what it has it keeps."""
+
+    port: Port
+    limits: Limits
+
+    def __str__(self) -> str:
+        return f"change the limits of port {self.port.ifname}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +147,7 @@ Action = (
     | DestroySwitch
     | CreatePort
     | AttachPort
+    | LimitPort
     | DetachPort
     | RemovePort
     | ApplyFlows
@@ -151,23 +166,29 @@ def plan(now: State, wanted: State) -> tuple[Action, ...]:
 
 def _actions(now: State, wanted: State) -> Iterator[Action]:
     gone_ports, new_ports = now.ports - wanted.ports, wanted.ports - now.ports
-    unplugged = now.attached - wanted.attached
+    unplugged, plugged = now.plugged - wanted.plugged, wanted.plugged - now.plugged
     unplugged_guests = {guest for guest in now.guests if guest.ports & new_ports}
     gone_guests = (now.guests - wanted.guests) | unplugged_guests
-    early_ports = _in_the_way(gone_ports | unplugged, new_ports | (wanted.attached - now.attached))
+    early_ports = _in_the_way(gone_ports | unplugged, new_ports | plugged)
     early_guests = {g for g in gone_guests if wanted.guest(g.name) or g.ports & early_ports}
 
     yield from _make_room(now, wanted)
     yield from _destroy(early_guests, wanted)
     yield from _unplug(early_ports & unplugged, early_ports & gone_ports)
     yield from (CreatePort(port) for port in sorted(new_ports))
-    yield from (AttachPort(port) for port in sorted(wanted.attached - now.attached))
+    yield from _attach(sorted(wanted.attached - now.attached), plugged)
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
     yield from (StartGuest(guest) for guest in sorted(wanted.guests - (now.guests - gone_guests)))
     yield from _destroy(gone_guests - early_guests, wanted)
     yield from _unplug(unplugged - early_ports, gone_ports - early_ports)
     yield from _clear_away(now, wanted)
+
+
+def _attach(attached: Iterable[Attached], plugged: frozenset[Port]) -> Iterator[Action]:
+    """Put the ports into the switch that are not; change the limits of those that are."""
+    yield from (AttachPort(each.port, each.limits) for each in attached if each.port in plugged)
+    yield from (LimitPort(each.port, each.limits) for each in attached if each.port not in plugged)
 
 
 def _in_the_way(gone: frozenset[Port], new: frozenset[Port]) -> frozenset[Port]:
@@ -218,14 +239,18 @@ def step(action: Action, state: State) -> State:
         case CreatePort(port):
             return replace(state, ports=state.ports | {port})
         case RemovePort(port):
-            return replace(state, ports=state.ports - {port}, attached=state.attached - {port})
-        case AttachPort(port):
-            return replace(state, attached=state.attached | {port})
+            return replace(state, ports=state.ports - {port}, attached=_without(state, port))
+        case AttachPort(port, limits) | LimitPort(port, limits):
+            return replace(state, attached=_without(state, port) | {Attached(port, limits)})
         case DetachPort(port):
-            return replace(state, attached=state.attached - {port})
+            return replace(state, attached=_without(state, port))
         case ApplyFlows(put, remove):
             return replace(state, flows=(state.flows - remove) | put)
         case StartGuest(guest):
             return replace(state, guests=state.guests | {guest})
         case DestroyGuest(guest):
             return replace(state, guests=state.guests - {guest})
+
+
+def _without(state: State, port: Port) -> frozenset[Attached]:
+    return frozenset(each for each in state.attached if each.port != port)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from vnet.base import limits
+from vnet.base.limits import Limits
 from vnet.openflow.flow import Flow
 from vnet.topology.inventory import Inventory, Nic, Vm
 
@@ -22,6 +24,14 @@ class Port:
 
     number: int
     ifname: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Attached:
+    """A port that is in the switch, and how much its NIC may use of it."""
+
+    port: Port
+    limits: Limits = limits.STRICT
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,9 +70,18 @@ class State:
     namespace: bool = False
     switch: bool = False
     ports: frozenset[Port] = frozenset()
-    attached: frozenset[Port] = frozenset()
+    attached: frozenset[Attached] = frozenset()
     flows: frozenset[Flow] = field(default_factory=frozenset)
     guests: frozenset[Guest] = frozenset()
+
+    @property
+    def plugged(self) -> frozenset[Port]:
+        """The ports that are in the switch."""
+        return frozenset(each.port for each in self.attached)
+
+    def limits(self, port: Port) -> Limits | None:
+        """Those of a port that is in the switch."""
+        return next((each.limits for each in self.attached if each.port == port), None)
 
     def guest(self, name: str) -> Guest | None:
         """The running guest of that name."""
@@ -79,9 +98,10 @@ def ifname(nic: str) -> str:
 
 def desired(inventory: Inventory, flows: tuple[Flow, ...], stopped: frozenset[str] = frozenset()) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
-    ports = frozenset(port_of(nic) for nic in inventory.nics)
+    attached = frozenset(Attached(port_of(nic), nic.profile.limits) for nic in inventory.nics)
+    ports = frozenset(each.port for each in attached)
     guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
-    return State(True, True, ports, ports, frozenset(flows), guests)
+    return State(True, True, ports, attached, frozenset(flows), guests)
 
 
 def guest_of(vm: Vm) -> Guest:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from vnet.base.limits import Limits
 from vnet.base.source import Location
 from vnet.topology import language as lang
 from vnet.topology.draft import Draft, DraftNic, replicas
 from vnet.topology.model import (
+    STRICT,
     Claim,
     Direction,
     Interface,
@@ -14,6 +16,7 @@ from vnet.topology.model import (
     Network,
     Peer,
     Policy,
+    Profile,
     Rule,
     Service,
     Topology,
@@ -40,6 +43,7 @@ def build(draft: Draft, file: str) -> Topology:
         policies=tuple(_policy(each, services) for each in draft.policies),
         claims=() if claims is None else tuple(_claim(each, services) for each in claims.value),
         at=Location(file),
+        profiles={name: _profile(name, each.value) for name, each in draft.profiles.items()},
     )
 
 
@@ -58,6 +62,13 @@ def _network(name: str, network: Read[Entry]) -> Network:
         network.at,
         is_internal=entry.value(lang.NETWORK_INTERNAL),
         is_isolated=entry.value(lang.NETWORK_ISOLATION) is Isolation.ISOLATED,
+    )
+
+
+def _profile(name: str, entry: Entry) -> Profile:
+    limits = entry.part(lang.PROFILE_LIMITS)
+    return Profile(
+        name, Limits(connections=limits.value(lang.LIMIT_CONNECTIONS), macs=limits.value(lang.LIMIT_MACS))
     )
 
 
@@ -80,7 +91,8 @@ def _interface(nic: DraftNic) -> Interface:
     assert nic.network is not None, "checked"
     addresses = tuple(address.value for address in nic.addresses)
     mac = None if nic.mac is None else nic.mac.value
-    return Interface(nic.name, nic.network.value, addresses, mac, nic.at, nic.is_promiscuous)
+    profile = STRICT.name if nic.profile is None else nic.profile.value
+    return Interface(nic.name, nic.network.value, addresses, mac, nic.at, nic.is_promiscuous, profile)
 
 
 def _labels(entry: Entry, key: Field[dict[str, Read[str]]]) -> dict[str, str]:

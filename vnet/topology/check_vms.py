@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from vnet.topology import language as lang
 from vnet.topology.draft import Draft, DraftNic, replicas
 from vnet.topology.inventory import replica_names
-from vnet.topology.model import IPInterface, IPNetwork, Isolation
+from vnet.topology.model import STRICT, IPInterface, IPNetwork, Isolation
 from vnet.topology.pool import Pool
 from vnet.topology.reading import Reading, quoted, suggestion
 from vnet.topology.repeated import report_repeated
@@ -29,6 +29,7 @@ def check(draft: Draft, reading: Reading) -> None:
             _check_network(nic, draft, reading)
             _check_addresses(nic, draft, reading)
             _check_promiscuous(nic, draft, reading)
+            _check_profile(nic, draft, reading)
         _check_replicas(draft.vms[name], nics, reading)
     _check_unique_addresses(draft, reading)
     _check_unique_macs(draft, reading)
@@ -116,6 +117,13 @@ def _check_promiscuous(nic: DraftNic, draft: Draft, reading: Reading) -> None:
     if nic.is_promiscuous and is_open and not (network and network.value.broken):
         problem = f"the network {quoted(nic.network.value if nic.network else '')} is not isolated"
         reading.fault(nic.at, nic.path, problem, 'leave "promiscuous" out')
+
+
+def _check_profile(nic: DraftNic, draft: Draft, reading: Reading) -> None:
+    known = (STRICT.name, *draft.profiles)
+    if nic.profile is not None and nic.profile.value not in known:
+        problem = f"there is no profile {quoted(nic.profile.value)}"
+        reading.fault(nic.profile.at, nic.profile.path, problem, suggestion(nic.profile.value, known))
 
 
 def _subnets(nic: DraftNic, draft: Draft) -> tuple[IPNetwork, ...] | None:

@@ -31,6 +31,7 @@ class DraftNic:
     """Whether it is to get an address of each subnet."""
     is_broken: bool
     is_promiscuous: bool
+    profile: Read[str] | None
     at: Location
     path: str
 
@@ -41,6 +42,7 @@ class Draft:
 
     root: Entry
     networks: Mapping[str, Read[Entry]]
+    profiles: Mapping[str, Read[Entry]]
     vms: Mapping[str, Read[Entry]]
     nics: Mapping[str, tuple[DraftNic, ...]]
     """By the VM's name."""
@@ -58,6 +60,7 @@ def draft(root: Entry) -> Draft:
     return Draft(
         root=root,
         networks=_named(root, lang.NETWORKS),
+        profiles=_named(root, lang.PROFILES),
         vms=vms,
         nics={name: tuple(_nics(vm.value)) for name, vm in vms.items()},
         groups=_named(root, lang.GROUPS),
@@ -79,7 +82,7 @@ def _nics(vm: Entry) -> Iterator[DraftNic]:
             yield _declared(name, interface)
     elif networks is not None:
         for i, network in enumerate(networks.value):
-            yield DraftNic(f"eth{i}", network, (), None, True, False, False, network.at, network.path)
+            yield DraftNic(f"eth{i}", network, (), None, True, False, False, None, network.at, network.path)
 
 
 def _declared(name: str, interface: Read[Entry]) -> DraftNic:
@@ -93,6 +96,7 @@ def _declared(name: str, interface: Read[Entry]) -> DraftNic:
         not entry.given(lang.INTERFACE_ADDRESSES),
         bool(entry.broken),
         promiscuous is not None and promiscuous.value,
+        entry.get(lang.INTERFACE_PROFILE),
         interface.at,
         interface.path,
     )

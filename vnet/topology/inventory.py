@@ -14,7 +14,7 @@ from itertools import count
 
 from vnet.base.errors import Fault, InputError
 from vnet.base.source import Location
-from vnet.topology.model import Interface, IPInterface, IPNetwork, Topology, VmSpec
+from vnet.topology.model import STRICT, Interface, IPInterface, IPNetwork, Profile, Topology, VmSpec
 from vnet.topology.pool import Pool
 
 IPAddress = IPv4Address | IPv6Address
@@ -44,6 +44,7 @@ class Nic:
     at: Location
     is_isolated: bool = False
     """It reaches no other isolated NIC of its network."""
+    profile: Profile = STRICT
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,7 @@ def _nic(
         addresses=addresses[nic.name],
         at=nic.declared.at,
         is_isolated=network.is_isolated and not nic.declared.is_promiscuous,
+        profile=topology.profiles.get(nic.declared.profile, STRICT),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TypeVar
 
+from vnet.base import limits
 from vnet.topology import selectors, values
 from vnet.topology.model import TIERS, Action, Enforcement, Established, Isolation
 from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word
@@ -122,6 +123,32 @@ NETWORK = Record(
     later=("mtu", "dns", "uplink"),
 )
 
+# ---- port security ---------------------------------------------------------------------------
+
+LIMIT_CONNECTIONS = Field(
+    "connections",
+    _integer(1, limits.CONNECTIONS_MAX),
+    f"how many connections the NIC may have opened at once; {limits.STRICT.connections} if left out",
+    default=limits.STRICT.connections,
+)
+LIMIT_MACS = Field(
+    "macs",
+    _integer(1, limits.MACS_MAX),
+    f"how many MACs may be learnt from the NIC; {limits.STRICT.macs} if left out",
+    default=limits.STRICT.macs,
+)
+_LIMITS = Record("a profile's limits", (LIMIT_CONNECTIONS, LIMIT_MACS))
+PROFILE_LIMITS = Field("limits", _LIMITS, "how much the NIC may use of the switch that all share")
+PROFILE = Record(
+    "a profile",
+    (PROFILE_LIMITS,),
+    later=("allowed_address_pairs", "storm_control"),
+    misplaced={
+        "ethertypes": "no ethertypes can be let through besides IPv4, IPv6 and ARP: policies judge "
+        "connections of IP, and none could say who may send other frames to whom"
+    },
+)
+
 # ---- VMs -------------------------------------------------------------------------------------
 
 INTERFACE_NETWORK = Field("network", _name("a network"), "the network it is plugged into", required=True)
@@ -142,10 +169,13 @@ INTERFACE_PROMISCUOUS = Field(
     "true: all NICs of an isolated network may talk to this one; false if left out",
     default=False,
 )
+INTERFACE_PROFILE = Field(
+    "profile", _name("a profile"), "its port-security profile; strict if left out", default="strict"
+)
 INTERFACE = Record(
     "an interface",
-    (INTERFACE_NETWORK, INTERFACE_ADDRESSES, INTERFACE_MAC, INTERFACE_PROMISCUOUS),
-    later=("trunk", "native", "profile", "rate", "mirror_only"),
+    (INTERFACE_NETWORK, INTERFACE_ADDRESSES, INTERFACE_MAC, INTERFACE_PROMISCUOUS, INTERFACE_PROFILE),
+    later=("trunk", "native", "rate", "mirror_only"),
     partial=True,
 )
 
@@ -299,6 +329,11 @@ TEMPLATES = Field(
     "templates", MapOf(_name("a template"), TEMPLATE, "a map of templates"), "VM fields to share, by name"
 )
 NETWORKS = Field("networks", MapOf(_name("a network"), NETWORK, "a map of networks"), "the networks by name")
+PROFILES = Field(
+    "profiles",
+    MapOf(_name("a profile"), PROFILE, "a map of profiles"),
+    "port-security profiles by name; strict is built in",
+)
 VMS = Field("vms", MapOf(_name("a VM", VM_NAME_MAX), VM, "a map of VMs"), "the VMs by name")
 GROUPS = Field("groups", MapOf(_name("a group"), GROUP, "a map of groups"), "groups by CIDR or label")
 SERVICES = Field("services", MapOf(_name("a service"), SERVICE, "a map of services"), "named lists of ports")
@@ -318,6 +353,7 @@ TOPOLOGY = Record(
         ALL_DEFAULTS,
         TEMPLATES,
         NETWORKS,
+        PROFILES,
         VMS,
         GROUPS,
         SERVICES,
@@ -325,7 +361,7 @@ TOPOLOGY = Record(
         POLICIES,
         VERIFY,
     ),
-    later=("images", "routers", "uplinks", "profiles", "endpoints", "mirrors"),
+    later=("images", "routers", "uplinks", "endpoints", "mirrors"),
     partial=True,
 )
 """A file: a whole topology, or a part that others include."""

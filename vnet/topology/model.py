@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
+from vnet.base import limits
+from vnet.base.limits import Limits
 from vnet.base.source import Location
 
 IPNetwork = IPv4Network | IPv6Network
@@ -27,6 +29,18 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """What port security lets a NIC do. All its guards stand in every profile; this is what may be chosen."""
+
+    name: str
+    limits: Limits = limits.STRICT
+
+
+STRICT = Profile("strict")
+"""That of every NIC which names no other."""
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
     """A declared NIC: addresses and MAC are what the file says; what it leaves out is allocated later."""
 
@@ -37,6 +51,7 @@ class Interface:
     at: Location
     is_promiscuous: bool = False
     """On an isolated network: all its NICs reach this one."""
+    profile: str = STRICT.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +224,5 @@ class Topology:
     policies: tuple[Policy, ...]
     claims: tuple[Claim, ...]
     at: Location
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """Those declared, by name; `strict` is there without."""

@@ -199,6 +199,11 @@ class Entry:
         assert value is not None, f"{key.name} is checked before it is used"
         return value
 
+    def part(self, key: Field[Entry]) -> Entry:
+        """The record that a field holds; one without any key where it is absent or broken."""
+        found = self.get(key)
+        return Entry({}) if found is None else found.value
+
     def given(self, key: Field[Any]) -> bool:
         """Whether the file has the key, broken or not."""
         return key.name in self.values or key.name in self.broken

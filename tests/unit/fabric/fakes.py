@@ -13,6 +13,7 @@ from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
+from vnet.fabric.state import Attached
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 from vnet.openflow.message import FlowStats
 
@@ -195,13 +196,21 @@ class FakeSwitch:
                 self.world.switches[self.name] = frozenset()
                 self.world.attached[self.name] = frozenset()
 
-    async def attach(self, port):
+    async def attach(self, port, limits):
         async with self.world.call(f"attach {port.ifname}"):
-            self.world.attached[self.name] |= {port}
+            self._replace(port, {Attached(port, limits)})
+
+    async def limit(self, port, limits):
+        async with self.world.call(f"limit {port.ifname}"):
+            self._replace(port, {Attached(port, limits)})
 
     async def detach(self, port):
         async with self.world.call(f"detach {port.ifname}"):
-            self.world.attached[self.name] -= {port}
+            self._replace(port, set())
+
+    def _replace(self, port, by):
+        rest = {each for each in self.world.attached[self.name] if each.port != port}
+        self.world.attached[self.name] = frozenset(rest | by)
 
     async def ports(self):
         return self.world.attached[self.name]

@@ -162,7 +162,9 @@ def test_a_new_daemon_puts_back_what_somebody_took_away(engine, world, tmp_path)
     made = world.contents()
     world.switches["small"] = frozenset(list(world.switches["small"])[3:])
     del world.interfaces["small", "a.eth0"]
-    world.attached["small"] = frozenset(port for port in world.attached["small"] if port.ifname != "a.eth0")
+    world.attached["small"] = frozenset(
+        each for each in world.attached["small"] if each.port.ifname != "a.eth0"
+    )
     again = make_engine(world, tmp_path)
     asyncio.run(again.adopt())
     assert world.contents() == made

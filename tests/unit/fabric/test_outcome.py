@@ -210,3 +210,11 @@ def test_the_same_actions_on_another_generation_are_another_plan():
 )
 def test_more_removed_than_kept_is_told(count, most):
     assert count.removes_most is most
+
+
+def test_a_limit_changes_live_and_the_plan_says_from_what_to_what(told):
+    profiles = "profiles: {busy: {limits: {connections: 100}}}\n"
+    text = SMALL.replace("networks: [lan]", "interfaces: {eth0: {network: lan, profile: busy}}", 1) + profiles
+    lines, summary = told(SMALL, then=text)
+    assert lines == ["~ port a.eth0: live: connections 16384 → 100"]
+    assert (summary.ports.changed, summary.vms.kept) == (1, 2)

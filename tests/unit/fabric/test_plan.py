@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vnet.base.limits import Limits
 from vnet.fabric import plan as p
-from vnet.fabric.state import Guest, GuestNic, Port, State, ifname
+from vnet.fabric.state import Attached, Guest, GuestNic, Port, State, ifname
 from vnet.openflow.flow import Flow, match
 
 PORTS = [Port(number, name) for number in (1, 2, 3) for name in ("a.eth0", "b.eth0", "c.eth0")]
@@ -18,7 +19,8 @@ def states(draw):
     ports = frozenset(
         draw(st.lists(st.sampled_from(PORTS), max_size=3, unique_by=(lambda x: x.number, lambda x: x.ifname)))
     )
-    attached = frozenset(port for port in ports if draw(st.booleans()))
+    limits = st.sampled_from([Limits(), Limits(connections=10)])
+    attached = frozenset(Attached(port, draw(limits)) for port in ports if draw(st.booleans()))
     flows = frozenset(draw(st.lists(st.sampled_from(FLOWS), max_size=2, unique_by=lambda flow: flow.key)))
     guests = frozenset(
         Guest(name, "micro", 1, draw(st.sampled_from([1, 2])), (GuestNic("eth0", port, 1, ()),))
@@ -44,7 +46,7 @@ def test_no_number_and_no_name_is_ever_used_twice(now, wanted):
     state = now
     for action in p.plan(now, wanted):
         state = p.step(action, state)
-        assert len({port.number for port in state.attached}) == len(state.attached)
+        assert len({each.port.number for each in state.attached}) == len(state.attached)
         assert len({port.ifname for port in state.ports}) == len(state.ports)
         assert len({guest.name for guest in state.guests}) == len(state.guests)
 
@@ -82,7 +84,8 @@ def test_no_guest_runs_on_with_a_port_that_was_made_after_it(now, wanted):
 def test_a_running_guest_whose_port_was_removed_by_hand_is_made_again():
     port = Port(1, "a.eth0")
     guest = Guest("a", "micro", 1, 1, (GuestNic("eth0", port, 1, ()),))
-    wanted = State(True, True, frozenset({port}), frozenset({port}), frozenset(), frozenset({guest}))
+    attached = frozenset({Attached(port)})
+    wanted = State(True, True, frozenset({port}), attached, frozenset(), frozenset({guest}))
     now = State(True, True, guests=frozenset({guest}))
     expected = ["re-create a", "create port a.eth0", "attach port a.eth0 as number 1", "start a"]
     assert [str(action) for action in p.plan(now, wanted)] == expected
@@ -92,8 +95,21 @@ def test_a_changed_guest_is_made_again_and_the_plan_says_so():
     port = Port(1, "a.eth0")
     small, large = (Guest("a", "micro", 1, size, (GuestNic("eth0", port, 1, ()),)) for size in (1, 2))
     ports = frozenset({port})
-    now, wanted = (State(True, True, ports, ports, frozenset(), frozenset({g})) for g in (small, large))
+    attached = frozenset({Attached(port)})
+    now, wanted = (State(True, True, ports, attached, frozenset(), frozenset({g})) for g in (small, large))
     assert [str(action) for action in p.plan(now, wanted)] == ["re-create a", "start a"]
+
+
+def test_another_limit_is_one_live_action_that_touches_neither_port_nor_guest():
+    port = Port(1, "a.eth0")
+    guests = frozenset({Guest("a", "micro", 1, 1, (GuestNic("eth0", port, 1, ()),))})
+    now, wanted = (
+        State(
+            True, True, frozenset({port}), frozenset({Attached(port, Limits(connections=n))}), guests=guests
+        )
+        for n in (10, 20)
+    )
+    assert p.plan(now, wanted) == (p.LimitPort(port, Limits(connections=20)),)
 
 
 def test_a_long_interface_name_is_shortened_and_stays_unique():

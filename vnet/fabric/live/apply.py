@@ -23,6 +23,7 @@ GUESTS_AT_ONCE = 16
 _PLURAL = {
     p.CreatePort: "create {} ports",
     p.AttachPort: "attach {} ports",
+    p.LimitPort: "change the limits of {} ports",
     p.DetachPort: "detach {} ports",
     p.RemovePort: "remove {} ports",
 }
@@ -54,8 +55,10 @@ class Performer:
                 await network.create_port(port.ifname)
             case p.RemovePort(port):
                 await network.remove_port(port.ifname)
-            case p.AttachPort(port):
-                await switch.attach(port)
+            case p.AttachPort(port, limits):
+                await switch.attach(port, limits)
+            case p.LimitPort(port, limits):
+                await switch.limit(port, limits)
             case p.DetachPort(port):
                 await switch.detach(port)
             case p.ApplyFlows(put, remove):

@@ -15,7 +15,6 @@ from vnet.fabric.drill import cast, scene
 from vnet.fabric.live.twin import LiveTwin, standing_by
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.openflow.flow import Flow
-from vnet.switch.live.attached import CONN_QUOTA
 from vnet.topology.inventory import Nic
 
 LIMIT_S = 25.0
@@ -69,7 +68,9 @@ class _Work:
 
     def run(self) -> list[Drilled]:
         self._deadline = time.monotonic() + LIMIT_S
-        scenes = {nic: scene(self.order.declared, nic, CONN_QUOTA) for nic in self.order.nics}
+        scenes = {
+            nic: scene(self.order.declared, nic, nic.profile.limits.connections) for nic in self.order.nics
+        }
         needed = {nic.name: nic for each in scenes.values() for nic in cast(self.order.declared, each)}
         begun = self._begin(1, "make a twin of the switch")
         fabric = self.order.declared.topology.name

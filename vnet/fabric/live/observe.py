@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live.parts import Parts
-from vnet.fabric.state import Guest, Port, State, ifname
+from vnet.fabric.state import Attached, Guest, Port, State, ifname
 from vnet.fabric.store import Record, Store
 from vnet.hv.spec import GuestState
 
@@ -37,13 +37,15 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     return State(there, switch, ports, attached, flows, await running(parts, store, name))
 
 
-def _known_ports(record: Record, attached: frozenset[Port], interfaces: Mapping[str, str]) -> frozenset[Port]:
+def _known_ports(
+    record: Record, attached: frozenset[Attached], interfaces: Mapping[str, str]
+) -> frozenset[Port]:
     """The TAPs that are there, each with the port number it has or was assigned.
 
     A TAP nobody can give a number to gets 0: it is nobody's port, so a plan removes it.
     """
     assigned = {ifname(nic): given.port for nic, given in record.assignments.items()}
-    plugged = {port.ifname: port.number for port in attached}
+    plugged = {each.port.ifname: each.port.number for each in attached}
     taps = (name for name, kind in interfaces.items() if kind == TAP_KIND)
     return frozenset(Port(plugged.get(name) or assigned.get(name, 0), name) for name in taps)
 

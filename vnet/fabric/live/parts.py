@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from vnet.base.drop import DropReason
+from vnet.base.limits import Limits
 from vnet.fabric.live.watch import Watch
-from vnet.fabric.state import Guest, Port
+from vnet.fabric.state import Attached, Guest, Port
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
@@ -66,15 +67,19 @@ class Switch(Protocol):
         """Create it, or adopt what is pinned; the agent listens and the controller is connected."""
         ...
 
-    async def attach(self, port: Port) -> None:
+    async def attach(self, port: Port, limits: Limits) -> None:
         """Put an interface into the switch."""
+        ...
+
+    async def limit(self, port: Port, limits: Limits) -> None:
+        """Let a port use so much of the switch from now on; nothing that it has is taken from it."""
         ...
 
     async def detach(self, port: Port) -> None:
         """Take it out."""
         ...
 
-    async def ports(self) -> frozenset[Port]:
+    async def ports(self) -> frozenset[Attached]:
         """What is attached."""
         ...
 

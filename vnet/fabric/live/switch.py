@@ -9,11 +9,12 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.drop import DropReason
+from vnet.base.limits import Limits
 from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.record import Point as SeenAt
 from vnet.fabric.live.netns import finished
 from vnet.fabric.live.watch import Watch
-from vnet.fabric.state import Port
+from vnet.fabric.state import Attached, Port
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats
@@ -75,12 +76,18 @@ class HostSwitch:
         await self._controller.connect(CONNECT_TIMEOUT_S)
         await self.ports()
 
-    async def attach(self, port: Port) -> None:
+    async def attach(self, port: Port, limits: Limits) -> None:
         """Put an interface into the switch."""
         datapath, server = self._opened()
         await server.run(datapath.attach, port.number, port.ifname)
+        await server.run(datapath.limit, port.number, limits)
         server.port_changed()
         self._names = {**self._names, port.number: port.ifname}
+
+    async def limit(self, port: Port, limits: Limits) -> None:
+        """Let a port use so much of the switch from now on."""
+        datapath, server = self._opened()
+        await server.run(datapath.limit, port.number, limits)
 
     async def detach(self, port: Port) -> None:
         """Take it out."""
@@ -88,12 +95,13 @@ class HostSwitch:
         await server.run(datapath.detach, port.number)
         server.port_changed()
 
-    async def ports(self) -> frozenset[Port]:
+    async def ports(self) -> frozenset[Attached]:
         """What is attached."""
         datapath, server = self._opened()
         found = await server.run(datapath.ports)
+        limits = await server.run(datapath.limits)
         self._names = {port.number: port.name for port in found}
-        return frozenset(Port(port.number, port.name) for port in found)
+        return frozenset(Attached(Port(port.number, port.name), limits[port.number]) for port in found)
 
     async def flows(self) -> frozenset[Flow]:
         """The flows in force, read back over OpenFlow."""

@@ -163,6 +163,7 @@ def standing_by(fabric: str, flows: Iterable[Flow], nics: Sequence[Nic]) -> Iter
     name = f"{fabric}{_MARK}{os.getpid()}"
     space = f"{paths.netns(fabric)}{_MARK}{os.getpid()}"
     numbers = {nic.name: nic.port for nic in nics}
+    limits = {nic.port: nic.profile.limits for nic in nics}
     with contextlib.ExitStack() as stack:
         stack.callback(netns.remove, space)
         netns.create(space)
@@ -173,6 +174,7 @@ def standing_by(fabric: str, flows: Iterable[Flow], nics: Sequence[Nic]) -> Iter
         stack.callback(datapath.destroy)
         for number in numbers.values():
             datapath.attach(number, f"t{number}")
+            datapath.limit(number, limits[number])
         datapath.commit(Change(put=tuple(_concerning(flows, frozenset(numbers.values())))))
         yield LiveTwin(datapath, taps, numbers)
 

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Mapping
 
 from vnet.base.errors import HostError
+from vnet.base.limits import Limits
 from vnet.openflow.message import PortConfig
 from vnet.switch import abi
 from vnet.switch.abi import PortFlag
@@ -22,10 +23,9 @@ from vnet.switch.live.maps import PinnedSwitch
 from vnet.switch.live.netns import inside
 from vnet.switch.live.tidy import Tidier
 
-CONN_QUOTA = 16384
-"""How many connections a guest's port may have at once."""
-_GUEST = {"conn_quota": CONN_QUOTA, "mac_quota": 4096, "refusal_quota": 512}
-"""512 refusals in 134 ms, about 3,800 a second, take less than 1 % of two processors."""
+_GUEST = {"conn_quota": 16384, "mac_quota": 4096, "refusal_quota": 512}
+"""Of a port that is not limited otherwise. 512 refusals in 134 ms, about 3,800 a second, take less than 1 %
+of two processors."""
 _UPLINK = {"conn_quota": abi.CONNS, "mac_quota": abi.MACS, "refusal_quota": 0}
 LINK_UP = 0x10001
 """IFF_UP and IFF_LOWER_UP (linux/if.h): switched on, and a TAP is being read, a veth's peer is up. The
@@ -38,6 +38,8 @@ _ETHERNET = 1
 _RUNNING = 0x41
 """IFF_UP and IFF_RUNNING."""
 
+_QUOTA_OF = {"connections": "conn_quota", "macs": "mac_quota"}
+"""The member of a port that holds each limit."""
 _FLAG_OF = {
     PortConfig.NO_RECV: PortFlag.NO_RECV,
     PortConfig.NO_FWD: PortFlag.NO_FWD,
@@ -186,6 +188,19 @@ class AttachedPorts:
         if config & PortConfig.PORT_DOWN:
             self._tidier.forget_addresses(number)
 
+    def limit(self, number: int, limits: Limits) -> None:
+        """Let a port use so much of the switch from now on. Raises HostError if there is none."""
+        if number not in self.ifindexes:
+            raise HostError(f"no port {number} to limit")
+        port = self._port(number)
+        for limit, quota in _QUOTA_OF.items():
+            setattr(port, quota, getattr(limits, limit))
+        self._tell(number, port)
+
+    def limits(self) -> Mapping[int, Limits]:
+        """By port number."""
+        return {number: _limits(self._port(number)) for number in self.ifindexes}
+
     def capture(self, ports: frozenset[int]) -> int:
         """Report what exactly these ports send and get; how many of them there are."""
         for number in self.ifindexes:
@@ -204,6 +219,10 @@ class AttachedPorts:
             rx, rx_bytes, dropped, tx, tx_bytes, tx_dropped = (sum(values[field::6]) for field in range(6))
             counters[number] = PortCounter(Counter(rx, rx_bytes), Counter(tx, tx_bytes), dropped, tx_dropped)
         return counters
+
+
+def _limits(port: abi.Port) -> Limits:
+    return Limits(**{limit: getattr(port, quota) for limit, quota in _QUOTA_OF.items()})
 
 
 def _number(raw: bytes) -> int:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vnet.base.errors import HostError
+from vnet.base.limits import Limits
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Action, Flow
 from vnet.openflow.group import Group, Meter
@@ -241,6 +242,14 @@ class EbpfDatapath:
         """
         with self._reflooding():
             self._ports.attach(number, ifname, uplink)
+
+    def limit(self, number: int, limits: Limits) -> None:
+        """Let a port use so much of the switch from now on. Raises HostError if there is none."""
+        self._ports.limit(number, limits)
+
+    def limits(self) -> Mapping[int, Limits]:
+        """By port number."""
+        return self._ports.limits()
 
     def detach(self, number: int) -> None:
         """Close a port: its interface is left without a program, what was learnt from it is forgotten."""
