@@ -59,7 +59,7 @@ def attacks() -> str:
     lines: list[str] = []
     for group, about in GROUPS.items():
         lines += ["", f"### {group}: {about}", "", "| attack | described in, or done by |", "|---|---|"]
-        tried = corpus(scene(declared, declared.inventory.nics[0], 0), (group,))
+        tried = corpus(scene(declared, declared.inventory.nics[0], None), (group,))
         lines += (f"| {each.what} | {each.source} |" for each in tried)
     return "\n".join(lines[1:]) + "\n"
 

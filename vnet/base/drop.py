@@ -40,6 +40,7 @@ class DropReason(IntEnum):
     """The kernel refused an action, for example out of memory when cloning."""
     RATE = 15
     STORM = 16
+    """More frames for many or for nobody than the port may send."""
     UNSUPPORTED = 17
     """The packet needs something this datapath refuses, for example more actions than a path holds."""
     NO_BUCKET = 18

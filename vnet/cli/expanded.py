@@ -41,7 +41,14 @@ def _network(net: Network) -> Plain:
 
 def _profile(profile: Profile) -> Plain:
     limits = profile.limits
-    return {"limits": {"connections": limits.connections, "macs": limits.macs}}
+    return {
+        "limits": {"connections": limits.connections, "macs": limits.macs},
+        "storm_control": {
+            "broadcast": limits.broadcast_pps,
+            "multicast": limits.multicast_pps,
+            "unknown_unicast": limits.unknown_unicast_pps,
+        },
+    }
 
 
 def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:

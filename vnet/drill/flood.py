@@ -17,6 +17,8 @@ from vnet.drill.scene import Scene, Service
 
 STORM = 600
 """Frames of a storm: more than a port may have refused in 134 ms."""
+ANNOUNCED = 5000
+"""A drill tries no more announcements than twice as many."""
 BEYOND = 256
 """Connections opened beyond the quota."""
 FIRST_PORT = 1024
@@ -43,13 +45,16 @@ def attacks(scene: Scene) -> Iterator[Exercise]:
 
 
 def _announcements(scene: Scene, make: Maker) -> Exercise:
-    """True ones, which each reach the whole network."""
+    """True ones, which each reach the whole network: more than may come at once and in the time it takes."""
     what, source = "announcements of the own address", "RFC 5227, 2.3"
     if not scene.announcement_limit:
         return make.missing(what, source, "nothing limits how often this NIC may announce its address")
+    if scene.announcement_limit > ANNOUNCED:
+        return make.missing(what, source, f"this NIC may send more than {ANNOUNCED:,} a second")
     true = ARP(op=1, hwsrc=scene.twin.mac, psrc=scene.twin.v4, pdst=scene.twin.v4)
-    frames = (wire(ether(scene.twin.mac, BROADCAST), true),) * STORM
-    return Attack(make.group, what, source, (Step(make.sender, frames),), may_pass=scene.announcement_limit)
+    frames = (wire(ether(scene.twin.mac, BROADCAST), true),) * (2 * scene.announcement_limit)
+    may_pass = scene.announcement_limit * 3 // 2
+    return Attack(make.group, what, source, (Step(make.sender, frames),), may_pass=may_pass)
 
 
 def _numbered(frame: bytes, version: int, count: int) -> Iterator[bytes]:

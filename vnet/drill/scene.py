@@ -87,7 +87,7 @@ class Scene:
     connection_quota: int = 0
     """How many connections the twin may have at once; 0 is any number."""
     announcement_limit: int = 0
-    """How many announcements of its own address it may send at once; 0 is any number."""
+    """How many announcements of its own address it may send a second, and at once; 0 is any number."""
 
     @property
     def victim(self) -> Station:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from vnet.base.limits import Limits
 from vnet.drill.scene import GRE, ICMP, TCP, UDP, Conversation, Scene, Service, Station
 from vnet.fabric.declared import Declared
 from vnet.hv.spec import format_mac
@@ -28,8 +29,12 @@ ANYTHING = 253
 TALKED = (TCP, UDP)
 
 
-def scene(declared: Declared, nic: Nic, connection_quota: int) -> Scene:
-    """What an attacker in the place of `nic` finds."""
+def scene(declared: Declared, nic: Nic, limits: Limits | None) -> Scene:
+    """What an attacker in the place of `nic` finds.
+
+    Args:
+        limits: those that the switch enforces, None where it enforces none.
+    """
     others = [other for other in declared.inventory.nics if other.name != nic.name]
     near = [other for other in others if (other.network, other.vlan) == (nic.network, nic.vlan)][:PEERS]
     far = [other for other in others if other.network != nic.network and other.vm != nic.vm][:STRANGERS]
@@ -46,7 +51,8 @@ def scene(declared: Declared, nic: Nic, connection_quota: int) -> Scene:
         open=tuple(_services(rules, nic, near, candidates, wanted=True)),
         closed=tuple(_services(rules, nic, near, CLOSED, wanted=False)),
         conversations=tuple(_conversations(rules, near[:TALKERS], candidates)),
-        connection_quota=connection_quota,
+        connection_quota=limits.connections if limits else 0,
+        announcement_limit=limits.broadcast_pps if limits else 0,
     )
 
 

@@ -316,6 +316,9 @@ class Port(ctypes.Structure):
         ("mac_quota", c_uint32),
         ("mtu", c_uint32),
         ("refusal_quota", c_uint32),
+        ("broadcast_pps", c_uint32),
+        ("multicast_pps", c_uint32),
+        ("unknown_unicast_pps", c_uint32),
     ]
 
 
@@ -415,6 +418,9 @@ class PortStateMap(ctypes.Structure):
         ("evictions", c_uint64),
         ("refusals", c_uint64),
         ("answers", c_uint64),
+        ("broadcasts", c_uint64),
+        ("multicasts", c_uint64),
+        ("unknowns", c_uint64),
     ]
 
 

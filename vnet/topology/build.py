@@ -66,9 +66,16 @@ def _network(name: str, network: Read[Entry]) -> Network:
 
 
 def _profile(name: str, entry: Entry) -> Profile:
-    limits = entry.part(lang.PROFILE_LIMITS)
+    limits, storms = entry.part(lang.PROFILE_LIMITS), entry.part(lang.PROFILE_STORM_CONTROL)
     return Profile(
-        name, Limits(connections=limits.value(lang.LIMIT_CONNECTIONS), macs=limits.value(lang.LIMIT_MACS))
+        name,
+        Limits(
+            connections=limits.value(lang.LIMIT_CONNECTIONS),
+            macs=limits.value(lang.LIMIT_MACS),
+            broadcast_pps=storms.value(lang.STORM_BROADCAST),
+            multicast_pps=storms.value(lang.STORM_MULTICAST),
+            unknown_unicast_pps=storms.value(lang.STORM_UNKNOWN),
+        ),
     )
 
 

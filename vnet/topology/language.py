@@ -138,11 +138,27 @@ LIMIT_MACS = Field(
     default=limits.STRICT.macs,
 )
 _LIMITS = Record("a profile's limits", (LIMIT_CONNECTIONS, LIMIT_MACS))
+
+
+def _pps(name: str, what: str, default: int) -> Field[int]:
+    doc = f"how many {what} the NIC may send a second, and at once; {default} if left out"
+    return Field(name, _integer(1, limits.PPS_MAX), doc, default=default)
+
+
+STORM_BROADCAST = _pps("broadcast", "frames to all", limits.STRICT.broadcast_pps)
+STORM_MULTICAST = _pps("multicast", "frames to groups", limits.STRICT.multicast_pps)
+STORM_UNKNOWN = _pps(
+    "unknown_unicast", "frames to addresses that nobody has", limits.STRICT.unknown_unicast_pps
+)
+_STORM_CONTROL = Record("a profile's storm control", (STORM_BROADCAST, STORM_MULTICAST, STORM_UNKNOWN))
+PROFILE_STORM_CONTROL = Field(
+    "storm_control", _STORM_CONTROL, "how much the NIC may send that is for many, or for nobody"
+)
 PROFILE_LIMITS = Field("limits", _LIMITS, "how much the NIC may use of the switch that all share")
 PROFILE = Record(
     "a profile",
-    (PROFILE_LIMITS,),
-    later=("allowed_address_pairs", "storm_control"),
+    (PROFILE_LIMITS, PROFILE_STORM_CONTROL),
+    later=("allowed_address_pairs",),
     misplaced={
         "ethertypes": "no ethertypes can be let through besides IPv4, IPv6 and ARP: policies judge "
         "connections of IP, and none could say who may send other frames to whom"

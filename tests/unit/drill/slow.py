@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from vnet.base.drop import DropReason
+from vnet.base.limits import Limits
 from vnet.drill.attack import Step
 from vnet.drill.run import Observed
 from vnet.drill.scene import Scene
@@ -55,8 +56,8 @@ def nic(declared: Declared, name: str) -> Nic:
     return next(nic for nic in declared.inventory.nics if nic.name == name)
 
 
-def acting(declared: Declared, name: str, quota: int = 0) -> Scene:
-    return scene(declared, nic(declared, name), quota)
+def acting(declared: Declared, name: str, limits: Limits | None = None) -> Scene:
+    return scene(declared, nic(declared, name), limits)
 
 
 def numbers(declared: Declared) -> dict[str, int]:

@@ -17,6 +17,7 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from tests.unit.drill.slow import ROOT, acting, opened, three_tier
+from vnet.base.limits import Limits
 from vnet.drill.attack import PLAIN, Attack, NotTried
 from vnet.drill.control import controls
 from vnet.drill.corpus import corpus
@@ -25,7 +26,7 @@ from vnet.drill.groups import GROUPS
 from vnet.drill.ra import ICMPV6
 from vnet.drill.scene import Scene, Station
 
-QUOTA = 500
+QUOTA, ANNOUNCED = 500, 100
 OWN = acting(opened(), "a.eth0").twin
 TYPE = slice(12, 14)
 IPV4, IPV6, ARP_TYPE = b"\x08\x00", b"\x86\xdd", b"\x08\x06"
@@ -33,7 +34,7 @@ IPV4, IPV6, ARP_TYPE = b"\x08\x00", b"\x86\xdd", b"\x08\x06"
 
 @cache
 def attacks() -> tuple[Attack, ...]:
-    found = tuple(corpus(acting(opened(), "a.eth0", QUOTA)))
+    found = tuple(corpus(acting(opened(), "a.eth0", Limits(connections=QUOTA, broadcast_pps=ANNOUNCED))))
     return tuple(each for each in found if isinstance(each, Attack))
 
 
@@ -239,6 +240,13 @@ def test_a_flood_of_connections_is_one_more_than_the_quota_lets_pass() -> None:
     (step,) = flood.steps
     assert flood.may_pass == QUOTA < len(step.frames)
     assert len(set(step.frames)) == len(step.frames)
+
+
+def test_a_flood_of_announcements_is_more_than_the_limit_lets_pass_meanwhile() -> None:
+    (flood,) = (attack for attack in attacks() if attack.what == "announcements of the own address")
+    (step,) = flood.steps
+    assert (flood.may_pass, len(step.frames)) == (150, 200)
+    assert dissected(step.frames[0])[ARP].psrc == dissected(step.frames[0])[ARP].pdst == OWN.v4
 
 
 def test_controls_are_honest() -> None:

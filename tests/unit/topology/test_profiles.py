@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import yaml
+
 from vnet.base import limits
 from vnet.base.limits import Limits
+from vnet.cli.expanded import expanded
 from vnet.fabric.state import desired, port_of
 from vnet.switch import abi
 from vnet.topology.inventory import Inventory, Nic, expand
@@ -16,6 +19,7 @@ networks: {lan: {vlan: 1, subnets: 10.0.0.0/24}}
 profiles:
   busy: {limits: {connections: 100}}
   plain: {}
+  loud: {storm_control: {multicast: 5000}}
 templates:
   server: {interfaces: {eth0: {network: lan, profile: busy}}}
 vms:
@@ -23,6 +27,7 @@ vms:
   b: {template: server}
   c: {template: server, interfaces: {eth0: {profile: strict}}}
   d: {template: server, interfaces: {eth0: {profile: plain}}}
+  e: {template: server, interfaces: {eth0: {profile: loud}}}
 """
 
 
@@ -52,8 +57,20 @@ def test_what_a_profile_leaves_out_is_as_in_strict() -> None:
 def test_the_ports_wanted_have_the_limits_of_their_nics() -> None:
     inventory = lab()
     state = desired(inventory, ())
-    assert {state.limits(port_of(nic)) for nic in inventory.nics} == {STRICT.limits, Limits(connections=100)}
+    assert {state.limits(port_of(nic)) for nic in inventory.nics} == {
+        STRICT.limits,
+        Limits(connections=100),
+        Limits(multicast_pps=5000),
+    }
 
 
 def test_no_more_can_be_declared_than_the_switch_has() -> None:
     assert (limits.CONNECTIONS_MAX, limits.MACS_MAX) == (abi.CONNS, abi.MACS)
+
+
+def test_a_topology_written_out_has_the_same_profiles() -> None:
+    topology = load_text(LAB, "lab.vnet.yaml", {})
+    text = yaml.safe_dump(expanded(topology, expand(topology, {})))
+    again = load_text(text, "lab.vnet.yaml", {})
+    assert again.profiles == topology.profiles
+    assert [nic.profile for nic in expand(again, {}).nics] == [nic.profile for nic in lab().nics]

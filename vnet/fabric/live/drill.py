@@ -68,9 +68,7 @@ class _Work:
 
     def run(self) -> list[Drilled]:
         self._deadline = time.monotonic() + LIMIT_S
-        scenes = {
-            nic: scene(self.order.declared, nic, nic.profile.limits.connections) for nic in self.order.nics
-        }
+        scenes = {nic: scene(self.order.declared, nic, nic.profile.limits) for nic in self.order.nics}
         needed = {nic.name: nic for each in scenes.values() for nic in cast(self.order.declared, each)}
         begun = self._begin(1, "make a twin of the switch")
         fabric = self.order.declared.topology.name

@@ -119,6 +119,7 @@ enum vnet_drop {
 	VNET_DROP_NO_BUCKET = 18,
 	VNET_DROP_NAT_FULL = 19,
 	VNET_DROP_REFUSAL_QUOTA = 20,
+	VNET_DROP_NO_DST = 74, /* what nobody gets who is told by MAC and address counts against unknown_unicast_pps */
 	VNET_DROP_MAX = 128,
 };
 
@@ -352,6 +353,9 @@ struct vnet_port {
 	__u32 mac_quota;
 	__u32 mtu;           /* 0 = not known */
 	__u32 refusal_quota; /* packets in a window that the tables may refuse; 0 = any number */
+	__u32 broadcast_pps; /* packets a second (storm.h); 0 = any number */
+	__u32 multicast_pps;
+	__u32 unknown_unicast_pps;
 };
 
 struct vnet_port_counter {
@@ -371,6 +375,9 @@ struct vnet_port_state {
 	__u64 evictions; /* of other ports' flow cache entries */
 	__u64 refusals;  /* packets that the tables had to decide, and refused */
 	__u64 answers;   /* to packets that were rejected */
+	__u64 broadcasts; /* until when those sent are paid for (storm.h) */
+	__u64 multicasts;
+	__u64 unknowns;
 };
 
 /* What is to be done to the packet, in order. */

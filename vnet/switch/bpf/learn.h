@@ -6,6 +6,7 @@
 #define VNET_LEARN_H
 
 #include "parse.h"
+#include "storm.h"
 
 #define VNET_MAC_AGE_NS 300000000000ULL /* as bridges and Open vSwitch have it (IEEE 802.1Q, 8.8.3) */
 #define VNET_MAC_TOUCH_NS 1000000000ULL /* an entry is not written more often */
@@ -48,6 +49,15 @@ static __always_inline void vnet_learn_source(struct vnet_mac_key *key, __u32 po
 	}
 }
 
+/* One whom nobody knows is looked for at all ports, unless the sender has done that too often. */
+static __always_inline __u32 vnet_unknown(struct __sk_buff *skb, struct vnet_scratch *s)
+{
+	if (!vnet_storm(skb, VNET_STORM_UNKNOWN))
+		return 0;
+	vnet_note_failure(s, VNET_DROP_STORM);
+	return VNET_NO_PORT;
+}
+
 /* Learn where the packet's sender is, and tell where its receiver is: 0 = not known, or many;
  * VNET_NO_PORT = it is not to be forwarded.
  */
@@ -76,11 +86,13 @@ __noinline __u32 vnet_learn(struct __sk_buff *skb)
 		return 0;
 	key.mac = target << 16 | vlan;
 	known = bpf_map_lookup_elem(&macs, &key);
-	if (!known || now > known->seen_ns + VNET_MAC_AGE_NS)
-		return 0;
-	number = known->port;
-	port = bpf_map_lookup_elem(&ports, &number);
-	return port && port->flags & VNET_PORT_UP ? number : 0;
+	if (known && now <= known->seen_ns + VNET_MAC_AGE_NS) {
+		number = known->port;
+		port = bpf_map_lookup_elem(&ports, &number);
+		if (port && port->flags & VNET_PORT_UP)
+			return number;
+	}
+	return vnet_unknown(skb, s);
 }
 
 #endif

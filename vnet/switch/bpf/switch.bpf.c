@@ -5,6 +5,7 @@
 #include "cache.h"
 #include "carry.h"
 #include "reject.h"
+#include "storm.h"
 #include "tidy.h"
 #include "walk.h"
 
@@ -193,6 +194,15 @@ __noinline int vnet_lost(struct __sk_buff *skb, __u32 port_flags)
 	return vnet_dropped(skb, s);
 }
 
+/* Nobody has the address that the packet is for. Beyond its share of those the port is in a storm; packets for
+ * many have been counted when they came in.
+ */
+static __always_inline void vnet_note_unknown(struct __sk_buff *skb, struct vnet_scratch *s)
+{
+	if (!vnet_is_for_many(skb) && vnet_storm(skb, VNET_STORM_UNKNOWN))
+		s->path.reason = VNET_DROP_STORM;
+}
+
 /* What is left to do, and whether anything came of it. */
 __noinline int vnet_finish(struct __sk_buff *skb, __u32 port_flags)
 {
@@ -201,6 +211,8 @@ __noinline int vnet_finish(struct __sk_buff *skb, __u32 port_flags)
 
 	if (!s)
 		return TC_ACT_SHOT;
+	if (s->path.reason == VNET_DROP_NO_DST)
+		vnet_note_unknown(skb, s);
 	if (s->path.reason || port_flags & VNET_PORT_CAPTURE)
 		vnet_observe(skb, port_flags);
 	if (s->path.reason) {
@@ -299,6 +311,8 @@ int vnet_ingress(struct __sk_buff *skb)
 	flags = port && in_port ? port->flags : 0;
 	if ((flags & (VNET_PORT_UP | VNET_PORT_NO_RECV)) != VNET_PORT_UP)
 		reason = VNET_DROP_PORT_CLOSED;
+	else if (vnet_is_for_many(skb) && vnet_storm(skb, VNET_STORM_GROUP))
+		reason = VNET_DROP_STORM;
 	else
 		reason = vnet_parse(skb, s);
 	if (!reason) {
