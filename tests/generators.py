@@ -6,6 +6,7 @@ evaluator of `vnet.policy.walk`, by the slow interpreter, and by the loaded swit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface, ip_network
@@ -15,13 +16,15 @@ from hypothesis import strategies as st
 
 from vnet.base.source import Location
 from vnet.openflow.fields import ICMP, ICMPV6, TCP, UDP
-from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, macs
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.semantics import Packet, selects_any
 from vnet.topology.inventory import Inventory, Nic, Vm
 from vnet.topology.model import (
+    STRICT,
     TIERS,
     Action,
+    AddressPair,
     Claim,
     ClaimKind,
     Direction,
@@ -109,11 +112,20 @@ class Builder:
         groups: Sequence[str] = (),
         spec: str | None = None,
         promiscuous: bool = False,
+        pairs: Sequence[tuple[str, int | None]] = (),
     ) -> Builder:
-        """One VM with a NIC `ethN` on each network, given the networks' next free addresses."""
+        """One VM with a NIC `ethN` on each network, given the networks' next free addresses.
+
+        Args: `pairs` are addresses with MACs that the profile of each of its NICs allows.
+        """
         at = self.at()
+        allowed = tuple(AddressPair(ip_network(addresses), mac) for addresses, mac in pairs)
         nics = tuple(
-            replace(nic, is_isolated=self.networks[nic.network].is_isolated and not promiscuous)
+            replace(
+                nic,
+                is_isolated=self.networks[nic.network].is_isolated and not promiscuous,
+                profile=replace(STRICT, pairs=allowed),
+            )
             for nic in (self._nic(name, f"eth{n}", network, at) for n, network in enumerate(networks))
         )
         self.vms.append(Vm(name, spec or name, "micro", 1, 96 << 20, nics, frozenset(groups), at))
@@ -224,8 +236,21 @@ _GROUPS = ("web", "app", "db", "ops", "low", "six")
 _PEERS = (
     *_GROUPS,
     *("any", "internet", "vm:a", "vm:b-1", "vm:b", "network:front", "network:back", "network:mgmt"),
+    *("10.10.10.200/30", "10.10.10.201/32", "fd00:10::f0/124"),
     *("10.10.0.0/16", "10.10.10.0/29", "10.10.10.8/29", "10.10.20.12/32", "fd00:10::/64", "fe80::/10"),
 )
+
+
+_PAIRS = (
+    ("10.10.10.200/31", None),
+    ("10.10.10.201/32", None),
+    ("10.10.10.202/32", 0x02000000AA01),
+    ("10.10.10.202/31", 0x02000000AA02),
+    ("fd00:10::f0/128", None),
+    ("fd00:10::f0/127", 0x02000000AA01),
+    ("192.0.2.7/32", None),
+)
+"""Addresses that several NICs may have, some with a MAC that several may use."""
 
 
 @st.composite
@@ -241,7 +266,9 @@ def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Bui
     nets = st.lists(st.sampled_from(("front", "front", "front", "back", "mgmt")), min_size=1, max_size=3)
     for name, spec in names[: draw(st.integers(min(3, max_vms), max_vms))]:
         groups = draw(st.sets(st.sampled_from(_GROUPS[:4]), min_size=1, max_size=3))
-        builder.vm(name, *draw(nets), groups=sorted(groups), spec=spec, promiscuous=draw(st.booleans()))
+        pairs = draw(st.one_of(st.just([]), st.lists(st.sampled_from(_PAIRS), max_size=4, unique=True)))
+        which = {"groups": sorted(groups), "spec": spec, "promiscuous": draw(st.booleans()), "pairs": pairs}
+        builder.vm(name, *draw(nets), **which)
     for number in range(draw(st.integers(1, max_policies))):
         _draw_policy(draw, builder, f"p{number}")
     return builder
@@ -276,8 +303,8 @@ def packets(topology: Topology, inventory: Inventory) -> st.SearchStrategy[Packe
 
 
 def _stray(source: Endpoint, ends: Sequence[Endpoint]) -> st.SearchStrategy[Packet]:
-    same = [end for end in ends if end.address.version == source.address.version]
-    near = [end for end in same if _neighbours(source, end)]
+    same = [end for end in ends if end.address.version == source.address.version and not end.is_allowed]
+    near = [end for end in ends if _neighbours(source, end)]
     target = st.sampled_from(near or same) | st.sampled_from(same)
     protocol = st.sampled_from((TCP, UDP, ICMP))
     port = st.sampled_from(PORTS)
@@ -339,15 +366,29 @@ def worlds(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5, max_pack
     return World(topology, inventory, tuple(draw(tried)))
 
 
+def link(inventory: Inventory, packet: Packet) -> tuple[int, int]:
+    """The packet's MACs: with which its sender may use the source, and by which its receiver is reached."""
+    nics = {nic.name: nic for nic in inventory.nics}
+    source, target = nics[packet.source_nic], nics[packet.target_nic]
+    holders = [nic for nic in inventory.nics if nic.network == target.network and _holds(nic, packet.target)]
+    users = Counter(mac for nic in holders for mac in macs(nic, packet.target))
+    return macs(source, packet.source)[0], min(macs(target, packet.target), key=lambda mac: users[mac])
+
+
+def _holds(nic: Nic, address: IPAddress) -> bool:
+    return any(address in pair.addresses for pair in nic.profile.pairs)
+
+
 def header(inventory: Inventory, packet: Packet) -> Mapping[str, int]:
     """The packet as match fields, as it arrives untagged from the sender's port."""
     nics = {nic.name: nic for nic in inventory.nics}
-    source, target = nics[packet.source_nic], nics[packet.target_nic]
+    source = nics[packet.source_nic]
+    sender, receiver = link(inventory, packet)
     version = packet.source.version
     fields = {
         "in_port": source.port,
-        "eth_src": source.mac,
-        "eth_dst": target.mac,
+        "eth_src": sender,
+        "eth_dst": receiver,
         "eth_type": 0x0800 if version == 4 else 0x86DD,
         "vlan_vid": 0,
         "ip_proto": packet.protocol,
@@ -373,9 +414,8 @@ def frame(inventory: Inventory, packet: Packet) -> bytes:
     from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
     from scapy.layers.l2 import Ether
 
-    nics = {nic.name: nic for nic in inventory.nics}
-    source, target = nics[packet.source_nic], nics[packet.target_nic]
-    link = Ether(src=_mac(source.mac), dst=_mac(target.mac))
+    sender, receiver = link(inventory, packet)
+    ether = Ether(src=_mac(sender), dst=_mac(receiver))
     layer = IP if packet.source.version == 4 else IPv6
     network = layer(src=str(packet.source), dst=str(packet.target))
     ports = {"sport": packet.source_port, "dport": packet.target_port}
@@ -387,7 +427,7 @@ def frame(inventory: Inventory, packet: Packet) -> bytes:
         inner = Icmp(type=packet.icmp_type, id=7, seq=1)
     else:
         inner = (ICMPv6EchoReply if packet.reply else ICMPv6EchoRequest)(id=7, seq=1)
-    return bytes(link / network / inner)
+    return bytes(ether / network / inner)
 
 
 def _mac(number: int) -> str:

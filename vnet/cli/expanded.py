@@ -41,7 +41,12 @@ def _network(net: Network) -> Plain:
 
 def _profile(profile: Profile) -> Plain:
     limits = profile.limits
+    pairs = [
+        {"address": str(pair.addresses), **({} if pair.mac is None else {"mac": format_mac(pair.mac)})}
+        for pair in profile.pairs
+    ]
     return {
+        **({"allowed_address_pairs": pairs} if pairs else {}),
         "limits": {"connections": limits.connections, "macs": limits.macs},
         "storm_control": {
             "broadcast": limits.broadcast_pps,

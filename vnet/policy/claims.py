@@ -14,7 +14,7 @@ from vnet.policy.endpoint import Endpoint, IPAddress
 from vnet.policy.space import Cube, Region, exactly, meet
 from vnet.policy.spans import masks
 from vnet.topology.inventory import Nic
-from vnet.topology.model import Service
+from vnet.topology.model import Peer, PeerKind, Service
 
 NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 CLIENT_PORTS = (0x8000, 0x8000)
@@ -81,6 +81,11 @@ def by_vms(
             if can_meet(source, target):
                 networks.setdefault(source.nic.network, []).append((source, target))
     return found
+
+
+def promised(peer: Peer, ends: Sequence[Endpoint]) -> Sequence[Endpoint]:
+    """Those of a peer that an `allow` speaks of: addresses that are only allowed must be named by a CIDR."""
+    return ends if peer.kind is PeerKind.CIDR else [end for end in ends if not end.is_allowed]
 
 
 def can_meet(source: Endpoint, target: Endpoint) -> bool:
@@ -172,8 +177,8 @@ def _honest(
     base = exactly(
         in_port=source.nic.port,
         vlan_vid=0,
-        eth_src=source.nic.mac,
-        eth_dst=target.nic.mac,
+        eth_src=source.macs[0],
+        eth_dst=target.macs[0],
         eth_type=_eth_type(version),
         ip_frag=0,
         **_address("src", source.address),

@@ -92,8 +92,7 @@ class _Fabric:
 
 
 def _by_address(identities: Identities) -> _Ends:
-    return {
-        (end.nic.vlan, end.address.version, int(end.address)): end
-        for identity in identities.by_number.values()
-        for end in identity.members
-    }
+    """Of an address that several NICs may have, the first of them by name: no connection tells who it was."""
+    ends = [end for identity in identities.by_number.values() for end in identity.members]
+    ends.sort(key=lambda end: end.name, reverse=True)
+    return {(end.nic.vlan, end.address.version, int(end.address)): end for end in ends}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from itertools import product
@@ -16,12 +16,26 @@ IPAddress = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address of one NIC; compared by NIC name and address."""
+    """One address of one NIC; compared by NIC name and address.
+
+    `is_allowed`: it is not the NIC's own, but its profile allows it, maybe to others too.
+    """
 
     name: str
     address: IPAddress
     nic: Nic = field(compare=False, repr=False)
     vm: Vm = field(compare=False, repr=False)
+    is_allowed: bool = field(default=False, compare=False)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the guest was told to have the address: it is neither link-local nor only allowed."""
+        return not self.is_allowed and not self.address.is_link_local
+
+    @property
+    def macs(self) -> tuple[int, ...]:
+        """Those with which the NIC may send from the address."""
+        return macs(self.nic, self.address)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"
@@ -49,6 +63,31 @@ def addresses(topology: Topology, nic: Nic) -> tuple[IPAddress, ...]:
     return (*given, own) if has_ipv6(topology, nic.network) and own not in given else given
 
 
+def allowed_addresses(topology: Topology, nic: Nic) -> tuple[IPAddress, ...]:
+    """The further addresses that the NIC's profile allows it; none is that of a subnet or its broadcast."""
+    own = addresses(topology, nic)
+    subnets = topology.networks[nic.network].subnets
+    special = {each for net in subnets for each in (net.network_address, net.broadcast_address)}
+    wanted = dict.fromkeys(address for address, _ in nic.profile.allowed())
+    return tuple(address for address in wanted if address not in special and address not in own)
+
+
+def macs(nic: Nic, address: IPAddress) -> tuple[int, ...]:
+    """The MACs with which a NIC may send from an address: those of the address's pairs, else its own."""
+    pairs = (pair for pair in nic.profile.pairs if address in pair.addresses)
+    return tuple(dict.fromkeys(nic.mac if pair.mac is None else pair.mac for pair in pairs)) or (nic.mac,)
+
+
+def reached_by(ends: Iterable[Endpoint]) -> Mapping[tuple[str, IPAddress], tuple[int, ...]]:
+    """The MACs by which each endpoint is reached: one that several may use with the address leads nowhere."""
+    ends = tuple(ends)
+    users = Counter((end.nic.vlan, mac, end.address) for end in ends for mac in end.macs)
+    return {
+        (end.name, end.address): tuple(mac for mac in end.macs if users[end.nic.vlan, mac, end.address] == 1)
+        for end in ends
+    }
+
+
 def endpoints(topology: Topology, inventory: Inventory) -> Iterator[Endpoint]:
     """Every endpoint, in file order."""
     for vm in inventory.vms:
@@ -58,7 +97,10 @@ def endpoints(topology: Topology, inventory: Inventory) -> Iterator[Endpoint]:
 
 def endpoints_of(topology: Topology, vm: Vm, nic: Nic) -> Iterator[Endpoint]:
     """Those of one NIC of a VM."""
-    return (Endpoint(nic.name, address, nic, vm) for address in addresses(topology, nic))
+    for address in addresses(topology, nic):
+        yield Endpoint(nic.name, address, nic, vm)
+    for address in allowed_addresses(topology, nic):
+        yield Endpoint(nic.name, address, nic, vm, is_allowed=True)
 
 
 class Places:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 from vnet.base.drop import DropReason
 from vnet.openflow.fields import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, UDP, Frag
 from vnet.openflow.flow import Match, PushVlan, SetField, match
 from vnet.policy import origin
-from vnet.policy.endpoint import IPAddress
+from vnet.policy.endpoint import Endpoint, IPAddress
 from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
 from vnet.policy.identity import peer_of, subject_of
 from vnet.policy.origin import Origin, OriginKind
@@ -47,6 +48,8 @@ MULTICAST_TYPES = {
     143: "MLDv2 report",
 }
 REQUEST, REPLY = 1, 2
+LISTED = 8
+"""So many addresses of a NIC are named where it may send from no others."""
 DHCP, DHCPV6 = (67, 68), (547, 546)
 """Ports of servers and clients (RFC 2131, section 4.1; RFC 8415, section 7.2)."""
 
@@ -125,14 +128,42 @@ def _rogue_routers() -> Iterator[Entry]:
         yield entry(Stage.SOURCE_GUARD, ROGUE, _icmpv6(kind), nobody)
 
 
-def source_guard(nic: Nic, identities: Mapping[IPAddress, int]) -> Iterator[Entry]:
-    """Table 1: what this NIC may send; `identities` are those of its addresses, in their order."""
+def source_guard(nic: Nic, ends: Sequence[Endpoint], identities: Mapping[IPAddress, int]) -> Iterator[Entry]:
+    """Table 1: what this NIC may send from its endpoints, with each MAC that it may use."""
+    by_mac: dict[int, list[Endpoint]] = {nic.mac: []}
+    for end in ends:
+        for mac in end.macs:
+            by_mac.setdefault(mac, []).append(end)
+    for mac, those in by_mac.items():
+        yield from _honest(replace(nic, mac=mac), those, identities)
+        yield from _forged(replace(nic, mac=mac), _listed(ends), len(by_mac) == 1)
+    text = f"{nic.name} may send only from its MAC {' or '.join(map(mac_text, by_mac))}"
+    unknown = nic_origin(nic, "spoof_mac", text, DropReason.SPOOF_MAC)
+    yield entry(Stage.SOURCE_GUARD, OTHER_MAC, match(in_port=nic.port), unknown)
+
+
+def _listed(ends: Sequence[Endpoint]) -> str:
+    """The addresses, and how many more they are than can be told."""
+    told = ", ".join(
+        f"{end.address} (MAC {mac_text(end.macs[0])})" if end.nic.mac not in end.macs else str(end.address)
+        for end in ends[:LISTED]
+    )
+    more = len(ends) - LISTED
+    return f"{told} and {more} more" if more > 0 else told or "no address"
+
+
+def _honest(nic: Nic, ends: Sequence[Endpoint], identities: Mapping[IPAddress, int]) -> Iterator[Entry]:
+    """What the NIC may send with one MAC, its own or another that it may use."""
     own = nic_origin(nic, "source", f"{nic.name} sends from its own addresses")
-    yield from _own_packets(nic, identities, own)
-    for address in identities:
+    known = {end.address: identities[end.address] for end in ends}
+    given = [end.address for end in ends if not end.is_allowed and isinstance(end.address, IPv6Address)]
+    allowed = [end.address for end in ends if end.is_allowed and isinstance(end.address, IPv6Address)]
+    yield from _own_packets(nic, known, own)
+    for address in known:
         yield from _own_arp(nic, address, own) if address.version == 4 else ()
-    yield from _own_discovery(nic, [a for a in identities if isinstance(a, IPv6Address)], own)
-    yield from _forged(nic, ", ".join(map(str, identities)) or "no address")
+    yield from _own_discovery(nic, given, [*given, *allowed], own)
+    for address in allowed:
+        yield from _own_discovery(nic, [address], [address], own)
 
 
 def _own_packets(nic: Nic, identities: Mapping[IPAddress, int], own: Origin) -> Iterator[Entry]:
@@ -163,9 +194,11 @@ def _own_arp(nic: Nic, address: IPAddress, own: Origin) -> Iterator[Entry]:
         yield entry(Stage.SOURCE_GUARD, OWN, source, own, goto=Stage.NEIGHBOUR)
 
 
-def _own_discovery(nic: Nic, own_addresses: list[IPv6Address], own: Origin) -> Iterator[Entry]:
+def _own_discovery(
+    nic: Nic, sources: list[IPv6Address], targets: list[IPv6Address], own: Origin
+) -> Iterator[Entry]:
     """Neighbour discovery from and about own addresses, link-layer options absent (0) or true."""
-    for address in own_addresses:
+    for address in sources:
         number = int(address)
         unspecified = _nd(nic, SOLICITATION, ipv6_src=0, ipv6_nd_target=number)
         yield entry(
@@ -180,33 +213,28 @@ def _own_discovery(nic: Nic, own_addresses: list[IPv6Address], own: Origin) -> I
             asks = [_nd(nic, SOLICITATION, ipv6_src=number, ipv6_nd_sll=link_layer)]
             asks += [
                 _nd(nic, ADVERTISEMENT, ipv6_src=number, ipv6_nd_target=int(target), ipv6_nd_tll=link_layer)
-                for target in own_addresses
+                for target in targets
             ]
             for where in asks:
                 yield entry(Stage.SOURCE_GUARD, ND_OWN, where, own, goto=Stage.NEIGHBOUR)
 
 
-def _forged(nic: Nic, addresses: str) -> Iterator[Entry]:
-    """What is left of the NIC's packets: each kind is dropped for its own reason."""
+def _forged(nic: Nic, addresses: str, is_only_mac: bool) -> Iterator[Entry]:
+    """What is left of the NIC's packets with a MAC: each kind is dropped for its own reason."""
 
     def drop(priority: int, where: Match, reason: DropReason, text: str) -> Entry:
         return entry(Stage.SOURCE_GUARD, priority, where, nic_origin(nic, reason.name.lower(), text, reason))
 
     only = f"{nic.name} may send only from {addresses}"
+    link = "its own MAC" if is_only_mac else "the MAC that goes with it"
     for kind in (SOLICITATION, ADVERTISEMENT):
-        yield drop(ND_FORGED, _nd(nic, kind), DropReason.SPOOF_ND, f"{only} and its own MAC")
+        yield drop(ND_FORGED, _nd(nic, kind), DropReason.SPOOF_ND, f"{only} and {link}")
     mac = match(in_port=nic.port, eth_src=nic.mac)
-    yield drop(FORGED, _arp(nic, arp_sha=None), DropReason.SPOOF_ARP, f"{only} and its own MAC")
+    yield drop(FORGED, _arp(nic, arp_sha=None), DropReason.SPOOF_ARP, f"{only} and {link}")
     for eth_type in (ETH_IPV4, ETH_IPV6):
         where = match(in_port=nic.port, eth_src=nic.mac, eth_type=eth_type)
         yield drop(FORGED, where, DropReason.SPOOF_IP, only)
     yield drop(OTHER_TYPE, mac, DropReason.ETHERTYPE, f"{nic.name} may send IPv4, IPv6 and ARP only")
-    yield drop(
-        OTHER_MAC,
-        match(in_port=nic.port),
-        DropReason.SPOOF_MAC,
-        f"{nic.name} may send only from its MAC {mac_text(nic.mac)}",
-    )
 
 
 def mac_text(mac: int) -> str:

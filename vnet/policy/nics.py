@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from vnet.policy import guard, segment, track
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints_of
@@ -40,7 +41,10 @@ class Nics:
         self._named: dict[Selector, set[str]] = defaultdict(set)
         self._members: dict[Segment, dict[str, Nic]] = defaultdict(dict)
         self._users = Counter[IPAddress]()
-        self._identities: dict[str, tuple[Nic, tuple[int, ...]]] = {}
+        self._holders = Counter[tuple[int, int, IPAddress]]()
+        """How many NICs of a VLAN may use a MAC with an address."""
+        self._made_of: dict[str, tuple[Nic, tuple[int, ...], tuple[tuple[int, ...], ...]]] = {}
+        """What the flows of a NIC depend on: it, the identity of each endpoint, the MACs that reach each."""
         self._vlans: tuple[int, ...] = ()
 
     # who is there
@@ -90,6 +94,8 @@ class Nics:
     def _count(self, ends: Iterable[Endpoint], times: int, changed: Changed) -> None:
         for end in ends:
             self._users[end.address] += times
+            for mac in end.macs:
+                self._holders[end.nic.vlan, mac, end.address] += times
             changed.addresses.add(end.address)
 
     def ends(self, nics: Iterable[str]) -> Iterator[Endpoint]:
@@ -114,15 +120,19 @@ class Nics:
     def units(self, changed: Changed, classes: Classes) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
         """The units that are not what they were, () for one that is no more."""
         for name in changed.gone:
-            del self._identities[name]
+            del self._made_of[name]
             yield ("nic", name), ()
-        for name in changed.seen:
-            known = self._nics[name], tuple(map(classes.of, self._ends[name]))
-            if self._identities.get(name) != known:
-                self._identities[name] = known
+        sharing = chain.from_iterable(map(self._sharing, changed.segments))
+        for name in dict.fromkeys(chain(changed.seen, sharing)):
+            ends = self._ends[name]
+            known = self._nics[name], tuple(map(classes.of, ends)), tuple(map(self._reached, ends))
+            if self._made_of.get(name) != known:
+                self._made_of[name] = known
                 yield ("nic", name), tuple(self._of_nic(*known))
         for where in changed.segments:
-            yield ("segment", *where), tuple(segment.announcements(self._members[where].values()))
+            members = self._members[where]
+            shared = segment.shared(self.ends(members))
+            yield ("segment", *where), (*segment.announcements(members.values()), *shared)
         for address in changed.addresses:
             yield ("error", address), tuple(track.errors([address] if self._users[address] else ()))
         vlans = tuple(sorted({number for (_, number), nics in self._members.items() if nics}))
@@ -130,11 +140,22 @@ class Nics:
             self._vlans = vlans
             yield "deliver", tuple(track.deliver(vlans))
 
-    def _of_nic(self, nic: Nic, identities: tuple[int, ...]) -> Iterator[Entry]:
+    def _of_nic(
+        self, nic: Nic, identities: tuple[int, ...], reached: tuple[tuple[int, ...], ...]
+    ) -> Iterator[Entry]:
         ends = self._ends[nic.name]
         own = {end.address: number for end, number in zip(ends, identities, strict=True)}
         yield from guard.admit(nic)
-        yield from guard.source_guard(nic, own)
-        yield from segment.neighbour(nic, own)
-        for end in ends:
-            yield segment.destination(end, own[end.address])
+        yield from guard.source_guard(nic, ends, own)
+        yield from segment.neighbour(nic, [end.address for end in ends if not end.is_allowed])
+        for end, macs in zip(ends, reached, strict=True):
+            yield from (segment.destination(end, mac, own[end.address]) for mac in macs)
+
+    def _reached(self, end: Endpoint) -> tuple[int, ...]:
+        """See `endpoint.reached_by`."""
+        return tuple(mac for mac in end.macs if self._holders[end.nic.vlan, mac, end.address] == 1)
+
+    def _sharing(self, where: Segment) -> Iterator[str]:
+        """The NICs for which it matters who else is there."""
+        members = self._members[where].values()
+        return (nic.name for nic in members if any(pair.mac is not None for pair in nic.profile.pairs))

@@ -55,7 +55,7 @@ class _Chooser:
     def __init__(self, topology: Topology, inventory: Inventory) -> None:
         self._topology = topology
         self._inventory = inventory
-        self._ends = tuple(end for end in endpoints(topology, inventory) if not end.address.is_link_local)
+        self._ends = tuple(end for end in endpoints(topology, inventory) if end.is_given)
 
     def of(self, claim: Claim) -> Iterator[Probe]:
         sources = [end for end in self._ends if selects(self._topology, claim.source, end)]

@@ -26,12 +26,12 @@ class Pair:
 def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Iterator[Pair]:
     """Every pair of VMs that share a network, in file order; replicas one by one.
 
-    Families with different answers are told apart. Link-local addresses are left out.
+    Families with different answers are told apart. Addresses that the guests were not given are left out.
     """
     asked = _Asked(compiled)
     by_network: dict[str, list[Endpoint]] = defaultdict(list)
     for end in endpoints(topology, inventory):
-        if not end.address.is_link_local:
+        if end.is_given:
             by_network[end.nic.network].append(end)
     for network, ends in by_network.items():
         answers: dict[tuple[str, str], dict[int, Spans]] = defaultdict(dict)

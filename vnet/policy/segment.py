@@ -11,7 +11,7 @@ from vnet.openflow.flow import Action, Conntrack, Match, Output, PopVlan, SetFie
 from vnet.policy import origin
 from vnet.policy.endpoint import Endpoint, IPAddress
 from vnet.policy.entry import Entry, entry, miss, vlan
-from vnet.policy.guard import ADVERTISEMENT, REPLY, REQUEST, SOLICITATION, nic_origin
+from vnet.policy.guard import ADVERTISEMENT, REPLY, REQUEST, SOLICITATION, mac_text, nic_origin
 from vnet.policy.identity import peer_of, subject_of
 from vnet.policy.pipeline import (
     ANNOUNCE,
@@ -52,6 +52,44 @@ def neighbour(nic: Nic, own: Iterable[IPAddress]) -> Iterator[Entry]:
         wanted.append(_nd(tag, ADVERTISEMENT, eth_dst=nic.mac, **others))
     for where in wanted:
         yield entry(Stage.NEIGHBOUR, OWNED, where, owner, *deliver)
+
+
+def shared(ends: Iterable[Endpoint]) -> Iterator[Entry]:
+    """Table 2: what is asked about an address that several NICs may have goes to all of them.
+
+    Whoever has it answers. So do answers to a MAC that several may use.
+    """
+    asked: dict[tuple[int, IPAddress], list[Nic]] = defaultdict(list)
+    answered: dict[tuple[int, int, int], list[Nic]] = defaultdict(list)
+    for end in ends:
+        if end.is_allowed:
+            asked[end.nic.vlan, end.address].append(end.nic)
+            for mac in end.macs:
+                if mac != end.nic.mac and end.nic not in answered[end.nic.vlan, mac, end.address.version]:
+                    answered[end.nic.vlan, mac, end.address.version].append(end.nic)
+    for (number, address), holders in asked.items():
+        arp = {"eth_type": ETH_ARP, "arp_op": REQUEST, "arp_tpa": int(address)}
+        solicitation = {**_DISCOVERY, "icmpv6_type": SOLICITATION, "ipv6_nd_target": int(address)}
+        yield from _to_holders(number, str(address), holders, arp if address.version == 4 else solicitation)
+    for (number, mac, version), holders in answered.items():
+        reply = {"eth_type": ETH_ARP, "arp_op": REPLY, "eth_dst": mac}
+        advertisement = {**_DISCOVERY, "icmpv6_type": ADVERTISEMENT, "eth_dst": mac}
+        yield from _to_holders(number, mac_text(mac), holders, reply if version == 4 else advertisement)
+
+
+def _to_holders(number: int, what: str, holders: list[Nic], fields: Mapping[str, int]) -> Iterator[Entry]:
+    """To all NICs that may have it; those that are isolated hear of promiscuous ones only."""
+    names = ", ".join(nic.name for nic in holders)
+    owners = origin.fabric(f"shared {number} {what}", f"{what} is allowed to {names}")
+    where = {"vlan_vid": vlan(number), **fields}
+    if not any(nic.is_isolated for nic in holders):
+        yield entry(Stage.NEIGHBOUR, OWNED, match(**where), owners, *_flood(holders))
+        return
+    yield entry(Stage.NEIGHBOUR, OWNED, match(**where, **{APART: 0}), owners, *_flood(holders))
+    promiscuous = [nic for nic in holders if not nic.is_isolated]
+    if promiscuous:
+        apart = match(**where, **{APART: SENDER_APART})
+        yield entry(Stage.NEIGHBOUR, OWNED, apart, owners, *_flood(promiscuous))
 
 
 def announcements(nics: Iterable[Nic]) -> Iterator[Entry]:
@@ -96,13 +134,13 @@ def neighbour_rest() -> Iterator[Entry]:
     yield miss(Stage.NEIGHBOUR, nobody)
 
 
-def destination(end: Endpoint, identity: int) -> Entry:
-    """Table 3: packets for this address of this NIC learn the receiver and its connection's state."""
+def destination(end: Endpoint, mac: int, identity: int) -> Entry:
+    """Table 3: packets for this address and MAC of a NIC learn the receiver and its connection's state."""
     nic, tag = end.nic, vlan(end.nic.vlan)
     if end.address.version == 4:
-        where = match(vlan_vid=tag, eth_dst=nic.mac, eth_type=ETH_IPV4, ipv4_dst=int(end.address))
+        where = match(vlan_vid=tag, eth_dst=mac, eth_type=ETH_IPV4, ipv4_dst=int(end.address))
     else:
-        where = match(vlan_vid=tag, eth_dst=nic.mac, eth_type=ETH_IPV6, ipv6_dst=int(end.address))
+        where = match(vlan_vid=tag, eth_dst=mac, eth_type=ETH_IPV6, ipv6_dst=int(end.address))
     alone = (SetField(APART, RECEIVER_APART, RECEIVER_APART),) if nic.is_isolated else ()
     known = (
         SetField(SERVER, subject_of(identity)),
@@ -121,6 +159,9 @@ def destination_rest() -> Iterator[Entry]:
     yield entry(Stage.DESTINATION, 50, match(eth_dst=(GROUP_BIT, GROUP_BIT)), many)
     nobody = origin.fabric("destination", "no such address on this network", DropReason.NO_DST)
     yield miss(Stage.DESTINATION, nobody)
+
+
+_DISCOVERY = {"eth_type": ETH_IPV6, "ip_proto": ICMPV6}
 
 
 def _nd(tag: int, kind: int, **fields: int | tuple[int, int]) -> Match:

@@ -16,7 +16,7 @@ from ipaddress import ip_network
 from vnet.base.drop import DropReason
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
 from vnet.policy import origin
-from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
+from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, reached_by
 from vnet.policy.origin import Origin
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import (
@@ -179,6 +179,8 @@ def decide(topology: Topology, inventory: Inventory, packet: Packet) -> Verdict:
     if source is None:
         return Verdict(False, FORGED)
     if target is None or source.nic.network != target.nic.network:
+        return Verdict(False, NOBODY)
+    if not reached_by(ends.values())[target.name, target.address]:
         return Verdict(False, NOBODY)
     if source.name == target.name:
         return Verdict(False, ITSELF)

@@ -125,7 +125,7 @@ class _Judge:
         self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
     ) -> Iterator[Counterexample]:
         """Pairs of VMs with no network on which all that the claim promises passes."""
-        pairs = claims.by_vms(sources, targets)
+        pairs = claims.by_vms(claims.promised(claim.source, sources), claims.promised(claim.target, targets))
         if not pairs:
             yield Counterexample(
                 "", f"nobody to try it on: {claim.source} -> {claim.target} names no two VMs"

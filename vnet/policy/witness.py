@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP, CtState
-from vnet.policy.endpoint import IPAddress, addresses
+from vnet.policy.endpoint import IPAddress, addresses, allowed_addresses
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.guard import mac_text
 from vnet.policy.space import Cube, Region, exactly
@@ -24,7 +24,9 @@ class Witness:
 
     def __init__(self, topology: Topology, inventory: Inventory) -> None:
         self._by_port = {nic.port: nic for nic in inventory.nics}
-        self._own = {nic.name: addresses(topology, nic) for nic in inventory.nics}
+        self._own = {
+            nic.name: (*addresses(topology, nic), *allowed_addresses(topology, nic)) for nic in inventory.nics
+        }
         self._owners = {
             (nic.vlan, address): nic.name for nic in inventory.nics for address in self._own[nic.name]
         }

@@ -8,6 +8,7 @@ from vnet.topology import language as lang
 from vnet.topology.draft import Draft, DraftNic, replicas
 from vnet.topology.model import (
     STRICT,
+    AddressPair,
     Claim,
     Direction,
     Interface,
@@ -76,7 +77,13 @@ def _profile(name: str, entry: Entry) -> Profile:
             multicast_pps=storms.value(lang.STORM_MULTICAST),
             unknown_unicast_pps=storms.value(lang.STORM_UNKNOWN),
         ),
+        tuple(_pair(each.value) for each in entry.value(lang.PROFILE_PAIRS)),
     )
+
+
+def _pair(entry: Entry) -> AddressPair:
+    mac = entry.get(lang.PAIR_MAC)
+    return AddressPair(entry.value(lang.PAIR_ADDRESS), None if mac is None else mac.value)
 
 
 def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:

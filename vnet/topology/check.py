@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
-from vnet.topology import check_policies, check_vms
+from vnet.topology import check_policies, check_profiles, check_vms
 from vnet.topology import language as lang
 from vnet.topology.draft import Draft
-from vnet.topology.model import STRICT, IPNetwork
+from vnet.topology.model import IPNetwork
 from vnet.topology.reading import Reading, quoted
 from vnet.topology.repeated import report_repeated
 from vnet.topology.selectors import BUILT_IN_SERVICES, RESERVED_GROUPS
@@ -22,7 +22,7 @@ def check(draft: Draft, reading: Reading) -> None:
     _check_vlans(draft, reading)
     _check_subnets(draft, reading)
     _check_groups(draft, reading)
-    _check_profiles(draft, reading)
+    check_profiles.check(draft, reading)
     _check_services(draft, reading)
     _check_tiers(draft, reading)
     check_vms.check(draft, reading)
@@ -122,12 +122,6 @@ def _check_groups(draft: Draft, reading: Reading) -> None:
         if labels is not None and not labels.value:
             problem = "expected at least one label: a group of no labels would contain every VM"
             reading.fault(labels.at, labels.path, problem)
-
-
-def _check_profiles(draft: Draft, reading: Reading) -> None:
-    profile = draft.profiles.get(STRICT.name)
-    if profile is not None:
-        reading.fault(profile.at, profile.path, f"{quoted(STRICT.name)} is built in", "choose another name")
 
 
 def _check_services(draft: Draft, reading: Reading) -> None:

@@ -9,15 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_interface
+from ipaddress import ip_interface
 from itertools import count
 
 from vnet.base.errors import Fault, InputError
 from vnet.base.source import Location
-from vnet.topology.model import STRICT, Interface, IPInterface, IPNetwork, Profile, Topology, VmSpec
+from vnet.topology.model import (
+    STRICT,
+    Interface,
+    IPAddress,
+    IPInterface,
+    IPNetwork,
+    Profile,
+    Topology,
+    VmSpec,
+)
 from vnet.topology.pool import Pool
-
-IPAddress = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,7 @@ def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
     """
     pending = _pending(topology)
     ports = _ports(pending, previous)
-    macs = _macs(topology.name, pending, previous)
+    macs = _macs(topology, pending, previous)
     addresses = _addresses(topology, pending, previous)
     nics = {nic.name: _nic(nic, topology, ports, macs, addresses) for nic in pending}
     vms = tuple(_vm(topology, name, spec, nics) for spec in topology.vms.values() for name in instances(spec))
@@ -185,10 +192,13 @@ def derived_mac(fabric: str, nic: str, attempt: int = 0) -> int:
     return _OUI << 24 | int.from_bytes(blake2b(text.encode(), digest_size=3).digest(), "big")
 
 
-def _macs(fabric: str, pending: tuple[_Pending, ...], previous: Mapping[str, Assignment]) -> dict[str, int]:
+def _macs(
+    topology: Topology, pending: tuple[_Pending, ...], previous: Mapping[str, Assignment]
+) -> dict[str, int]:
     """Declared ones first, then previous ones, then derived ones, each only if it is still free."""
     macs = {nic.name: nic.declared.mac for nic in pending if nic.declared.mac is not None}
-    used = set(macs.values())
+    pairs = (pair for profile in topology.profiles.values() for pair in profile.pairs)
+    used = {*macs.values(), *(pair.mac for pair in pairs if pair.mac is not None)}
     for nic in pending:
         kept = previous.get(nic.name)
         if nic.name not in macs and kept is not None and kept.mac not in used:
@@ -196,7 +206,7 @@ def _macs(fabric: str, pending: tuple[_Pending, ...], previous: Mapping[str, Ass
             used.add(kept.mac)
     for nic in pending:
         if nic.name not in macs:
-            tries = (derived_mac(fabric, nic.name, attempt) for attempt in count())
+            tries = (derived_mac(topology.name, nic.name, attempt) for attempt in count())
             macs[nic.name] = next(mac for mac in tries if mac not in used)
             used.add(macs[nic.name])
     return macs
@@ -210,6 +220,7 @@ def _addresses(
 ) -> dict[str, tuple[IPInterface, ...]]:
     """What each NIC declares, else one address of each subnet of its network."""
     taken = {address.ip for nic in pending for address in nic.declared.addresses}
+    taken |= {address for profile in topology.profiles.values() for address, _ in profile.allowed()}
     kept = _kept_addresses(topology, pending, previous, taken)
     gone = {address.ip for each in previous.values() for address in each.addresses}
     allocators = {

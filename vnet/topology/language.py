@@ -22,6 +22,8 @@ VM_NAME_MAX = 40
 REPLICAS_MAX = 1000
 CPUS_MAX = 255
 VLAN_MAX = 4094
+PAIR_ADDRESSES_MAX = 256
+"""Of one profile: each is several flows for every NIC that has it."""
 TIERS_MAX = 16
 """Each has two tables of the switch to itself."""
 
@@ -45,6 +47,11 @@ _CIDR = Word(
     'a CIDR such as 10.10.10.0/24 or "fd00:10::/64"',
     values.network,
     {"type": "string", "pattern": values.CIDR_PATTERN},
+)
+_ADDRESSES = Word(
+    "an address such as 10.10.10.100, or a CIDR such as 10.10.10.96/29",
+    values.addresses,
+    {"type": "string", "pattern": values.ADDRESSES_PATTERN},
 )
 _ADDRESS = Word(
     "an address with its prefix such as 10.10.10.11/24",
@@ -155,10 +162,18 @@ PROFILE_STORM_CONTROL = Field(
     "storm_control", _STORM_CONTROL, "how much the NIC may send that is for many, or for nobody"
 )
 PROFILE_LIMITS = Field("limits", _LIMITS, "how much the NIC may use of the switch that all share")
+PAIR_ADDRESS = Field("address", _ADDRESSES, "an address, or a CIDR for all in it", required=True)
+PAIR_MAC = Field("mac", _MAC, "the MAC that goes with it; the NIC's own if left out")
+_PAIR = Record("an address pair", (PAIR_ADDRESS, PAIR_MAC))
+PROFILE_PAIRS = Field(
+    "allowed_address_pairs",
+    ListOf(_PAIR, "a list of address pairs"),
+    "addresses that the NIC may use besides its own, and others too",
+    default=(),
+)
 PROFILE = Record(
     "a profile",
-    (PROFILE_LIMITS, PROFILE_STORM_CONTROL),
-    later=("allowed_address_pairs",),
+    (PROFILE_PAIRS, PROFILE_LIMITS, PROFILE_STORM_CONTROL),
     misplaced={
         "ethertypes": "no ethertypes can be let through besides IPv4, IPv6 and ARP: policies judge "
         "connections of IP, and none could say who may send other frames to whom"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.base.source import Location
 
+IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 IPInterface = IPv4Interface | IPv6Interface
 
@@ -29,11 +30,26 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressPair:
+    """Addresses that a NIC may use besides its own; several NICs may be allowed the same ones."""
+
+    addresses: IPNetwork
+    mac: int | None = None
+    """With which alone it may; None for the NIC's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What port security lets a NIC do. All its guards stand in every profile; this is what may be chosen."""
 
     name: str
     limits: Limits = limits.STRICT
+    pairs: tuple[AddressPair, ...] = ()
+
+    def allowed(self) -> Iterator[tuple[IPAddress, int | None]]:
+        """Each address that it allows, with the MAC of its pair."""
+        for pair in self.pairs:
+            yield from ((address, pair.mac) for address in pair.addresses)
 
 
 STRICT = Profile("strict")

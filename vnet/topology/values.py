@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import TypeVar
 
 from vnet.topology.model import IPInterface, IPNetwork
@@ -22,6 +22,7 @@ NAME_EXPECTED = 'a name of lowercase letters, digits and "-"'
 IFNAME_PATTERN = r"^[a-z][a-z0-9]*$"
 IFNAME_MAX = 15
 """IFNAMSIZ - 1 (linux/if.h)."""
+ADDRESSES_PATTERN = r"^[0-9A-Fa-f:.]+(/[0-9]+)?$"
 CIDR_PATTERN = r"^[0-9A-Fa-f:.]+/[0-9]+$"
 MAC_PATTERN = r"^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"
 MEMORY_PATTERN = r"^[0-9]+(\.[0-9]+)?([KMGT](iB|i)?)$"
@@ -173,6 +174,11 @@ def parse_network(word: str, problem: str, offset: int) -> IPNetwork:
         hint = f'did you mean "{found}", or "{interface.ip}/{width}" for the one address?'
         raise Refused(f"{quoted(word)} has bits set behind its prefix", hint, offset)
     return found
+
+
+def addresses(scalar: Scalar) -> IPNetwork:
+    """A CIDR without host bits, or an address, which is one of itself."""
+    return ip_network(scalar.text) if is_address(scalar.text) else network(scalar)
 
 
 def address(scalar: Scalar) -> IPInterface:

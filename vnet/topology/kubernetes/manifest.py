@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vnet.base.source import Location
-from vnet.topology.inventory import IPAddress
 from vnet.topology.kubernetes import form
 from vnet.topology.kubernetes.objects import (
     NAMESPACE_NAME,
@@ -22,7 +21,7 @@ from vnet.topology.kubernetes.objects import (
     Selector,
     Who,
 )
-from vnet.topology.model import IPNetwork
+from vnet.topology.model import IPAddress, IPNetwork
 from vnet.topology.reading import Reading, quoted
 from vnet.topology.shape import Entry, Field, Read
 from vnet.topology.yaml import ListNode, MapNode, Node, parse_stream
