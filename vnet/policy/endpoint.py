@@ -65,6 +65,8 @@ def addresses(topology: Topology, nic: Nic) -> tuple[IPAddress, ...]:
 
 def allowed_addresses(topology: Topology, nic: Nic) -> tuple[IPAddress, ...]:
     """The further addresses that the NIC's profile allows it; none is that of a subnet or its broadcast."""
+    if not nic.profile.pairs:
+        return ()
     own = addresses(topology, nic)
     subnets = topology.networks[nic.network].subnets
     special = {each for net in subnets for each in (net.network_address, net.broadcast_address)}

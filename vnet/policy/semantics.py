@@ -180,7 +180,7 @@ def decide(topology: Topology, inventory: Inventory, packet: Packet) -> Verdict:
         return Verdict(False, FORGED)
     if target is None or source.nic.network != target.nic.network:
         return Verdict(False, NOBODY)
-    if not reached_by(ends.values())[target.name, target.address]:
+    if target.is_allowed and not reached_by(ends.values())[target.name, target.address]:
         return Verdict(False, NOBODY)
     if source.name == target.name:
         return Verdict(False, ITSELF)

@@ -18,7 +18,7 @@ name: lab
 networks: {lan: {vlan: 1, subnets: 10.0.0.0/24}}
 profiles:
   busy: {limits: {connections: 100}}
-  plain: {}
+  plain: {allowed_address_pairs: [{address: 10.0.0.64/28}, {address: "fd00::7", mac: "02:00:00:00:00:07"}]}
   loud: {storm_control: {multicast: 5000}}
 templates:
   server: {interfaces: {eth0: {network: lan, profile: busy}}}

@@ -301,6 +301,7 @@ def _nic(nic: Nic) -> Json:
         "port": nic.port,
         "mac": format_mac(nic.mac),
         "addresses": [str(address) for address in nic.addresses],
+        "profile": nic.profile.name,
     }
 
 
