@@ -79,7 +79,7 @@ def shared(ends: Iterable[Endpoint]) -> Iterator[Entry]:
 
 def _to_holders(number: int, what: str, holders: list[Nic], fields: Mapping[str, int]) -> Iterator[Entry]:
     """To all NICs that may have it; those that are isolated hear of promiscuous ones only."""
-    names = ", ".join(nic.name for nic in holders)
+    names = ", ".join(sorted(nic.name for nic in holders))
     owners = origin.fabric(f"shared {number} {what}", f"{what} is allowed to {names}")
     where = {"vlan_vid": vlan(number), **fields}
     if not any(nic.is_isolated for nic in holders):

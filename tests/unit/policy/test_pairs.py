@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from ipaddress import IPv4Address
 
@@ -13,9 +14,10 @@ from scapy.packet import Packet as Frame
 from vnet.base.drop import DropReason
 from vnet.openflow.flow import Flow
 from vnet.openflow.table import PortState, SlowSwitch
-from vnet.policy.compile import compile
+from vnet.policy.compile import Compiler, compile
 from vnet.policy.explain import explain, peer_named
 from vnet.policy.guard import mac_text
+from vnet.policy.pipeline import Stage
 from vnet.policy.semantics import Packet, decide
 from vnet.topology.inventory import expand
 from vnet.topology.load import load_text
@@ -181,3 +183,14 @@ def test_explain_speaks_of_them_where_a_cidr_names_them() -> None:
 
     assert told("a") == {str(each.ip) for each in NICS["a"].addresses}
     assert told("10.0.0.100/32") == {VIP}
+
+
+def test_who_is_left_alone_with_a_shared_mac_is_reached_by_it_after_a_change_too() -> None:
+    alone = replace(INVENTORY, vms=tuple(vm for vm in INVENTORY.vms if vm.name != "b"))
+    compiler = Compiler(TOPOLOGY, INVENTORY)
+    for inventory, reached in ((alone, True), (INVENTORY, False), (alone, True)):
+        compiler.update(TOPOLOGY, inventory)
+        flows = compiler.compiled.flows
+        assert flows == compile(TOPOLOGY, inventory).flows
+        destinations = (flow.match.get("eth_dst") for flow in flows if flow.table == Stage.DESTINATION)
+        assert (int(SHARED.replace(":", ""), 16) in {to[0] for to in destinations if to}) is reached
