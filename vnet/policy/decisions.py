@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from vnet.policy import origin
+from vnet.policy.claims import promised
 from vnet.policy.compile import Compiled
 from vnet.policy.endpoint import Endpoint, endpoints
 from vnet.policy.explain import say
@@ -47,8 +48,8 @@ def decisions(
 ) -> tuple[Decision, ...]:
     """Each pair of VMs that share a network: what is allowed first, then what is not."""
     ends = [end for end in endpoints(topology, inventory) if not end.address.is_link_local]
-    sources = [end for end in ends if selects(topology, source, end)]
-    targets = [end for end in ends if selects(topology, target, end)]
+    sources = promised(source, [end for end in ends if selects(topology, source, end)])
+    targets = promised(target, [end for end in ends if selects(topology, target, end)])
     asked, found = _Asked(compiled), dict[tuple[str, str, bool, Origin], dict[int, Spans]]()
     versions: dict[tuple[str, str], set[int]] = defaultdict(set)
     for one, other in _pairs(sources, targets):

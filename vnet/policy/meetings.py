@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from vnet.policy.endpoint import Endpoint
+from vnet.policy.endpoint import Endpoint, reached_by
 from vnet.policy.identity import Identities
 from vnet.policy.rows import Asked, Default, Row, RuleList
 from vnet.policy.semantics import in_order, rules_of
@@ -67,7 +67,12 @@ class Meetings:
 
     def __init__(self, identities: Identities, egress: Side, ingress: Side) -> None:
         self._egress, self._ingress = egress, ingress
-        self._ends = {number: _by_place(each.members) for number, each in identities.by_number.items()}
+        everyone = [end for each in identities.by_number.values() for end in each.members]
+        reached = reached_by(everyone)  # who is not reached stands for others only where all are such
+        self._ends = {
+            number: _by_place(sorted(each.members, key=lambda end: not reached[end.name, end.address]))
+            for number, each in identities.by_number.items()
+        }
         self._servers = _named_pairs(egress, ingress)
 
     def __iter__(self) -> Iterator[Meeting]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vnet.policy.compile import Compiled
 from vnet.policy.endpoint import Endpoint, endpoints
-from vnet.policy.matrix import NOTHING, Matrix, Spans, words
+from vnet.policy.matrix import NOTHING, Matrix, Spans, joined, words
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
 
@@ -39,7 +39,8 @@ def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Itera
             for target in ends:
                 if source.address.version == target.address.version and source.vm.name != target.vm.name:
                     pair = answers[source.vm.name, target.vm.name]
-                    pair[source.address.version] = asked.between(source, target)
+                    version = source.address.version
+                    pair[version] = joined((*pair.get(version, ()), *asked.between(source, target)))
         for (one, other), by_family in answers.items():
             yield Pair(one, other, network, _told(by_family))
 
