@@ -74,7 +74,8 @@ def shared(ends: Iterable[Endpoint]) -> Iterator[Entry]:
     for (number, mac, version), holders in answered.items():
         reply = {"eth_type": ETH_ARP, "arp_op": REPLY, "eth_dst": mac}
         advertisement = {**_DISCOVERY, "icmpv6_type": ADVERTISEMENT, "eth_dst": mac}
-        yield from _to_holders(number, mac_text(mac), holders, reply if version == 4 else advertisement)
+        what = f"{mac_text(mac)} with IPv{version}"
+        yield from _to_holders(number, what, holders, reply if version == 4 else advertisement)
 
 
 def _to_holders(number: int, what: str, holders: list[Nic], fields: Mapping[str, int]) -> Iterator[Entry]:
