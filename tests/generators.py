@@ -152,7 +152,7 @@ class Builder:
         enforcement: str = "enforce",
         established: str = "revalidate",
     ) -> Builder:
-        """Rules read `allow PEER,PEER PORTS,PORTS`, `deny PEER`, `pass PEER` (ports left out: any)."""
+        """Rules read `allow PEER,PEER PORTS,PORTS`, `deny PEER`, `pass PEER log` (ports left out: any)."""
         at = self.at()
         to = tuple(peer(text, at.line) for text in applied_to.split(","))
         lists = [
@@ -167,10 +167,10 @@ class Builder:
 
     def _rule(self, text: str, number: int, direction: Direction) -> Rule:
         at = self.at()
-        action, peers, *ports = text.split()
+        action, peers, *ports = text.removesuffix(" log").split()
         wanted = () if not ports else tuple(map(service, ports[0].split(",")))
         selected = tuple(peer(each, at.line) for each in peers.split(","))
-        return Rule("", number, direction, selected, wanted, Action(action), False, at)
+        return Rule("", number, direction, selected, wanted, Action(action), text.endswith(" log"), at)
 
     def verify(self, *claims: str) -> Builder:
         self.claims += [claim(text, self.at().line) for text in claims]
@@ -278,7 +278,10 @@ def _draw_policy(draw: st.DrawFn, builder: Builder, name: str) -> None:
     peers = st.lists(st.sampled_from(_PEERS), min_size=1, max_size=2).map(",".join)
     ports = st.lists(st.sampled_from(_SERVICES), max_size=3).map(",".join)
     action = st.sampled_from(("allow", "allow", "allow", "deny", "deny", "pass", *REFUSING))
-    rule = st.builds(lambda act, who, what: f"{act} {who} {what}".strip(), action, peers, ports)
+    logged = st.sampled_from(("", "", " log"))
+    rule = st.builds(
+        lambda act, who, what, log: f"{act} {who} {what}".strip() + log, action, peers, ports, logged
+    )
     rules = st.lists(rule, min_size=1, max_size=5)
     some = st.one_of(rules, rules, st.none(), st.just([]))
     seldom = st.one_of(st.none(), st.none(), rules, st.just(["allow any"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -10,8 +11,10 @@ import pytest
 
 from tests.bpf.bench import Bench
 from vnet.base.drop import DropReason
+from vnet.openflow import cookie
 from vnet.openflow.flow import Flow, Instructions, Output, match
 from vnet.switch import abi
+from vnet.switch.abi import Point
 
 T = TypeVar("T")
 QUOTA = 512
@@ -97,6 +100,28 @@ def test_refusals_that_the_cache_knows_do_not_count(bench: Bench) -> None:
 
     bench.load([FORWARD, LOOKS_AT_SENDERS, REFUSE])
     assert in_one_window(act) == (DropReason.RULE, None)
+
+
+def test_no_noise_hides_what_a_rule_wants_logged(bench: Bench) -> None:
+    """Reports of a port's drops are bounded; those for a log have a bound of their own."""
+    logged, noise = (
+        cookie.make("logged", DropReason.POLICY, log=True),
+        cookie.make("noise", DropReason.POLICY),
+    )
+    bench.load(
+        [
+            Flow(0, 2, match(eth_type=KNOWN), cookie=logged),
+            Flow(0, 1, match(eth_type=SCANNED), cookie=noise),
+        ]
+    )
+
+    def act() -> Counter[int]:
+        bench.datapath.read_events()
+        for eth_type, packets in ((SCANNED, 1000), (KNOWN, 50)):
+            bench.datapath.run(1, frame(eth_type), repeat=packets)
+        return Counter(event.cookie for event in bench.datapath.read_events() if event.point is Point.DROP)
+
+    assert in_one_window(act) == {logged: 50, noise: 128}
 
 
 def test_a_port_may_be_free_of_it(bench: Bench) -> None:

@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from tests.unit.fabric.fakes import FakeGuests, World
+from vnet.base import paths
 from vnet.fabric.live import netns
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.host import uptime_s
 from vnet.fabric.live.network import HostNetwork
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
+from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
 from vnet.fabric.live.wiring import tidy
@@ -31,7 +33,9 @@ def make_engine(directory: Path, world: World) -> Engine:
     """A new daemon, as far as the engine can tell. `world` has the guests, which are none."""
 
     def parts(fabric: str) -> Parts:
-        return Parts(HostNetwork(f"{PREFIX}{fabric}"), HostSwitch(fabric), FakeGuests(world, fabric))
+        log = RuleLog(paths.log_dir(fabric))
+        network, switch = HostNetwork(f"{PREFIX}{fabric}"), HostSwitch(fabric, log.see)
+        return Parts(network, switch, FakeGuests(world, fabric), log)
 
     host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, partial(datetime.now, UTC), uptime_s)
     return Engine(SqliteStore(directory / "state" / "vnet.db"), parts, host, lambda declared: ())

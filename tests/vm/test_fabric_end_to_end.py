@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -118,6 +119,22 @@ def test_flows_name_the_line_that_made_them_and_drops_are_counted(up):
     assert any("three-tier.vnet.yaml:15" in flow["from"] for flow in flows)
     assert all(flow["from"] for flow in flows)
     assert {count["reason"] for count in up.json("drops")["counts"]} >= {"POLICY"}
+
+
+def test_the_log_tells_who_was_denied_and_by_which_line(up):
+    following = up.start("policy", "log", "--follow")
+    up.vnet("exec", "app", "--", "sh", "-c", "nc -w 1 10.10.20.11 22; true")
+    time.sleep(1)
+    told = [json.loads(line) for line in up.vnet("policy", "log", "--since", "1m", "-o", "json").splitlines()]
+    denied = [each for each in told if (each["client"], each["server_port"]) == ("app", 22)]
+    assert {(each["verdict"], each["server"], each["rule"]) for each in denied} == {
+        ("deny", "db", "ingress 2")
+    }
+    assert all("three-tier.vnet.yaml:15" in each["at"] for each in denied)
+    following.send_signal(signal.SIGINT)
+    lines, _ = following.communicate(timeout=20)
+    assert following.returncode == 0
+    assert "deny app (10.10.20.2:" in lines
 
 
 def test_a_ping_loses_nothing_while_the_daemon_is_killed_and_started_again(up):

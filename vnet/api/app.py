@@ -53,6 +53,7 @@ class Api:
             Route(f"{fabric}/rules", self.rules),
             Route(f"{fabric}/drops", self.drops),
             Route(f"{fabric}/capture", self.capture),
+            Route(f"{fabric}/policy/log", self.policy_log),
             Route(f"{vm}/start", self.start, methods=["POST"]),
             Route(f"{vm}/stop", self.stop, methods=["POST"]),
             Route(f"{vm}/exec", self.exec, methods=["POST"]),
@@ -171,6 +172,14 @@ class Api:
         produce = self.service.capture(self._fabric(request), wanted)
         media_type = b"text/plain; charset=utf-8" if wanted.lines else b"application/x-pcapng"
         return Bytes(produce, self.operations, media_type, blocks)
+
+    async def policy_log(self, request: Request) -> ASGIApp:
+        """What rules with `log: true` decided."""
+        query = request.query_params
+        since_ns, until_ns = (_number(query.get(name), int) for name in ("since_ns", "until_ns"))
+        blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
+        produce = self.service.policy_log(self._fabric(request), since_ns, until_ns, "follow" in query)
+        return Bytes(produce, self.operations, b"application/jsonl", blocks)
 
     async def start(self, request: Request) -> ASGIApp:
         """Start a VM."""

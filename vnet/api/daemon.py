@@ -17,6 +17,7 @@ import uvicorn
 from vnet.api.app import Api
 from vnet.base import paths
 from vnet.base.errors import Exit, HostError
+from vnet.fabric.live import keeper
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.service import Service
 from vnet.fabric.live.wiring import make_engine
@@ -135,6 +136,7 @@ async def _serve(service: Service, auto: bool) -> None:
     beside = [
         asyncio.ensure_future(_expire(service.engine)),
         asyncio.ensure_future(_roll_back(service.engine)),
+        asyncio.ensure_future(keeper.keep(service.engine)),
     ]
     if auto:
         beside.append(asyncio.ensure_future(_end_when_idle(api, server)))

@@ -57,6 +57,11 @@ def image_dir() -> Path:
     return state_dir() / "images"
 
 
+def log_dir(fabric: str) -> Path:
+    """What its rules logged, kept when the fabric goes."""
+    return state_dir() / "policy-log" / fabric
+
+
 def netns(fabric: str) -> str:
     """The network namespace that holds the fabric's ports."""
     return f"{os.environ.get('VNET_NETNS_PREFIX', 'vnet-')}{fabric}"

@@ -1,8 +1,9 @@
-"""Time spans as people write them."""
+"""Times and time spans as people write them."""
 
 from __future__ import annotations
 
 import re
+from datetime import datetime, time, timedelta
 
 from vnet.base.errors import UsageError
 
@@ -17,3 +18,26 @@ def seconds(text: str, option: str) -> float:
     if span_s <= 0:
         raise UsageError(f"{option} {text}: write a time such as 120s, 5m or 1h")
     return span_s
+
+
+def moment_ns(text: str, option: str, now: datetime) -> int:
+    """Nanoseconds since 1970 of `14:03` (the last time it was), `2026-11-28T14:03`, or `2h` before now.
+
+    `now` has a time zone, which times without one are in. Raises UsageError.
+    """
+    if found := _SPAN.fullmatch(text):
+        return round((now.timestamp() - float(found[1]) * _SECONDS[found[2]]) * 1e9)
+    return round(_moment(text, option, now).timestamp() * 1e9)
+
+
+def _moment(text: str, option: str, now: datetime) -> datetime:
+    try:
+        today = datetime.combine(now.date(), time.fromisoformat(text), now.tzinfo)
+        return today if today <= now else today - timedelta(days=1)
+    except ValueError:
+        pass
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: write a time such as 14:03, 2026-11-28T14:03 or 2h") from None
+    return given if given.tzinfo else given.replace(tzinfo=now.tzinfo)

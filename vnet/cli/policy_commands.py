@@ -1,8 +1,10 @@
-"""`vnet policy`: what the policies of a topology file mean, without a daemon and without root."""
+"""`vnet policy`: what the policies of a topology file mean, without a daemon or root; their log."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +14,8 @@ import typer
 from vnet.base.errors import UsageError
 from vnet.cli import files
 from vnet.cli.client import path
+from vnet.cli.duration import moment_ns
+from vnet.cli.log_text import in_words, whole_lines
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, Row, document, emit, emit_lines, rows, tell
 
@@ -57,6 +61,7 @@ def register(app: typer.Typer) -> None:
     command(group)(show)
     command(group)(explain)
     command(group)(matrix)
+    command(group)(log)
     app.add_typer(group, name="policy")
 
 
@@ -153,6 +158,44 @@ def matrix(
     rows(pairs, _PAIRS, settings.output)
     if not pairs and settings.output is Format.TABLE:
         tell("nothing is open between any two VMs; --all lists the pairs")
+
+
+def log(
+    settings: Settings,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes. Ctrl-C ends it.")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="14:03, 2026-11-28T14:03, or 2h ago as 2h.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same.")] = None,
+) -> None:
+    """Print what rules with `log: true` decided: new connections they allowed, packets they refused."""
+    now = datetime.now().astimezone()
+    query = {
+        "since_ns": since and moment_ns(since, "--since", now),
+        "until_ns": until and moment_ns(until, "--until", now),
+        "follow": "1" if follow else None,
+    }
+    client = settings.daemon()
+    if follow:
+        client.timeout_s = None
+    stream = client.read(path("fabrics", settings.fabric, "policy", "log"), **query)
+    try:
+        for line in whole_lines(stream):
+            emit(_shown(line, settings.output))
+            sys.stdout.flush()
+    finally:
+        stream.close()
+
+
+def _shown(line: str, form: Format) -> str:
+    if form is Format.JSON:
+        return line
+    record = json.loads(line)
+    if form is Format.YAML:
+        import yaml
+
+        return "---\n" + str(yaml.safe_dump(record, sort_keys=False, allow_unicode=True)).rstrip()
+    return in_words(record)
 
 
 def _service(text: str) -> Service:

@@ -10,7 +10,7 @@ from vnet.fabric.state import State, desired
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.difference import normal
-from vnet.policy.origin import Origin
+from vnet.policy.origin import Lets, Origin
 from vnet.topology.expiry import in_force, next_expiry
 from vnet.topology.inventory import Assignment, Inventory, expand
 from vnet.topology.load import load_text
@@ -64,7 +64,8 @@ def declare(source: Source, previous: Mapping[str, Assignment], now: datetime) -
 
 def origin_texts(origin: Origin) -> Mapping[str, str]:
     """An origin as texts."""
-    return {"policy": origin.policy, "rule": origin.rule, "text": origin.text, "at": str(origin.at)}
+    texts = {"policy": origin.policy, "rule": origin.rule, "text": origin.text, "at": str(origin.at)}
+    return texts | ({"lets": origin.lets.value} if origin.lets is not Lets.NOTHING else {})
 
 
 def sentence(texts: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from vnet.openflow.flow import Flow
 from vnet.policy import guard, segment, track
 from vnet.policy.entry import Entry
 from vnet.policy.identity import Classes, Collision, Identities, Moved, Role, Selector
-from vnet.policy.judge import Judge, misses, sides
+from vnet.policy.judge import Judge, logs_connections, misses, sides
 from vnet.policy.nics import Nics
 from vnet.policy.origin import Origin
 from vnet.topology.inventory import Inventory
@@ -110,7 +110,9 @@ class Compiler:
         if topology is was:
             return False
         rest = (topology.groups, topology.tiers, topology.networks)
-        return rest != (was.groups, was.tiers, was.networks) or sides(topology) != self._sides
+        if rest != (was.groups, was.tiers, was.networks) or sides(topology) != self._sides:
+            return True
+        return logs_connections(topology) != logs_connections(was)
 
     def _use(self, topology: Topology) -> set[Selector]:
         """Count the selectors of policies that are new, and no longer those of policies that are gone."""

@@ -33,6 +33,11 @@ def miss(table: int, origin: Origin, goto: int | None = None) -> Entry:
     return entry(table, 0, Match(), origin, goto=goto)
 
 
+def notes_log(flow: Flow) -> bool:
+    """Whether a flow that is to be logged lets its packets pass: then another one tells of them."""
+    return flow.instructions.goto is not None
+
+
 def vlan(number: int) -> int:
     """The value of `vlan_vid` for a tag with this number."""
     return VLAN_PRESENT | number

@@ -17,15 +17,25 @@ from itertools import pairwise, product, zip_longest
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import InputError
-from vnet.openflow.flow import Flow, Instructions, Match
+from vnet.openflow.flow import Flow, Instructions, Match, SetField
 from vnet.policy import origin
 from vnet.policy.entry import ANSWER, NOTHING, Entry, miss
 from vnet.policy.identity import ANYONE, Classes, Moved, Role, Selector, selector_of
 from vnet.policy.origin import Origin
-from vnet.policy.pipeline import ADMITTED, CLIENT, CLIENT_PEER, SERVER, SERVER_PEER, SERVICE, Stage
+from vnet.policy.pipeline import (
+    ADMITTED,
+    CLIENT,
+    CLIENT_PEER,
+    LOGGED,
+    LOGGED_BY,
+    SERVER,
+    SERVER_PEER,
+    SERVICE,
+    Stage,
+)
 from vnet.policy.semantics import in_order, responsible, rules_of
 from vnet.policy.spans import matches, spans
-from vnet.topology.model import Action, Direction, Enforcement, Established, Policy, Topology
+from vnet.topology.model import Action, Direction, Enforcement, Established, Policy, Rule, Topology
 
 FIRST_PRIORITY = 60_000
 DEFAULT_PRIORITY = 10
@@ -139,13 +149,34 @@ def _fate(instructions: Instructions, why: Origin, admitted_only: bool = False) 
     return _Fate(instructions, why, why.cookie, admitted_only)
 
 
-def refused(policy: Policy | None, why: Origin, onward: int) -> Iterator[_Fate]:
+def _onward(why: Origin, side: Side) -> _Fate:
+    """To let pass; what a rule logs is noted, for the table that commits new connections."""
+    if not why.log:
+        return _fate(Instructions(goto=side.onward), why)
+    by = SetField(LOGGED_BY[side.direction], why.cookie & REGISTER_MASK)
+    return _fate(Instructions(apply=(SetField(LOGGED, 1), by), goto=side.onward), why)
+
+
+def logs_connections(topology: Topology) -> bool:
+    """Whether new connections may have to be told: a rule that allows some is logged, or a policy audited."""
+    return any(
+        policy.enforcement is Enforcement.AUDIT
+        or any(rule.log and rule.action is Action.ALLOW for rule in _all_rules(policy))
+        for policy in topology.policies
+    )
+
+
+def _all_rules(policy: Policy) -> tuple[Rule, ...]:
+    return (*(policy.ingress or ()), *(policy.egress or ()))
+
+
+def refused(policy: Policy | None, why: Origin, side: Side) -> Iterator[_Fate]:
     """What becomes of packets that a policy says no to, connections that were let in before first."""
     if policy is not None and policy.enforcement is Enforcement.AUDIT:
-        yield _fate(Instructions(goto=onward), origin.audited(why))
+        yield _onward(origin.audited(why), side)
         return
     if policy is not None and policy.established is Established.KEEP:
-        yield _fate(Instructions(goto=onward), origin.kept(why), admitted_only=True)
+        yield _fate(Instructions(goto=side.onward), origin.kept(why), admitted_only=True)
     if policy is not None and policy.established is Established.RESET:
         yield _fate(ANSWER, origin.reset(why), admitted_only=True)
     yield _fate(ANSWER if why.reason is DropReason.REJECTED else NOTHING, why)
@@ -210,12 +241,12 @@ def _rules(policy: Policy, side: Side, table: int) -> Iterator[_Rule]:
 def _fates(policy: Policy, action: Action, why: Origin, side: Side, table: int) -> tuple[_Fate, ...] | None:
     match action:
         case Action.ALLOW:
-            return (_fate(Instructions(goto=side.onward), why),)
+            return (_onward(why, side),)
         case Action.PASS:
             onward = side.after(table)
             return None if onward is None else (_fate(Instructions(goto=onward), why),)
         case Action.DENY | Action.REJECT:
-            return tuple(refused(policy, why, side.onward))
+            return tuple(refused(policy, why, side))
 
 
 def _peers(rule: _Rule, classes: Classes) -> tuple[int | None, ...]:
@@ -433,7 +464,7 @@ class _Defaults:
             return (_fate(Instructions(goto=self._side.onward), origin.EGRESS_OPEN),)
         key, name = f"{subject:#010x}", self._classes.label(subject)
         why = origin.of_default(self._side.direction, name, key, listing, self._classes.declared_at(subject))
-        return tuple(refused(responsible(listing), why, self._side.onward))
+        return tuple(refused(responsible(listing), why, self._side))
 
     def flows(self, subject: int) -> Iterator[Entry]:
         """Its lowest flows of the last table."""

@@ -11,6 +11,7 @@ from vnet.policy import guard, segment, track
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints_of
 from vnet.policy.entry import Entry
 from vnet.policy.identity import Classes, Selector, names_of, networks_of
+from vnet.policy.judge import logs_connections
 from vnet.topology.inventory import Nic, Vm
 from vnet.topology.model import IPNetwork, Topology
 
@@ -34,6 +35,7 @@ class Nics:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
+        self._logging = logs_connections(topology)
         self._seen: Sequence[Vm] = ()
         self._vms: dict[str, Vm] = {}
         self._nics: dict[str, Nic] = {}
@@ -138,7 +140,7 @@ class Nics:
         vlans = tuple(sorted({number for (_, number), nics in self._members.items() if nics}))
         if vlans != self._vlans:
             self._vlans = vlans
-            yield "deliver", tuple(track.deliver(vlans))
+            yield "deliver", tuple(track.deliver(vlans, self._logging))
 
     def _of_nic(
         self, nic: Nic, identities: tuple[int, ...], reached: tuple[tuple[int, ...], ...]

@@ -53,7 +53,7 @@ class Origin:
     @property
     def cookie(self) -> int:
         """The cookie of the flows that this origin gave rise to."""
-        return cookie.make(self.key, self.reason)
+        return cookie.make(self.key, self.reason, self.log)
 
 
 _REASON = {
@@ -83,15 +83,17 @@ def of_rule(policy: Policy, rule: Rule) -> Origin:
 
 
 def audited(why: Origin) -> Origin:
-    """The origin of what would be dropped for this reason, were its policy enforced."""
+    """The origin of what would be dropped for this reason, were its policy enforced: to be logged."""
     text = f"audited, not dropped: {why.text}"
-    return replace(why, key=f"{why.key} audited", text=text, reason=DropReason.NONE, lets=Lets.AUDITED)
+    return replace(
+        why, key=f"{why.key} audited", text=text, reason=DropReason.NONE, lets=Lets.AUDITED, log=True
+    )
 
 
 def kept(why: Origin) -> Origin:
-    """The origin of what is let pass because its connection was let in before."""
+    """The origin of what is let pass because its connection was let in before: nothing new to log."""
     text = f"established before, kept: {why.text}"
-    return replace(why, key=f"{why.key} kept", text=text, reason=DropReason.NONE, lets=Lets.KEPT)
+    return replace(why, key=f"{why.key} kept", text=text, reason=DropReason.NONE, lets=Lets.KEPT, log=False)
 
 
 def reset(why: Origin) -> Origin:
@@ -143,3 +145,5 @@ def guard(name: str, text: str, reason: DropReason) -> Origin:
 
 INVALID = fabric("invalid", "of no connection, and cannot begin one", DropReason.INVALID_STATE)
 APART = fabric("isolated", "VMs of an isolated network reach promiscuous NICs only", DropReason.ISOLATED)
+LOGGED = replace(fabric("commit logged", "a new connection that a rule logs"), log=True)
+"""Of the flows that tell the controller; which rule wants it stands in a register."""

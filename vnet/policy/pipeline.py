@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from vnet.base.drop import DropReason
+from vnet.topology.model import Direction
 
 
 class Stage(IntEnum):
@@ -45,6 +46,10 @@ ADMITTED = "ct_mark", 1
 """Connections are committed with this mark, so that a packet of one that was let in can be told."""
 NEIGHBOUR_KIND = "reg5"
 """What source_guard found an ARP or ND packet to be: ANNOUNCE or PROBE, else 0."""
+LOGGED = "reg9"
+"""1 when a rule that lets the packet pass wants its connection logged."""
+LOGGED_BY = {Direction.EGRESS: "reg10", Direction.INGRESS: "reg11"}
+"""Which rules those are: the low 32 bits of their cookies."""
 
 ANNOUNCE, PROBE = 1, 2
 
@@ -62,6 +67,9 @@ REGISTERS = (
     (APART, "1 = the sender is isolated, 2 = the receiver is"),
     (CLIENT_PEER, "identity of the client as the one whom rules name (before table 4: of the sender)"),
     (SERVER_PEER, "identity of the server as the one whom rules name (before table 4: of the receiver)"),
+    (LOGGED, "1 = a rule that lets it pass wants its connection logged"),
+    (LOGGED_BY[Direction.EGRESS], "low half of the cookie of the egress rule that does"),
+    (LOGGED_BY[Direction.INGRESS], "low half of the cookie of the ingress rule that does"),
 )
 
 
@@ -176,8 +184,9 @@ TABLES = (
     Table(
         Stage.DELIVER,
         "deliver",
-        "Commit a new connection, remove the tag, send to the receiver's port",
-        ("vlan_vid", "eth_type", "ct_state"),
+        "Commit a new connection, tell the controller of one that a rule logs, remove the tag, send to the "
+        "receiver's port",
+        ("vlan_vid", "eth_type", "ct_state", ADMITTED[0], LOGGED),
         "drop NO_DST",
         (DropReason.NO_DST,),
     ),

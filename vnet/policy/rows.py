@@ -49,10 +49,10 @@ def _refused(policy: Policy | None, drop: DropReason, logged: bool) -> Fates:
     if policy is None:
         return no, no
     if policy.enforcement is Enforcement.AUDIT:
-        noted = Fate(logged=logged, audited=True)
+        noted = Fate(logged=True, audited=True)
         return noted, noted
     if policy.established is Established.KEEP:
-        return no, Fate(logged=logged)
+        return no, Fate()
     if policy.established is Established.RESET:
         return no, Fate(DropReason.REJECTED, logged)
     return no, no

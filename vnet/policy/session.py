@@ -4,7 +4,7 @@
     session.apply(flows, generation, now_s)          # any time; carried out when the switch is ready
     session.receive(data, now_s)                     # what the socket gave; b"" is its end
     socket.send(session.to_send())
-    for event in session.events(): ...               # Ready, Applied, Refused, FlowsRead, Lost
+    for event in session.events(): ...               # Ready, Applied, Refused, FlowsRead, Seen, Lost
     session.tick(now_s)                              # not later than session.next_timer()
 
 To apply is to reconcile: the flows that bear vnet's cookie are read from the switch, compared with those
@@ -40,7 +40,7 @@ from itertools import count
 
 from vnet.openflow import message
 from vnet.openflow.codec import CodecError, decode, encode
-from vnet.openflow.cookie import OWNER_COOKIE, OWNER_MASK
+from vnet.openflow.cookie import LOG, OWNER_COOKIE, OWNER_MASK
 from vnet.openflow.flow import Flow, FlowFlag
 from vnet.openflow.frame import Splitter
 from vnet.openflow.message import BundleControlType, BundleFlag, FlowCommand, Message
@@ -99,10 +99,17 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class FlowsRead:
-    """The flows that bear vnet's cookie, by key; `stats` the same with what each has counted."""
+    """The flows that were asked for, by key; `stats` the same with what each has counted."""
 
     flows: tuple[Flow, ...]
     stats: tuple[message.FlowStats, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A packet that a flow sends to the controller."""
+
+    packet: message.PacketIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class Lost:
     reason: str
 
 
-Event = Ready | Applied | Refused | FlowsRead | Lost
+Event = Ready | Applied | Refused | FlowsRead | Seen | Lost
 
 
 # -- the session ----------------------------------------------------------------------------------
@@ -145,10 +152,11 @@ class Timing:
 @dataclass(slots=True)
 class _Task:
     """What is being done: to reach `flows` whatever is there, to make a known `difference`, or with neither
-    to read only. `sent` maps the xid of each change to its flow."""
+    to read only. `sent` maps the xid of each change to its flow; `cookie` and its mask say what is read."""
 
     generation: int | None = None
     flows: tuple[Flow, ...] | None = None
+    cookie: tuple[int, int] = (OWNER_COOKIE, OWNER_MASK)
     found: list[message.FlowStats] = field(default_factory=list)
     difference: Difference = field(default_factory=Difference)
     sent: dict[int, Flow | None] = field(default_factory=dict)
@@ -189,9 +197,10 @@ class Session:
         self._tasks.append(_Task(generation, difference=difference))
         self._begin(now_s)
 
-    def read_flows(self, now_s: float) -> None:
-        """Read vnet's flows; ends in FlowsRead, Refused or Lost."""
-        self._tasks.append(_Task())
+    def read_flows(self, now_s: float, logged: bool = False) -> None:
+        """Read vnet's flows, or those that are to be logged; ends in FlowsRead, Refused or Lost."""
+        bits = LOG if logged else 0
+        self._tasks.append(_Task(cookie=(OWNER_COOKIE | bits, OWNER_MASK | bits)))
         self._begin(now_s)
 
     def receive(self, data: bytes, now_s: float) -> None:
@@ -264,11 +273,13 @@ class Session:
                 self._send(message.EchoReply(data), xid)
             case message.Error():
                 self._refuse(what, xid, now_s)
+            case message.PacketIn():
+                self._events.append(Seen(what))
             case _:
                 self._dispatch(what, xid, now_s)
 
     def _dispatch(self, what: Message, xid: int, now_s: float) -> None:
-        """Look the message up in the table; what nobody waits for (packet-in, port status) is passed over."""
+        """Look the message up in the table; what nobody waits for (port status) is passed over."""
         handler = TRANSITIONS.get((self.state, type(what)))
         if handler and (xid == self._awaited_xid or isinstance(what, message.Hello)):
             handler(self, what, now_s)
@@ -305,8 +316,9 @@ class Session:
             if self._task.difference:
                 self._fill(self._task, now_s)
                 return
-            owned = message.FlowStatsRequest(cookie=OWNER_COOKIE, cookie_mask=OWNER_MASK)
-            self._ask(State.READING, owned, now_s)
+            cookie, mask = self._task.cookie
+            asked = message.FlowStatsRequest(cookie=cookie, cookie_mask=mask)
+            self._ask(State.READING, asked, now_s)
 
     def _finish(self, event: Event, now_s: float) -> None:
         self._task = None

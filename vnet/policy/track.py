@@ -6,7 +6,17 @@ from collections.abc import Iterable, Iterator
 
 from vnet.base.drop import DropReason
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
-from vnet.openflow.flow import Action, Conntrack, Move, OutputField, PopVlan, SetField, match
+from vnet.openflow.flow import (
+    Action,
+    Conntrack,
+    Move,
+    Output,
+    OutputField,
+    PopVlan,
+    Port,
+    SetField,
+    match,
+)
 from vnet.policy import origin
 from vnet.policy.endpoint import IPAddress
 from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
@@ -16,6 +26,7 @@ from vnet.policy.pipeline import (
     BOTH_APART,
     CLIENT,
     CLIENT_PEER,
+    LOGGED,
     OUT_PORT,
     SCRATCH,
     SERVER,
@@ -32,6 +43,9 @@ ECHO = {
     ICMPV6: (ETH_IPV6, "icmpv6_type", 128, 129),
 }
 """Echo request and reply (RFC 792; RFC 4443, section 4): the only ICMP that makes a connection."""
+
+LOGGED_BYTES = 128
+"""How much of a packet the log is sent: the headers."""
 
 _TRK, _RPL, _REL, _INV = CtState.TRK, CtState.RPL, CtState.REL, CtState.INV
 REQUEST_STATE = (_TRK, _TRK | _RPL | _REL | _INV)
@@ -102,19 +116,29 @@ def _with_service(
     yield entry(Stage.CONNECTION, 100, match(ct_state=state), why, *first, goto=onward)
 
 
-def deliver(vlans: Iterable[int]) -> Iterator[Entry]:
-    """Table 50: the first packet of a connection commits it; every packet leaves untagged."""
+def deliver(vlans: Iterable[int], logging: bool = False) -> Iterator[Entry]:
+    """Table 50: the first packet of a connection commits it; every packet leaves untagged.
+
+    A connection is new until it is answered, so the mark tells its first packet, the one to log, from others.
+
+    Args:
+        logging: whether some rule has `log: true`.
+    """
     commit = origin.fabric("commit", "a new connection")
     leave = (PopVlan(), OutputField(OUT_PORT))
+    tell = Output(Port.CONTROLLER, LOGGED_BYTES)
     for number in vlans:
         for eth_type in (ETH_IPV4, ETH_IPV6):
-            new = match(
-                vlan_vid=vlan(number),
-                eth_type=eth_type,
-                ct_state=(_TRK | CtState.NEW, _TRK | CtState.NEW | _RPL | _INV),
-            )
+            new: dict[str, int | tuple[int, int]] = {
+                "vlan_vid": vlan(number),
+                "eth_type": eth_type,
+                "ct_state": (_TRK | CtState.NEW, _TRK | CtState.NEW | _RPL | _INV),
+            }
             enter = Conntrack(zone=number, commit=True, mark=(ADMITTED[1], ADMITTED[1]))
-            yield entry(Stage.DELIVER, 200, new, commit, enter, *leave)
+            yield entry(Stage.DELIVER, 200, match(**new), commit, enter, *leave)
+            if logging:
+                first = match(**new | {ADMITTED[0]: (0, ADMITTED[1]), LOGGED: 1})
+                yield entry(Stage.DELIVER, 210, first, origin.LOGGED, enter, tell, *leave)
     known = origin.fabric("deliver", "of a known connection")
     yield entry(Stage.DELIVER, 100, match(vlan_vid=ANY_TAG), known, *leave)
     yield miss(Stage.DELIVER, origin.fabric("deliver nowhere", "not in any network", DropReason.NO_DST))

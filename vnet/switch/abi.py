@@ -264,7 +264,8 @@ class Rule(ctypes.Structure):
         ("goto_table", c_uint8),
         ("drop_reason", c_uint8),
         ("miss", c_uint8),
-        ("pad", c_uint8 * 4),
+        ("logged", c_uint8),
+        ("pad", c_uint8 * 3),
     ]
 
 
@@ -415,6 +416,7 @@ class PortStateMap(ctypes.Structure):
         ("conns", c_uint64),
         ("macs", c_uint64),
         ("events", c_uint64),
+        ("logged", c_uint64),
         ("evictions", c_uint64),
         ("refusals", c_uint64),
         ("answers", c_uint64),

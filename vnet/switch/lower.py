@@ -71,6 +71,8 @@ class Lowered:
     """What the actions ask for; the match is in `mask`."""
     miss: bool
     """A table-miss flow (section 5.4)."""
+    logged: bool = False
+    """Its packets are told for a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ def lower(flow: Flow) -> Lowered:
         cookie.reason(flow.cookie),
         reads_of(actions),
         flow.priority == 0 and not flow.match.entries,
+        cookie.is_logged(flow.cookie),
     )
 
 

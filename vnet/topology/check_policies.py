@@ -9,7 +9,7 @@ from vnet.base.source import Location
 from vnet.topology import language as lang
 from vnet.topology.draft import Draft, group_names, replicas, rules
 from vnet.topology.inventory import replica_names
-from vnet.topology.model import Direction, PeerKind
+from vnet.topology.model import Action, Direction, PeerKind
 from vnet.topology.reading import Reading, quoted, suggestion
 from vnet.topology.selectors import BUILT_IN_SERVICES, Atom, ClaimText, Ports, ServiceName
 from vnet.topology.shape import Entry, Read
@@ -65,12 +65,20 @@ def _check_policy(policy: Read[Entry], names: _Names, reading: Reading) -> None:
     for direction, rule in rules(entry):
         key = lang.RULE_FROM if direction is Direction.INGRESS else lang.RULE_TO
         _check_peers(rule.value.get(key), names, reading)
+        _check_log(rule.value, reading)
         ports = rule.value.get(lang.RULE_PORTS)
         for item in () if ports is None else ports.value:
             _check_ports(item, item.value, reading, names)
     for list_key in (lang.POLICY_INGRESS, lang.POLICY_EGRESS):
         found = entry.get(list_key)
         _check_unique_names(() if found is None else found.value, "rule", reading)
+
+
+def _check_log(rule: Entry, reading: Reading) -> None:
+    log, action = rule.get(lang.RULE_LOG), rule.get(lang.RULE_ACTION)
+    if log is not None and log.value and action is not None and action.value is Action.PASS:
+        problem = '"log" is about what a rule decides, and one that says "pass" decides nothing'
+        reading.fault(log.at, log.path, problem, "log the rules of the next tier that decide")
 
 
 def _check_tier(policy: Read[Entry], draft: Draft, reading: Reading) -> None:

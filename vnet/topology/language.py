@@ -292,7 +292,9 @@ RULE_ACTION = Field(
     "allow (if left out), deny (silently), reject (with an answer) or pass (to the next tier)",
     default=Action.ALLOW,
 )
-RULE_LOG = Field("log", _BOOLEAN, "whether to record what the rule decides; false if left out", default=False)
+RULE_LOG = Field(
+    "log", _BOOLEAN, "whether `vnet policy log` tells what the rule decides; false if left out", default=False
+)
 RULE_EXPIRES = Field("expires", _TIME, "when it ends (a date: with its last second, UTC); never if left out")
 INGRESS_RULE = Record(
     "an ingress rule",

@@ -224,6 +224,12 @@ class FakeSwitch:
     async def connections(self):
         return self.world.connections.get(self.name, ())
 
+    async def unreported(self):
+        return 0
+
+    async def logged_counts(self):
+        return {}
+
     async def change(self, put, remove):
         async with self.world.call("change flows"):
             self.world.switches[self.name] = (self.world.switches[self.name] - remove) | put

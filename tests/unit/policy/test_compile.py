@@ -11,12 +11,14 @@ from vnet.base.drop import DropReason
 from vnet.base.errors import InputError
 from vnet.openflow import cookie
 from vnet.openflow.fields import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMPV6, UDP, CtState
-from vnet.openflow.flow import Output
+from vnet.openflow.flow import Output, Port
 from vnet.policy import judge
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.endpoint import link_local
+from vnet.policy.origin import LOGGED
 from vnet.policy.pipeline import Stage
 from vnet.policy.space import Region, exactly
+from vnet.policy.track import LOGGED_BYTES
 from vnet.policy.walk import Leaf, Walk
 from vnet.topology.inventory import Inventory, Nic
 
@@ -112,7 +114,9 @@ def test_the_log_wish_of_a_rule_reaches_its_origin() -> None:
     assert policy.ingress is not None
     logged = replace(policy, ingress=tuple(replace(rule, log=True) for rule in policy.ingress))
     compiled = compile(replace(topology, policies=(topology.policies[0], logged)), inventory)
-    assert {origin.policy for origin in compiled.provenance.values() if origin.log} == {"db-from-app"}
+    told = [origin for number, origin in compiled.provenance.items() if cookie.is_logged(number)]
+    assert {origin.policy for origin in told if origin.policy} == {"db-from-app"}
+    assert [origin for origin in told if not origin.policy] == [LOGGED]
 
 
 # -- guards: every packet a guest can forge -----------------------------------------------------
@@ -256,7 +260,11 @@ def test_neighbours_of_a_network_without_ipv6_have_no_link_local_address() -> No
     ],
 )
 def test_packets_of_no_connection_are_lost(state: int, reason: DropReason) -> None:
-    compiled = compile(*crowd(1, "allow any").build())
+    assert datagram(compile(*crowd(1, "allow any").build()), state).drop is reason
+
+
+def datagram(compiled: Compiled, state: int, mark: int = 0) -> Leaf:
+    """What becomes of one from the only client of a crowd to the server."""
     client, server = (nic for nic in crowd(1).build()[1].nics)
     header = exactly(
         in_port=client.port,
@@ -271,8 +279,25 @@ def test_packets_of_no_connection_are_lost(state: int, reason: DropReason) -> No
         udp_src=40000,
         udp_dst=53,
     )
-    (leaf,) = Walk(compiled.flows).leaves(Region(header), state)
-    assert leaf.drop is reason
+    (leaf,) = Walk(compiled.flows).leaves(Region(header), state, mark)
+    return leaf
+
+
+NEW, KNOWN = CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST
+
+
+@pytest.mark.parametrize(("rule", "told"), [("allow any log", True), ("allow any", False)])
+def test_only_the_first_packet_of_a_connection_that_a_rule_logs_is_told(rule: str, told: bool) -> None:
+    compiled = compile(*crowd(1, rule).build())
+    last = [datagram(compiled, state, mark).trail[-1] for state, mark in ((NEW, 0), (NEW, 1), (KNOWN, 1))]
+    sent = [Output(Port.CONTROLLER, LOGGED_BYTES) in flow.instructions.apply for flow in last]
+    assert sent == [told, False, False]
+
+
+def test_a_rule_that_only_refuses_is_logged_without_any_other_flow() -> None:
+    """Its packets are reported anyway: it costs neither table 50 nor the flow cache anything."""
+    plain, logged = (compile(*crowd(1, f"deny any{log}").build()).flows for log in ("", " log"))
+    assert [replace(flow, cookie=0) for flow in plain] == [replace(flow, cookie=0) for flow in logged]
 
 
 def error(sender: Nic, receiver: Nic, *ends: Nic, version: int) -> Leaf:

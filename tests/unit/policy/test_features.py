@@ -56,6 +56,7 @@ def test_every_feature_of_a_policy_has_an_example() -> None:
         "pass",
         "reject",
         "deny",
+        "log: true",
         "audit",
         "established: keep",
         "established: reset",

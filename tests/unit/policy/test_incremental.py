@@ -14,6 +14,7 @@ from vnet.openflow.flow import Flow
 from vnet.policy import identity
 from vnet.policy.compile import Compiler, Edit, compile
 from vnet.policy.endpoint import Endpoint
+from vnet.policy.pipeline import Stage
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Action, Policy, Topology
 
@@ -69,7 +70,7 @@ def other_rule(world: World, draw: Callable[[int], int]) -> World:
         rules = list(policy.ingress or ())
         if rules:
             k = draw(len(rules))
-            rules[k] = replace(rules[k], action=[*Action][draw(4)])
+            rules[k] = replace(rules[k], action=[*Action][draw(4)], log=bool(draw(2)))
             if draw(2):
                 rules.append(replace(rules[0], number=len(rules) + 1))
         return replace(policy, ingress=tuple(rules) if policy.ingress is not None else None)
@@ -123,6 +124,17 @@ def test_back_again_is_the_same() -> None:
     back = check(compiler, other, world)
     assert set(there.put) == set(back.remove)
     assert set(there.remove) == set(back.put)
+
+
+def test_the_first_rule_that_is_logged_and_the_last_change_how_connections_are_delivered() -> None:
+    topology, inventory = three_tier().build()
+    policy = topology.policies[0]
+    rules = tuple(replace(rule, log=True) for rule in policy.ingress or ())
+    logged = replace(topology, policies=(replace(policy, ingress=rules), *topology.policies[1:]))
+    compiler = Compiler(topology, inventory)
+    edit = check(compiler, (topology, inventory), (logged, inventory))
+    assert {flow.table for flow in edit.put} == {Stage.INGRESS + 1, Stage.DELIVER}
+    check(compiler, (logged, inventory), (topology, inventory))
 
 
 def test_a_rule_in_the_middle_moves_no_other_policy() -> None:

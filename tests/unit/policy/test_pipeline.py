@@ -41,7 +41,7 @@ def test_each_declared_field_is_used() -> None:
     builder = three_tier().network("cells", 30, "10.10.30.0/24", isolated=True)
     builder.vm("one", "cells").vm("two", "cells")
     for established, tier in (("keep", "application"), ("reset", "admin")):
-        rules = ["allow web 80/tcp", "deny any"]
+        rules = ["allow web 80/tcp log", "deny any"]
         builder.policy(tier, "app", egress=rules, ingress=rules, tier=tier, established=established)
     used: dict[int, set[str]] = {}
     for flow in compile(*builder.build()).flows:

@@ -36,6 +36,7 @@ from vnet.policy.session import (
     Ready,
     Refusal,
     Refused,
+    Seen,
     Session,
     State,
     Timing,
@@ -338,6 +339,24 @@ def test_a_flow_reads_back_equal_whatever_way_it_was_written() -> None:
 
 def test_the_table_of_transitions_covers_every_state_that_waits() -> None:
     assert {state for state, _ in TRANSITIONS} == set(State) - {State.READY, State.LOST}
+
+
+def test_a_packet_for_the_controller_is_an_event_whatever_is_being_done() -> None:
+    switch = ScriptedSwitch()
+    session = ready(switch)
+    packet = message.PacketIn(1, 50, MINE, match(in_port=3, reg8=7), b"frame", 60)
+    session.read_flows(0.0)
+    session.receive(encode(packet, 0), 0.0)
+    assert session.events() == (Seen(packet),)
+    assert talk(session, switch) == [FlowsRead(())]
+
+
+def test_only_flows_that_are_to_be_logged_are_read_when_asked_for() -> None:
+    logged = replace(FLOWS[0], cookie=cookie.make("logged", log=True))
+    switch = ScriptedSwitch.holding((logged, *FLOWS[1:], *FOREIGN))
+    session = ready(switch)
+    session.read_flows(0.0, logged=True)
+    assert talk(session, switch) == [FlowsRead((logged,))]
 
 
 # -- a change that is known beforehand ----------------------------------------------------------

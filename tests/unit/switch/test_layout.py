@@ -36,7 +36,7 @@ def test_another_capacity_is_another_layout(monkeypatch: pytest.MonkeyPatch, nam
 
 def test_a_member_more_is_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     class Rule(ctypes.Structure):
-        _fields_ = [*abi.Rule._fields_[:-1], ("more", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 3)]
+        _fields_ = [*abi.Rule._fields_[:-1], ("more", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 2)]
 
     before = layout()
     layout.cache_clear()

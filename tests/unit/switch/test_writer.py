@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -83,7 +84,10 @@ def test_a_rule_tells_its_actions_and_where_it_leads() -> None:
         "goto_table": 9,
         "drop_reason": DropReason.SPOOF_IP,
         "miss": 0,
+        "logged": 0,
     }
+    logged = replace(given, cookie=cookie.make("x", DropReason.SPOOF_IP, log=True))
+    assert read(abi.Rule, pack_rule(staged_to_put(logged).rules[0]))["logged"] == 1
     miss = read(abi.Rule, pack_rule(first))
     assert (miss["miss"], miss["goto_table"], miss["n_actions"]) == (1, abi.NO_TABLE, 0)
 

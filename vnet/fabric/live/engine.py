@@ -77,6 +77,7 @@ class Engine(Registry):
             record = self.store.load(name)
             assert record is not None
             fabric = self.fabrics[name] = Fabric(self.make_parts(name), record)
+            fabric.parts.log.resume()
             try:
                 await self._reconcile(name, fabric)
             except VnetError as error:

@@ -7,12 +7,13 @@ is there and removing one that is not are no errors: actions may be carried out 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
+from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import Attached, Guest, Port
 from vnet.hv.spec import ExecResult, GuestStatus
@@ -99,6 +100,14 @@ class Switch(Protocol):
         """Packets lost since the switch was made, by reason."""
         ...
 
+    async def unreported(self) -> int:
+        """Packets that could not be reported to anybody since the switch was made."""
+        ...
+
+    async def logged_counts(self) -> Mapping[int, int] | None:
+        """Packets that flows met which are to be logged, by cookie; None of a switch that is not open."""
+        ...
+
     async def change(self, put: frozenset[Flow], remove: frozenset[Flow]) -> None:
         """One atomic change; on return it is enforced."""
         ...
@@ -160,3 +169,4 @@ class Parts:
     network: Network
     switch: Switch
     guests: Guests
+    log: RuleLog = field(default_factory=RuleLog)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from vnet.base.errors import InputError, UsageError
+from vnet.base.errors import InputError, UsageError, VnetError
 from vnet.fabric.declared import Declared
 from vnet.fabric.live.apply import Performer
 from vnet.fabric.live.parts import Parts
@@ -17,6 +17,9 @@ from vnet.fabric.store import Pending, Record, Store
 from vnet.policy.compile import Compiled, Compiler, compile
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
+
+COUNTS_S = 5.0
+"""How long a daemon that ends waits for a switch to say what its flows have counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +133,15 @@ class Registry:
 async def close(parts: Parts) -> None:
     """Let go of a fabric's neighbours."""
     await parts.guests.close()
+    parts.log.close(await _counted(parts))
     await parts.switch.close()
     await parts.network.close()
+
+
+async def _counted(parts: Parts) -> Mapping[int, int] | None:
+    """What the flows have counted that are logged; None if the switch does not say so soon."""
+    try:
+        async with asyncio.timeout(COUNTS_S):
+            return await parts.switch.logged_counts()
+    except (VnetError, TimeoutError):
+        return None

@@ -8,10 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vnet import __version__
+from vnet.base import paths
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError, InputError
 from vnet.capture.comment import MEANING
@@ -28,7 +30,9 @@ from vnet.fabric.declared import Declared, sentence
 from vnet.fabric.live import drill as live_drill
 from vnet.fabric.live import probe as live_probe
 from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.journal import kept_logs
 from vnet.fabric.live.registry import Fabric
+from vnet.fabric.live.rule_log import RuleLog, between
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
@@ -40,6 +44,9 @@ from vnet.policy.verify import ClaimResult, verify
 from vnet.topology.inventory import Nic, Vm
 
 Json = Mapping[str, Any]
+
+LINES = 500
+"""Of the log, sent together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +218,32 @@ class Service:
         explain = explainer(fabric)
         return [_drilled(each, explain) for each in drilled]
 
+    # the log of the rules
+
+    def policy_log(
+        self, name: str, since_ns: int | None, until_ns: int | None, follow: bool
+    ) -> Callable[[asyncio.Queue[bytes | None]], Awaitable[None]]:
+        """The log ready to be read: what is kept of a time, then, with `follow`, what comes."""
+        log = self._log(name)
+
+        async def produce(blocks: asyncio.Queue[bytes | None]) -> None:
+            with log.followed() as follower:
+                kept = between(log.snapshot(), since_ns, until_ns)
+                while lines := await asyncio.to_thread(lambda: tuple(islice(kept, LINES))):
+                    await blocks.put(_block(lines))
+                while follow and (new := await follower.next()) is not None:
+                    await blocks.put(_block(new))
+
+        return produce
+
+    def _log(self, name: str) -> RuleLog:
+        """That of a fabric that is up, or what is left of one that was."""
+        if name not in self.engine.fabrics and name in kept_logs():
+            ended = RuleLog(paths.log_dir(name))
+            ended.close(None)
+            return ended
+        return self.engine.fabric(name).parts.log
+
     # guests
 
     async def exec(
@@ -251,6 +284,10 @@ class Service:
                     raise
 
         return produce
+
+
+def _block(lines: tuple[str, ...]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 async def _told(records: stream.Source, fabric: Fabric) -> stream.Source:

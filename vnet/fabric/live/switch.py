@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from vnet.base import paths
@@ -14,10 +15,14 @@ from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.record import Point as SeenAt
 from vnet.fabric.live.netns import finished
 from vnet.fabric.live.watch import Watch
+from vnet.fabric.logged import REFERENCE_MASK, Sighting, sighting
 from vnet.fabric.state import Attached, Port
+from vnet.openflow import cookie
 from vnet.openflow.conntrack import Direction
+from vnet.openflow.fields import CtState
 from vnet.openflow.flow import Flow
-from vnet.openflow.message import FlowStats
+from vnet.openflow.message import FlowStats, PacketIn
+from vnet.policy.entry import notes_log
 from vnet.policy.live.controller import Controller
 from vnet.switch.abi import Point
 from vnet.switch.datapath import datapath_id
@@ -35,9 +40,10 @@ PATIENCE_S = 10.0
 class HostSwitch:
     """See `vnet.fabric.live.parts.Switch`."""
 
-    def __init__(self, fabric: str) -> None:
+    def __init__(self, fabric: str, on_logged: Callable[[Sighting], None] = lambda _: None) -> None:
         self.fabric = fabric
         self.watch = Watch(self._watch_ports)
+        self._on_logged = on_logged
         self._names: Mapping[int, str] = {}
         self._datapath: EbpfDatapath | None = None
         self._server: SwitchServer | None = None
@@ -72,7 +78,8 @@ class HostSwitch:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._datapath.event_fd, self._read_events)
         loop.add_reader(self._links.fd, self._link_changed)
-        self._controller = Controller(paths.switch_socket(self.fabric), patience_s=PATIENCE_S)
+        socket = paths.switch_socket(self.fabric)
+        self._controller = Controller(socket, patience_s=PATIENCE_S, on_packet=self._told)
         await self._controller.connect(CONNECT_TIMEOUT_S)
         await self.ports()
 
@@ -140,6 +147,23 @@ class HostSwitch:
         counts = await server.run(datapath.drop_counters)
         return {DropReason(reason): packets for reason, packets in counts.items()}
 
+    async def unreported(self) -> int:
+        """Packets that could not be reported, to the log or to anybody else, since the switch was made."""
+        if self._datapath is None or self._server is None:
+            return 0
+        lost = await self._server.run(self._datapath.lost_events)
+        return sum(lost.values()) + self._server.missed_packet_ins
+
+    async def logged_counts(self) -> Mapping[int, int] | None:
+        """Packets that flows met which are to be logged, by cookie; None of a switch that is not open."""
+        if self._controller is None:
+            return None
+        counts: Counter[int] = Counter()
+        for stats in await self._controller.read_stats(logged=True):
+            if not notes_log(stats.flow):
+                counts[stats.flow.cookie] += stats.packets
+        return counts
+
     async def close(self) -> None:
         """Let go of everything; what is pinned goes on deciding."""
         controller, server, datapath, links = self._controller, self._server, self._datapath, self._links
@@ -189,10 +213,18 @@ class HostSwitch:
         events = datapath.read_events()
         clock_ns = time.time_ns() - time.monotonic_ns()
         seen = [event for event in events if event.point is not Point.CONTROLLER]
+        for event in filter(is_for_log, seen):
+            self._on_logged(refusal(event, clock_ns))
         self.watch.take(
             record(event, self._names.get(event.port, f"port {event.port}"), clock_ns) for event in seen
         )
         _hand_in(server, (event for event in events if event.point is Point.CONTROLLER))
+
+    def _told(self, packet: PacketIn) -> None:
+        """The switch sent a packet to the controller."""
+        seen = sighting(packet, time.time_ns())
+        if seen is not None:
+            self._on_logged(seen)
 
 
 def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:
@@ -212,6 +244,25 @@ def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:
         original_length=event.length,
         data=event.data,
         cookies=event.cookies,
+    )
+
+
+def is_for_log(event: PacketEvent) -> bool:
+    """Whether a packet is lost whose last rule is logged; where one captures, drops are told as captured."""
+    return event.dropped and event.point in (Point.DROP, Point.GUEST) and cookie.is_logged(event.cookie)
+
+
+def refusal(event: PacketEvent, clock_ns: int) -> Sighting:
+    """A packet that a rule refused; or that rules let pass, and that then was lost: by none of them."""
+    refused = event.cookie >> 48 & cookie.REASON_MASK == event.reason
+    return Sighting(
+        event.time_ns + clock_ns,
+        event.port,
+        event.cookie,
+        (event.cookie & REFERENCE_MASK,) if refused else (),
+        event.data,
+        event.length,
+        bool(event.ct_state & CtState.RPL),
     )
 
 

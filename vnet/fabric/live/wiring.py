@@ -11,9 +11,11 @@ from vnet.base import paths
 from vnet.fabric.live import host
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.guests import HostGuests
+from vnet.fabric.live.journal import forget_oldest
 from vnet.fabric.live.network import HostNetwork
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
+from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.service import failed_claims
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
@@ -25,8 +27,9 @@ def make_engine(manager: HvManager) -> Engine:
     """An engine on the host's store; `adopt` comes next. The manager stays the caller's."""
 
     def parts(fabric: str) -> Parts:
-        network = HostNetwork(paths.netns(fabric))
-        return Parts(network, HostSwitch(fabric), HostGuests(fabric, manager, network.open_tap))
+        network, log = HostNetwork(paths.netns(fabric)), RuleLog(paths.log_dir(fabric))
+        guests = HostGuests(fabric, manager, network.open_tap)
+        return Parts(network, HostSwitch(fabric, log.see), guests, log)
 
     now = partial(datetime.now, UTC)
     here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now, host.uptime_s)
@@ -37,6 +40,7 @@ def tidy(fabric: str) -> None:
     """Remove the run directory of a fabric that is gone, what a drill of it left, and empty directories."""
     shutil.rmtree(paths.fabric_run_dir(fabric), ignore_errors=True)
     sweep(fabric)
+    forget_oldest()
     for directory in (paths.fabric_run_dir(fabric).parent, paths.bpf_dir()):
         with suppress(OSError):
             directory.rmdir()

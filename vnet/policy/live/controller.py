@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from vnet.base.errors import PeerError, TimedOut
 from vnet.openflow.flow import Flow
-from vnet.openflow.message import FlowStats
+from vnet.openflow.message import FlowStats, PacketIn
 from vnet.policy.difference import FlowKey, diff
 from vnet.policy.session import (
     Applied,
@@ -27,6 +27,7 @@ from vnet.policy.session import (
     Ready,
     Refusal,
     Refused,
+    Seen,
     Session,
     Timing,
     checked,
@@ -66,7 +67,10 @@ class _Wanted:
 
 
 class Controller:
-    """Keeps the flows of one switch as wanted. All methods belong to one event loop."""
+    """Keeps the flows of one switch as wanted. All methods belong to one event loop.
+
+    `on_packet` is called with each packet that a flow sends to the controller.
+    """
 
     def __init__(
         self,
@@ -74,8 +78,10 @@ class Controller:
         clock: Callable[[], float] = time.monotonic,
         timing: Timing | None = None,
         patience_s: float = PATIENCE_S,
+        on_packet: Callable[[PacketIn], None] = lambda _: None,
     ) -> None:
         self.socket_path = socket_path
+        self._on_packet = on_packet
         self.patience_s = patience_s
         self.reconnects = 0
         self.last_failure = "not tried yet"
@@ -172,16 +178,16 @@ class Controller:
         """
         return (await self._read()).flows
 
-    async def read_stats(self) -> tuple[FlowStats, ...]:
-        """The same with what each flow has counted. Raises: as `read_flows`."""
-        return (await self._read()).stats
+    async def read_stats(self, logged: bool = False) -> tuple[FlowStats, ...]:
+        """The same with what each has counted, of all or of those to be logged. Raises: as `read_flows`."""
+        return (await self._read(logged)).stats
 
-    async def _read(self) -> FlowsRead:
+    async def _read(self, logged: bool = False) -> FlowsRead:
         async with self._turn:
             await self._until_ready()
             assert self._session is not None
             self._reading = asyncio.get_running_loop().create_future()
-            self._session.read_flows(self._clock())
+            self._session.read_flows(self._clock(), logged)
             self._flush()
             try:
                 return await self._reading
@@ -296,6 +302,8 @@ class Controller:
                 self._on_applied(event)
             case FlowsRead():
                 _resolve(self._reading, event)
+            case Seen(packet):
+                self._on_packet(packet)
             case Refused(generation, errors):
                 self._on_refused(generation, errors)
             case Lost(reason):

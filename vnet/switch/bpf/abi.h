@@ -282,8 +282,9 @@ struct vnet_rule {
 	__u8 table;
 	__u8 goto_table;
 	__u8 drop_reason;
-	__u8 miss; /* a table-miss flow: its packet-ins say so */
-	__u8 pad[4];
+	__u8 miss;   /* a table-miss flow: its packet-ins say so */
+	__u8 logged; /* its packets are told for a log, from a share of their own */
+	__u8 pad[3];
 };
 
 struct vnet_action {
@@ -372,6 +373,7 @@ struct vnet_port_state {
 	__u64 conns;
 	__u64 macs;
 	__u64 events;    /* that nobody asked for */
+	__u64 logged;    /* events for a log: no others leave them without a share */
 	__u64 evictions; /* of other ports' flow cache entries */
 	__u64 refusals;  /* packets that the tables had to decide, and refused */
 	__u64 answers;   /* to packets that were rejected */

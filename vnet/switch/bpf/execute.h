@@ -86,7 +86,7 @@ static __always_inline void vnet_packet_in(struct __sk_buff *skb, struct vnet_sc
 	if (port && port->flags & VNET_PORT_NO_PACKET_IN)
 		return;
 	s->packet_in_reason = op->a;
-	if (vnet_event_allowed(s, s->in_port))
+	if (vnet_event_allowed(s, s->in_port, s->last_rule))
 		vnet_emit(skb, VNET_POINT_CONTROLLER, s->in_port, op->arg);
 	else
 		vnet_count(&lost_events, VNET_POINT_CONTROLLER);

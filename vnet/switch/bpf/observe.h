@@ -8,22 +8,25 @@
 #include "maps.h"
 #include <bpf/bpf_endian.h>
 
-#define VNET_WINDOW_EVENTS 128  /* unasked-for events per port and window */
+#define VNET_WINDOW_EVENTS 128  /* unasked-for events per port and window, and as many for a log */
 #define VNET_EVENT_SMALL 384 /* the record's header and 128 bytes of packet, at least */
 #define VNET_EVENT_MIDDLE 2048
 #define VNET_EVENT_LARGE 65600
 
+/* The rule that decided, 0 if none did. */
+static __always_inline __u32 vnet_deciding_rule(const struct vnet_scratch *s)
+{
+	__u32 n = s->met.n_rules;
+
+	return n && n <= VNET_PATH_RULES ? s->met.rules[vnet_index(n - 1, VNET_PATH_RULES)] : 0;
+}
+
 static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_scratch *s, struct vnet_event *e,
 					    __u32 point, __u32 port, __u32 captured)
 {
-	__u32 rule_id = 0, i = s->met.n_rules;
-	struct vnet_rule *rule;
+	__u32 rule_id = point == VNET_POINT_CONTROLLER ? s->last_rule : vnet_deciding_rule(s), i;
+	struct vnet_rule *rule = bpf_map_lookup_elem(&rules, &rule_id);
 
-	if (i && i <= VNET_PATH_RULES)
-		rule_id = s->met.rules[vnet_index(i - 1, VNET_PATH_RULES)];
-	if (point == VNET_POINT_CONTROLLER)
-		rule_id = s->last_rule;
-	rule = bpf_map_lookup_elem(&rules, &rule_id);
 	e->time_ns = bpf_ktime_get_ns();
 	e->cookie = rule_id && rule ? rule->cookie : 0;
 	e->metadata = s->key[VNET_W_METADATA];
@@ -93,17 +96,24 @@ __noinline int vnet_emit(struct __sk_buff *skb, __u32 point, __u32 port, __u32 l
 	return 0;
 }
 
-/* May this port report another event nobody asked for? Bounds what one port's drops cost the others. */
-static __always_inline int vnet_event_allowed(struct vnet_scratch *s, __u32 port)
+/* May this port report another event nobody asked for? Bounds what one port's drops cost the others. What a
+ * rule wants logged has a share of its own, so that no noise can hide it.
+ */
+static __always_inline int vnet_event_allowed(struct vnet_scratch *s, __u32 port, __u32 rule_id)
 {
+	struct vnet_rule *rule = bpf_map_lookup_elem(&rules, &rule_id);
 	struct vnet_port_state *state;
+	__u64 *share;
 
 	if (port >= VNET_PORTS)
 		port = 0;
 	state = bpf_map_lookup_elem(&port_state, &port);
-	if (!state || !vnet_share_left(state->events, s->now_ns, VNET_WINDOW_EVENTS))
+	if (!state)
 		return 0;
-	vnet_share_use(&state->events, s->now_ns);
+	share = rule_id && rule && rule->logged ? &state->logged : &state->events;
+	if (!vnet_share_left(*share, s->now_ns, VNET_WINDOW_EVENTS))
+		return 0;
+	vnet_share_use(share, s->now_ns);
 	return 1;
 }
 
@@ -124,7 +134,7 @@ __noinline int vnet_observe(struct __sk_buff *skb, __u32 port_flags)
 	if (!s->path.reason)
 		return 0;
 	s->now_ns = bpf_ktime_get_coarse_ns();
-	if (vnet_event_allowed(s, s->in_port))
+	if (vnet_event_allowed(s, s->in_port, vnet_deciding_rule(s)))
 		vnet_emit(skb, VNET_POINT_DROP, s->in_port, 128);
 	else
 		vnet_count(&lost_events, VNET_POINT_DROP);

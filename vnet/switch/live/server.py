@@ -125,6 +125,12 @@ class SwitchServer:
         """Ports came, went or changed: read them again and tell the controllers."""
         self._spawn(self._read_ports())
 
+    @property
+    def missed_packet_ins(self) -> int:
+        """Packets that the controllers connected now read too slowly for."""
+        connections = self._agent.connections.values() if self._agent is not None else ()
+        return sum(each.dropped_packet_ins for each in connections)
+
     def packet_in(self, packet: PacketIn) -> None:
         """A packet for the controllers. Call in the event loop."""
         if self._agent is not None:

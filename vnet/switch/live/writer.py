@@ -68,7 +68,7 @@ def pack_rule(placed: Placed) -> bytes:
     """`struct vnet_rule` of a flow."""
     flow, form, actions = placed.flow, placed.lowered, placed.actions
     return struct.pack(
-        "<QIHHBBBB4x",
+        "<QIHHBBBBB3x",
         flow.cookie,
         actions.first_action,
         len(actions.records),
@@ -77,6 +77,7 @@ def pack_rule(placed: Placed) -> bytes:
         form.goto,
         form.drop_reason,
         form.miss,
+        form.logged,
     )
 
 
