@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.perf.inside import rows, scale, wall
+from tests.perf.inside import rows, wall
 from tests.perf.inside.harness import Harness, sh
 from tests.perf.inside.labs import BRIDGE_NETFILTER
 from tests.perf.inside.rows import Bench
@@ -44,6 +44,8 @@ def main() -> None:
         settings()
         measure(Bench(Harness(), orders, say), rows.ROWS)
     else:
+        from tests.perf.inside import scale  # needs more than the guest has
+
         with own_namespace():
             settings()
             bench = Bench(Harness(), orders, say, settle_s=0.2)
