@@ -70,12 +70,14 @@ class Compiler:
         self._classes = Classes(topology.groups)
         self._judges = tuple(map(Judge, self._sides))
         self._nics = Nics(topology)
+        self._logging = 0
+        """How many policies want new connections to be told."""
         for policy in topology.policies:
-            self._classes.use(policy)
+            self._count(policy, 1)
         changed = self._nics.see(inventory.vms)
         moved = self._classes.place(self._nics.ends(changed.seen), afresh=True)
         self._units: Units = {"everywhere": tuple(self._everywhere())}
-        self._take(chain(self._nics.units(changed, self._classes), self._judged(moved)))
+        self._take(chain(self._nics.units(changed, self._classes, self._logging > 0), self._judged(moved)))
 
     def update(self, topology: Topology, inventory: Inventory) -> Edit:
         """Make the flows those of another topology and inventory; what that takes of a switch that has the
@@ -102,7 +104,9 @@ class Compiler:
         forgotten = self._classes.forget(changed.gone_ends)
         placed = self._classes.place(self._nics.ends(changed.seen))
         moved = {role: forgotten[role] | placed[role] for role in Role}
-        return self._take(chain(self._nics.units(changed, self._classes), self._judged(moved)))
+        return self._take(
+            chain(self._nics.units(changed, self._classes, self._logging > 0), self._judged(moved))
+        )
 
     def _rests_on_more(self, topology: Topology) -> bool:
         """Whether something differs that all flows may depend on."""
@@ -110,9 +114,7 @@ class Compiler:
         if topology is was:
             return False
         rest = (topology.groups, topology.tiers, topology.networks)
-        if rest != (was.groups, was.tiers, was.networks) or sides(topology) != self._sides:
-            return True
-        return logs_connections(topology) != logs_connections(was)
+        return rest != (was.groups, was.tiers, was.networks) or sides(topology) != self._sides
 
     def _use(self, topology: Topology) -> set[Selector]:
         """Count the selectors of policies that are new, and no longer those of policies that are gone."""
@@ -121,10 +123,14 @@ class Compiler:
             return changed
         before, self._policies = self._policies, {policy.name: policy for policy in topology.policies}
         for policy in _not_in(before, self._policies):
-            changed |= self._classes.use(policy)
+            changed |= self._count(policy, 1)
         for policy in _not_in(self._policies, before):
-            changed |= self._classes.use(policy, times=-1)
+            changed |= self._count(policy, -1)
         return changed
+
+    def _count(self, policy: Policy, times: int) -> set[Selector]:
+        self._logging += times * logs_connections(policy)
+        return self._classes.use(policy, times)
 
     def _judged(self, moved: Mapping[Role, Moved]) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
         for judge in self._judges:

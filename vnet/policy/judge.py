@@ -35,7 +35,7 @@ from vnet.policy.pipeline import (
 )
 from vnet.policy.semantics import in_order, responsible, rules_of
 from vnet.policy.spans import matches, spans
-from vnet.topology.model import Action, Direction, Enforcement, Established, Policy, Rule, Topology
+from vnet.topology.model import Action, Direction, Enforcement, Established, Policy, Topology
 
 FIRST_PRIORITY = 60_000
 DEFAULT_PRIORITY = 10
@@ -157,17 +157,12 @@ def _onward(why: Origin, side: Side) -> _Fate:
     return _fate(Instructions(apply=(SetField(LOGGED, 1), by), goto=side.onward), why)
 
 
-def logs_connections(topology: Topology) -> bool:
-    """Whether new connections may have to be told: a rule that allows some is logged, or a policy audited."""
-    return any(
-        policy.enforcement is Enforcement.AUDIT
-        or any(rule.log and rule.action is Action.ALLOW for rule in _all_rules(policy))
-        for policy in topology.policies
+def logs_connections(policy: Policy) -> bool:
+    """Whether new connections may have to be told: a rule that allows some is logged, or all is audited."""
+    rules = (*(policy.ingress or ()), *(policy.egress or ()))
+    return policy.enforcement is Enforcement.AUDIT or any(
+        rule.log and rule.action is Action.ALLOW for rule in rules
     )
-
-
-def _all_rules(policy: Policy) -> tuple[Rule, ...]:
-    return (*(policy.ingress or ()), *(policy.egress or ()))
 
 
 def refused(policy: Policy | None, why: Origin, side: Side) -> Iterator[_Fate]:

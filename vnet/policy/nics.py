@@ -11,7 +11,6 @@ from vnet.policy import guard, segment, track
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints_of
 from vnet.policy.entry import Entry
 from vnet.policy.identity import Classes, Selector, names_of, networks_of
-from vnet.policy.judge import logs_connections
 from vnet.topology.inventory import Nic, Vm
 from vnet.topology.model import IPNetwork, Topology
 
@@ -35,7 +34,6 @@ class Nics:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
-        self._logging = logs_connections(topology)
         self._seen: Sequence[Vm] = ()
         self._vms: dict[str, Vm] = {}
         self._nics: dict[str, Nic] = {}
@@ -47,7 +45,7 @@ class Nics:
         """How many NICs of a VLAN may use a MAC with an address."""
         self._made_of: dict[str, tuple[Nic, tuple[int, ...], tuple[tuple[int, ...], ...]]] = {}
         """What the flows of a NIC depend on: it, the identity of each endpoint, the MACs that reach each."""
-        self._vlans: tuple[int, ...] = ()
+        self._delivered: tuple[tuple[int, ...], bool] = (), False
 
     # who is there
 
@@ -119,8 +117,14 @@ class Nics:
 
     # their flows
 
-    def units(self, changed: Changed, classes: Classes) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
-        """The units that are not what they were, () for one that is no more."""
+    def units(
+        self, changed: Changed, classes: Classes, logging: bool
+    ) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
+        """The units that are not what they were, () for one that is no more.
+
+        Args:
+            logging: whether some policy wants new connections to be told.
+        """
         for name in changed.gone:
             del self._made_of[name]
             yield ("nic", name), ()
@@ -138,9 +142,9 @@ class Nics:
         for address in changed.addresses:
             yield ("error", address), tuple(track.errors([address] if self._users[address] else ()))
         vlans = tuple(sorted({number for (_, number), nics in self._members.items() if nics}))
-        if vlans != self._vlans:
-            self._vlans = vlans
-            yield "deliver", tuple(track.deliver(vlans, self._logging))
+        if (vlans, logging) != self._delivered:
+            self._delivered = vlans, logging
+            yield "deliver", tuple(track.deliver(vlans, logging))
 
     def _of_nic(
         self, nic: Nic, identities: tuple[int, ...], reached: tuple[tuple[int, ...], ...]
