@@ -274,16 +274,18 @@ def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Bui
     return builder
 
 
+def _written(act: str, who: str, what: str, log: str) -> str:
+    """A rule as `Builder.policy` reads it; `pass` decides nothing that could be logged."""
+    return f"{act} {who} {what}".strip() + ("" if act == "pass" else log)
+
+
 def _draw_policy(draw: st.DrawFn, builder: Builder, name: str) -> None:
     peers = st.lists(st.sampled_from(_PEERS), min_size=1, max_size=2).map(",".join)
     ports = st.lists(st.sampled_from(_SERVICES), max_size=3).map(",".join)
     action = st.sampled_from(("allow", "allow", "allow", "deny", "deny", "pass", *REFUSING))
     logged = st.sampled_from(("", "", " log"))
 
-    def written(act: str, who: str, what: str, log: str) -> str:
-        return f"{act} {who} {what}".strip() + ("" if act == "pass" else log)  # `pass` decides nothing to log
-
-    rule = st.builds(written, action, peers, ports, logged)
+    rule = st.builds(_written, action, peers, ports, logged)
     rules = st.lists(rule, min_size=1, max_size=5)
     some = st.one_of(rules, rules, st.none(), st.just([]))
     seldom = st.one_of(st.none(), st.none(), rules, st.just(["allow any"]))

@@ -258,6 +258,7 @@ _Key = tuple[str, int | None]
 class _Input:
     """All that the flows of one rule for one subject depend on, but the subject."""
 
+    table: int
     rule: _Rule
     peers: tuple[int | None, ...]
     start: int
@@ -327,6 +328,7 @@ class Judge:
                 self._look_up(listed, classes, moved, seen)
             self._listed[policy.name] = listed
         for name in before.keys() - self._listed.keys():
+            seen.policies.add(name)
             seen.subjects |= before[name].subjects
         if not _keep_their_order(before, self._listed):
             seen.subjects.update(classes.numbers(Role.SUBJECT))
@@ -401,7 +403,7 @@ class Judge:
 
 def _inputs(listed: _Listed, start: int) -> Iterator[_Input]:
     for rule, peers in zip(listed.rules, listed.peers, strict=True):
-        yield _Input(rule, peers, start)
+        yield _Input(listed.table, rule, peers, start)
         start += rule.depth
 
 

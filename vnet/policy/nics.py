@@ -45,7 +45,7 @@ class Nics:
         """How many NICs of a VLAN may use a MAC with an address."""
         self._made_of: dict[str, tuple[Nic, tuple[int, ...], tuple[tuple[int, ...], ...]]] = {}
         """What the flows of a NIC depend on: it, the identity of each endpoint, the MACs that reach each."""
-        self._delivered: tuple[tuple[int, ...], bool] = (), False
+        self._delivered: tuple[tuple[int, ...], bool] | None = None
 
     # who is there
 

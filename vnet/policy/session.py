@@ -193,7 +193,10 @@ class Session:
         self._begin(now_s)
 
     def change(self, difference: Difference, generation: int, now_s: float) -> None:
-        """Make a change to the flows that the switch is known to have; ends in Applied, Refused or Lost."""
+        """Make a change to the flows that the switch had when it was asked; ends in Applied, Refused or Lost.
+
+        A flow is put as a whole, also where only its instructions differ: it may have gone since.
+        """
         self._tasks.append(_Task(generation, difference=difference))
         self._begin(now_s)
 
@@ -348,7 +351,7 @@ class Session:
         """Send the whole bundle and a barrier at once: their errors come before the barrier's reply."""
         task.bundle = next(self._bundles)
         task.sent[self._send(_control(task, BundleControlType.OPEN_REQUEST))] = None
-        for mod in _flow_mods(task.difference):
+        for mod in _flow_mods(task.difference, just_read=task.flows is not None):
             add = message.BundleAdd(task.bundle, mod, BUNDLE_FLAGS)
             task.sent[self._send(add)] = mod.flow
             self.flow_mods_sent += 1
@@ -428,18 +431,20 @@ def _control(task: _Task, kind: BundleControlType) -> message.BundleControl:
     return message.BundleControl(task.bundle, kind, BUNDLE_FLAGS)
 
 
-def _flow_mods(difference: Difference) -> list[message.FlowMod]:
+def _flow_mods(difference: Difference, just_read: bool) -> list[message.FlowMod]:
     """Additions before removals: a switch that took them one by one would never have less than needed.
 
     A flow that another rule takes over begins to count anew.
     """
     mods = [message.FlowMod(FlowCommand.ADD, flow) for flow in difference.added]
     for flow in difference.changed:
-        if flow.key in difference.rewritten:
-            mods.append(message.FlowMod(FlowCommand.MODIFY_STRICT, flow, cookie_mask=EXACT_COOKIE))
-        else:
+        if flow.key not in difference.rewritten:
             anew = replace(flow, flags=flow.flags | FlowFlag.RESET_COUNTS)
             mods.append(message.FlowMod(FlowCommand.ADD, anew))
+        elif just_read:
+            mods.append(message.FlowMod(FlowCommand.MODIFY_STRICT, flow, cookie_mask=EXACT_COOKIE))
+        else:
+            mods.append(message.FlowMod(FlowCommand.ADD, flow))
     return mods + [_removal(flow) for flow in difference.removed]
 
 

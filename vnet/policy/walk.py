@@ -206,7 +206,7 @@ class Walk:
             if rest is None:
                 return
             left = rest
-        if question.lost and left.some() is not None:
+        if (question.lost or step.outputs) and left.some() is not None:
             yield Leaf(left, step.trail, step.outputs, missed=True)
 
     def _carry_out(self, flow: Flow, step: Step, taken: Region, question: _Question) -> Iterator[Leaf | Step]:
@@ -235,8 +235,8 @@ def _leaves(fates: Iterable[Leaf | Step]) -> Iterator[Leaf]:
 
 
 def _apply(course: _Course, instructions: Instructions, question: _Question) -> None:
-    if instructions.write or instructions.clear:
-        raise Unfollowable("write-actions and clear-actions are not followed")
+    if instructions.write or instructions.clear or instructions.meter:
+        raise Unfollowable("write-actions, clear-actions and meters are not followed")
     for action in instructions.apply:
         _act(course, action, question)
     if instructions.metadata:
@@ -265,10 +265,14 @@ def _act(course: _Course, action: Action, question: _Question) -> None:
             _move(course.bindings, action)
         case Reject():
             pass  # to the sender goes an answer, to the receiver nothing
-        case Conntrack(zone=zone, table=table):
+        case Conntrack(zone=zone, table=table, nat=None, zone_field=None):
+            if table is not None and question.stop:
+                raise Unfollowable("a connection is asked for before a table has looked at the destination")
             if table is not None:
                 tracked = {"ct_state": question.state, "ct_zone": zone, "ct_mark": question.mark}
                 course.onward.append((table, {**course.bindings, **tracked}))
+        case _:
+            raise Unfollowable(f"{type(action).__name__} is not followed")
 
 
 def _output(course: _Course, port: int) -> None:

@@ -82,6 +82,22 @@ def other_rule(world: World, draw: Callable[[int], int]) -> World:
     return replace(topology, policies=tuple(policies)), inventory
 
 
+def other_tier(world: World, draw: Callable[[int], int]) -> World:
+    topology, inventory = world
+    policies = list(topology.policies)
+    if policies:
+        k = draw(len(policies))
+        policies[k] = replace(policies[k], tier=topology.tiers[draw(len(topology.tiers))])
+    return replace(topology, policies=tuple(policies)), inventory
+
+
+def nobody(world: World, draw: Callable[[int], int]) -> World:
+    topology, inventory = world
+    return (topology if draw(2) else replace(topology, policies=topology.policies[1:])), replace(
+        inventory, vms=()
+    )
+
+
 def without_vm(world: World, draw: Callable[[int], int]) -> World:
     topology, inventory = world
     vms = list(inventory.vms)
@@ -99,7 +115,7 @@ def other_groups(world: World, draw: Callable[[int], int]) -> World:
     return topology, replace(inventory, vms=tuple(vms))
 
 
-EDITS = (without_policy, other_order, other_rule, without_vm, other_groups)
+EDITS = (without_policy, other_order, other_rule, other_tier, without_vm, other_groups, nobody)
 
 
 @settings(max_examples=15, deadline=None)
@@ -110,7 +126,7 @@ def test_one_edit_after_another(builder: Builder, data: st.DataObject) -> None:
 
     world = builder.build()
     compiler = Compiler(*world)
-    for _ in range(3):
+    for _ in range(4):
         becomes = EDITS[draw(len(EDITS))](world, draw)
         check(compiler, world, becomes)
         world = becomes

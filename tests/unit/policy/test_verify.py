@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from tests.generators import Builder, World, claim, header, three_tier, worlds
 from vnet.openflow.cookie import make
 from vnet.openflow.fields import CtState
-from vnet.openflow.flow import Flow, Instructions, Output, PopVlan, match
+from vnet.openflow.flow import (
+    Conntrack,
+    DecIpTtl,
+    Flow,
+    Instructions,
+    Nat,
+    Output,
+    PopVlan,
+    Resubmit,
+    ToGroup,
+    match,
+)
 from vnet.policy.compile import compile
 from vnet.policy.pipeline import Stage
 from vnet.policy.probes import probes
@@ -217,6 +228,40 @@ def test_flows_that_cannot_be_followed_prove_nothing() -> None:
     odd = Flow(0, 65535, match(), Instructions(write=(Output(1),)))
     with pytest.raises(Unfollowable):
         tampered(odd)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Instructions((ToGroup(1),)),
+        Instructions((Resubmit(table=200),)),
+        Instructions((DecIpTtl(),)),
+        Instructions(meter=1),
+        Instructions((Conntrack(table=Stage.DESTINATION, nat=Nat()),)),
+    ],
+)
+def test_what_the_proof_has_no_arithmetic_for_proves_nothing(odd: Instructions) -> None:
+    _, inventory = three_tier().build()
+    intruder = next(nic for nic in inventory.nics if nic.name == "intruder.eth1")
+    with pytest.raises(Unfollowable):
+        tampered(Flow(0, 65_000, match(in_port=intruder.port), odd, make("odd")))
+
+
+def test_what_left_and_is_then_lost_has_left() -> None:
+    """An output counts also when the table behind it has no flow."""
+    topology, inventory = three_tier().build()
+    nics = {nic.name: nic for nic in inventory.nics}
+    flows = compile(topology, inventory).flows
+    through = Flow(
+        Stage.DESTINATION,
+        65_000,
+        match(in_port=nics["intruder.eth1"].port),
+        Instructions((PopVlan(), Output(nics["db.eth0"].port)), goto=60),
+        make("door"),
+    )
+    banned = replace(topology, claims=(claim("never vm:intruder -> db", 1),))
+    (result,) = verify(banned, inventory, (*flows, through))
+    assert not result.holds
 
 
 @settings(max_examples=15, deadline=None)

@@ -67,6 +67,7 @@ class AttachedPorts:
         """Cut the links of ports that an agent was making or removing when it was killed."""
         for pin in self._pinned.links.iterdir():
             if int(pin.name) not in self.ifindexes:
+                self._tell(int(pin.name), abi.Port())
                 attach.unlink(pin)
 
     @property
@@ -107,8 +108,8 @@ class AttachedPorts:
             up, mtu = _link(ifindex)
             flags = PortFlag.UP | PortFlag.LIVE if up else PortFlag.UP
             port = abi.Port(ifindex, flags, mtu=mtu)
-        for name, quota in quotas.items():
-            setattr(port, name, quota)
+            for name, quota in quotas.items():
+                setattr(port, name, quota)
         self._tell(number, port)
         if ifindex < abi.LOW_IFINDEX:
             self._map["port_of"].set(ifindex, struct.pack("<I", number))
