@@ -25,7 +25,7 @@ test: setup bpf image guests lint ## Everything: install, checks, all tests (roo
 	@$(PY) -m pytest
 
 .PHONY: check
-check: python lint ## Format, lint, types, imports, unit and golden tests (no root, 2 minutes)
+check: python lint ## Format, lint, types, imports, unit and golden tests (no root, 4 minutes)
 	@$(PY) -m pytest -q tests/unit tests/golden
 
 .PHONY: lint
