@@ -276,7 +276,7 @@ def test_every_one_of_many_new_connections_is_counted(directory: Path) -> None:
         met = await lab.met()
         assert met > await lab.engine.fabric("small").parts.switch.unreported() > 0
         found = await lab.until(lambda records: sum(record["count"] for record in records) >= met)
-        assert sum(record["count"] for record in found) == met
+        assert sum(record["count"] for record in found) == await lab.met()  # it settles within a second
         assert {record["verdict"] for record in found} == {"allow"}
         assert {record["rule"] for record in found} == {ALLOW, None}
         assert all(record["lost"] for record in found if record["rule"] is None)

@@ -234,8 +234,10 @@ def test_a_change_that_nobody_confirms_is_undone_although_the_daemon_was_killed(
 def test_the_waiting_command_starts_a_daemon_that_was_killed(up, other_rules):
     before = generation(up)
     waiting = up.start("up", "-f", other_rules, "--confirm", "6s", "--wait")
-    while generation(up) == before:
-        assert waiting.poll() is None
+    assert waiting.stderr
+    while "vnet confirm" not in (line := waiting.stderr.readline()):
+        assert line, "it ended before it had anything to wait for"
+    assert generation(up) != before
     up.kill_daemon()
     _, told = waiting.communicate(timeout=40)
     assert waiting.returncode == 1 and "undone" in told
