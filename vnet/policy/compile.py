@@ -13,6 +13,7 @@ from itertools import chain, pairwise
 
 from vnet.openflow.flow import Flow
 from vnet.policy import guard, segment, track
+from vnet.policy.difference import Difference, diff
 from vnet.policy.entry import Entry
 from vnet.policy.identity import Classes, Collision, Identities, Moved, Role, Selector
 from vnet.policy.judge import Judge, logs_connections, misses, sides
@@ -32,14 +33,6 @@ class Compiled:
     flows: tuple[Flow, ...]
     provenance: Mapping[int, Origin]
     identities: Identities
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """What leads from the flows before to those after; a flow that is replaced is in both."""
-
-    put: tuple[Flow, ...] = ()
-    remove: tuple[Flow, ...] = ()
 
 
 def compile(topology: Topology, inventory: Inventory) -> Compiled:
@@ -79,7 +72,7 @@ class Compiler:
         self._units: Units = {"everywhere": tuple(self._everywhere())}
         self._take(chain(self._nics.units(changed, self._classes, self._logging > 0), self._judged(moved)))
 
-    def update(self, topology: Topology, inventory: Inventory) -> Edit:
+    def update(self, topology: Topology, inventory: Inventory) -> Difference:
         """Make the flows those of another topology and inventory; what that takes of a switch that has the
         flows before.
 
@@ -91,7 +84,7 @@ class Compiler:
         except Collision:  # nothing was replaced so far
             self._start(topology, inventory)
             replaced = {unit: before.get(unit, ()) for unit in before.keys() | self._units.keys()}
-        return _edit(replaced.values(), [self._units.get(unit, ()) for unit in replaced])
+        return diff(_flows(replaced.values()), _flows(self._units.get(unit, ()) for unit in replaced))
 
     def _change(self, topology: Topology, inventory: Inventory) -> Units:
         """Returns the units before that may be others now. Raises Collision when all is to be made afresh."""
@@ -174,14 +167,8 @@ def _not_in(before: Mapping[str, Policy], after: Mapping[str, Policy]) -> Iterat
             yield policy
 
 
-def _edit(before: Iterable[Iterable[Entry]], after: Iterable[Iterable[Entry]]) -> Edit:
-    was, becomes = (
-        {entry.flow.key: entry.flow for entry in chain.from_iterable(units)} for units in (before, after)
-    )
-    return Edit(
-        tuple(flow for key, flow in becomes.items() if was.get(key) != flow),
-        tuple(flow for key, flow in was.items() if becomes.get(key) != flow),
-    )
+def _flows(units: Iterable[Iterable[Entry]]) -> Iterator[Flow]:
+    return (entry.flow for entry in chain.from_iterable(units))
 
 
 def _order(flow: Flow) -> tuple[int, int, tuple[tuple[str, int, int], ...]]:

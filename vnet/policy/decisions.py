@@ -50,7 +50,7 @@ def decisions(
     ends = [end for end in endpoints(topology, inventory) if not end.address.is_link_local]
     sources = promised(source, [end for end in ends if selects(topology, source, end)])
     targets = promised(target, [end for end in ends if selects(topology, target, end)])
-    asked, found = _Asked(compiled), dict[tuple[str, str, bool, Origin], dict[int, Spans]]()
+    asked, found = Asked(compiled), dict[tuple[str, str, bool, Origin], dict[int, Spans]]()
     versions: dict[tuple[str, str], set[int]] = defaultdict(set)
     for one, other in _pairs(sources, targets):
         versions[one.vm.name, other.vm.name].add(one.address.version)
@@ -83,13 +83,20 @@ def _told(
         yield Decision(source, target, version, its, allowed, why)
 
 
-class _Asked:
+class Asked:
+    """What the flows of a fabric make of connections between two endpoints."""
+
     def __init__(self, compiled: Compiled) -> None:
         self._matrix = Matrix(compiled.flows)
         self._identities, self._provenance = compiled.identities.of, compiled.provenance
         self._known: dict[tuple[int, int], list[tuple[bool, Origin, Spans]]] = {}
 
+    def open(self, source: Endpoint, target: Endpoint) -> Spans:
+        """The services that the source may open to the target."""
+        return joined(span for ok, _, spans in self.between(source, target) if ok for span in spans)
+
     def between(self, source: Endpoint, target: Endpoint) -> list[tuple[bool, Origin, Spans]]:
+        """All services, by whether they are allowed and what decides that."""
         if source.nic.is_isolated and target.nic.is_isolated:
             return [(False, origin.APART, EVERY)]
         one, other = (self._identities[end.name, end.address] for end in (source, target))

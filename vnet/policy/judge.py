@@ -386,19 +386,17 @@ class Judge:
                 "table has priorities; join rules, split the group or use another tier"
             )
         if rule.fates is not None:
-            yield from self._spelled_out(listed.table, given, subject, rule.fates)
+            yield from self._spelled_out(given, subject, rule.fates)
             return
         for each in listed.subjects if subject is ALL else (subject,):  # each has its own default
-            yield from self._spelled_out(listed.table, given, each, defaults.fates(each))
+            yield from self._spelled_out(given, each, defaults.fates(each))
 
-    def _spelled_out(
-        self, table: int, given: _Input, subject: int | None, fates: tuple[_Fate, ...]
-    ) -> Iterator[Entry]:
+    def _spelled_out(self, given: _Input, subject: int | None, fates: tuple[_Fate, ...]) -> Iterator[Entry]:
         """One flow per peer, block of ports and fate."""
         for peer, service in product(given.peers, given.rule.services):
             for below, fate in enumerate(fates):
                 where = self._side.match(subject, peer, service, fate.admitted_only)
-                yield fate.entry(table, FIRST_PRIORITY - given.start - below, where)
+                yield fate.entry(given.table, FIRST_PRIORITY - given.start - below, where)
 
 
 def _inputs(listed: _Listed, start: int) -> Iterator[_Input]:

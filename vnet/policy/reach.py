@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vnet.policy.compile import Compiled
+from vnet.policy.decisions import Asked
 from vnet.policy.endpoint import Endpoint, endpoints
-from vnet.policy.matrix import NOTHING, Matrix, Spans, joined, words
+from vnet.policy.matrix import Spans, joined, words
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
 
@@ -28,7 +29,7 @@ def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Itera
 
     Families with different answers are told apart. Addresses that the guests were not given are left out.
     """
-    asked = _Asked(compiled)
+    asked = Asked(compiled)
     by_network: dict[str, list[Endpoint]] = defaultdict(list)
     for end in endpoints(topology, inventory):
         if end.is_given:
@@ -40,7 +41,7 @@ def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Itera
                 if source.address.version == target.address.version and source.vm.name != target.vm.name:
                     pair = answers[source.vm.name, target.vm.name]
                     version = source.address.version
-                    pair[version] = joined((*pair.get(version, ()), *asked.between(source, target)))
+                    pair[version] = joined((*pair.get(version, ()), *asked.open(source, target)))
         for (one, other), by_family in answers.items():
             yield Pair(one, other, network, _told(by_family))
 
@@ -50,19 +51,3 @@ def _told(by_family: dict[int, Spans]) -> str:
     if len(set(told.values())) == 1:
         return next(iter(told.values()))
     return "; ".join(f"IPv{version}: {text}" for version, text in sorted(told.items()))
-
-
-class _Asked:
-    def __init__(self, compiled: Compiled) -> None:
-        self._matrix = Matrix(compiled.flows)
-        self._identities = compiled.identities.of
-        self._known: dict[tuple[int, int], Spans] = {}
-
-    def between(self, source: Endpoint, target: Endpoint) -> Spans:
-        if source.nic.is_isolated and target.nic.is_isolated:
-            return NOTHING
-        pair = tuple(self._identities[end.name, end.address] for end in (source, target))
-        key = (pair[0], pair[1])
-        if key not in self._known:
-            self._known[key] = self._matrix.allowed(*key)
-        return self._known[key]

@@ -26,7 +26,7 @@ from vnet.base import objects
 from vnet.openflow import ofctl
 from vnet.openflow.flow import Flow, Output
 from vnet.policy.compile import Compiler, compile
-from vnet.policy.difference import normal, without_answers
+from vnet.policy.difference import Difference, normal, without_answers
 from vnet.policy.live.controller import Controller
 from vnet.policy.verify import verify
 from vnet.switch.live.datapath import EbpfDatapath
@@ -174,13 +174,19 @@ async def _change(bench: Bench) -> None:
                 begun = time.perf_counter()
                 edit = compiler.update(*world)
                 compiled = time.perf_counter()
-                await controller.change(filter(is_here, edit.put), filter(is_here, edit.remove))
+                await controller.change(_of(edit, is_here))
                 enforcing.append(1000 * (time.perf_counter() - begun))
                 compiling.append(1000 * (compiled - begun))
     for case, values in (("compiled, ms", sorted(compiling)), ("enforced, ms", sorted(enforcing))):
         for name, share in (("p50", 0.5), ("p99", 0.99)):
             value = values[int(share * (len(values) - 1))]
             bench.say(row=10, case=f"{name} {case}", peer="vnet", value=value, low=values[0], high=values[-1])
+
+
+def _of(edit: Difference, is_here: Callable[[Flow], bool]) -> Difference:
+    """The part of a host."""
+    parts = (tuple(filter(is_here, flows)) for flows in (edit.added, edit.changed, edit.removed))
+    return Difference(*parts, edit.rewritten)
 
 
 def _local(inventory: Inventory) -> Callable[[Flow], bool]:

@@ -96,7 +96,7 @@ def test_there_and_back_again_is_where_it_was(one: Builder, other: Builder) -> N
     there, back = compiler.update(*elsewhere), compiler.update(*world)
     assert compiler.compiled.flows == before.flows
     assert compiler.compiled.provenance == before.provenance
-    assert (set(there.put), set(there.remove)) == (set(back.remove), set(back.put))
+    assert (set(there.added), set(there.removed)) == (set(back.removed), set(back.added))
 
 
 @settings(max_examples=40, deadline=None)

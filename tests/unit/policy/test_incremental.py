@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.generators import Builder, builders, three_tier
 from vnet.openflow.flow import Flow
 from vnet.policy import identity
-from vnet.policy.compile import Compiler, Edit, compile
+from vnet.policy.compile import Compiler, compile
+from vnet.policy.difference import Difference, diff
 from vnet.policy.endpoint import Endpoint
 from vnet.policy.pipeline import Stage
 from vnet.topology.inventory import Inventory
@@ -25,7 +26,7 @@ def flows(world: World) -> set[Flow]:
     return set(compile(*world).flows)
 
 
-def check(compiler: Compiler, was: World, becomes: World) -> Edit:
+def check(compiler: Compiler, was: World, becomes: World) -> Difference:
     """Update, and compare with what is compiled anew."""
     before = flows(was)
     edit = compiler.update(*becomes)
@@ -34,9 +35,7 @@ def check(compiler: Compiler, was: World, becomes: World) -> Edit:
     assert kept.provenance == anew.provenance
     assert kept.identities.of == anew.identities.of
     assert kept.identities.taken == anew.identities.taken
-    assert set(edit.remove) == before - set(anew.flows)
-    assert set(edit.put) == set(anew.flows) - before
-    assert len(edit.put) + len(edit.remove) == len(before ^ set(anew.flows))
+    assert edit == diff(before, anew.flows)
     return edit
 
 
@@ -138,8 +137,8 @@ def test_back_again_is_the_same() -> None:
     compiler = Compiler(*world)
     there = check(compiler, world, other)
     back = check(compiler, other, world)
-    assert set(there.put) == set(back.remove)
-    assert set(there.remove) == set(back.put)
+    assert {flow.key for flow in there.added} == {flow.key for flow in back.removed}
+    assert {flow.key for flow in there.changed} == {flow.key for flow in back.changed}
 
 
 def test_the_first_rule_that_is_logged_and_the_last_change_how_connections_are_delivered() -> None:
@@ -178,7 +177,7 @@ def test_what_is_shared_is_not_made_anew(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(identity.Classes, "of", noted)
     vm = replace(inventory.vms[-1], cpus=2)
-    assert compiler.update(topology, replace(inventory, vms=(*inventory.vms[:-1], vm))) == Edit()
+    assert compiler.update(topology, replace(inventory, vms=(*inventory.vms[:-1], vm))) == Difference()
     assert {end.vm.name for end in made} == {vm.name}
 
 

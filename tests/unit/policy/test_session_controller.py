@@ -15,6 +15,7 @@ from vnet.base.errors import PeerError, TimedOut
 from vnet.openflow import cookie, message
 from vnet.openflow.flow import Flow, Instructions, Output, match
 from vnet.openflow.message import Message
+from vnet.policy.difference import diff
 from vnet.policy.live.controller import PATIENCE_S, ApplyRefused, Closed, Controller
 from vnet.policy.session import Applied, Timing
 
@@ -292,10 +293,10 @@ def test_a_change_costs_only_what_it_changes(tmp_path: Path) -> None:
             assert not controller.has_applied
             await controller.apply(FLOWS[:2])
             host.switch.heard.clear()
-            assert await controller.change(FLOWS[2:], FLOWS[:1]) == Applied(2, added=1, removed=1)
+            assert await controller.change(diff(FLOWS[:1], FLOWS[2:])) == Applied(2, added=1, removed=1)
             assert [mod.flow.key for mod in host.switch.heard_mods()] == [FLOWS[2].key, FLOWS[0].key]
             assert not any(isinstance(heard, message.FlowStatsRequest) for heard in host.switch.heard)
-            assert await controller.change((), ()) == Applied(2)
+            assert await controller.change(diff((), ())) == Applied(2)
             assert await controller.read_flows() == FLOWS[1:]
 
     run(test)
@@ -305,10 +306,10 @@ def test_a_change_is_wanted_again_after_a_restart_and_a_refused_one_is_not(tmp_p
     async def test() -> None:
         async with driving(ScriptedSwitch(), tmp_path / "s") as (host, controller):
             await controller.apply(FLOWS[:1])
-            await controller.change(FLOWS[1:2], FLOWS[:1])
+            await controller.change(diff(FLOWS[:1], FLOWS[1:2]))
             host.switch.refuse = lambda mod: message.Error(message.ErrorType.FLOW_MOD_FAILED, 1)
             with pytest.raises(ApplyRefused):
-                await controller.change(FLOWS[2:], FLOWS[1:2])
+                await controller.change(diff(FLOWS[1:2], FLOWS[2:]))
             host.switch.refuse = lambda mod: None
             await host.stop()
             host.switch.flows.clear()
@@ -325,7 +326,7 @@ def test_a_change_that_is_cut_off_is_made_by_the_next_session(tmp_path: Path) ->
         async with driving(ScriptedSwitch(), tmp_path / "s") as (host, controller):
             await controller.apply(FLOWS[:1])
             host.hangs_up_at(lambda heard: isinstance(heard, message.BundleAdd), times=1)
-            await controller.change(FLOWS[1:], FLOWS[:1])
+            await controller.change(diff(FLOWS[:1], FLOWS[1:]))
             assert set(host.switch.flows.values()) == set(FLOWS[1:])
 
     run(test)

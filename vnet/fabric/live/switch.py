@@ -22,6 +22,7 @@ from vnet.openflow.conntrack import Direction
 from vnet.openflow.fields import CtState
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats, PacketIn
+from vnet.policy.difference import diff
 from vnet.policy.entry import notes_log
 from vnet.policy.live.controller import Controller
 from vnet.switch.abi import Point
@@ -132,7 +133,7 @@ class HostSwitch:
     async def _change(self, put: frozenset[Flow], remove: frozenset[Flow]) -> None:
         assert self._controller is not None, "the switch is open"
         if self._controller.has_applied:
-            await self._controller.change(put, remove)
+            await self._controller.change(diff(remove, put))
         else:
             await self._controller.apply(tuple((await self.flows() - remove) | put))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ from typing import TypeVar
 from vnet.base.errors import PeerError, TimedOut
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats, PacketIn
-from vnet.policy.difference import FlowKey, diff
+from vnet.policy.difference import Difference, FlowKey
 from vnet.policy.session import (
     Applied,
     Event,
@@ -136,13 +136,13 @@ class Controller:
         """Whether the flows of the switch are known, so that `change` is possible."""
         return self._wanted is not None
 
-    async def change(self, put: Iterable[Flow], remove: Iterable[Flow]) -> Applied:
-        """Add, replace and remove some of the flows that were last wanted; a replaced one is in both.
+    async def change(self, difference: Difference) -> Applied:
+        """Make a change to the flows that were last wanted; costs what it is large, not what they are many.
 
-        Costs what the change is large, not what the flows are many. Raises: see `apply`.
+        Raises: see `apply`.
         """
         assert self._wanted is not None, "flows were applied before"
-        difference = diff(remove, checked(put))
+        checked(difference.put)
         async with self._turn:
             if not difference:
                 return Applied(self._generation)

@@ -34,7 +34,7 @@ _WITHOUT_MEANING = (
     *("PersistentVolumeClaim", "StorageClass", "LimitRange", "ResourceQuota", "HorizontalPodAutoscaler"),
     *("PodDisruptionBudget", "PriorityClass", "CustomResourceDefinition"),
 )
-"""Kinds that say nothing of who may talk to whom, and make no pods."""
+"""Kinds that say nothing of who may talk to whom, and make no pods; of Kubernetes' own API groups."""
 _WITH_PODS = (
     *("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController"),
 )
@@ -79,7 +79,7 @@ def _read_object(node: Node, path: str, reading: Reading, found: _Found) -> None
         return
     version, kind = head.value.value(form.API_VERSION), head.value.value(form.KIND)
     if (version, kind) == ("v1", "List"):
-        for i, item in enumerate(_items(node)):
+        for i, item in enumerate(_items(node, path, reading)):
             _read_object(item, f"{path}.items[{i}]" if path else f"items[{i}]", reading, found)
     elif (version, kind) == ("networking.k8s.io/v1", "NetworkPolicy"):
         _add_policy(form.NETWORK_POLICY.read(node, path, reading), reading, found)
@@ -87,14 +87,29 @@ def _read_object(node: Node, path: str, reading: Reading, found: _Found) -> None
         _add_namespace(form.NAMESPACE_OBJECT.read(node, path, reading), reading, found)
     elif (version, kind) == ("v1", "Pod"):
         _add_pod(form.POD.read(node, path, reading), reading, found)
-    elif kind not in _WITHOUT_MEANING:
+    elif kind not in _WITHOUT_MEANING or not _is_of_kubernetes(version):
         _report_kind(head.value, version, kind, reading)
 
 
-def _items(node: Node) -> tuple[Node, ...]:
+def _is_of_kubernetes(version: str) -> bool:
+    """Whether an apiVersion is of a group of Kubernetes itself: `v1`, `apps/v1`, `storage.k8s.io/v1`.
+
+    Others may use the same names of kinds: a Service of Knative makes pods.
+    """
+    group = version.rpartition("/")[0]
+    return "." not in group or group.endswith(".k8s.io")
+
+
+def _items(node: Node, path: str, reading: Reading) -> tuple[Node, ...]:
     assert isinstance(node, MapNode), "it has a kind"
-    listed = (value for key, value in node.entries if key.text == "items")
-    return next((value.items for value in listed if isinstance(value, ListNode)), ())
+    items: Node | None = next((value for key, value in node.entries if key.text == "items"), None)
+    if items is None:
+        return ()
+    if isinstance(items, ListNode):
+        return items.items
+    where = f"{path}.items" if path else "items"
+    reading.fault(reading.at(items), where, "the items of a List are no list")
+    return ()
 
 
 def _report_kind(head: Entry, version: str, kind: str, reading: Reading) -> None:

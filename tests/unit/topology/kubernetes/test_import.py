@@ -75,6 +75,17 @@ def test_kinds_that_say_nothing_of_policies_are_passed_over() -> None:
     assert list(made(service + POD.format("web", "x"))["vms"]) == ["x-web"]
 
 
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ("apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}", "cannot be imported"),
+        ("apiVersion: v1\nkind: List\nitems: {a: {kind: NetworkPolicy}}", "no list"),
+    ],
+)
+def test_what_only_looks_like_something_known_is_refused(manifest: str, words: str) -> None:
+    assert words in refused(manifest)
+
+
 def test_pods_that_are_not_on_the_network_are_left_out_and_listed() -> None:
     ended = POD.format("job", "x") + "status: {phase: Succeeded, podIP: 10.9.9.9}\n"
     proxy = POD.format("proxy", "x") + "spec: {hostNetwork: true}\n"
