@@ -24,7 +24,7 @@ async def keep(registry: Registry) -> None:
         for fabric in fabrics:
             _try(fabric)
         if time.monotonic() >= settled_s + SETTLE_S:
-            await asyncio.gather(*map(settle, fabrics))
+            await asyncio.gather(*map(_try_to_settle, fabrics))
             settled_s = time.monotonic()
 
 
@@ -33,6 +33,13 @@ def _try(fabric: Fabric) -> None:
         turn(fabric)
     except Exception:  # a bug met in one fabric must not end the logs of the others
         log.exception("cannot keep the log of %s", fabric.record.name)
+
+
+async def _try_to_settle(fabric: Fabric) -> None:
+    try:
+        await settle(fabric)
+    except Exception:  # the same
+        log.exception("cannot settle the log of %s", fabric.record.name)
 
 
 def turn(fabric: Fabric) -> None:
