@@ -219,14 +219,15 @@ def test_agent_killed_while_writing_leaves_the_old_rules(
 def test_failure_after_the_flip_is_no_doubt_about_what_is_in_force(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    from vnet.switch.live.bpf import GracePeriod, Map
+    from vnet.switch.live.bpf import Map
+    from vnet.switch.live.quiescence import Quiescence
 
     def failing(*_: object) -> None:
         raise HostError("no")
 
     old, new = to(2, in_port=1), to(3, eth_dst=MAC2)
     bench.load([old])
-    target, name = {"flip": (Map, "update"), "wait": (GracePeriod, "wait"), "clean": (Map, "delete")}[step]
+    target, name = {"flip": (Map, "update"), "wait": (Quiescence, "wait"), "clean": (Map, "delete")}[step]
     monkeypatch.setattr(target, name, failing)
     with pytest.raises(HostError):
         bench.datapath.commit(Change(put=(new,), remove=(old.key,)))
@@ -253,18 +254,18 @@ def test_nothing_of_a_change_shows_before_the_flip_even_to_new_packets(bench: Be
 def test_commit_waits_for_packets_in_flight_between_flip_and_cleaning(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vnet.switch.live.bpf import GracePeriod
+    from vnet.switch.live.quiescence import Quiescence
 
     flow, waited = to(2, in_port=1), list[tuple[int, int]]()
     bench.load([flow])
     before = bench.datapath.version
-    wait = GracePeriod.wait
+    wait = Quiescence.wait
 
-    def noted(self: GracePeriod) -> None:
+    def noted(self: Quiescence) -> None:
         waited.append((bench.datapath.version, len(index_keys(bench.datapath._map))))
         wait(self)
 
-    monkeypatch.setattr(GracePeriod, "wait", noted)
+    monkeypatch.setattr(Quiescence, "wait", noted)
     bench.datapath.commit(Change(remove=(flow.key,)))
     assert waited == [(before + 1, 1)], "the new version is in force, the old key is still there"
     assert index_keys(bench.datapath._map) == set()

@@ -137,9 +137,8 @@ ROWS = (
         "one rule or one VM changed among 10,000 VMs, 100,000 rules",
         "ms",
         (Limit(20, "", "p99 enforced, ms"),),
-        missed="Half of it is the wait until no packet is left that began under the old version: a grace "
-        "period of the kernel, 8 ms on an idle machine and twice that on a busy one. The rest is Python's, "
-        "for what the change is large.",
+        missed="A rule put in the middle of a list moves the priorities of those behind it: up to 200 flows of "
+        "0.06 ms each, most of it Python's codec on both sides.",
     ),
     Row(
         11,

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
+from vnet.base.objects import not_the_same
 from vnet.openflow.flow import Flow
 from vnet.policy import guard, segment, track
 from vnet.policy.difference import Difference, diff
@@ -58,7 +59,6 @@ class Compiler:
 
     def _start(self, topology: Topology, inventory: Inventory) -> None:
         self._topology = topology
-        self._policies = {policy.name: policy for policy in topology.policies}
         self._sides = sides(topology)
         self._classes = Classes(topology.groups)
         self._judges = tuple(map(Judge, self._sides))
@@ -112,12 +112,10 @@ class Compiler:
     def _use(self, topology: Topology) -> set[Selector]:
         """Count the selectors of policies that are new, and no longer those of policies that are gone."""
         changed: set[Selector] = set()
-        if topology is self._topology:
-            return changed
-        before, self._policies = self._policies, {policy.name: policy for policy in topology.policies}
-        for policy in _not_in(before, self._policies):
+        was, becomes = not_the_same(self._topology.policies, topology.policies)
+        for policy in becomes:
             changed |= self._count(policy, 1)
-        for policy in _not_in(self._policies, before):
+        for policy in was:
             changed |= self._count(policy, -1)
         return changed
 
@@ -157,14 +155,6 @@ class Compiler:
         assert not clashes, f"two flows have the same table, priority and match: {clashes[0]}"
         provenance = {entry.flow.cookie: entry.origin for entry in entries}
         return Compiled(flows, provenance, self._classes.identities())
-
-
-def _not_in(before: Mapping[str, Policy], after: Mapping[str, Policy]) -> Iterator[Policy]:
-    """The policies that were not the same before."""
-    for name, policy in after.items():
-        was = before.get(name)
-        if was is not policy and was != policy:
-            yield policy
 
 
 def _flows(units: Iterable[Iterable[Entry]]) -> Iterator[Flow]:

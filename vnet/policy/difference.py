@@ -75,19 +75,18 @@ def without_answers(flows: Iterable[Flow]) -> Iterator[Flow]:
 
 def normal(flow: Flow) -> Flow:
     """The flow in the form in which a switch returns it, so that equal meaning compares equal."""
-    instructions = replace(
-        flow.instructions,
-        apply=tuple(map(_normal_action, flow.instructions.apply)),
-        write=tuple(map(_normal_action, flow.instructions.write)),
-    )
-    return replace(flow, instructions=instructions, flags=flow.flags & KEPT_FLAGS)
+    given, flags = flow.instructions, flow.flags & KEPT_FLAGS
+    apply, write = (tuple(map(_normal_action, actions)) for actions in (given.apply, given.write))
+    if (apply, write, flags) == (given.apply, given.write, flow.flags):
+        return flow
+    return replace(flow, instructions=replace(given, apply=apply, write=write), flags=flags)
 
 
 def _normal_action(action: Action) -> Action:
     if isinstance(action, SetField):
         full = FIELDS[action.field].full_mask
         mask = None if action.mask == full else action.mask
-        return replace(action, mask=mask, value=action.value & (full if mask is None else mask))
+        return SetField(action.field, action.value & (full if mask is None else mask), mask)
     if isinstance(action, Output) and action.port != Port.CONTROLLER:
         return Output(action.port)
     return action

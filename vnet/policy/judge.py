@@ -35,7 +35,7 @@ from vnet.policy.pipeline import (
 )
 from vnet.policy.semantics import in_order, responsible, rules_of
 from vnet.policy.spans import matches, spans
-from vnet.topology.model import Action, Direction, Enforcement, Established, Policy, Topology
+from vnet.topology.model import Action, Direction, Enforcement, Established, Policy, Rule, Topology
 
 FIRST_PRIORITY = 60_000
 DEFAULT_PRIORITY = 10
@@ -44,6 +44,8 @@ ROUNDING = 8
 REGISTER_MASK = 0xFFFFFFFF
 FEW = 32
 """Subjects whose policies are looked for one by one."""
+DECIDES_FATES = ("name", "tier", "enforcement", "established")
+"""What of a policy, beside the rule itself, its flows depend on."""
 ALL = None
 """In place of a subject: whoever it is."""
 
@@ -195,9 +197,11 @@ class _Rule:
 class _Listed:
     """A policy as one side sees it, with whom it applies to and whom its rules name at the moment."""
 
-    def __init__(self, policy: Policy, side: Side, classes: Classes) -> None:
+    def __init__(self, policy: Policy, side: Side, classes: Classes, before: _Listed | None) -> None:
         self.policy, self.table = policy, side.tables.get(policy.tier, side.last)
-        self.rules = tuple(_rules(policy, side, self.table))
+        ready = before.ready(side) if before and _is_alike(before.policy, policy) else {}
+        listing = rules_of(policy, side.direction) or ()
+        self.rules = tuple(ready.get(id(rule)) or _rule(policy, rule, side, self.table) for rule in listing)
         self.applied_to = frozenset(map(selector_of, policy.applied_to))
         self.asks_defaults = any(rule.fates is None for rule in self.rules)
         depth = sum(rule.depth for rule in self.rules)
@@ -214,6 +218,22 @@ class _Listed:
     def is_for_all(self) -> bool:
         return ANYONE in self.applied_to
 
+    @property
+    def keys(self) -> Iterator[_Key]:
+        """By what its units are known."""
+        subjects = () if not self.rules else (ALL,) if self.is_for_all else self.subjects
+        return ((self.policy.name, subject) for subject in subjects)
+
+    @property
+    def room(self) -> tuple[object, ...]:
+        """All that matters for where its units and those behind it begin."""
+        return self.table, self.depth, self.is_for_all, self.subjects
+
+    def ready(self, side: Side) -> Mapping[int, _Rule]:
+        """The rules made ready, by identity of the rule."""
+        listing = rules_of(self.policy, side.direction) or ()
+        return dict(zip(map(id, listing), self.rules, strict=True))
+
     def look_up_subjects(self, classes: Classes) -> None:
         self.subjects = classes.select(Role.SUBJECT, self.applied_to)
 
@@ -225,12 +245,17 @@ class _Listed:
         return bool(places)
 
 
-def _rules(policy: Policy, side: Side, table: int) -> Iterator[_Rule]:
-    for rule in rules_of(policy, side.direction) or ():
-        services = tuple(each for span in spans(rule.services) for each in matches(span))
-        selectors = tuple(map(selector_of, rule.peers))
-        why = origin.of_rule(policy, rule)
-        yield _Rule(why, selectors, services, _fates(policy, rule.action, why, side, table))
+def _is_alike(policy: Policy, other: Policy) -> bool:
+    """Whether a rule comes to the same in both."""
+    return all(getattr(policy, name) == getattr(other, name) for name in DECIDES_FATES)
+
+
+def _rule(policy: Policy, rule: Rule, side: Side, table: int) -> _Rule:
+    services = tuple(each for span in spans(rule.services) for each in matches(span))
+    why = origin.of_rule(policy, rule)
+    return _Rule(
+        why, tuple(map(selector_of, rule.peers)), services, _fates(policy, rule.action, why, side, table)
+    )
 
 
 def _fates(policy: Policy, action: Action, why: Origin, side: Side, table: int) -> tuple[_Fate, ...] | None:
@@ -272,6 +297,15 @@ class _Seen:
 
     policies: set[str] = field(default_factory=set)
     subjects: set[int] = field(default_factory=set)
+    has_moved: bool = False
+    """Whether units may begin elsewhere."""
+
+    def exchange(self, was: _Listed | None, becomes: _Listed | None) -> None:
+        """A policy is another, is new or is gone."""
+        for each in filter(None, (was, becomes)):
+            self.policies.add(each.policy.name)
+            self.subjects |= each.subjects
+        self.has_moved |= was is None or becomes is None or was.room != becomes.room
 
 
 class Judge:
@@ -292,16 +326,15 @@ class Judge:
         of what was in force.
         """
         seen = self._look_again(topology, classes, moved)
-        changed, stale = seen.policies, seen.subjects | moved[Role.SUBJECT].numbers
-        before = self._starts
-        if changed or stale:
+        stale, before = seen.subjects | moved[Role.SUBJECT].numbers, self._starts
+        if seen.has_moved:
             self._starts = self._begin()
         defaults = _Defaults(self._side, classes, [*self._listed.values()])
-        for key, start in self._starts.items():
+        for key in self._starts if seen.has_moved else self._keys_of(seen.policies):
             name, subject = key
-            listed = self._listed[name]
+            listed, start = self._listed[name], self._starts[key]
             is_stale = listed.asks_defaults and (subject is ALL or subject in stale)
-            if is_stale or before.get(key) != start or name in changed:
+            if is_stale or before.get(key) != start or name in seen.policies:
                 yield from self._of_policy(listed, subject, start, defaults, is_stale)
         for name, subject in before.keys() - self._starts.keys():
             for place in range(len(self._inputs.pop((name, subject)))):
@@ -314,34 +347,39 @@ class Judge:
     def _look_again(self, topology: Topology, classes: Classes, moved: Mapping[Role, Moved]) -> _Seen:
         """Make policies that are new ready, and look up selectors that take others."""
         seen, before = _Seen(), self._listed
+        self._look_up(classes, moved, seen)
         self._listed = {}
         for policy in in_order(topology):
-            if rules_of(policy, self._side.direction) is None:
-                continue
             listed = before.get(policy.name)
-            if listed is None or (listed.policy is not policy and listed.policy != policy):
-                seen.subjects |= listed.subjects if listed else set()
-                listed = _Listed(policy, self._side, classes)
-                seen.policies.add(policy.name)
-                seen.subjects |= listed.subjects
-            else:
-                self._look_up(listed, classes, moved, seen)
-            self._listed[policy.name] = listed
+            if listed is not None and (listed.policy is policy or listed.policy == policy):
+                self._listed[policy.name] = listed
+            elif rules_of(policy, self._side.direction) is not None:
+                self._listed[policy.name] = becomes = _Listed(policy, self._side, classes, listed)
+                seen.exchange(listed, becomes)
         for name in before.keys() - self._listed.keys():
-            seen.policies.add(name)
-            seen.subjects |= before[name].subjects
+            seen.exchange(before[name], None)
         if not _keep_their_order(before, self._listed):
+            seen.has_moved = True
             seen.subjects.update(classes.numbers(Role.SUBJECT))
         return seen
 
-    def _look_up(self, listed: _Listed, classes: Classes, moved: Mapping[Role, Moved], seen: _Seen) -> None:
+    def _look_up(self, classes: Classes, moved: Mapping[Role, Moved], seen: _Seen) -> None:
+        """Have the policies look up those of their selectors that take others."""
         subjects, peers = moved[Role.SUBJECT].selectors, moved[Role.PEER].selectors
-        if subjects and not subjects.isdisjoint(listed.applied_to):
-            seen.subjects |= listed.subjects
-            listed.look_up_subjects(classes)
-            seen.subjects |= listed.subjects
-        if peers and listed.look_up_peers(classes, peers):
-            seen.policies.add(listed.policy.name)
+        for listed in self._listed.values() if subjects or peers else ():
+            if not subjects.isdisjoint(listed.applied_to):
+                seen.subjects |= listed.subjects
+                listed.look_up_subjects(classes)
+                seen.subjects |= listed.subjects
+                seen.has_moved = True
+            if listed.look_up_peers(classes, peers):
+                seen.policies.add(listed.policy.name)
+
+    def _keys_of(self, changed: Set[str]) -> Iterator[_Key]:
+        """The units of policies that changed, or that ask for defaults, which may have."""
+        for name, listed in self._listed.items():
+            if name in changed or listed.asks_defaults:
+                yield from listed.keys
 
     def _begin(self) -> dict[_Key, int]:
         """Where each unit begins: behind the subject's earlier units of its tier."""

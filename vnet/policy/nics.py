@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from vnet.base.objects import not_the_same
 from vnet.policy import guard, segment, track
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints_of
 from vnet.policy.entry import Entry
@@ -35,7 +36,6 @@ class Nics:
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
         self._seen: Sequence[Vm] = ()
-        self._vms: dict[str, Vm] = {}
         self._nics: dict[str, Nic] = {}
         self._ends: dict[str, tuple[Endpoint, ...]] = {}
         self._named: dict[Selector, set[str]] = defaultdict(set)
@@ -51,17 +51,14 @@ class Nics:
 
     def see(self, vms: Sequence[Vm]) -> Changed:
         """Take note of all VMs there are."""
-        changed = Changed()
-        if vms is self._seen:
-            return changed
+        changed, seen = Changed(), self._seen
         self._seen = vms
-        before, self._vms = self._vms, {vm.name: vm for vm in vms}
-        for name, vm in self._vms.items():
-            was = before.get(name)
-            if was is not vm and was != vm:
-                self._exchange(was, vm, changed)
-        for name in before.keys() - self._vms.keys():
-            self._exchange(before[name], None, changed)
+        was, becomes = ({vm.name: vm for vm in each} for each in not_the_same(seen, vms))
+        for name, vm in becomes.items():
+            if was.get(name) != vm:
+                self._exchange(was.get(name), vm, changed)
+        for name in was.keys() - becomes.keys():
+            self._exchange(was[name], None, changed)
         return changed
 
     def _exchange(self, was: Vm | None, becomes: Vm | None, changed: Changed) -> None:

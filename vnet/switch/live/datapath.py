@@ -40,6 +40,7 @@ from vnet.switch.live.attached import AttachedPorts
 from vnet.switch.live.counters import RuleCounters
 from vnet.switch.live.maps import PinnedSwitch, ensure_bpffs
 from vnet.switch.live.netns import inside
+from vnet.switch.live.quiescence import Quiescence
 from vnet.switch.live.tidy import Tidier
 from vnet.switch.live.writer import Writer
 from vnet.switch.lower import lower, lower_group, lower_packet_out
@@ -60,7 +61,7 @@ class EbpfDatapath:
         self.name, self.netns, self._pinned = name, netns, pinned
         self._map = pinned.map
         self._closed = False
-        self._grace = bpf.GracePeriod()
+        self._quiescence = Quiescence()
         self._ring = bpf.RingBuffer(self._map["events"].fd)
         self._control = self._map["control"].window()
         self._writer = Writer(self._map)
@@ -152,7 +153,7 @@ class EbpfDatapath:
         self._writer.write(staged)
         self._cookies |= {placed.rule: placed.flow.cookie for placed in staged.rules}
         self._control[0] = staged.version
-        self._grace.wait()
+        self._quiescence.wait()
         self._retire(staged, kept)
         self._writer.clean(staged)
         self._image.finish(staged)
@@ -355,7 +356,7 @@ class EbpfDatapath:
             self._writer.close()
             self._control.release()
             self._ring.close()
-            self._grace.close()
+            self._quiescence.close()
             self._pinned.close()
 
     def destroy(self) -> None:
