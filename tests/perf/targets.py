@@ -137,8 +137,8 @@ ROWS = (
         "one rule or one VM changed among 10,000 VMs, 100,000 rules",
         "ms",
         (Limit(20, "", "p99 enforced, ms"),),
-        missed="A rule put in the middle of a list moves the priorities of those behind it: up to 200 flows of "
-        "0.06 ms each, most of it Python's codec on both sides.",
+        missed="A rule put in the middle of a list moves the priorities of those behind it: up to 200 flows "
+        "of 0.06 ms each, most of it Python's codec on both sides.",
     ),
     Row(
         11,

@@ -19,13 +19,14 @@ from vnet.policy.claims import Sender
 from vnet.policy.compile import compile
 from vnet.policy.endpoint import Endpoint, endpoints
 from vnet.policy.explain import describe
+from vnet.policy.identity import Selector, names_of, networks_of, selector_of
 from vnet.policy.origin import Origin, OriginKind
 from vnet.policy.semantics import selects
 from vnet.policy.space import Cube, Region, meet
 from vnet.policy.walk import Alike, Leaf, Narrow, Step, Walk
 from vnet.policy.witness import Witness
 from vnet.topology.inventory import Inventory
-from vnet.topology.model import Claim, ClaimKind, Topology
+from vnet.topology.model import Claim, ClaimKind, Peer, Topology
 
 REQUEST_STATES = (CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST)
 """What the tracker can say of a packet that opens a connection, or goes on with one that was opened."""
@@ -110,8 +111,7 @@ class _Judge:
         return ClaimResult(claim, broken is None, self._checked, broken)
 
     def _breaches(self, claim: Claim) -> Iterator[Counterexample]:
-        sources = [end for end in self._ends if selects(self._topology, claim.source, end)]
-        targets = [end for end in self._ends if selects(self._topology, claim.target, end)]
+        sources, targets = self._taken_by(claim.source), self._taken_by(claim.target)
         match claim.kind:
             case ClaimKind.ALLOW:
                 yield from self._unreachable(claim, sources, targets)
@@ -120,6 +120,21 @@ class _Judge:
             case ClaimKind.ONLY:
                 yield from self._unreachable(claim, sources, targets)
                 yield from self._others(claim, sources, targets)
+
+    def _taken_by(self, peer: Peer) -> Sequence[Endpoint]:
+        """The endpoints that a selector takes (see `semantics.selects`)."""
+        selector = selector_of(peer)
+        if networks_of(self._topology.groups, selector):
+            return [end for end in self._ends if selects(self._topology, peer, end)]
+        return self._by_name.get(selector, ())
+
+    @cached_property
+    def _by_name(self) -> Mapping[Selector, Sequence[Endpoint]]:
+        found: dict[Selector, list[Endpoint]] = defaultdict(list)
+        for end in self._ends:
+            for name in names_of(end):
+                found[name].append(end)
+        return found
 
     def _unreachable(
         self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]

@@ -312,11 +312,13 @@ def _fixed(step: Step, name: str, cube: Cube) -> int | None:
     return value if mask == FIELDS[name].full_mask else None
 
 
-_NAME_AND_MASK = itemgetter(0, 2)
 Alike = frozenset[Step]
 Narrow = Callable[[Region], Region | None]
 
 Shape = tuple[tuple[str, int], ...]
+"""The fields that a flow matches, and under which masks."""
+_NAME_AND_MASK = itemgetter(0, 2)
+_VALUE = itemgetter(1)
 
 
 class _Table:
@@ -327,25 +329,34 @@ class _Table:
         self._shapes: dict[Shape, list[Flow]] = defaultdict(list)
         for flow in flows:
             self._shapes[tuple(map(_NAME_AND_MASK, flow.match.entries))].append(flow)
-        self._indexes: dict[tuple[Shape, Shape], dict[tuple[int, ...], list[Flow]]] = {}
+        self._indexes: dict[tuple[Shape, tuple[int, ...]], Mapping[object, Sequence[Flow]]] = {}
 
-    @cached_property
+    @property
     def next(self) -> frozenset[int]:
         """The tables that its flows lead to."""
-        found: set[int | None] = set()
+        return self._uses[0]
+
+    @cached_property
+    def _uses(self) -> tuple[frozenset[int], frozenset[str]]:
+        """Where its flows lead, and the fields that they move."""
+        tables, moved = set[int | None](), set[str]()
         for flow in self._flows:
-            found.add(flow.instructions.goto)
-            found.update(action.table for action in flow.instructions.apply if isinstance(action, Conntrack))
-        return frozenset(number for number in found if number is not None)
+            tables.add(flow.instructions.goto)
+            for action in flow.instructions.apply:
+                if isinstance(action, Conntrack):
+                    tables.add(action.table)
+                elif isinstance(action, Move):
+                    moved.add(action.source)
+        return frozenset(number for number in tables if number is not None), frozenset(moved)
 
     def fields(self, state: int) -> frozenset[str]:
         """What its flows look at, apart from those that are for connections of another state."""
-        found = {name for shape in self._shapes if "ct_state" not in dict(shape) for name, _ in shape}
-        for shape in self._shapes:
-            if "ct_state" in dict(shape) and any(_is_for(flow, state) for flow in self._shapes[shape]):
-                found.update(name for name, _ in shape)
-        moves = (action for flow in self._flows for action in flow.instructions.apply)
-        return frozenset(found | {action.source for action in moves if isinstance(action, Move)})
+        found = set(self._uses[1])
+        for shape, flows in self._shapes.items():
+            names = [name for name, _ in shape]
+            if "ct_state" not in names or any(_is_for(flow, state) for flow in flows):
+                found.update(names)
+        return frozenset(found)
 
     def reads(self, fields: frozenset[str]) -> bool:
         """Whether some flow matches on one of the fields."""
@@ -361,23 +372,24 @@ class _Table:
                     found.append((flow, cube))
         return sorted(found, key=lambda pair: (-pair[0].priority, pair[0].match.entries))
 
-    def _of_shape(self, shape: Shape, step: Step) -> Iterable[Flow]:
-        known, key = [], []
-        for name, mask in shape:
-            value = _known(name, mask, step)
-            if value is not None:
-                known.append((name, mask))
-                key.append(value)
-        index = self._index(shape, tuple(known))
-        return index.get(tuple(key), ())
+    def _of_shape(self, shape: Shape, step: Step) -> Sequence[Flow]:
+        known = [_known(name, mask, step) for name, mask in shape]
+        places = tuple(place for place, value in enumerate(known) if value is not None)
+        if not places:
+            return self._shapes[shape]
+        key = tuple(known[place] for place in places)
+        return self._index(shape, places).get(key if len(key) > 1 else key[0], ())
 
-    def _index(self, shape: Shape, known: Shape) -> dict[tuple[int, ...], list[Flow]]:
-        index = self._indexes.get((shape, known))
+    def _index(self, shape: Shape, places: tuple[int, ...]) -> Mapping[object, Sequence[Flow]]:
+        """The flows of a shape by the values (one: by it) that they demand at some places of it."""
+        index = self._indexes.get((shape, places))
         if index is None:
-            index = self._indexes[shape, known] = defaultdict(list)
+            found: dict[object, list[Flow]] = defaultdict(list)
+            chosen = itemgetter(*places)
             for flow in self._shapes[shape]:
-                key = tuple(value for name, value, mask in flow.match if (name, mask) in known)
-                index[key].append(flow)
+                entries = chosen(flow.match.entries)
+                found[tuple(map(_VALUE, entries)) if len(places) > 1 else entries[1]].append(flow)
+            index = self._indexes[shape, places] = found
         return index
 
 
