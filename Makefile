@@ -8,6 +8,9 @@ PY := .venv/bin/python
 BPF_SOURCES := $(wildcard vnet/switch/bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:vnet/switch/bpf/%.c=build/bpf/%.o)
 CLANG ?= clang
+# Tests of pure values share the processors; those with ports, namespaces and guests have them to themselves.
+SIDE_BY_SIDE := -n auto tests/unit tests/golden tests/wire
+ALONE := tests/bpf tests/net tests/vm
 # -g keeps the BTF that the loader needs; v3 is the instruction set that Linux 5.1 and later run.
 # asm/types.h lies in the folder of the machine's architecture.
 BPF_FLAGS := -O2 -g -Wall -Wextra -Werror -target bpf -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu
@@ -22,11 +25,12 @@ demo: setup-demo bpf image ## Install what is needed, then bring up five VMs, pr
 
 .PHONY: test
 test: setup bpf image guests lint ## Everything: install, checks, all tests (root, under 20 minutes)
-	@$(PY) -m pytest
+	@$(PY) -m pytest $(SIDE_BY_SIDE)
+	@$(PY) -m pytest $(ALONE)
 
 .PHONY: check
 check: python lint ## Format, lint, types, imports, unit and golden tests (no root, 4 minutes)
-	@$(PY) -m pytest -q tests/unit tests/golden
+	@$(PY) -m pytest -q $(SIDE_BY_SIDE)
 
 .PHONY: lint
 lint: python
