@@ -9,6 +9,7 @@
 #include "meter.h"
 #include "observe.h"
 #include "rewrite.h"
+#include "steps.h"
 
 /* Count and observe a packet about to leave by a port; returns its ifindex, 0 if it cannot. */
 static __always_inline __u32 vnet_leave(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number)
@@ -36,6 +37,7 @@ static __always_inline __u32 vnet_leave(struct __sk_buff *skb, struct vnet_scrat
 		control = vnet_control();
 		vnet_emit(skb, VNET_POINT_DELIVERED, number, control ? control->snaplen : 128);
 	}
+	VNET_FOLLOW_LEAVE(skb, number);
 	return port->ifindex;
 }
 
@@ -86,6 +88,7 @@ static __always_inline void vnet_packet_in(struct __sk_buff *skb, struct vnet_sc
 	if (port && port->flags & VNET_PORT_NO_PACKET_IN)
 		return;
 	s->packet_in_reason = op->a;
+	VNET_FOLLOW(VNET_STEP_CONTROLLER, op->value, op->a, op->arg);
 	if (vnet_event_allowed(s, s->in_port, s->last_rule))
 		vnet_emit(skb, VNET_POINT_CONTROLLER, s->in_port, op->arg);
 	else
@@ -166,6 +169,7 @@ static __always_inline __u32 vnet_normal_port(struct __sk_buff *skb, struct vnet
 {
 	__u32 port = vnet_learn(skb);
 
+	VNET_FOLLOW(VNET_STEP_NORMAL, 0, port, 0);
 	if (port == s->in_port) {
 		vnet_note_failure(s, VNET_DROP_SAME_PORT);
 		return VNET_NO_PORT;

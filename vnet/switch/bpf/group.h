@@ -7,6 +7,7 @@
 
 #include "classify.h"
 #include "stack.h"
+#include "steps.h"
 
 static __always_inline int vnet_bucket_live(const struct vnet_bucket *bucket)
 {
@@ -94,6 +95,7 @@ static __always_inline int vnet_enter_bucket(struct __sk_buff *skb, struct vnet_
 	if (!rule)
 		return VNET_DROP_ACTION_FAILED;
 	vnet_meet(skb, s, id);
+	VNET_FOLLOW(VNET_STEP_BUCKET, id, 0, 0);
 	reason = vnet_scope_enter(s);
 	if (reason)
 		return reason;

@@ -3,11 +3,14 @@
  * clear away what has aged or lost its port, and to carry over what another version has counted.
  */
 #include "cache.h"
-#include "carry.h"
 #include "reject.h"
 #include "storm.h"
-#include "tidy.h"
 #include "walk.h"
+
+#ifndef VNET_ONLY_INGRESS
+#include "carry.h"
+#include "tidy.h"
+#endif
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -160,6 +163,7 @@ __noinline int vnet_decide(struct __sk_buff *skb, __u32 port_flags)
 	vnet_push(s, VNET_FRAME_SET, 0, 0, 0, 0);
 	vnet_push(s, VNET_FRAME_TABLE, 0, 0, VNET_NO_PORT, 0);
 	vnet_walk(skb, s, port_flags);
+	VNET_FOLLOW(VNET_STEP_END, 0, s->path.reason, s->path.reject);
 	if (s->path.reason)
 		vnet_note_refusal(s);
 	vnet_cache_remember();
@@ -328,6 +332,8 @@ int vnet_ingress(struct __sk_buff *skb)
 	return vnet_finish(skb, flags);
 }
 
+#ifndef VNET_ONLY_INGRESS
+
 /* Carry out the actions of rule VNET_PACKET_OUT on a packet of a controller. The context's cb[0] is the
  * ingress port it names.
  */
@@ -384,3 +390,5 @@ int vnet_carry(struct __sk_buff *skb)
 		vnet_carry_add(&carry);
 	return TC_ACT_OK;
 }
+
+#endif

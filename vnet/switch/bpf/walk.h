@@ -12,6 +12,7 @@
 #include "execute.h"
 #include "group.h"
 #include "stack.h"
+#include "steps.h"
 
 #define VNET_R_NO_MATCH 0
 #define VNET_R_ACTION 1
@@ -371,13 +372,15 @@ static __always_inline int vnet_reads_tos(const struct vnet_scratch *s)
 
 static __always_inline int vnet_meter_action(struct __sk_buff *skb, struct vnet_scratch *s)
 {
-	__u32 at = s->action.b, meter, precedence = 0;
+	__u32 at = s->action.b, meter, exceeded, precedence = 0;
 	struct vnet_entry *entry = bpf_map_lookup_elem(&meter_entries, &at);
 
 	meter = entry ? vnet_entry_rule(entry, s->version) : 0;
 	if (!meter)
 		return 0;
-	switch (vnet_meter(skb, meter, &precedence)) {
+	exceeded = vnet_meter(skb, meter, &precedence);
+	VNET_FOLLOW(VNET_STEP_METER, 0, meter, exceeded);
+	switch (exceeded) {
 	case VNET_BAND_DROP:
 		s->cacheable = 0;
 		return VNET_DROP_RATE;
@@ -407,6 +410,7 @@ static __always_inline int vnet_conntrack(struct __sk_buff *skb, struct vnet_scr
 	int reason;
 
 	reason = vnet_ct(skb, at);
+	VNET_FOLLOW(VNET_STEP_CT, reason, s->ct_zone | s->action.a << 16, s->ct_slot);
 	if (reason)
 		return reason;
 	if (!(s->action.a & VNET_CT_RECIRC)) {
@@ -528,6 +532,7 @@ static __always_inline int vnet_search(struct __sk_buff *skb, struct vnet_scratc
 	if (f->at != VNET_NO_PORT)
 		s->key[VNET_W_PORT] = (port_word & 0xffffffffULL) | (__u64)f->at << 32;
 	rule_id = vnet_classify(table);
+	VNET_FOLLOW(VNET_STEP_TABLE, rule_id, table, f->nested);
 	s->key[VNET_W_PORT] = port_word;
 	rule = rule_id ? bpf_map_lookup_elem(&rules, &rule_id) : 0;
 	if (!rule) {

@@ -23,6 +23,8 @@ BPF_TCX_INGRESS = 46
 MPROG_MAX = 64
 """Programs at one place (BPF_MPROG_MAX, include/linux/bpf_mprog.h)."""
 BPF_NOEXIST = 1
+BATCH = 4096
+"""Entries that are read by one system call."""
 _SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -243,6 +245,33 @@ class Map:
             raise _fail(f"read map {self.name}", ctypes.get_errno())
         return values.raw[: done.value * self.value_size]
 
+    def dump(self) -> tuple[bytes, bytes, int]:
+        """All keys one behind the other, all values likewise, how many: what is there meanwhile."""
+        room = min(self.max_entries, BATCH)
+        keys, values = (
+            ctypes.create_string_buffer(room * size) for size in (self.key_size, self.value_size)
+        )
+        place, all_keys, all_values, count = ctypes.create_string_buffer(64), b"", b"", 0
+        start = None
+        while True:
+            done = ctypes.c_uint32(room)
+            failed = _libbpf().bpf_map_lookup_batch(
+                self.fd, start, place, keys, values, ctypes.byref(done), None
+            )
+            if failed and ctypes.get_errno() != errno.ENOENT:  # which says that the map ends there
+                raise _fail(f"read map {self.name}", ctypes.get_errno())
+            all_keys += keys[: done.value * self.key_size]
+            all_values += values[: done.value * self.value_size]
+            count, start = count + done.value, place
+            if failed:
+                return all_keys, all_values, count
+
+    def fill(self, keys: bytes, values: bytes, count: int) -> None:
+        """Write so many values, as `dump` gives them."""
+        done = ctypes.c_uint32(count)
+        if count and _libbpf().bpf_map_update_batch(self.fd, keys, values, ctypes.byref(done), None):
+            raise _fail(f"write map {self.name}", ctypes.get_errno())
+
     def window(self) -> memoryview:
         """The memory of a BPF_F_MMAPABLE array as 32-bit words; a store is one atomic write."""
         size = -(-self.value_size // 8) * 8 * self.max_entries
@@ -285,6 +314,15 @@ class Object:
         if not pointer:
             raise HostError(f"{self.path} has no map {name}: make bpf")
         _check(self._lib.bpf_map__reuse_fd(ctypes.c_void_p(pointer), fd), f"reuse map {name}")
+
+    def resize(self, name: str, entries: int, flags: int | None = None) -> None:
+        """Let a map that is to be created hold so many entries, maybe with other BPF_F_* flags."""
+        pointer = self._lib.bpf_object__find_map_by_name(self._pointer, name.encode())
+        if not pointer:
+            raise HostError(f"{self.path} has no map {name}: make bpf")
+        _check(self._lib.bpf_map__set_max_entries(ctypes.c_void_p(pointer), entries), f"resize map {name}")
+        if flags is not None:
+            _check(self._lib.bpf_map__set_map_flags(ctypes.c_void_p(pointer), flags), f"resize map {name}")
 
     def load(self) -> None:
         """Create the maps and have the programs verified."""

@@ -41,6 +41,7 @@ from vnet.switch.live.counters import RuleCounters
 from vnet.switch.live.maps import PinnedSwitch, ensure_bpffs
 from vnet.switch.live.netns import inside
 from vnet.switch.live.quiescence import Quiescence
+from vnet.switch.live.sandbox import Sandbox, Source
 from vnet.switch.live.tidy import Tidier
 from vnet.switch.live.writer import Writer
 from vnet.switch.lower import lower, lower_group, lower_packet_out
@@ -346,6 +347,12 @@ class EbpfDatapath:
             tag = struct.pack("!HH", socket.ntohs(after.vlan_proto), after.vlan_tci)
             packet = packet[:12] + tag + packet[12:]
         return verdict, packet, after
+
+    def sandbox(self) -> Sandbox:
+        """A copy of the switch to try packets in, which changes nothing here; the caller closes it."""
+        flows = {placed.rule: placed.flow for placed in self._image.placed.values()}
+        meters = tuple(placed.slot for placed in self._image.meters.values())
+        return Sandbox(Source(self._map, self.netns, dict(self._ports.ifindexes), flows, meters))
 
     # end
 
