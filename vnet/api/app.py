@@ -21,6 +21,7 @@ from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import InputError, UsageError, VnetError
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.service import CaptureRequest, Service
+from vnet.fabric.question import Asked
 from vnet.fabric.store import Source
 
 BLOCKS_QUEUED = 4096
@@ -53,6 +54,7 @@ class Api:
             Route(f"{fabric}/rules", self.rules),
             Route(f"{fabric}/drops", self.drops),
             Route(f"{fabric}/capture", self.capture),
+            Route(f"{fabric}/trace", self.trace, methods=["POST"]),
             Route(f"{fabric}/policy/log", self.policy_log),
             Route(f"{vm}/start", self.start, methods=["POST"]),
             Route(f"{vm}/stop", self.stop, methods=["POST"]),
@@ -155,6 +157,11 @@ class Api:
     async def drops(self, request: Request) -> Response:
         """What was lost and why."""
         return JSONResponse(await self.service.drops(self._fabric(request)))
+
+    async def trace(self, request: Request) -> Response:
+        """What would become of a packet."""
+        name, body = self._fabric(request), await _body(request)
+        return JSONResponse(await self.service.trace(name, _asked(body)))
 
     async def capture(self, request: Request) -> ASGIApp:
         """Packets as they come."""
@@ -266,6 +273,15 @@ def _terms(body: Mapping[str, Any]) -> Terms:
     if confirm_s is not None and not (isinstance(confirm_s, int | float) and confirm_s > 0):
         raise InputError("`confirm_s` is a number of seconds")
     return Terms(confirm_s, body.get("agreed") is True, str(plan))
+
+
+def _asked(body: Mapping[str, Any]) -> Asked:
+    words = {name: str(body.get(name, "")) for name in ("source", "target", "service", "packet")}
+    try:
+        frame = bytes.fromhex(str(body.get("frame", "")))
+    except ValueError:
+        raise InputError("`frame` is a packet's bytes in hexadecimal") from None
+    return Asked(**words, frame=frame, new=body.get("new") is True, reply=body.get("reply") is True)
 
 
 def _texts(given: object) -> Mapping[str, str]:

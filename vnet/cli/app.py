@@ -12,6 +12,7 @@ from vnet.cli import (
     look_commands,
     policy_commands,
     switch_command,
+    trace_command,
     vm_commands,
 )
 from vnet.cli.options import root
@@ -30,6 +31,7 @@ import_commands.register(app)
 vm_commands.register(app)
 look_commands.register(app)
 policy_commands.register(app)
+trace_command.register(app)
 drill_command.register(app)
 switch_command.register(app)
 

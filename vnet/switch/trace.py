@@ -89,6 +89,7 @@ class Connection:
     there is none, but the question was what would be if there were.
     """
 
+    slot: int
     zone: int
     age_s: float
     silent_s: float
@@ -96,6 +97,8 @@ class Connection:
     mark: int
     tcp_state: int
     port: int
+    made: bool = False
+    """The packet would open it."""
     assumed: bool = False
 
 

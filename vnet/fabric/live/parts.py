@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import Attached, Guest, Port
+from vnet.fabric.trace import Sandbox
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats
+
+
+T = TypeVar("T")
 
 
 class Network(Protocol):
@@ -94,6 +98,10 @@ class Switch(Protocol):
 
     async def connections(self) -> tuple[Direction, ...]:
         """The live connections, each as the packets of its client go."""
+        ...
+
+    async def in_sandbox(self, work: Callable[[Sandbox, tuple[Direction, ...]], T]) -> T:
+        """Try packets in a copy of the switch, which changes nothing in it; `work` gets the live connections too."""
         ...
 
     async def drop_counts(self) -> Mapping[DropReason, int]:

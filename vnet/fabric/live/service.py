@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from vnet.fabric.live.journal import kept_logs
 from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.rule_log import RuleLog, between
 from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.question import Asked
+from vnet.fabric.trace import Known, trace
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
 from vnet.openflow.flow import Flow
@@ -139,6 +142,16 @@ class Service:
             ruling, declared.topology, declared.inventory, declared.compiled, vm, counted
         )
         return list(shown)
+
+    async def trace(self, name: str, asked: Asked) -> Json:
+        """What would become of a packet, tried in a copy of the switch.
+
+        Raises: InputError for a question that makes no sense.
+        """
+        fabric = self.engine.fabric(name)
+        declared, record = _declared(fabric), fabric.record
+        known = Known(declared.topology, declared.inventory, record.provenance, record.enforced)
+        return await fabric.parts.switch.in_sandbox(partial(trace, asked, known))
 
     async def drops(self, name: str) -> Json:
         """Lost packets by reason, and the most recent ones in words."""

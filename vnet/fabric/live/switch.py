@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from vnet.base import paths
 from vnet.base.drop import DropReason
@@ -17,6 +18,7 @@ from vnet.fabric.live.netns import finished
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.logged import REFERENCE_MASK, Sighting, sighting
 from vnet.fabric.state import Attached, Port
+from vnet.fabric.trace import Sandbox
 from vnet.openflow import cookie
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.fields import CtState
@@ -36,6 +38,8 @@ from vnet.switch.live.server import SwitchServer
 CONNECT_TIMEOUT_S = 10.0
 PATIENCE_S = 10.0
 """How long flows wait for an agent that has gone: it is part of this process, so hardly ever."""
+
+T = TypeVar("T")
 
 
 class HostSwitch:
@@ -142,6 +146,11 @@ class HostSwitch:
         datapath, server = self._opened()
         return await server.run(datapath.connections)
 
+    async def in_sandbox(self, work: Callable[[Sandbox, tuple[Direction, ...]], T]) -> T:
+        """Try packets in a copy of the switch, which changes nothing in it."""
+        datapath, server = self._opened()
+        return await server.run(_in_sandbox, datapath, work)
+
     async def drop_counts(self) -> Mapping[DropReason, int]:
         """Packets lost since the switch was made."""
         datapath, server = self._opened()
@@ -226,6 +235,11 @@ class HostSwitch:
         seen = sighting(packet, time.time_ns())
         if seen is not None:
             self._on_logged(seen)
+
+
+def _in_sandbox(datapath: EbpfDatapath, work: Callable[[Sandbox, tuple[Direction, ...]], T]) -> T:
+    with datapath.sandbox() as sandbox:
+        return work(sandbox, datapath.connections())
 
 
 def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:

@@ -248,9 +248,7 @@ class Map:
     def dump(self) -> tuple[bytes, bytes, int]:
         """All keys one behind the other, all values likewise, how many: what is there meanwhile."""
         room = min(self.max_entries, BATCH)
-        keys, values = (
-            ctypes.create_string_buffer(room * size) for size in (self.key_size, self.value_size)
-        )
+        keys, values = (ctypes.create_string_buffer(room * size) for size in (self.key_size, self.value_size))
         place, all_keys, all_values, count = ctypes.create_string_buffer(64), b"", b"", 0
         start = None
         while True:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ from types import TracebackType
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError, InputError
+from vnet.openflow.conntrack import Direction, Endpoint
+from vnet.openflow.fields import ETH_IPV4, ICMP, ICMPV6, TCP, CtState
 from vnet.openflow.flow import Flow
 from vnet.switch import abi
 from vnet.switch.live import bpf
 from vnet.switch.live.maps import object_path
 from vnet.switch.live.netns import inside
+from vnet.switch.places import WORD_MASK
 from vnet.switch.trace import (
     FRAMES,
     STEPS,
@@ -54,6 +58,7 @@ FRAME_BYTES = 3500
 """What BPF_PROG_TEST_RUN takes: a page without head- and tailroom (net/bpf/test_run.c)."""
 LEAST_BYTES = 14
 _NO_PREALLOC = 1
+_ECHO = 0x0800
 _FREE_SLOTS = 8
 """Given to the copy when the table has been full once: more than a packet can take."""
 
@@ -95,6 +100,8 @@ class Sandbox:
             loaded.close()
         self._assumed: set[int] = set()
         """Slots of connections that there are only here."""
+        self._forgotten: set[bytes] = set()
+        """Tuples of connections that there are none here."""
         self._copy()
 
     def __enter__(self) -> Sandbox:
@@ -127,6 +134,8 @@ class Sandbox:
         source, own = self._source.maps, self._map
         for name in ("conn_index", "macs", "port_state", "ct_control"):
             own[name].fill(*source[name].dump())
+        for key in self._forgotten:
+            own["conn_index"].delete(key)
         for slot in self._source.meters:
             own["meter_state"].set(slot, source["meter_state"].index(slot) or b"")
         self._copy_connections()
@@ -162,6 +171,35 @@ class Sandbox:
         for slot in range(port * slots, (port + 1) * slots):
             self._map["frags"].set(slot, self._source.maps["frags"].index(slot) or b"")
 
+    def forget(self, connection: Connection) -> None:
+        """Copy the switch's state anew, from now on without a connection that it has."""
+        self._forgotten |= {bytes(key) for key in self._conn(connection.slot).key}
+        self.refresh()
+
+    def assume(self, direction: Direction, mark: int) -> None:
+        """Have a connection as if its first packet had just been let through.
+
+        Args:
+            direction: as the packets of its client go.
+        """
+        control = abi.CtControl.from_buffer_copy(self._map["ct_control"].index(0) or b"")
+        free = self._map["free_conns"].pop()
+        slot = control.fresh if free is None else int.from_bytes(free, "little")
+        if free is None:
+            control.fresh += 1
+            self._map["ct_control"].set(0, bytes(control))
+        now_ns, keys = time.monotonic_ns(), (_key(direction), _key(direction.reversed()))
+        conn = abi.Conn(created_ns=now_ns, last_seen_ns=now_ns, gen=1, mark=mark)
+        conn.key[:] = keys
+        conn.packets[0] = 1
+        conn.tcp_state = int(direction.protocol == TCP)
+        size = ctypes.sizeof(abi.Conn)
+        with self._conns() as window:
+            window[slot * size : (slot + 1) * size] = bytes(conn)
+        for reply, key in enumerate(keys):
+            self._map["conn_index"].update(bytes(key), struct.pack("<II", slot, reply))
+        self._assumed.add(slot)
+
     # packets
 
     def run(self, in_port: int, frame: bytes) -> Traced:
@@ -186,9 +224,7 @@ class Sandbox:
     def _told(self, reason: DropReason, version: int) -> Traced:
         log = TraceLog.from_buffer_copy(self._map["trace_log"].index(0) or b"")
         steps = decode_steps(log, self._source.flows)
-        outputs = tuple(
-            (step.arg, self._frame(step.value)) for step in steps if step.kind is StepKind.OUTPUT
-        )
+        outputs = tuple((step.arg, self._frame(step.value)) for step in steps if step.kind is StepKind.OUTPUT)
         return Traced(
             steps,
             outputs,
@@ -205,13 +241,14 @@ class Sandbox:
         return decode_frame(TraceFrame.from_buffer_copy(self._map["trace_frames"].index(number) or b""))
 
     def _connection(self, steps: tuple[Step, ...]) -> Connection | None:
-        """That of the last ct() that gave the packet one."""
+        """That of the last ct() that gave the packet one; who finds one is counted, so a single packet opened it."""
         asked = [step for step in steps if step.kind is StepKind.CT and step.value != abi.NO_SLOT]
         if not asked:
             return None
         slot, now_ns = asked[-1].value, time.monotonic_ns()
-        conn = self._conn(slot)
+        conn, related = self._conn(slot), asked[-1].fields.get("ct_state", 0) & CtState.REL
         return Connection(
+            slot,
             conn.key[0].zone,
             max(0, now_ns - conn.created_ns) / 1e9,
             max(0, now_ns - conn.last_seen_ns) / 1e9,
@@ -219,6 +256,7 @@ class Sandbox:
             conn.mark,
             conn.tcp_state,
             conn.port,
+            tuple(conn.packets) == (1, 0) and not related,
             slot in self._assumed,
         )
 
@@ -226,3 +264,20 @@ class Sandbox:
         size = ctypes.sizeof(abi.Conn)
         with self._conns() as window:
             return abi.Conn.from_buffer_copy(bytes(window[slot * size : (slot + 1) * size]))
+
+
+def _key(direction: Direction) -> abi.CtKey:
+    """A direction as the table of connections has it; of an echo the answering side is 0x0800."""
+    ends = (direction.source, direction.target)
+    ports = [_ECHO if _answers(end, direction) else end.port for end in ends]
+    family = 4 if direction.family == ETH_IPV4 else 6
+    key = abi.CtKey(
+        sport=ports[0], dport=ports[1], zone=direction.zone, proto=direction.protocol, family=family
+    )
+    for words, end in zip((key.src, key.dst), ends, strict=True):
+        words[:] = (end.address >> 64, end.address & WORD_MASK)
+    return key
+
+
+def _answers(end: Endpoint, direction: Direction) -> bool:
+    return direction.protocol in (ICMP, ICMPV6) and not end.role

@@ -1,0 +1,381 @@
+"""Which packet a trace is asked about: from two names and a port, a Scapy expression or a frame.
+
+What is not said is filled in from the topology and noted as an assumption, never taken from this host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from vnet.base.errors import InputError
+from vnet.capture.summary import summarise
+from vnet.fabric import scapy_words
+from vnet.hv.spec import format_mac
+from vnet.openflow.conntrack import Direction
+from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
+from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.explain import CLIENT_PORT
+from vnet.topology.inventory import Inventory, Nic
+from vnet.topology.model import Service, Topology
+from vnet.topology.reading import suggestion
+from vnet.topology.selectors import BUILT_IN_SERVICES, ServiceName, parse_ports
+from vnet.topology.shape import Refused
+
+from scapy.layers.inet import ICMP as IcmpLayer  # isort: skip
+from scapy.layers.inet import IP, TCP as TcpLayer, UDP as UdpLayer  # isort: skip
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, _ICMPv6  # isort: skip
+from scapy.layers.l2 import ARP, Dot3, Ether  # isort: skip
+from scapy.layers.sctp import SCTP as SctpLayer, SCTPChunkInit  # isort: skip
+from scapy.packet import NoPayload, Packet, Raw  # isort: skip
+
+IPAddress = IPv4Address | IPv6Address
+NOBODYS_MAC = "02:00:00:00:00:fe"
+"""Of what is sent to an address that nobody has."""
+ECHO_ID = 1
+PROTOCOL_ANY = 253
+"""For experimentation (RFC 3692): stands for any other protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A frame that a NIC sends, and what was assumed to make it."""
+
+    nic: Nic
+    frame: bytes
+    assumed: tuple[str, ...] = ()
+    live: bool = False
+    """It is made as a packet of a connection that lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question as it came: of `packet` (an expression), `frame` and `target` with `service` one is given."""
+
+    source: str = ""
+    target: str = ""
+    service: str = ""
+    packet: str = ""
+    frame: bytes = b""
+    new: bool = False
+    reply: bool = False
+
+
+class Asking:
+    """Makes questions about one fabric. `connections` are those that live."""
+
+    def __init__(
+        self, topology: Topology, inventory: Inventory, connections: Iterable[Direction] = ()
+    ) -> None:
+        self._topology, self._inventory = topology, inventory
+        self._connections = tuple(connections)
+        self._ends = tuple(endpoints(topology, inventory))
+        self._assumed: list[str] = []
+
+    def question(self, asked: Asked) -> Question:
+        """Raises InputError, which says what to write instead."""
+        self._assumed = []
+        if asked.packet:
+            return self._of_layers(asked.source, scapy_words.read(asked.packet))
+        if asked.frame:
+            return Question(self._sender(asked.source, asked.frame), asked.frame, tuple(self._assumed))
+        if not (asked.source and asked.target and asked.service):
+            raise InputError("which packet? write VM VM PORT, as in `web db 5432/tcp`, --packet or --pcap")
+        return self._between(asked)
+
+    # who
+
+    def _nics(self, name: str) -> tuple[Nic, ...]:
+        wanted = name.replace(":", ".") if "." not in name else name
+        found = tuple(nic for nic in self._inventory.nics if wanted in (nic.name, nic.vm))
+        if not found:
+            names = {nic.vm for nic in self._inventory.nics} | {nic.name for nic in self._inventory.nics}
+            near = suggestion(name, names)
+            known = near or "known: " + ", ".join(vm.name for vm in self._inventory.vms)
+            raise InputError(f"there is no VM or NIC {name} in fabric {self._topology.name}; {known}")
+        return found
+
+    def _of(self, nics: tuple[Nic, ...]) -> list[Endpoint]:
+        names = {nic.name for nic in nics}
+        return [end for end in self._ends if end.name in names and not end.address.is_link_local]
+
+    def _sender(self, name: str, frame: bytes) -> Nic:
+        """The NIC that a frame comes from: the one named, else whose MAC address it has."""
+        nics = self._nics(name) if name else self._inventory.nics
+        if len(nics) == 1:
+            return nics[0]
+        mac = int.from_bytes(frame[6:12], "big")
+        found = [nic for nic in nics if nic.mac == mac]
+        if len(found) == 1:
+            self._assumed.append(f"sent by {found[0].name}, whose MAC address it has")
+            return found[0]
+        words = ", ".join(nic.name for nic in nics[:12]) + (", …" if len(nics) > 12 else "")
+        raise InputError(f"which NIC sends it? --from VM.NIC, one of {words}")
+
+    # from two names
+
+    def _between(self, asked: Asked) -> Question:
+        service, sources = _service(asked.service), self._of(self._nics(asked.source))
+        source, target, address = self._ways(sources, asked)
+        protocol = _protocol(service, source.address.version)
+        port = service.ports[0] if service.ports and protocol in (TCP, UDP, SCTP) else 0
+        if service.ports and service.ports[0] != service.ports[1] and port:
+            self._assumed.append(f"port {port}, the first of {service.text}")
+        if service.protocol is None:
+            self._assumed.append(f"IP protocol {protocol} stands for any")
+        found = None if asked.new else self._living(source, address, protocol, port)
+        client = found.source.port if found else (ECHO_ID if protocol in (ICMP, ICMPV6) else CLIENT_PORT)
+        if protocol in (TCP, UDP, SCTP):
+            why = "of a connection that lives; --new asks about another one" if found else "any free one"
+            self._assumed.append(f"the client's port is {client}, {why}")
+        frame = (
+            self._ether(source, target)
+            / _ip(source.address, address, protocol)
+            / _transport(source.address.version, protocol, client, port, "A" if found else "S")
+        )
+        return Question(source.nic, bytes(frame), tuple(self._assumed), bool(found))
+
+    def _ways(self, sources: list[Endpoint], asked: Asked) -> tuple[Endpoint, Endpoint | None, IPAddress]:
+        """Who sends to whom: two on one network, if there are any."""
+        address = _address(asked.target)
+        if address is not None:
+            return self._to_address(sources, address, asked)
+        targets = self._of(self._nics(asked.target))
+        pairs = [
+            (a, b)
+            for a in sources
+            for b in targets
+            if a.address.version == b.address.version and a.name != b.name
+        ]
+        near = [(a, b) for a, b in pairs if a.nic.network == b.nic.network]
+        if not pairs:
+            raise InputError(
+                f"{asked.source} and {asked.target} have no addresses of one family that could meet; "
+                "give an IP address, or --packet"
+            )
+        source, target = (near or pairs)[0]
+        if len(near) > 1:
+            self._assumed.append(f"from {source} to {target}, the first of {len(near)} pairs of addresses")
+        if not near:
+            self._assumed.append(
+                f"{asked.source} and {asked.target} share no network: sent on {source.nic.network} all the same"
+            )
+        return source, target, target.address
+
+    def _to_address(
+        self, sources: list[Endpoint], address: IPAddress, asked: Asked
+    ) -> tuple[Endpoint, Endpoint | None, IPAddress]:
+        networks = self._topology.networks
+        fitting = [
+            end
+            for end in sources
+            if end.address.version == address.version
+            and any(address in subnet for subnet in networks[end.nic.network].subnets)
+        ]
+        if not fitting:
+            words = ", ".join(
+                f"{network} ({', '.join(map(str, networks[network].subnets))})"
+                for network in dict.fromkeys(end.nic.network for end in sources)
+            )
+            raise InputError(f"{address} is in no network of {asked.source}; its networks: {words or 'none'}")
+        source = fitting[0]
+        owner = [e for e in self._ends if e.address == address and e.nic.network == source.nic.network]
+        if not owner:
+            self._assumed.append(
+                f"nobody on {source.nic.network} has {address}: sent to MAC {NOBODYS_MAC}, which nobody has"
+            )
+        return source, owner[0] if owner else None, address
+
+    def _ether(self, source: Endpoint, target: Endpoint | None) -> Packet:
+        mac = format_mac(target.macs[0]) if target else NOBODYS_MAC
+        return Ether(src=format_mac(source.macs[0]), dst=mac)
+
+    def _living(self, source: Endpoint, target: IPAddress, protocol: int, port: int) -> Direction | None:
+        """A connection of the source to that port."""
+        ends = int(source.address), int(target)
+        return next(
+            (
+                each
+                for each in self._connections
+                if (each.source.address, each.target.address) == ends
+                and each.protocol == protocol
+                and each.target.port == port
+                and each.zone == source.nic.vlan
+            ),
+            None,
+        )
+
+    # from layers
+
+    def _of_layers(self, name: str, packet: Packet) -> Question:
+        if not isinstance(packet, (Ether, Dot3)):
+            packet = Ether() / packet
+        nic = self._sender_of(name, packet)
+        for layer in _layers(packet):
+            self._complete(layer, nic)
+        try:
+            frame = bytes(packet)
+        except Exception as error:  # noqa: BLE001  a layer's own code says what it does not take
+            raise InputError(f"--packet: {type(error).__name__}: {error}") from None
+        return Question(nic, frame, tuple(self._assumed))
+
+    def _sender_of(self, name: str, packet: Packet) -> Nic:
+        mac = packet.fields.get("src")
+        given = bytes(6) + bytes.fromhex(mac.replace(":", "")) if isinstance(mac, str) else bytes(12)
+        if not name and not any(given):
+            ip = next((layer.fields["src"] for layer in _layers(packet) if _says(layer, "src")), None)
+            found = [e.nic for e in self._ends if ip is not None and str(e.address) == str(ip)]
+            if len(found) == 1:
+                self._assumed.append(f"sent by {found[0].name}, whose address it has")
+                return found[0]
+        return self._sender(name, given)
+
+    def _complete(self, layer: Packet, nic: Nic) -> None:
+        """Give a layer what Scapy would else ask this host for."""
+        own = [end.address for end in self._of((nic,))]
+        match layer:
+            case Ether() | Dot3():
+                layer.fields.setdefault("src", format_mac(nic.mac))
+                if "dst" not in layer.fields:
+                    layer.fields["dst"] = self._mac_towards(layer, nic)
+            case IP() | IPv6():
+                version = 4 if isinstance(layer, IP) else 6
+                nothing = "0.0.0.0" if version == 4 else "::"
+                first = next((str(address) for address in own if address.version == version), nothing)
+                if "src" not in layer.fields:
+                    layer.fields["src"] = first
+                    self._assumed.append(f"from {first}, {nic.name}'s address")
+                if "dst" not in layer.fields:
+                    raise InputError(f'--packet: say where to: {type(layer).__name__}(dst="…")')
+            case ARP():
+                first = next((str(address) for address in own if address.version == 4), "0.0.0.0")
+                layer.fields.setdefault("hwsrc", format_mac(nic.mac))
+                layer.fields.setdefault("psrc", first)
+
+    def _mac_towards(self, ether: Packet, nic: Nic) -> str:
+        """Of who has the address that the packet is for, on the NIC's network."""
+        ip = next((layer.fields["dst"] for layer in _layers(ether.payload) if _says(layer, "dst")), None)
+        if ip is None:
+            return "ff:ff:ff:ff:ff:ff"
+        special = ip_address(str(ip))
+        if special.is_multicast:
+            return _multicast(special)
+        owner = [e for e in self._ends if e.address == special and e.nic.network == nic.network]
+        if not owner:
+            self._assumed.append(f"nobody on {nic.network} has {ip}: sent to MAC {NOBODYS_MAC}")
+            return NOBODYS_MAC
+        return format_mac(owner[0].macs[0])
+
+
+def _says(layer: Packet, name: str) -> bool:
+    return isinstance(layer, (IP, IPv6)) and name in layer.fields
+
+
+def _layers(packet: Packet) -> Iterator[Packet]:
+    while not isinstance(packet, NoPayload):
+        yield packet
+        packet = packet.payload
+
+
+def _multicast(address: IPAddress) -> str:
+    """RFC 1112, section 6.4; RFC 2464, section 7."""
+    raw = address.packed
+    return bytes(
+        (0x33, 0x33, *raw[12:]) if address.version == 6 else (1, 0, 0x5E, raw[1] & 127, *raw[2:])
+    ).hex(":")
+
+
+def _address(text: str) -> IPAddress | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def _service(text: str) -> Service:
+    try:
+        found = parse_ports(text, 0)
+    except Refused as refused:
+        raise InputError(f"{text}: {refused.problem}{'; ' if refused.hint else ''}{refused.hint}") from None
+    if not isinstance(found, ServiceName):
+        return found
+    if found.name not in BUILT_IN_SERVICES:
+        raise InputError(f"{text}: write ports such as 443/tcp, or one of {', '.join(BUILT_IN_SERVICES)}")
+    return BUILT_IN_SERVICES[found.name][0]
+
+
+def _protocol(service: Service, version: int) -> int:
+    if service.protocol is None:
+        return PROTOCOL_ANY
+    return (ICMP if version == 4 else ICMPV6) if service.protocol in (ICMP, ICMPV6) else service.protocol
+
+
+def _ip(source: IPAddress, target: IPAddress, protocol: int) -> Packet:
+    if source.version == 4:
+        return IP(src=str(source), dst=str(target), proto=protocol)
+    return IPv6(src=str(source), dst=str(target), nh=protocol)
+
+
+def _transport(version: int, protocol: int, client: int, server: int, flags: str) -> Packet:
+    if protocol == TCP:
+        return TcpLayer(sport=client, dport=server, flags=flags, seq=1, ack=1 if flags == "A" else 0)
+    if protocol == UDP:
+        return UdpLayer(sport=client, dport=server) / Raw(b"vnet")
+    if protocol == SCTP:
+        return SctpLayer(sport=client, dport=server) / SCTPChunkInit()
+    if protocol == ICMP:
+        return IcmpLayer(id=client)
+    if protocol == ICMPV6:
+        return ICMPv6EchoRequest(id=client)
+    return Raw(b"vnet")
+
+
+# -- answers ----------------------------------------------------------------------------------------------
+
+
+def answer(frame: bytes, nic: Nic, live: bool = False) -> Question:
+    """The frame that a NIC answers a frame with, as it got it.
+
+    Raises: InputError for what nobody answers.
+    """
+    got = Ether(frame)
+    out: Any = Ether(src=got.dst, dst=got.src, type=got.type)
+    ip = got.payload
+    if isinstance(ip, ARP) and ip.op == 1:
+        return Question(
+            nic,
+            bytes(
+                Ether(src=format_mac(nic.mac), dst=got.src)
+                / ARP(op=2, hwsrc=format_mac(nic.mac), psrc=ip.pdst, hwdst=ip.hwsrc, pdst=ip.psrc)
+            ),
+        )
+    upper = ip.payload
+    if isinstance(ip, (IP, IPv6)):
+        back = type(ip)(src=ip.dst, dst=ip.src)
+        replied = _answered(upper, live)
+        if replied is not None:
+            return Question(nic, bytes(out / back / replied))
+        if not isinstance(upper, _ICMPv6) and not isinstance(upper, IcmpLayer):
+            kind = "proto" if isinstance(ip, IP) else "nh"
+            setattr(back, kind, getattr(ip, kind))
+            return Question(nic, bytes(out / back / Raw(bytes(upper))))
+    raise InputError(f"--reply: nobody answers this: {summarise(frame)}")
+
+
+def _answered(upper: Packet, live: bool) -> Packet | None:
+    match upper:
+        case TcpLayer():
+            begins = str(upper.flags) == "S" and not live
+            flags = "SA" if begins else "A"
+            return TcpLayer(sport=upper.dport, dport=upper.sport, flags=flags, seq=1, ack=upper.seq + begins)
+        case UdpLayer():
+            return UdpLayer(sport=upper.dport, dport=upper.sport) / Raw(b"vnet")
+        case SctpLayer():
+            return SctpLayer(sport=upper.dport, dport=upper.sport) / SCTPChunkInit()
+        case IcmpLayer(type=8):
+            return IcmpLayer(type=0, id=upper.id, seq=upper.seq)
+        case ICMPv6EchoRequest():
+            return ICMPv6EchoReply(id=upper.id, seq=upper.seq)
+    return None
