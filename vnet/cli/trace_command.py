@@ -26,7 +26,9 @@ def trace(
     settings: Settings,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FROM TO PORT]", help="VM[.NIC], VM[.NIC] or IP, and 5432/tcp, 53/udp, icmp."),
+        typer.Argument(
+            metavar="[FROM TO PORT]", help="VM[.NIC], VM[.NIC] or IP, and 5432/tcp, 53/udp, icmp."
+        ),
     ] = None,
     packet: Annotated[
         str | None, typer.Option("--packet", metavar="EXPR", help='Scapy: IP(dst="10.0.0.2")/TCP(dport=80).')

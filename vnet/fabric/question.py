@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
 
 from vnet.base.errors import InputError
-from vnet.capture.summary import summarise
 from vnet.fabric import scapy_words
 from vnet.hv.spec import format_mac
 from vnet.openflow.conntrack import Direction
@@ -24,11 +22,7 @@ from vnet.topology.reading import suggestion
 from vnet.topology.selectors import BUILT_IN_SERVICES, ServiceName, parse_ports
 from vnet.topology.shape import Refused
 
-from scapy.layers.inet import ICMP as IcmpLayer  # isort: skip
-from scapy.layers.inet import IP, TCP as TcpLayer, UDP as UdpLayer  # isort: skip
-from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, _ICMPv6  # isort: skip
-from scapy.layers.l2 import ARP, Dot3, Ether  # isort: skip
-from scapy.layers.sctp import SCTP as SctpLayer, SCTPChunkInit  # isort: skip
+from scapy.layers import inet, inet6, l2, sctp  # isort: skip
 from scapy.packet import NoPayload, Packet, Raw  # isort: skip
 
 IPAddress = IPv4Address | IPv6Address
@@ -52,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question as it came: of `packet` (an expression), `frame` and `target` with `service` one is given."""
+    """A question as it came: `packet` (an expression), `frame`, or `target` and `service` are given."""
 
     source: str = ""
     target: str = ""
@@ -160,7 +154,7 @@ class Asking:
             self._assumed.append(f"from {source} to {target}, the first of {len(near)} pairs of addresses")
         if not near:
             self._assumed.append(
-                f"{asked.source} and {asked.target} share no network: sent on {source.nic.network} all the same"
+                f"{asked.source} and {asked.target} share no network: sent on {source.nic.network} anyway"
             )
         return source, target, target.address
 
@@ -179,18 +173,21 @@ class Asking:
                 f"{network} ({', '.join(map(str, networks[network].subnets))})"
                 for network in dict.fromkeys(end.nic.network for end in sources)
             )
-            raise InputError(f"{address} is in no network of {asked.source}; its networks: {words or 'none'}")
+            raise InputError(
+                f"{address} is in no network of {asked.source}; its networks: {words or 'none'}. --packet with "
+                f"--from {asked.source} sends to it all the same"
+            )
         source = fitting[0]
         owner = [e for e in self._ends if e.address == address and e.nic.network == source.nic.network]
         if not owner:
             self._assumed.append(
-                f"nobody on {source.nic.network} has {address}: sent to MAC {NOBODYS_MAC}, which nobody has"
+                f"nobody on {source.nic.network} has {address}: sent to {NOBODYS_MAC}, nobody's either"
             )
         return source, owner[0] if owner else None, address
 
     def _ether(self, source: Endpoint, target: Endpoint | None) -> Packet:
         mac = format_mac(target.macs[0]) if target else NOBODYS_MAC
-        return Ether(src=format_mac(source.macs[0]), dst=mac)
+        return l2.Ether(src=format_mac(source.macs[0]), dst=mac)
 
     def _living(self, source: Endpoint, target: IPAddress, protocol: int, port: int) -> Direction | None:
         """A connection of the source to that port."""
@@ -210,8 +207,8 @@ class Asking:
     # from layers
 
     def _of_layers(self, name: str, packet: Packet) -> Question:
-        if not isinstance(packet, (Ether, Dot3)):
-            packet = Ether() / packet
+        if not isinstance(packet, (l2.Ether, l2.Dot3)):
+            packet = l2.Ether() / packet
         nic = self._sender_of(name, packet)
         for layer in _layers(packet):
             self._complete(layer, nic)
@@ -236,12 +233,12 @@ class Asking:
         """Give a layer what Scapy would else ask this host for."""
         own = [end.address for end in self._of((nic,))]
         match layer:
-            case Ether() | Dot3():
+            case l2.Ether() | l2.Dot3():
                 layer.fields.setdefault("src", format_mac(nic.mac))
                 if "dst" not in layer.fields:
                     layer.fields["dst"] = self._mac_towards(layer, nic)
-            case IP() | IPv6():
-                version = 4 if isinstance(layer, IP) else 6
+            case inet.IP() | inet6.IPv6():
+                version = 4 if isinstance(layer, inet.IP) else 6
                 nothing = "0.0.0.0" if version == 4 else "::"
                 first = next((str(address) for address in own if address.version == version), nothing)
                 if "src" not in layer.fields:
@@ -249,7 +246,7 @@ class Asking:
                     self._assumed.append(f"from {first}, {nic.name}'s address")
                 if "dst" not in layer.fields:
                     raise InputError(f'--packet: say where to: {type(layer).__name__}(dst="…")')
-            case ARP():
+            case l2.ARP():
                 first = next((str(address) for address in own if address.version == 4), "0.0.0.0")
                 layer.fields.setdefault("hwsrc", format_mac(nic.mac))
                 layer.fields.setdefault("psrc", first)
@@ -270,7 +267,7 @@ class Asking:
 
 
 def _says(layer: Packet, name: str) -> bool:
-    return isinstance(layer, (IP, IPv6)) and name in layer.fields
+    return isinstance(layer, (inet.IP, inet6.IPv6)) and name in layer.fields
 
 
 def _layers(packet: Packet) -> Iterator[Packet]:
@@ -314,68 +311,19 @@ def _protocol(service: Service, version: int) -> int:
 
 def _ip(source: IPAddress, target: IPAddress, protocol: int) -> Packet:
     if source.version == 4:
-        return IP(src=str(source), dst=str(target), proto=protocol)
-    return IPv6(src=str(source), dst=str(target), nh=protocol)
+        return inet.IP(src=str(source), dst=str(target), proto=protocol)
+    return inet6.IPv6(src=str(source), dst=str(target), nh=protocol)
 
 
 def _transport(version: int, protocol: int, client: int, server: int, flags: str) -> Packet:
     if protocol == TCP:
-        return TcpLayer(sport=client, dport=server, flags=flags, seq=1, ack=1 if flags == "A" else 0)
+        return inet.TCP(sport=client, dport=server, flags=flags, seq=1, ack=1 if flags == "A" else 0)
     if protocol == UDP:
-        return UdpLayer(sport=client, dport=server) / Raw(b"vnet")
+        return inet.UDP(sport=client, dport=server) / Raw(b"vnet")
     if protocol == SCTP:
-        return SctpLayer(sport=client, dport=server) / SCTPChunkInit()
+        return sctp.SCTP(sport=client, dport=server) / sctp.SCTPChunkInit()
     if protocol == ICMP:
-        return IcmpLayer(id=client)
+        return inet.ICMP(id=client)
     if protocol == ICMPV6:
-        return ICMPv6EchoRequest(id=client)
+        return inet6.ICMPv6EchoRequest(id=client)
     return Raw(b"vnet")
-
-
-# -- answers ----------------------------------------------------------------------------------------------
-
-
-def answer(frame: bytes, nic: Nic, live: bool = False) -> Question:
-    """The frame that a NIC answers a frame with, as it got it.
-
-    Raises: InputError for what nobody answers.
-    """
-    got = Ether(frame)
-    out: Any = Ether(src=got.dst, dst=got.src, type=got.type)
-    ip = got.payload
-    if isinstance(ip, ARP) and ip.op == 1:
-        return Question(
-            nic,
-            bytes(
-                Ether(src=format_mac(nic.mac), dst=got.src)
-                / ARP(op=2, hwsrc=format_mac(nic.mac), psrc=ip.pdst, hwdst=ip.hwsrc, pdst=ip.psrc)
-            ),
-        )
-    upper = ip.payload
-    if isinstance(ip, (IP, IPv6)):
-        back = type(ip)(src=ip.dst, dst=ip.src)
-        replied = _answered(upper, live)
-        if replied is not None:
-            return Question(nic, bytes(out / back / replied))
-        if not isinstance(upper, _ICMPv6) and not isinstance(upper, IcmpLayer):
-            kind = "proto" if isinstance(ip, IP) else "nh"
-            setattr(back, kind, getattr(ip, kind))
-            return Question(nic, bytes(out / back / Raw(bytes(upper))))
-    raise InputError(f"--reply: nobody answers this: {summarise(frame)}")
-
-
-def _answered(upper: Packet, live: bool) -> Packet | None:
-    match upper:
-        case TcpLayer():
-            begins = str(upper.flags) == "S" and not live
-            flags = "SA" if begins else "A"
-            return TcpLayer(sport=upper.dport, dport=upper.sport, flags=flags, seq=1, ack=upper.seq + begins)
-        case UdpLayer():
-            return UdpLayer(sport=upper.dport, dport=upper.sport) / Raw(b"vnet")
-        case SctpLayer():
-            return SctpLayer(sport=upper.dport, dport=upper.sport) / SCTPChunkInit()
-        case IcmpLayer(type=8):
-            return IcmpLayer(type=0, id=upper.id, seq=upper.seq)
-        case ICMPv6EchoRequest():
-            return ICMPv6EchoReply(id=upper.id, seq=upper.seq)
-    return None

@@ -1,4 +1,4 @@
-"""Packets written as Scapy expressions, `Ether()/IP(dst="10.0.0.2")/TCP(dport=80)`, read without running them.
+"""Packets written as Scapy expressions, `IP(dst="10.0.0.2")/TCP(dport=80)`, read without running them.
 
 The text is parsed as Python and only walked: calls of Scapy's layer classes with literal arguments, joined by
 `/`. Nothing else is looked up or called. What Scapy would fill in by asking this host (its routes, its
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from functools import cache
 from ipaddress import ip_address
-from typing import Any, NoReturn
+from typing import Any
 
 from vnet.base.errors import InputError
 
@@ -60,25 +60,26 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def _refuse(self, node: ast.AST, why: str) -> NoReturn:
+    def _refused(self, node: ast.AST, why: str) -> InputError:
         excerpt = ast.get_source_segment(self._text, node) if isinstance(node, ast.expr) else ""
-        raise InputError(f"--packet: {(excerpt or '')[:60]!r}: {why}")
+        return InputError(f"--packet: {(excerpt or '')[:60]!r}: {why}")
 
     def packet(self, node: ast.expr, depth: int) -> Packet | bytes | str:
         """A layer, layers joined by /, or a payload of bytes."""
         if depth > DEPTH_MAX:
-            self._refuse(node, f"more than {DEPTH_MAX} layers")
+            raise self._refused(node, f"more than {DEPTH_MAX} layers")
         match node:
             case ast.BinOp(left, ast.Div(), right):
                 under, over = self.packet(left, depth + 1), self.packet(right, depth + 1)
                 if not isinstance(under, Packet):
-                    self._refuse(left, "a payload has nothing above it: begin with a layer")
+                    raise self._refused(left, "a payload has nothing above it: begin with a layer")
                 return under / over
             case ast.Call(ast.Name(name), arguments, keywords):
                 return self._layer(node, name, arguments, keywords, depth)
             case ast.Constant(str() | bytes() as payload):
                 return payload
-        self._refuse(node, "only calls of Scapy's layers with literal arguments, joined by /")
+            case _:
+                raise self._refused(node, "only calls of Scapy's layers with literal arguments, joined by /")
 
     def _layer(
         self, node: ast.expr, name: str, arguments: list[ast.expr], keywords: list[ast.keyword], depth: int
@@ -88,23 +89,23 @@ class _Reader:
             from vnet.topology.reading import suggestion
 
             near = suggestion(name, layers())
-            self._refuse(node, f"no layer of this name{'; ' if near else ''}{near}")
+            raise self._refused(node, f"no layer of this name{'; ' if near else ''}{near}")
         given = self._given(kind, arguments, keywords, depth)
         try:
             return kind(**given)
         except Exception as error:  # noqa: BLE001  a layer's own code says what it does not take
-            self._refuse(node, f"{type(error).__name__}: {error}")
+            raise self._refused(node, f"{type(error).__name__}: {error}") from None
 
     def _given(
         self, kind: type[Packet], arguments: list[ast.expr], keywords: list[ast.keyword], depth: int
     ) -> dict[str, Any]:
         fields = {field.name: field for field in kind.fields_desc}
         if arguments and kind not in (Raw, Padding):
-            self._refuse(arguments[0], f"name the field: {', '.join(fields)}")
+            raise self._refused(arguments[0], f"name the field: {', '.join(fields)}")
         words = {"load": arguments[0]} if arguments else {}
         for keyword in keywords:
-            if keyword.arg not in fields:
-                self._refuse(
+            if keyword.arg is None or keyword.arg not in fields:
+                raise self._refused(
                     keyword.value, f"{kind.__name__} has no field {keyword.arg}; it has {', '.join(fields)}"
                 )
             words[keyword.arg] = keyword.value
@@ -113,7 +114,7 @@ class _Reader:
     def _value(self, node: ast.expr, field: Any, depth: int) -> Any:
         value = self._literal(node, depth)
         if isinstance(value, (list, tuple)) and not (field.islist or field.holds_packets):
-            self._refuse(node, "one value, not several: one packet is traced")
+            raise self._refused(node, "one value, not several: one packet is traced")
         kinds = tuple(_kinds(field))
         if any(isinstance(kind, (IPField, IP6Field)) for kind in kinds):
             self._addresses(node, value)
@@ -122,7 +123,7 @@ class _Reader:
             and any(isinstance(kind, MACField) for kind in kinds)
             and not _is_mac(value)
         ):
-            self._refuse(node, "no MAC address such as 52:54:00:00:00:01")
+            raise self._refused(node, "no MAC address such as 52:54:00:00:00:01")
         return value
 
     def _addresses(self, node: ast.expr, value: Any) -> None:
@@ -132,11 +133,11 @@ class _Reader:
                 if isinstance(each, (str, bytes)):
                     ip_address(each if isinstance(each, str) else each.decode())
             except ValueError:
-                self._refuse(node, "no IP address; names are not looked up")
+                raise self._refused(node, "no IP address; names are not looked up") from None
 
     def _literal(self, node: ast.expr, depth: int) -> Any:
         if depth > DEPTH_MAX:
-            self._refuse(node, f"nested more than {DEPTH_MAX} deep")
+            raise self._refused(node, f"nested more than {DEPTH_MAX} deep")
         match node:
             case ast.Constant(str() | bytes() | int() | float() | bool() | None as value):
                 return value
@@ -148,7 +149,10 @@ class _Reader:
                 return tuple(self._literal(item, depth + 1) for item in items)
             case ast.Call() | ast.BinOp():
                 return self.packet(node, depth + 1)
-        self._refuse(node, "only literal arguments: numbers, strings, bytes, lists of them, layers")
+            case _:
+                raise self._refused(
+                    node, "only literal arguments: numbers, strings, bytes, lists of them, layers"
+                )
 
 
 def _kinds(field: Any) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
 from dataclasses import dataclass
@@ -85,8 +86,8 @@ class Step:
 class Connection:
     """What the tracker has of the packet's connection.
 
-    `age_s` since it was opened, `silent_s` since its last packet; `packets` and `bytes` by direction. `assumed`:
-    there is none, but the question was what would be if there were.
+    `age_s` since it was opened, `silent_s` since its last packet; `packets` by direction. `assumed`: there is
+    none, but the question was what would be if there were.
     """
 
     slot: int
@@ -143,9 +144,9 @@ def _step(record: StepRecord, flow_of: Mapping[int, Flow]) -> Step:
 
 def decode_frame(cell: TraceFrame) -> bytes:
     """A frame as it would leave, its tag in place."""
-    data = bytes(cell.data[: cell.captured])
+    data = bytes(cell.data)[: cell.captured]
     if cell.vlan_tpid:
-        return data[:12] + cell.vlan_tpid.to_bytes(2, "big") + cell.vlan_tci.to_bytes(2, "big") + data[12:]
+        return data[:12] + struct.pack("!HH", cell.vlan_tpid, cell.vlan_tci) + data[12:]
     return data
 
 

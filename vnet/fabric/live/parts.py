@@ -22,7 +22,6 @@ from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats
 
-
 T = TypeVar("T")
 
 
@@ -101,7 +100,10 @@ class Switch(Protocol):
         ...
 
     async def in_sandbox(self, work: Callable[[Sandbox, tuple[Direction, ...]], T]) -> T:
-        """Try packets in a copy of the switch, which changes nothing in it; `work` gets the live connections too."""
+        """Try packets in a copy of the switch, which changes nothing in it.
+
+        `work` gets the live connections too.
+        """
         ...
 
     async def drop_counts(self) -> Mapping[DropReason, int]:

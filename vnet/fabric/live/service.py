@@ -28,6 +28,7 @@ from vnet.capture.recorder import Recorder
 from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
 from vnet.fabric.declared import Declared, sentence
+from vnet.fabric.known import Known, labels
 from vnet.fabric.live import drill as live_drill
 from vnet.fabric.live import probe as live_probe
 from vnet.fabric.live.engine import Engine
@@ -36,7 +37,7 @@ from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.rule_log import RuleLog, between
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.fabric.question import Asked
-from vnet.fabric.trace import Known, trace
+from vnet.fabric.trace import trace
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
 from vnet.openflow.flow import Flow
@@ -150,7 +151,8 @@ class Service:
         """
         fabric = self.engine.fabric(name)
         declared, record = _declared(fabric), fabric.record
-        known = Known(declared.topology, declared.inventory, record.provenance, record.enforced)
+        names = labels(declared.compiled.identities)
+        known = Known(declared.topology, declared.inventory, record.provenance, record.enforced, *names)
         return await fabric.parts.switch.in_sandbox(partial(trace, asked, known))
 
     async def drops(self, name: str) -> Json:

@@ -258,8 +258,8 @@ class Map:
             )
             if failed and ctypes.get_errno() != errno.ENOENT:  # which says that the map ends there
                 raise _fail(f"read map {self.name}", ctypes.get_errno())
-            all_keys += keys[: done.value * self.key_size]
-            all_values += values[: done.value * self.value_size]
+            all_keys += keys.raw[: done.value * self.key_size]
+            all_values += values.raw[: done.value * self.value_size]
             count, start = count + done.value, place
             if failed:
                 return all_keys, all_values, count

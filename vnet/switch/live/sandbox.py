@@ -1,9 +1,9 @@
 """Asks the dataplane what it would do with a packet, without doing it.
 
 The program that decides at every port is loaded once more, so that it tells each step and sends nothing
-(`bpf/trace.bpf.c`). Of the switch's maps it has those that packets only read: rules, ports, the version in force.
-Those that packets write it has as its own, filled with a copy of what is in the switch's; so there is nothing
-that a traced packet could change.
+(`bpf/trace.bpf.c`). Of the switch's maps it has those that packets only read: rules, ports, the version
+in force. Those that packets write it has as its own, filled with a copy of what is in the switch's; so there
+is nothing that a traced packet could change.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def trace_object() -> Path:
 
 
 class Sandbox:
-    """A copy of a switch to try packets in. What one packet leaves behind the next one finds, until `refresh`."""
+    """A copy of a switch to try packets in; what one leaves behind the next one finds, until `refresh`."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -241,7 +241,7 @@ class Sandbox:
         return decode_frame(TraceFrame.from_buffer_copy(self._map["trace_frames"].index(number) or b""))
 
     def _connection(self, steps: tuple[Step, ...]) -> Connection | None:
-        """That of the last ct() that gave the packet one; who finds one is counted, so a single packet opened it."""
+        """That of the last ct() that gave the packet one. Who finds one is counted: one packet opened it."""
         asked = [step for step in steps if step.kind is StepKind.CT and step.value != abi.NO_SLOT]
         if not asked:
             return None

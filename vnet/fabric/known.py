@@ -1,0 +1,71 @@
+"""The fabric that a trace is asked about: who is behind which port, and where each flow comes from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from vnet.openflow import packet
+from vnet.policy.endpoint import Endpoint
+from vnet.policy.identity import Identities, label, peer_of, subject_of
+from vnet.topology.inventory import Inventory, Nic
+from vnet.topology.model import Topology
+
+IPAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The fabric that is asked about. `provenance` is as in the store."""
+
+    topology: Topology
+    inventory: Inventory
+    provenance: Mapping[int, Mapping[str, str]]
+    generation: int
+    subjects: Mapping[int, str] = field(default_factory=dict)
+    """Whom policies apply to, by the number that stands for them in a register."""
+    peers: Mapping[int, str] = field(default_factory=dict)
+    """Whom rules name likewise."""
+
+    def nic(self, port: int) -> Nic | None:
+        """That of a port."""
+        return next((nic for nic in self.inventory.nics if nic.port == port), None)
+
+    def name(self, port: int) -> str:
+        """What a port is called."""
+        nic = self.nic(port)
+        return nic.name if nic else f"port {port}"
+
+    def addressee(self, sender: Nic, frame: bytes) -> Nic | None:
+        """Whose MAC address a frame is for, on the network of its sender."""
+        mac = int.from_bytes(frame[:6], "big")
+        near = (nic for nic in self.inventory.nics if nic.vlan == sender.vlan)
+        return next((nic for nic in near if nic.mac == mac), None)
+
+
+def labels(identities: Identities) -> tuple[dict[int, str], dict[int, str]]:
+    """Who is meant by the numbers in registers: whom policies apply to, and whom rules name."""
+    found = []
+    for part in (subject_of, peer_of):
+        members: dict[int, list[Endpoint]] = defaultdict(list)
+        for number, identity in identities.by_number.items():
+            members[part(number)] += identity.members
+        found.append({number: label(ends) for number, ends in members.items()})
+    return found[0], found[1]
+
+
+def addresses(frame: bytes) -> tuple[IPAddress | None, IPAddress | None]:
+    """Of a frame's source and destination, None of what has none."""
+    try:
+        fields = packet.parse(frame).fields
+    except packet.Malformed:
+        return None, None
+    if "ipv4_src" in fields:
+        return IPv4Address(fields["ipv4_src"]), IPv4Address(fields["ipv4_dst"])
+    if "ipv6_src" in fields:
+        return IPv6Address(fields["ipv6_src"]), IPv6Address(fields["ipv6_dst"])
+    if "arp_tpa" in fields:
+        return IPv4Address(fields["arp_spa"]), IPv4Address(fields["arp_tpa"])
+    return None, None
