@@ -55,6 +55,7 @@ class Api:
             Route(f"{fabric}/drops", self.drops),
             Route(f"{fabric}/capture", self.capture),
             Route(f"{fabric}/trace", self.trace, methods=["POST"]),
+            Route(f"{fabric}/trace/live", self.follow),
             Route(f"{fabric}/policy/log", self.policy_log),
             Route(f"{vm}/start", self.start, methods=["POST"]),
             Route(f"{vm}/stop", self.stop, methods=["POST"]),
@@ -162,6 +163,14 @@ class Api:
         """What would become of a packet."""
         name, body = self._fabric(request), await _body(request)
         return JSONResponse(await self.service.trace(name, _asked(body)))
+
+    async def follow(self, request: Request) -> ASGIApp:
+        """The ways of packets as they come."""
+        wanted = _wanted(request)
+        blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
+        produce = self.service.follow(self._fabric(request), wanted)
+        media_type = b"text/plain; charset=utf-8" if wanted.lines else b"application/jsonl"
+        return Bytes(produce, self.operations, media_type, blocks)
 
     async def capture(self, request: Request) -> ASGIApp:
         """Packets as they come."""
@@ -273,6 +282,13 @@ def _terms(body: Mapping[str, Any]) -> Terms:
     if confirm_s is not None and not (isinstance(confirm_s, int | float) and confirm_s > 0):
         raise InputError("`confirm_s` is a number of seconds")
     return Terms(confirm_s, body.get("agreed") is True, str(plan))
+
+
+def _wanted(request: Request) -> CaptureRequest:
+    query = request.query_params
+    count, duration_s = _number(query.get("count"), int), _number(query.get("duration"), float)
+    nics, filter_ = tuple(query.getlist("nic")), query.get("filter", "")
+    return CaptureRequest(nics, filter_, None, count, duration_s, query.get("form") == "lines")
 
 
 def _asked(body: Mapping[str, Any]) -> Asked:

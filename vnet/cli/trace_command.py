@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ def trace(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FROM TO PORT]", help="VM[.NIC], VM[.NIC] or IP, and 5432/tcp, 53/udp, icmp."
+            metavar="[FROM TO PORT|VM[.NIC]...]", help="VM[.NIC], VM[.NIC] or IP, and 5432/tcp, 53/udp, icmp."
         ),
     ] = None,
     packet: Annotated[
@@ -41,6 +42,18 @@ def trace(
     ] = None,
     reply: Annotated[bool, typer.Option("--reply", help="Also the answer's way.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Ignore a connection that lives.")] = False,
+    live: Annotated[
+        str | None,
+        typer.Option(
+            "--live", metavar="FILTER", help="Follow real packets that a pcap-filter(7) takes; '' for all."
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("-c", "--count", min=1, help="With --live: end after so many packets.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=0.1, help="With --live: end after so many seconds.")
+    ] = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit 3 when the packet would not be delivered.")
     ] = False,
@@ -48,7 +61,16 @@ def trace(
     """Tell which way a packet would take: each table, rule and line, and what would have allowed it.
 
     The switch's own program decides it, with the connections there are now; nothing is sent or changed.
+    With --live real packets of all NICs, or of those named, are told instead, until Ctrl-C.
     """
+    if live is not None:
+        if packet is not None or pcap is not None or sender or reply or new:
+            raise UsageError(
+                "--live follows real packets: it takes names of VMs or NICs, --count and --duration"
+            )
+        return _follow(settings, {"nic": words, "filter": live, "count": count, "duration": duration})
+    if count or duration:
+        raise UsageError("--count and --duration belong to --live")
     body = _body(words or [], packet, pcap, sender) | {"reply": reply, "new": new}
     answer: Row = settings.daemon().post(path("fabrics", settings.fabric, "trace"), body)
     if settings.output in (Format.JSON, Format.YAML):
@@ -58,6 +80,21 @@ def trace(
     last = answer.get("reply") or answer
     delivered = all(each["verdict"]["outcome"] == "delivered" for each in (answer, last))
     return Exit.CHANGES if exit_code and not delivered else Exit.OK
+
+
+def _follow(settings: Settings, query: dict[str, Any]) -> int:
+    """Print ways as they come, until Ctrl-C or a limit."""
+    form = "lines" if settings.output in (Format.TABLE, Format.WIDE) else "json"
+    client = settings.daemon()
+    client.timeout_s = None
+    stream = client.read(path("fabrics", settings.fabric, "trace", "live"), form=form, **query)
+    try:
+        for block in stream:
+            sys.stdout.buffer.write(block)
+            sys.stdout.buffer.flush()
+    finally:
+        stream.close()
+    return Exit.OK
 
 
 def _body(words: list[str], packet: str | None, pcap: str | None, sender: str | None) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Asking:
         owner = [e for e in self._ends if e.address == address and e.nic.network == source.nic.network]
         if not owner:
             self._assumed.append(
-                f"nobody on {source.nic.network} has {address}: sent to {NOBODYS_MAC}, nobody's either"
+                f"nobody on {source.nic.network} has {address}: sent to {NOBODYS_MAC}, nobody's too"
             )
         return source, owner[0] if owner else None, address
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,8 +24,9 @@ from vnet.capture.lines import LineEncoder, line
 from vnet.capture.live import stream
 from vnet.capture.live.libpcap import compile_filter
 from vnet.capture.pcapng import PcapngEncoder, Producer
-from vnet.capture.record import PacketRecord, Verdict
+from vnet.capture.record import PacketRecord, Point, Verdict
 from vnet.capture.recorder import Recorder
+from vnet.capture.ways import WayEncoder
 from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
 from vnet.fabric.declared import Declared, sentence
@@ -299,6 +301,44 @@ class Service:
                     raise
 
         return produce
+
+    def follow(
+        self, name: str, wanted: CaptureRequest
+    ) -> Callable[[asyncio.Queue[bytes | None]], Awaitable[None]]:
+        """The ways of real packets, ready to be told: each that a NIC sends, with the rules that it met.
+
+        Args:
+            wanted: with `lines` as text, else as JSON Lines.
+
+        Raises: InputError for an unknown NIC or a filter that libpcap does not understand.
+        """
+        fabric = self.engine.fabric(name)
+        declared = _declared(fabric)
+        ports, recorder = _ports(declared, wanted.nics), _recorder(fabric, wanted)
+        recorder.encoder = WayEncoder(explainer(fabric), _places(declared), as_json=not wanted.lines)
+
+        async def produce(blocks: asyncio.Queue[bytes | None]) -> None:
+            with fabric.parts.switch.watch.subscribed(ports) as subscription:
+                records = _told(_sent(subscription.records()), fabric)
+                async for block in stream.blocks(records, recorder):
+                    await blocks.put(block)
+
+        return produce
+
+
+async def _sent(records: stream.Source) -> stream.Source:
+    """Only what NICs send: with the verdict, and each packet once."""
+    async for record in records:
+        if isinstance(record, stream.Lost) or record.point is Point.GUEST:
+            yield record
+
+
+def _places(declared: Declared) -> Callable[[int], str]:
+    """The names of the tables in which flows of a cookie are."""
+    tables: dict[int, set[int]] = defaultdict(set)
+    for flow in declared.compiled.flows:
+        tables[flow.cookie].add(flow.table)
+    return lambda cookie: " or ".join(pipeline.name_of(table) for table in sorted(tables.get(cookie, ())))
 
 
 def _block(lines: tuple[str, ...]) -> bytes:

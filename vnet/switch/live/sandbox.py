@@ -219,7 +219,10 @@ class Sandbox:
         with inside(self._source.netns):
             context = bpf.SkBuff(ifindex=self._source.ifindexes[in_port])
             _, _, after, _ = bpf.run(self._program, frame, context)
-        return self._told(DropReason(after.cb[1]), version)
+        traced = self._told(DropReason(after.cb[1]), version)
+        if traced.connection is not None and traced.connection.made:
+            self._assumed.add(traced.connection.slot)
+        return traced
 
     def _told(self, reason: DropReason, version: int) -> Traced:
         log = TraceLog.from_buffer_copy(self._map["trace_log"].index(0) or b"")
