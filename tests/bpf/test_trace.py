@@ -197,10 +197,27 @@ def test_a_full_table_of_connections_is_told() -> None:
             assert sandbox.run(1, UDP).reason is DropReason.CT_FULL
 
 
-@pytest.mark.parametrize("size", [0, 13, 3501])
-def test_a_frame_of_a_size_that_the_kernel_does_not_try_is_refused(bench: Bench, size: int) -> None:
-    with bench.datapath.sandbox() as sandbox, pytest.raises(InputError, match="14 to 3500"):
-        sandbox.run(1, bytes(size))
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (b"", "15 to 3500"),
+        (bytes(14), "15 to 3500: a real one"),
+        (bytes(3501), "15 to 3500$"),
+        (UDP[:33], "34 to 3500"),
+        (bytes(12) + b"\x86\xdd" + bytes(39), "54 to 3500"),
+    ],
+)
+def test_a_frame_of_a_size_that_the_kernel_does_not_try_is_refused(
+    bench: Bench, frame: bytes, words: str
+) -> None:
+    with bench.datapath.sandbox() as sandbox, pytest.raises(InputError, match=words):
+        sandbox.run(1, frame)
+
+
+@pytest.mark.parametrize("frame", [bytes(15), bytes(3500), UDP[:34], bytes(12) + b"\x86\xdd" + bytes(40)])
+def test_a_frame_of_any_other_size_is_tried(bench: Bench, frame: bytes) -> None:
+    with bench.datapath.sandbox() as sandbox:
+        assert sandbox.run(1, frame).reason is not DropReason.NONE
 
 
 # -- numbers --------------------------------------------------------------------------------------------

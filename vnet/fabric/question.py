@@ -174,15 +174,13 @@ class Asking:
                 for network in dict.fromkeys(end.nic.network for end in sources)
             )
             raise InputError(
-                f"{address} is in no network of {asked.source}; its networks: {words or 'none'}. --packet with "
-                f"--from {asked.source} sends to it all the same"
+                f"{address} is in no network of {asked.source}; its networks: {words or 'none'}. "
+                f"--packet with --from {asked.source} sends to it all the same"
             )
         source = fitting[0]
         owner = [e for e in self._ends if e.address == address and e.nic.network == source.nic.network]
         if not owner:
-            self._assumed.append(
-                f"nobody on {source.nic.network} has {address}: sent to {NOBODYS_MAC}, nobody's too"
-            )
+            self._assumed.append(f"nobody on {source.nic.network} has {address}: sent to {NOBODYS_MAC}")
         return source, owner[0] if owner else None, address
 
     def _ether(self, source: Endpoint, target: Endpoint | None) -> Packet:

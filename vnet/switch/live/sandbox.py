@@ -56,7 +56,9 @@ COUNTED = (
 """What decides nothing: the program's own have no room, so nothing is counted or remembered."""
 FRAME_BYTES = 3500
 """What BPF_PROG_TEST_RUN takes: a page without head- and tailroom (net/bpf/test_run.c)."""
-LEAST_BYTES = 14
+LEAST_BYTES = 15
+_IP_HEADER_ENDS = {b"\x08\x00": 34, b"\x86\xdd": 54}
+"""By EtherType: what is shorter is not tried."""
 _NO_PREALLOC = 1
 _ECHO = 0x0800
 _FREE_SLOTS = 8
@@ -207,9 +209,11 @@ class Sandbox:
 
         Raises: InputError for one that the kernel takes none like, HostError.
         """
-        if not LEAST_BYTES <= len(frame) <= FRAME_BYTES:
+        least = _IP_HEADER_ENDS.get(frame[12:14], LEAST_BYTES)
+        if not least <= len(frame) <= FRAME_BYTES:
             raise InputError(
-                f"a packet of {len(frame)} bytes: the kernel tries {LEAST_BYTES} to {FRAME_BYTES} of them"
+                f"a packet of {len(frame)} bytes: of this kind the kernel tries {least} to {FRAME_BYTES}"
+                + (": a real one this short is dropped as MALFORMED" if len(frame) < least else "")
             )
         if in_port not in self._source.ifindexes:
             raise HostError(f"port {in_port} is not attached to the switch")
