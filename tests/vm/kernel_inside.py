@@ -52,6 +52,7 @@ from vnet.switch.datapath import Change
 from vnet.switch.live import bpf
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.maps import object_path
+from vnet.switch.live.sandbox import trace_object
 
 PINS = Path("/sys/fs/bpf/vnet-kernels")
 DEADLINE_S = 5.0
@@ -328,6 +329,16 @@ class Trial:
         same(after[2].tx.packets - before[2].tx.packets, 6)
         same(self.switch.flow_counters()[(0, 100, TO_B)].bytes, 8 * len(frame))
 
+    def a_packet_does_what_its_trace_said(self) -> None:
+        for frame in (plain(A.mac, B.mac), plain(A.mac, BAD_MAC), checked_udp(A, C, (5000, 53))):
+            with self.switch.sandbox() as sandbox:
+                traced = sandbox.run(1, frame)
+            said: dict[int, list[bytes]] = {}
+            for port, data in traced.outputs:
+                said.setdefault(port, []).append(data)
+            same(self.ends.exchange((1, frame)), said)
+            assert traced.tables
+
     def a_second_version_takes_over_and_connections_stay(self) -> None:
         changed = flow(100, TO_B, Output(3))
         version = self.switch.version
@@ -435,7 +446,8 @@ def main() -> None:
 
 
 def tell_costs() -> None:
-    say(costs=verifier.plain(verifier.costs(object_path())))
+    costs = {**verifier.costs(object_path()), **verifier.costs(trace_object())}
+    say(costs=verifier.plain(costs))
 
 
 def tried(name: str, step: Callable[[], None]) -> bool:

@@ -29,7 +29,7 @@ STAGED = (
     *("tests/__init__.py", "tests/vm/__init__.py", "tests/vm/kernel_inside.py"),
     *("tests/bpf/__init__.py", "tests/bpf/verifier.py"),
     *("tests/perf/__init__.py", "tests/perf/inside/__init__.py", "tests/perf/inside/frames.py"),
-    "build/bpf/switch.bpf.o",
+    *("build/bpf/switch.bpf.o", "build/bpf/trace.bpf.o"),
 )
 LIMIT_S = 420.0
 

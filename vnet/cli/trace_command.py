@@ -189,7 +189,7 @@ def _verdict(answer: Row) -> Iterator[str]:
     cause = verdict["by"] or verdict["meaning"]
     yield f"{verdict['outcome']}{reason}{' - ' if cause else ''}{cause}"
     for output in verdict["outputs"]:
-        what = "answers" if verdict["outcome"] == "rejected" else "gets"
-        changed = f" ({', '.join(output['rewritten'])})" if output["rewritten"] and what == "gets" else ""
-        yield f"  {output['nic']} {what} {output['summary']}{changed}"
+        answered = verdict["outcome"] == "rejected"
+        changed = f" ({', '.join(output['rewritten'])})" if output["rewritten"] and not answered else ""
+        yield f"  {output['nic']} gets {'the answer ' if answered else ''}{output['summary']}{changed}"
     yield from (f"  would be allowed if {each}" for each in answer["allowed_if"])

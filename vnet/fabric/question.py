@@ -119,7 +119,12 @@ class Asking:
             self._assumed.append(f"port {port}, the first of {service.text}")
         if service.protocol is None:
             self._assumed.append(f"IP protocol {protocol} stands for any")
-        found = None if asked.new else self._living(source, address, protocol, port)
+        living = self._living(source, address, protocol, port)
+        if living and asked.new:
+            self._assumed.append(
+                f"the connection that lives, from port {living.source.port}, is not asked about"
+            )
+        found = None if asked.new else living
         client = found.source.port if found else (ECHO_ID if protocol in (ICMP, ICMPV6) else CLIENT_PORT)
         if protocol in (TCP, UDP, SCTP):
             why = "of a connection that lives; --new asks about another one" if found else "any free one"
@@ -141,7 +146,7 @@ class Asking:
             (a, b)
             for a in sources
             for b in targets
-            if a.address.version == b.address.version and a.name != b.name
+            if a.address.version == b.address.version and a.vm.name != b.vm.name
         ]
         near = [(a, b) for a, b in pairs if a.nic.network == b.nic.network]
         if not pairs:

@@ -16,7 +16,7 @@ from vnet.fabric.known import Known
 from vnet.fabric.question import Question
 from vnet.hv.spec import format_mac
 from vnet.openflow import ofctl, packet
-from vnet.openflow.fields import FIELDS, ORIGINAL, SCTP, TCP, UDP, CtState
+from vnet.openflow.fields import FIELDS, ICMP, ORIGINAL, SCTP, TCP, UDP, CtState
 from vnet.openflow.flow import Flow
 from vnet.openflow.ofctl_match import value_text
 from vnet.policy import pipeline
@@ -147,7 +147,7 @@ _REGISTER = {
     **{register: f"logged by {side.value}" for side, register in pipeline.LOGGED_BY.items()},
 }
 _IDENTITIES = (pipeline.CLIENT, pipeline.SERVER, pipeline.CLIENT_PEER, pipeline.SERVER_PEER)
-_SERVICES = {1: "icmp", TCP: "tcp", UDP: "udp", SCTP: "sctp"}
+_SERVICES = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 
 
 def _change(known: Known, name: str, was: int, now: int) -> Json:
@@ -159,6 +159,8 @@ def _change(known: Known, name: str, was: int, now: int) -> Json:
 def _value(known: Known, name: str, was: int, now: int) -> str:
     if name == pipeline.OUT_PORT:
         return f"= {known.name(now)}"
+    if name == pipeline.SERVICE and now >> 16 == ICMP:
+        return "= icmp"
     if name == pipeline.SERVICE and now:
         return f"= {now & 0xFFFF}/{_SERVICES.get(now >> 16, now >> 16)}"
     if name == "ct_state":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from vnet.base.errors import InputError
@@ -11,14 +10,15 @@ from vnet.fabric.known import Known
 from vnet.fabric.question import Asked, Asking, Question
 from vnet.fabric.told import Json, tell
 from vnet.openflow import packet
-from vnet.openflow.conntrack import Direction, Endpoint
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
+from vnet.openflow.conntrack import Direction, direction
+from vnet.openflow.fields import ETH_ARP, CtState
 from vnet.policy import pipeline
 from vnet.switch.trace import Connection, StepKind, Traced
 
 TRIES = 4
 """How many connections of one packet `--new` looks past: one for each zone it is tracked in."""
-_ICMP_ROLE = 8
+ZONE = 0xFFFF
+"""Of what a ct() step tells (`bpf/trace.h`)."""
 
 
 class Sandbox(Protocol):
@@ -79,30 +79,17 @@ def _reply(question: Question, traced: Traced, known: Known, sandbox: Sandbox) -
 
 def _as_if_let_through(question: Question, traced: Traced, sandbox: Sandbox) -> list[str]:
     connection = traced.connection
+    if question.frame[12:14] == ETH_ARP.to_bytes(2, "big"):
+        return []
     if connection is not None and not connection.made:
         return []
     if connection is not None and traced.outputs and not traced.rejected:
         return ["no such connection lives: as if the packet above had just opened it"]
     tracked = [step for step in traced.steps if step.kind is StepKind.CT]
-    direction = _direction(question, tracked[-1].fields) if tracked else None
-    if direction is None:
+    if not tracked:
         return ["the packet above never comes to the connection tracker: its answer is of no connection"]
-    sandbox.assume(direction, pipeline.ADMITTED[1])
+    way = direction(packet.parse(question.frame), tracked[-1].arg & ZONE)
+    if way is None or tracked[-1].fields.get("ct_state", 0) & (CtState.INV | CtState.REL):
+        return ["the packet above begins no connection"]
+    sandbox.assume(way, pipeline.ADMITTED[1])
     return ["as if the packet above had been let through, though it is not"]
-
-
-def _direction(question: Question, fields: Mapping[str, int]) -> Direction | None:
-    """The tuple by which the tracker knows a packet."""
-    six = fields.get("eth_type") == ETH_IPV6
-    family, protocol = fields.get("eth_type", 0), fields.get("ip_proto", 0)
-    if family not in (ETH_IPV4, ETH_IPV6) or fields.get("ct_state", 0) & (CtState.INV | CtState.REL):
-        return None
-    source, target = (fields.get(f"ipv{6 if six else 4}_{end}", 0) for end in ("src", "dst"))
-    zone = fields.get("ct_zone", 0)
-    if protocol in (ICMP, ICMPV6):
-        identifier = packet.parse(question.frame).icmp_id or 0
-        ends = Endpoint(source, identifier, _ICMP_ROLE), Endpoint(target, 0)
-        return Direction(zone, family, protocol, *ends)
-    name = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}.get(protocol, "")
-    ports = (fields.get(f"{name}_{end}", 0) for end in ("src", "dst"))
-    return Direction(zone, family, protocol, *(map(Endpoint, (source, target), ports)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.fakes.twin_sandbox import TwinSandbox
 from vnet.base.errors import HostError
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.parts import Parts
@@ -223,6 +224,9 @@ class FakeSwitch:
 
     async def connections(self):
         return self.world.connections.get(self.name, ())
+
+    async def in_sandbox(self, work):
+        return work(TwinSandbox(self.world.switches[self.name]), await self.connections())
 
     async def unreported(self):
         return 0
