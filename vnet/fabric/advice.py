@@ -49,6 +49,9 @@ ADVICE: Mapping[DropReason, str] = {
     DropReason.STORM: "fewer such packets came: the NIC's limits of broadcasts, multicasts, unknown targets",
     DropReason.CT_QUOTA: "the NIC had fewer connections, or a higher limit of them",
     DropReason.CT_FULL: "some connection ended: the switch's table of them is full",
+    DropReason.ROGUE_DHCP: "it came from no DHCP server's port and went to no client's: guests only ask",
+    DropReason.ROGUE_RA: "it were nothing that only a router says",
+    DropReason.MULTICAST: "it were for one receiver",
     DropReason.MTU: "it were no larger than the receiver's MTU",
     DropReason.SAME_PORT: "it were for somebody else than its sender",
 }

@@ -230,7 +230,18 @@ class Asking:
             if len(found) == 1:
                 self._assumed.append(f"sent by {found[0].name}, whose address it has")
                 return found[0]
+        near = self._on_its_network(name, packet) if name and not any(given) else []
+        if len(near) == 1:
+            return near[0]
         return self._sender(name, given)
+
+    def _on_its_network(self, name: str, packet: Packet) -> list[Nic]:
+        """The NICs of a VM that are on the network of the address that a packet is for."""
+        ip = next((layer.fields["dst"] for layer in _layers(packet) if _says(layer, "dst")), None)
+        subnets = {network.name: network.subnets for network in self._topology.networks.values()}
+        address = ip_address(str(ip)) if ip is not None else None
+        nics = self._nics(name)
+        return [nic for nic in nics if address and any(address in net for net in subnets[nic.network])]
 
     def _complete(self, layer: Packet, nic: Nic) -> None:
         """Give a layer what Scapy would else ask this host for."""

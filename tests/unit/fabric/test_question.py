@@ -115,6 +115,8 @@ def test_what_cannot_be_meant_is_answered_with_what_to_write(words: tuple[str, .
 def test_a_frame_of_nobody_needs_to_be_told_who_sends_it() -> None:
     assert "--from VM.NIC, one of web-1.eth0, " in said(frame=bytes(60))
     assert "--from VM.NIC, one of app.eth0, app.eth1" in said("app", frame=bytes(60))
+    assert "--from VM.NIC, one of app.eth0, app.eth1" in said("app", packet='IP(dst="192.0.2.1")/UDP()')
+    assert question("app", packet='IP(dst="10.10.20.12")/UDP()').nic.name == "app.eth1"
     assert 'say where to: IP(dst="…")' in said("web-1", packet="IP()/UDP()")
 
 
