@@ -19,7 +19,7 @@ from tests.exams.differential.switches import too_short_to_run
 from tests.net.twin_generator import Dialogue, packets, programs
 from tests.net.twin_outcomes import outcomes
 from vnet.base.drop import DropReason
-from vnet.base.errors import InputError
+from vnet.base.errors import HostError, InputError
 from vnet.openflow import ofctl
 from vnet.openflow.flow import Conntrack, Flow, Instructions, Output, Port, match
 from vnet.openflow.group import Band, BandType, Meter, MeterFlag
@@ -195,6 +195,14 @@ def test_a_full_table_of_connections_is_told() -> None:
             window.cast("B")[:] = bytes(live) * abi.CONNS
         with bench.datapath.sandbox() as sandbox:
             assert sandbox.run(1, UDP).reason is DropReason.CT_FULL
+
+
+def test_another_program_than_the_one_at_the_ports_is_not_asked(bench: Bench) -> None:
+    control = abi.Control.from_buffer_copy(bench.datapath._map["control"].index(0) or b"")
+    control.digest[0] ^= 1
+    bench.datapath._map["control"].set(0, bytes(control))
+    with pytest.raises(HostError, match="another program than the one installed"):
+        bench.datapath.sandbox()
 
 
 @pytest.mark.parametrize(

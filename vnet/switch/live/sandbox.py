@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import struct
 import time
@@ -87,6 +88,7 @@ class Sandbox:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        _require_the_same_program(source.maps["control"])
         loaded = bpf.Object(trace_object())
         try:
             for name in READ:
@@ -271,6 +273,16 @@ class Sandbox:
         size = ctypes.sizeof(abi.Conn)
         with self._conns() as window:
             return abi.Conn.from_buffer_copy(bytes(window[slot * size : (slot + 1) * size]))
+
+
+def _require_the_same_program(control: bpf.Map) -> None:
+    """What runs at the ports must be what is installed: its twin would tell of another program."""
+    running = bytes(abi.Control.from_buffer_copy(control.index(0) or b"").digest)
+    if object_path().exists() and hashlib.sha256(object_path().read_bytes()).digest() != running:
+        raise HostError(
+            "the switch runs another program than the one installed since: `vnet serve --stop`, and the next "
+            "command exchanges it without losing a packet"
+        )
 
 
 def _key(direction: Direction) -> abi.CtKey:
