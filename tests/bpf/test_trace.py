@@ -197,6 +197,24 @@ def test_a_full_table_of_connections_is_told() -> None:
             assert sandbox.run(1, UDP).reason is DropReason.CT_FULL
 
 
+def test_a_port_over_its_share_of_refusals_is_told_so() -> None:
+    with Bench(ports=4) as bench:
+        bench.load([to(2, eth_dst=MAC2)])
+        port = abi.Port.from_buffer_copy(bench.datapath._map["ports"].index(1) or b"")
+        port.refusal_quota = 1
+        bench.datapath._map["ports"].set(1, bytes(port))
+        refused = FRAME.replace(FRAME[:6], bytes.fromhex("020000000009"))
+        with bench.datapath.sandbox() as sandbox:
+            reasons = set()
+            for _ in range(50):  # until both fall into one window of time
+                bench.decide(1, refused)
+                sandbox.refresh()
+                reasons.add(sandbox.run(1, refused).reason)
+            assert reasons <= {DropReason.REFUSAL_QUOTA, DropReason.TABLE_MISS}
+            assert DropReason.REFUSAL_QUOTA in reasons
+            assert sandbox.run(1, FRAME).outputs or sandbox.run(1, FRAME).reason is DropReason.REFUSAL_QUOTA
+
+
 def test_another_program_than_the_one_at_the_ports_is_not_asked(bench: Bench) -> None:
     control = abi.Control.from_buffer_copy(bench.datapath._map["control"].index(0) or b"")
     control.digest[0] ^= 1

@@ -18,7 +18,7 @@ KNOWN = CtState.EST | CtState.RPL | CtState.REL
 
 
 class TwinSandbox:
-    """See `vnet.fabric.trace.Sandbox`. `said` is what really came before: (port, frame)."""
+    """See `vnet.fabric.asked.Sandbox`. `said` is what really came before: (port, frame)."""
 
     def __init__(self, flows: Iterable[Flow], said: Iterable[tuple[int, bytes]] = ()) -> None:
         ports = {number: PortState() for number in range(1, PORTS + 1)}
@@ -44,7 +44,7 @@ class TwinSandbox:
             one = next(each for each in self._tracker.connections(1.0) if not made or each.original in made)
             packets = (1, 0) if made else (2, 1)
             connection = Connection(
-                0, one.original.zone, 2.0, 0.5, packets, one.mark, 0, in_port, bool(made), self._assumed
+                0, one.original.zone, 2.0, packets, one.mark, 0, in_port, bool(made), self._assumed
             )
         self._assumed |= bool(made)
         reason = outcome.drop or DropReason.NONE

@@ -17,9 +17,9 @@ import pytest
 from tests.fakes.twin_sandbox import TwinSandbox
 from tests.generators import frame, three_tier
 from vnet.cli.trace_command import text
+from vnet.fabric.asked import Asked
 from vnet.fabric.declared import origin_texts
 from vnet.fabric.known import Known, labels
-from vnet.fabric.question import Asked
 from vnet.fabric.trace import trace
 from vnet.policy.compile import compile
 from vnet.policy.semantics import Packet

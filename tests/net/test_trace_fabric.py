@@ -14,10 +14,10 @@ from tests.net.fabric_lab import NETNS, host
 from tests.net.fabric_lab import make_engine as engine
 from tests.net.test_fabric_network import source
 from tests.unit.fabric.fakes import World
+from vnet.fabric.asked import Asked
 from vnet.fabric.live.network import HostNetwork
 from vnet.fabric.live.service import CaptureRequest, Service
 from vnet.fabric.progress import silent
-from vnet.fabric.question import Asked
 from vnet.openflow.fields import TCP
 from vnet.policy.semantics import Packet
 

@@ -19,9 +19,9 @@ from vnet import __version__
 from vnet.api.answers import outcome_json
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import InputError, UsageError, VnetError
+from vnet.fabric.asked import Asked
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.service import CaptureRequest, Service
-from vnet.fabric.question import Asked
 from vnet.fabric.store import Source
 
 BLOCKS_QUEUED = 4096

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from vnet.base.errors import InputError
 from vnet.fabric import scapy_words
+from vnet.fabric.asked import Asked
 from vnet.hv.spec import format_mac
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
@@ -42,19 +43,6 @@ class Question:
     assumed: tuple[str, ...] = ()
     live: bool = False
     """It is made as a packet of a connection that lives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question as it came: `packet` (an expression), `frame`, or `target` and `service` are given."""
-
-    source: str = ""
-    target: str = ""
-    service: str = ""
-    packet: str = ""
-    frame: bytes = b""
-    new: bool = False
-    reply: bool = False
 
 
 class Asking:

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from vnet.base.errors import InputError
 from vnet.fabric.answering import answer
+from vnet.fabric.asked import Asked, Sandbox
 from vnet.fabric.known import Known
-from vnet.fabric.question import Asked, Asking, Question
+from vnet.fabric.question import Asking, Question
 from vnet.fabric.told import Json, tell
 from vnet.openflow import packet
 from vnet.openflow.conntrack import Direction, direction
 from vnet.openflow.fields import ETH_ARP, CtState
 from vnet.policy import pipeline
-from vnet.switch.trace import Connection, StepKind, Traced
+from vnet.switch.trace import StepKind, Traced
 
 TRIES = 4
 """How many connections of one packet `--new` looks past: one for each zone it is tracked in."""
 ZONE = 0xFFFF
 """Of what a ct() step tells (`bpf/trace.h`)."""
-
-
-class Sandbox(Protocol):
-    """See `vnet.switch.live.sandbox.Sandbox`."""
-
-    def run(self, in_port: int, frame: bytes) -> Traced:
-        """What would become of a frame."""
-        ...
-
-    def forget(self, connection: Connection) -> None:
-        """From now on without a connection."""
-        ...
-
-    def assume(self, direction: Direction, mark: int) -> None:
-        """Have a connection as if its first packet had just been let through."""
-        ...
 
 
 def trace(asked: Asked, known: Known, sandbox: Sandbox, connections: tuple[Direction, ...] = ()) -> Json:

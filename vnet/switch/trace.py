@@ -86,14 +86,13 @@ class Step:
 class Connection:
     """What the tracker has of the packet's connection.
 
-    `age_s` since it was opened, `silent_s` since its last packet; `packets` by direction. `assumed`: there is
-    none, but the question was what would be if there were.
+    `age_s` since it was opened; `packets` by direction, this one too. `assumed`: there is none, but the
+    question was what would be if there were.
     """
 
     slot: int
     zone: int
     age_s: float
-    silent_s: float
     packets: tuple[int, int]
     mark: int
     tcp_state: int

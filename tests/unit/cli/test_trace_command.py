@@ -1,6 +1,8 @@
 """`vnet trace` as a user meets it, with the real daemon on a host in memory; the interpreter decides."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -8,7 +10,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap, wrpcapng
 
 from tests.net.test_fabric_network import TEXT
-from tests.unit.cli.test_change_commands import Vnet, host, vnet  # noqa: F401  fixtures
+from tests.unit.cli.test_change_commands import ROOT, Vnet, host, vnet  # noqa: F401  fixtures
 
 
 @pytest.fixture
@@ -90,6 +92,11 @@ def test_what_makes_no_sense_is_answered_with_what_to_do(small, words):
 def test_a_file_that_is_no_capture_is_said_to_be_none(small):
     (small.directory / "text").write_text("hello, world, this is no capture at all\n" * 9)
     assert "text is neither pcap nor pcapng" in small("trace", "--pcap", "text", expect=1).stderr
+
+
+def test_a_daemon_that_is_not_asked_does_not_load_scapy():
+    code = "import sys, vnet.api.daemon; sys.exit('scapy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_help_names_the_forms(small):

@@ -8,7 +8,8 @@ from scapy.layers.l2 import Ether
 from tests.generators import three_tier
 from vnet.base.errors import InputError
 from vnet.fabric.answering import answer
-from vnet.fabric.question import NOBODYS_MAC, Asked, Asking, Question
+from vnet.fabric.asked import Asked
+from vnet.fabric.question import NOBODYS_MAC, Asking, Question
 from vnet.hv.spec import format_mac
 from vnet.openflow.conntrack import Direction, Endpoint
 

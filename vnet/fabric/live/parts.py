@@ -13,10 +13,10 @@ from typing import Protocol, TypeVar
 
 from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
+from vnet.fabric.asked import Sandbox
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import Attached, Guest, Port
-from vnet.fabric.trace import Sandbox
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow

@@ -29,6 +29,7 @@ from vnet.capture.recorder import Recorder
 from vnet.capture.ways import WayEncoder
 from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
+from vnet.fabric.asked import Asked, Sandbox
 from vnet.fabric.declared import Declared, sentence
 from vnet.fabric.known import Known, labels
 from vnet.fabric.live import drill as live_drill
@@ -38,10 +39,9 @@ from vnet.fabric.live.journal import kept_logs
 from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.rule_log import RuleLog, between
 from vnet.fabric.progress import Progress, Report, Status
-from vnet.fabric.question import Asked
-from vnet.fabric.trace import trace
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
+from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.policy import pipeline, probes
 from vnet.policy.hits import hits
@@ -155,6 +155,7 @@ class Service:
         declared, record = _declared(fabric), fabric.record
         names = labels(declared.compiled.identities)
         known = Known(declared.topology, declared.inventory, record.provenance, record.enforced, *names)
+        trace = await asyncio.to_thread(_tracer)
         return await fabric.parts.switch.in_sandbox(partial(trace, asked, known))
 
     async def drops(self, name: str) -> Json:
@@ -324,6 +325,12 @@ class Service:
                     await blocks.put(block)
 
         return produce
+
+
+def _tracer() -> Callable[[Asked, Known, Sandbox, tuple[Direction, ...]], Json]:
+    from vnet.fabric.trace import trace  # imports Scapy, and not every daemon is asked
+
+    return trace
 
 
 async def _sent(records: stream.Source) -> stream.Source:

@@ -14,11 +14,11 @@ from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
 from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.record import Point as SeenAt
+from vnet.fabric.asked import Sandbox
 from vnet.fabric.live.netns import finished
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.logged import REFERENCE_MASK, Sighting, sighting
 from vnet.fabric.state import Attached, Port
-from vnet.fabric.trace import Sandbox
 from vnet.openflow import cookie
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.fields import CtState

@@ -260,7 +260,6 @@ class Sandbox:
             slot,
             conn.key[0].zone,
             max(0, now_ns - conn.created_ns) / 1e9,
-            max(0, now_ns - conn.last_seen_ns) / 1e9,
             tuple(conn.packets),
             conn.mark,
             conn.tcp_state,
