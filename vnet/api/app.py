@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from vnet import __version__
 from vnet.api.answers import outcome_json
+from vnet.api.seen_routes import SeenRoutes
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
@@ -61,6 +62,7 @@ class Api:
             Route(f"{vm}/stop", self.stop, methods=["POST"]),
             Route(f"{vm}/exec", self.exec, methods=["POST"]),
             Route(f"{vm}/console", self.console),
+            *SeenRoutes(self.service.engine, self._fabric).routes(),
             Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
             Route("/v1/shutdown", self.shutdown, methods=["POST"]),
         ]

@@ -11,6 +11,7 @@ from vnet.cli import (
     import_commands,
     look_commands,
     policy_commands,
+    seen_commands,
     switch_command,
     trace_command,
     vm_commands,
@@ -30,6 +31,7 @@ fabric_commands.register(app)
 import_commands.register(app)
 vm_commands.register(app)
 look_commands.register(app)
+seen_commands.register(app)
 policy_commands.register(app)
 trace_command.register(app)
 drill_command.register(app)

@@ -41,3 +41,8 @@ def reason(cookie: int) -> DropReason:
 def is_logged(cookie: int) -> bool:
     """Whether what flows of this cookie decide is to be told."""
     return cookie >> 56 == OWNER and bool(cookie & LOG)
+
+
+def gives_reason(cookie: int) -> bool:
+    """Whether flows of this cookie are vnet's and say why they drop."""
+    return cookie >> 56 == OWNER and bool(cookie >> 48 & REASON_MASK)

@@ -189,10 +189,11 @@ def decide(topology: Topology, inventory: Inventory, packet: Packet) -> Verdict:
     if _begins_nothing(packet):
         return Verdict(False, origin.INVALID)
     client, server = (target, source) if packet.reply else (source, target)
-    return _judge(topology, client, server, packet)
+    return judged(topology, client, server, packet)
 
 
-def _judge(topology: Topology, client: Endpoint, server: Endpoint, packet: Packet) -> Verdict:
+def judged(topology: Topology, client: Endpoint, server: Endpoint, packet: Packet) -> Verdict:
+    """What the policies alone say of a packet between two ends that can meet: no guard, no isolation."""
     allowed, egress = _first_match(topology, Direction.EGRESS, client, server, packet)
     if not allowed:
         return Verdict(False, egress, egress, _nearest(topology, Direction.EGRESS, client, server, packet))

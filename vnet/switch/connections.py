@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from vnet.openflow.conntrack import OVER, TIMEOUTS_S, Direction, Endpoint, State
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP
 from vnet.switch import abi
 
 _FAMILIES = {4: ETH_IPV4, 6: ETH_IPV6}
@@ -50,3 +52,96 @@ def _direction(key: abi.CtKey) -> Direction:
     if key.proto in (ICMP, ICMPV6):
         ends = Endpoint(source, key.sport, _ECHO_REQUEST), Endpoint(target, 0)
     return Direction(key.zone, _FAMILIES[key.family], key.proto, *ends)
+
+
+SLOT_BYTES = ctypes.sizeof(abi.Conn)
+_SLOT = struct.Struct("<4Q3H2B4Q3H2B8Q3I4B")
+"""`struct vnet_conn`: read ten times as fast as through ctypes, which a test compares it with."""
+assert _SLOT.size == SLOT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """One slot of the table of connections: a connection there is, or what is left of one that was.
+
+    The client is who committed it. Times are CLOCK_MONOTONIC; `packets` and `octets` are from the client and
+    back. `port` is the one the client's packets came in by. Of an echo `client_port` is its identifier.
+    `occupancy` goes up whenever the slot is taken, freed or its mark changes.
+    """
+
+    slot: int
+    is_there: bool
+    zone: int
+    version: int
+    protocol: int
+    client: int
+    client_port: int
+    server: int
+    server_port: int
+    created_ns: int
+    last_seen_ns: int
+    packets: tuple[int, int]
+    octets: tuple[int, int]
+    label: int
+    mark: int
+    port: int
+    state: State
+    occupancy: int
+    nat: int
+
+    @property
+    def service_port(self) -> int | None:
+        """The server's port; of ICMP the type that asks; None for protocols without any."""
+        if self.protocol in (ICMP, ICMPV6):
+            return _ECHO_REQUEST if self.protocol == ICMP else _ECHO_REQUEST_V6
+        return self.server_port if self.protocol in _WITH_PORTS else None
+
+    def is_silent(self, now_ns: int) -> bool:
+        """Whether no packet came for so long that the switch takes it for ended."""
+        return now_ns > self.last_seen_ns + TIMEOUTS_S[self.state] * 10**9
+
+
+_ECHO_REQUEST_V6 = 128
+_WITH_PORTS = frozenset({TCP, UDP, SCTP})
+
+
+def tracked(values: bytes, first: int = 0) -> Iterator[Tracked]:
+    """All that was ever tracked in these slots, as far as it is still known.
+
+    Args:
+        values: slots of the map `conns`, one behind the other; first: the number of the first of them.
+    """
+    for slot, words in enumerate(_SLOT.iter_unpack(values), first):
+        if not words[18]:
+            continue
+        tcp_state, seen_reply = words[29], words[30]
+        opened = State.ANSWERED if seen_reply else State.OPENING
+        yield Tracked(
+            slot,
+            bool(words[26] & 1),
+            words[6],
+            words[8],
+            words[7],
+            words[0] << 64 | words[1],
+            words[4],
+            words[2] << 64 | words[3],
+            words[5],
+            words[18],
+            words[19],
+            words[20:22],
+            words[22:24],
+            words[24] << 64 | words[25],
+            words[27],
+            words[28],
+            _TCP_STATES[tcp_state - 1] if tcp_state else opened,
+            words[26],
+            words[32],
+        )
+
+
+def learnt(entries: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, int, int]]:
+    """Addresses that OFPP_NORMAL learnt: VLAN, MAC, port and CLOCK_MONOTONIC of the last frame."""
+    for key, value in entries:
+        (word,) = struct.unpack("<Q", key)
+        port, _, seen_ns = struct.unpack("<IIQ", value)
+        yield word & 0xFFFF, word >> 16, port, seen_ns

@@ -6,7 +6,7 @@ is there and removing one that is not are no errors: actions may be carried out 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -104,6 +104,22 @@ class Switch(Protocol):
 
         `work` gets the live connections too.
         """
+        ...
+
+    def slots(self) -> AsyncIterator[tuple[int, bytes]]:
+        """The table of connections by parts, each with the number of its first slot."""
+        ...
+
+    async def learnt(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Addresses that the switch learnt: VLAN, MAC, port, CLOCK_MONOTONIC (ns) of the last frame."""
+        ...
+
+    async def drops_by_nic(self) -> Mapping[str, int]:
+        """Packets lost since the switch was made, by the NIC that sent them."""
+        ...
+
+    async def drops_by_cookie(self) -> Mapping[int, int]:
+        """Packets that flows dropped, by cookie; counted for as long as the flow is there."""
         ...
 
     async def drop_counts(self) -> Mapping[DropReason, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +36,8 @@ from vnet.switch.live.maps import remove
 from vnet.switch.live.server import SwitchServer
 
 CONNECT_TIMEOUT_S = 10.0
+SLOTS_AT_ONCE = 4096
+"""Of the table of connections, 650 KB."""
 PATIENCE_S = 10.0
 """How long flows wait for an agent that has gone: it is part of this process, so hardly ever."""
 
@@ -150,6 +152,32 @@ class HostSwitch:
         """Try packets in a copy of the switch, which changes nothing in it."""
         datapath, server = self._opened()
         return await server.run(_in_sandbox, datapath, work)
+
+    async def slots(self) -> AsyncIterator[tuple[int, bytes]]:
+        """The table of connections by parts, each with the number of its first slot.
+
+        Between two parts others may use the datapath. See `vnet.switch.connections.tracked`.
+        """
+        datapath, server = self._opened()
+        used = await server.run(datapath.used_slots)
+        for first in range(0, used, SLOTS_AT_ONCE):
+            yield first, await server.run(datapath.slots, first, min(SLOTS_AT_ONCE, used - first))
+
+    async def learnt(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Addresses that the switch learnt: VLAN, MAC, port, CLOCK_MONOTONIC (ns) of the last frame."""
+        datapath, server = self._opened()
+        return await server.run(datapath.learnt)
+
+    async def drops_by_nic(self) -> Mapping[str, int]:
+        """Packets lost since the switch was made, by the NIC that sent them."""
+        datapath, server = self._opened()
+        counters = await server.run(datapath.port_counters)
+        return {self._names.get(n, f"port {n}"): each.rx_dropped for n, each in counters.items()}
+
+    async def drops_by_cookie(self) -> Mapping[int, int]:
+        """Packets that flows dropped, by cookie; counted for as long as the flow is there."""
+        datapath, server = self._opened()
+        return await server.run(datapath.drops_by_cookie)
 
     async def drop_counts(self) -> Mapping[DropReason, int]:
         """Packets lost since the switch was made."""

@@ -270,6 +270,55 @@ class Map:
         if count and _libbpf().bpf_map_update_batch(self.fd, keys, values, ctypes.byref(done), None):
             raise _fail(f"write map {self.name}", ctypes.get_errno())
 
+    def part(self, first: int, count: int) -> bytes:
+        """The values of an array's indexes from `first` on, at most `count`, by one system call."""
+        keys, values = (
+            ctypes.create_string_buffer(count * size) for size in (self.key_size, self.value_size)
+        )
+        before = ctypes.c_uint32(first - 1)
+        after, done = ctypes.c_uint32(), ctypes.c_uint32(count)
+        failed = _libbpf().bpf_map_lookup_batch(
+            self.fd,
+            ctypes.byref(before) if first else None,
+            ctypes.byref(after),
+            keys,
+            values,
+            ctypes.byref(done),
+            None,
+        )
+        if failed and ctypes.get_errno() != errno.ENOENT:
+            raise _fail(f"read map {self.name}", ctypes.get_errno())
+        return values.raw[: done.value * self.value_size]
+
+    def batches(self, size: int = 1024) -> Iterator[list[tuple[bytes, bytes]]]:
+        """The keys and values of a hash map, about `size` by one system call.
+
+        Those that come or go meanwhile may be missed.
+        """
+        before, after = None, ctypes.create_string_buffer(max(4, self.key_size))
+        while True:
+            keys, values = (
+                ctypes.create_string_buffer(size * each) for each in (self.key_size, self.value_size)
+            )
+            done = ctypes.c_uint32(size)
+            failed = _libbpf().bpf_map_lookup_batch(
+                self.fd, before, after, keys, values, ctypes.byref(done), None
+            )
+            error = ctypes.get_errno() if failed else 0
+            if error == errno.ENOSPC:  # one bucket of the hash holds more
+                size *= 2
+                continue
+            if error not in (0, errno.ENOENT):
+                raise _fail(f"read map {self.name}", error)
+            cut = [
+                [data.raw[n * width : (n + 1) * width] for n in range(done.value)]
+                for data, width in ((keys, self.key_size), (values, self.value_size))
+            ]
+            yield list(zip(*cut, strict=True))
+            if error:
+                return
+            before = ctypes.create_string_buffer(after.raw, len(after))
+
     def window(self) -> memoryview:
         """The memory of a BPF_F_MMAPABLE array as 32-bit words; a store is one atomic write."""
         size = -(-self.value_size // 8) * 8 * self.max_entries

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from vnet.base.errors import HostError
 from vnet.base.limits import Limits
+from vnet.openflow import cookie as cookies
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Action, Flow
 from vnet.openflow.group import Group, Meter
 from vnet.openflow.message import BadRequest, ErrorType, MeterModFailed, PortConfig
 from vnet.switch import abi
-from vnet.switch.connections import live
+from vnet.switch.connections import learnt, live
 from vnet.switch.datapath import (
     Change,
     Counter,
@@ -292,6 +293,28 @@ class EbpfDatapath:
         used = abi.CtControl.from_buffer_copy(self._map["ct_control"].index(0) or b"").fresh
         raw = self._map["conns"].first(min(used, abi.CONNS)) if used else b""
         return tuple(live(raw, time.monotonic_ns()))
+
+    def used_slots(self) -> int:
+        """How many slots of the table of connections were ever used: the first ones."""
+        used = abi.CtControl.from_buffer_copy(self._map["ct_control"].index(0) or b"").fresh
+        return min(int(used), abi.CONNS)
+
+    def slots(self, first: int, count: int) -> bytes:
+        """A part of the table of connections, see `vnet.switch.connections.tracked`."""
+        return self._map["conns"].part(first, count)
+
+    def learnt(self) -> tuple[tuple[int, int, int, int], ...]:
+        """The addresses that OFPP_NORMAL learnt, see `vnet.switch.connections.learnt`; aged ones too."""
+        return tuple(learnt(entry for batch in self._map["macs"].batches() for entry in batch))
+
+    def drops_by_cookie(self) -> Mapping[int, int]:
+        """Packets that met a flow which gives a reason to drop them, by the flow's cookie."""
+        counts: dict[int, int] = {}
+        for key, counter in self.flow_counters().items():
+            cookie = self._image.placed[key].flow.cookie
+            if counter.packets and cookies.gives_reason(cookie):
+                counts[cookie] = counts.get(cookie, 0) + counter.packets
+        return counts
 
     def flush_connections(self, zone: int | None = None) -> None:
         """Forget the connections of a zone, or all."""

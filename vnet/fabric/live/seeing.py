@@ -1,0 +1,57 @@
+"""Questions about what fabrics do now: who talks to whom, which address is where."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from vnet.base.errors import HostError, InputError
+from vnet.fabric import fdb
+from vnet.fabric.declared import Declared
+from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.tracked import Best, Wanted
+from vnet.fabric.who import Directory
+
+Json = Mapping[str, Any]
+
+
+def declared_of(fabric: Fabric) -> Declared:
+    """What the fabric declares. Raises HostError when that could not be read again."""
+    if fabric.declared is None:
+        raise HostError(f"the topology of {fabric.record.name} could not be read again: {fabric.trouble}")
+    return fabric.declared
+
+
+def refuse_unknown(declared: Declared, *wanted: str | None) -> None:
+    """Raises InputError for a name that neither a VM nor a NIC has."""
+    vms = {vm.name for vm in declared.inventory.vms}
+    known = vms | {nic.name for nic in declared.inventory.nics}
+    for name in wanted:
+        if name is not None and name not in known:
+            raise InputError(f"there is no VM or NIC {name}; VMs: {', '.join(sorted(vms))}")
+
+
+async def connections(registry: Registry, name: str, wanted: Wanted) -> Json:
+    """The connections that the switch tracks, read by parts: a full table holds nobody up."""
+    fabric = registry.fabric(name)
+    declared = declared_of(fabric)
+    refuse_unknown(declared, wanted.who, wanted.to)
+    directory = await asyncio.to_thread(Directory, declared)
+    best = Best(wanted, directory, time.monotonic_ns())
+    async for first, values in fabric.parts.switch.slots():
+        await asyncio.to_thread(best.take, first, values)
+    return await asyncio.to_thread(best.plain)
+
+
+async def addresses(registry: Registry, name: str, network: str | None) -> list[Json]:
+    """The MAC table. Raises InputError for an unknown network."""
+    fabric = registry.fabric(name)
+    declared = declared_of(fabric)
+    known = declared.topology.networks
+    if network is not None and network not in known:
+        raise InputError(f"there is no network {network}; networks: {', '.join(sorted(known))}")
+    learnt = await fabric.parts.switch.learnt()
+    directory = await asyncio.to_thread(Directory, declared)
+    return fdb.rows(declared, directory, learnt, network, time.monotonic_ns())

@@ -1,0 +1,111 @@
+"""Who an address is, and which rule lets a connection be: what one generation says of what the switch tracks.
+
+A connection does not remember its rule: that would cost every packet that opens one. The rule is found by
+asking the law of the language (`vnet.policy.semantics`) about the connection, under the generation in force,
+which is what decides its packets too (decision 19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+
+from vnet.fabric.declared import Declared
+from vnet.fabric.seen import DecidedBy
+from vnet.openflow.fields import ICMP, ICMPV6
+from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.origin import Lets, Origin
+from vnet.policy.semantics import REQUEST_TYPE, Packet, Verdict, judged
+from vnet.switch.connections import Tracked
+from vnet.topology.inventory import Nic
+
+IPAddress = IPv4Address | IPv6Address
+RULES_KEPT = 65536
+
+
+def address(number: int, version: int) -> IPAddress:
+    """An address by its number."""
+    return IPv4Address(number) if version == 4 else IPv6Address(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """What the policies in force say of a connection.
+
+    `allowed` is False for one that is still tracked though no rule lets its packets pass any more;
+    `audited`: a rule that is not enforced says no.
+    """
+
+    by: DecidedBy
+    allowed: bool
+    audited: bool
+
+
+def decided_by(origin: Origin) -> DecidedBy:
+    """An origin as reports have it."""
+    return DecidedBy(str(origin.at), origin.policy, origin.rule, origin.text, origin.cookie)
+
+
+class Directory:
+    """The names of one generation."""
+
+    def __init__(self, declared: Declared) -> None:
+        self._topology = declared.topology
+        nics = declared.inventory.nics
+        self._by_port: Mapping[int, Nic] = {nic.port: nic for nic in nics}
+        self._networks = {nic.vlan: nic.network for nic in nics}
+        self._networks |= {network.vlan: name for name, network in declared.topology.networks.items()}
+        ends = sorted(
+            endpoints(declared.topology, declared.inventory), key=lambda end: end.name, reverse=True
+        )
+        self._ends: dict[tuple[int, int, int], Endpoint]
+        self._ends = {(end.nic.vlan, end.address.version, int(end.address)): end for end in ends}
+        self._let = lru_cache(RULES_KEPT)(self._judged)
+
+    def nic(self, port: int) -> Nic | None:
+        """The NIC of a port."""
+        return self._by_port.get(port)
+
+    def network(self, vlan: int) -> str:
+        """The name of a network by its VLAN; `VLAN 7` for one that is not declared."""
+        return self._networks.get(vlan) or f"VLAN {vlan}"
+
+    def end(self, vlan: int, at: IPAddress) -> Endpoint | None:
+        """Whose address it is. Of one that several NICs may have, the first of them by name."""
+        return self._ends.get((vlan, at.version, int(at)))
+
+    def name(self, vlan: int, at: IPAddress | None) -> str | None:
+        """The NIC (`web-1.eth0`) that has an address."""
+        end = self.end(vlan, at) if at is not None else None
+        return end.name if end else None
+
+    def let(self, one: Tracked) -> Let | None:
+        """What the policies say of a connection; None where one of its ends is not of the fabric."""
+        client = self._ends.get((one.zone, one.version, one.client))
+        server = self._ends.get((one.zone, one.version, one.server))
+        if client is None or server is None or client.name == server.name:
+            return None
+        return self._let(client, server, one.protocol, one.service_port or 0)
+
+    def _judged(self, client: Endpoint, server: Endpoint, protocol: int, port: int) -> Let:
+        is_icmp = protocol in (ICMP, ICMPV6)
+        packet = Packet(
+            client.name,
+            client.address,
+            server.name,
+            server.address,
+            protocol,
+            target_port=0 if is_icmp else port,
+            icmp_type=REQUEST_TYPE[protocol] if is_icmp else 0,
+            admitted=True,
+        )
+        return _let(judged(self._topology, client, server, packet))
+
+
+def _let(verdict: Verdict) -> Let:
+    """An audited refusal by either side makes it audited, and is what is told."""
+    said = (verdict.egress, verdict.origin)
+    audited = next((each for each in said if each is not None and each.lets is Lets.AUDITED), None)
+    return Let(decided_by(audited or verdict.origin), verdict.allowed, audited is not None)
