@@ -22,6 +22,7 @@ from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
 from vnet.fabric.live.engine import Terms
+from vnet.fabric.live.past import Past
 from vnet.fabric.live.service import CaptureRequest, Service
 from vnet.fabric.store import Source
 
@@ -32,8 +33,10 @@ BLOCKS_QUEUED = 4096
 class Api:
     """All endpoints on one service. `end` is called when the daemon should end."""
 
-    def __init__(self, service: Service, end: Callable[[], None], auto: bool = False) -> None:
-        self.service, self.end, self.auto = service, end, auto
+    def __init__(
+        self, service: Service, end: Callable[[], None], auto: bool = False, past: Past | None = None
+    ) -> None:
+        self.service, self.end, self.auto, self.past = service, end, auto, past
         self.operations = Operations()
 
     def app(self) -> Starlette:
@@ -62,7 +65,7 @@ class Api:
             Route(f"{vm}/stop", self.stop, methods=["POST"]),
             Route(f"{vm}/exec", self.exec, methods=["POST"]),
             Route(f"{vm}/console", self.console),
-            *SeenRoutes(self.service.engine, self._fabric).routes(),
+            *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),
             Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
             Route("/v1/shutdown", self.shutdown, methods=["POST"]),
         ]

@@ -19,6 +19,8 @@ from vnet.base import paths
 from vnet.base.errors import Exit, HostError
 from vnet.fabric.live import keeper
 from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.history import Observers, make_observers
+from vnet.fabric.live.past import Past
 from vnet.fabric.live.service import Service
 from vnet.fabric.live.wiring import make_engine
 from vnet.hv.live.manager import HvManager
@@ -112,12 +114,14 @@ def _lock() -> int:
 async def _run(auto: bool) -> None:
     manager = HvManager(_tell)
     engine = make_engine(manager)
+    observers = make_observers(engine)
     try:
         await engine.adopt()
         for name, fabric in engine.fabrics.items():
             print(f"vnetd: adopted {name}{': ' + fabric.trouble if fabric.trouble else ''}", file=sys.stderr)
-        await _serve(Service(engine), auto)
+        await _serve(Service(engine), auto, observers)
     finally:
+        await observers.close()
         await engine.close()
         await manager.close()
 
@@ -126,8 +130,9 @@ def _tell(event: GuestEvent) -> None:
     print(f"vnetd: {event.fabric}/{event.name}: {event.text}", file=sys.stderr, flush=True)
 
 
-async def _serve(service: Service, auto: bool) -> None:
-    api = Api(service, lambda: setattr(server, "should_exit", True), auto)
+async def _serve(service: Service, auto: bool, observers: Observers | None = None) -> None:
+    past = Past(observers) if observers else None
+    api = Api(service, lambda: setattr(server, "should_exit", True), auto, past)
     config = uvicorn.Config(
         api.app(), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
     )
@@ -138,6 +143,8 @@ async def _serve(service: Service, auto: bool) -> None:
         asyncio.ensure_future(_roll_back(service.engine)),
         asyncio.ensure_future(keeper.keep(service.engine)),
     ]
+    if observers:
+        beside.append(asyncio.ensure_future(observers.keep()))
     if auto:
         beside.append(asyncio.ensure_future(_end_when_idle(api, server)))
     with _listening(paths.daemon_socket()) as listener:

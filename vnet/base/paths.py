@@ -57,6 +57,11 @@ def image_dir() -> Path:
     return state_dir() / "images"
 
 
+def history_file() -> Path:
+    """What was seen and dropped, kept when fabrics go: an SQLite database of bounded size."""
+    return state_dir() / "history" / "history.db"
+
+
 def log_dir(fabric: str) -> Path:
     """What its rules logged, kept when the fabric goes."""
     return state_dir() / "policy-log" / fabric

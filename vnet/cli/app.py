@@ -10,6 +10,7 @@ from vnet.cli import (
     fabric_commands,
     import_commands,
     look_commands,
+    past_commands,
     policy_commands,
     seen_commands,
     switch_command,
@@ -31,6 +32,7 @@ fabric_commands.register(app)
 import_commands.register(app)
 vm_commands.register(app)
 look_commands.register(app)
+past_commands.register(app)
 seen_commands.register(app)
 policy_commands.register(app)
 trace_command.register(app)

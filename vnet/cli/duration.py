@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime, time, timedelta
 
 from vnet.base.errors import UsageError
 
-_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)")
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_DAYS = {"today": 0, "yesterday": 1}
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds(text: str, option: str) -> float:
@@ -21,7 +23,7 @@ def seconds(text: str, option: str) -> float:
 
 
 def moment_ns(text: str, option: str, now: datetime) -> int:
-    """Nanoseconds since 1970 of `14:03` (the last time it was), `2026-11-28T14:03`, or `2h` before now.
+    """Nanoseconds since 1970: `14:03` (the last time it was), `2026-11-28T14:03`, `yesterday 14:03`, `2h`.
 
     `now` has a time zone, which times without one are in. Raises UsageError.
     """
@@ -36,8 +38,15 @@ def _moment(text: str, option: str, now: datetime) -> datetime:
         return today if today <= now else today - timedelta(days=1)
     except ValueError:
         pass
+    day, _, hour = text.partition(" ")
+    if day in _DAYS:
+        with suppress(ValueError):
+            then = now.date() - timedelta(days=_DAYS[day])
+            return datetime.combine(then, time.fromisoformat(hour or "00:00"), now.tzinfo)
     try:
         given = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{option} {text}: write a time such as 14:03, 2026-11-28T14:03 or 2h") from None
+        raise UsageError(
+            f"{option} {text}: write a time such as 14:03, yesterday 14:03, 2026-11-28T14:03 or 2h"
+        ) from None
     return given if given.tzinfo else given.replace(tzinfo=now.tzinfo)

@@ -1,4 +1,4 @@
-"""Commands that look at what the switch does: verify, capture, flows, drops."""
+"""Commands that look at what the switch does: verify, capture, flows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from vnet.base.errors import Exit, HostError, UsageError
 from vnet.cli.client import Json, path
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, Format, Row, document, rows, tell
+from vnet.cli.output import Column, Format, Row, rows, tell
 
 _CLAIMS = (
     Column("CLAIM", lambda row: row["claim"]),
@@ -28,11 +28,6 @@ _FLOWS = (
     Column("FROM", lambda row: row["from"]),
     Column("COOKIE", lambda row: row["cookie"], wide=True),
 )
-_COUNTS = (
-    Column("REASON", lambda row: row["reason"]),
-    Column("PACKETS", lambda row: str(row["packets"])),
-    Column("MEANING", lambda row: row["meaning"]),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +35,6 @@ def register(app: typer.Typer) -> None:
     command(app)(verify)
     command(app)(capture)
     command(app)(flows)
-    command(app)(drops)
 
 
 def verify(
@@ -158,14 +152,3 @@ def flows(
             sys.stdout.write(row["ovs"] + "\n")
         return
     rows(answer, _FLOWS, settings.output)
-
-
-def drops(settings: Settings) -> None:
-    """Count lost packets by reason and show the most recent ones."""
-    answer = settings.daemon().get(path("fabrics", settings.fabric, "drops"))
-    if settings.output in (Format.JSON, Format.YAML):
-        document(answer, settings.output)
-        return
-    rows(answer["counts"], _COUNTS, settings.output)
-    if answer["recent"]:
-        sys.stdout.write("\n" + "\n".join(answer["recent"]) + "\n")

@@ -55,7 +55,7 @@ def ct(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")] = 1000,
     watch: Annotated[bool, typer.Option("--watch", help="Again every 2 s. Ctrl-C ends it.")] = False,
 ) -> None:
-    """Show live connections: who talks to whom, how much, and the rule that lets them."""
+    """Show live connections: ends, bytes, state, the rule that lets them."""
     if watch and settings.output in (Format.JSON, Format.YAML):
         raise UsageError("--watch is for people; programs ask again themselves")
     client, where = settings.daemon(), path("fabrics", settings.fabric, "ct")
@@ -112,6 +112,6 @@ def fdb(
     settings: Settings,
     network: Annotated[str | None, typer.Argument(metavar="[NETWORK]", help="Only this network.")] = None,
 ) -> None:
-    """Show which MAC address is where: declared, allowed by a profile, or learned."""
+    """Show which MAC address is where, declared or learned."""
     answer = settings.daemon().get(path("fabrics", settings.fabric, "fdb"), network=network)
     rows(answer, _FDB, settings.output)

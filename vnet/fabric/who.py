@@ -62,6 +62,7 @@ class Directory:
         )
         self._ends: dict[tuple[int, int, int], Endpoint]
         self._ends = {(end.nic.vlan, end.address.version, int(end.address)): end for end in ends}
+        self._own = {(end.name, end.address) for end in ends}
         self._let = lru_cache(RULES_KEPT)(self._judged)
 
     def nic(self, port: int) -> Nic | None:
@@ -80,6 +81,10 @@ class Directory:
         """The NIC (`web-1.eth0`) that has an address."""
         end = self.end(vlan, at) if at is not None else None
         return end.name if end else None
+
+    def has(self, nic: Nic, at: IPAddress) -> bool:
+        """Whether the address is one of the NIC's own, or its profile allows it."""
+        return (nic.name, at) in self._own
 
     def let(self, one: Tracked) -> Let | None:
         """What the policies say of a connection; None where one of its ends is not of the fabric."""

@@ -63,6 +63,11 @@ class Switch(Protocol):
     watch: Watch
     """Those who look at its packets."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be asked."""
+        ...
+
     async def exists(self) -> bool:
         """Whether its programs and maps are pinned."""
         ...
@@ -128,6 +133,10 @@ class Switch(Protocol):
 
     async def unreported(self) -> int:
         """Packets that could not be reported to anybody since the switch was made."""
+        ...
+
+    async def unreported_drops(self) -> int:
+        """Of what was dropped, so many packets since the switch was made."""
         ...
 
     async def logged_counts(self) -> Mapping[int, int] | None:

@@ -62,6 +62,11 @@ class HostSwitch:
     def _pins(self) -> Path:
         return paths.bpf_dir() / self.fabric
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be asked."""
+        return self._controller is not None
+
     async def exists(self) -> bool:
         """Whether its programs and maps are pinned."""
         return self._datapath is not None or self._pins.exists()
@@ -191,6 +196,11 @@ class HostSwitch:
             return 0
         lost = await self._server.run(self._datapath.lost_events)
         return sum(lost.values()) + self._server.missed_packet_ins
+
+    async def unreported_drops(self) -> int:
+        """Of what was dropped, so many packets since the switch was made."""
+        datapath, server = self._opened()
+        return (await server.run(datapath.lost_events))[Point.DROP]
 
     async def logged_counts(self) -> Mapping[int, int] | None:
         """Packets that flows met which are to be logged, by cookie; None of a switch that is not open."""

@@ -55,6 +55,8 @@ class Watch:
     changed: Callable[[frozenset[int]], None] = lambda _: None
     counts: Counter[DropReason] = field(default_factory=Counter)
     recent: deque[PacketRecord] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
+    on_drop: Callable[[PacketRecord], None] = lambda _: None
+    """Told of every drop that is reported."""
     _subscriptions: list[Subscription] = field(default_factory=list)
 
     def take(self, records: Iterable[PacketRecord]) -> None:
@@ -63,6 +65,7 @@ class Watch:
             if record.verdict is Verdict.DROP:
                 self.counts[record.reason] += 1
                 self.recent.append(record)
+                self.on_drop(record)
             for subscription in self._subscriptions:
                 subscription.offer(record)
 

@@ -1,0 +1,370 @@
+"""Keeps what happened: looks at each fabric's switch now and then, and writes what it saw by the minute.
+
+The event loop only puts reported drops in line, names them in bounded portions, and sums them up; tables are
+read by parts and compared in a thread, the database is used by a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from vnet.base import paths
+from vnet.base.errors import InputError, VnetError
+from vnet.capture.record import PacketRecord
+from vnet.fabric.live.history_file import HistoryFile, HistoryStopped
+from vnet.fabric.live.host import boot_id
+from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.observed import Names
+from vnet.fabric.scan import Change, Scanner
+from vnet.fabric.store import Record
+from vnet.fabric.tally import MINUTE_NS, Entry, Era, Tally
+from vnet.fabric.who import Directory
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+LIMIT_MIB = 64
+TURN_S = 0.25
+WRITE_S = 5.0
+"""How often is written: so much is lost when the daemon is killed."""
+SCAN_S = 10.0
+RULES_S = 60.0
+"""How often the counters of all flows are read, if anything was dropped; and when somebody asks."""
+READ_PER_TURN = 400
+"""Reports that one turn names, of all ports together; a port has at least LEAST of them."""
+LEAST = 8
+RETRY_S = 30.0
+"""After which writing is tried again that was refused."""
+
+
+def limit_bytes() -> int:
+    """What the history may take on disk: VNET_HISTORY_MIB, 0 for none. Raises InputError."""
+    text = os.environ.get("VNET_HISTORY_MIB", str(LIMIT_MIB))
+    if not text.isdecimal():
+        raise InputError(f"VNET_HISTORY_MIB={text}: write a number of MiB, 0 for no history")
+    return int(text) << 20
+
+
+class History:
+    """The file and its thread. Writing never raises: what cannot be kept is told by `trouble`."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self.path, self.limit_bytes = path, size_bytes
+        self.trouble = "" if size_bytes else "history is off (VNET_HISTORY_MIB=0)"
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="history")
+        self._file: HistoryFile | None = None
+        self._stopped_ns = 0
+        self._retry_s = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is to be kept at all."""
+        return bool(self.limit_bytes)
+
+    async def ask(self, call: Callable[[HistoryFile], T]) -> T:
+        """Use the file, in turn with all others. Raises HistoryStopped."""
+        if not self.is_on:
+            raise HistoryStopped(self.trouble)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._use, call)
+
+    def _use(self, call: Callable[[HistoryFile], T]) -> T:
+        if self._file is None:
+            self._file = HistoryFile(self.path, self.limit_bytes)
+        return call(self._file)
+
+    async def keep(self, call: Callable[[HistoryFile], None]) -> bool:
+        """Write; whether that was done. What is refused is not tried again: `trouble` says so, and a gap."""
+        if not self.is_on or (self.trouble and time.monotonic() < self._retry_s):
+            return False
+        try:
+            if self.trouble:
+                since_ns, why = self._stopped_ns, self.trouble
+                await self.ask(lambda file: file.miss("", since_ns, time.time_ns(), why))
+                log.warning("history is kept again")
+                self.trouble = ""
+            await self.ask(call)
+        except HistoryStopped as error:
+            if not self.trouble:
+                self._stopped_ns = time.time_ns()
+                log.warning("%s; history stops, nothing else does", error)
+            self.trouble, self._retry_s = str(error), time.monotonic() + RETRY_S
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Finish what is being written, and let go of the file."""
+
+        def end() -> None:
+            if self._file is not None:
+                self._file.close()
+
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._worker, end)
+        self._worker.shutdown()
+
+
+@dataclass(slots=True)
+class Observer:
+    """One fabric as far as it is looked at.
+
+    `since_ns`: connections that began before that (CLOCK_MONOTONIC) are not new to us.
+    """
+
+    name: str
+    history: History
+    since_ns: int
+    on_changes: list[Callable[[Names, list[Change]], None]] = field(default_factory=list)
+    on_drop: list[Callable[[Names, PacketRecord], None]] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    names: Names | None = None
+    fabric: Fabric | None = None
+    _before: Names | None = None
+    _record: Record | None = None
+    _declared: object = None
+    _waiting: dict[int, deque[PacketRecord]] = field(default_factory=lambda: defaultdict(deque))
+    _scanner: Scanner | None = None
+    _scanned_ns: int = 0
+    _counted: Mapping[str, int] = field(default_factory=dict)
+    _rules_s: float = 0.0
+    _told_missed: int = 0
+    _busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    # names
+
+    async def know(self, fabric: Fabric) -> None:
+        """What its observations are named by from now on."""
+        self.fabric = fabric
+        fabric.parts.switch.watch.on_drop = self.see
+        record = fabric.record
+        if (record is self._record and fabric.declared is self._declared) or not record.enforced:
+            return
+        if record.enforced != record.generation and self.names is not None:
+            return  # a change is under way: that before it is in force
+        declared = fabric.declared
+        directory = await asyncio.to_thread(Directory, declared) if declared else None
+        era = self._era(record)
+        earlier = self.names.provenance if self.names else {}
+        self._before, self.names = self.names, Names(era, record.provenance, earlier, directory)
+        self._record, self._declared = record, declared
+        await self.history.keep(lambda file: file.enter(era))
+
+    def _era(self, record: Record) -> Era:
+        was = self.names.era if self.names else None
+        if was and (was.generation, was.source) == (record.enforced, record.source):
+            return was
+        return Era(self.name, record.enforced, time.time_ns(), record.source)
+
+    # drops
+
+    def see(self, record: PacketRecord) -> None:
+        """A packet is reported as dropped."""
+        waiting = self._waiting[record.port]
+        if len(waiting) < READ_PER_TURN:
+            waiting.append(record)
+        elif self.names is not None:
+            self._drop(record, is_read=False)
+
+    def turn(self) -> None:
+        """Name what was reported: of each port its share, of the rest only what costs nothing."""
+        share = max(LEAST, READ_PER_TURN // max(1, len(self._waiting)))
+        for waiting in self._waiting.values():
+            for number, record in enumerate(waiting):
+                self._drop(record, is_read=number < share)
+        self._waiting.clear()
+
+    def _drop(self, record: PacketRecord, is_read: bool) -> None:
+        names = self.names
+        if names is None:
+            return
+        if self._before and record.time_ns < names.era.since_ns:
+            names = self._before
+        self.tally.see(names.era, *names.dropped(record, is_read))
+        for told in self.on_drop:
+            told(names, record)
+
+    # flows
+
+    async def scan(self) -> None:
+        """Look at the table of connections."""
+        async with self._busy:
+            if self.fabric is None or self.names is None or not self.fabric.parts.switch.is_open:
+                return
+            if self._scanner is None:
+                self._scanner = Scanner(await self._begins_ns())
+            names, scanner, before_ns = self.names, self._scanner, self._scanned_ns or self.since_ns
+            now_ns, clock_ns = time.monotonic_ns(), time.time_ns() - time.monotonic_ns()
+            async for first, values in self.fabric.parts.switch.slots():
+                changes = await asyncio.to_thread(lambda: list(scanner.part(first, values)))  # noqa: B023
+                for told in self.on_changes:
+                    told(names, changes)
+                seen = await asyncio.to_thread(lambda: list(names.flowed(changes, before_ns, clock_ns)))  # noqa: B023
+                for kind, flow in seen:
+                    self.tally.see(names.era, kind, flow)
+            scanner.done()
+            self._scanned_ns = now_ns
+            noted = {_boot(): now_ns}
+            await self.history.keep(lambda file: file.note(self.name, "scan", noted))
+
+    async def _begins_ns(self) -> int:
+        """When an earlier daemon looked last, in the boot that this is."""
+        try:
+            noted = await self.history.ask(lambda file: file.noted(self.name, "scan"))
+        except HistoryStopped:
+            return self.since_ns
+        return noted.get(_boot(), self.since_ns)
+
+    # writing
+
+    async def settle(self) -> None:
+        """Look at everything now, and write it: somebody asks."""
+        self.turn()
+        await self.scan()
+        await self.write(rules=True)
+
+    async def write(self, rules: bool = False) -> None:
+        """Write what was summed up and counted."""
+        async with self._busy:
+            entries: list[Entry] = list(self.tally.drain())
+            if entries:
+                await self.history.keep(lambda file: file.write(entries))
+            if self.fabric is not None and self.fabric.parts.switch.is_open:
+                await self._count(rules)
+            await self._tell_missed()
+
+    async def _count(self, rules: bool) -> None:
+        assert self.fabric is not None
+        switch, minute = self.fabric.parts.switch, time.time_ns() // MINUTE_NS
+        reasons = {reason.name: count for reason, count in (await switch.drop_counts()).items()}
+        if reasons != self._counted:
+            nics = await switch.drops_by_nic()
+            await self._keep_counts(minute, "reason", reasons)
+            await self._keep_counts(minute, "nic", nics)
+            self._counted = reasons
+            self._rules_s = self._rules_s or time.monotonic()
+        if self._rules_s and (rules or time.monotonic() >= self._rules_s + RULES_S):
+            by_cookie = {f"{cookie:016x}": n for cookie, n in (await switch.drops_by_cookie()).items()}
+            await self._keep_counts(minute, "rule", by_cookie)
+            self._rules_s = 0.0
+
+    async def _keep_counts(self, minute: int, what: str, now: Mapping[str, int]) -> None:
+        await self.history.keep(lambda file: file.count(self.name, minute, what, now))
+
+    async def _tell_missed(self) -> None:
+        """Say of which time something is missing."""
+        missed = self._scanner.missed if self._scanner else 0
+        why = []
+        if missed > self._told_missed:
+            why.append(f"about {missed - self._told_missed} connections came and went unseen")
+            self._told_missed = missed
+        if self.tally.lost:
+            why.append(f"{self.tally.lost} packets were of more kinds than are kept")
+            self.tally.lost = 0
+        if why:
+            until_ns = time.time_ns()
+            since_ns = until_ns - round(SCAN_S * 1e9)
+            text = "; ".join(why)
+            await self.history.keep(lambda file: file.miss(self.name, since_ns, until_ns, text))
+
+    def end(self) -> None:
+        """Look no more."""
+        if self.fabric is not None:
+            self.fabric.parts.switch.watch.on_drop = lambda _: None
+
+
+def _boot() -> str:
+    return boot_id()
+
+
+class Observers:
+    """All fabrics that are looked at. `keep` runs beside everything else."""
+
+    def __init__(self, registry: Registry, history: History) -> None:
+        self.registry, self.history = registry, history
+        self.each: dict[str, Observer] = {}
+        self.begun: list[Callable[[Observer], None]] = []
+        """Told of every fabric that is looked at from now on."""
+        self._is_first = True
+
+    async def keep(self) -> None:
+        """For ever."""
+        written_s = scanned_s = time.monotonic()
+        while True:
+            await asyncio.sleep(TURN_S)
+            await self._look()
+            now_s = time.monotonic()
+            if now_s >= scanned_s + SCAN_S:
+                await self._all(Observer.scan)
+                scanned_s = time.monotonic()
+            if now_s >= written_s + WRITE_S:
+                await self._all(Observer.write)
+                written_s = time.monotonic()
+
+    async def _look(self) -> None:
+        for name in tuple(self.each):
+            if name not in self.registry.fabrics:
+                await self._end(name)
+        for name, fabric in tuple(self.registry.fabrics.items()):
+            await self._try(name, self._turn(name, fabric))
+        self._is_first = False
+
+    async def _turn(self, name: str, fabric: Fabric) -> None:
+        if name not in self.each:
+            # what an adopted switch tracks is older than this daemon, what a new one does is not
+            since_ns = time.monotonic_ns() if self._is_first else 0
+            self.each[name] = Observer(name, self.history, since_ns)
+            for told in self.begun:
+                told(self.each[name])
+        observer = self.each[name]
+        await observer.know(fabric)
+        observer.turn()
+
+    async def _end(self, name: str) -> None:
+        observer = self.each.pop(name)
+        observer.end()
+        observer.fabric = None
+        observer.turn()
+        await self._try(name, observer.write())
+        await self.history.keep(lambda file: file.forget_counters(name))
+
+    async def _all(self, work: Callable[[Observer], Awaitable[None]]) -> None:
+        for name, observer in tuple(self.each.items()):
+            await self._try(name, work(observer))
+
+    async def _try(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except VnetError as error:  # a switch that cannot be asked now is asked later
+            log.info("cannot look at %s: %s", name, error)
+        except Exception:  # a bug met in one fabric must not end the history of the others
+            log.exception("cannot keep the history of %s", name)
+
+    async def settle(self, name: str) -> None:
+        """Write what is known of a fabric up to now."""
+        observer = self.each.get(name)
+        if observer is not None:
+            await self._try(name, observer.settle())
+
+    async def close(self) -> None:
+        """Write what is left."""
+        for name, observer in tuple(self.each.items()):
+            observer.turn()
+            await self._try(name, observer.settle())
+            observer.end()
+        self.each.clear()
+        with suppress(VnetError):
+            await self.history.close()
+
+
+def make_observers(registry: Registry) -> Observers:
+    """Those of this host."""
+    return Observers(registry, History(paths.history_file(), limit_bytes()))
