@@ -187,17 +187,19 @@ class HistoryFile:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             if log.exists() and log.stat().st_size > self._log_bytes // 2:
                 raise OSError("somebody else reads it and keeps its log from being emptied")
-        while self._is_full() and self._forget_oldest():
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def _is_full(self) -> bool:
-        pages, free = (
-            int(self._db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count")
-        )
         most = (self.limit_bytes - self._log_bytes) // PAGE_BYTES
-        if pages > most:  # the bound was lowered
-            self._db.execute(f"PRAGMA incremental_vacuum({pages - most})")
-        return pages - free > most * FULL
+        while self._pages("page_count") - self._pages("freelist_count") > most * FULL:
+            if not self._forget_oldest():
+                break
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        beyond = self._pages("page_count") - most
+        if beyond > 0:  # the bound was lowered
+            self._db.executescript(f"PRAGMA incremental_vacuum({beyond});")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.execute(f"PRAGMA max_page_count={most}")
+
+    def _pages(self, which: str) -> int:
+        return int(self._db.execute(f"PRAGMA {which}").fetchone()[0])
 
     def _forget_oldest(self) -> bool:
         """Whether something went."""
