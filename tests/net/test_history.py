@@ -39,12 +39,16 @@ class Watched(Lab):
 
     async def look(self) -> None:
         self.observers = make_observers(self.engine)
+        self.prepare()
         self.observing = asyncio.ensure_future(self.observers.keep())
         for _ in range(100):
             if self.observers.each and self.observers.each["small"].names:
                 return
             await asyncio.sleep(0.05)
         raise AssertionError("nothing is looked at")
+
+    def prepare(self) -> None:
+        """Before anything is looked at."""
 
     async def look_away(self) -> None:
         """As a daemon that ends."""

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -17,7 +18,7 @@ import uvicorn
 from vnet.api.app import Api
 from vnet.base import paths
 from vnet.base.errors import Exit, HostError
-from vnet.fabric.live import keeper
+from vnet.fabric.live import ipfix, keeper
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.history import Observers, make_observers
 from vnet.fabric.live.past import Past
@@ -115,6 +116,7 @@ async def _run(auto: bool) -> None:
     manager = HvManager(_tell)
     engine = make_engine(manager)
     observers = make_observers(engine)
+    _export(observers)
     try:
         await engine.adopt()
         for name, fabric in engine.fabrics.items():
@@ -124,6 +126,14 @@ async def _run(auto: bool) -> None:
         await observers.close()
         await engine.close()
         await manager.close()
+
+
+def _export(observers: Observers) -> None:
+    """Send flow records to the collector that the environment names."""
+    collector = ipfix.wanted()
+    if collector is not None:
+        sender = ipfix.Sender(*collector)
+        observers.begun.append(partial(ipfix.export, sender))
 
 
 def _tell(event: GuestEvent) -> None:

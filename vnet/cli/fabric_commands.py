@@ -166,10 +166,15 @@ def doctor(settings: Settings) -> int:
 def serve(
     settings: Settings,
     stop: Annotated[bool, typer.Option("--stop", help="End the daemon; guests and traffic go on.")] = False,
+    ipfix: Annotated[
+        str | None, typer.Option("--ipfix", metavar="HOST:PORT", help="Send flow records to this collector.")
+    ] = None,
 ) -> int:
     """Run vnetd, the daemon, in the foreground."""
     from vnet.cli import daemon
 
+    if ipfix is not None:
+        os.environ["VNET_IPFIX"] = ipfix
     if not stop:
         daemon.become()
     return _stop(settings.client())

@@ -69,6 +69,10 @@ class Directory:
         """The NIC of a port."""
         return self._by_port.get(port)
 
+    def ports(self) -> Mapping[int, str]:
+        """The names of all NICs by port."""
+        return {port: nic.name for port, nic in self._by_port.items()}
+
     def network(self, vlan: int) -> str:
         """The name of a network by its VLAN; `VLAN 7` for one that is not declared."""
         return self._networks.get(vlan) or f"VLAN {vlan}"

@@ -113,6 +113,14 @@ class History:
         self._worker.shutdown()
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """When the last look was (CLOCK_MONOTONIC), and what realtime is more than that."""
+
+    before_ns: int
+    clock_ns: int
+
+
 @dataclass(slots=True)
 class Observer:
     """One fabric as far as it is looked at.
@@ -123,8 +131,12 @@ class Observer:
     name: str
     history: History
     since_ns: int
-    on_changes: list[Callable[[Names, list[Change]], None]] = field(default_factory=list)
+    on_changes: list[Callable[[Names, list[Change], Look], None]] = field(default_factory=list)
+    """Told of each part of a look at the connections, in a thread."""
+    on_look: list[Callable[[Names, int], None]] = field(default_factory=list)
+    """Told when a look is over, with the drops that were never reported."""
     on_drop: list[Callable[[Names, PacketRecord], None]] = field(default_factory=list)
+    """Told of each drop that is reported."""
     tally: Tally = field(default_factory=Tally)
     names: Names | None = None
     fabric: Fabric | None = None
@@ -203,15 +215,20 @@ class Observer:
                 self._scanner = Scanner(await self._begins_ns())
             names, scanner, before_ns = self.names, self._scanner, self._scanned_ns or self.since_ns
             now_ns, clock_ns = time.monotonic_ns(), time.time_ns() - time.monotonic_ns()
+            look = Look(before_ns, clock_ns)
             async for first, values in self.fabric.parts.switch.slots():
                 changes = await asyncio.to_thread(lambda: list(scanner.part(first, values)))  # noqa: B023
                 for told in self.on_changes:
-                    told(names, changes)
+                    await asyncio.to_thread(told, names, changes, look)
                 seen = await asyncio.to_thread(lambda: list(names.flowed(changes, before_ns, clock_ns)))  # noqa: B023
                 for kind, flow in seen:
                     self.tally.see(names.era, kind, flow)
             scanner.done()
             self._scanned_ns = now_ns
+            if self.on_look:
+                unreported = await self.fabric.parts.switch.unreported_drops()
+                for ended in self.on_look:
+                    ended(names, unreported)
             noted = {_boot(): now_ns}
             await self.history.keep(lambda file: file.note(self.name, "scan", noted))
 
@@ -291,7 +308,7 @@ class Observers:
     def __init__(self, registry: Registry, history: History) -> None:
         self.registry, self.history = registry, history
         self.each: dict[str, Observer] = {}
-        self.begun: list[Callable[[Observer], None]] = []
+        self.begun: list[Callable[[Observer], object]] = []
         """Told of every fabric that is looked at from now on."""
         self._is_first = True
 

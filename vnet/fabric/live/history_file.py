@@ -103,7 +103,7 @@ class HistoryFile:
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self.path, self.limit_bytes = path, max(limit_bytes, LEAST_BYTES)
         self._log_bytes = self.limit_bytes // 4
-        self._kinds: dict[bytes, int] = {}
+        self._kinds: dict[tuple[Era, Kind], int] = {}
         self._eras: dict[Era, int] = {}
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -336,13 +336,15 @@ class HistoryFile:
         return digest
 
     def _kind(self, entry: Entry) -> int:
-        era, kind = self._era(entry.era), entry.kind
-        digest = blake2b(repr((era, tuple(map(str, kind)))).encode(), digest_size=12).digest()
-        known = self._kinds.get(digest)
+        key = entry.era, entry.kind
+        known = self._kinds.get(key)
         if known is None:
+            era = self._era(entry.era)
+            digest = blake2b(repr((era, tuple(map(str, entry.kind)))).encode(), digest_size=12).digest()
+            known = self._found(digest) or self._new_kind(digest, era, entry.kind, entry)
             if len(self._kinds) >= KINDS_REMEMBERED:
                 self._kinds.clear()
-            known = self._kinds[digest] = self._found(digest) or self._new_kind(digest, era, kind, entry)
+            self._kinds[key] = known
         return known
 
     def _found(self, digest: bytes) -> int | None:
