@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bpf.bench import sh
 from tests.net.fabric_lab import host, make_engine
 from tests.net.test_policy_log import AUDITED, TEXT, Lab, knock, open_many, send, talk
 from tests.unit.fabric.fakes import World
@@ -237,8 +238,66 @@ def test_the_past_outlives_the_daemon_and_the_fabric_and_counts_go_on(directory:
         await lab.engine.down("small", silent)
         await asyncio.sleep(3 * history.TURN_S)
         kinds = (await lab.past.drops("small", asked(), 10))["kinds"]
-        assert [row["port"] for row in kinds] == [23]
+        told = {(row["protocol"], row["port"]): row["packets"] for row in kinds}
+        assert told.keys() == {("tcp", 23), ("udp", 23)}, "the switch keeps reports for who comes next"
         with pytest.raises(InputError, match="no fabric other"):
             await lab.past.seen("other", 0, 1)
+
+    watching(directory, life)
+
+
+def test_a_full_disk_stops_the_history_and_nothing_else(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "RETRY_S", 0.0)
+    small = directory / "state" / "history"
+    small.mkdir(parents=True)
+
+    async def life(lab: Watched) -> None:
+        await lab.seen()
+        (small / "filler").write_bytes(bytes(500_000 - sum(f.stat().st_size for f in small.iterdir())))
+        for port in range(1000, 1400):
+            await asyncio.to_thread(send, lab, port, 1)
+        await lab.observers.settle("small")
+        assert "full" in lab.observers.history.trouble
+        answer = await lab.past.drops("small", asked(), 10)
+        assert "full" in answer["trouble"], "what is there can still be read"
+        assert await asyncio.to_thread(knock, lab, 80) == "ConnectionRefusedError", "traffic goes on"
+        assert await lab.engine.fabric("small").parts.switch.drop_counts()
+        (small / "filler").unlink()
+        await asyncio.to_thread(send, lab, 77, 1)
+        await lab.observers.settle("small")
+        answer = await lab.past.drops("small", asked(), 10_000)
+        assert answer["trouble"] is None
+        assert 77 in {row["port"] for row in answer["kinds"]}
+        assert any("full" in gap["why"] for gap in answer["gaps"])
+
+    sh(f"mount -t tmpfs -o size=500k none {small}")
+    try:
+        watching(directory, life)
+    finally:
+        sh(f"umount {small}")
+
+
+def test_drops_are_followed_as_they_come_and_losses_are_told(directory: Path) -> None:
+    async def life(lab: Watched) -> None:
+        blocks: asyncio.Queue[bytes | None] = asyncio.Queue()
+        produce = lab.past.follow("small", "b", "POLICY", False)
+        task = asyncio.ensure_future(produce(blocks))
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(send, lab, 23, 1)
+        line = await asyncio.wait_for(blocks.get(), 5)
+        assert line is not None and b"DROP POLICY" in line and b"small.vnet.yaml:15" in line
+        await asyncio.to_thread(send, lab, 23, 3000, 0.0001)
+        text = b""
+        for _ in range(5000):
+            block = await asyncio.wait_for(blocks.get(), 5)
+            text = block or b""
+            if b"not reported" in text:
+                break
+        assert b"dropped packets were not reported (rate limit)" in text
+        task.cancel()
+        with pytest.raises(InputError):
+            lab.past.follow("other", None, None, True)
 
     watching(directory, life)

@@ -14,7 +14,7 @@ from vnet.cli.client import Client, Json, path
 from vnet.cli.duration import moment_ns
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, Row, document, emit, rows, tell
-from vnet.cli.seen_commands import size
+from vnet.cli.seen_commands import place, size
 
 AT_NS = 60 * 10**9
 """`--at` is that minute and those beside it."""
@@ -36,7 +36,7 @@ _KINDS = (
     Column("STATE", lambda row: row["state"] or "-"),
     Column("GENERATION", lambda row: str(row["generation"])),
     Column("BY", lambda row: by(row)),
-    Column("LINE THEN", lambda row: row["line"] or "-"),
+    Column("LINE THEN", lambda row: row["line"] or "-", wide=True),
 )
 _FLOWS = (
     Column("LAST", lambda row: clock(row["last"])),
@@ -284,13 +284,13 @@ def end(row: Row, which: str) -> str:
     if port is None:
         return shown
     protocol = row["protocol"] or ""
+    if protocol.startswith("icmp") and row[port] is not None:
+        return f"{shown} {protocol} type {row[port]}"
     service = f"{row[port]}/{protocol}" if row[port] is not None else protocol
     return f"{shown} {service}".rstrip()
 
 
 def by(row: Row) -> str:
     """The rule in a few words."""
-    if row["policy"]:
-        return f"{row['policy']} {row['rule']} ({row['at']})"
-    words = [row["text"] or "", f"({row['at']})" if row["at"] else ""]
-    return " ".join(filter(None, words)) or "-"
+    who = f"{row['policy']} {row['rule']}" if row["policy"] else row["text"] or ""
+    return " ".join(filter(None, (who, place(row["at"])))) or "-"

@@ -96,7 +96,12 @@ def by(row: Row) -> str:
         return "-"
     who = f"{row['policy']} {row['rule']}" if row["policy"] else row["text"]
     note = {"audited": "audited: ", "cut": "no longer: "}.get(row["verdict"], "")
-    return f"{note}{who} ({row['at']})"
+    return f"{note}{who} {place(row['at'])}"
+
+
+def place(at: str | None) -> str:
+    """`(FILE:LINE)`; what is built in says so itself."""
+    return "" if not at else at if at.startswith("(") else f"({at})"
 
 
 def size(count: int) -> str:

@@ -270,7 +270,7 @@ def pcapng(rows: Iterable[tuple[Row, str]]) -> Iterator[bytes]:
     encoder = PcapngEncoder()
     yield encoder.header()
     last_ns = 0
-    for row, said in rows:
+    for row, said in sorted(rows, key=lambda each: each[0]["sample_ns"]):
         record = packet_record(row)
         comment = f"dropped: {row['reason']}{' — ' if said else ''}{said} (generation {record.generation})"
         yield encoder.encode(record, (comment,))

@@ -156,7 +156,7 @@ class Observer:
     async def know(self, fabric: Fabric) -> None:
         """What its observations are named by from now on."""
         self.fabric = fabric
-        fabric.parts.switch.watch.on_drop = self.see
+        self._attach(fabric)
         record = fabric.record
         if (record is self._record and fabric.declared is self._declared) or not record.enforced:
             return
@@ -169,6 +169,14 @@ class Observer:
         self._before, self.names = self.names, Names(era, record.provenance, earlier, directory)
         self._record, self._declared = record, declared
         await self.history.keep(lambda file: file.enter(era))
+
+    def _attach(self, fabric: Fabric) -> None:
+        """Be told of drops from now on, and of those that were told before anybody looked."""
+        watch = fabric.parts.switch.watch
+        if watch.on_drop != self.see:
+            for record in watch.recent:
+                self.see(record)
+            watch.on_drop = self.see
 
     def _era(self, record: Record) -> Era:
         was = self.names.era if self.names else None
