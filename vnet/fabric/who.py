@@ -63,7 +63,9 @@ class Directory:
         self._ends: dict[tuple[int, int, int], Endpoint]
         self._ends = {(end.nic.vlan, end.address.version, int(end.address)): end for end in ends}
         self._own = {(end.name, end.address) for end in ends}
-        self._let = lru_cache(RULES_KEPT)(self._judged)
+        self._identities = declared.compiled.identities.of
+        self._judge = lru_cache(RULES_KEPT)(self._judged)
+        self._by_identity: dict[tuple[int, int, int, int, int], Let] = {}
 
     def nic(self, port: int) -> Nic | None:
         """The NIC of a port."""
@@ -91,12 +93,26 @@ class Directory:
         return (nic.name, at) in self._own
 
     def let(self, one: Tracked) -> Let | None:
-        """What the policies say of a connection; None where one of its ends is not of the fabric."""
+        """What the policies say of a connection; None where one of its ends is not of the fabric.
+
+        Where a default says no, it may be that of another VM that no policy tells apart.
+        """
         client = self._ends.get((one.zone, one.version, one.client))
         server = self._ends.get((one.zone, one.version, one.server))
         if client is None or server is None or client.name == server.name:
             return None
         return self._let(client, server, one.protocol, one.service_port or 0)
+
+    def _let(self, client: Endpoint, server: Endpoint, protocol: int, port: int) -> Let:
+        """Ends that no policy tells apart have the same rule; but an audited default names its VM."""
+        one, other = (self._identities[end.name, end.address] for end in (client, server))
+        key = one, other, client.address.version, protocol, port
+        known = self._by_identity.get(key)
+        if known is None:
+            known = self._judge(client, server, protocol, port)
+            if len(self._by_identity) < RULES_KEPT:
+                self._by_identity[key] = known
+        return known if known.by.policy or not known.allowed else self._judge(client, server, protocol, port)
 
     def _judged(self, client: Endpoint, server: Endpoint, protocol: int, port: int) -> Let:
         is_icmp = protocol in (ICMP, ICMPV6)

@@ -14,7 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -164,7 +164,7 @@ class Observer:
             return  # a change is under way: that before it is in force
         declared = fabric.declared
         directory = await asyncio.to_thread(Directory, declared) if declared else None
-        era = self._era(record)
+        era = self._era(fabric)
         earlier = self.names.provenance if self.names else {}
         self._before, self.names = self.names, Names(era, record.provenance, earlier, directory)
         self._record, self._declared = record, declared
@@ -178,11 +178,13 @@ class Observer:
                 self.see(record)
             watch.on_drop = self.see
 
-    def _era(self, record: Record) -> Era:
-        was = self.names.era if self.names else None
+    def _era(self, fabric: Fabric) -> Era:
+        record, was = fabric.record, self.names.era if self.names else None
         if was and (was.generation, was.source) == (record.enforced, record.source):
             return was
-        return Era(self.name, record.enforced, time.time_ns(), record.source)
+        is_new = was is None or was.generation != record.enforced
+        since_ns = fabric.enforced_ns if is_new and fabric.enforced_ns else time.time_ns()
+        return Era(self.name, record.enforced, since_ns, record.source)
 
     # drops
 
@@ -203,14 +205,23 @@ class Observer:
         self._waiting.clear()
 
     def _drop(self, record: PacketRecord, is_read: bool) -> None:
-        names = self.names
+        names = self._names_of(record)
         if names is None:
             return
-        if self._before and record.time_ns < names.era.since_ns:
-            names = self._before
         self.tally.see(names.era, *names.dropped(record, is_read))
         for told in self.on_drop:
             told(names, record)
+
+    def _names_of(self, record: PacketRecord) -> Names | None:
+        """Those of its time: a change is noticed a little late."""
+        names, before = self.names, self._before
+        if names is None or self.fabric is None or not record.cookie:
+            return names
+        if before and record.time_ns < names.era.since_ns and record.cookie in before.provenance:
+            return before
+        if record.cookie not in names.provenance and record.cookie in self.fabric.record.provenance:
+            return replace(names, provenance=self.fabric.record.provenance)
+        return names
 
     # flows
 
@@ -322,15 +333,21 @@ class Observers:
 
     async def keep(self) -> None:
         """For ever."""
-        written_s = scanned_s = time.monotonic()
+        await asyncio.gather(self._keep_naming(), self._keep_writing())
+
+    async def _keep_naming(self) -> None:
         while True:
             await asyncio.sleep(TURN_S)
             await self._look()
-            now_s = time.monotonic()
-            if now_s >= scanned_s + SCAN_S:
+
+    async def _keep_writing(self) -> None:
+        written_s = scanned_s = time.monotonic()
+        while True:
+            await asyncio.sleep(TURN_S)
+            if time.monotonic() >= scanned_s + SCAN_S:
                 await self._all(Observer.scan)
                 scanned_s = time.monotonic()
-            if now_s >= written_s + WRITE_S:
+            if time.monotonic() >= written_s + WRITE_S:
                 await self._all(Observer.write)
                 written_s = time.monotonic()
 

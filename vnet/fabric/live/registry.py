@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,7 @@ class Fabric:
     `trouble` says why it could not be brought back to what should be, after a restart of the daemon.
     `starting` are the guests that have been admitted and may not have taken their memory yet.
     `retry_at_s` is the uptime from which on a rollback that failed is tried again.
+    `enforced_ns` is when flows were last put in force by this daemon, since 1970; 0 if they were not.
     """
 
     parts: Parts
@@ -52,6 +54,7 @@ class Fabric:
     trouble: str = ""
     starting: frozenset[Guest] = frozenset()
     retry_at_s: float = 0.0
+    enforced_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -110,6 +113,7 @@ class Registry:
         """What carries out actions; once the flows have been changed `generation` is in force."""
 
         def enforced() -> None:
+            fabric.enforced_ns = time.time_ns()
             fabric.record = replace(fabric.record, enforced=generation)
             self.store.save_enforced(fabric.record.name, generation)
 
