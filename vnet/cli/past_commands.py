@@ -234,7 +234,7 @@ def history(
     ] = False,
     show: Annotated[int | None, typer.Option("--show", help="Print the topology of this generation.")] = None,
 ) -> None:
-    """Show who talked to whom, allowed, audited or denied; by default in the last hour."""
+    """Show who talked to whom: allowed, audited, denied. The last hour is the default."""
     client, where = settings.daemon(), path("fabrics", settings.fabric, "history")
     if show is not None:
         answer = client.get(f"{where}/text", generation=show)

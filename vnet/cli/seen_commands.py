@@ -55,7 +55,7 @@ def ct(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")] = 1000,
     watch: Annotated[bool, typer.Option("--watch", help="Again every 2 s. Ctrl-C ends it.")] = False,
 ) -> None:
-    """Show live connections: ends, bytes, state, the rule that lets them."""
+    """Show live connections, each with the rule that lets it."""
     if watch and settings.output in (Format.JSON, Format.YAML):
         raise UsageError("--watch is for people; programs ask again themselves")
     client, where = settings.daemon(), path("fabrics", settings.fabric, "ct")

@@ -58,7 +58,7 @@ def trace(
         bool, typer.Option("--exit-code", help="Exit 3 when the packet would not be delivered.")
     ] = False,
 ) -> int:
-    """Tell which way a packet would take: each table, rule and line, and what would have allowed it.
+    """Tell which way a packet would take, rule by rule.
 
     The switch's own program decides it, with the connections there are now; nothing is sent or changed.
     With --live real packets of all NICs, or of those named, are told instead, until Ctrl-C.
