@@ -72,6 +72,11 @@ class Asking:
     def _nics(self, name: str) -> tuple[Nic, ...]:
         wanted = name.replace(":", ".") if "." not in name else name
         found = tuple(nic for nic in self._inventory.nics if wanted in (nic.name, nic.vm))
+        replicas = [vm for vm in self._inventory.vms if vm.spec == wanted]
+        if not found and replicas:
+            first = replicas[0]
+            self._assumed.append(f"{first.name}, the first of {len(replicas)} replicas of {wanted}")
+            return first.nics
         if not found:
             names = {nic.vm for nic in self._inventory.nics} | {nic.name for nic in self._inventory.nics}
             near = suggestion(name, names)

@@ -37,6 +37,12 @@ def test_two_vms_meet_on_the_network_that_they_share() -> None:
     assert asked.assumed == ("the client's port is 40000, any free one",)
 
 
+def test_the_first_replica_stands_for_all() -> None:
+    asked = question("web", "app", "8080/tcp")
+    assert asked.nic.name == "web-1.eth0"
+    assert asked.assumed[0] == "web-1, the first of 2 replicas of web"
+
+
 @pytest.mark.parametrize(
     ("words", "layer"),
     [
