@@ -60,7 +60,8 @@ def trace(
 ) -> int:
     """Tell which way a packet would take, rule by rule.
 
-    The switch's own program decides it, with the connections there are now; nothing is sent or changed.
+    Each table, the rule and its line, and what would have allowed it. The switch's own program decides, with
+    the connections there are now; nothing is sent or changed.
     With --live real packets of all NICs, or of those named, are told instead, until Ctrl-C.
     """
     if live is not None:
