@@ -105,6 +105,8 @@ class Api:
         name = self._fabric(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
+            if self.past is not None:
+                await self.past.observers.settle(name)  # the last look that there can be
             outcome = outcome_json(await self.service.engine.down(name, report))
             return outcome | {"daemon_ends": self._useless(), "pid": os.getpid()}
 
