@@ -8,7 +8,8 @@ from datetime import datetime, time, timedelta
 
 from vnet.base.errors import UsageError
 
-_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)")
+_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _DAYS = {"today": 0, "yesterday": 1}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -27,7 +28,7 @@ def moment_ns(text: str, option: str, now: datetime) -> int:
 
     `now` has a time zone, which times without one are in. Raises UsageError.
     """
-    if found := _SPAN.fullmatch(text):
+    if found := _AGO.fullmatch(text):
         return round((now.timestamp() - float(found[1]) * _SECONDS[found[2]]) * 1e9)
     return round(_moment(text, option, now).timestamp() * 1e9)
 
@@ -42,7 +43,7 @@ def _moment(text: str, option: str, now: datetime) -> datetime:
     if day in _DAYS:
         with suppress(ValueError):
             then = now.date() - timedelta(days=_DAYS[day])
-            return datetime.combine(then, time.fromisoformat(hour or "00:00"), now.tzinfo)
+            return datetime.combine(then, time.fromisoformat(hour), now.tzinfo)
     try:
         given = datetime.fromisoformat(text)
     except ValueError:

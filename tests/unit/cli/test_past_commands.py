@@ -19,7 +19,6 @@ NOW = datetime(2026, 11, 28, 15, 30, tzinfo=ZONE)
     ("text", "then"),
     [
         ("yesterday 14:03", datetime(2026, 11, 27, 14, 3, tzinfo=ZONE)),
-        ("yesterday", datetime(2026, 11, 27, tzinfo=ZONE)),
         ("today 09:00", datetime(2026, 11, 28, 9, tzinfo=ZONE)),
         ("14:03", datetime(2026, 11, 28, 14, 3, tzinfo=ZONE)),
         ("16:00", datetime(2026, 11, 27, 16, tzinfo=ZONE)),

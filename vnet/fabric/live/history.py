@@ -263,6 +263,8 @@ class Observer:
 
     async def settle(self) -> None:
         """Look at everything now, and write it: somebody asks."""
+        if self.fabric is not None and self.fabric.parts.switch.is_open:
+            self.fabric.parts.switch.tell()
         self.turn()
         await self.scan()
         await self.write(rules=True)

@@ -119,6 +119,10 @@ class Switch(Protocol):
         """Addresses that the switch learnt: VLAN, MAC, port, CLOCK_MONOTONIC (ns) of the last frame."""
         ...
 
+    def tell(self) -> None:
+        """Hand what was reported up to now to those who look."""
+        ...
+
     async def drops_by_nic(self) -> Mapping[str, int]:
         """Packets lost since the switch was made, by the NIC that sent them."""
         ...

@@ -173,6 +173,10 @@ class HostSwitch:
         datapath, server = self._opened()
         return await server.run(datapath.learnt)
 
+    def tell(self) -> None:
+        """Hand what was reported up to now to those who look."""
+        self._read_events()
+
     async def drops_by_nic(self) -> Mapping[str, int]:
         """Packets lost since the switch was made, by the NIC that sent them."""
         datapath, server = self._opened()
