@@ -57,6 +57,7 @@ class Api:
             Route(f"{fabric}/flows", self.flows),
             Route(f"{fabric}/rules", self.rules),
             Route(f"{fabric}/drops", self.drops),
+            Route(f"{fabric}/picture", self.picture),
             Route(f"{fabric}/capture", self.capture),
             Route(f"{fabric}/trace", self.trace, methods=["POST"]),
             Route(f"{fabric}/trace/live", self.follow),
@@ -178,6 +179,10 @@ class Api:
         produce = self.service.follow(self._fabric(request), wanted)
         media_type = b"text/plain; charset=utf-8" if wanted.lines else b"application/jsonl"
         return Bytes(produce, self.operations, media_type, blocks)
+
+    async def picture(self, request: Request) -> Response:
+        """What a picture is drawn from."""
+        return JSONResponse(await self.service.picture(self._fabric(request)))
 
     async def capture(self, request: Request) -> ASGIApp:
         """Packets as they come."""

@@ -11,6 +11,7 @@ from vnet.cli import (
     import_commands,
     look_commands,
     past_commands,
+    picture_commands,
     policy_commands,
     seen_commands,
     switch_command,
@@ -34,6 +35,7 @@ vm_commands.register(app)
 look_commands.register(app)
 past_commands.register(app)
 seen_commands.register(app)
+picture_commands.register(app)
 policy_commands.register(app)
 trace_command.register(app)
 drill_command.register(app)

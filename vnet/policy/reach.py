@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vnet.policy.compile import Compiled
@@ -43,11 +43,12 @@ def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Itera
                     version = source.address.version
                     pair[version] = joined((*pair.get(version, ()), *asked.open(source, target)))
         for (one, other), by_family in answers.items():
-            yield Pair(one, other, network, _told(by_family))
+            yield Pair(one, other, network, told(by_family))
 
 
-def _told(by_family: dict[int, Spans]) -> str:
-    told = {version: words(spans) for version, spans in by_family.items()}
-    if len(set(told.values())) == 1:
-        return next(iter(told.values()))
-    return "; ".join(f"IPv{version}: {text}" for version, text in sorted(told.items()))
+def told(by_family: Mapping[int, Spans]) -> str:
+    """What is open in words, by IP version where versions have different answers."""
+    texts = {version: words(spans) for version, spans in by_family.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"IPv{version}: {text}" for version, text in sorted(texts.items()))

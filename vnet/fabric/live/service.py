@@ -36,6 +36,7 @@ from vnet.fabric.live import drill as live_drill
 from vnet.fabric.live import probe as live_probe
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.journal import kept_logs
+from vnet.fabric.live.pictured import pictured
 from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.rule_log import RuleLog, between
 from vnet.fabric.progress import Progress, Report, Status
@@ -126,6 +127,10 @@ class Service:
             ],
             "vms": await self._vms(name),
         }
+
+    async def picture(self, name: str) -> Json:
+        """What `vnet graph` draws of a fabric."""
+        return pictured(self.engine.fabric(name), await self._vms(name))
 
     async def flows(self, name: str) -> list[Json]:
         """The flows read back from the switch, each with where it comes from."""

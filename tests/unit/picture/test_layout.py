@@ -1,0 +1,75 @@
+"""Nothing in a picture covers anything else, whatever is drawn; the same input gives the same bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+from tests.generators import Builder
+from tests.unit.picture.areas import faults
+from tests.unit.picture.scenes import crowd, drawn, scenes
+from vnet.picture.geometry import Layout
+from vnet.picture.layout import layout
+from vnet.picture.scene import Box, Gate, GroupBy, Scene, View, Wanted
+from vnet.picture.svg import svg
+
+
+@settings(max_examples=120, deadline=None)
+@given(scenes())
+def test_nothing_covers_anything_else(scene: Scene) -> None:
+    assert list(faults(layout(scene))) == []
+
+
+@pytest.mark.parametrize(("vms", "networks", "openings"), [(200, 50, 150), (120, 3, 150), (60, 12, 200)])
+def test_nothing_covers_anything_else_in_a_crowd(vms: int, networks: int, openings: int) -> None:
+    assert list(faults(layout(crowd(vms, networks, openings)))) == []
+
+
+def test_everything_that_is_to_be_shown_is_drawn() -> None:
+    scene = crowd(60, 8, 80)
+    placed = layout(scene)
+    assert {card.key for card in placed.cards if isinstance(card.of, Box)} == {box.key for box in scene.boxes}
+    for gate in scene.gates:
+        boxes = {wire.box for wire in placed.wires if wire.gate == gate.key and wire.box}
+        assert boxes == {*gate.sources, *gate.targets}
+
+
+def test_every_line_leads_from_a_box_to_its_gate() -> None:
+    placed = layout(crowd(40, 8, 60))
+    cards = {card.key: card.rect for card in placed.cards}
+    for gate in (card.of for card in placed.cards if isinstance(card.of, Gate)):
+        wires = [wire for wire in placed.wires if wire.gate == gate.key]
+        for wire in wires:
+            if wire.box:
+                x, y = wire.points[0]
+                assert x in map(pytest.approx, (cards[wire.box].left, cards[wire.box].right))
+                assert cards[wire.box].top < y < cards[wire.box].bottom
+            while not wire.at_gate:
+                (wire,) = (each for each in wires if not each.box and each.points[0] == wire.points[-1])
+            assert wire.points[-1][0] in (
+                pytest.approx(cards[gate.key].left),
+                pytest.approx(cards[gate.key].right),
+            )
+
+
+@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize("group_by", [None, *GroupBy])
+def test_the_same_scene_gives_the_same_bytes(view: View, group_by: GroupBy | None) -> None:
+    wanted = Wanted(view, group_by)
+    assert svg(layout(drawn(fabric(), wanted))) == svg(layout(drawn(fabric(), wanted)))
+
+
+def fabric() -> Builder:
+    built = Builder().network("front", 10, "10.0.10.0/24", "fd00:10::/64").network("back", 20, "10.0.20.0/24")
+    built.vm("web", "front", groups=["web"]).vm("app", "front", "back", groups=["app"])
+    built.vm("db", "back", groups=["db"]).vm("spare", "back")
+    return built
+
+
+def width_to_height(placed: Layout) -> float:
+    return placed.width / placed.height
+
+
+def test_200_vms_that_are_all_different_keep_a_shape_that_can_be_looked_at() -> None:
+    placed = layout(crowd(200, 10, 150))
+    assert 0.2 < width_to_height(placed) < 5

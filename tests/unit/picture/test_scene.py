@@ -1,0 +1,101 @@
+"""A picture shows what policies mean, neither more nor less, however few lines it takes."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.generators import Builder, World, three_tier, worlds
+from tests.unit.picture.scenes import drawn
+from vnet.picture.scene import Scene, State, View, Wanted, gathered, scene
+from vnet.policy.compile import compile
+from vnet.policy.reach import reach
+
+
+def told(scene: Scene) -> set[tuple[str, str, str]]:
+    """Each VM that may open something to another, as the gates say."""
+    members = {box.key: box.members for box in scene.boxes}
+    return {
+        (one, other, gate.ports)
+        for gate in scene.gates
+        for source, target in product(gate.sources, gate.targets)
+        for one, other in product(members[source], members[target])
+        if one != other
+    }
+
+
+@settings(max_examples=30, deadline=None)
+@given(worlds(), st.booleans())
+def test_the_gates_say_what_the_flows_say(world: World, expand: bool) -> None:
+    compiled = compile(world.topology, world.inventory)
+    found = told(scene(world.topology, world.inventory, compiled, Wanted(expand=expand)))
+    pairs: dict[tuple[str, str], set[str]] = {}
+    for pair in reach(world.topology, world.inventory, compiled):
+        pairs.setdefault((pair.source, pair.target), set()).add(pair.ports)
+    assert {(one, other) for one, other, _ in found} == {
+        ends for ends, ports in pairs.items() if ports != {"-"}
+    }
+    for one, other, ports in found:
+        if len(pairs[one, other]) == 1:
+            assert {ports} == pairs[one, other]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6))), st.sets(st.integers(0, 6)))
+def test_gathered_pairs_are_the_pairs_that_there_were(pairs: set[tuple[int, int]], singles: set[int]) -> None:
+    pairs = {(one, other) for one, other in pairs if one != other or one not in singles}
+    found = {pair for sources, targets in gathered(pairs, singles) for pair in product(sources, targets)}
+    assert {(one, other) for one, other in found if one != other or one not in singles} == pairs
+
+
+def test_what_each_may_open_to_all_others_is_one_gate() -> None:
+    built = Builder().network("lan", 1, "10.0.0.0/24")
+    for number in range(6):
+        built.vm(f"vm-{number}", "lan", groups=["all"])
+    built.policy("ping", "all", ingress=["allow all icmp"])
+    (gate,) = drawn(built).gates
+    assert gate.sources == gate.targets and len(gate.sources) == 6
+
+
+def crowded(count: int) -> Builder:
+    built = Builder().network("lan", 1, "10.0.0.0/24")
+    for number in range(count):
+        built.vm(f"web-{number}", "lan", groups=["web"])
+    built.vm("db", "lan", groups=["db"])
+    return built.policy("db", "db", ingress=["allow web 5432/tcp"])
+
+
+def test_many_that_are_alike_are_drawn_as_one_with_their_number() -> None:
+    few, many = drawn(crowded(29)), drawn(crowded(30))
+    assert [box.count for box in few.boxes] == [1] * 30
+    assert [(box.name, box.count) for box in many.boxes] == [("web-0 … web-29", 30), ("db", 1)]
+    assert len(drawn(crowded(30), Wanted(expand=True)).boxes) == 31
+    assert "those alike drawn as one" in many.subtitle
+
+
+def test_a_policy_for_one_of_many_tells_it_apart() -> None:
+    built = crowded(40).policy("one", "vm:web-7", ingress=["allow db 22/tcp"])
+    names = [box.name for box in drawn(built).boxes]
+    assert names == ["web-0 … web-39", "web-7", "db"]
+
+
+def test_denied_and_unreachable_pairs_are_not_drawn() -> None:
+    assert told(drawn(three_tier())) == {
+        ("web-1", "app", "icmp, 8080/tcp"),
+        ("web-2", "app", "icmp, 8080/tcp"),
+        ("app", "db", "5432/tcp"),
+    }
+
+
+def test_each_view_shows_its_part() -> None:
+    networks, policy = (drawn(three_tier(), Wanted(view)) for view in (View.NETWORKS, View.POLICY))
+    assert (len(networks.signs), len(networks.gates)) == (2, 0)
+    assert (len(policy.signs), len(policy.gates)) == (0, 2)
+
+
+def test_states_of_those_alike_are_counted_and_the_worst_comes_first() -> None:
+    states = {f"web-{number}": State.READY for number in range(40)} | {"web-3": State.DROPPING}
+    web = drawn(crowded(40), states=states).boxes[0]
+    assert (web.state, web.states) == (State.DROPPING, {State.READY: 39, State.DROPPING: 1})

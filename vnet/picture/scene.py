@@ -1,0 +1,278 @@
+"""What a picture of a fabric shows, as values, before anything has a place: networks, VMs, what is open,
+states.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from vnet.picture.alike import MANY, Kin, Openings, kins
+from vnet.policy.compile import Compiled
+from vnet.topology.inventory import Inventory, Nic
+from vnet.topology.model import Network, Topology
+
+
+class View(StrEnum):
+    """What is shown."""
+
+    NETWORKS = "networks"
+    POLICY = "policy"
+    BOTH = "both"
+
+
+class GroupBy(StrEnum):
+    """What puts VMs side by side."""
+
+    NETWORK = "network"
+    GROUP = "group"
+    NONE = "none"
+
+
+class State(StrEnum):
+    """How a VM is, in the order in which the worst of several is told."""
+
+    CRASHED = "crashed"
+    NOT_ENFORCED = "not enforced"
+    DROPPING = "dropping"
+    STARTING = "starting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    RUNNING = "running"
+    READY = "ready"
+
+
+MANY_NETWORKS = 12
+"""Above so many, networks have no lines that join their bands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How to draw. `expand` draws each VM; else those alike are drawn as one if there are many."""
+
+    view: View = View.BOTH
+    group_by: GroupBy | None = None
+    """None: what suits the view."""
+    expand: bool = False
+
+    def grouping(self, networks: int) -> GroupBy:
+        """By network where these are shown, unless openings would lead across too many of them."""
+        if self.group_by is not None:
+            return self.group_by
+        too_many = self.view is View.BOTH and networks > MANY_NETWORKS
+        return GroupBy.NONE if self.view is View.POLICY or too_many else GroupBy.NETWORK
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A network: its name, its place in the file, then VLAN, subnets and what is special."""
+
+    name: str
+    number: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One NIC of a box: its name, its network, its addresses in words."""
+
+    nic: str
+    network: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One VM, or `count` that are alike. `states` says how many are in which state, empty for a mere file."""
+
+    key: str
+    name: str
+    count: int
+    lines: tuple[Line, ...]
+    groups: tuple[str, ...]
+    networks: tuple[str, ...]
+    members: tuple[str, ...]
+    states: Mapping[State, int] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State | None:
+        """The worst there is."""
+        return next((state for state in State if self.states.get(state)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """An opening that several share: each source may open `ports` to each target, but not to itself.
+
+    Sources and targets are keys of boxes; some may be both.
+    """
+
+    key: str
+    ports: str
+    is_all: bool
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that is shown."""
+
+    title: str
+    subtitle: str
+    signs: tuple[Sign, ...]
+    boxes: tuple[Box, ...]
+    gates: tuple[Gate, ...]
+    view: View
+    grouping: GroupBy
+    is_live: bool = False
+
+
+def scene(
+    topology: Topology,
+    inventory: Inventory,
+    compiled: Compiled,
+    wanted: Wanted,
+    states: Mapping[str, State] | None = None,
+) -> Scene:
+    """The scene of a fabric.
+
+    Args:
+        states: of each VM by name, None for a mere file.
+    """
+    merge = not wanted.expand and len(inventory.vms) > MANY
+    found = kins(topology, inventory, compiled, merge)
+    boxes = tuple(_box(kin, f"v{number}", states or {}) for number, kin in enumerate(found, 1))
+    gates = () if wanted.view is View.NETWORKS else tuple(_gates(found, Openings(compiled)))
+    signs = tuple(_sign(net, number) for number, net in enumerate(topology.networks.values()))
+    return Scene(
+        topology.name,
+        _subtitle(topology, inventory, boxes, wanted, gates),
+        () if wanted.view is View.POLICY else signs,
+        boxes,
+        gates,
+        wanted.view,
+        wanted.grouping(len(topology.networks)),
+        states is not None,
+    )
+
+
+def _subtitle(
+    topology: Topology, inventory: Inventory, boxes: Sequence[Box], wanted: Wanted, gates: Sequence[Gate]
+) -> str:
+    """What there is, and what the picture leaves out."""
+    told = [_counted(len(topology.networks), "network"), _counted(len(inventory.vms), "VM")]
+    if len(boxes) < len(inventory.vms):
+        told[-1] += " (those alike drawn as one)"
+    if wanted.view is not View.NETWORKS:
+        told.append("an arrow: may open connections" if gates else "nothing is open between any two")
+    return " · ".join(told)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _sign(network: Network, number: int) -> Sign:
+    special = [
+        word for word, told in (("isolated", network.is_isolated), ("internal", network.is_internal)) if told
+    ]
+    return Sign(network.name, number, (f"VLAN {network.vlan}", *map(str, network.subnets), *special))
+
+
+def _box(kin: Kin, key: str, states: Mapping[str, State]) -> Box:
+    first = kin.vms[0]
+    nics = zip(*(vm.nics for vm in kin.vms), strict=False)
+    return Box(
+        key,
+        kin.name,
+        kin.count,
+        tuple(map(_line, nics)),
+        tuple(sorted(first.groups)),
+        tuple(dict.fromkeys(nic.network for nic in first.nics)),
+        tuple(vm.name for vm in kin.vms),
+        dict(Counter(states[vm.name] for vm in kin.vms if vm.name in states)),
+    )
+
+
+def _line(nics: tuple[Nic, ...]) -> Line:
+    """A NIC, or the same NIC of several VMs: their first and last address."""
+    first, last = nics[0], nics[-1]
+    if len(nics) == 1:
+        return Line(first.interface, first.network, tuple(str(address.ip) for address in first.addresses))
+    ends = zip(first.addresses, last.addresses, strict=False)
+    return Line(first.interface, first.network, tuple(f"{one.ip} … {other.ip}" for one, other in ends))
+
+
+# ---- what is open, said in few gates ---------------------------------------------------------
+
+Pair = tuple[int, int]
+
+
+def _gates(found: Sequence[Kin], openings: Openings) -> Iterator[Gate]:
+    by_ports: dict[tuple[str, bool], set[Pair]] = defaultdict(set)
+    for one, source in enumerate(found):
+        for other, target in enumerate(found):
+            opening = openings.between(source, target)
+            if opening.is_open:
+                by_ports[opening.ports, opening.is_all].add((one, other))
+    singles = {number for number, kin in enumerate(found) if kin.count == 1}
+    shared = (
+        (sources, targets, ports)
+        for ports, pairs in by_ports.items()
+        for sources, targets in gathered(pairs, singles)
+    )
+    for number, (sources, targets, (ports, is_all)) in enumerate(sorted(shared), 1):
+        yield Gate(f"g{number}", ports, is_all, tuple(map(_key, sources)), tuple(map(_key, targets)))
+
+
+def _key(number: int) -> str:
+    return f"v{number + 1}"
+
+
+Shared = list[tuple[tuple[int, ...], tuple[int, ...]]]
+"""Sources and targets: every one of the first may reach every one of the second."""
+
+
+def gathered(pairs: Iterable[Pair], singles: Iterable[int]) -> Shared:
+    """Pairs as few sets of sources and targets: of four ways to do it the one with the fewest lines.
+
+    Nobody opens connections to himself, so for `singles` it does not matter whether such a pair is among
+    them: that lets "each to all others" be one set.
+    """
+    pairs = set(pairs)
+    met = {one for pair in pairs for one in pair}
+    with_selves = pairs | {(one, one) for one in singles if one in met}
+    ways = [
+        _without_idle(way, pairs)
+        for way in (_by_source(pairs), _by_target(pairs), _by_source(with_selves), _by_target(with_selves))
+    ]
+    return min(ways, key=lambda way: sum(len(sources) + len(targets) + 1 for sources, targets in way))
+
+
+def _by_source(pairs: set[Pair]) -> Shared:
+    targets: dict[int, list[int]] = defaultdict(list)
+    for source, target in sorted(pairs):
+        targets[source].append(target)
+    together: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for source, those in targets.items():
+        together[tuple(those)].append(source)
+    return [(tuple(sources), those) for those, sources in together.items()]
+
+
+def _by_target(pairs: set[Pair]) -> Shared:
+    turned = _by_source({(target, source) for source, target in pairs})
+    return [(sources, targets) for targets, sources in turned]
+
+
+def _without_idle(way: Shared, pairs: set[Pair]) -> Shared:
+    """Without ends that stand for nobody but themselves."""
+    found = []
+    for sources, targets in way:
+        out = tuple(one for one in sources if any((one, other) in pairs for other in targets))
+        into = tuple(other for other in targets if any((one, other) in pairs for one in sources))
+        if out and into:
+            found.append((out, into))
+    return found
