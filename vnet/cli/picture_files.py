@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from vnet.base.errors import HostError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vnet.picture.heat import Heat
     from vnet.picture.scene import Scene
 
 
@@ -25,6 +26,16 @@ class GraphFormat(StrEnum):
     DOT = "dot"
     DRAWIO = "drawio"
     HTML = "html"
+
+
+class MatrixFormat(StrEnum):
+    """The forms of `vnet policy matrix`."""
+
+    TEXT = "text"
+    SVG = "svg"
+    PNG = "png"
+    HTML = "html"
+    CSV = "csv"
 
 
 class View(StrEnum):
@@ -51,6 +62,7 @@ SCALE = 2
 LARGEST_PIXELS = 30_000
 """The longest side that cairo, which draws for rsvg-convert, can do: 32,767."""
 _TIME_S = 120
+CROSS = "point at a cell to see what is open, click to keep row and column, Escape ends that"
 FOLLOW = "point at a VM to follow its connections, click to keep them, Escape ends that"
 
 
@@ -100,6 +112,27 @@ def graph(scene: Scene, form: GraphFormat) -> bytes:
             return png(drawn, placed.width, placed.height) if form is GraphFormat.PNG else drawn.encode()
 
 
+def matrix(heat: Heat, form: MatrixFormat, text: Callable[[Heat], str]) -> bytes:
+    """The file of a heat map; `text` is what makes it for a terminal."""
+    match form:
+        case MatrixFormat.TEXT:
+            return text(heat).encode()
+        case MatrixFormat.CSV:
+            from vnet.picture.heat import table
+
+            return table(heat).encode()
+        case _:
+            from vnet.picture.heat_layout import heat_layout
+            from vnet.picture.heat_svg import lines, svg
+            from vnet.picture.html import page
+
+            placed = heat_layout(heat)
+            if form is MatrixFormat.HTML:
+                return page(heat.title, lines(placed), CROSS).encode()
+            drawn = svg(placed)
+            return png(drawn, placed.width, placed.height) if form is MatrixFormat.PNG else drawn.encode()
+
+
 def put(write: str | None, data: bytes) -> None:
     """Write a file, all of it or none; `-` and None are standard output."""
     if write in (None, "-"):
@@ -119,6 +152,9 @@ def put(write: str | None, data: bytes) -> None:
 
 def png(svg: str, width: float, height: float) -> bytes:
     """An SVG as PNG, drawn by librsvg. Raises HostError if that is not there."""
+    import shutil
+    import subprocess
+
     tool = shutil.which(RENDERER)
     if tool is None:
         raise HostError(f"PNG needs {RENDERER}: apt-get install librsvg2-bin fonts-dejavu-core; or write SVG")

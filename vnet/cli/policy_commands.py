@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vnet.base.errors import UsageError
-from vnet.cli import files
+from vnet.cli import files, picture_files
 from vnet.cli.client import path
 from vnet.cli.duration import moment_ns
 from vnet.cli.log_text import in_words, whole_lines
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, Format, Row, document, emit, emit_lines, rows, tell
+from vnet.cli.output import Column, Format, Row, colour_wanted, document, emit, emit_lines, rows, tell
+from vnet.cli.picture_commands import Drawn, loaded
+from vnet.cli.picture_files import MatrixFormat
 
 if TYPE_CHECKING:
+    from vnet.picture.heat import Heat
     from vnet.policy.compile import Compiled
     from vnet.policy.decisions import Decision
     from vnet.topology.inventory import Inventory
@@ -144,19 +147,56 @@ def _decision(one: Decision) -> Row:
 
 def matrix(
     settings: Settings,
-    every: Annotated[bool, typer.Option("--all", help="Also pairs that nothing is open between.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="A list, also of pairs that nothing is open between.")
+    ] = False,
+    form: Annotated[
+        MatrixFormat | None, typer.Option("--format", help="Default: by the file's name, else text.")
+    ] = None,
+    write: Annotated[str | None, typer.Option("-w", "--write", help="File; - is standard output.")] = None,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Every VM; else, above 30, those alike share a row.")
+    ] = False,
 ) -> None:
-    """Print who may open which connections to whom, worked out exactly on the flows."""
+    """Show who may open which connections to whom, worked out exactly on the flows.
+
+    As a heat map; with -o json, yaml or wide, or --all, as a list. With -n of a fabric that is up.
+    """
+    drawn = loaded(settings)
+    chosen = picture_files.form_of(form, write, MatrixFormat, MatrixFormat.TEXT)
+    if form is None and write is None and (every or settings.output is not Format.TABLE):
+        _pairs(settings, drawn, every)
+        return
+    from vnet.picture.heat import heat
+
+    found = heat(drawn.topology, drawn.inventory, drawn.compiled, expand or chosen is MatrixFormat.CSV)
+    picture_files.put(write, picture_files.matrix(found, chosen, lambda heat: _in_terminal(heat, write)))
+
+
+def _in_terminal(heat: Heat, write: str | None) -> str:
+    """Coloured only on a terminal, as wide as it is; in what it can write."""
+    from shutil import get_terminal_size
+
+    from vnet.picture.heat_text import ASCII, MARKS, rendered
+
+    is_file = write not in (None, "-")
+    is_plain = not is_file and (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    colour = not is_file and colour_wanted(sys.stdout)
+    width = get_terminal_size((120, 24)).columns
+    lines = rendered(heat, width, colour, ASCII if is_plain else MARKS)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _pairs(settings: Settings, drawn: Drawn, every: bool) -> None:
     from vnet.policy.reach import reach
 
-    topology, inventory, compiled = _loaded(settings)
     pairs: list[Row] = [
         {"from": pair.source, "to": pair.target, "network": pair.network, "ports": pair.ports}
-        for pair in reach(topology, inventory, compiled)
+        for pair in reach(drawn.topology, drawn.inventory, drawn.compiled)
         if every or pair.ports != "-"
     ]
     rows(pairs, _PAIRS, settings.output)
-    if not pairs and settings.output is Format.TABLE:
+    if not pairs and settings.output in (Format.TABLE, Format.WIDE):
         tell("nothing is open between any two VMs; --all lists the pairs")
 
 

@@ -19,10 +19,12 @@ input, button {{ border: 1px solid {MUTED}; border-radius: 4px; }}
 input:focus-visible, button:focus-visible, g:focus-visible {{ outline: 3px solid {BLUE}; }}
 main {{ flex: 1; overflow: hidden; cursor: grab; touch-action: none; }}
 main svg {{ width: 100%; height: 100%; }}
-svg.chosen .box, svg.chosen .gate, svg.chosen .wire, svg.chosen .cell {{ opacity: 0.13; }}
+svg.chosen .box, svg.chosen .gate, svg.chosen .wire {{ opacity: 0.13; }}
+svg.chosen .cell {{ opacity: 0.35; }}
 svg.chosen .on {{ opacity: 1 !important; }}
 svg .wire.on {{ stroke-width: 2.6; }}
 svg .found > rect {{ stroke-width: 4; }}
+svg .head.on text, svg .head.found text {{ font-weight: bold; fill: {BLUE}; }}
 """
 
 SCRIPT = """
@@ -86,9 +88,10 @@ function follow(thing) {
     const ends = each.dataset.box;
     each.classList.toggle("on", gates.has(each.dataset.gate) && (!ends || boxes.has(ends)));
   }
-  for (const each of all(".cell")) {
-    const { row, column } = each.dataset;
-    each.classList.toggle("on", row === thing.dataset.row || column === thing.dataset.column);
+  const { row, column } = thing.dataset;
+  for (const each of all(".cell, .head")) {
+    const near = (row && each.dataset.row === row) || (column && each.dataset.column === column);
+    each.classList.toggle("on", !!near);
   }
 }
 for (const thing of all(".box, .gate, .cell")) {

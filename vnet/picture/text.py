@@ -72,7 +72,8 @@ def broken(words: str, size: float, room: float, bold: bool = False, lines: int 
         if len(found) == lines - 1 or width(words, size, bold) <= room:
             return (*found, elided(words, size, room, bold))
         end = _fitting(words, size, room, bold)
-        soft = max(words.rfind(each, end // 3, end) for each in " -.,/")
+        blank = words.rfind(" ", end // 3, end + 1)
+        soft = blank if blank >= 0 else max(words.rfind(each, end // 3, end) for each in "-.,/")
         cut = soft + 1 if soft >= 0 else end
         found.append(words[:cut].rstrip())
         words = words[cut:].lstrip()
