@@ -17,8 +17,13 @@ import picture
 from vnet.base.drop import DropReason
 from vnet.capture.comment import MEANING
 from vnet.drill.groups import GROUPS
+from vnet.fabric.declared import declare
+from vnet.fabric.store import Source
 from vnet.policy import pipeline
+from vnet.policy.compile import Compiled
 from vnet.topology import schema
+from vnet.topology.inventory import Inventory
+from vnet.topology.model import Topology
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 _PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -50,9 +55,7 @@ def _topology(path: Path) -> str:
 def attacks() -> str:
     """What `vnet drill` tries, group by group."""
     from vnet.drill.corpus import corpus  # imports Scapy
-    from vnet.fabric.declared import declare
     from vnet.fabric.drill import scene
-    from vnet.fabric.store import Source
 
     file = TOPOLOGIES / "three-tier.vnet.yaml"
     declared = declare(Source(file.name, file.read_text(encoding="utf-8"), {}), {}, datetime.now(UTC))
@@ -62,6 +65,32 @@ def attacks() -> str:
         tried = corpus(scene(declared, declared.inventory.nics[0], None), (group,))
         lines += (f"| {each.what} | {each.source} |" for each in tried)
     return "\n".join(lines[1:]) + "\n"
+
+
+def pictures() -> Iterator[tuple[Path, str]]:
+    """The example of the README as a graph, a topology of the manual as graph and heat map."""
+    from vnet.picture.heat import heat
+    from vnet.picture.heat_layout import heat_layout
+    from vnet.picture.heat_svg import svg as heat_svg
+    from vnet.picture.layout import layout
+    from vnet.picture.scene import Wanted, scene
+    from vnet.picture.svg import svg
+
+    example = re.search(
+        r"```yaml\n(.*?)```", (DOCS.parent / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert example
+    shown = _declared("README.md", example[1])
+    yield DOCS / "images" / "example.svg", svg(layout(scene(*shown, Wanted())))
+    file = TOPOLOGIES / "three-tier.vnet.yaml"
+    shown = _declared(file.name, file.read_text(encoding="utf-8"))
+    yield DOCS / "images" / "three-tier.svg", svg(layout(scene(*shown, Wanted())))
+    yield DOCS / "images" / "three-tier-matrix.svg", heat_svg(heat_layout(heat(*shown)))
+
+
+def _declared(name: str, text: str) -> tuple[Topology, Inventory, Compiled]:
+    declared = declare(Source(name, text, {}), {}, datetime.now(UTC))
+    return declared.topology, declared.inventory, declared.compiled
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
@@ -77,6 +106,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     """Each page with what it should hold."""
     yield DOCS.parent / schema.PUBLISHED, schema.text()
     yield DOCS / "images" / "packet.svg", picture.svg()
+    yield from pictures()
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         yield page, _PART.sub(lambda part: part[1] + PARTS[part[2]]().rstrip("\n") + "\n" + part[3], text)

@@ -33,7 +33,7 @@ const svg = document.querySelector("main svg"), search = document.querySelector(
 const told = document.querySelector("output"), whole = svg.getAttribute("viewBox").split(" ").map(Number);
 svg.removeAttribute("width");
 svg.removeAttribute("height");
-let box = [...whole], held = null, kept = null;
+let box = [...whole], held = null, kept = null, moved = 0;
 const all = (what) => [...svg.querySelectorAll(what)];
 const show = () => svg.setAttribute("viewBox", box.join(" "));
 const scale = () => Math.max(box[2] / svg.clientWidth, box[3] / svg.clientHeight);
@@ -50,14 +50,18 @@ svg.addEventListener("wheel", (event) => {
   event.preventDefault();
   zoom(Math.exp(event.deltaY / 500), event.clientX, event.clientY);
 }, { passive: false });
-svg.addEventListener("pointerdown", (event) => { held = [event.clientX, event.clientY, 0]; });
+svg.addEventListener("pointerdown", (event) => {
+  held = [event.clientX, event.clientY];
+  moved = 0;
+});
 addEventListener("pointerup", () => { held = null; });
 addEventListener("pointermove", (event) => {
   if (!held) return;
   const by = scale(), right = event.clientX - held[0], down = event.clientY - held[1];
   box[0] -= right * by;
   box[1] -= down * by;
-  held = [event.clientX, event.clientY, held[2] + Math.abs(right) + Math.abs(down)];
+  held = [event.clientX, event.clientY];
+  moved += Math.abs(right) + Math.abs(down);
   show();
 });
 const buttons = { in: () => middle(0.7), out: () => middle(1.4), all: () => { box = [...whole]; show(); } };
@@ -100,7 +104,11 @@ for (const thing of all(".box, .gate, .cell")) {
   thing.addEventListener("pointerleave", () => { if (!kept && !held) follow(null); });
   thing.addEventListener("focus", () => { if (!held) follow(thing); });
   thing.addEventListener("blur", () => { if (!kept) follow(null); });
-  thing.addEventListener("click", () => { kept = kept === thing ? null : thing; follow(kept); });
+  thing.addEventListener("click", () => {
+    if (moved > 4) return;
+    kept = kept === thing ? null : thing;
+    follow(kept);
+  });
 }
 addEventListener("keydown", (event) => { if (event.key === "Escape") { kept = null; follow(null); } });
 search.addEventListener("input", () => {
