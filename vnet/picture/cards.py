@@ -8,7 +8,7 @@ from dataclasses import replace
 from vnet.picture.geometry import Card, Mark, Rect, Row
 from vnet.picture.palette import INK, MUTED
 from vnet.picture.scene import Box, Gate, Scene, Sign, State, View
-from vnet.picture.text import broken, clean, elided, width
+from vnet.picture.text import broken, clean, elided, listed, width
 
 SMALL, NORMAL = 11.0, 13.0
 PAD = 9.0
@@ -39,7 +39,7 @@ def _box_rows(box: Box, scene: Scene, networks: Mapping[str, int]) -> Iterator[R
             yield from _line_rows(line.nic, line.network, line.addresses, networks, room)
     if box.groups:
         told = f"group{'s' if len(box.groups) > 1 else ''}: {', '.join(box.groups)}"
-        for words in broken(clean(told), SMALL, room, lines=3):
+        for words in listed(clean(told), SMALL, room, lines=3):
             yield Row(words, 0, 0, SMALL, colour=MUTED)
 
 
@@ -61,7 +61,7 @@ def _line_rows(
 
 def gate_card(gate: Gate) -> Card:
     """What may be opened."""
-    lines = broken(clean(gate.ports), SMALL, GATE_MAX - 2 * PAD, bold=gate.is_all, lines=4)
+    lines = listed(clean(gate.ports), SMALL, GATE_MAX - 2 * PAD, bold=gate.is_all, lines=4)
     return _card(gate.key, gate, tuple(Row(words, 0, 0, SMALL, bold=gate.is_all) for words in lines), 0)
 
 

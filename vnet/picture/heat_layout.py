@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vnet.picture.geometry import Rect
 from vnet.picture.heat import Cell, Heat, Level
-from vnet.picture.text import broken, clean, elided, width
+from vnet.picture.text import broken, clean, elided, listed, width
 
 SMALL, NORMAL, TITLE = 10.0, 11.0, 19.0
 LINE = 1.35
@@ -130,7 +130,7 @@ def _worded(heat: Heat) -> HeatLayout:
 
 def _words(cell: Cell) -> tuple[str, ...]:
     if cell.ports:
-        return broken(clean(cell.ports), SMALL, WORDS_MAX, lines=LINES_MAX)
+        return listed(clean(cell.ports), SMALL, WORDS_MAX, lines=LINES_MAX)
     return ()
 
 

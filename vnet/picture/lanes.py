@@ -64,7 +64,7 @@ def lanes_of(scene: Scene) -> list[Lane]:
             sets = _sets((box.groups, box) for box in scene.boxes)
             return [
                 Lane(of, heading_card(f"l{number}", " + ".join(of) or "in no group"), tuple(sets[of]))
-                for number, of in enumerate(sorted(sets, key=lambda of: (not of, *of)))
+                for number, of in enumerate(sorted(sets, key=lambda of: not of))
             ]
         case GroupBy.NONE:
             return _by_opening(scene)

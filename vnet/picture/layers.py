@@ -14,7 +14,7 @@ from math import ceil, sqrt
 from vnet.picture.scene import Gate
 
 Columns = Mapping[str, int]
-LONGEST, SPARSE = 12, 1.5
+LONGEST, SPARSE = 7, 1.5
 """The most columns of boxes, where there are no more gates than so many for each box."""
 TALLEST, TALLER = 16, 1.2
 """How many boxes stand one below the other: so many, or so many times the root of their number."""

@@ -11,7 +11,7 @@ from vnet.picture.geometry import Card
 
 NEAR, APART = 7.0, 13.0
 """The least distance of two lines, and of anything else."""
-_SWEEPS = 10
+_SWEEPS, _SETTLING = 10, 30
 
 
 @dataclass(slots=True, eq=False)
@@ -118,7 +118,7 @@ def spread(columns: Columns, intervals: Sequence[Interval]) -> None:
     for rows in cells.values():
         for items, interval in zip(rows, intervals, strict=True):
             _settle(items, interval, lambda item: item.middle)
-    for sweep in range(_SWEEPS):
+    for sweep in range(_SETTLING):
         for column in sorted(cells, reverse=sweep % 2 == 1):
             for items, interval in zip(cells[column], intervals, strict=True):
                 _settle(items, interval, _pull)

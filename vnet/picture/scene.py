@@ -193,8 +193,14 @@ def _box(kin: Kin, key: str, states: Mapping[str, State]) -> Box:
         tuple(sorted(first.groups)),
         tuple(dict.fromkeys(nic.network for nic in first.nics)),
         tuple(vm.name for vm in kin.vms),
-        dict(Counter(states[vm.name] for vm in kin.vms if vm.name in states)),
+        _counted_states(states[vm.name] for vm in kin.vms if vm.name in states),
     )
+
+
+def _counted_states(states: Iterable[State]) -> Mapping[State, int]:
+    """How many are in each, the worst first."""
+    counts = Counter(states)
+    return {state: counts[state] for state in State if counts[state]}
 
 
 def _line(nics: tuple[Nic, ...]) -> Line:

@@ -80,6 +80,20 @@ def broken(words: str, size: float, room: float, bold: bool = False, lines: int 
     return tuple(found)
 
 
+def listed(
+    words: str, size: float, room: float, bold: bool = False, lines: int = 4, between: str = ", "
+) -> tuple[str, ...]:
+    """A list on a few lines: what does not fit is not cut but counted, `…, 7 more`."""
+    items = words.split(between)
+    for left_out in range(len(items)):
+        kept = items[: len(items) - left_out]
+        more = [f"{left_out} more"] if left_out else []
+        found = broken(between.join((*kept, *more)), size, room, bold, lines + 1)
+        if len(found) <= lines:
+            return found
+    return broken(words, size, room, bold, lines)
+
+
 def _fitting(words: str, size: float, room: float, bold: bool) -> int:
     """How many of the first characters fit, at least one."""
     taken = 0.0

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.cli.picture_commands import _of_fabric
 from vnet.fabric.declared import declare
@@ -24,7 +25,11 @@ vms: {a: {networks: [lan]}, b: {networks: [lan]}}
 
 def fabric(*drops, previous=None):
     source = Source("small.vnet.yaml", TEXT, {}, {})
-    recent = deque(SimpleNamespace(nic=nic, time_ns=NOW_NS - int(ago_s * 10**9)) for nic, ago_s in drops)
+    recent = deque(
+        SimpleNamespace(nic=nic, time_ns=NOW_NS - int(ago_s * 10**9), reason=reason)
+        for nic, ago_s, *reasons in drops
+        for reason in (reasons or (DropReason.POLICY,))
+    )
     parts = SimpleNamespace(switch=SimpleNamespace(watch=SimpleNamespace(recent=recent)))
     declared = declare(source, previous or {}, datetime(2026, 1, 1, tzinfo=UTC))
     return SimpleNamespace(
@@ -44,6 +49,7 @@ def vm(name, state="ready", enforced=3):
         (vm("a"), (("a.eth0", DROPPING_S - 1),), "dropping"),
         (vm("a"), (("a.eth0", DROPPING_S + 1),), "ready"),
         (vm("a"), (("b.eth0", 1),), "ready"),
+        (vm("a"), (("a.eth0", 1, DropReason.MULTICAST),), "ready"),
         (vm("a", enforced=2), (("a.eth0", 1),), "not enforced"),
         (vm("a", "stopped", enforced=2), (), "stopped"),
         (vm("a", "crashed"), (("a.eth0", 1),), "crashed"),

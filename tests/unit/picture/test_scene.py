@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.generators import Builder, World, three_tier, worlds
 from tests.unit.picture.scenes import drawn
 from vnet.picture.scene import Scene, State, View, Wanted, gathered, scene
+from vnet.picture.text import listed, width
 from vnet.policy.compile import compile
 from vnet.policy.reach import reach
 
@@ -99,3 +100,12 @@ def test_states_of_those_alike_are_counted_and_the_worst_comes_first() -> None:
     states = {f"web-{number}": State.READY for number in range(40)} | {"web-3": State.DROPPING}
     web = drawn(crowded(40), states=states).boxes[0]
     assert (web.state, web.states) == (State.DROPPING, {State.READY: 39, State.DROPPING: 1})
+
+
+def test_lists_are_not_cut_but_counted() -> None:
+    ports = ", ".join(f"{port}/tcp" for port in range(9000, 9040))
+    lines = listed(ports, 11, 150, lines=4)
+    assert len(lines) == 4 and "…" not in "".join(lines)
+    shown = " ".join(lines).split(", ")
+    assert shown[-1] == f"{40 - (len(shown) - 1)} more" and shown[:-1] == ports.split(", ")[: len(shown) - 1]
+    assert all(width(line, 11) <= 150 for line in lines)

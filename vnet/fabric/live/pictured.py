@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.fabric.live.registry import Fabric
 
 DROPPING_S = 60
-"""A VM is `dropping` when a packet of its own or for it was dropped in so many seconds."""
+"""A VM is `dropping` when a packet of its own or for it was dropped in so many seconds.
+
+Multicast does not count: every guest greets routers and groups when it starts.
+"""
 _AS_IT_IS = ("ready", "running")
 """States of a guest with which nothing is wrong that the switch does not know better."""
 
@@ -28,7 +32,11 @@ def pictured(
     assignments = fabric.declared.inventory.assignments
     since_ns = (time.time_ns() if now_ns is None else now_ns) - DROPPING_S * 10**9
     recent = fabric.parts.switch.watch.recent
-    dropping = {record.nic.partition(".")[0] for record in recent if record.time_ns >= since_ns}
+    dropping = {
+        record.nic.partition(".")[0]
+        for record in recent
+        if record.time_ns >= since_ns and record.reason is not DropReason.MULTICAST
+    }
     return {
         "source": asdict(fabric.record.source),
         "assignments": {
