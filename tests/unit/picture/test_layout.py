@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from tests.generators import Builder
 from tests.unit.picture.areas import faults
 from tests.unit.picture.scenes import crowd, drawn, scenes
+from vnet.picture.cards import BOX_MAX
 from vnet.picture.geometry import Layout
 from vnet.picture.layout import layout
 from vnet.picture.scene import Box, Gate, GroupBy, Scene, View, Wanted
@@ -17,7 +18,9 @@ from vnet.picture.svg import svg
 @settings(max_examples=120, deadline=None)
 @given(scenes())
 def test_nothing_covers_anything_else(scene: Scene) -> None:
-    assert list(faults(layout(scene))) == []
+    placed = layout(scene)
+    assert list(faults(placed)) == []
+    assert all(card.rect.width <= BOX_MAX for card in placed.cards)
 
 
 @pytest.mark.parametrize(("vms", "networks", "openings"), [(200, 50, 150), (120, 3, 150), (60, 12, 200)])
