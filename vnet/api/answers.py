@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vnet.fabric.outcome import Outcome, Summary
+from vnet.fabric.replay import VerdictChange
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
@@ -16,6 +17,23 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "generation": outcome.generation,
         "actions": [str(action) for action in outcome.actions],
         **_summary(outcome.summary),
+        "verdicts": [_verdict(change) for change in outcome.summary.verdicts],
+    }
+
+
+def _verdict(change: VerdictChange) -> Mapping[str, Any]:
+    """A recorded flow that would be decided otherwise."""
+    return {
+        "source": change.source,
+        "target": change.target,
+        "service": change.service,
+        "was": change.was.value,
+        "becomes": change.becomes.value,
+        "by": change.by.text,
+        "at": change.by.at,
+        "packets": change.packets,
+        "last": change.last.isoformat(),
+        "text": str(change),
     }
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,13 +22,18 @@ from vnet.api.seen_routes import SeenRoutes
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
+from vnet.fabric.live import recorded
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.past import Past
 from vnet.fabric.live.service import CaptureRequest, Service
+from vnet.fabric.seen_lines import lines_of, read
 from vnet.fabric.store import Source
 
 BLOCKS_QUEUED = 4096
 """What a slow reader of a capture may lag behind before packets are counted as lost."""
+
+
+SEEN_BY_DEFAULT = timedelta(hours=24)
 
 
 class Api:
@@ -58,6 +64,7 @@ class Api:
             Route(f"{fabric}/rules", self.rules),
             Route(f"{fabric}/drops", self.drops),
             Route(f"{fabric}/picture", self.picture),
+            Route(f"{fabric}/seen", self.seen),
             Route(f"{fabric}/capture", self.capture),
             Route(f"{fabric}/trace", self.trace, methods=["POST"]),
             Route(f"{fabric}/trace/live", self.follow),
@@ -87,7 +94,8 @@ class Api:
 
     async def plan(self, request: Request) -> Response:
         """What `up` would do."""
-        outcome = await self.service.engine.plan(_source(await _body(request)))
+        body = await _body(request)
+        outcome = await self.service.engine.plan(_source(body), _recorded(body))
         return JSONResponse(outcome_json(outcome) | {"id": await asyncio.to_thread(lambda: outcome.id)})
 
     async def up(self, request: Request) -> ASGIApp:
@@ -183,6 +191,15 @@ class Api:
     async def picture(self, request: Request) -> Response:
         """What a picture is drawn from."""
         return JSONResponse(await self.service.picture(self._fabric(request)))
+
+    async def seen(self, request: Request) -> Response:
+        """What was seen of flows, as JSON Lines."""
+        query, now = request.query_params, datetime.now(UTC)
+        since, until = (_number(query.get(name), float) for name in ("since_s", "until_s"))
+        begin = now - SEEN_BY_DEFAULT if since is None else datetime.fromtimestamp(since, UTC)
+        end = now if until is None else datetime.fromtimestamp(until, UTC)
+        found = await self.service.seen(self._fabric(request), begin, end)
+        return Response("".join(lines_of(found)), media_type="application/jsonl")
 
     async def capture(self, request: Request) -> ASGIApp:
         """Packets as they come."""
@@ -289,11 +306,25 @@ def _source(body: Mapping[str, Any]) -> Source:
     return Source(file, text, _texts(env), _texts(included))
 
 
+def _recorded(body: Mapping[str, Any]) -> recorded.Recorded:
+    """The flows to run through a plan: those of a time, those sent along, or none."""
+    wanted = body.get("replay")
+    match wanted:
+        case None:
+            return recorded.nothing
+        case {"seconds": int() | float() as seconds} if seconds > 0:
+            return recorded.since(datetime.now(UTC) - timedelta(seconds=seconds))
+        case {"lines": list() as lines, "file": str() as file}:
+            return recorded.given(read(map(str, lines), file, datetime.now(UTC)))
+        case _:
+            raise InputError("replay is {seconds}, {lines, file} or null")
+
+
 def _terms(body: Mapping[str, Any]) -> Terms:
     confirm_s, plan = body.get("confirm_s"), body.get("plan", "")
     if confirm_s is not None and not (isinstance(confirm_s, int | float) and confirm_s > 0):
         raise InputError("`confirm_s` is a number of seconds")
-    return Terms(confirm_s, body.get("agreed") is True, str(plan))
+    return Terms(confirm_s, body.get("agreed") is True, str(plan), _recorded(body))
 
 
 def _wanted(request: Request) -> CaptureRequest:

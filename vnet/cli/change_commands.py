@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,12 @@ from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, colour_wanted, document, emit_lines, tell
 from vnet.cli.progress import Style
 
+Replay = Annotated[
+    str,
+    typer.Option(
+        "--replay", metavar="TIME|FILE|none", help="Which recorded flows to try: the latest 24h, or a file's."
+    ),
+]
 POLL_S = 1.0
 """How often `up --wait` looks whether the change has been confirmed."""
 
@@ -32,14 +39,31 @@ def plan(
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit 3 when something would change.")
     ] = False,
+    replay: Replay = "24h",
 ) -> int:
-    """Show what `up` would do now; changes nothing."""
-    found = settings.daemon().post("/v1/plan", files.source(settings.file, settings.name))
+    """Show what `up` would do now; changes nothing.
+
+    Recorded flows that it would decide otherwise are listed.
+    """
+    body = files.source(settings.file, settings.name) | {"replay": replayed(replay)}
+    found = settings.daemon().post("/v1/plan", body)
     if settings.output in (Format.JSON, Format.YAML):
         document(found, settings.output)
     else:
         emit_lines(plan_text.lines(found, colour_wanted(sys.stdout)))
     return Exit.CHANGES if exit_code and found["actions"] else Exit.OK
+
+
+def replayed(wanted: str) -> Json | None:
+    """The flows to try as the daemon is told of them. Raises UsageError, InputError."""
+    if wanted == "none":
+        return None
+    if wanted != "-" and not Path(wanted).exists():
+        try:
+            return {"seconds": duration.seconds(wanted, "--replay")}
+        except UsageError:
+            raise UsageError(f"--replay {wanted}: write a time such as 24h, a file, or none") from None
+    return {"file": wanted, "lines": files.text_of(wanted).splitlines()}
 
 
 def up(
@@ -59,6 +83,7 @@ def up(
         str | None,
         typer.Option("--plan", metavar="ID", help="Only if the plan is this one (`plan -o json`)."),
     ] = None,
+    replay: Replay = "24h",
 ) -> int:
     """Make the fabric what the topology file says.
 
@@ -68,9 +93,9 @@ def up(
         raise UsageError("--wait waits for a confirmation: give it together with --confirm TIME")
     confirm_s = duration.seconds(confirm, "--confirm") if confirm else None
     if dry_run:
-        return plan(settings)
+        return plan(settings, replay=replay)
     body = files.source(settings.file, settings.name)
-    body |= {"confirm_s": confirm_s, "agreed": yes, "plan": plan_id or ""}
+    body |= {"confirm_s": confirm_s, "agreed": yes, "plan": plan_id or "", "replay": replayed(replay)}
     outcome = _made(settings, body)
     _tell_outcome(settings, outcome)
     return _until_decided(settings, outcome) if wait and outcome["confirm_s"] else Exit.OK

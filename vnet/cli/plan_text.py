@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _HEADINGS = {
@@ -17,6 +17,8 @@ _COLOURS = {"+": "32", "~": "33", "-": "31"}
 _COUNTED = {"vms": ("VM", "VMs"), "ports": ("port", "ports"), "flows": ("flow", "flows")}
 
 Plan = Mapping[str, Any]
+VERDICTS_MAX = 20
+"""So many of the recorded flows are listed; those that would be stopped come first."""
 
 
 def lines(plan: Plan, coloured: bool) -> Iterator[str]:
@@ -30,6 +32,7 @@ def lines(plan: Plan, coloured: bool) -> Iterator[str]:
         if found:
             yield heading
         yield from (_change(change, coloured) for change in found)
+    yield from _verdicts(plan.get("verdicts", ()), coloured)
     yield "; ".join(
         filter(None, (_counted(plan["counts"][kind], *names) for kind, names in _COUNTED.items()))
     )
@@ -41,6 +44,17 @@ def _change(change: Mapping[str, str], coloured: bool) -> str:
         mark = f"\x1b[{_COLOURS[mark]}m{mark}\x1b[0m"
     what = f": {change['what']}" if change["what"] else ""
     return f"  {mark} {change['name']}{what}"
+
+
+def _verdicts(changes: Sequence[Mapping[str, Any]], coloured: bool) -> Iterator[str]:
+    """Recorded flows that would be decided otherwise, as many as fit."""
+    if changes:
+        yield "recorded flows that would be decided otherwise"
+    for change in changes[:VERDICTS_MAX]:
+        mark = {"denied": "-", "audited": "~"}.get(change["becomes"], "+")
+        yield _change({"mark": mark, "name": change["text"], "what": ""}, coloured)
+    if len(changes) > VERDICTS_MAX:
+        yield f"    and {len(changes) - VERDICTS_MAX:,} more; `vnet plan -o json` has all of them"
 
 
 def _counted(count: Mapping[str, int], one: str, many: str) -> str:

@@ -20,6 +20,7 @@ from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, Row, colour_wanted, document, emit, emit_lines, rows, tell
 from vnet.cli.picture_commands import Drawn, loaded
 from vnet.cli.picture_files import MatrixFormat
+from vnet.cli.suggest_command import suggest
 
 if TYPE_CHECKING:
     from vnet.picture.heat import Heat
@@ -65,6 +66,7 @@ def register(app: typer.Typer) -> None:
     command(group)(explain)
     command(group)(matrix)
     command(group)(log)
+    command(group)(suggest)
     app.add_typer(group, name="policy")
 
 

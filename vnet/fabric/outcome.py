@@ -10,6 +10,7 @@ from hashlib import blake2b
 
 from vnet.base.limits import Limits
 from vnet.fabric import plan as p
+from vnet.fabric.replay import VerdictChange
 from vnet.fabric.state import Guest, GuestNic, State
 from vnet.fabric.store import Record
 from vnet.policy.cuts import Cut
@@ -78,6 +79,8 @@ class Summary:
     vms: Count = field(default_factory=Count)
     ports: Count = field(default_factory=Count)
     flows: Count = field(default_factory=Count)
+    verdicts: tuple[VerdictChange, ...] = ()
+    """Recorded flows that would be decided otherwise."""
 
     @property
     def removes_most(self) -> bool:
@@ -95,10 +98,12 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a change means for those who talk: what it opens and closes, and the live connections it cuts."""
+    """What a change means for those who talk: what it opens and closes, the live connections it cuts, and
+    the recorded flows that it decides otherwise."""
 
     reach: tuple[Reach, ...] = ()
     cuts: tuple[Cut, ...] = ()
+    verdicts: tuple[VerdictChange, ...] = ()
 
 
 NO_EFFECTS = Effects()
@@ -158,6 +163,7 @@ def summarize(
         _count(vms, _vm_names(now, before) & _vm_names(wanted, planned)),
         _count(ports, {port.ifname for port in now.ports & wanted.ports}),
         Count(added, len(replaced), removed, len(now.flows) - len(change.remove)),
+        effects.verdicts,
     )
 
 

@@ -224,6 +224,13 @@ def _first_match(
     return _refused(responsible(listing), why, packet)
 
 
+def one_side(
+    topology: Topology, direction: Direction, subject: Endpoint, peer: Endpoint, packet: Packet
+) -> tuple[bool, Origin]:
+    """What one side alone says of a connection: the egress of its client, or the ingress of its server."""
+    return _first_match(topology, direction, subject, peer, packet)
+
+
 def _rules(
     topology: Topology, tier: str, direction: Direction, subject: Endpoint
 ) -> Iterator[tuple[Policy, Rule]]:

@@ -31,7 +31,8 @@ Services = dict[str, tuple[Service, ...]]
 
 def build(draft: Draft, file: str) -> Topology:
     """The topology; only for a draft that passed all checks."""
-    services = BUILT_IN_SERVICES | _declared_services(draft)
+    declared = _declared_services(draft)
+    services = BUILT_IN_SERVICES | declared
     claims = draft.root.get(lang.VERIFY)
     return Topology(
         name=draft.root.value(lang.NAME),
@@ -45,6 +46,7 @@ def build(draft: Draft, file: str) -> Topology:
         claims=() if claims is None else tuple(_claim(each, services) for each in claims.value),
         at=Location(file),
         profiles={name: _profile(name, each.value) for name, each in draft.profiles.items()},
+        services=declared,
     )
 
 

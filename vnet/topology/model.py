@@ -242,3 +242,5 @@ class Topology:
     at: Location
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     """Those declared, by name; `strict` is there without."""
+    services: Mapping[str, tuple[Service, ...]] = field(default_factory=dict)
+    """Those declared, by name."""

@@ -22,6 +22,8 @@ from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.outcome import NO_EFFECTS, Effects, Outcome, summarize
 from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.replay import changes_of_verdict
+from vnet.fabric.seen import Seen
 from vnet.fabric.state import Guest, State
 from vnet.fabric.store import Record
 from vnet.openflow.conntrack import Direction
@@ -52,6 +54,8 @@ class Change:
     """What was declared before, as far as it is known."""
     connections: tuple[Direction, ...] = ()
     """Those that the switch tracked when the change was planned."""
+    seen: tuple[Seen, ...] = ()
+    """What was recorded, to be run through the change."""
     confirm_s: float | None = None
     """How long it waits for its confirmation once it is made; None if it needs none."""
 
@@ -69,6 +73,7 @@ class Change:
         return Effects(
             reach_changes(before, after, self.now.flows ^ self.wanted.flows),
             cuts(before, after, self.connections, ended),
+            changes_of_verdict(self.seen, was, self.declared) if self.seen else (),
         )
 
 

@@ -19,6 +19,7 @@ from vnet.fabric.live import confirmation
 from vnet.fabric.live.apply import carry_out
 from vnet.fabric.live.change import Change, make, remove
 from vnet.fabric.live.observe import observe
+from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.room import refuse_what_does_not_fit
 from vnet.fabric.outcome import Outcome
@@ -53,12 +54,13 @@ class Terms:
     """On which `up` is to make a change.
 
     `confirm_s`: undo it when nobody confirms it for so long. `agreed`: even if it removes more than it keeps.
-    `plan`: only if the plan is this one (`Outcome.id`); empty for any.
+    `plan`: only if the plan is this one (`Outcome.id`); empty for any. `recorded` is told what becomes of it.
     """
 
     confirm_s: float | None = None
     agreed: bool = False
     plan: str = ""
+    recorded: Recorded = nothing
 
 
 @dataclass(slots=True)
@@ -103,11 +105,12 @@ class Engine(Registry):
         if (fabric.record.enforced, fabric.record.boot_id) != (generation, boot_id):
             self.save(fabric, replace(fabric.record, enforced=generation, boot_id=boot_id))
 
-    async def plan(self, source: Source) -> Outcome:
-        """What `up` would do now; changes nothing."""
+    async def plan(self, source: Source, recorded: Recorded = nothing) -> Outcome:
+        """What `up` would do now; changes nothing. What is `recorded` is run through it."""
         topology = await asyncio.to_thread(load, source)
         async with self.locks[topology.name]:
-            return (await self._prepare(topology, source)).outcome
+            change = await self._prepare(topology, source, recorded)
+            return await asyncio.to_thread(lambda: change.outcome)
 
     async def up(self, source: Source, report: Report, terms: Terms = Terms()) -> Outcome:
         """Make the fabric what the topology says.
@@ -120,7 +123,7 @@ class Engine(Registry):
         topology = await asyncio.to_thread(load, source)
         async with self.locks[topology.name]:
             confirmation.refuse_while_one_waits(self, topology.name)
-            change = await self._prepare(topology, source)
+            change = await self._prepare(topology, source, terms.recorded)
             if change.actions and terms.confirm_s is not None:
                 change = confirmation.required(change, terms.confirm_s)
             await self._refuse_what_cannot_be(change)
@@ -130,7 +133,7 @@ class Engine(Registry):
             await make(self, change, report)
             return outcome
 
-    async def _prepare(self, topology: Topology, source: Source) -> Change:
+    async def _prepare(self, topology: Topology, source: Source, recorded: Recorded = nothing) -> Change:
         """Observe and plan."""
         name = topology.name
         fabric = self.fabrics.get(name)
@@ -154,7 +157,8 @@ class Engine(Registry):
         )
         was = fabric.declared if fabric else None
         tracked = await parts.switch.connections() if was and actions and now.switch else ()
-        return Change(parts, record, planned, declared, now, wanted, actions, was, tracked)
+        seen = await recorded(fabric) if fabric and was and actions else ()
+        return Change(parts, record, planned, declared, now, wanted, actions, was, tracked, seen)
 
     async def _refuse_what_cannot_be(self, change: Change) -> None:
         declared = change.declared

@@ -1,0 +1,146 @@
+"""What was seen, sorted for those who want to allow it: connections that policies refuse, with who, how often
+and when, and what no policy has anything to do with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import product
+
+from vnet.fabric.seen import Seen, Verdict
+from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
+from vnet.policy.wanted import Wanted
+from vnet.topology.inventory import Inventory
+from vnet.topology.model import Topology
+
+BY_POLICY = ("POLICY", "REJECTED")
+"""Reasons that rules decide about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How often connections were seen, when, and what became of them."""
+
+    packets: int
+    first: datetime
+    last: datetime
+    verdicts: frozenset[Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """What was lost for a reason that no policy decides, summed up: whose it was and why it was lost."""
+
+    reason: str
+    source: str
+    target: str
+    text: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What may be wanted, with its evidence, and what is apart."""
+
+    wanted: Mapping[Wanted, Evidence]
+    apart: tuple[Apart, ...]
+
+
+def evidence(several: Iterable[Evidence]) -> Evidence:
+    """All of them together; there is one at least."""
+    several = tuple(several)
+    return Evidence(
+        sum(each.packets for each in several),
+        min(each.first for each in several),
+        max(each.last for each in several),
+        frozenset().union(*(each.verdicts for each in several)),
+    )
+
+
+def observed(
+    topology: Topology,
+    inventory: Inventory,
+    seen: Iterable[Seen],
+    meaning: Mapping[str, str],
+    vms: Collection[str] = (),
+) -> Observed:
+    """What was denied or audited.
+
+    Args:
+        meaning: the reasons of drops in words.
+        vms: only what these send or get, by the names they are declared under or their own; empty for all.
+    """
+    ends = _Ends(topology, inventory)
+    wanted: dict[Wanted, list[Evidence]] = defaultdict(list)
+    apart: dict[tuple[str, str, str, str], list[Evidence]] = defaultdict(list)
+    for one in seen:
+        if one.verdict is Verdict.ALLOWED or (vms and not _concerns(one, vms)):
+            continue
+        so_much = Evidence(one.packets, one.first, one.last, frozenset({one.verdict}))
+        if one.verdict is Verdict.DENIED and one.reason not in BY_POLICY:
+            apart[_apart(one, one.reason or "no reason", meaning.get(one.reason, ""))].append(so_much)
+            continue
+        found = ends.connection(one)
+        if found is None:
+            text = "one of the two is not there any more, or never was: no rule is needed for it"
+            apart[_apart(one, "GONE", text)].append(so_much)
+        else:
+            wanted[found].append(so_much)
+    return Observed(
+        {each: evidence(parts) for each, parts in wanted.items()},
+        tuple(Apart(*key, evidence(parts)) for key, parts in apart.items()),
+    )
+
+
+def _concerns(one: Seen, vms: Collection[str]) -> bool:
+    names = {(nic or "").rpartition(".")[0] for nic in (one.source, one.destination)}
+    return any(name in vms or name.rpartition("-")[0] in vms for name in names if name)
+
+
+def _apart(one: Seen, reason: str, text: str) -> tuple[str, str, str, str]:
+    source = one.source or _words(one.source_address)
+    return reason, source, one.destination or _words(one.destination_address), text
+
+
+def _words(address: IPAddress | None) -> str:
+    return "somebody" if address is None else str(address)
+
+
+class _Ends:
+    """Whose endpoint an end is that was seen: its NIC's, or that of the address."""
+
+    def __init__(self, topology: Topology, inventory: Inventory) -> None:
+        self._by_name: dict[str, list[Endpoint]] = defaultdict(list)
+        self._by_address: dict[IPAddress, list[Endpoint]] = defaultdict(list)
+        for end in endpoints(topology, inventory):
+            for name in dict.fromkeys((end.name, end.vm.name)):
+                self._by_name[name].append(end)
+            self._by_address[end.address].append(end)
+
+    def connection(self, one: Seen) -> Wanted | None:
+        """As the topology names it now; None if an end is nobody's."""
+        if one.protocol is None:
+            return None
+        clients = self._of(one.source, one.source_address)
+        servers = self._of(one.destination, one.destination_address)
+        for client, server in product(clients, servers):
+            if _can_meet(client, server) and one.network in ("", client.nic.network):
+                return Wanted(client, server, one.protocol, one.port or 0)
+        return None
+
+    def _of(self, name: str | None, address: IPAddress | None) -> Iterator[Endpoint]:
+        """Candidates, the likeliest first: an address that has changed since stands for the NIC's own."""
+        ends = self._by_name.get(name, ()) if name else self._by_address.get(address, ()) if address else ()
+        exact = [end for end in ends if end.address == address]
+        given = [
+            end
+            for end in ends
+            if end.is_given and (address is None or end.address.version == address.version)
+        ]
+        yield from dict.fromkeys((*exact, *given))
+
+
+def _can_meet(client: Endpoint, server: Endpoint) -> bool:
+    return client.nic.network == server.nic.network and client.address.version == server.address.version
