@@ -8,7 +8,7 @@ uses the result reads it again and compares: positions are worked out, not prove
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -172,26 +172,22 @@ class Sheet:
             raise CannotEdit("the list of policies is shared")
         else:
             flow = where.is_flow or (bool(where.items) and where.items[-1].is_flow)
-            items = [
-                _Item(
-                    tuple(_comments(each)),
-                    _policy_lines(each, flow and len(each.rules) == 1 or where.is_flow),
-                )
-                for each in policies
-            ]
+            items = [_policy(each, where.is_flow or (flow and len(each.rules) == 1)) for each in policies]
             self._insert(where, _index(where, before), items, self._is_spaced(where))
 
     def _append_list(self, policies: Sequence[PolicyText]) -> None:
         """A list of policies for a file that has none."""
         root = self._root
         if root.is_flow:
-            written = ", ".join(_policy_lines(each, True)[0] for each in policies)
-            self._add(root.items[-1].end, f", policies: [{written}]")
+            items = [_policy(each, True) for each in policies]
+            place = root.items[-1].end
+            self._add_comments(place, items)
+            self._add(place, f", policies: [{', '.join(item.lines[0] for item in items)}]")
             return
         indent = " " * (root.column - 1)
         lines = [f"{indent}policies:"]
         for each in policies:
-            lines += _block_item(_Item(tuple(_comments(each)), _policy_lines(each, False)), indent + "  ")
+            lines += _block_item(_policy(each, False), indent + "  ")
         self._add_lines(root.end, lines)
 
     def _rule(self, where: _Node, direction: Direction, rule: RuleText) -> _Item:
@@ -219,7 +215,7 @@ class Sheet:
             blank = [""] if spaced else []
             lines += [*block, *blank] if index < len(where.items) else [*blank, *block]
         if index == len(where.items):
-            self._add_lines(where.items[-1].end, lines)
+            self._add_lines(where.items[-1].end, lines, indent)
         else:
             place = self._above_comments(self._dash_of(where, index), indent)
             self._add(place, "".join(f"{line}\n" for line in lines))
@@ -260,10 +256,7 @@ class Sheet:
             place, text = where.items[-1].end, f", {text}"
         else:
             place = where.start + self._text[where.start : where.end].index("[") + 1
-        line = self._line_start(place)
-        indent = re.match(r" *", self._text[line:])
-        comments = [comment for item in items for comment in item.comments]
-        self._add(line, "".join(f"{indent[0] if indent else ''}# {each}\n" for each in comments))
+        self._add_comments(place, items)
         self._add(place, text)
 
     def _is_spaced(self, where: _Node) -> bool:
@@ -279,8 +272,14 @@ class Sheet:
         if text:
             self._edits.append((place, text))
 
-    def _add_lines(self, end: int, lines: Iterable[str]) -> None:
-        """Lines below the one in which something ends."""
+    def _add_comments(self, place: int, items: Sequence[_Item]) -> None:
+        """The comments of items that are put into a line, above that line."""
+        line = self._line_start(place)
+        indent = " " * (len(self._text[line:]) - len(self._text[line:].lstrip(" ")))
+        self._add(line, "".join(f"{indent}# {comment}\n" for item in items for comment in item.comments))
+
+    def _add_lines(self, end: int, lines: Iterable[str], indent: str | None = None) -> None:
+        """Lines below the one in which something ends, and below comments further in than `indent`."""
         at_start = end > 0 and self._text[end - 1] == "\n"  # a block of text ends with its line
         place = end if at_start else self._line_end(end)
         text = "".join(f"{line}\n" for line in lines)
@@ -289,7 +288,7 @@ class Sheet:
         elif place == len(self._text):
             self._add(place, "\n" + text.rstrip("\n"))
         else:
-            self._add(place + 1, text)
+            self._add(self._below_comments(place + 1, indent), text)
 
     def _line_start(self, place: int) -> int:
         return self._text.rfind("\n", 0, max(place, 0)) + 1
@@ -309,6 +308,13 @@ class Sheet:
             if not self._text[above:line].startswith(f"{indent}#"):
                 break
             line = above
+        return line
+
+    def _below_comments(self, line: int, indent: str | None) -> int:
+        """Where the comments end that begin with a line and are further in."""
+        deeper = re.compile(rf"{indent} +#[^\n]*\n")
+        while indent is not None and (found := deeper.match(self._text, line)):
+            line = found.end()
         return line
 
     def _comma_after(self, place: int) -> int:
@@ -360,18 +366,16 @@ def _word(word: str) -> str:
     return word if is_plain else f'"{word}"'
 
 
-def _comments(policy: PolicyText) -> Iterator[str]:
-    for rule in policy.rules:
-        yield from rule.comments
-
-
-def _policy_lines(policy: PolicyText, on_one_line: bool) -> tuple[str, ...]:
+def _policy(policy: PolicyText, on_one_line: bool) -> _Item:
     head = [("name", _word(policy.name)), *((key, _words(words)) for key, words in policy.settings)]
     rules = [_flow_map(_rule_pairs(rule, policy.direction)) for rule in policy.rules]
     if on_one_line:
-        return (_flow_map([*head, (policy.direction.value, f"[{', '.join(rules)}]")]),)
-    keys = (f"{key}: {value}" for key, value in head)
-    return (*keys, f"{policy.direction.value}:", *(f"  - {rule}" for rule in rules))
+        comments = tuple(comment for rule in policy.rules for comment in rule.comments)
+        return _Item(comments, (_flow_map([*head, (policy.direction.value, f"[{', '.join(rules)}]")]),))
+    lines = [*(f"{key}: {value}" for key, value in head), f"{policy.direction.value}:"]
+    for rule, written in zip(policy.rules, rules, strict=True):
+        lines += [*(f"  # {comment}" for comment in rule.comments), f"  - {written}"]
+    return _Item((), tuple(lines))
 
 
 def _block_item(item: _Item, indent: str) -> list[str]:
