@@ -1,7 +1,7 @@
 """Files in several styles and what is added to them: `suggest/NAME.yaml`, `NAME.seen` and `NAME.diff`.
 
-A line of `.seen` is: client's NIC, server's NIC, protocol, port, verdict, packets. `GOLDEN=rewrite` writes the
-expected differences anew; review them.
+A line of `.seen` is: client's NIC, server's NIC, protocol, port, verdict, packets. `GOLDEN=rewrite` writes
+what is expected anew; review the difference.
 """
 
 from __future__ import annotations

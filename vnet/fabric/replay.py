@@ -13,7 +13,7 @@ from vnet.fabric.declared import Declared
 from vnet.fabric.seen import DecidedBy, Seen, Verdict
 from vnet.openflow.fields import ICMP
 from vnet.policy.decisions import Asked
-from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
+from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, reached_by
 from vnet.policy.explain import say
 from vnet.policy.matrix import words
 from vnet.policy.origin import Lets, Origin
@@ -144,7 +144,11 @@ class _Judge:
         self._fates: dict[tuple[bool, Origin], _Fate] = {}
         self._by_nic: dict[str, list[Endpoint]] = defaultdict(list)
         self._by_address: dict[tuple[str, IPAddress], list[Endpoint]] = defaultdict(list)
-        for end in endpoints(declared.topology, declared.inventory):
+        ends = tuple(endpoints(declared.topology, declared.inventory))
+        reached = reached_by(ends)
+        self._ambiguous = {end for end in ends if end.is_allowed and not reached[end.name, end.address]}
+        """Several may have the address, so that nobody is sent what is for it."""
+        for end in ends:
             self._by_nic[end.name].append(end)
             self._by_address[end.nic.network, end.address].append(end)
 
@@ -156,7 +160,9 @@ class _Judge:
         """What becomes of new connections."""
         client = self._end(key.source, key.source_address, key.network)
         server = self._end(key.target, key.target_address, key.network)
-        if client is None or server is None or client.nic.network != server.nic.network:
+        if client is None or server is None or client.name == server.name or server in self._ambiguous:
+            return _NOWHERE
+        if client.nic.network != server.nic.network or client.address.version != server.address.version:
             return _NOWHERE
         return self._between(client, server).of(key.service)
 

@@ -17,14 +17,14 @@ from vnet.policy.endpoint import Endpoint, endpoints
 from vnet.policy.matrix import less
 from vnet.policy.semantics import decide
 from vnet.policy.spans import packed
-from vnet.policy.suggest import Options, Suggested, suggest, with_suggested
+from vnet.policy.suggest import NO_OPTIONS, Options, Suggested, suggest, with_suggested
 from vnet.policy.wanted import ECHO, Wanted, Why, enforced
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
 
 
 def denied(world: World) -> list[Wanted]:
-    """The connections of a world that its policies refuse once they are enforced, and some that they do not."""
+    """The connections of a world, those that its policies refuse and those that they do not."""
     ends = {(end.name, end.address): end for end in endpoints(world.topology, world.inventory)}
     found = []
     for packet in world.packets:
@@ -36,7 +36,7 @@ def denied(world: World) -> list[Wanted]:
     return found
 
 
-def suggested(world: World, options: Options = Options()) -> tuple[Suggested, Topology]:
+def suggested(world: World, options: Options = NO_OPTIONS) -> tuple[Suggested, Topology]:
     found = suggest(world.topology, world.inventory, denied(world), options)
     return found, with_suggested(world.topology, found.rules, found.policies)
 
