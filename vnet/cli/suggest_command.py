@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,6 +127,8 @@ def _from_daemon(settings: Settings, name: str, since: str | None, now: datetime
 
 def _assigned(settings: Settings, name: str) -> Mapping[str, Assignment]:
     """What the NICs of the fabric were given."""
+    from ipaddress import ip_interface
+
     from vnet.topology.inventory import Assignment
 
     vms = settings.daemon().get(path("fabrics", name))["vms"]
@@ -243,6 +243,8 @@ def _write(texts: Mapping[str, str]) -> None:
 
 def _replace(file: Path, text: str) -> None:
     """Keeps the file's mode, and its ends of lines."""
+    import tempfile  # only here: it takes its time to import
+
     try:
         old = file.read_bytes()
         if b"\r\n" in old:
