@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -93,12 +94,43 @@ def _declared(name: str, text: str) -> tuple[Topology, Inventory, Compiled]:
     return declared.topology, declared.inventory, declared.compiled
 
 
+def suggested() -> str:
+    """The worked example of docs/manual/suggest.md: its file, what is suggested for it, and what a plan says."""
+    from vnet.cli.suggest_command import in_words
+    from vnet.fabric.declared import declare
+    from vnet.fabric.replay import changes_of_verdict
+    from vnet.fabric.seen_lines import read
+    from vnet.fabric.store import Source
+    from vnet.fabric.suggested import Question, report
+
+    file, flows = DOCS / "manual" / "shop.vnet.yaml", DOCS / "manual" / "shop.flows.jsonl"
+    now = datetime(2026, 11, 28, 15, 0, tzinfo=UTC)
+    source = Source(file.name, file.read_text(encoding="utf-8"))
+    seen = read(flows.read_text(encoding="utf-8").splitlines(), flows.name, now)
+    meaning = {reason.name: text for reason, text in MEANING.items()}
+    found = report(Question(source, seen, now, meaning=meaning))
+    early = replace(source, text=source.text.replace("enforcement: audit", "enforcement: enforce"))
+    stopped = changes_of_verdict(seen, declare(source, {}, now), declare(early, {}, now))
+    told = [*found.diff.splitlines(), *in_words(found, len(seen), written=False)]
+    return "\n".join(
+        (
+            *("```yaml", source.text.rstrip("\n"), "```", ""),
+            *("```", "$ vnet policy suggest", *told, "```", ""),
+            *("Enforced too early, `vnet plan` would say:", ""),
+            *("```", "recorded flows that would be decided otherwise"),
+            *(f"  - {change}" for change in stopped),
+            "```",
+        )
+    )
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "attacks": attacks,
     "drop-reasons": drop_reasons,
     "features": lambda: topologies("features"),
     "cookbook": lambda: topologies("cookbook"),
     "pipeline": pipeline.markdown,
+    "suggest": suggested,
 }
 
 

@@ -167,11 +167,12 @@ def _tell(settings: Settings, found: Report, seen: int, written: bool) -> None:
     if not written:
         sys.stdout.write(found.diff)
         sys.stdout.flush()
-    for line in _words(found, seen, written):
+    for line in in_words(found, seen, written):
         tell(line)
 
 
-def _words(found: Report, seen: int, written: bool) -> Iterator[str]:
+def in_words(found: Report, seen: int, written: bool) -> Iterator[str]:
+    """What is suggested and what not, for people, of so many flows seen."""
     from vnet.fabric.suggested import packets
     from vnet.policy.matrix import words
 
