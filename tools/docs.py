@@ -95,7 +95,7 @@ def _declared(name: str, text: str) -> tuple[Topology, Inventory, Compiled]:
 
 
 def suggested() -> str:
-    """The worked example of docs/manual/suggest.md: its file, what is suggested for it, and what a plan says."""
+    """The worked example of docs/manual/suggest.md: its file, what is suggested for it, what a plan says."""
     from vnet.cli.suggest_command import in_words
     from vnet.fabric.declared import declare
     from vnet.fabric.replay import changes_of_verdict

@@ -21,6 +21,7 @@ from vnet.cli.options import Settings
 from vnet.cli.output import Format, document, tell
 
 if TYPE_CHECKING:
+    from vnet.fabric.evidence import Apart
     from vnet.fabric.seen import Seen
     from vnet.fabric.store import Source
     from vnet.fabric.suggested import Report
@@ -196,13 +197,21 @@ def in_words(found: Report, seen: int, written: bool) -> Iterator[str]:
         groups[left.why.value].append(f"{left.wanted}, {packets(proof.packets)}: {left.text} ({left.at})")
     for why, heading in _HEADINGS.items():
         yield from _section(heading, groups[why])
-    yield from _section(
-        "not a matter of policy",
-        [
-            f"{one.source} -> {one.target}, {packets(one.evidence.packets)}: {one.reason}, {one.text}"
-            for one in found.apart
-        ],
-    )
+    yield from _section("not a matter of policy", list(_apart(found)))
+
+
+def _apart(found: Report) -> Iterator[str]:
+    """What no policy decides, by what was done about it."""
+    from vnet.fabric.suggested import packets
+    from vnet.policy.identity import told
+
+    groups: dict[tuple[str, str, str], list[Apart]] = defaultdict(list)
+    for one in found.apart:
+        groups[one.reason, one.meaning, one.by].append(one)
+    for (reason, meaning, by), several in groups.items():
+        ends = f"{told({one.source for one in several})} -> {told({one.target for one in several})}"
+        count = packets(sum(one.evidence.packets for one in several))
+        yield f"{reason}, {meaning}: {ends}, {count}{f' ({by})' if by else ''}"
 
 
 _HEADINGS = {

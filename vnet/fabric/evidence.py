@@ -31,12 +31,14 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """What was lost for a reason that no policy decides, summed up: whose it was and why it was lost."""
+    """What was lost for a reason that no policy decides: what the reason means, what exactly the guard was
+    about where that is known, and whose it was."""
 
     reason: str
+    meaning: str
+    by: str
     source: str
     target: str
-    text: str
     evidence: Evidence
 
 
@@ -74,7 +76,7 @@ def observed(
     """
     ends = _Ends(topology, inventory)
     wanted: dict[Wanted, list[Evidence]] = defaultdict(list)
-    apart: dict[tuple[str, str, str, str], list[Evidence]] = defaultdict(list)
+    apart: dict[tuple[str, str, str, str, str], list[Evidence]] = defaultdict(list)
     for one in seen:
         if one.verdict is Verdict.ALLOWED or (vms and not _concerns(one, vms)):
             continue
@@ -84,8 +86,7 @@ def observed(
             continue
         found = ends.connection(one)
         if found is None:
-            text = "one of the two is not there any more, or never was: no rule is needed for it"
-            apart[_apart(one, "GONE", text)].append(so_much)
+            apart[_apart(one, "GONE", "one of the two is not there, so no rule is needed")].append(so_much)
         else:
             wanted[found].append(so_much)
     return Observed(
@@ -99,9 +100,10 @@ def _concerns(one: Seen, vms: Collection[str]) -> bool:
     return any(name in vms or name.rpartition("-")[0] in vms for name in names if name)
 
 
-def _apart(one: Seen, reason: str, text: str) -> tuple[str, str, str, str]:
+def _apart(one: Seen, reason: str, meaning: str) -> tuple[str, str, str, str, str]:
     source = one.source or _words(one.source_address)
-    return reason, source, one.destination or _words(one.destination_address), text
+    target = one.destination or _words(one.destination_address)
+    return reason, meaning, one.by.text if one.by else "", source, target
 
 
 def _words(address: IPAddress | None) -> str:

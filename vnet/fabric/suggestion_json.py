@@ -43,9 +43,10 @@ def plain(report: Report) -> Mapping[str, Any]:
         "apart": [
             {
                 "reason": one.reason,
+                "meaning": one.meaning,
+                "by": one.by,
                 "source": one.source,
                 "target": one.target,
-                "text": one.text,
                 **_proof(one.evidence),
             }
             for one in report.apart

@@ -12,7 +12,7 @@ from vnet.base.source import Location
 from vnet.openflow.fields import ICMP, ICMPV6
 from vnet.policy import origin
 from vnet.policy.endpoint import Endpoint
-from vnet.policy.explain import CLIENT_PORT, say
+from vnet.policy.explain import CLIENT_PORT, place, say
 from vnet.policy.origin import Origin, OriginKind
 from vnet.policy.semantics import (
     REQUEST_TYPE,
@@ -183,7 +183,7 @@ def _why_not(
         return Left(one, Why.CLAIM, claim.text, claim.at)
     for direction, why in sides:
         if not overrule and _is_meant(topology, direction, one, why):
-            return Left(one, Why.RULE, say(why), why.at)
+            return Left(one, Why.RULE, say(why).removesuffix(f" {place(why.at)}"), why.at)
     return None
 
 

@@ -1,4 +1,4 @@
-"""`vnet policy suggest` and `plan --replay` as a user meets them: the file, the diff, the codes, wrong input."""
+"""`vnet policy suggest` and `plan --replay` as a user meets them: file, diff, codes, wrong input."""
 
 import json
 import os
@@ -23,7 +23,13 @@ RULE = '[{from: "vm:a", ports: [80/tcp]}, {from: "vm:a", ports: [https]}]'
 
 def flow(port=443, **fields):
     """A line of a file of flows."""
-    given = {"source": "a.eth0", "destination": "b.eth0", "protocol": "tcp", "port": port, "verdict": "denied"}
+    given = {
+        "source": "a.eth0",
+        "destination": "b.eth0",
+        "protocol": "tcp",
+        "port": port,
+        "verdict": "denied",
+    }
     return json.dumps(given | fields) + "\n"
 
 
@@ -48,7 +54,7 @@ def test_the_diff_is_on_standard_output_and_words_beside_it(vnet, tmp_path):
     done = vnet("--flows", "-", given=flow())
     assert done.returncode == 0
     assert done.stdout.startswith("--- vnet.yaml\n+++ vnet.yaml\n@@ ")
-    assert f"+  - {{name: web, applied_to: \"vm:b\", ingress: {RULE}}}" in done.stdout
+    assert f'+  - {{name: web, applied_to: "vm:b", ingress: {RULE}}}' in done.stdout
     assert done.stderr == "small: 1 rule for vnet.yaml; none can be left out\n"
     assert (tmp_path / "vnet.yaml").read_text() == TOPOLOGY
 
@@ -71,7 +77,12 @@ def test_programs_get_all_of_it_as_json(vnet):
     found = json.loads(done.stdout)
     assert done.stderr == ""
     (rule,) = found["rules"]
-    assert (rule["policy"], rule["ports"], rule["at"], rule["packets"]) == ("web", ["https"], "vnet.yaml:6", 7)
+    assert (rule["policy"], rule["ports"], rule["at"], rule["packets"]) == (
+        "web",
+        ["https"],
+        "vnet.yaml:6",
+        7,
+    )
     assert found["closes"] == []
 
 

@@ -191,7 +191,7 @@ def test_what_guards_drop_is_told_apart_with_what_it_means() -> None:
         Question(Source("x", THREE_TIER), tuple(spoofed), NOW, meaning={"SPOOF_IP": "not its address"})
     )
     assert [each.reason for each in found.apart] == ["SPOOF_IP", "GONE"]
-    assert found.apart[0].text == "not its address"
+    assert found.apart[0].meaning == "not its address"
     assert found.rules == ()
     assert found.asked == 0
 
