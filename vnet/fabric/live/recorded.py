@@ -192,9 +192,16 @@ def _logged(fabric: Fabric, ends: _Ends, since: datetime, until: datetime) -> tu
     return tuple(_of_log(map(json.loads, lines), ends, fabric.record.enforced))
 
 
+_SAME = ("time", "verdict", "client_address", "client_port", "server_address", "server_port")
+
+
 def _of_log(records: Iterable[Mapping[str, Any]], ends: _Ends, generation: int) -> Iterator[Seen]:
+    before: tuple[Any, ...] = ()
     for record in records:
         verdict = _VERDICTS.get(record["verdict"] or "")
+        same, before = before, tuple(record[key] for key in _SAME)
+        if before == same:  # one packet that rules of both sides tell of
+            continue
         if verdict is None or record["lost"] or record["client_address"] is None:
             continue
         addresses = ip_address(record["client_address"]), ip_address(record["server_address"])
