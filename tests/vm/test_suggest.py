@@ -1,4 +1,4 @@
-"""Audit, run, suggest, enforce: what guests really did is what the rules then let them do, and nothing else."""
+"""Audit, run, suggest, enforce: what guests really did is what the rules then let them do, no more."""
 
 from __future__ import annotations
 
