@@ -43,7 +43,7 @@ def _moment(text: str, option: str, now: datetime) -> datetime:
     if day in _DAYS:
         with suppress(ValueError):
             then = now.date() - timedelta(days=_DAYS[day])
-            return datetime.combine(then, time.fromisoformat(hour), now.tzinfo)
+            return datetime.combine(then, time.fromisoformat(hour or "00:00"), now.tzinfo)
     try:
         given = datetime.fromisoformat(text)
     except ValueError:
