@@ -188,7 +188,7 @@ class FakeNetwork:
 class FakeSwitch:
     world: World
     name: str
-    watch: Watch = field(default_factory=Watch)
+    watch: Watch = field(default_factory=Watch, kw_only=True)
 
     async def exists(self):
         return self.name in self.world.switches
