@@ -160,9 +160,10 @@ def matrix(
         bool, typer.Option("--expand", help="Every VM; else, above 30, those alike share a row.")
     ] = False,
 ) -> None:
-    """Show who may open which connections to whom, worked out exactly on the flows.
+    """Show who may open which connections to whom.
 
-    As a heat map; with -o json, yaml or wide, or --all, as a list. With -n of a fabric that is up.
+    Worked out exactly on the flows. As a heat map; with -o json, yaml or wide, or --all, as a list.
+    Of a topology file, or with -n of a fabric that is up.
     """
     drawn = loaded(settings)
     chosen = picture_files.form_of(form, write, MatrixFormat, MatrixFormat.TEXT)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from vnet.picture.cards import heading_card, sign_card
 from vnet.picture.geometry import Card
-from vnet.picture.scene import MANY_NETWORKS, Box, Gate, GroupBy, Scene
+from vnet.picture.scene import MANY_BANDS, Box, Gate, GroupBy, Scene, bands
 from vnet.policy.identity import told
 
 
@@ -52,7 +52,7 @@ def blocks(scene: Scene) -> tuple[Block, ...]:
 
 def is_joined(scene: Scene) -> bool:
     """Whether lines at the left join the bands of a network."""
-    return scene.grouping is GroupBy.NETWORK and len(scene.signs) <= MANY_NETWORKS
+    return scene.grouping is GroupBy.NETWORK and bands(scene.signs, scene.boxes) <= MANY_BANDS
 
 
 def lanes_of(scene: Scene) -> list[Lane]:

@@ -5,7 +5,7 @@ states.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -44,8 +44,8 @@ class State(StrEnum):
     READY = "ready"
 
 
-MANY_NETWORKS = 12
-"""Above so many, networks have no lines that join their bands."""
+MANY_BANDS = 16
+"""Above so many networks and sets of them, networks have no lines that join their bands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,11 @@ class Wanted:
     """None: what suits the view."""
     expand: bool = False
 
-    def grouping(self, networks: int) -> GroupBy:
+    def grouping(self, bands: int) -> GroupBy:
         """By network where these are shown, unless openings would lead across too many of them."""
         if self.group_by is not None:
             return self.group_by
-        too_many = self.view is View.BOTH and networks > MANY_NETWORKS
+        too_many = self.view is View.BOTH and bands > MANY_BANDS
         return GroupBy.NONE if self.view is View.POLICY or too_many else GroupBy.NETWORK
 
 
@@ -154,9 +154,14 @@ def scene(
         boxes,
         gates,
         wanted.view,
-        wanted.grouping(len(topology.networks)),
+        wanted.grouping(bands(topology.networks, boxes)),
         states is not None,
     )
+
+
+def bands(networks: Collection[object], boxes: Iterable[Box]) -> int:
+    """How many bands there would be: one for each network, and for each set of networks that VMs are on."""
+    return len(networks) + len({frozenset(box.networks) for box in boxes if len(set(box.networks)) > 1})
 
 
 def _subtitle(

@@ -7,7 +7,7 @@ import random
 from hypothesis import strategies as st
 
 from tests.generators import Builder
-from vnet.picture.scene import Box, Gate, GroupBy, Line, Scene, Sign, State, View, Wanted, scene
+from vnet.picture.scene import Box, Gate, GroupBy, Line, Scene, Sign, State, View, Wanted, bands, scene
 from vnet.policy.compile import compile
 
 HOSTILE = (
@@ -83,4 +83,5 @@ def crowd(vms: int, networks: int, openings: int, seed: int = 1) -> Scene:
     for number in range(1, openings + 1):
         few = [tuple(dice.sample(keys, dice.choice((1, 1, 2, 5)))) for _ in range(2)]
         gates.append(Gate(f"g{number}", dice.choice(("443/tcp", "icmp, 22/tcp", "any")), False, *few))
-    return Scene("crowd", "", signs, tuple(boxes), tuple(gates), View.BOTH, GroupBy.NETWORK)
+    grouping = Wanted().grouping(bands(signs, boxes))
+    return Scene("crowd", "", signs, tuple(boxes), tuple(gates), View.BOTH, grouping)
