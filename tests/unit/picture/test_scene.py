@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.generators import Builder, World, three_tier, worlds
 from tests.unit.picture.scenes import drawn
-from vnet.picture.scene import Scene, State, View, Wanted, gathered, scene
+from vnet.picture.layout import layout
+from vnet.picture.scene import Scene, Sign, State, View, Wanted, gathered, scene
 from vnet.picture.text import listed, width
 from vnet.policy.compile import compile
 from vnet.policy.reach import reach
@@ -109,3 +110,38 @@ def test_lists_are_not_cut_but_counted() -> None:
     shown = " ".join(lines).split(", ")
     assert shown[-1] == f"{40 - (len(shown) - 1)} more" and shown[:-1] == ports.split(", ")[: len(shown) - 1]
     assert all(width(line, 11) <= 150 for line in lines)
+
+
+def ring(networks: int) -> Builder:
+    """As many networks, a VM on each, and one between each and the next."""
+    built = Builder()
+    for number in range(networks):
+        built.network(f"n{number}", number + 1, f"10.0.{number}.0/24")
+    for number in range(networks):
+        built.vm(f"vm-{number}", f"n{number}")
+        built.vm(f"between-{number}", f"n{number}", f"n{(number + 1) % networks}")
+    return built
+
+
+def test_few_networks_have_bands_and_lines_that_join_them() -> None:
+    placed = layout(drawn(ring(4), Wanted(View.NETWORKS)))
+    assert len(placed.bands) == 8
+    assert {bus.name: len(bus.stubs) for bus in placed.buses} == {f"n{number}": 3 for number in range(4)}
+
+
+def test_many_networks_have_no_such_lines_but_say_who_else_is_on_them() -> None:
+    placed = layout(drawn(ring(20), Wanted(View.NETWORKS)))
+    assert (len(placed.bands), placed.buses) == (20, ())
+    said = {
+        card.of.name: " ".join(row.words for row in card.rows if "between" in row.words)
+        for card in placed.cards
+        if isinstance(card.of, Sign)
+    }
+    assert said["n1"] == "also between-0"
+    assert said["n19"] == "also between-18, between-19"
+
+
+def test_networks_are_listed_where_openings_would_lead_across_too_many() -> None:
+    placed = layout(drawn(ring(20)))
+    assert placed.bands == ()
+    assert sum(row.words.startswith("n") and "VLAN" in row.words for row in placed.notes) == 20
