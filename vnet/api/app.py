@@ -20,7 +20,7 @@ from vnet import __version__
 from vnet.api.answers import outcome_json
 from vnet.api.seen_routes import SeenRoutes
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
-from vnet.base.errors import InputError, UsageError, VnetError
+from vnet.base.errors import HostError, InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
 from vnet.fabric.live import recorded
 from vnet.fabric.live.engine import Terms
@@ -95,13 +95,13 @@ class Api:
     async def plan(self, request: Request) -> Response:
         """What `up` would do."""
         body = await _body(request)
-        outcome = await self.service.engine.plan(_source(body), _recorded(body))
+        outcome = await self.service.engine.plan(_source(body), _recorded(body, self.past))
         return JSONResponse(outcome_json(outcome) | {"id": await asyncio.to_thread(lambda: outcome.id)})
 
     async def up(self, request: Request) -> ASGIApp:
         """Make a fabric what its topology says."""
         body = await _body(request)
-        source, terms = _source(body), _terms(body)
+        source, terms = _source(body), _terms(body, self.past)
 
         async def work(report: Any) -> Mapping[str, Any]:
             outcome = await self.service.engine.up(source, report, terms)
@@ -198,7 +198,9 @@ class Api:
         since, until = (_number(query.get(name), float) for name in ("since_s", "until_s"))
         begin = now - SEEN_BY_DEFAULT if since is None else datetime.fromtimestamp(since, UTC)
         end = now if until is None else datetime.fromtimestamp(until, UTC)
-        found = await self.service.seen(self._fabric(request), begin, end)
+        if self.past is None:
+            raise HostError("this daemon keeps no history; give the flows with --flows FILE")
+        found = await recorded.seen(self.past, self._fabric(request), begin, end)
         return Response("".join(lines_of(found)), media_type="application/jsonl")
 
     async def capture(self, request: Request) -> ASGIApp:
@@ -306,25 +308,25 @@ def _source(body: Mapping[str, Any]) -> Source:
     return Source(file, text, _texts(env), _texts(included))
 
 
-def _recorded(body: Mapping[str, Any]) -> recorded.Recorded:
+def _recorded(body: Mapping[str, Any], past: Past | None) -> recorded.Recorded:
     """The flows to run through a plan: those of a time, those sent along, or none."""
     wanted = body.get("replay")
     match wanted:
         case None:
             return recorded.nothing
         case {"seconds": int() | float() as seconds} if seconds > 0:
-            return recorded.since(datetime.now(UTC) - timedelta(seconds=seconds))
+            return recorded.since(past, datetime.now(UTC) - timedelta(seconds=seconds))
         case {"lines": list() as lines, "file": str() as file}:
             return recorded.given(read(map(str, lines), file, datetime.now(UTC)))
         case _:
             raise InputError("replay is {seconds}, {lines, file} or null")
 
 
-def _terms(body: Mapping[str, Any]) -> Terms:
+def _terms(body: Mapping[str, Any], past: Past | None) -> Terms:
     confirm_s, plan = body.get("confirm_s"), body.get("plan", "")
     if confirm_s is not None and not (isinstance(confirm_s, int | float) and confirm_s > 0):
         raise InputError("`confirm_s` is a number of seconds")
-    return Terms(confirm_s, body.get("agreed") is True, str(plan), _recorded(body))
+    return Terms(confirm_s, body.get("agreed") is True, str(plan), _recorded(body, past))
 
 
 def _wanted(request: Request) -> CaptureRequest:

@@ -11,6 +11,7 @@ from itertools import product
 
 from vnet.fabric.seen import Seen, Verdict
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
+from vnet.policy.semantics import WITH_PORTS
 from vnet.policy.wanted import Wanted
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
@@ -85,7 +86,10 @@ def observed(
             apart[_apart(one, one.reason or "no reason", meaning.get(one.reason, ""))].append(so_much)
             continue
         found = ends.connection(one)
-        if found is None:
+        if _is_summed_up(one):
+            meaning_of_many = "so many were met in a minute that they were not kept apart: a scan?"
+            apart[_apart(one, "MANY", meaning_of_many)].append(so_much)
+        elif found is None:
             apart[_apart(one, "GONE", "one of the two is not there, so no rule is needed")].append(so_much)
         else:
             wanted[found].append(so_much)
@@ -93,6 +97,12 @@ def observed(
         {each: evidence(parts) for each, parts in wanted.items()},
         tuple(Apart(*key, evidence(parts)) for key, parts in apart.items()),
     )
+
+
+def _is_summed_up(one: Seen) -> bool:
+    """Whether it stands for flows to many, which cannot be told any more."""
+    has_no_port = one.protocol in WITH_PORTS and one.port is None
+    return has_no_port or (one.destination is None and one.destination_address is None)
 
 
 def _concerns(one: Seen, vms: Collection[str]) -> bool:

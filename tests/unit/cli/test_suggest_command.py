@@ -161,8 +161,8 @@ def test_a_replay_that_is_neither_time_nor_file_is_told(host):
     assert "--replay yesterday: write a time such as 24h, a file, or none" in done.stderr
 
 
-def test_rules_for_a_fabric_that_is_up_are_asked_for_by_its_name(host):
+def test_a_daemon_without_a_history_says_what_to_do(host):
     host.declare(TOPOLOGY)
     host.up(TOPOLOGY)
-    done = host("policy", "suggest", "-n", "small")
-    assert "small: nothing to suggest: no flows were seen" in done.stderr
+    done = host("policy", "suggest", "-n", "small", expect=1)
+    assert "this daemon keeps no history; give the flows with --flows FILE" in done.stderr

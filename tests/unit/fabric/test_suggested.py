@@ -196,6 +196,12 @@ def test_what_guards_drop_is_told_apart_with_what_it_means() -> None:
     assert found.asked == 0
 
 
+def test_flows_that_were_not_kept_apart_are_told_and_not_suggested() -> None:
+    found = ask(THREE_TIER, seen("intruder.eth0 -> app.eth0 tcp 1", port=None))
+    assert [each.reason for each in found.apart] == ["MANY"]
+    assert found.rules == ()
+
+
 def test_the_line_of_the_claim_that_forbids_it_is_told() -> None:
     found = ask(THREE_TIER, seen("app.eth1 -> db.eth0 tcp 22"), claims=("deny app -> db:22/tcp",))
     assert [(left.why.value, left.at.line) for left, _ in found.left] == [("claim", 17)]

@@ -157,7 +157,7 @@ class Engine(Registry):
         )
         was = fabric.declared if fabric else None
         tracked = await parts.switch.connections() if was and actions and now.switch else ()
-        seen = await recorded(fabric) if fabric and was and actions else ()
+        seen = await recorded(name) if was and actions else ()
         return Change(parts, record, planned, declared, now, wanted, actions, was, tracked, seen)
 
     async def _refuse_what_cannot_be(self, change: Change) -> None:

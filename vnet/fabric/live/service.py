@@ -34,14 +34,12 @@ from vnet.fabric.declared import Declared, sentence
 from vnet.fabric.known import Known, labels
 from vnet.fabric.live import drill as live_drill
 from vnet.fabric.live import probe as live_probe
-from vnet.fabric.live import recorded
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.journal import kept_logs
 from vnet.fabric.live.pictured import pictured
 from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.rule_log import RuleLog, between
 from vnet.fabric.progress import Progress, Report, Status
-from vnet.fabric.seen import Seen
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
 from vnet.openflow.conntrack import Direction
@@ -177,10 +175,6 @@ class Service:
             ],
             "recent": [line(record, explain) for record in fabric.parts.switch.watch.recent],
         }
-
-    async def seen(self, name: str, since: datetime, until: datetime) -> tuple[Seen, ...]:
-        """What was seen of flows from one time to another."""
-        return await recorded.seen(self.engine.fabric(name), since, until)
 
     # confirmation
 
