@@ -44,6 +44,7 @@ INCIDENTS = (
         (
             "vnet drops | 5432",
             "vnet policy explain web db 5432/tcp",
+            r"vnet trace web db 5432/tcp | dropped\|would be",
             "vnet policy suggest --vm db",
         ),
     ),
@@ -106,12 +107,13 @@ def do(host: Lab, steps: tuple[tuple[str, str], ...]) -> Iterator[str]:
 def shown(host: Lab, command: str, is_there: Callable[[str], bool]) -> Iterator[str]:
     """A command and what it prints; what is reported a moment later is waited for."""
     words, _, wanted = command.partition(" | ")
+    parts = wanted.split(r"\|")
     deadline = time.monotonic() + 20
     while not is_there(output := run(host, *words.split()[1:])):
         assert time.monotonic() < deadline, output
         time.sleep(0.2)
     yield f"$ {words}" + (f" | grep '{wanted}'" if wanted else "")
-    lines = [settled(line) for line in output.splitlines() if wanted in line]
+    lines = [settled(line) for line in output.splitlines() if any(part in line for part in parts)]
     yield from dict.fromkeys(lines)
 
 
@@ -128,7 +130,7 @@ def told(host: Lab, incident: Incident) -> str:
     """What the page should hold."""
     lines = list(do(host, incident.break_it))
     for command in incident.look:
-        wanted = command.partition(" | ")[2]
+        wanted = command.partition(" | ")[2].partition(r"\|")[0]
         lines += ["", *shown(host, command, lambda output, wanted=wanted: wanted in output)]
     return "\n".join(("```", *lines, "```", ""))
 

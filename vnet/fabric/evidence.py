@@ -75,11 +75,11 @@ def observed(
         meaning: the reasons of drops in words.
         vms: only what these send or get, by the names they are declared under or their own; empty for all.
     """
-    ends = _Ends(topology, inventory)
+    ends, specs = _Ends(topology, inventory), {vm.name: vm.spec for vm in inventory.vms}
     wanted: dict[Wanted, list[Evidence]] = defaultdict(list)
     apart: dict[tuple[str, str, str, str, str], list[Evidence]] = defaultdict(list)
     for one in seen:
-        if one.verdict is Verdict.ALLOWED or (vms and not _concerns(one, vms)):
+        if one.verdict is Verdict.ALLOWED or (vms and not _concerns(one, vms, specs)):
             continue
         so_much = Evidence(one.packets, one.first, one.last, frozenset({one.verdict}))
         if one.verdict is Verdict.DENIED and one.reason not in BY_POLICY:
@@ -105,9 +105,9 @@ def _is_summed_up(one: Seen) -> bool:
     return has_no_port or (one.destination is None and one.destination_address is None)
 
 
-def _concerns(one: Seen, vms: Collection[str]) -> bool:
-    names = {(nic or "").rpartition(".")[0] for nic in (one.source, one.destination)}
-    return any(name in vms or name.rpartition("-")[0] in vms for name in names if name)
+def _concerns(one: Seen, vms: Collection[str], specs: Mapping[str, str]) -> bool:
+    names = {(nic or "").rpartition(".")[0] or nic for nic in (one.source, one.destination)}
+    return any(name in vms or specs.get(name or "") in vms for name in names)
 
 
 def _apart(one: Seen, reason: str, meaning: str) -> tuple[str, str, str, str, str]:
