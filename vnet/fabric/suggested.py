@@ -20,7 +20,7 @@ from vnet.fabric.file_edit import Files, plain, same
 from vnet.fabric.seen import Seen
 from vnet.fabric.store import Source
 from vnet.openflow.fields import ICMP
-from vnet.policy.compile import compile
+from vnet.policy.compile import Compiled, compile
 from vnet.policy.decisions import Asked
 from vnet.policy.endpoint import Endpoint, endpoints
 from vnet.policy.identity import told
@@ -34,7 +34,7 @@ from vnet.policy.wanted import DIRECTIONS, ECHO, Left, Wanted, Why, enforced
 from vnet.topology.edit import CannotEdit
 from vnet.topology.expiry import in_force
 from vnet.topology.inventory import Assignment, Inventory, expand
-from vnet.topology.model import Claim, ClaimKind, Direction, Topology
+from vnet.topology.model import Claim, ClaimKind, Direction, Policy, Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,13 @@ class _Work:
         self.wanted, self.options = wanted, question.options
         self.files = Files(question.source, topology)
         self.forbidden: list[Left] = []
+        self._compiled: dict[tuple[Policy, ...], Compiled] = {}
+
+    def _compile(self, topology: Topology) -> Compiled:
+        """The flows of the file with other policies, made once."""
+        if topology.policies not in self._compiled:
+            self._compiled[topology.policies] = compile(topology, self.inventory)
+        return self._compiled[topology.policies]
 
     # what to add
 
@@ -164,7 +171,7 @@ class _Work:
 
     def _held(self, topology: Topology) -> frozenset[Claim]:
         strict = enforced(topology)
-        compiled = compile(strict, self.inventory)
+        compiled = self._compile(strict)
         results = verify(strict, self.inventory, compiled.flows, compiled.provenance)
         return frozenset(result.claim for result in results if result.holds)
 
@@ -246,10 +253,9 @@ class _Work:
 
     def proved(self, written: _Written) -> tuple[tuple[Opened, ...], tuple[Reach, ...]]:
         """What opens besides, and what closes; that all that was asked for is allowed is asserted."""
-        inventory = expand(written.topology, self.question.previous)
         asked = {one for added in written.suggested.rules for one in added.serves}
         after, before = enforced(written.topology), enforced(self.topology)
-        is_open, was_open = (Asked(compile(each, inventory)) for each in (after, before))
+        is_open, was_open = (Asked(self._compile(each)) for each in (after, before))
         for one in asked:
             for direction in DIRECTIONS:
                 assert one_side(after, direction, *one.sides(direction), one.packet)[0], (
@@ -257,7 +263,7 @@ class _Work:
                 )
             assert not less(_spans(one)[:1], is_open.open(one.client, one.server)), f"no flow lets {one} pass"
         besides = tuple(self._besides(written.suggested, asked, was_open, is_open))
-        return besides, self._closes(written, inventory)
+        return besides, self._closes(written)
 
     def _besides(
         self, found: Suggested, asked: Iterable[Wanted], before: Asked, after: Asked
@@ -274,8 +280,8 @@ class _Work:
             opened[key] = joined((*opened[key], *less(more, seen[key])))
         return (Opened(*key, services) for key, services in opened.items() if services)
 
-    def _closes(self, written: _Written, inventory: Inventory) -> tuple[Reach, ...]:
-        old, new = compile(self.topology, inventory), compile(written.topology, inventory)
+    def _closes(self, written: _Written) -> tuple[Reach, ...]:
+        old, new = self._compile(self.topology), self._compile(written.topology)
         touched = set(old.flows) ^ set(new.flows)
         changes = reach_changes(Side(old.flows, old.identities), Side(new.flows, new.identities), touched)
         return tuple(replace(change, opens=()) for change in changes if change.closes)
