@@ -37,7 +37,7 @@ def live(values: bytes, now_ns: int) -> Iterator[Direction]:
         state = _state(conn)
         lasts_ns = conn.last_seen_ns + TIMEOUTS_S[state] * 10**9
         if conn.gen & 1 and state not in OVER and now_ns <= lasts_ns:
-            yield _direction(conn.key[0])
+            yield direction(conn.key[0])
 
 
 def _state(conn: abi.Conn) -> State:
@@ -46,7 +46,8 @@ def _state(conn: abi.Conn) -> State:
     return State.ANSWERED if conn.seen_reply else State.OPENING
 
 
-def _direction(key: abi.CtKey) -> Direction:
+def direction(key: abi.CtKey) -> Direction:
+    """The packets that have this key."""
     source, target = (words[0] << 64 | words[1] for words in (key.src, key.dst))
     ends = Endpoint(source, key.sport), Endpoint(target, key.dport)
     if key.proto in (ICMP, ICMPV6):

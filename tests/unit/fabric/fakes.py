@@ -17,6 +17,7 @@ from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.state import Attached
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 from vnet.openflow.message import FlowStats
+from vnet.switch.numbers import SwitchNumbers
 
 
 class Killed(BaseException):
@@ -89,6 +90,8 @@ class World:
     hang: str = ""
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
     tidied: list = field(default_factory=list)
+    numbers: dict = field(default_factory=dict)
+    asked: Callable[[], None] = lambda: None
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     uptime_s: float = 1000.0
 
@@ -187,7 +190,7 @@ class FakeNetwork:
 class FakeSwitch:
     world: World
     name: str
-    watch: Watch = field(default_factory=Watch, kw_only=True)
+    watch: Watch = field(default_factory=Watch, init=False)
 
     async def exists(self):
         return self.name in self.world.switches
@@ -225,6 +228,14 @@ class FakeSwitch:
 
     async def connections(self):
         return self.world.connections.get(self.name, ())
+
+    async def slots(self):
+        for part in ():
+            yield part
+
+    async def numbers(self):
+        self.world.asked()
+        return self.world.numbers.get(self.name, SwitchNumbers())
 
     async def in_sandbox(self, work):
         return work(TwinSandbox(self.world.switches[self.name]), await self.connections())

@@ -21,6 +21,7 @@ from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats
+from vnet.switch.numbers import SwitchNumbers
 
 T = TypeVar("T")
 
@@ -133,6 +134,10 @@ class Switch(Protocol):
 
     async def drop_counts(self) -> Mapping[DropReason, int]:
         """Packets lost since the switch was made, by reason."""
+        ...
+
+    async def numbers(self) -> SwitchNumbers:
+        """What it counts and how full it is."""
         ...
 
     async def unreported(self) -> int:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from vnet.base import paths
 from vnet.base.drop import DropReason
+from vnet.base.errors import HostError
 from vnet.base.limits import Limits
 from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.record import Point as SeenAt
@@ -34,6 +35,7 @@ from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.links import LinkMonitor
 from vnet.switch.live.maps import remove
 from vnet.switch.live.server import SwitchServer
+from vnet.switch.numbers import SwitchNumbers
 
 CONNECT_TIMEOUT_S = 10.0
 SLOTS_AT_ONCE = 4096
@@ -193,6 +195,12 @@ class HostSwitch:
         datapath, server = self._opened()
         counts = await server.run(datapath.drop_counters)
         return {DropReason(reason): packets for reason, packets in counts.items()}
+
+    async def numbers(self) -> SwitchNumbers:
+        """What it counts and how full it is. Raises HostError when it could not be opened."""
+        if self._datapath is None or self._server is None:
+            raise HostError(f"the switch of {self.fabric} is not open; what is in force stays in force")
+        return await self._server.run(self._datapath.numbers)
 
     async def unreported(self) -> int:
         """Packets that could not be reported, to the log or to anybody else, since the switch was made."""

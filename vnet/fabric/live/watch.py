@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,6 +54,8 @@ class Watch:
 
     changed: Callable[[frozenset[int]], None] = lambda _: None
     counts: Counter[DropReason] = field(default_factory=Counter)
+    by_port: dict[int, Counter[DropReason]] = field(default_factory=lambda: defaultdict(Counter))
+    """The same by the port they came in by; like all that is reported, a part of what is lost."""
     recent: deque[PacketRecord] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
     on_drop: Callable[[PacketRecord], None] = lambda _: None
     """Told of every drop that is reported."""
@@ -64,6 +66,7 @@ class Watch:
         for record in records:
             if record.verdict is Verdict.DROP:
                 self.counts[record.reason] += 1
+                self.by_port[record.port][record.reason] += 1
                 self.recent.append(record)
                 self.on_drop(record)
             for subscription in self._subscriptions:

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 import time
+from collections import Counter as Sizes
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from vnet.switch.datapath import (
     TableCounter,
 )
 from vnet.switch.events import PacketEvent, decode
-from vnet.switch.live import adoption, bpf, migration
+from vnet.switch.live import adoption, bpf, gauges, migration
 from vnet.switch.live.attached import AttachedPorts
 from vnet.switch.live.counters import RuleCounters
 from vnet.switch.live.maps import PinnedSwitch, ensure_bpffs
@@ -46,6 +47,7 @@ from vnet.switch.live.sandbox import Sandbox, Source
 from vnet.switch.live.tidy import Tidier
 from vnet.switch.live.writer import Writer
 from vnet.switch.lower import lower, lower_group, lower_packet_out
+from vnet.switch.numbers import SwitchNumbers
 from vnet.switch.placed import Staged
 from vnet.switch.staging import stage
 
@@ -75,6 +77,8 @@ class EbpfDatapath:
         self._image = adoption.read(self._map, self._ports.numbers)
         self._in_doubt = False
         """Whether a change could not be carried out, and what is in force not be read afterwards."""
+        self._sized: tuple[int, Mapping[int, int]] = (-1, {})
+        """A version of the rules, and how many flows each table has in it."""
         self._cookies = {placed.rule: placed.flow.cookie for placed in self._image.placed.values()}
         """By rule number; that of a rule that is gone stays until its number is used again."""
 
@@ -234,6 +238,20 @@ class EbpfDatapath:
     def port_counters(self) -> Mapping[int, PortCounter]:
         """By port number."""
         return self._ports.counters()
+
+    def numbers(self) -> SwitchNumbers:
+        """All that is cheap to count, at about the same moment; nothing of it depends on how many flows there
+        are, but for the first time after they have changed."""
+        if self._sized[0] != self.version:
+            tables = (placed.flow.table for placed in self._image.placed.values())
+            self._sized = self.version, Sizes(tables)
+        return SwitchNumbers(
+            gauges.ports(self._map, self._ports.numbers),
+            self.drop_counters(),
+            self.lost_events(),
+            self._sized[1],
+            gauges.paths(self._map),
+        )
 
     # ports
 

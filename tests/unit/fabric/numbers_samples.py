@@ -1,0 +1,30 @@
+"""Snapshots to try things on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, NicNumbers, Numbers, Traffic, VmNumbers
+
+
+def nic(name: str, sent: int = 0, received: int = 0, dropped: int = 0, **more: object) -> NicNumbers:
+    """Packets of 100 bytes."""
+    traffic = Traffic(sent, 100 * sent, dropped, received, 100 * received, 0)
+    quotas = {"connections": 3, "connection_quota": 16384, "macs": 1, "mac_quota": 64}
+    return NicNumbers(name, "lan", 1, True, traffic, **{**quotas, **more})  # type: ignore[arg-type]
+
+
+def vm(name: str, *nics: NicNumbers, state: str = "ready", cpu_s: float = 0.0) -> VmNumbers:
+    """One that runs."""
+    return VmNumbers(name, state, 2, 96 << 20, nics, 40 << 20, cpu_s, 61.25, "")
+
+
+def fabric(*vms: VmNumbers, name: str = "small", **more: object) -> FabricNumbers:
+    """One whose third generation is in force."""
+    return replace(FabricNumbers(name, 3, 3, vms), **more)  # type: ignore[arg-type]
+
+
+def numbers(*fabrics: FabricNumbers, at_s: float = 0.0) -> Numbers:
+    """Taken so many seconds after noon."""
+    daemon = DaemonNumbers("0.1.0", 4711, 100.0 + at_s, 1.5, 90 << 20, 31, 0.0125, {"warning": 2}, 1)
+    return Numbers(1_796_040_000_000_000_000 + round(at_s * 1e9), 1000.0 + at_s, daemon, fabrics)

@@ -1,0 +1,69 @@
+"""Endpoints for those who watch: metrics, liveness, readiness; on the daemon's socket and, if asked, on TCP.
+
+On TCP there is nothing else, and nothing that can be changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from vnet.api.metrics import CONTENT_TYPE, exposition
+from vnet.fabric.live.numbers import Taker
+from vnet.fabric.numbers import to_json
+from vnet.fabric.readiness import unready
+
+
+class Observed:
+    """What one daemon shows of itself."""
+
+    def __init__(self, taker: Taker) -> None:
+        self._taker = taker
+
+    def public(self) -> Starlette:
+        """The application for TCP."""
+        return Starlette(routes=self.public_routes())
+
+    def public_routes(self) -> list[Route]:
+        """Where Prometheus, load balancers and service managers ask."""
+        return [
+            Route("/metrics", self.metrics),
+            Route("/health", self.health),
+            Route("/ready", self.ready),
+        ]
+
+    def routes(self) -> list[Route]:
+        """The same, and what vnet's own commands ask."""
+        return [*self.public_routes(), Route("/v1/numbers", self.numbers), Route("/v1/ready", self.readiness)]
+
+    async def numbers(self, request: Request) -> Response:
+        """Everything that is counted."""
+        return JSONResponse(to_json(await self._taker.take()))
+
+    async def metrics(self, request: Request) -> Response:
+        """The same for Prometheus."""
+        return Response(exposition(await self._taker.take()), headers={"content-type": CONTENT_TYPE})
+
+    async def health(self, request: Request) -> Response:
+        """Whether the daemon lives; that it answers says so."""
+        return JSONResponse({"alive": True, **self._taker.pulse()})
+
+    async def ready(self, request: Request) -> Response:
+        """Status 200 or 503, and why."""
+        found = await self._readiness()
+        return JSONResponse(found, 200 if found["ready"] else 503)
+
+    async def readiness(self, request: Request) -> Response:
+        """The same with status 200, for those who read what it says."""
+        return JSONResponse(await self._readiness())
+
+    async def _readiness(self) -> dict[str, Any]:
+        numbers = await self._taker.take()
+        found = unready(numbers)
+        fabrics = [fabric.name for fabric in numbers.fabrics]
+        return {"ready": not found, "fabrics": fabrics, "reasons": [asdict(each) for each in found]}

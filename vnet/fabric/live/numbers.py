@@ -1,0 +1,177 @@
+"""Takes the numbers of all fabrics: from the switches' maps, from what is known of guests, from /proc."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vnet import __version__
+from vnet.base.drop import DropReason
+from vnet.base.errors import VnetError
+from vnet.fabric.live import confirmation
+from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, NicNumbers, Numbers, Traffic, VmNumbers
+from vnet.hv.spec import GuestState, GuestStatus
+from vnet.policy import pipeline
+from vnet.switch.abi import Point
+from vnet.switch.numbers import PortNumbers, SwitchNumbers
+from vnet.topology.inventory import Nic, Vm
+
+ANSWER_S = 5.0
+"""How long a switch may take to answer: it is busy while a change of many flows is put in force."""
+SHARED_S = 0.2
+"""Who asks so soon after another is given the same answer: nobody can keep the daemon busy by asking."""
+LAG_POLL_S = 0.25
+LAG_KEPT = 240
+"""A minute of measurements."""
+
+_REASONS: Mapping[int, str] = {int(reason): reason.name for reason in DropReason}
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Taker:
+    """Takes snapshots of everything on one host. Belongs to one event loop."""
+
+    def __init__(self, registry: Registry, operations: Callable[[], int] = lambda: 0) -> None:
+        self._registry, self._operations = registry, operations
+        self._lags: deque[float] = deque(maxlen=LAG_KEPT)
+        self._began_s = time.monotonic()
+        self._turn = asyncio.Lock()
+        self._last: Numbers | None = None
+        self.messages: Counter[str] = Counter()
+        """What was logged, by level: whoever logs counts here."""
+
+    async def measure_lag(self) -> None:
+        """For ever: how late the event loop comes to what is due."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + LAG_POLL_S
+            await asyncio.sleep(LAG_POLL_S)
+            self._lags.append(max(0.0, loop.time() - due_s))
+
+    async def take(self) -> Numbers:
+        """All numbers of now, or of a moment ago."""
+        async with self._turn:
+            if self._last is None or time.monotonic() - self._last.clock_s > SHARED_S:
+                self._last = await self._take()
+            return self._last
+
+    async def _take(self) -> Numbers:
+        fabrics = [self._registry.fabrics[name] for name in sorted(self._registry.fabrics)]
+        taken = await asyncio.gather(*(self._fabric(fabric) for fabric in fabrics))
+        return Numbers(time.time_ns(), time.monotonic(), self._daemon(), tuple(taken))
+
+    def pulse(self) -> Mapping[str, float]:
+        """What is known without asking anybody."""
+        return {
+            "uptime_s": round(time.monotonic() - self._began_s, 1),
+            "lag_s": round(max(self._lags, default=0.0), 4),
+        }
+
+    def _daemon(self) -> DaemonNumbers:
+        return DaemonNumbers(
+            __version__,
+            os.getpid(),
+            time.monotonic() - self._began_s,
+            time.process_time(),
+            int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES,
+            sum(1 for _ in Path("/proc/self/fd").iterdir()),
+            max(self._lags, default=0.0),
+            dict(self.messages),
+            self._operations(),
+        )
+
+    async def _fabric(self, fabric: Fabric) -> FabricNumbers:
+        record, declared = fabric.record, fabric.declared
+        numbers, unanswered = await _asked(fabric)
+        vms = declared.inventory.vms if declared else ()
+        statuses = [await fabric.parts.guests.status(vm.name) for vm in vms]
+        told = zip(vms, statuses, strict=True)
+        return FabricNumbers(
+            record.name,
+            record.generation,
+            record.enforced,
+            tuple(_vm(vm, status, numbers, fabric.parts.switch.watch.by_port) for vm, status in told),
+            {_reason(reason): packets for reason, packets in numbers.drops.items()},
+            {Point(point).name.lower(): events for point, events in numbers.lost.items()},
+            {table_name(table): flows for table, flows in sorted(numbers.flows.items())},
+            numbers.paths,
+            fabric.trouble,
+            unanswered,
+            confirmation.left_s(self._registry, fabric),
+        )
+
+
+async def _asked(fabric: Fabric) -> tuple[SwitchNumbers, str]:
+    """What its switch counts, or why it does not say so."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await fabric.parts.switch.numbers(), ""
+    except TimeoutError:
+        return SwitchNumbers(), f"its switch has not answered for {ANSWER_S:g} s"
+    except VnetError as error:
+        return SwitchNumbers(), str(error)
+
+
+def _vm(
+    vm: Vm, status: GuestStatus, numbers: SwitchNumbers, reasons: Mapping[int, Mapping[DropReason, int]]
+) -> VmNumbers:
+    ready = status.state is GuestState.RUNNING and status.agent
+    nothing: Mapping[DropReason, int] = {}
+    return VmNumbers(
+        vm.name,
+        "ready" if ready else status.state.value,
+        vm.cpus,
+        vm.memory_bytes,
+        tuple(_nic(nic, numbers.ports.get(nic.port), reasons.get(nic.port, nothing)) for nic in vm.nics),
+        status.resident_bytes,
+        cpu_s(status.pid) if status.pid else 0.0,
+        status.uptime_s,
+        status.reason,
+    )
+
+
+def _nic(nic: Nic, port: PortNumbers | None, reasons: Mapping[DropReason, int]) -> NicNumbers:
+    if port is None:
+        return NicNumbers(nic.name, nic.network, nic.port)
+    rx, tx = port.counter.rx, port.counter.tx
+    return NicNumbers(
+        nic.name,
+        nic.network,
+        nic.port,
+        port.up,
+        Traffic(rx.packets, rx.bytes, port.counter.rx_dropped, tx.packets, tx.bytes, port.counter.tx_dropped),
+        port.connections,
+        port.connection_quota,
+        port.macs,
+        port.mac_quota,
+        {reason.name: packets for reason, packets in reasons.items()},
+    )
+
+
+def _reason(number: int) -> str:
+    """A flow's cookie may give a number that stands for nothing."""
+    return _REASONS.get(number, str(number))
+
+
+def table_name(number: int) -> str:
+    """A table as people know it."""
+    return pipeline.name_of(number) or str(number)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has used, in user and kernel mode; 0 once it has ended.
+
+    Source: proc(5), fields 14 and 15 of stat.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
