@@ -1,0 +1,530 @@
+"""What `vnet top` shows: a pure function of what was seen, the terminal's size, and the state of the view.
+
+From the top: totals, lost packets by reason, the daemon and what is not ready; then a line for each VM; last
+the keys. Each sparkline has a scale of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from vnet.cli.output import age
+from vnet.fabric.numbers import Numbers, VmNumbers
+from vnet.fabric.rates import Rates, TrafficRate, VmRate
+from vnet.fabric.readiness import Unready, unready
+
+KEPT = 60
+"""Rates that are remembered for sparklines."""
+HEAD_LINES = 6
+BARS = " ▁▂▃▄▅▆▇█"
+BARS_ASCII = " .:-=+*#@"
+NAME_LEAST, WHY_MOST, SPARK_MOST = 12, 24, 24
+
+
+class Sort(StrEnum):
+    """By what VMs are sorted, most first, but for names."""
+
+    TRAFFIC = "traffic"
+    CPU = "cpu"
+    MEMORY = "memory"
+    DROPS = "drops"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of the terminal, in characters."""
+
+    columns: int = 80
+    lines: int = 24
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the user chose. `typing` is the filter while it is typed, None when it is not."""
+
+    sort: Sort = Sort.TRAFFIC
+    filter: str = ""
+    typing: str | None = None
+    offset: int = 0
+    paused: bool = False
+    help: bool = False
+    connections: bool = False
+    interval_s: float = 2.0
+    unicode: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One that carries much: its ends as people know them, and what its client sends and gets a second."""
+
+    fabric: str
+    client: str
+    server: str
+    service: str
+    sent_bytes_ps: float
+    received_bytes_ps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The last snapshot, the rates up to then, oldest first, and why there is nothing newer, if so."""
+
+    now: Numbers
+    rates: tuple[Rates, ...] = ()
+    silence: str = ""
+    connections: tuple[Connection, ...] = ()
+
+    @property
+    def last(self) -> Rates:
+        """The rates of now."""
+        return self.rates[-1] if self.rates else Rates()
+
+    def add(self, now: Numbers, found: Rates) -> Seen:
+        """After another snapshot."""
+        rates = (*self.rates, found) if found.span_s else self.rates
+        return Seen(now, rates[-KEPT:], connections=self.connections)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Text of one style: "", or one of STYLES."""
+
+    text: str
+    style: str = ""
+
+
+STYLES = ("title", "head", "good", "warn", "bad", "dim", "keys")
+Line = tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One VM with its rates, the newest last."""
+
+    fabric: str
+    vm: VmNumbers
+    rate: VmRate
+    sent: tuple[float, ...] = ()
+    received: tuple[float, ...] = ()
+
+
+def plain(lines: Iterable[Line]) -> str:
+    """The text alone, without spaces at the ends of lines."""
+    return "".join("".join(span.text for span in line).rstrip() + "\n" for line in lines)
+
+
+def render(seen: Seen, size: Size, view: View) -> tuple[Line, ...]:
+    """The screen, exactly as many lines as it has; none is longer than it is wide."""
+    if view.help:
+        lines = [*_HELP, *[()] * size.lines][: size.lines - 1]
+        return tuple(_cut(line, size.columns) for line in (*lines, _keys(view, "")))
+    heading, *rows = _body(seen, size.columns, view)
+    room = page(size)
+    offset = max(0, min(view.offset, len(rows) - room))
+    shown = rows[offset : offset + room]
+    table = [heading, *shown, *[()] * room][: room + 1]
+    where = f"{offset + 1 if rows else 0}-{offset + len(shown)} of {len(rows)}"
+    lines = [*_head(seen, size.columns, view), *table, _keys(view, where)]
+    return tuple(_cut(line, size.columns) for line in lines[: size.lines - 1] + lines[-1:])
+
+
+def whole(seen: Seen, columns: int, view: View) -> tuple[Line, ...]:
+    """All VMs, for paper: as long as it needs to be, without keys."""
+    return tuple(_cut(line, columns) for line in (*_head(seen, columns, view), *_body(seen, columns, view)))
+
+
+def count(seen: Seen, view: View) -> int:
+    """How many lines there are to scroll through."""
+    return len(connections(seen, view) if view.connections else chosen(seen, view))
+
+
+def _body(seen: Seen, columns: int, view: View) -> list[Line]:
+    """The heading, then a line for each VM or connection."""
+    several = len(seen.now.fabrics) > 1
+    if view.connections:
+        return _connections(connections(seen, view), columns, view, several)
+    return _table(chosen(seen, view), columns, view, several)
+
+
+def page(size: Size) -> int:
+    """How many VMs fit."""
+    return max(1, size.lines - HEAD_LINES - 1)
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+
+def chosen(seen: Seen, view: View) -> list[Row]:
+    """The VMs that the filter lets through, in order."""
+    wanted = (view.filter if view.typing is None else view.typing).lower()
+    rows = [_row(seen, fabric.name, vm) for fabric in seen.now.fabrics for vm in fabric.vms]
+    return sorted(filter(lambda row: wanted in _searched(row), rows), key=_ORDER[view.sort])
+
+
+def _searched(row: Row) -> str:
+    return f"{row.fabric}/{row.vm.name} {row.vm.state} {row.rate.reason}".lower()
+
+
+def _row(seen: Seen, fabric: str, vm: VmNumbers) -> Row:
+    nothing = VmRate(fabric, vm.name, TrafficRate())
+    past = [rates.vms.get((fabric, vm.name), nothing) for rates in seen.rates]
+    return Row(
+        fabric,
+        vm,
+        past[-1] if past else nothing,
+        tuple(rate.traffic.sent_bytes_ps for rate in past),
+        tuple(rate.traffic.received_bytes_ps for rate in past),
+    )
+
+
+_ORDER: Mapping[Sort, Callable[[Row], tuple[float | str, ...]]] = {
+    Sort.TRAFFIC: lambda row: (
+        -(row.rate.traffic.sent_bytes_ps + row.rate.traffic.received_bytes_ps),
+        *_name(row),
+    ),
+    Sort.CPU: lambda row: (-row.rate.cpu, *_name(row)),
+    Sort.MEMORY: lambda row: (-row.vm.resident_bytes, *_name(row)),
+    Sort.DROPS: lambda row: (-row.rate.traffic.drops_pps, *_name(row)),
+    Sort.NAME: lambda row: _name(row),
+}
+
+
+def _name(row: Row) -> tuple[str, ...]:
+    return row.fabric, row.vm.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Widths:
+    name: int
+    spark: int
+    why: int
+
+
+_FIXED = 8 + 5 + 5 + 6 + 6 + 6 + 9
+"""State, CPU, memory, two rates, drops, and a space behind each column but the last."""
+
+
+def _widths(rows: Sequence[Row], columns: int, several: bool) -> _Widths:
+    """Names first, then reasons, then sparklines share what is left."""
+    longest = max((len(_label(row, several)) for row in rows), default=0)
+    left = columns - _FIXED
+    name = max(NAME_LEAST, min(longest, left - 22))
+    left = max(0, left - name)
+    reason = max((len(row.rate.reason) for row in rows), default=0)
+    why = max(3, min(WHY_MOST, left - 10, max(reason, 6)))
+    return _Widths(name, max(0, min(SPARK_MOST, (left - why) // 2)), why)
+
+
+def _table(rows: Sequence[Row], columns: int, view: View, several: bool) -> list[Line]:
+    widths = _widths(rows, columns, several)
+    heading = (
+        f"{'VM':<{widths.name}} {'STATE':<8} {'CPU%':>5} {'MEM':>5} {'TX/s':>6} {'':<{widths.spark}}"
+        f" {'RX/s':>6} {'':<{widths.spark}} {'LOST/s':>6} WHY"
+    )
+    return [(Span(f"{heading:<{columns}}", "head"),), *(_vm(row, widths, view, several) for row in rows)]
+
+
+def _label(row: Row, several: bool) -> str:
+    return f"{row.fabric}/{row.vm.name}" if several else row.vm.name
+
+
+def _vm(row: Row, widths: _Widths, view: View, several: bool) -> Line:
+    vm, rate, traffic = row.vm, row.rate, row.rate.traffic
+    bars = BARS if view.unicode else BARS_ASCII
+    return (
+        Span(f"{shortened(_label(row, several), widths.name, view.unicode):<{widths.name}} "),
+        Span(f"{vm.state[:8]:<8} ", _STATE_STYLES.get(vm.state, "warn")),
+        Span(f"{rate.cpu * 100:>5.0f} {amount(vm.resident_bytes, 1024):>5} "),
+        Span(f"{amount(traffic.sent_bytes_ps):>6} "),
+        Span(f"{spark(row.sent, widths.spark, bars)} ", "good"),
+        Span(f"{amount(traffic.received_bytes_ps):>6} "),
+        Span(f"{spark(row.received, widths.spark, bars)} ", "good"),
+        Span(f"{amount(traffic.drops_pps):>6} {rate.reason}", "bad" if traffic.drops_pps else "dim"),
+    )
+
+
+_STATE_STYLES = {"ready": "good", "crashed": "bad", "stopped": "dim"}
+
+
+def shortened(text: str, width: int, unicode: bool = True) -> str:
+    """The text, its middle left out when it is longer: beginnings and numbers at the end tell names apart."""
+    if len(text) <= width:
+        return text
+    gap = "…" if unicode else "~"
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + gap + text[len(text) - tail :]
+
+
+def spark(values: Sequence[float], width: int, bars: str = BARS) -> str:
+    """The newest values, on the right, on a scale up to the largest of them; what is above 0 shows."""
+    shown = values[-width:] if width else ()
+    most = max(shown, default=0.0)
+    steps = len(bars) - 1
+    marks = (0 if value <= 0 else max(1, round(steps * value / most)) for value in shown)
+    return "".join(bars[mark] for mark in marks).rjust(width)
+
+
+def amount(value: float, base: int = 1000) -> str:
+    """A number in at most five characters: 0, 7, 950, 1.2k, 38M; `base` 1024 for memory."""
+    units = iter(("", "k", "M", "G", "T", "P"))
+    unit = next(units)
+    while value >= 999.5:
+        value, unit = value / base, next(units)
+    if unit and value < 9.95:
+        return f"{value:.1f}{unit}"
+    if not unit and 0 < value < 0.95:
+        return f"{value:.1f}"
+    return f"{value:.0f}{unit}"
+
+
+# -- connections ----------------------------------------------------------------------------------
+
+
+def connections(seen: Seen, view: View) -> list[Connection]:
+    """Those that the filter lets through, the most first."""
+    wanted = (view.filter if view.typing is None else view.typing).lower()
+    found = [
+        each
+        for each in seen.connections
+        if wanted in f"{each.fabric}/{each.client} {each.server} {each.service}".lower()
+    ]
+    return sorted(found, key=lambda each: -(each.sent_bytes_ps + each.received_bytes_ps))
+
+
+def _connections(found: Sequence[Connection], columns: int, view: View, several: bool) -> list[Line]:
+    """Both ends share what services and rates leave."""
+    service = max((len(each.service) for each in found), default=7)
+    width = max(NAME_LEAST, (columns - service - 17) // 2)
+
+    def line(client: str, server: str, what: str, sent: str, received: str) -> str:
+        ends = (f"{shortened(each, width, view.unicode):<{width}}" for each in (client, server))
+        return f"{' '.join(ends)} {what:<{service}} {sent:>6} {received:>6}"
+
+    heading = line("CLIENT", "SERVER", "SERVICE", "TX/s", "RX/s")
+    return [
+        (Span(f"{heading:<{columns}}", "head"),),
+        *((Span(line(*_connection(each, several))),) for each in found),
+    ]
+
+
+def _connection(each: Connection, several: bool) -> tuple[str, str, str, str, str]:
+    client = f"{each.fabric}/{each.client}" if several else each.client
+    return client, each.server, each.service, amount(each.sent_bytes_ps), amount(each.received_bytes_ps)
+
+
+# -- what stands above and below ------------------------------------------------------------------
+
+
+def _head(seen: Seen, columns: int, view: View) -> list[Line]:
+    now, rates = seen.now, seen.last
+    vms = [vm for fabric in now.fabrics for vm in fabric.vms]
+    ready = sum(vm.state == "ready" for vm in vms)
+    clock = datetime.fromtimestamp(now.time_ns / 1e9, UTC).strftime("%H:%M:%S")
+    there = f"{_counted(len(now.fabrics), 'fabric')}  {_counted(len(vms), 'VM')}, {ready} ready"
+    title = f"vnet top  {clock} UTC  {there}"
+    total = rates.total
+    cpu = sum(rate.cpu for rate in rates.vms.values())
+    return [
+        (Span(title, "title"), Span("  PAUSED" if view.paused else "", "warn")),
+        (
+            Span(
+                f"total   TX {amount(total.sent_bytes_ps)}B/s {amount(total.sent_pps)} packets/s"
+                f"  RX {amount(total.received_bytes_ps)}B/s {amount(total.received_pps)} packets/s"
+                f"  CPU {cpu * 100:.0f}%"
+            ),
+        ),
+        _lost(rates, columns),
+        _daemon(seen),
+        _trouble(seen),
+    ]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _lost(rates: Rates, columns: int) -> Line:
+    """Reasons, the most frequent first, as many as fit."""
+    most = sorted(rates.drops_pps.items(), key=lambda item: (-item[1], item[0]))
+    found = [f"{reason} {amount(pps)}/s" for reason, pps in most if pps > 0]
+    text = f"lost    {amount(sum(rates.drops_pps.values()))} packets/s"
+    for one in found:
+        if len(text) + 2 + len(one) > columns:
+            break
+        text += f"  {one}"
+    return (Span(text, "bad" if found else ""),)
+
+
+def _daemon(seen: Seen) -> Line:
+    daemon = seen.now.daemon
+    problems = {level: n for level, n in daemon.messages.items() if level in ("warning", "error", "critical")}
+    said = "".join(f"  {_counted(n, level)}" for level, n in sorted(problems.items()) if n)
+    unreported = seen.last.lost_events_ps
+    lost = f"  {amount(unreported)} packets/s not reported" if unreported else ""
+    memory, lag_ms = amount(daemon.resident_bytes, 1024), daemon.lag_s * 1000
+    text = f"vnetd   up {age(daemon.uptime_s)}  memory {memory}  lag {lag_ms:.0f} ms"
+    return (Span(text), Span(lost, "warn"), Span(said, "warn"))
+
+
+def _trouble(seen: Seen) -> Line:
+    if seen.silence:
+        return (Span(f"vnetd   {seen.silence}", "bad"),)
+    found = unready(seen.now)
+    if not found:
+        return (Span("ready   what is wanted is in force", "dim"),)
+    more = f" (and {len(found) - 1} more: vnet doctor)" if len(found) > 1 else ""
+    return (Span(f"not ready: {_why(found[0])}{more}", "bad"),)
+
+
+def _why(one: Unready) -> str:
+    return f"{one.fabric}: {' '.join(one.why.split())}"
+
+
+def _keys(view: View, where: str) -> Line:
+    if view.typing is not None:
+        return (Span(f"filter: {view.typing}_   Enter keeps it, Esc clears it", "keys"),)
+    if view.help:
+        return (Span("any key goes back", "keys"),)
+    named = f" {view.filter}" if view.filter else ""
+    other = "c VMs" if view.connections else f"s sort:{view.sort}  c connections"
+    text = f"q quit  {other}  / filter{named}  p pause  ? help"
+    return (Span(text, "keys"), Span(f"  {where}", "dim"))
+
+
+_HELP: tuple[Line, ...] = (
+    (Span("vnet top: what the VMs of this host send, get and lose", "title"),),
+    (),
+    (Span("  q            quit"),),
+    (Span("  s            sort by traffic, cpu, memory, drops, name in turn"),),
+    (Span("  c            the connections that carry most, and back"),),
+    (Span("  /            show only VMs whose fabric, name, state or reason has a text"),),
+    (Span("  ↑ ↓ k j      one line; PgUp PgDn a page; Home End all the way"),),
+    (Span("  p, space     pause; what is on the screen stays"),),
+    (Span("  ? h          this"),),
+    (),
+    (Span("CPU%    of one processor, used by the VM's QEMU"),),
+    (Span("MEM     what the host spends on it; clones share pages, which count in each"),),
+    (Span("TX/s    bytes that the VM sends, RX/s those it gets; k, M, G are powers of 1000"),),
+    (Span("        the bars are the last of them, each line on a scale of its own"),),
+    (Span("LOST/s  packets that it sent and that were lost, or that were too long for it"),),
+    (Span("WHY     the reason of most of them, of those that were reported: `vnet drops`"),),
+)
+
+
+def _cut(line: Line, columns: int) -> Line:
+    found: list[Span] = []
+    for span in line:
+        if columns <= 0:
+            break
+        found.append(Span(span.text[:columns], span.style))
+        columns -= len(span.text)
+    return tuple(found)
+
+
+# -- keys -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """The user has seen enough."""
+
+
+_SEQUENCES = {
+    b"\x1b[A": "up",
+    b"\x1bOA": "up",
+    b"\x1b[B": "down",
+    b"\x1bOB": "down",
+    b"\x1b[5~": "page up",
+    b"\x1b[6~": "page down",
+    b"\x1b[H": "home",
+    b"\x1bOH": "home",
+    b"\x1b[1~": "home",
+    b"\x1b[F": "end",
+    b"\x1bOF": "end",
+    b"\x1b[4~": "end",
+}
+
+
+def keys(data: bytes) -> tuple[str, ...]:
+    """What was typed, key by key; what is no key that we know is left out."""
+    found: list[str] = []
+    while data:
+        known = next((each for each in _SEQUENCES if data.startswith(each)), b"")
+        if known:
+            found.append(_SEQUENCES[known])
+            data = data[len(known) :]
+        elif data[:1] == b"\x1b" and len(data) > 1:
+            data = data[_sequence_length(data) :]
+        else:
+            found.append(_SINGLE.get(data[:1]) or data[:1].decode("ascii", "ignore"))
+            data = data[1:]
+    return tuple(filter(None, found))
+
+
+_SINGLE = {b"\x1b": "escape", b"\r": "enter", b"\n": "enter", b"\x7f": "backspace", b"\x08": "backspace"}
+
+
+def _sequence_length(data: bytes) -> int:
+    """Of an escape sequence that stands for nothing here: up to its final byte (ECMA-48, section 5.4)."""
+    if data[1:2] != b"[":
+        return 2
+    return next((n + 1 for n in range(2, len(data)) if 0x40 <= data[n] <= 0x7E), len(data))
+
+
+def press(view: View, key: str, count: int, room: int) -> View | Quit:
+    """The view after a key, with so many VMs in it and room for so many."""
+    if view.typing is not None:
+        return _type(view, key)
+    if view.help:
+        return replace(view, help=False)
+    most = max(0, count - room)
+    offset = min(view.offset, most)
+    moves = {
+        "up": offset - 1,
+        "k": offset - 1,
+        "down": offset + 1,
+        "j": offset + 1,
+        "page up": offset - room,
+        "page down": offset + room,
+        "home": 0,
+        "end": most,
+    }
+    match key:
+        case "q" | "\x03":
+            return Quit()
+        case "s":
+            order = list(Sort)
+            return replace(view, sort=order[(order.index(view.sort) + 1) % len(order)], offset=0)
+        case "c":
+            return replace(view, connections=not view.connections, offset=0)
+        case "/":
+            return replace(view, typing=view.filter, offset=0)
+        case "p" | " ":
+            return replace(view, paused=not view.paused)
+        case "?" | "h":
+            return replace(view, help=True)
+        case "escape":
+            return replace(view, filter="", offset=0)
+        case _ if key in moves:
+            return replace(view, offset=max(0, min(moves[key], most)))
+    return view
+
+
+def _type(view: View, key: str) -> View | Quit:
+    typed = view.typing or ""
+    match key:
+        case "enter":
+            return replace(view, filter=typed, typing=None)
+        case "escape":
+            return replace(view, filter="", typing=None)
+        case "backspace":
+            return replace(view, typing=typed[:-1])
+        case "\x03":
+            return Quit()
+        case _ if len(key) == 1 and key.isprintable():
+            return replace(view, typing=typed + key)
+    return view
