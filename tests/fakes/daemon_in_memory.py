@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.unit.fabric.fakes import World, make_engine
 from vnet.api.daemon import _serve
+from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.host import uptime_s
 from vnet.fabric.live.service import Service
 
@@ -17,6 +18,7 @@ async def main(directory: Path) -> None:
     """Serve the socket that the environment names, until told to end."""
     engine = make_engine(World(), directory)
     engine.host = replace(engine.host, uptime_s=uptime_s)
+    engine.events = EventLog(directory / "events")
     await _serve(Service(engine), auto=False)
     await engine.close()
 

@@ -155,6 +155,7 @@ def _progress(progress: Progress) -> Json:
     return {
         "type": "progress",
         "step": progress.step,
+        "of": progress.of or None,
         "what": progress.what,
         "status": progress.status.value,
         "elapsed_s": round(progress.elapsed_s, 3),

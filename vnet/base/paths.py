@@ -67,6 +67,11 @@ def log_dir(fabric: str) -> Path:
     return state_dir() / "policy-log" / fabric
 
 
+def event_dir() -> Path:
+    """What happened to the fabrics of this host."""
+    return state_dir() / "events"
+
+
 def netns(fabric: str) -> str:
     """The network namespace that holds the fabric's ports."""
     return f"{os.environ.get('VNET_NETNS_PREFIX', 'vnet-')}{fabric}"

@@ -94,8 +94,12 @@ class Client:
         """
         with self._open(method, path, body) as response:
             operation: list[str] = []
-            with self._listening(), _on_ctrl_c(lambda: self._break_off(operation, report)):
-                return self._result(response, report, operation)
+            try:
+                with self._listening(), _on_ctrl_c(lambda: self._break_off(operation, report)):
+                    return self._result(response, report, operation)
+            except BaseException:
+                report({"type": "end"})  # what was running is not told of any more
+                raise
 
     def _break_off(self, operation: list[str], report: Callable[[Json], None]) -> None:
         """Called between two reads, never in the middle of one: that would lose its bytes."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +32,9 @@ class Style(StrEnum):
 
 
 _MARKS = {"done": ("✓", "32"), "failed": ("✗", "31"), "note": ("·", "33")}
+SILENCE_S = 2
+"""From then on it is told how long what runs has run."""
+TICK_S = 1.0
 _ERASE = "\r\x1b[2K"
 
 
@@ -44,6 +50,8 @@ def reporter(style: Style) -> Callable[[Message], None]:
 
 
 def _json(message: Message) -> None:
+    if message["type"] == "end":
+        return
     sys.stderr.write(json.dumps(message) + "\n")
     sys.stderr.flush()
 
@@ -51,7 +59,7 @@ def _json(message: Message) -> None:
 def _plain(message: Message) -> None:
     if message["type"] == "plan":
         _plan(message)
-    elif message["status"] in _MARKS:
+    elif message.get("status") in _MARKS:
         sys.stderr.write(line(message, colour_wanted(sys.stderr)) + "\n")
         sys.stderr.flush()
 
@@ -72,24 +80,67 @@ def line(message: Message, coloured: bool) -> str:
     return f"{mark} {message['what']}{elapsed}{detail}"
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Steps that run, each with the time it began at; how many have ended, of how many (0: not known)."""
+
+    began_s: Mapping[str, float] = field(default_factory=dict)
+    ended: int = 0
+    of: int = 0
+
+
+def running_line(running: Running, now_s: float, columns: int) -> str:
+    """The last line of the terminal while something runs: `… 12 of 205 done, 8 s: start web-9, …`."""
+    if not running.began_s:
+        return ""
+    counted = [f"{running.ended} of {running.of} done"] if running.of > 1 else []
+    took_s = int(now_s - min(running.began_s.values()))
+    counted += [f"{took_s} s"] if took_s >= SILENCE_S else []
+    head = f"… {', '.join(counted)}{': ' if counted else ''}"
+    return (head + ", ".join(running.began_s))[: columns - 1]
+
+
 class _Live:
-    """Ended steps scroll, the running ones share the last line."""
+    """Ended steps scroll, the running ones share the last line, which shows that time goes on."""
 
     def __init__(self) -> None:
-        self._running: dict[tuple[int, str], str] = {}
+        self._running = Running()
+        self._lock = threading.Lock()
+        self._ticking = False
 
     def __call__(self, message: Message) -> None:
+        with self._lock:
+            sys.stderr.write(_ERASE)
+            self._take(message)
+            self._draw()
+        if self._running.began_s and not self._ticking:
+            self._ticking = True
+            threading.Thread(target=self._tick, daemon=True).start()
+
+    def _take(self, message: Message) -> None:
         if message["type"] == "plan":
             _plan(message)
-            return
-        sys.stderr.write(_ERASE)
-        key = (message.get("step", 0), message["what"])
-        if message["status"] == "started":
-            self._running[key] = message["what"]
+        elif message["type"] == "end":
+            self._running = Running()
+        elif message["status"] == "started":
+            began_s = {**self._running.began_s, message["what"]: time.monotonic()}
+            self._running = replace(self._running, began_s=began_s, of=message.get("of") or 0)
         else:
-            self._running.pop(key, None)
             sys.stderr.write(line(message, colour_wanted(sys.stderr)) + "\n")
-        if self._running:
-            text = "… " + ", ".join(self._running.values())
-            sys.stderr.write(text[: shutil.get_terminal_size().columns - 1])
+            left = {what: s for what, s in self._running.began_s.items() if what != message["what"]}
+            ended = self._running.ended + (message["status"] == "done")
+            self._running = replace(self._running, began_s=left, ended=ended)
+
+    def _draw(self) -> None:
+        columns = shutil.get_terminal_size().columns
+        sys.stderr.write(running_line(self._running, time.monotonic(), columns))
         sys.stderr.flush()
+
+    def _tick(self) -> None:
+        while self._running.began_s:
+            time.sleep(TICK_S)
+            with self._lock:
+                if self._running.began_s:
+                    sys.stderr.write(_ERASE)
+                    self._draw()
+        self._ticking = False

@@ -20,13 +20,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step of an operation: `step` numbers it, `what` says it in words."""
+    """One step of an operation: `step` numbers it, `what` says it in words.
+
+    `of` is how many steps the operation has, 0 when that is not known.
+    """
 
     step: int
     what: str
     status: Status
     elapsed_s: float = 0.0
     detail: str = ""
+    of: int = 0
 
 
 Report = Callable[[Progress | Outcome], None]

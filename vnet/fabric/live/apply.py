@@ -6,16 +6,26 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from vnet.base.errors import HostError, VnetError
 from vnet.fabric import plan as p
+from vnet.fabric.events import Kind
 from vnet.fabric.live.parts import Parts
+from vnet.fabric.live.telling import telling
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.fabric.store import Store
+
+Tell = Callable[[Kind, str, str, str, Mapping[str, Any]], None]
+"""What happened is told so: kind, text, fabric, subject, fields (`vnet.fabric.events`)."""
+
+
+def nobody(kind: Kind, text: str, fabric: str, subject: str, fields: Mapping[str, Any]) -> None:
+    """Nobody wants to know."""
+
 
 GUESTS_AT_ONCE = 16
 """Booting more side by side gains nothing and makes each slower to answer."""
@@ -37,6 +47,7 @@ class Performer:
     parts: Parts
     store: Store
     enforced: Callable[[], None] = lambda: None
+    tell: Tell = nobody
 
     async def perform(self, action: p.Action, note: Callable[[str], None]) -> str:
         """Do it. Returns a remark for the progress line, mostly none."""
@@ -66,26 +77,32 @@ class Performer:
                 self.enforced()
             case p.StartGuest(guest):
                 self.store.save_guest(self.fabric, guest)
-                return await self.parts.guests.start(guest, note)
+                how = await self.parts.guests.start(guest, note)
+                self.tell(Kind.VM_STARTED, f"{guest.name} runs", self.fabric, guest.name, {"how": how})
+                return how
             case p.DestroyGuest(guest):
                 await self.parts.guests.destroy(guest.name)
                 self.store.remove_guest(self.fabric, guest.name)
+                why = {"why": "removed"}
+                self.tell(Kind.VM_STOPPED, f"{guest.name} was removed", self.fabric, guest.name, why)
         return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Actions that are told as one line."""
+    """Actions that are told as one line, the `number`-th of `of`."""
 
     number: int
     what: str
     actions: tuple[p.Action, ...]
+    of: int = 0
 
 
 def steps(actions: Iterable[p.Action]) -> tuple[Step, ...]:
     """The actions as a person counts them: six ports in a row are one step, each guest is its own."""
     lines = [line for kind, group in groupby(actions, type) for line in _lines(kind, tuple(group))]
-    return tuple(Step(number, what, members) for number, (what, members) in enumerate(lines, 1))
+    numbered = enumerate(lines, 1)
+    return tuple(Step(number, what, members, len(lines)) for number, (what, members) in numbered)
 
 
 def _lines(kind: type, members: tuple[p.Action, ...]) -> Iterator[tuple[str, tuple[p.Action, ...]]]:
@@ -155,18 +172,9 @@ def _first(group: BaseExceptionGroup) -> VnetError:
 
 
 async def _step(step: Step, performer: Performer, report: Report) -> None:
-    began = time.monotonic()
-    report(Progress(step.number, step.what, Status.STARTED))
-    remark = ""
-
     def note(text: str) -> None:
         report(Progress(step.number, text, Status.NOTE))
 
-    try:
+    with telling(report, step.number, step.what, step.of) as remark:
         for action in step.actions:
-            remark = await performer.perform(action, note)
-    except (VnetError, asyncio.CancelledError) as error:
-        why = str(error) or "interrupted"
-        report(Progress(step.number, step.what, Status.FAILED, time.monotonic() - began, why))
-        raise
-    report(Progress(step.number, step.what, Status.DONE, time.monotonic() - began, remark))
+            remark.text = await performer.perform(action, note)

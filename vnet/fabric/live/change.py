@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from vnet.base.errors import Exit, HostError, VnetError
 from vnet.fabric import plan as p
 from vnet.fabric.declared import Declared
+from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import carry_out, undo
 from vnet.fabric.live.observe import foreign, observe, remains
 from vnet.fabric.live.parts import Parts
@@ -89,11 +90,44 @@ async def make(registry: Registry, change: Change, report: Report) -> None:
         await _refuse_foreign(change)
         await carry_out(change.actions, registry.performer(fabric, change.planned.generation), report)
         registry.save(fabric, _completed(registry, change))
+        _tell_made(registry, change)
     except (VnetError, asyncio.CancelledError) as error:
         failures = await uninterrupted(_undo(registry, change, was, report))
-        raise _undone(error, change.before is None, failures) from error
+        undone = _undone(error, change.before is None, failures)
+        _tell_undone(registry, change, undone)
+        raise undone from error
     finally:
         fabric.starting = frozenset()
+
+
+def _generations(change: Change) -> dict[str, Any]:
+    before = change.before.generation if change.before else 0
+    return {"generation": change.planned.generation, "from": before}
+
+
+def _tell_made(registry: Registry, change: Change) -> None:
+    """Nothing to do is nothing to tell."""
+    if change.actions:
+        name, generation = change.planned.name, change.planned.generation
+        fields = {**_generations(change), **_counts(change.actions)}
+        registry.events.tell(Kind.PLAN_APPLIED, f"{name} is at generation {generation}", name, fields=fields)
+
+
+def _counts(actions: tuple[p.Action, ...]) -> dict[str, int]:
+    flows = [action for action in actions if isinstance(action, p.ApplyFlows)]
+    return {
+        "actions": len(actions),
+        "vms_started": sum(isinstance(action, p.StartGuest) for action in actions),
+        "vms_ended": sum(isinstance(action, p.DestroyGuest) for action in actions),
+        "flows_put": sum(len(change.put) for change in flows),
+        "flows_removed": sum(len(change.remove) for change in flows),
+    }
+
+
+def _tell_undone(registry: Registry, change: Change, error: VnetError) -> None:
+    fields = {**_generations(change), "error": str(error)}
+    text = f"generation {change.planned.generation} could not be made: {error}"
+    registry.events.tell(Kind.PLAN_FAILED, text, change.planned.name, fields=fields)
 
 
 def _completed(registry: Registry, change: Change) -> Record:
@@ -150,6 +184,8 @@ async def remove(registry: Registry, name: str, report: Report) -> Outcome:
     if failures:
         raise HostError("\n".join(["not everything could be removed; run the command again:", *failures]))
     await registry.forget(name)
+    fields = {"generation": fabric.record.generation}
+    registry.events.tell(Kind.REMOVED, f"{name} is down", name, fields=fields)
     return Outcome(name, fabric.record.generation, actions)
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from vnet.base.errors import Exit, HostError, VnetError
 from vnet.fabric import plan as p
 from vnet.fabric.declared import declare
+from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import undo
 from vnet.fabric.live.change import Change, remove
 from vnet.fabric.live.observe import observe
@@ -89,6 +90,9 @@ async def confirm(registry: Registry, name: str) -> Outcome:
                 " confirmed in time, or never completed"
             )
         registry.save_pending(fabric, None)
+        generation = fabric.record.generation
+        text = f"generation {generation} was confirmed"
+        registry.events.tell(Kind.CONFIRMED, text, name, fields={"generation": generation})
         return Outcome(name, fabric.record.generation, ())
 
 
@@ -152,9 +156,17 @@ def _postpone(registry: Registry, fabric: Fabric, why: str) -> None:
 async def _roll_back(registry: Registry, fabric: Fabric, pending: Pending, report: Report) -> Outcome:
     """Bring the fabric back; from its first moment on nobody can confirm the change any more."""
     registry.save_pending(fabric, replace(pending, deadline_s=0.0))
+    generation, name = fabric.record.generation, fabric.record.name
     if pending.before is None:
-        return await remove(registry, fabric.record.name, report)
-    return await _bring_back(registry, fabric, pending.before, pending, report)
+        outcome = await remove(registry, name, report)
+    else:
+        outcome = await _bring_back(registry, fabric, pending.before, pending, report)
+    back = pending.before.generation if pending.before else 0
+    text = (
+        f"generation {generation} was undone: {f'{back} is back' if back else 'it was new, and is removed'}"
+    )
+    registry.events.tell(Kind.ROLLED_BACK, text, name, fields={"generation": back, "from": generation})
+    return outcome
 
 
 async def _bring_back(

@@ -15,6 +15,7 @@ from datetime import datetime
 from vnet.base.errors import Exit, HostError, InputError, VnetError
 from vnet.fabric import plan as p
 from vnet.fabric.declared import Declared, declare, load, work_out
+from vnet.fabric.events import Kind
 from vnet.fabric.live import confirmation
 from vnet.fabric.live.apply import carry_out
 from vnet.fabric.live.change import Change, make, remove
@@ -22,10 +23,12 @@ from vnet.fabric.live.observe import observe
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.room import refuse_what_does_not_fit
+from vnet.fabric.live.telling import telling
 from vnet.fabric.outcome import Outcome
-from vnet.fabric.progress import Progress, Report, Status, silent
+from vnet.fabric.progress import Report, silent
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
+from vnet.hv.spec import GuestState
 from vnet.topology.model import Topology
 
 log = logging.getLogger(__name__)
@@ -87,6 +90,18 @@ class Engine(Registry):
             except Exception as error:  # a bug met in one fabric must not keep the others from being served
                 log.exception("cannot adopt %s", name)
                 fabric.trouble = f"internal error: {error!r}"
+            await self._tell_adopted(fabric)
+
+    async def _tell_adopted(self, fabric: Fabric) -> None:
+        record, trouble = fabric.record, fabric.trouble
+        text = f"{record.name} was taken over{f', but: {trouble}' if trouble else ''}"
+        guests = {guest.name for guest in self.store.guests(record.name)} - record.stopped
+        states = {name: (await fabric.parts.guests.status(name)).state for name in sorted(guests)}
+        ended = [name for name, state in states.items() if state is not GuestState.RUNNING]
+        text += f"; VMs that no longer run: {', '.join(ended)}" if ended else ""
+        generations = {"generation": record.generation, "enforced": record.enforced}
+        fields = {**generations, "trouble": trouble, "not_running": ended}
+        self.events.tell(Kind.ADOPTED, text, record.name, fields=fields)
 
     async def _reconcile(self, name: str, fabric: Fabric) -> None:
         """Bring the network of an adopted fabric to its last generation; guests stay as they are."""
@@ -248,10 +263,10 @@ class Engine(Registry):
         async with self.locks[name]:
             fabric = self.fabric(name)
             self._declared_guest(fabric, vm)
-            report(Progress(1, f"stop {vm}", Status.STARTED))
-            await fabric.parts.guests.stop(vm, timeout_s)
-            self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
-            report(Progress(1, f"stop {vm}", Status.DONE))
+            with telling(report, 1, f"stop {vm}", 1):
+                await fabric.parts.guests.stop(vm, timeout_s)
+                self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
+            self.events.tell(Kind.VM_STOPPED, f"{vm} was stopped", name, vm, {"why": "stopped"})
             return Outcome(name, fabric.record.generation, ())
 
     def guest(self, name: str, vm: str) -> Guest:

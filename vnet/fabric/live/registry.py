@@ -11,7 +11,9 @@ from datetime import datetime
 
 from vnet.base.errors import InputError, UsageError, VnetError
 from vnet.fabric.declared import Declared
+from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import Performer
+from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Pending, Record, Store
@@ -66,6 +68,8 @@ class Registry:
     host: Host
     fabrics: dict[str, Fabric] = field(default_factory=dict, init=False)
     locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock), init=False)
+    events: EventLog = field(default_factory=EventLog, init=False)
+    """What happens is told to it."""
     _compilers: dict[str, Compiler] = field(default_factory=dict, init=False)
 
     def fabric(self, name: str) -> Fabric:
@@ -113,11 +117,18 @@ class Registry:
         """What carries out actions; once the flows have been changed `generation` is in force."""
 
         def enforced() -> None:
+            self._tell_enforced(fabric.record, generation)
             fabric.enforced_ns = time.time_ns()
             fabric.record = replace(fabric.record, enforced=generation)
             self.store.save_enforced(fabric.record.name, generation)
 
-        return Performer(fabric.record.name, fabric.parts, self.store, enforced)
+        return Performer(fabric.record.name, fabric.parts, self.store, enforced, self.events.tell)
+
+    def _tell_enforced(self, record: Record, generation: int) -> None:
+        if generation:  # 0: its switch is gone
+            text = f"generation {generation} is in force"
+            fields = {"generation": generation, "from": record.enforced}
+            self.events.tell(Kind.POLICY_ENFORCED, text, record.name, fields=fields)
 
     async def forget(self, name: str) -> None:
         """Let go of a fabric of which nothing is left."""
@@ -131,6 +142,7 @@ class Registry:
         for fabric in self.fabrics.values():
             await close(fabric.parts)
         self.fabrics.clear()
+        self.events.close()
         self.store.close()
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,9 +34,10 @@ COUNTS = "counts.json"
 
 
 class Follower:
-    """One who reads along."""
+    """One who reads along. `missing` makes the line that says how many others are not there."""
 
-    def __init__(self) -> None:
+    def __init__(self, missing: Callable[[int], str]) -> None:
+        self._missing = missing
         self._lines: deque[str] = deque()
         self._lost = 0
         self._ended = False
@@ -66,8 +67,12 @@ class Follower:
         self._lines.clear()
         self._lost = 0
         if lost:
-            lines.append(LogRecord(time.time_ns(), Rule(), count=lost, is_lost=True).json())
+            lines.append(self._missing(lost))
         return tuple(lines)
+
+
+def _missing(count: int) -> str:
+    return LogRecord(time.time_ns(), Rule(), count=count, is_lost=True).json()
 
 
 class RuleLog:
@@ -148,7 +153,7 @@ class RuleLog:
         """A disk that is full costs records, not the daemon; how many is written when it is no more."""
         if self._journal is None:
             return
-        gap = [LogRecord(time.time_ns(), Rule(), count=self._unwritten, is_lost=True).json()]
+        gap = [_missing(self._unwritten)]
         try:
             self._journal.append((gap if self._unwritten else []) + lines)
         except OSError as error:
@@ -206,7 +211,7 @@ class RuleLog:
     @contextlib.contextmanager
     def followed(self) -> Iterator[Follower]:
         """Read along for the duration of the body."""
-        follower = Follower()
+        follower = Follower(_missing)
         if self._closed:
             follower.end()
         self._followers.append(follower)

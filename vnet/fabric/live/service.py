@@ -31,6 +31,7 @@ from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
 from vnet.fabric.asked import Asked, Sandbox
 from vnet.fabric.declared import Declared, sentence
+from vnet.fabric.events import Kind
 from vnet.fabric.known import Known, labels
 from vnet.fabric.live import drill as live_drill
 from vnet.fabric.live import probe as live_probe
@@ -39,7 +40,8 @@ from vnet.fabric.live.journal import kept_logs
 from vnet.fabric.live.pictured import pictured
 from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.rule_log import RuleLog, between
-from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.live.telling import telling
+from vnet.fabric.progress import Report
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
 from vnet.openflow.conntrack import Direction
@@ -199,26 +201,36 @@ class Service:
         """Every claim on the flows that are in force; with `probing` also tried by real packets."""
         fabric = self.engine.fabric(name)
         declared = _declared(fabric)
-        report(Progress(1, "read the flows from the switch", Status.STARTED))
-        flows = await fabric.parts.switch.flows()
-        report(Progress(1, "read the flows from the switch", Status.DONE, detail=f"{len(flows)} flows"))
-        results = await asyncio.to_thread(verify, declared.topology, declared.inventory, flows)
+        steps = 3 if probing else 2
+        with telling(report, 1, "read the flows from the switch", steps) as remark:
+            flows = await fabric.parts.switch.flows()
+            remark.text = f"{len(flows)} flows"
+        with telling(report, 2, "prove the claims on them", steps) as remark:
+            results = await asyncio.to_thread(verify, declared.topology, declared.inventory, flows)
+            remark.text = f"{sum(result.holds for result in results)} of {len(results)} hold"
         wanted = probes.probes(declared.topology, declared.inventory) if probing else ()
         through = await self._probe(fabric, wanted, report) if wanted else {}
-        return [
+        claims = [
             _claim(result, [each for each in wanted if each.claim == result.claim], through)
             for result in results
         ]
+        self._tell_failed(name, [claim["claim"] for claim in claims if not claim["passed"]])
+        return claims
+
+    def _tell_failed(self, name: str, claims: list[str]) -> None:
+        if claims:
+            text = f"{len(claims)} claims of {name} do not hold: {'; '.join(claims)}"
+            self.engine.events.tell(Kind.VERIFY_FAILED, text, name, fields={"claims": claims})
 
     async def _probe(
         self, fabric: Fabric, wanted: tuple[probes.Probe, ...], report: Report
     ) -> Mapping[probe.Attempt, bool]:
         tries = probe.attempts(wanted)
         what = f"try {len(tries)} connections from inside the guests"
-        report(Progress(2, what, Status.STARTED))
-        promised = {probe.attempt(each) for each in wanted if each.allowed}
-        through = await live_probe.run(tries, promised, fabric.parts.guests)
-        report(Progress(2, what, Status.DONE, detail=f"{sum(through.values())} got through"))
+        with telling(report, 3, what, 3) as remark:
+            promised = {probe.attempt(each) for each in wanted if each.allowed}
+            through = await live_probe.run(tries, promised, fabric.parts.guests)
+            remark.text = f"{sum(through.values())} got through"
         return through
 
     async def drill(self, name: str, wanted: str, only: tuple[str, ...], report: Report) -> list[Json]:

@@ -10,6 +10,7 @@ from functools import partial
 from vnet.base import paths
 from vnet.fabric.live import host
 from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.guests import HostGuests
 from vnet.fabric.live.journal import forget_oldest
 from vnet.fabric.live.network import HostNetwork
@@ -33,7 +34,9 @@ def make_engine(manager: HvManager) -> Engine:
 
     now = partial(datetime.now, UTC)
     here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now, host.uptime_s)
-    return Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
+    engine = Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
+    engine.events = EventLog(paths.event_dir())
+    return engine
 
 
 def tidy(fabric: str) -> None:

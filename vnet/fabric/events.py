@@ -1,0 +1,237 @@
+"""What happens to fabrics, one value for each event, and what two snapshots of numbers say has happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from vnet.fabric.logged import stamp
+from vnet.fabric.numbers import FabricNumbers, NicNumbers, Numbers
+from vnet.fabric.rates import grown, rates
+
+STORM_PPS = 1000.0
+"""Packets a second that one VM loses: from here on it is told."""
+CALM_PPS = 100.0
+"""Below this it is over, if it stays so."""
+CALM_S = 10.0
+
+
+class Kind(StrEnum):
+    """What can happen."""
+
+    DAEMON_STARTED = "daemon-started"
+    DAEMON_STOPPED = "daemon-stopped"
+    ADOPTED = "adopted"
+    PLAN_APPLIED = "plan-applied"
+    PLAN_FAILED = "plan-failed"
+    POLICY_ENFORCED = "policy-enforced"
+    CONFIRMED = "confirmed"
+    ROLLED_BACK = "rolled-back"
+    REMOVED = "removed"
+    VM_STARTED = "vm-started"
+    VM_STOPPED = "vm-stopped"
+    VM_DIED = "vm-died"
+    VM_PANICKED = "vm-panicked"
+    PORT_UP = "port-up"
+    PORT_DOWN = "port-down"
+    DROP_STORM = "drop-storm"
+    DROP_STORM_OVER = "drop-storm-over"
+    REPORTS_LOST = "reports-lost"
+    REPORTS_LOST_OVER = "reports-lost-over"
+    VERIFY_FAILED = "verify-failed"
+    EVENTS_LOST = "events-lost"
+
+
+MEANING: Mapping[Kind, tuple[str, str]] = {
+    Kind.DAEMON_STARTED: ("vnetd runs; `fabric` is empty", "version, pid"),
+    Kind.DAEMON_STOPPED: ("vnetd was told to end; a daemon that is killed cannot say so", "pid"),
+    Kind.ADOPTED: (
+        "a new daemon took a fabric over",
+        "generation, enforced, trouble (empty if all went well), not_running (VMs that ran before)",
+    ),
+    Kind.PLAN_APPLIED: (
+        "a change was made",
+        "generation, from, actions, vms_started, vms_ended, flows_put, flows_removed (how many)",
+    ),
+    Kind.PLAN_FAILED: ("a change was begun and undone", "generation, from, error"),
+    Kind.POLICY_ENFORCED: ("the flows of a generation came into force", "generation, from"),
+    Kind.CONFIRMED: ("a change was confirmed", "generation"),
+    Kind.ROLLED_BACK: ("a change was undone because nobody confirmed it, or on request", "generation, from"),
+    Kind.REMOVED: ("a fabric is down", "generation"),
+    Kind.VM_STARTED: ("a VM runs and answers; `subject` is its name", "how"),
+    Kind.VM_STOPPED: ("a VM was stopped, removed, or switched itself off", "why"),
+    Kind.VM_DIED: ("a VM's QEMU ended by itself", "why"),
+    Kind.VM_PANICKED: ("a VM's kernel panicked", ""),
+    Kind.PORT_UP: ("the link of a NIC came; `subject` is the NIC", "port"),
+    Kind.PORT_DOWN: ("the link of a NIC went, for a second or longer", "port"),
+    Kind.DROP_STORM: (
+        f"a VM loses {STORM_PPS:.0f} packets a second or more",
+        "pps, reason (of most of them)",
+    ),
+    Kind.DROP_STORM_OVER: (
+        f"it loses less than {CALM_PPS:.0f} a second, for {CALM_S:.0f} seconds",
+        "packets (in all), lasted_s",
+    ),
+    Kind.REPORTS_LOST: (
+        "packets were not reported to captures and logs; all counters are right nevertheless",
+        "packets",
+    ),
+    Kind.REPORTS_LOST_OVER: (f"no more were lost for {CALM_S:.0f} seconds", "packets (in all), lasted_s"),
+    Kind.VERIFY_FAILED: ("`vnet verify` found claims that do not hold", "claims (of the topology, as text)"),
+    Kind.EVENTS_LOST: ("events could not be written or were read too slowly", "count"),
+}
+"""What each kind means, and what `fields` has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened at `time_ns` since 1970. `subject` is what it happened to: a VM, a NIC, or "".
+
+    `fields` are for programs, `text` says the same to people.
+    """
+
+    time_ns: int
+    kind: Kind
+    text: str
+    fabric: str = ""
+    subject: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def json(self) -> str:
+        """One line, as it is kept and printed."""
+        plain = {
+            "time": stamp(self.time_ns),
+            "fabric": self.fabric,
+            "kind": self.kind.value,
+            "subject": self.subject,
+            "text": self.text,
+            "fields": dict(self.fields),
+        }
+        return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+
+
+def lost(time_ns: int, count: int) -> Event:
+    """So many events are missing here."""
+    return Event(time_ns, Kind.EVENTS_LOST, f"{count} events are missing", fields={"count": count})
+
+
+def is_wanted(line: str, fabric: str | None, kinds: frozenset[str]) -> bool:
+    """Whether an event, as it is kept, is of that fabric and of one of these kinds; None and empty are all.
+
+    What happens to the daemon, or to the record of events itself, concerns every fabric.
+    """
+    try:
+        event = json.loads(line)
+    except ValueError:  # what was being written when the host stopped
+        return False
+    return event["fabric"] in (fabric or event["fabric"], "") and (not kinds or event["kind"] in kinds)
+
+
+# -- what snapshots say ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """Something that goes on: since when, how much of it there was, and when it last was so much."""
+
+    began_s: float
+    last_s: float
+    packets: float
+
+
+Episodes = Mapping[tuple[str, str], Episode]
+"""By fabric and VM; VM "" for packets of the fabric that were not reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Events, and what goes on after them."""
+
+    events: tuple[Event, ...] = ()
+    episodes: Episodes = field(default_factory=dict)
+
+
+def notice(before: Numbers | None, now: Numbers, episodes: Episodes) -> Noticed:
+    """What happened between two snapshots: links, VMs that lose many packets, packets not reported."""
+    if before is None:
+        return Noticed((), episodes)
+    old = {fabric.name: fabric for fabric in before.fabrics}
+    pairs = [(old[each.name], each) for each in now.fabrics if each.name in old and not each.unanswered]
+    pairs = [(was, each) for was, each in pairs if not was.unanswered]
+    there = {fabric.name for fabric in now.fabrics}
+    going = {key: episode for key, episode in episodes.items() if key[0] in there}
+    events = [event for was, each in pairs for event in _links(was, each, now.time_ns)]
+    events += _storms(before, now, going)
+    events += _unreported(pairs, now, going)
+    return Noticed(tuple(events), going)
+
+
+def _nics(fabric: FabricNumbers) -> Mapping[str, NicNumbers]:
+    return {nic.name: nic for vm in fabric.vms for nic in vm.nics}
+
+
+def _links(before: FabricNumbers, now: FabricNumbers, time_ns: int) -> Iterator[Event]:
+    old = _nics(before)
+    for name, nic in _nics(now).items():
+        if name in old and old[name].up != nic.up:
+            kind, what = (Kind.PORT_UP, "came") if nic.up else (Kind.PORT_DOWN, "went")
+            yield Event(time_ns, kind, f"the link of {name} {what}", now.name, name, {"port": nic.port})
+
+
+def _storms(before: Numbers, now: Numbers, going: dict[tuple[str, str], Episode]) -> Iterator[Event]:
+    """Changes `going`."""
+    found = rates(before, now)
+    for key, rate in found.vms.items():
+        pps, packets = rate.traffic.drops_pps, rate.traffic.drops_pps * found.span_s
+        goes_on = key in going
+        is_so = pps >= (CALM_PPS if goes_on else STORM_PPS)
+        ended = _go_on(going, key, is_so, packets, now.clock_s)
+        if is_so and not goes_on:
+            told = f"loses {pps:.0f} packets a second{f': {rate.reason}' if rate.reason else ''}"
+            fields = {"pps": round(pps), "reason": rate.reason}
+            yield Event(now.time_ns, Kind.DROP_STORM, f"{rate.name} {told}", *key, fields)
+        if ended is not None:
+            text = f"{rate.name} has lost {ended.packets:.0f} packets in {ended.last_s - ended.began_s:.0f} s"
+            yield Event(now.time_ns, Kind.DROP_STORM_OVER, text, *key, _whole(ended))
+
+
+def _unreported(
+    pairs: Iterable[tuple[FabricNumbers, FabricNumbers]],
+    now: Numbers,
+    going: dict[tuple[str, str], Episode],
+) -> Iterator[Event]:
+    """Changes `going`."""
+    for was, fabric in pairs:
+        packets = sum(
+            grown(was.lost_events.get(point, 0), count) for point, count in fabric.lost_events.items()
+        )
+        key = fabric.name, ""
+        begins = packets > 0 and key not in going
+        ended = _go_on(going, key, packets > 0, packets, now.clock_s)
+        if begins:
+            text = f"{packets:.0f} packets were not reported"
+            yield Event(now.time_ns, Kind.REPORTS_LOST, text, *key, {"packets": int(packets)})
+        if ended is not None:
+            text = f"{ended.packets:.0f} packets were not reported in {ended.last_s - ended.began_s:.0f} s"
+            yield Event(now.time_ns, Kind.REPORTS_LOST_OVER, text, *key, _whole(ended))
+
+
+def _go_on(
+    going: dict[tuple[str, str], Episode], key: tuple[str, str], is_so: bool, packets: float, now_s: float
+) -> Episode | None:
+    """Begin an episode, go on with it, or end it: then it is returned."""
+    known = going.get(key)
+    if known is None:
+        if is_so:
+            going[key] = Episode(now_s, now_s, packets)
+        return None
+    last_s = now_s if is_so else known.last_s
+    going[key] = Episode(known.began_s, last_s, known.packets + packets)
+    return going.pop(key) if now_s - last_s >= CALM_S else None
+
+
+def _whole(episode: Episode) -> Mapping[str, Any]:
+    return {"packets": round(episode.packets), "lasted_s": round(episode.last_s - episode.began_s, 1)}
