@@ -68,6 +68,25 @@ def attacks() -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
+def metrics() -> str:
+    """All metrics with their labels."""
+    from vnet.api.metrics import METRICS
+
+    rows = (
+        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.help} |"
+        for each in METRICS
+    )
+    return "\n".join(("| metric | is a | labels | |", "|---|---|---|---|", *rows)) + "\n"
+
+
+def events() -> str:
+    """All kinds of events with their fields."""
+    from vnet.fabric.events import MEANING as KINDS
+
+    rows = (f"| `{kind}` | {meaning} | {fields} |" for kind, (meaning, fields) in KINDS.items())
+    return "\n".join(("| kind | means | fields |", "|---|---|---|", *rows)) + "\n"
+
+
 def pictures() -> Iterator[tuple[Path, str]]:
     """The example of the README as a graph, a topology of the manual as graph and heat map."""
     from vnet.picture.heat import heat
@@ -127,8 +146,10 @@ def suggested() -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "attacks": attacks,
     "drop-reasons": drop_reasons,
+    "events": events,
     "features": lambda: topologies("features"),
     "cookbook": lambda: topologies("cookbook"),
+    "metrics": metrics,
     "pipeline": pipeline.markdown,
     "suggest": suggested,
 }

@@ -8,6 +8,7 @@ import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,14 +19,18 @@ from starlette.types import ASGIApp
 
 from vnet import __version__
 from vnet.api.answers import outcome_json
+from vnet.api.observed import Observed
 from vnet.api.seen_routes import SeenRoutes
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import HostError, InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
+from vnet.fabric.events import is_wanted
 from vnet.fabric.live import recorded
 from vnet.fabric.live.engine import Terms
+from vnet.fabric.live.numbers import Taker
 from vnet.fabric.live.past import Past
 from vnet.fabric.live.service import CaptureRequest, Service
+from vnet.fabric.live.talking import Talking
 from vnet.fabric.seen_lines import lines_of, read
 from vnet.fabric.store import Source
 
@@ -44,6 +49,9 @@ class Api:
     ) -> None:
         self.service, self.end, self.auto, self.past = service, end, auto, past
         self.operations = Operations()
+        self.taker = Taker(service.engine, lambda: len(self.operations.running))
+        self.observed = Observed(self.taker)
+        self.talking = Talking()
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -63,6 +71,7 @@ class Api:
             Route(f"{fabric}/flows", self.flows),
             Route(f"{fabric}/rules", self.rules),
             Route(f"{fabric}/drops", self.drops),
+            Route(f"{fabric}/talkers", self.talkers),
             Route(f"{fabric}/picture", self.picture),
             Route(f"{fabric}/seen", self.seen),
             Route(f"{fabric}/capture", self.capture),
@@ -73,9 +82,11 @@ class Api:
             Route(f"{vm}/stop", self.stop, methods=["POST"]),
             Route(f"{vm}/exec", self.exec, methods=["POST"]),
             Route(f"{vm}/console", self.console),
+            Route("/v1/events", self.events),
             *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),
             Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
             Route("/v1/shutdown", self.shutdown, methods=["POST"]),
+            *self.observed.routes(),
         ]
         return Starlette(routes=routes, exception_handlers={VnetError: _refuse})
 
@@ -175,6 +186,10 @@ class Api:
         """What was lost and why."""
         return JSONResponse(await self.service.drops(self._fabric(request)))
 
+    async def talkers(self, request: Request) -> Response:
+        """The connections that carried most since the last time anybody asked."""
+        return JSONResponse(await self.talking.most(self.service.engine.fabric(self._fabric(request))))
+
     async def trace(self, request: Request) -> Response:
         """What would become of a packet."""
         name, body = self._fabric(request), await _body(request)
@@ -226,6 +241,16 @@ class Api:
         since_ns, until_ns = (_number(query.get(name), int) for name in ("since_ns", "until_ns"))
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
         produce = self.service.policy_log(self._fabric(request), since_ns, until_ns, "follow" in query)
+        return Bytes(produce, self.operations, b"application/jsonl", blocks)
+
+    async def events(self, request: Request) -> ASGIApp:
+        """What happened, and what happens."""
+        query = request.query_params
+        since_ns, until_ns = (_number(query.get(name), int) for name in ("since_ns", "until_ns"))
+        fabric, kinds = query.get("fabric"), frozenset(query.getlist("kind"))
+        wanted = partial(is_wanted, fabric=fabric, kinds=kinds)
+        blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
+        produce = self.service.engine.events.read(since_ns, until_ns, "follow" in query, wanted)
         return Bytes(produce, self.operations, b"application/jsonl", blocks)
 
     async def start(self, request: Request) -> ASGIApp:

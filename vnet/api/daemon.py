@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import grp
 import os
 import socket
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import uvicorn
 
+from vnet import __version__
+from vnet.api import listen, requests
 from vnet.api.app import Api
-from vnet.base import paths
+from vnet.api.notify import Notifier
+from vnet.base import logs, paths
 from vnet.base.errors import Exit, HostError
-from vnet.fabric.live import ipfix, keeper
+from vnet.base.logs import LogFormat
+from vnet.fabric.events import Kind
+from vnet.fabric.live import ipfix, keeper, lookout
 from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.history import Observers, make_observers
 from vnet.fabric.live.past import Past
 from vnet.fabric.live.service import Service
 from vnet.fabric.live.wiring import make_engine
 from vnet.hv.live.manager import HvManager
-from vnet.hv.spec import GuestEvent
+from vnet.hv.spec import GuestEvent, GuestState
 
 GROUP = "vnet"
 """Members may use the socket, which is as much as being root: they can attach to any VM."""
@@ -33,30 +43,68 @@ HANDOVER_S = 30.0
 """How long a daemon that a command started waits for its predecessor to end, or to be ready."""
 ROLLBACK_POLL_S = 0.5
 """How often it is looked whether the time to confirm a change is over."""
+READERS = 32
+"""Connections on TCP at a time."""
 IDLE_S = 10.0
 """A daemon that a command started and that has no fabric waits so long for the next command."""
 
 
+class PublicServer(uvicorn.Server):
+    """The one on TCP: signals are the other's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None."""
+        yield
+
+
 class Server(uvicorn.Server):
-    """Breaks running operations off before it waits for their connections."""
+    """Breaks running operations off before it waits for their connections; says when it serves and ends."""
 
     api: Api
+    notifier: Notifier
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Everything that runs has been taken over by now."""
+        await super().startup(sockets)
+        names = ", ".join(sorted(self.api.service.engine.fabrics)) or "no fabric"
+        self.notifier.tell("READY=1", f"STATUS=serves {names}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Undo what is half done, then close."""
+        self.notifier.tell("STOPPING=1")
         await self.api.operations.cancel_all()
         await super().shutdown(sockets)
 
 
-def serve(auto: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How a daemon is to run.
+
+    `auto`: a command started it, so it ends when it has nothing to do. `metrics`: the TCP address, HOST:PORT,
+    where numbers and health are told besides; empty for none. `log_format`, `verbose`: see `vnet.base.logs`.
+    """
+
+    auto: bool = False
+    metrics: str = ""
+    log_format: LogFormat = LogFormat.TEXT
+    verbose: bool = False
+
+
+def serve(mode: Mode) -> int:
     """Run until told to end. Raises HostError when another daemon runs or the host refuses."""
+    auto = mode.auto
+    address = listen.parse(mode.metrics) if mode.metrics else None
     if os.geteuid() != 0:
         raise HostError("vnetd needs root (network namespaces, eBPF, TAP): run it as root, or with sudo")
     lock = _lock_when_free() if auto else _lock()
     if lock is None:
         return Exit.OK
     try:
-        asyncio.run(_run(auto))
+        messages = logs.set_up(
+            sys.stderr, mode.log_format, mode.verbose, logs.is_journal(sys.stderr, os.environ)
+        )
+        asyncio.run(_run(auto, address, messages))
     finally:
         paths.daemon_socket().unlink(missing_ok=True)
         os.close(lock)
@@ -112,16 +160,19 @@ def _lock() -> int:
     return fd
 
 
-async def _run(auto: bool) -> None:
-    manager = HvManager(_tell)
+async def _run(auto: bool, address: tuple[str, int] | None, messages: Counter[str]) -> None:
+    manager = HvManager(lambda event: _tell(engine.events, event))
     engine = make_engine(manager)
     observers = make_observers(engine)
     _export(observers)
     try:
-        await engine.adopt()
-        for name, fabric in engine.fabrics.items():
-            print(f"vnetd: adopted {name}{': ' + fabric.trouble if fabric.trouble else ''}", file=sys.stderr)
-        await _serve(Service(engine), auto, observers)
+        about = {"version": __version__, "pid": os.getpid()}
+        engine.events.tell(Kind.DAEMON_STARTED, f"vnetd {__version__} runs", fields=about)
+        with contextlib.ExitStack() as opened:
+            public = opened.enter_context(listen.listening(*address)) if address else None
+            await engine.adopt()
+            await _serve(Service(engine), auto, public, messages, observers)
+        engine.events.tell(Kind.DAEMON_STOPPED, "vnetd ends", fields={"pid": os.getpid()})
     finally:
         await observers.close()
         await engine.close()
@@ -136,23 +187,47 @@ def _export(observers: Observers) -> None:
         observers.begun.append(partial(ipfix.export, sender))
 
 
-def _tell(event: GuestEvent) -> None:
-    print(f"vnetd: {event.fabric}/{event.name}: {event.text}", file=sys.stderr, flush=True)
+_KINDS = {GuestState.CRASHED: Kind.VM_DIED, GuestState.STOPPED: Kind.VM_STOPPED}
 
 
-async def _serve(service: Service, auto: bool, observers: Observers | None = None) -> None:
+def _tell(events: EventLog, event: GuestEvent) -> None:
+    """Something happened to a guest that nobody asked for; one that runs on has only panicked."""
+    kind = _KINDS.get(event.state, Kind.VM_PANICKED)
+    fields = {} if kind is Kind.VM_PANICKED else {"why": event.text}
+    events.tell(kind, f"{event.name}: {event.text}", event.fabric, event.name, fields)
+
+
+async def _serve(
+    service: Service,
+    auto: bool,
+    public: socket.socket | None = None,
+    messages: Counter[str] | None = None,
+    observers: Observers | None = None,
+) -> None:
     past = Past(observers) if observers else None
     api = Api(service, lambda: setattr(server, "should_exit", True), auto, past)
+    api.taker.messages = messages if messages is not None else Counter()
     config = uvicorn.Config(
-        api.app(), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
+        requests.logged(api.app()),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
     )
+    notifier = Notifier(os.environ)
     server = Server(config)
-    server.api = api
+    server.api, server.notifier = api, notifier
     beside = [
         asyncio.ensure_future(_expire(service.engine)),
         asyncio.ensure_future(_roll_back(service.engine)),
         asyncio.ensure_future(keeper.keep(service.engine)),
+        asyncio.ensure_future(api.taker.measure_lag()),
+        asyncio.ensure_future(notifier.live()),
+        asyncio.ensure_future(lookout.look_out(api.taker, service.engine.events)),
     ]
+    if public is not None:
+        beside.append(asyncio.ensure_future(_show(api, public)))
     if observers:
         beside.append(asyncio.ensure_future(observers.keep()))
     if auto:
@@ -162,6 +237,20 @@ async def _serve(service: Service, auto: bool, observers: Observers | None = Non
     for task in beside:
         task.cancel()
     await asyncio.gather(*beside, return_exceptions=True)
+
+
+async def _show(api: Api, public: socket.socket) -> None:
+    """Tell numbers and health on TCP, to a few at a time."""
+    config = uvicorn.Config(
+        requests.logged(api.observed.public()),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        limit_concurrency=READERS,
+        timeout_keep_alive=5,
+    )
+    await PublicServer(config).serve(sockets=[public])
 
 
 def _listening(path: Path) -> socket.socket:

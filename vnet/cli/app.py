@@ -7,6 +7,7 @@ import typer
 from vnet.cli import (
     change_commands,
     drill_command,
+    events_command,
     fabric_commands,
     import_commands,
     look_commands,
@@ -15,6 +16,7 @@ from vnet.cli import (
     policy_commands,
     seen_commands,
     switch_command,
+    top_command,
     trace_command,
     vm_commands,
 )
@@ -40,6 +42,8 @@ policy_commands.register(app)
 trace_command.register(app)
 drill_command.register(app)
 switch_command.register(app)
+top_command.register(app)
+events_command.register(app)
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ from vnet.cli.client import Client
 START_TIMEOUT_S = 60.0
 """Adopting many guests takes its time; a daemon that fails says so much earlier."""
 STOP_TIMEOUT_S = 15.0
+LOG_BYTES = 8 << 20
+"""Of a log that the next daemon would go on with."""
 _POLL_S = 0.02
 _COMMAND = [sys.executable, "-P", "-m", "vnet.api"]
 
@@ -51,6 +53,7 @@ def ensure(client: Client) -> None:
     log = log_file()
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
+        _bound(log)
         with log.open("ab") as output:
             begins = output.tell()
             daemon = _spawn(output.fileno())
@@ -59,10 +62,16 @@ def ensure(client: Client) -> None:
     _wait_until_ready(client, daemon, log, begins)
 
 
-def become() -> NoReturn:
-    """Turn this process into the daemon."""
+def _bound(log: Path) -> None:
+    """Begin a new log once the one before is long; that one is kept."""
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
+
+
+def become(*options: str) -> NoReturn:
+    """Turn this process into the daemon, which takes these options (`vnet.api.__main__`)."""
     sys.stderr.flush()
-    os.execve(sys.executable, _COMMAND, _environment())
+    os.execve(sys.executable, [*_COMMAND, *options], _environment())
 
 
 def _environment() -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from vnet import __version__
-from vnet.base.errors import Exit, UsageError
+from vnet.base.errors import Exit, HostError, PeerError, UsageError
+from vnet.base.logs import LogFormat
 from vnet.cli import files
 from vnet.cli.client import Client, data, path
 from vnet.cli.options import Settings, command
@@ -153,7 +154,7 @@ def doctor(settings: Settings) -> int:
 
     from vnet.fabric.live.host import checks
 
-    found = checks()
+    found = [*checks(), *_running(settings.client())]
     if settings.output in (Format.JSON, Format.YAML):
         document([asdict(check) for check in found], settings.output)
     for check in found if settings.output in (Format.TABLE, Format.WIDE) else ():
@@ -163,20 +164,69 @@ def doctor(settings: Settings) -> int:
     return Exit.FAILED if any(check.needed and not check.ok for check in found) else Exit.OK
 
 
+def _running(client: Client) -> list[Any]:
+    """Whether the daemon that runs, if one does, has everything in force that is wanted."""
+    from vnet.fabric.live.host import Check
+
+    try:
+        if not client.alive():
+            return [
+                Check("daemon", True, "does not run; the next command that needs it starts it", "", False)
+            ]
+    except HostError as error:
+        return [Check("daemon", False, str(error), "only root and the group `vnet` may ask it", False)]
+    found = _readiness(client)
+    if found["ready"]:
+        return [
+            Check("daemon", True, f"ready: {', '.join(found['fabrics']) or 'no fabric is up'}", "", False)
+        ]
+    hint = "`vnet ps` and `vnet events` tell more, `vnet up` tries again"
+    return [
+        Check("daemon", False, f"{each['fabric']}: {each['why']}", hint, False) for each in found["reasons"]
+    ]
+
+
+def _readiness(client: Client) -> Any:
+    """What the daemon says of it; one that is older than the question is not ready for it."""
+    try:
+        return client.get("/v1/ready")
+    except PeerError as error:
+        why = f"it cannot say whether it is ready ({error}); `vnet serve --stop` ends it"
+        return {"ready": False, "fabrics": [], "reasons": [{"fabric": "vnetd", "why": why}]}
+
+
 def serve(
     settings: Settings,
     stop: Annotated[bool, typer.Option("--stop", help="End the daemon; guests and traffic go on.")] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="HOST:PORT",
+            help="Tell numbers and health there too (Prometheus, 127.0.0.1:9464).",
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", help="How to write the log, on standard error.")
+    ] = LogFormat.TEXT,
     ipfix: Annotated[
         str | None, typer.Option("--ipfix", metavar="HOST:PORT", help="Send flow records to this collector.")
     ] = None,
 ) -> int:
-    """Run vnetd, the daemon, in the foreground."""
+    """Run vnetd, the daemon, in the foreground.
+
+    With -v it logs requests too. Under systemd it says when it is ready and that it lives.
+    """
     from vnet.cli import daemon
 
     if ipfix is not None:
         os.environ["VNET_IPFIX"] = ipfix
     if not stop:
-        daemon.become()
+        daemon.become(
+            *(("--metrics", metrics) if metrics else ()),
+            *("--log-format", log_format.value),
+            *(("--verbose",) if settings.verbose else ()),
+        )
     return _stop(settings.client())
 
 
@@ -198,10 +248,12 @@ def _stop(client: Client) -> int:
 def version(settings: Settings) -> None:
     """Print the version of the client, and of the daemon if one runs."""
     client = settings.client()
-    running = client.get("/v1/version") if client.alive() else None
+    running = client.get("/v1/version") | {"ready": _readiness(client)} if client.alive() else None
     if settings.output in (Format.JSON, Format.YAML):
         document({"client": __version__, "daemon": running}, settings.output)
         return
     emit(f"vnet {__version__}")
     if running:
-        emit(f"vnetd {running['version']} (pid {running['pid']})")
+        reasons = running["ready"]["reasons"]
+        state = "; ".join(f"{each['fabric']}: {each['why']}" for each in reasons) or "ready"
+        emit(f"vnetd {running['version']} (pid {running['pid']}): {state}")

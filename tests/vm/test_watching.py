@@ -1,0 +1,74 @@
+"""Watching real guests: what they send, that one dies, that the daemon is killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from tests.vm.fabric_lab import Lab, lab
+
+PAIR = """\
+name: pair
+defaults: {image: micro, cpus: 1, memory: 96M}
+networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+vms: {a: {networks: [lan]}, b: {networks: [lan]}}
+policies: [{name: b-from-a, applied_to: 'vm:b', ingress: [{from: 'vm:a', ports: [icmp]}]}]
+"""
+PINGS = 40
+
+
+@pytest.fixture(scope="module")
+def up():
+    with lab() as host:
+        file = host.directory / "pair.vnet.yaml"
+        file.write_text(PAIR)
+        host.vnet("up", "-f", str(file))
+        yield host
+        host.vnet("down", "-f", str(file))
+
+
+def top(host: Lab, *words: str) -> dict[str, Any]:
+    return dict(json.loads(host.vnet("top", "--once", "--interval", "1", "-o", "json", *words)))
+
+
+def events(host: Lab, *words: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in host.vnet("events", "-o", "json", *words).splitlines()]
+
+
+def test_what_a_guest_sends_is_what_top_says(up: Lab) -> None:
+    (address,) = next(row["addresses"] for row in up.json("ps") if row["vm"] == "b")
+    target = address.partition("/")[0]
+    pinging = up.start("exec", "a", "ping", "-c", str(PINGS), "-i", "0.1", "-s", "500", target)
+    time.sleep(1)
+    vms = {vm["vm"]: vm for vm in top(up)["vms"]}
+    connections = top(up, "--connections")["connections"]
+    pinging.communicate(timeout=60)
+    assert 5 <= vms["a"]["sent_pps"] <= 15
+    assert vms["a"]["sent_bytes_ps"] == pytest.approx(vms["b"]["received_bytes_ps"], rel=0.3)
+    assert vms["a"]["resident_bytes"] > 20 << 20 and vms["a"]["uptime_s"] > 0
+    assert [(each["client"], each["server"], each["service"]) for each in connections] == [("a", "b", "icmp")]
+
+
+def test_a_guest_that_dies_and_a_daemon_that_is_killed_are_told(up: Lab) -> None:
+    os.kill(next(row["pid"] for row in up.json("ps") if row["vm"] == "a"), signal.SIGKILL)
+    for _ in range(100):
+        if events(up, "--kind", "vm-died"):
+            break
+        time.sleep(0.1)
+    assert [event["subject"] for event in events(up, "--kind", "vm-died")] == ["a"]
+    assert {vm["vm"]: vm["state"] for vm in top(up)["vms"]} == {"a": "crashed", "b": "ready"}
+    assert [event["subject"] for event in events(up, "--kind", "port-down")] == ["a.eth0"]
+    before = events(up)
+    up.kill_daemon()
+    after = events(up)
+    assert after[: len(before)] == before
+    assert [event["kind"] for event in after[len(before) :]][:2] == ["daemon-started", "adopted"]
+    assert after[len(before) + 1]["fields"]["not_running"] == ["a"]
+    assert up.json("version")["daemon"]["ready"]["ready"]
+    up.vnet("start", "a")
+    assert events(up)[-1]["kind"] in ("vm-started", "port-up")
