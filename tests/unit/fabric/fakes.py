@@ -14,6 +14,7 @@ from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
+from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import Attached
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 from vnet.openflow.message import FlowStats
