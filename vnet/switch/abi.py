@@ -40,6 +40,8 @@ SET = 64
 NO_TABLE = 0xFF
 NO_SLOT = NO_PORT = NO_PATH = 0xFFFFFFFF
 TEXT_CHUNK = 240
+TAPS = 32
+FILTER_INSNS = 4096
 
 SLOT_GROUP, SLOT_OUTPUT = 62, 63
 """Of an action set; walk.h has the same numbers."""
@@ -181,6 +183,7 @@ class PortFlag(IntFlag):
     NO_FWD = 8
     NO_PACKET_IN = 16
     LIVE = 32
+    CAPTURE_DROPS = 64
 
 
 class Point(IntEnum):
@@ -217,7 +220,7 @@ class Control(ctypes.Structure):
     _fields_ = [
         ("version", c_uint32),
         ("layout", c_uint32),
-        ("snaplen", c_uint32),
+        ("pad", c_uint32),
         ("capturing", c_uint32),
         ("digest", c_uint8 * 32),
         ("datapath_id", c_uint64),
@@ -438,6 +441,28 @@ class ScratchHead(ctypes.Structure):
     ]
 
 
+class FilterInsn(ctypes.Structure):
+    """One instruction of classic BPF, as `struct sock_filter` and libpcap's `struct bpf_insn`."""
+
+    _fields_ = [("code", c_uint16), ("jt", c_uint8), ("jf", c_uint8), ("k", c_uint32)]
+
+
+class Tap(ctypes.Structure):
+    _fields_ = [
+        ("points", c_uint32),
+        ("n_insns", c_uint32),
+        ("snaplen", c_uint32),
+        ("to_port", c_uint32),
+        ("dropped", c_uint8),
+        ("from_table", c_uint8),
+        ("pad", c_uint8 * 2),
+    ]
+
+
+class TapCounter(ctypes.Structure):
+    _fields_ = [("seen", c_uint64), ("matched", c_uint64), ("lost", c_uint64)]
+
+
 class Event(ctypes.Structure):
     """The header of a ring buffer record; `captured` bytes of the packet follow."""
 
@@ -462,8 +487,10 @@ class Event(ctypes.Structure):
         ("verdict", c_uint8),
         ("n_rules", c_uint32),
         ("ct_zone", c_uint16),
-        ("pad", c_uint8 * 2),
+        ("gso_size", c_uint16),
         ("rules", c_uint32 * PATH_RULES),
+        ("taps", c_uint32),
+        ("gso_segs", c_uint32),
         ("ct_label", c_uint64 * 2),
         ("registers", c_uint64 * 8),
     ]
@@ -509,6 +536,9 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "vnet_conn": Conn,
     "vnet_ct_control": CtControl,
     "vnet_mac": Mac,
+    "vnet_filter_insn": FilterInsn,
+    "vnet_tap": Tap,
+    "vnet_tap_counter": TapCounter,
     "vnet_event": Event,
     "vnet_text_key": TextKey,
     "vnet_text": Text,

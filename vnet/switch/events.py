@@ -45,6 +45,12 @@ class PacketEvent:
     ct_zone: int = 0
     ct_mark: int = 0
     ct_label: int = 0
+    taps: int = 0
+    """Of GUEST and DELIVERED: a bit for each tap that wants it."""
+    gso_size: int = 0
+    """Bytes of payload of each segment that it is to be cut into; 0 when it is sent as it is."""
+    gso_segs: int = 0
+    """How many those are, as far as the kernel knows."""
 
 
 def decode(record: bytes) -> PacketEvent:
@@ -76,6 +82,9 @@ def decode(record: bytes) -> PacketEvent:
         ct_zone=header.ct_zone,
         ct_mark=header.ct_mark,
         ct_label=header.ct_label[0] << 64 | header.ct_label[1],
+        taps=header.taps,
+        gso_size=header.gso_size,
+        gso_segs=header.gso_segs,
     )
 
 

@@ -41,6 +41,8 @@
 #define VNET_SET 64            /* slots of an action set */
 #define VNET_KEY_WORDS 32
 #define VNET_CACHE_WORDS 8
+#define VNET_TAPS 32           /* captures and mirrors at once */
+#define VNET_FILTER_INSNS 4096 /* of one tap's filter, as the kernel allows on sockets (BPF_MAXINSNS) */
 
 /* The parsed packet and its metadata as words; lower.PLACES knows each OpenFlow field's word and shift.
  *
@@ -207,7 +209,7 @@ enum vnet_need {
 struct vnet_control {
 	__u32 version;     /* a packet reads it once, before its first lookup */
 	__u32 layout;      /* of the maps, vnet/switch/layout.py: another one cannot be adopted */
-	__u32 snaplen;     /* bytes of each captured packet */
+	__u32 pad;
 	__u32 capturing;   /* number of captured ports; 0 = observation costs nothing */
 	__u8 digest[32];   /* of the object file the programs came from */
 	__u64 datapath_id;
@@ -346,6 +348,7 @@ struct vnet_meter {
 #define VNET_PORT_NO_FWD 8
 #define VNET_PORT_NO_PACKET_IN 16
 #define VNET_PORT_LIVE 32 /* its link is up, for fast failover */
+#define VNET_PORT_CAPTURE_DROPS 64 /* like VNET_PORT_CAPTURE, of what it sends and is lost */
 
 struct vnet_port {
 	__u32 ifindex;
@@ -685,6 +688,32 @@ enum vnet_point {
 	VNET_POINT_CONTROLLER = 4, /* packet-in */
 };
 
+/* One instruction of classic BPF, `struct sock_filter` (linux/filter.h). */
+struct vnet_filter_insn {
+	__u16 code;
+	__u8 jt;
+	__u8 jf;
+	__u32 k;
+};
+
+/* Somebody who wants packets of some ports: a capture, or a mirror. Not changed while a port names it. */
+struct vnet_tap {
+	__u32 points;    /* bit per enum vnet_point: GUEST, DELIVERED */
+	__u32 n_insns;   /* of its filter, in tap_code from its number * VNET_FILTER_INSNS on; 0 = takes everything */
+	__u32 snaplen;   /* bytes of each packet */
+	__u32 to_port;   /* copies go there, and no event is made; 0 = events */
+	__u8 dropped;    /* takes only what is lost */
+	__u8 from_table; /* and of that only what came as far as this table */
+	__u8 pad[2];
+};
+
+/* What became of the packets that it was asked about; one element for each CPU. */
+struct vnet_tap_counter {
+	__u64 seen;
+	__u64 matched;
+	__u64 lost; /* of those that matched: no room for an event, or the copy could not be sent */
+};
+
 struct vnet_event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 cookie;
@@ -706,8 +735,10 @@ struct vnet_event {
 	__u8 verdict;  /* 0 pass, 1 drop; CONTROLLER: OFPR_* */
 	__u32 n_rules;
 	__u16 ct_zone;
-	__u8 pad[2];
+	__u16 gso_size; /* bytes of payload that each segment is to have; 0 = it is sent as it is */
 	__u32 rules[VNET_PATH_RULES]; /* those that matched, in order */
+	__u32 taps;     /* GUEST, DELIVERED: bit per tap that wants it */
+	__u32 gso_segs; /* how many segments it is to be cut into, as far as the kernel knows */
 	__u64 ct_label[2]; /* high and low half */
 	__u64 registers[8];
 	__u8 data[];

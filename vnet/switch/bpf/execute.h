@@ -11,12 +11,11 @@
 #include "rewrite.h"
 #include "steps.h"
 
-/* Count and observe a packet about to leave by a port; returns its ifindex, 0 if it cannot. */
-static __always_inline __u32 vnet_leave(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number)
+/* Count a packet about to leave by a port, `seen` by who captures there; returns its ifindex, 0 if it cannot. */
+static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number, int seen)
 {
 	struct vnet_port *port = bpf_map_lookup_elem(&ports, &number);
 	struct vnet_port_counter *counter;
-	struct vnet_control *control;
 
 	if (!port || (port->flags & (VNET_PORT_UP | VNET_PORT_NO_FWD)) != VNET_PORT_UP)
 		return 0;
@@ -33,12 +32,15 @@ static __always_inline __u32 vnet_leave(struct __sk_buff *skb, struct vnet_scrat
 		counter->tx_packets++;
 		counter->tx_bytes += skb->len;
 	}
-	if (port->flags & VNET_PORT_CAPTURE) {
-		control = vnet_control();
-		vnet_emit(skb, VNET_POINT_DELIVERED, number, control ? control->snaplen : 128);
-	}
+	if (seen && port->flags & VNET_PORT_CAPTURE)
+		vnet_tell_taps(skb, VNET_POINT_DELIVERED, number);
 	VNET_FOLLOW_LEAVE(skb, number);
 	return port->ifindex;
+}
+
+static __always_inline __u32 vnet_leave(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number)
+{
+	return vnet_go(skb, s, number, 1);
 }
 
 static __always_inline void vnet_send_clone(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number)

@@ -15,6 +15,24 @@ struct vnet_meter_state {
 	__u64 tokens[VNET_BANDS];
 };
 
+/* The machine that runs filters (filter.h), and what it has found out about a packet. */
+struct vnet_filtering {
+	__u32 left;    /* taps still to be asked, as bits from `tap` on */
+	__u32 tap;
+	__u32 matched; /* taps that want an event, as bits */
+	__u32 snaplen; /* the most that one of them wants */
+	__u32 pc;
+	__u32 a;
+	__u32 x;
+	__u32 memory[16];
+	__u32 length;  /* of the frame with its tag */
+	__u32 tagged;  /* the tag is kept beside the frame */
+	__u32 point;
+	__u32 reason;
+	__u32 table;
+	__u8 head[20]; /* of a frame with such a tag */
+};
+
 #define VNET_MAP(name, map_type, entries, key_type, value_type, flags_)                          \
 	struct {                                                                                    \
 		__uint(type, map_type);                                                             \
@@ -47,6 +65,11 @@ VNET_MAP(port_by_ifindex, BPF_MAP_TYPE_HASH, VNET_PORTS, __u32, __u32, 0);
 /* The same for interfaces with a low index, which are most: by array. 0 = no port. */
 VNET_MAP(port_of, BPF_MAP_TYPE_ARRAY, VNET_LOW_IFINDEX, __u32, __u32, 0);
 
+/* Written by the agent, read where packets are captured: the taps, their filters, bits of taps by port. */
+VNET_MAP(taps, BPF_MAP_TYPE_ARRAY, VNET_TAPS, __u32, struct vnet_tap, 0);
+VNET_MAP(tap_code, BPF_MAP_TYPE_ARRAY, VNET_TAPS * VNET_FILTER_INSNS, __u32, struct vnet_filter_insn, 0);
+VNET_MAP(port_taps, BPF_MAP_TYPE_ARRAY, VNET_PORTS, __u32, __u32, 0);
+
 /* Written and read by the agent only: the OpenFlow text of flows, groups and meters, kept for adoption. */
 VNET_MAP(rule_text, BPF_MAP_TYPE_HASH, 8 * VNET_RULES, struct vnet_text_key, struct vnet_text,
 	 BPF_F_NO_PREALLOC);
@@ -62,6 +85,7 @@ VNET_MAP(meter_counters, BPF_MAP_TYPE_PERCPU_ARRAY, 2 * VNET_METERS * (VNET_BAND
 VNET_MAP(table_misses, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_TABLES, __u32, __u64, 0);
 VNET_MAP(port_counters, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_PORTS, __u32, struct vnet_port_counter, 0);
 VNET_MAP(drop_counters, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_DROP_MAX, __u32, __u64, 0);
+VNET_MAP(tap_counters, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_TAPS, __u32, struct vnet_tap_counter, 0);
 VNET_MAP(lost_events, BPF_MAP_TYPE_PERCPU_ARRAY, 8, __u32, __u64, 0);
 
 /* Written by the dataplane; the agent reads them, and removes what is out of use. */
@@ -77,6 +101,7 @@ VNET_MAP(cache, BPF_MAP_TYPE_PERCPU_ARRAY, VNET_CACHE, __u32, struct vnet_cached
 VNET_MAP(meter_state, BPF_MAP_TYPE_ARRAY, 2 * VNET_METERS, __u32, struct vnet_meter_state, 0);
 VNET_MAP(frags, BPF_MAP_TYPE_ARRAY, VNET_PORTS * VNET_FRAGS, __u32, struct vnet_frag, 0);
 VNET_MAP(ct_control, BPF_MAP_TYPE_ARRAY, 1, __u32, struct vnet_ct_control, 0);
+VNET_MAP(filtering, BPF_MAP_TYPE_PERCPU_ARRAY, 1, __u32, struct vnet_filtering, 0);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);

@@ -5,8 +5,7 @@
 #ifndef VNET_OBSERVE_H
 #define VNET_OBSERVE_H
 
-#include "maps.h"
-#include <bpf/bpf_endian.h>
+#include "filter.h"
 
 #define VNET_WINDOW_EVENTS 128  /* unasked-for events per port and window, and as many for a log */
 #define VNET_EVENT_SMALL 384 /* the record's header and 128 bytes of packet, at least */
@@ -22,7 +21,7 @@ static __always_inline __u32 vnet_deciding_rule(const struct vnet_scratch *s)
 }
 
 static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_scratch *s, struct vnet_event *e,
-					    __u32 point, __u32 port, __u32 captured)
+					    __u32 point, __u32 port, __u32 captured, __u32 taps)
 {
 	__u32 rule_id = point == VNET_POINT_CONTROLLER ? s->last_rule : vnet_deciding_rule(s), i;
 	struct vnet_rule *rule = bpf_map_lookup_elem(&rules, &rule_id);
@@ -40,7 +39,9 @@ static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_s
 	e->ct_zone = s->key[VNET_W_ZONE];
 	e->ct_label[0] = s->key[VNET_W_LABEL];
 	e->ct_label[1] = s->key[VNET_W_LABEL + 1];
-	e->pad[0] = e->pad[1] = 0;
+	e->gso_size = skb->gso_size;
+	e->gso_segs = skb->gso_segs;
+	e->taps = taps;
 	e->length = skb->len;
 	e->captured = captured;
 	e->vlan_tci = skb->vlan_tci;
@@ -69,18 +70,38 @@ static __always_inline void vnet_event_fill(struct __sk_buff *skb, struct vnet_s
 			bpf_ringbuf_discard(e, 0);                                                  \
 			return 0;                                                                   \
 		}                                                                                   \
-		vnet_event_fill(skb, s, e, point, port, length);                                    \
+		vnet_event_fill(skb, s, e, point, port, length, taps);                                   \
 		bpf_ringbuf_submit(e, 0);                                                           \
 		return 0;                                                                           \
 	} while (0)
 
-/* Report the packet with its first `length` bytes. */
+static __always_inline void vnet_note_lost(__u32 point, __u32 wanted)
+{
+	struct vnet_tap_counter *counted;
+	__u32 tap;
+
+	vnet_count(&lost_events, point);
+	for (tap = 0; tap < VNET_TAPS; tap++) {
+		__u32 number = tap;
+
+		if (!(wanted >> tap & 1))
+			continue;
+		counted = bpf_map_lookup_elem(&tap_counters, &number);
+		if (counted)
+			counted->lost++;
+	}
+}
+
+/* Report the packet with its first `length` bytes; to the taps that have just been found to want it. */
 __noinline int vnet_emit(struct __sk_buff *skb, __u32 point, __u32 port, __u32 length)
 {
+	struct vnet_filtering *f = vnet_filtering();
 	struct vnet_scratch *s = vnet_scratch();
+	__u32 taps;
 
-	if (!s)
+	if (!s || !f)
 		return 0;
+	taps = point == VNET_POINT_GUEST || point == VNET_POINT_DELIVERED ? f->matched : 0;
 	if (length > skb->len)
 		length = skb->len;
 	if (length <= VNET_EVENT_SMALL - sizeof(struct vnet_event))
@@ -92,8 +113,23 @@ __noinline int vnet_emit(struct __sk_buff *skb, __u32 point, __u32 port, __u32 l
 			length = VNET_EVENT_LARGE - sizeof(struct vnet_event);
 		VNET_EMIT(VNET_EVENT_LARGE);
 	}
-	vnet_count(&lost_events, point);
+	vnet_note_lost(point, taps);
 	return 0;
+}
+
+/* Report the packet to those of the port's taps that want it; whether any does. */
+static __always_inline int vnet_tell_taps(struct __sk_buff *skb, __u32 point, __u32 port)
+{
+	struct vnet_filter_run run = { .skb = skb };
+	struct vnet_filtering *f = vnet_filtering();
+
+	if (!f || !vnet_filter_begin(skb, point, port))
+		return 0;
+	bpf_loop(VNET_FILTER_ROUNDS, vnet_filter_step, &run, 0);
+	if (!f->matched)
+		return 0;
+	vnet_emit(skb, point, port, f->snaplen);
+	return 1;
 }
 
 /* May this port report another event nobody asked for? Bounds what one port's drops cost the others. What a
@@ -120,17 +156,14 @@ static __always_inline int vnet_event_allowed(struct vnet_scratch *s, __u32 port
 /* Report what became of a packet that came in by s->in_port, before it is changed. */
 __noinline int vnet_observe(struct __sk_buff *skb, __u32 port_flags)
 {
-	struct vnet_control *control;
 	struct vnet_scratch *s = vnet_scratch();
 
 	if (!s || s->observed)
 		return 0;
 	s->observed = 1;
-	if (port_flags & VNET_PORT_CAPTURE) {
-		control = vnet_control();
-		vnet_emit(skb, VNET_POINT_GUEST, s->in_port, control ? control->snaplen : 128);
+	if (port_flags & (VNET_PORT_CAPTURE | VNET_PORT_CAPTURE_DROPS) &&
+	    vnet_tell_taps(skb, VNET_POINT_GUEST, s->in_port))
 		return 0;
-	}
 	if (!s->path.reason)
 		return 0;
 	s->now_ns = bpf_ktime_get_coarse_ns();

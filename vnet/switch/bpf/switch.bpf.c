@@ -191,7 +191,7 @@ __noinline int vnet_lost(struct __sk_buff *skb, __u32 port_flags)
 	if (!s)
 		return TC_ACT_SHOT;
 	s->path.reason = s->failure ? s->failure : VNET_DROP_NO_PORT;
-	s->observed &= !!(port_flags & VNET_PORT_CAPTURE);
+	s->observed = 0; /* what was told of it is no longer so */
 	if (s->from_cache && !s->met.n_rules)
 		vnet_recall_rules(s->path_id);
 	vnet_observe(skb, port_flags);
@@ -257,7 +257,7 @@ static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratc
 		counter->bytes += skb->len;
 	}
 	if (alone) {
-		ifindex = vnet_leave(skb, s, cached->ops[0].arg);
+		ifindex = vnet_go(skb, s, cached->ops[0].arg, 0);
 		if (ifindex) {
 			skb->cb[0] = cached->ops[0].arg;
 			return bpf_redirect(ifindex, 0);

@@ -185,7 +185,7 @@ class AttachedPorts:
         if number not in self.ifindexes:
             raise HostError(f"no port {number} to configure")
         port = self._port(number)
-        flags = PortFlag(port.flags) & (PortFlag.LIVE | PortFlag.CAPTURE)
+        flags = PortFlag(port.flags) & (PortFlag.LIVE | PortFlag.CAPTURE | PortFlag.CAPTURE_DROPS)
         flags |= PortFlag(0) if config & PortConfig.PORT_DOWN else PortFlag.UP
         for bit, flag in _FLAG_OF.items():
             flags |= flag if config & bit else PortFlag(0)
@@ -207,14 +207,14 @@ class AttachedPorts:
         """By port number."""
         return {number: _limits(self._port(number)) for number in self.ifindexes}
 
-    def capture(self, ports: frozenset[int]) -> int:
-        """Report what exactly these ports send and get; how many of them there are."""
+    def capture(self, ports: Mapping[int, PortFlag]) -> int:
+        """Report what exactly these ports send and get, as their flag says; how many of all that they get."""
         for number in self.ifindexes:
             port = self._port(number)
-            flags = PortFlag(port.flags) & ~PortFlag.CAPTURE
-            port.flags = flags | PortFlag.CAPTURE if number in ports else flags
+            flags = PortFlag(port.flags) & ~(PortFlag.CAPTURE | PortFlag.CAPTURE_DROPS)
+            port.flags = flags | ports.get(number, PortFlag(0))
             self._tell(number, port)
-        return len(ports & self.ifindexes.keys())
+        return sum(bool(ports.get(number, 0) & PortFlag.CAPTURE) for number in self.ifindexes)
 
     def counters(self) -> Mapping[int, PortCounter]:
         """By port number."""

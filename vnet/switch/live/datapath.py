@@ -44,18 +44,17 @@ from vnet.switch.live.maps import PinnedSwitch, ensure_bpffs
 from vnet.switch.live.netns import inside
 from vnet.switch.live.quiescence import Quiescence
 from vnet.switch.live.sandbox import Sandbox, Source
+from vnet.switch.live.taps import Taps
 from vnet.switch.live.tidy import Tidier
 from vnet.switch.live.writer import Writer
 from vnet.switch.lower import lower, lower_group, lower_packet_out
 from vnet.switch.numbers import SwitchNumbers
 from vnet.switch.placed import Staged
 from vnet.switch.staging import stage
+from vnet.switch.taps import WHOLE, Tap, TapCount
 
 PACKET_OUT_BYTES = 3500
 """What BPF_PROG_TEST_RUN takes: a page without head- and tailroom (net/bpf/test_run.c)."""
-
-_SNAPLEN, _CAPTURING = (field.offset // 4 for field in (abi.Control.snaplen, abi.Control.capturing))
-"""Where the control cell has them."""
 
 
 class EbpfDatapath:
@@ -74,6 +73,7 @@ class EbpfDatapath:
         """Packets matched by flows that are gone, by table."""
         self._tidier = Tidier(pinned.programs["vnet_tidy"])
         self._ports = AttachedPorts(pinned, netns, self._tidier)
+        self._taps = Taps(self._map, self._ports, self._control, self._quiescence.wait)
         self._image = adoption.read(self._map, self._ports.numbers)
         self._in_doubt = False
         """Whether a change could not be carried out, and what is in force not be read afterwards."""
@@ -354,11 +354,22 @@ class EbpfDatapath:
         events = [decode(record) for record in self._ring.read()]
         return [replace(e, cookies=tuple(self._cookies.get(rule, 0) for rule in e.rules)) for e in events]
 
-    def watch(self, ports: frozenset[int], snaplen: int = 65535) -> None:
-        """Capture exactly these ports; an empty set costs nothing."""
-        self._control[_SNAPLEN] = snaplen
-        self._control[_CAPTURING] = 1  # before the first port is captured
-        self._control[_CAPTURING] = self._ports.capture(ports)
+    @property
+    def taps(self) -> Mapping[int, Tap]:
+        """Who is told of packets now, by number."""
+        return self._taps.in_force
+
+    def tap(self, taps: Mapping[int, Tap]) -> None:
+        """Tell exactly these of packets; none costs nothing."""
+        self._taps.put(taps)
+
+    def tap_count(self, number: int) -> TapCount:
+        """What became of the packets that a tap was asked about."""
+        return self._taps.count(number)
+
+    def watch(self, ports: frozenset[int], snaplen: int = WHOLE) -> None:
+        """Be told of all packets of exactly these ports."""
+        self.tap({0: Tap(ports, snaplen_bytes=snaplen)} if ports else {})
 
     # packets of the controller
 

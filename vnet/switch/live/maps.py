@@ -21,9 +21,9 @@ MAPS = (
     "port_by_ifindex", "port_of", "rule_text", "rule_folded", "rule_counters", "path_counters",
     "meter_counters", "table_misses", "port_counters", "drop_counters", "lost_events", "path_index",
     "path_rules", "macs", "conns", "conn_index", "port_state", "cache", "meter_state", "frags",
-    "ct_control", "free_conns", "free_paths", "events", "scratch",
+    "ct_control", "free_conns", "free_paths", "events", "scratch", "taps", "tap_code", "port_taps",
+    "tap_counters", "filtering",
 )  # fmt: skip
-DEFAULT_SNAPLEN = 65535
 READY = "ready"
 """What a successor is called beside the switch it replaces, from when all is prepared."""
 
@@ -64,7 +64,7 @@ def create(folder: Path) -> None:
             fd = loaded.map_fd(name)
             bpf.pin(fd, folder / name)
             if name == "control":
-                bpf.Map(fd).set(0, signed(abi.Control(version=1, snaplen=DEFAULT_SNAPLEN)))
+                bpf.Map(fd).set(0, signed(abi.Control(version=1)))
             os.close(fd)
         for name in PROGRAMS:
             program = loaded.program_fd(name)

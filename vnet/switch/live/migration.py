@@ -101,7 +101,7 @@ def _copy_rules(old: DescribedSwitch, new: DescribedSwitch) -> None:
         writer.close()
     control, before = abi.Control.from_buffer_copy(new.map["control"].index(0) or b""), old.at("control", 0)
     control.version = staged.version
-    control.snaplen, control.capturing = before["snaplen"], before["capturing"]
+    control.capturing = before["capturing"]
     control.datapath_id = before["datapath_id"]
     new.map["control"].set(0, bytes(control))
 
