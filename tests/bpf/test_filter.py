@@ -26,21 +26,22 @@ from vnet.switch.live.netns import inside
 from vnet.switch.taps import Tap, check
 
 EXPRESSIONS = (
-    "ip", "ip6", "arp", "rarp", "tcp", "udp", "sctp", "icmp", "icmp6", "igmp", "stp", "multicast", "broadcast",
-    "host 10.0.0.1", "src host 10.0.0.1", "dst host 10.0.0.2 and tcp", "net 10.0.0.0/24", "src net 10.0.0.0/31",
-    "host 2001:db8::1", "ip6 net 2001:db8::/32", "ether host 02:00:00:00:00:01", "ether src 02:00:00:00:00:01",
-    "ether dst 02:00:00:00:00:02", "ether proto 0x88b5", "ether multicast", "ether[0] & 1 != 0",
-    "port 53", "tcp port 443", "udp port 53", "src port 53", "dst portrange 400-500", "portrange 1-1023",
-    "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0", "tcp[13] = 2", "tcp[tcpflags] == tcp-ack", "ip[0] & 0xf != 5",
-    "ip[6:2] & 0x1fff = 0", "ip[6:2] & 0x3fff != 0", "icmp[icmptype] = icmp-echo", "icmp6[0] = 128",
-    "ip proto 132", "ip6 proto 58", "ip6 protochain 6", "ip protochain 6", "ip[8] < 5", "ip[2:2] > 100",
-    "len > 100", "len = 60", "less 80", "greater 80", "not ip", "not (arp or ip6)", "ip or ip6 or arp",
-    "vlan", "vlan 10", "vlan 10 and ip", "vlan and vlan 20", "vlan 10 and vlan 20 and tcp port 443",
-    "not vlan", "mpls", "mpls 7", "mpls and ip", "pppoes", "pppoes and ip", "pppoed",
-    "tcp[((tcp[12] & 0xf0) >> 2):4] = 0x47455420", "udp[8:4] = 0x01020304", "ether[12:2] * 2 = 4096",
-    "ip[2:2] - ((ip[0] & 0xf) << 2) - ((tcp[12] & 0xf0) >> 2) != 0", "ether[14] / 16 = 4", "ether[14] % 16 = 5",
-    "ether[20] ^ 0x40 = 0", "ip[0] >> 4 = 4", "1 << 4 = len >> 2", "ether[5000] = 1", "ether[len - 1] = 0",
-    "ip[ip[0] & 0xf] != 0", "ether[ether[14]:4] > 3", "link[0] = 2", "100 / (ether[13]) > 3", "len % ether[1] = 0",
+    "ip", "ip6", "arp", "rarp", "tcp", "udp", "sctp", "icmp", "icmp6", "igmp", "stp", "multicast",
+    "broadcast", "host 10.0.0.1", "src host 10.0.0.1", "dst host 10.0.0.2 and tcp", "net 10.0.0.0/24",
+    "src net 10.0.0.0/31", "host 2001:db8::1", "ip6 net 2001:db8::/32", "ether host 02:00:00:00:00:01",
+    "ether src 02:00:00:00:00:01", "ether dst 02:00:00:00:00:02", "ether proto 0x88b5", "ether multicast",
+    "ether[0] & 1 != 0", "port 53", "tcp port 443", "udp port 53", "src port 53", "dst portrange 400-500",
+    "portrange 1-1023", "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0", "tcp[13] = 2", "tcp[tcpflags] == tcp-ack",
+    "ip[0] & 0xf != 5", "ip[6:2] & 0x1fff = 0", "ip[6:2] & 0x3fff != 0", "icmp[icmptype] = icmp-echo",
+    "icmp6[0] = 128", "ip proto 132", "ip6 proto 58", "ip6 protochain 6", "ip protochain 6", "ip[8] < 5",
+    "ip[2:2] > 100", "len > 100", "len = 60", "less 80", "greater 80", "not ip", "not (arp or ip6)",
+    "ip or ip6 or arp", "vlan", "vlan 10", "vlan 10 and ip", "vlan and vlan 20",
+    "vlan 10 and vlan 20 and tcp port 443", "not vlan", "mpls", "mpls 7", "mpls and ip", "pppoes",
+    "pppoes and ip", "pppoed", "tcp[((tcp[12] & 0xf0) >> 2):4] = 0x47455420", "udp[8:4] = 0x01020304",
+    "ether[12:2] * 2 = 4096", "ip[2:2] - ((ip[0] & 0xf) << 2) - ((tcp[12] & 0xf0) >> 2) != 0",
+    "ether[14] / 16 = 4", "ether[14] % 16 = 5", "ether[20] ^ 0x40 = 0", "ip[0] >> 4 = 4",
+    "1 << 4 = len >> 2", "ether[5000] = 1", "ether[len - 1] = 0", "ip[ip[0] & 0xf] != 0",
+    "ether[ether[14]:4] > 3", "link[0] = 2", "100 / (ether[13]) > 3", "len % ether[1] = 0",
     "tcp src port 443 and host 10.0.0.1 or udp dst port 53 and not host 10.0.0.9",
     "(tcp port 80 or tcp port 443) and (host 10.0.0.1 or host 2001:db8::1) and not net 10.9.0.0/16",
     " or ".join(f"host 10.0.{n >> 8}.{n & 255}" for n in range(120)),
@@ -55,10 +56,16 @@ def link(**more: object) -> Ether:
 
 def kinds() -> Iterator[bytes]:
     four, six = IP(src="10.0.0.1", dst="10.0.0.2"), IPv6(src="2001:db8::1", dst="2001:db8::2")
-    syn, query = TCP(sport=40000, dport=443, flags="S"), UDP(sport=40000, dport=53) / DNS(qd=DNSQR(qname="a.b"))
+    syn, query = (
+        TCP(sport=40000, dport=443, flags="S"),
+        UDP(sport=40000, dport=53) / DNS(qd=DNSQR(qname="a.b")),
+    )
     web = TCP(sport=40000, dport=80, flags="PA") / Raw(b"GET / HTTP/1.1\r\n")
     for frame in (
-        *(link() / four / inner for inner in (syn, query, web, ICMP(), SCTP(sport=1, dport=2), Raw(b"\1" * 90))),
+        *(
+            link() / four / inner
+            for inner in (syn, query, web, ICMP(), SCTP(sport=1, dport=2), Raw(b"\1" * 90))
+        ),
         *(link() / six / inner for inner in (syn, query, web, ICMPv6EchoRequest(data=b"x" * 40))),
         link() / six / IPv6ExtHdrHopByHop() / syn,
         link() / six / IPv6ExtHdrFragment(offset=3, nh=6) / Raw(bytes(40)),
@@ -150,16 +157,38 @@ def insns(seed: int) -> bytes:
     """A program of all there is in classic BPF; it need not make sense."""
     chance = random.Random(seed)
     n = chance.randint(2, 40)
-    code = [struct.pack("=HBBI", 2, 0, 0, word) for word in range(16)]  # libpcap leaves its memory as it finds it
+    code = [
+        struct.pack("=HBBI", 2, 0, 0, word) for word in range(16)
+    ]  # libpcap leaves its memory as it finds it
     for at in range(n - 1):
         kind = chance.choice(
-            [0x20, 0x28, 0x30, 0x40, 0x48, 0x50, 0x00, 0x80, 0x60, 0x01, 0x81, 0x61, 0xB1, 0x02, 0x03, 0x07, 0x87]
+            [
+                0x20,
+                0x28,
+                0x30,
+                0x40,
+                0x48,
+                0x50,
+                0x00,
+                0x80,
+                0x60,
+                0x01,
+                0x81,
+                0x61,
+                0xB1,
+                0x02,
+                0x03,
+                0x07,
+                0x87,
+            ]
             + [op | source | 4 for op in (0, 0x10, 0x20, 0x30, 0x40, 0x50, 0x90, 0xA0) for source in (0, 8)]
             + [0x6C, 0x7C, 0x64, 0x74, 0x84]
             + [op | source | 5 for op in (0x10, 0x20, 0x30, 0x40) for source in (0, 8)]
         )
         room = min(255, n - 2 - at)
-        k = chance.choice((0, 1, 3, 12, 13, 14, 15, 16, 23, 40, 0x800, 0x8100, 0xFFFFFFFF, chance.getrandbits(32)))
+        k = chance.choice(
+            (0, 1, 3, 12, 13, 14, 15, 16, 23, 40, 0x800, 0x8100, 0xFFFFFFFF, chance.getrandbits(32))
+        )
         if kind in (0x02, 0x03, 0x60, 0x61):
             k %= 16
         if kind in (0x64, 0x74):
@@ -185,7 +214,11 @@ def test_generated_programs_end_as_libpcaps_interpreter_does(bench: Bench) -> No
 
 def test_the_longest_filter_runs_to_its_end(bench: Bench) -> None:
     add = struct.pack("=HBBI", 0x04, 0, 0, 1)  # A += 1
-    last = struct.pack("=HBBI", 0x15, 0, 1, 4093), struct.pack("=HBBI", 6, 0, 0, 1), struct.pack("=HBBI", 6, 0, 0, 0)
+    last = (
+        struct.pack("=HBBI", 0x15, 0, 1, 4093),
+        struct.pack("=HBBI", 6, 0, 0, 1),
+        struct.pack("=HBBI", 6, 0, 0, 0),
+    )
     full = add * 4093 + b"".join(last)
     bench.datapath.tap({n: Tap(frozenset({1}), full) for n in range(TAPS)})
     assert taken(bench, next(kinds())) == 0xFFFFFFFF
@@ -196,7 +229,13 @@ def test_the_longest_filter_runs_to_its_end(bench: Bench) -> None:
 def test_a_tag_beside_the_frame_is_seen_where_the_file_shows_it(bench: Bench) -> None:
     """What comes over a wire has its outermost tag taken off by the kernel before any program sees it."""
     group = [e for e in EXPRESSIONS if "vlan" in e] + ["ip", "tcp", "len > 60", "ether[12:4] = 0x8100a00a"]
-    group += ["ether[13] = 0", "ether[11:4] > 5", "ether[14:2] = 10", "ether[15:2] = 0x0a08", "ether[16:2] = 0x800"]
+    group += [
+        "ether[13] = 0",
+        "ether[11:4] > 5",
+        "ether[14:2] = 10",
+        "ether[15:2] = 0x0a08",
+        "ether[16:2] = 0x800",
+    ]
     oracles = [Oracle(expression) for expression in group]
     bench.datapath.tap(dict(enumerate(map(tap, group))))
     with wire(bench) as sender:

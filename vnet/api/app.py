@@ -85,6 +85,7 @@ class Api:
             Route("/v1/events", self.events),
             *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),
             Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/operations/{number}/summary", self.summary),
             Route("/v1/shutdown", self.shutdown, methods=["POST"]),
             *self.observed.routes(),
         ]
@@ -222,18 +223,28 @@ class Api:
         """Packets as they come."""
         query = request.query_params
         wanted = CaptureRequest(
-            tuple(query.getlist("nic")),
-            query.get("filter", ""),
-            _number(query.get("snaplen"), int),
-            _number(query.get("count"), int),
-            _number(query.get("duration"), float),
-            query.get("form") == "lines",
-            "dropped" in query,
+            nics=tuple(query.getlist("nic")),
+            filter=query.get("filter", ""),
+            snaplen_bytes=_number(query.get("snaplen"), int),
+            count=_number(query.get("count"), int),
+            duration_s=_number(query.get("duration"), float),
+            lines=query.get("form") == "lines",
+            only_dropped="dropped" in query,
+            networks=tuple(query.getlist("network")),
+            points=tuple(query.getlist("point")),
         )
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
-        produce = self.service.capture(self._fabric(request), wanted)
+        sums: list[Mapping[str, Any]] = []
+        produce = self.service.capture(self._fabric(request), wanted, sums.append)
         media_type = b"text/plain; charset=utf-8" if wanted.lines else b"application/x-pcapng"
-        return Bytes(produce, self.operations, media_type, blocks)
+        return Bytes(produce, self.operations, media_type, blocks, sums)
+
+    async def summary(self, request: Request) -> Response:
+        """What an operation that has ended came to."""
+        number = request.path_params["number"]
+        if number not in self.operations.summaries:
+            raise InputError(f"of operation {number} no summary is known")
+        return JSONResponse(self.operations.summaries[number])
 
     async def policy_log(self, request: Request) -> ASGIApp:
         """What rules with `log: true` decided."""

@@ -25,12 +25,23 @@ Json = Mapping[str, Any]
 Work = Callable[[Report], Awaitable[Json]]
 
 
+SUMMARIES_KEPT = 64
+
+
 @dataclass(slots=True)
 class Operations:
     """What runs now, by number, so that it can be broken off."""
 
     running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+    summaries: dict[str, Json] = field(default_factory=dict)
+    """What the latest of those that have ended came to."""
     _numbers: count[int] = field(default_factory=lambda: count(1))
+
+    def sum_up(self, number: str, summary: Json) -> None:
+        """Remember what an operation came to, for who asks soon."""
+        self.summaries[number] = summary
+        while len(self.summaries) > SUMMARIES_KEPT:
+            del self.summaries[next(iter(self.summaries))]
 
     def begin(self, task: asyncio.Task[Any]) -> str:
         """Remember a task until it ends."""
@@ -101,6 +112,8 @@ class Bytes:
     operations: Operations
     media_type: bytes
     blocks: asyncio.Queue[bytes | None]
+    sums: list[Json] = field(default_factory=list)
+    """`produce` leaves there what it came to, when it has ended."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.ensure_future(self._run())
@@ -110,6 +123,8 @@ class Bytes:
         try:
             while (block := await self.blocks.get()) is not None:
                 await _send(send, block)
+            for summary in self.sums:
+                self.operations.sum_up(number, summary)
             await _send(send, b"", more=False)
         finally:
             leaving.cancel()

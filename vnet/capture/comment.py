@@ -2,6 +2,7 @@
 
 dropped: POLICY — policy db-from-app, rule 2 "deny any" at three-tier.vnet.yaml:21
     (table ingress, ct_state=+trk+new, generation 3)
+    segmentation offload: 45 segments of 1,448 bytes
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from vnet.base.drop import DropReason
 from vnet.capture.record import PacketRecord, Point, Verdict
+from vnet.capture.segments import segments
 from vnet.openflow.fields import CtState
 
 Explain = Callable[[int], str]
@@ -76,13 +78,15 @@ def ct_state_text(ct_state: int) -> str:
 
 
 def annotate(record: PacketRecord, explain: Explain, table_name: TableName = str) -> tuple[str, ...]:
-    """The comments for one packet; the first is the verdict with all that led to it."""
+    """The comments for one packet: first the verdict with all that led to it, then what the packet is."""
     circumstances = (
         f"table {table_name(record.table)}, ct_state={ct_state_text(record.ct_state)}, "
         f"generation {record.generation}"
     )
     cause = because(record, explain)
-    return (f"{outcome(record)}{' — ' if cause else ''}{cause} ({circumstances})",)
+    verdict = f"{outcome(record)}{' — ' if cause else ''}{cause} ({circumstances})"
+    cut = segments(record.data, record.original_length, record.gso_size, record.gso_segs)
+    return (verdict, f"segmentation offload: {cut}") if cut else (verdict,)
 
 
 def outcome(record: PacketRecord) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, tzinfo
 
 from vnet.capture.comment import Explain, because
 from vnet.capture.record import PacketRecord, Verdict
+from vnet.capture.segments import segments
 from vnet.capture.summary import summarise
 
 
@@ -23,13 +24,14 @@ def clock(time_ns: int, zone: tzinfo) -> str:
 def line(record: PacketRecord, explain: Explain, zone: tzinfo = UTC) -> str:
     """The packet in one line without its end; control characters cannot get into it."""
     verdict = f"DROP {record.reason.name}" if record.verdict is Verdict.DROP else "PASS"
+    cut = segments(record.data, record.original_length, record.gso_size, record.gso_segs)
     words = (
         clock(record.time_ns, zone),
         record.nic,
         str(record.point),
         verdict,
         str(summarise(record.data)),
-        f"({record.original_length} bytes)",
+        f"({record.original_length} bytes{f', {cut}' if cut else ''})",
         because(record, explain),
     )
     return "".join(c if c.isprintable() else "?" for c in " ".join(filter(None, words)))

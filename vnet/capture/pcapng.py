@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from vnet.capture.limits import WHOLE_PACKET_BYTES
-from vnet.capture.record import PacketRecord, Point, Verdict
+from vnet.capture.record import SENT, PacketRecord, Point, Verdict
 
 SECTION, INTERFACE, PACKET, STATISTICS = 0x0A0D0D0A, 1, 6, 5
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
@@ -35,7 +35,7 @@ NANOSECONDS = 9
 """if_tsresol: the exponent of ten of the time unit, negated."""
 FILTER_STRING = 0
 """First octet of if_filter: a pcap expression follows."""
-DIRECTION = {Point.DELIVERED: 1, Point.GUEST: 2}
+DIRECTION = {Point.DELIVERED: 1} | dict.fromkeys(SENT, 2)
 """Bits 0-1 of epb_flags: 1 inbound, 2 outbound."""
 VERDICT_TC = 1
 """First octet of epb_verdict: a TC_ACT_* value of linux/pkt_cls.h follows, in 64 bits."""
@@ -46,6 +46,8 @@ MAX_OPTION_BYTES = 0xFFFF
 
 _SEEN_AT = {
     Point.GUEST: "frames that {nic} sends, before any rule",
+    Point.AFTER_GUARDS: "frames that {nic} sends and the guards believe",
+    Point.AFTER_POLICY: "frames that {nic} sends and the policies allow",
     Point.DELIVERED: "frames handed to {nic}, after all rules",
 }
 
@@ -108,9 +110,13 @@ def section_header(producer: Producer) -> bytes:
 
 def interface_description(nic: str, point: Point, snaplen_bytes: int, expression: str) -> bytes:
     """The block that the packets of one NIC at one point refer to; named `NIC/POINT`."""
+    return _interface(f"{nic}/{point}", _SEEN_AT[point].format(nic=nic), snaplen_bytes, expression)
+
+
+def _interface(name: str, description: str, snaplen_bytes: int, expression: str) -> bytes:
     values = [
-        (IF_NAME, text(f"{nic}/{point}")),
-        (IF_DESCRIPTION, text(_SEEN_AT[point].format(nic=nic))),
+        (IF_NAME, text(name)),
+        (IF_DESCRIPTION, text(description)),
         (IF_TSRESOL, bytes([NANOSECONDS])),
     ]
     if expression:
@@ -191,8 +197,12 @@ class PcapngEncoder:
         self._unreported += packets
 
     def trailer(self, end_ns: int) -> bytes:
-        """The statistics. Losses after the last packet are told by the first interface."""
+        """The statistics. Losses after the last packet are told by the first interface, if need be by one of
+        their own."""
+        lost, self._unreported = self._unreported, 0
+        if lost and not self._tallies:
+            none = _interface("none", "no packet could be kept", self.snaplen_bytes, self.expression)
+            return none + interface_statistics(Tally(0, end_ns, lost=lost), end_ns)
         for tally in list(self._tallies.values())[:1]:
-            tally.lost += self._unreported
-            self._unreported = 0
+            tally.lost += lost
         return b"".join(interface_statistics(tally, end_ns) for tally in self._tallies.values())

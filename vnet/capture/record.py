@@ -15,13 +15,21 @@ from vnet.base.drop import DropReason
 class Point(StrEnum):
     """Where on its way the packet was seen, named from the NIC that the record names.
 
-    Both show the frame as the guest knows it, so on an access port without a VLAN tag.
+    All show the frame as the guest knows it, so on an access port without a VLAN tag.
     """
 
     GUEST = "guest"
     """As the guest sent it, before any rule."""
+    AFTER_GUARDS = "after-guards"
+    """Of what it sent, what the guards believe."""
+    AFTER_POLICY = "after-policy"
+    """Of that, what the policies allow."""
     DELIVERED = "delivered"
     """As it was handed to the guest, after all rules."""
+
+
+SENT = (Point.GUEST, Point.AFTER_GUARDS, Point.AFTER_POLICY)
+"""Those that a packet passes on its way from the NIC that sends it, in order."""
 
 
 class Verdict(StrEnum):
@@ -40,7 +48,8 @@ class PacketRecord:
     decided; all are 0 when none did. `cookies` are those of all flows it met, in order, as far as
     known. `ct_state` holds the bits of `vnet.openflow.fields.CtState`. `generation` is that of the rules
     that decided. `data` is the frame from its first Ethernet byte, cut after as many bytes as the
-    capture asked for; `original_length` is its whole length.
+    capture asked for; `original_length` is its whole length. `gso_size` and `gso_segs` are those of
+    `segments.segments`. `taps` has a bit for each tap of the switch that wants the packet.
     """
 
     time_ns: int
@@ -57,6 +66,9 @@ class PacketRecord:
     original_length: int
     data: bytes
     cookies: tuple[int, ...] = ()
+    gso_size: int = 0
+    gso_segs: int = 0
+    taps: int = 0
 
     @property
     def interface(self) -> tuple[str, Point]:

@@ -1,8 +1,8 @@
 """The capture itself, without I/O: records in, bytes for the output out.
 
-record ── filter ── limits ── comments ── encoder ──► bytes ──► (live) file or pipe
-                                             ▲                        │
-                                             └── kept() or lost() ◄───┘
+record ── limits ── comments ── encoder ──► bytes ──► (live) file or pipe
+                                   ▲                        │
+                                   └── kept() or lost() ◄───┘
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vnet.capture.comment import Explain, TableName, annotate
-from vnet.capture.filter import EVERYTHING, Filter
 from vnet.capture.limits import NO_LIMITS, Limits
-from vnet.capture.record import PacketRecord, Verdict
+from vnet.capture.record import PacketRecord
 
 
 class Encoder(Protocol):
@@ -42,15 +41,13 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The closing figures: seen at the observation points, matched by the filter, kept, lost."""
+    """The closing figures: packets in the output, and those that should be in it and are not."""
 
-    seen: int = 0
-    matched: int = 0
     kept: int = 0
     lost: int = 0
 
     def __str__(self) -> str:
-        return f"{self.kept} packets kept, {self.matched} matched the filter, {self.lost} lost"
+        return f"{self.kept} packets kept, {self.lost} lost"
 
 
 @dataclass(slots=True)
@@ -64,27 +61,14 @@ class Recorder:
     encoder: Encoder
     explain: Explain
     table_name: TableName = str
-    filter: Filter = EVERYTHING
     limits: Limits = NO_LIMITS
-    only_dropped: bool = False
     start_s: float = 0.0
-    _seen: int = 0
-    _matched: int = 0
     _kept: int = 0
     _lost: int = 0
 
     def take(self, record: PacketRecord) -> bytes:
-        """The output for one record: nothing when it is not wanted."""
-        self._seen += 1
-        if not self._wanted(record):
-            return b""
-        self._matched += 1
+        """The output for one record."""
         return self.encoder.encode(self.limits.cut(record), annotate(record, self.explain, self.table_name))
-
-    def _wanted(self, record: PacketRecord) -> bool:
-        if self.only_dropped and record.verdict is not Verdict.DROP:
-            return False
-        return self.filter.matches(record.data, record.original_length)
 
     def kept(self, record: PacketRecord) -> None:
         """The record's bytes are out."""
@@ -103,4 +87,4 @@ class Recorder:
     @property
     def totals(self) -> Totals:
         """The figures so far."""
-        return Totals(self._seen, self._matched, self._kept, self._lost)
+        return Totals(self._kept, self._lost)

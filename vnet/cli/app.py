@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from vnet.cli import (
+    capture_command,
     change_commands,
     drill_command,
     events_command,
@@ -38,6 +39,7 @@ look_commands.register(app)
 past_commands.register(app)
 seen_commands.register(app)
 picture_commands.register(app)
+capture_command.register(app)
 policy_commands.register(app)
 trace_command.register(app)
 drill_command.register(app)

@@ -49,6 +49,8 @@ class Client:
     def __init__(self, path: Path | None = None, timeout_s: float | None = None) -> None:
         self.path = path or paths.daemon_socket()
         self.timeout_s = timeout_s
+        self.operation = ""
+        """The number of the stream that was read last."""
 
     def alive(self) -> bool:
         """Whether a daemon listens. Raises HostError if this user may not ask it."""
@@ -81,7 +83,8 @@ class Client:
         Ctrl-C asks the daemon to end it and goes on reading, so that the stream is whole.
         """
         with self._open("GET", path + _query(query)) as response:
-            operation = [response.headers["X-Operation"]]
+            self.operation = response.headers["X-Operation"] or ""
+            operation = [self.operation]
             with self._listening(), _on_ctrl_c(lambda: self._break_off(operation, lambda _: None)):
                 while block := response.read1(65536):
                     yield block

@@ -1,14 +1,13 @@
-"""Commands that look at what the switch does: verify, capture, flows."""
+"""Commands that look at what the switch does: verify, flows."""
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vnet.base.errors import Exit, HostError, UsageError
+from vnet.base.errors import Exit
 from vnet.cli.client import Json, path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, Row, rows, tell
@@ -33,7 +32,6 @@ _FLOWS = (
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     command(app)(verify)
-    command(app)(capture)
     command(app)(flows)
 
 
@@ -71,74 +69,6 @@ def _tell_disagreements(failed: list[Json]) -> None:
             if not probe["passed"]:
                 outcome = f"expected {probe['expected']}, got {probe['got']}"
                 tell(f"{row['at']}: {row['claim']}: {probe['what']}: {outcome}")
-
-
-def capture(
-    settings: Settings,
-    nics: Annotated[
-        list[str] | None, typer.Argument(metavar="[VM[.NIC]]...", help="Default: all NICs.")
-    ] = None,
-    write: Annotated[
-        str | None, typer.Option("-w", "--write", help="pcapng file; - is standard output.")
-    ] = None,
-    filter: Annotated[str | None, typer.Option("--filter", help="pcap-filter(7) expression.")] = None,
-    snaplen: Annotated[int | None, typer.Option("--snaplen", min=1, help="Bytes to keep per packet.")] = None,
-    count: Annotated[
-        int | None, typer.Option("-c", "--count", min=1, help="End after so many packets.")
-    ] = None,
-    duration: Annotated[
-        float | None, typer.Option("--duration", min=0.1, help="End after so many seconds.")
-    ] = None,
-    dropped: Annotated[bool, typer.Option("--dropped", help="Only packets that the switch dropped.")] = False,
-) -> None:
-    """Show packets with the switch's verdict, reason and rule.
-
-    As lines, as they happen, or into a pcapng file. Ctrl-C ends it.
-    """
-    if write == "-" and sys.stdout.isatty():
-        raise UsageError("-w - writes binary data: pipe it, for instance into `wireshark -k -i -`")
-    query: dict[str, Any] = {
-        "nic": nics,
-        "filter": filter,
-        "snaplen": snaplen,
-        "count": count,
-        "duration": duration,
-    }
-    query |= {"form": "pcapng" if write else "lines", "dropped": "1" if dropped else None}
-    client = settings.daemon()
-    client.timeout_s = None
-    stream = client.read(path("fabrics", settings.fabric, "capture"), **query)
-    target = _opened(write)
-    try:
-        for block in stream:
-            _write_all(target, block)
-    except BrokenPipeError:
-        return
-    finally:
-        stream.close()
-        if target != 1:
-            os.close(target)
-
-
-def _opened(write: str | None) -> int:
-    if write in (None, "-"):
-        return 1
-    assert write is not None
-    try:
-        return os.open(write, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise HostError(f"cannot write {write}: {error.strerror}") from error
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(fd, rest) :]
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise HostError(f"cannot write the capture: {error.strerror}") from error
 
 
 def flows(

@@ -27,10 +27,10 @@ _JA, _MEM = 0x00, 0x60
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """One who wants packets: a capture, or with `to_port` a mirror, whose copies go to that port in the kernel.
+    """One who wants packets: a capture, or with `to_port` a mirror: copies go to that port in the kernel.
 
-    `program` is classic BPF, 8 bytes each instruction in host order; empty takes everything. `points` are GUEST
-    and DELIVERED. `dropped` takes only what is lost; `from_table` leaves out what is lost in an earlier table.
+    `program` is classic BPF, 8 bytes each instruction in host order; empty takes everything. `points` are
+    GUEST and DELIVERED. `dropped` takes only what is lost; `from_table` leaves out what is lost earlier.
     """
 
     ports: frozenset[int]

@@ -18,7 +18,6 @@ from tests.unit.capture.samples import SSH_SYN, delivered, explain, record
 from vnet.base.errors import HostError
 from vnet.capture.limits import NO_LIMITS, Limits
 from vnet.capture.lines import LineEncoder
-from vnet.capture.live.libpcap import compile_filter
 from vnet.capture.live.sink import FileSink, PipeSink, open_sink
 from vnet.capture.live.stream import Lost, Outcome, blocks, run
 from vnet.capture.pcapng import PcapngEncoder
@@ -33,9 +32,8 @@ async def _source(*items: PacketRecord | Lost, then_wait: bool = False) -> Async
         await asyncio.sleep(60)
 
 
-def _recorder(limits: Limits = NO_LIMITS, expression: str = "") -> Recorder:
-    encoder = PcapngEncoder(expression=expression, snaplen_bytes=limits.snaplen_bytes)
-    return Recorder(encoder, explain, filter=compile_filter(expression), limits=limits)
+def _recorder(limits: Limits = NO_LIMITS) -> Recorder:
+    return Recorder(PcapngEncoder(snaplen_bytes=limits.snaplen_bytes), explain, limits=limits)
 
 
 def _packets(path: Path) -> list[Block]:
@@ -55,14 +53,13 @@ def _disk_of(size_bytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, before)
 
 
-def test_only_what_matches_is_kept_and_cut_and_all_is_counted(tmp_path: Path) -> None:
+def test_packets_are_cut_and_all_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
-    other = record(data=SSH_SYN.replace(b"\x00\x16", b"\x00\x17"))
-    recorder = _recorder(Limits(snaplen_bytes=40), "tcp port 22")
-    outcome = asyncio.run(run(_source(record(), other, Lost(2), delivered()), recorder, FileSink(path)))
-    assert outcome == Outcome(Totals(seen=3, matched=2, kept=2, lost=2), None)
+    recorder = _recorder(Limits(snaplen_bytes=40))
+    outcome = asyncio.run(run(_source(record(), Lost(2), delivered()), recorder, FileSink(path)))
+    assert outcome == Outcome(Totals(kept=2, lost=2), None)
     assert [block.data for block in _packets(path)] == [SSH_SYN[:40], SSH_SYN[:40]]
-    assert str(outcome.totals) == "2 packets kept, 2 matched the filter, 2 lost"
+    assert str(outcome.totals) == "2 packets kept, 2 lost"
 
 
 def test_a_capture_ends_at_its_count(tmp_path: Path) -> None:
@@ -74,7 +71,7 @@ def test_a_capture_ends_at_its_count(tmp_path: Path) -> None:
 def test_a_capture_ends_at_its_time_though_no_packet_comes(tmp_path: Path) -> None:
     recorder = _recorder(Limits(duration_s=0.05))
     outcome = asyncio.run(run(_source(record(), then_wait=True), recorder, FileSink(tmp_path / "a")))
-    assert outcome == Outcome(Totals(1, 1, 1, 0), None)
+    assert outcome == Outcome(Totals(1, 0), None)
 
 
 def test_an_interrupted_capture_leaves_a_whole_file(tmp_path: Path) -> None:
@@ -219,14 +216,7 @@ def test_lines_for_people_go_the_same_way(tmp_path: Path) -> None:
     assert printed[1] == "1 packets lost here"
 
 
-def test_only_dropped_packets_are_kept_when_asked_for(tmp_path: Path) -> None:
-    recorder = _recorder()
-    recorder.only_dropped = True
-    asyncio.run(run(_source(record(), delivered()), recorder, FileSink(tmp_path / "a")))
-    assert recorder.totals == Totals(seen=2, matched=1, kept=1, lost=0)
-
-
-def test_a_consumer_gets_header_packets_and_trailer_piece_by_piece() -> None:
+def test_a_consumer_gets_header_and_packets_piece_by_piece() -> None:
     recorder = _recorder(Limits(duration_s=0.05))
 
     async def pieces() -> list[bytes]:
@@ -235,9 +225,8 @@ def test_a_consumer_gets_header_packets_and_trailer_piece_by_piece() -> None:
     assert [[block.kind for block in read(piece)] for piece in asyncio.run(pieces())] == [
         [0x0A0D0D0A],
         [1, 6],
-        [5],
     ]
-    assert recorder.totals == Totals(seen=1, matched=1, kept=1, lost=1)
+    assert recorder.totals == Totals(kept=1, lost=1)
 
 
 def test_a_slow_consumer_is_not_cut_off_in_the_middle_of_its_own_work() -> None:
@@ -250,4 +239,4 @@ def test_a_slow_consumer_is_not_cut_off_in_the_middle_of_its_own_work() -> None:
             pieces += 1
         return pieces
 
-    assert 3 <= asyncio.run(slowly()) <= 6
+    assert 2 <= asyncio.run(slowly()) <= 6

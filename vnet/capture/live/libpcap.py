@@ -46,10 +46,10 @@ def library() -> ctypes.CDLL:
 
 
 def compile_filter(expression: str) -> bytes:
-    """The program of a pcap expression on Ethernet frames; an empty expression is an empty one, which takes all.
+    """The program of a pcap expression on Ethernet frames; of an empty one it is empty, and takes all.
 
-    Tags are looked for in the frame, where a capture file has them, not beside it where the kernel keeps them. A
-    host name in the expression is looked up by libpcap, which may take its time.
+    Tags are looked for in the frame, where a capture file has them, not beside it where the kernel keeps
+    them. A host name in the expression is looked up by libpcap, which may take its time.
 
     Raises:
         InputError: with libpcap's words about what is wrong.

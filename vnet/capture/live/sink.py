@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import select
+import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from vnet.base.errors import HostError
+from vnet.capture.ring import Ring, RingLimits, blocks, earlier_files, file_name
 
 
 class Sink(Protocol):
@@ -110,9 +114,67 @@ class PipeSink:
         """Nothing: the descriptor is the caller's."""
 
 
-def open_sink(target: str) -> FileSink | PipeSink:
+class RingSink:
+    """Files one after the other, the oldest of which go. Takes whole blocks of pcapng.
+
+    Args:
+        path: what the files are called after.
+        limits: when the next one begins, and how many are kept.
+        goes_on: whether files that an earlier capture left are counted with its own.
+    """
+
+    def __init__(self, path: Path, limits: RingLimits, goes_on: bool = False) -> None:
+        self.path, self._ring = path, Ring(limits)
+        self._files = deque(earlier_files(path) if goes_on else ())
+        self._number = self._files[-1][0] if self._files else 0
+        self._file = self._opened()
+
+    @property
+    def error(self) -> HostError | None:
+        """The first thing that went wrong with the file that is being written."""
+        return self._file.error
+
+    @property
+    def closed_by_reader(self) -> bool:
+        """Files have no reader that could go away."""
+        return False
+
+    def _opened(self) -> FileSink:
+        self._number += 1
+        opened = FileSink(file_name(self.path, self._number, datetime.now()))
+        self._files.append((self._number, opened.path))
+        kept = self._ring.limits.files
+        while kept and len(self._files) > kept:
+            self._files.popleft()[1].unlink(missing_ok=True)
+        return opened
+
+    def write(self, block: bytes) -> bool:
+        """Write the block, or several that belong together; False if one found no room."""
+        written = [self._write(each) for each in blocks(block)]
+        return all(written)
+
+    def _write(self, block: bytes) -> bool:
+        now_s = time.monotonic()
+        if self._ring.begins(block, now_s):
+            self._file.close()
+            self._file = self._opened()
+            self._file.write(self._ring.preamble)
+            self._ring.began(now_s)
+        if not self._file.write(block):
+            return False
+        self._ring.wrote(block, now_s)
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def open_sink(target: str, ring: RingLimits | None = None) -> FileSink | PipeSink | RingSink:
     """The sink that `-w TARGET` names; `-` is standard output."""
-    return PipeSink() if target == "-" else FileSink(Path(target))
+    if target == "-":
+        return PipeSink()
+    return RingSink(Path(target), ring) if ring else FileSink(Path(target))
 
 
 def _write_all(fd: int, data: bytes) -> None:

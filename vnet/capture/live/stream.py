@@ -32,7 +32,7 @@ Source = AsyncIterator[PacketRecord | Lost]
 
 
 async def blocks(source: Source, recorder: Recorder) -> AsyncIterator[bytes]:
-    """The output of a capture piece by piece, for a consumer that asks for one after the other.
+    """The output of a capture but for its trailer, for a consumer that asks for one piece after the other.
 
     A packet counts as kept when the consumer asks for the next piece. When it stops asking, the
     source is left as it is; the caller closes it.
@@ -42,10 +42,9 @@ async def blocks(source: Source, recorder: Recorder) -> AsyncIterator[bytes]:
     async for item in _items(source, recorder):
         if isinstance(item, Lost):
             recorder.lost(item.packets)
-        elif block := recorder.take(item):
-            yield block
+        else:
+            yield recorder.take(item)
             recorder.kept(item)
-    yield recorder.encoder.trailer(time.time_ns())
 
 
 async def run(
@@ -99,10 +98,7 @@ def _keep(item: PacketRecord | Lost, recorder: Recorder, sink: Sink) -> None:
     if isinstance(item, Lost):
         recorder.lost(item.packets)
         return
-    block = recorder.take(item)
-    if not block:
-        return
-    if sink.write(block):
+    if sink.write(recorder.take(item)):
         recorder.kept(item)
     else:
         recorder.lost(1)

@@ -120,6 +120,7 @@ class Registry:
             self._tell_enforced(fabric.record, generation)
             fabric.enforced_ns = time.time_ns()
             fabric.record = replace(fabric.record, enforced=generation)
+            fabric.parts.switch.watch.enforced(generation)
             self.store.save_enforced(fabric.record.name, generation)
 
         return Performer(fabric.record.name, fabric.parts, self.store, enforced, self.events.tell)

@@ -6,7 +6,6 @@ share of what can be read in one turn, and only counts what is beyond it: who fl
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -17,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vnet.fabric.declared import Declared
+from vnet.fabric.live.backlog import Backlog
 from vnet.fabric.live.journal import Journal
 from vnet.fabric.log_loss import Losses
 from vnet.fabric.log_rate import Rates
@@ -33,42 +33,19 @@ QUEUED = 4096
 COUNTS = "counts.json"
 
 
-class Follower:
+class Follower(Backlog[str]):
     """One who reads along. `missing` makes the line that says how many others are not there."""
 
     def __init__(self, missing: Callable[[int], str]) -> None:
+        super().__init__(QUEUED)
         self._missing = missing
-        self._lines: deque[str] = deque()
-        self._lost = 0
-        self._ended = False
-        self._news = asyncio.Event()
-
-    def offer(self, line: str) -> None:
-        """A new line; one that finds no room is counted."""
-        if len(self._lines) < QUEUED:
-            self._lines.append(line)
-        else:
-            self._lost += 1
-        self._news.set()
-
-    def end(self) -> None:
-        """Nothing more comes."""
-        self._ended = True
-        self._news.set()
 
     async def next(self) -> tuple[str, ...] | None:
         """The next lines, at their end one that says how many are missing; None behind the last."""
-        while not self._lines and not self._lost:
-            if self._ended:
-                return None
-            self._news.clear()
-            await self._news.wait()
-        lines, lost = [*self._lines], self._lost
-        self._lines.clear()
-        self._lost = 0
-        if lost:
-            lines.append(self._missing(lost))
-        return tuple(lines)
+        taken = await self.take()
+        if taken is None or not taken[1]:
+            return taken and taken[0]
+        return *taken[0], self._missing(taken[1])
 
 
 def _missing(count: int) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -25,11 +25,12 @@ from vnet.capture.live import stream
 from vnet.capture.live.libpcap import compile_filter
 from vnet.capture.pcapng import PcapngEncoder, Producer
 from vnet.capture.record import PacketRecord, Point, Verdict
-from vnet.capture.recorder import Recorder
+from vnet.capture.recorder import Recorder, Totals
 from vnet.capture.ways import WayEncoder
 from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
 from vnet.fabric.asked import Asked, Sandbox
+from vnet.fabric.capturing import Wanted, points
 from vnet.fabric.declared import Declared, sentence
 from vnet.fabric.events import Kind
 from vnet.fabric.known import Known, labels
@@ -41,7 +42,9 @@ from vnet.fabric.live.pictured import pictured
 from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.rule_log import RuleLog, between
 from vnet.fabric.live.telling import telling
+from vnet.fabric.live.watch import GENERATIONS_KEPT, Watch
 from vnet.fabric.progress import Report
+from vnet.fabric.store import Record
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
 from vnet.openflow.conntrack import Direction
@@ -50,9 +53,11 @@ from vnet.policy import pipeline, probes
 from vnet.policy.hits import hits
 from vnet.policy.listing import ruling
 from vnet.policy.verify import ClaimResult, verify
+from vnet.switch.taps import TapCount, check
 from vnet.topology.inventory import Nic, Vm
 
 Json = Mapping[str, Any]
+Produce = Callable[[asyncio.Queue[bytes | None]], Awaitable[None]]
 
 LINES = 500
 """Of the log, sent together."""
@@ -69,6 +74,8 @@ class CaptureRequest:
     duration_s: float | None = None
     lines: bool = False
     only_dropped: bool = False
+    networks: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,64 +304,59 @@ class Service:
 
     # packets
 
-    def capture(
-        self, name: str, wanted: CaptureRequest
-    ) -> Callable[[asyncio.Queue[bytes | None]], Awaitable[None]]:
-        """A capture ready to run: it puts its output into the queue it is given.
+    def capture(self, name: str, request: CaptureRequest, summed_up: Callable[[Json], None]) -> Produce:
+        """A capture ready to run: it puts its output into the queue it is given, and at its end sums up.
 
-        Raises: InputError for an unknown NIC or a filter that libpcap does not understand.
+        Raises: InputError for an unknown NIC, network or point, or a filter that libpcap does not understand.
         """
         fabric = self.engine.fabric(name)
-        ports = _ports(_declared(fabric), wanted.nics)
-        recorder = _recorder(fabric, wanted)
+        teller = self._teller(fabric)
+        wanted, recorder = _wanted(_declared(fabric), request), _recorder(teller.explain, request)
+        return _capturing(fabric.parts.switch.watch, wanted, teller, recorder, summed_up)
 
-        async def produce(blocks: asyncio.Queue[bytes | None]) -> None:
-            with fabric.parts.switch.watch.subscribed(ports) as subscription:
-                records = _told(subscription.records(), fabric)
-                try:
-                    async for block in stream.blocks(records, recorder):
-                        await blocks.put(block)
-                except asyncio.CancelledError:  # Ctrl-C: the end belongs to the file too
-                    await blocks.put(recorder.encoder.trailer(time.time_ns()))
-                    raise
-
-        return produce
-
-    def follow(
-        self, name: str, wanted: CaptureRequest
-    ) -> Callable[[asyncio.Queue[bytes | None]], Awaitable[None]]:
+    def follow(self, name: str, request: CaptureRequest) -> Produce:
         """The ways of real packets, ready to be told: each that a NIC sends, with the rules that it met.
 
         Args:
-            wanted: with `lines` as text, else as JSON Lines.
+            request: with `lines` as text, else as JSON Lines.
 
         Raises: InputError for an unknown NIC or a filter that libpcap does not understand.
         """
         fabric = self.engine.fabric(name)
-        declared = _declared(fabric)
-        ports, recorder = _ports(declared, wanted.nics), _recorder(fabric, wanted)
-        recorder.encoder = WayEncoder(explainer(fabric), _places(declared), as_json=not wanted.lines)
+        declared, teller = _declared(fabric), self._teller(fabric)
+        wanted = _wanted(declared, replace(request, points=(Point.GUEST,)))
+        recorder = _recorder(teller.explain, request)
+        recorder.encoder = WayEncoder(teller.explain, _places(declared), as_json=not request.lines)
+        return _capturing(fabric.parts.switch.watch, wanted, teller, recorder, lambda _: None)
 
-        async def produce(blocks: asyncio.Queue[bytes | None]) -> None:
-            with fabric.parts.switch.watch.subscribed(ports) as subscription:
-                records = _told(_sent(subscription.records()), fabric)
+    def _teller(self, fabric: Fabric) -> Teller:
+        name = fabric.record.name
+        return Teller(lambda: self.engine.fabrics.get(name, fabric).record)
+
+
+def _capturing(
+    watch: Watch, wanted: Wanted, teller: Teller, recorder: Recorder, summed_up: Callable[[Json], None]
+) -> Produce:
+    """What runs a capture."""
+
+    async def produce(blocks: asyncio.Queue[bytes | None]) -> None:
+        async with watch.subscribed(wanted) as subscription:
+            records = teller.told(subscription.records(), watch.generation)
+            try:
                 async for block in stream.blocks(records, recorder):
                     await blocks.put(block)
+            finally:  # after Ctrl-C too: the end belongs to the file
+                recorder.lost(await subscription.rest())
+                await blocks.put(recorder.encoder.trailer(time.time_ns()))
+                summed_up(_summary(recorder.totals, subscription.count))
 
-        return produce
+    return produce
 
 
 def _tracer() -> Callable[[Asked, Known, Sandbox, tuple[Direction, ...]], Json]:
     from vnet.fabric.trace import trace  # imports Scapy, and not every daemon is asked
 
     return trace
-
-
-async def _sent(records: stream.Source) -> stream.Source:
-    """Only what NICs send: with the verdict, and each packet once."""
-    async for record in records:
-        if isinstance(record, stream.Lost) or record.point is Point.GUEST:
-            yield record
 
 
 def _places(declared: Declared) -> Callable[[int], str]:
@@ -369,25 +371,45 @@ def _block(lines: tuple[str, ...]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-async def _told(records: stream.Source, fabric: Fabric) -> stream.Source:
-    """Records as the fabric's user thinks of them.
+class Teller:
+    """Names what packets report as the fabric's user thinks of it, also across changes of its rules."""
 
-    With its generation in place of the switch's own count of changes, and for what passed with the
-    policy that allowed it in place of the flow that at last put it out.
-    """
-    async for record in records:
-        if isinstance(record, stream.Lost):
-            yield record
-        else:
-            cookie = record.cookie if record.verdict is Verdict.DROP else _allowed_by(record, fabric)
-            yield replace(record, generation=fabric.record.enforced, cookie=cookie)
+    def __init__(self, record: Callable[[], Record]) -> None:
+        self._record = record
+        self._known = [record().provenance]
+        """Of all generations since it began, the latest first."""
 
+    def _origin(self, cookie: int) -> Mapping[str, str]:
+        provenance = self._record().provenance
+        if provenance is not self._known[0]:
+            self._known = [provenance, *self._known[: GENERATIONS_KEPT - 1]]
+        return next((known[cookie] for known in self._known if cookie in known), {})
 
-def _allowed_by(record: PacketRecord, fabric: Fabric) -> int:
-    """The last flow on its way that a policy's rule gave rise to; the very last one if there is none."""
-    provenance = fabric.record.provenance
-    ruled = [cookie for cookie in record.cookies if provenance.get(cookie, {}).get("policy")]
-    return ruled[-1] if ruled else record.cookie
+    def explain(self, cookie: int) -> str:
+        """Where a flow came from, in one sentence."""
+        origin = self._origin(cookie)
+        return sentence(origin) if origin else ""
+
+    async def told(
+        self, records: stream.Source, generation: Callable[[int], int | None]
+    ) -> AsyncIterator[PacketRecord | stream.Lost]:
+        """Records with the generation of the fabric that decided in place of the switch's count of changes.
+
+        And for what passed with the policy that allowed it in place of the flow that at last put it out.
+        """
+        async for record in records:
+            if isinstance(record, stream.Lost):
+                yield record
+            else:
+                cookie = record.cookie if record.verdict is Verdict.DROP else self._allowed_by(record)
+                decided = generation(record.generation)
+                enforced = self._record().enforced if decided is None else decided
+                yield replace(record, generation=enforced, cookie=cookie)
+
+    def _allowed_by(self, record: PacketRecord) -> int:
+        """The last flow on its way that a policy's rule gave rise to; the very last one if there is none."""
+        ruled = [cookie for cookie in record.cookies if self._origin(cookie).get("policy")]
+        return ruled[-1] if ruled else record.cookie
 
 
 def explainer(fabric: Fabric) -> Callable[[int], str]:
@@ -502,12 +524,39 @@ def _ports(declared: Declared, names: tuple[str, ...]) -> frozenset[int]:
     return frozenset(found)
 
 
-def _recorder(fabric: Fabric, wanted: CaptureRequest) -> Recorder:
-    explain = explainer(fabric)
-    snaplen = wanted.snaplen_bytes or WHOLE_PACKET_BYTES
-    limits = Limits(snaplen, wanted.count, wanted.duration_s)
+def _wanted(declared: Declared, request: CaptureRequest) -> Wanted:
+    """What a capture is asked for, as the switch can be."""
+    ports = _ports(declared, request.nics) if request.nics or not request.networks else frozenset()
+    wanted_points = points(request.points)
+    if request.only_dropped and wanted_points == (Point.DELIVERED,):
+        raise InputError("of packets that are delivered none is dropped: leave away --dropped, or --point")
+    snaplen = request.snaplen_bytes or WHOLE_PACKET_BYTES
+    program = compile_filter(request.filter)
+    check(program)
+    ports |= _ports_of_networks(declared, request.networks)
+    return Wanted(ports, wanted_points, program, snaplen, request.only_dropped)
+
+
+def _ports_of_networks(declared: Declared, names: tuple[str, ...]) -> frozenset[int]:
+    """The ports of all NICs of some networks."""
+    for name in names:
+        if name not in declared.topology.networks:
+            known = ", ".join(declared.topology.networks)
+            raise InputError(
+                f"there is no network {name} in fabric {declared.topology.name}; its networks: {known}"
+            )
+    return frozenset(nic.port for nic in declared.inventory.nics if nic.network in names)
+
+
+def _recorder(explain: Callable[[int], str], request: CaptureRequest) -> Recorder:
+    snaplen = request.snaplen_bytes or WHOLE_PACKET_BYTES
+    limits = Limits(snaplen, request.count, request.duration_s)
     producer = Producer(platform.machine(), f"Linux {platform.release()}", f"vnet {__version__}")
-    encoder = LineEncoder(explain) if wanted.lines else PcapngEncoder(producer, wanted.filter, snaplen)
+    encoder = LineEncoder(explain) if request.lines else PcapngEncoder(producer, request.filter, snaplen)
     table_name = lambda number: pipeline.name_of(number) or str(number)  # noqa: E731
-    filter_ = compile_filter(wanted.filter)
-    return Recorder(encoder, explain, table_name, filter_, limits, wanted.only_dropped)
+    return Recorder(encoder, explain, table_name, limits)
+
+
+def _summary(totals: Totals, count: TapCount) -> Json:
+    """The closing figures: `kept` packets are in the output, one for each point that it was seen at."""
+    return {"seen": count.seen, "matched": count.matched, "kept": totals.kept, "lost": totals.lost}

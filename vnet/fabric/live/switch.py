@@ -36,6 +36,7 @@ from vnet.switch.live.links import LinkMonitor
 from vnet.switch.live.maps import remove
 from vnet.switch.live.server import SwitchServer
 from vnet.switch.numbers import SwitchNumbers
+from vnet.switch.taps import Tap, TapCount
 
 CONNECT_TIMEOUT_S = 10.0
 SLOTS_AT_ONCE = 4096
@@ -51,14 +52,13 @@ class HostSwitch:
 
     def __init__(self, fabric: str, on_logged: Callable[[Sighting], None] = lambda _: None) -> None:
         self.fabric = fabric
-        self.watch = Watch(self._watch_ports)
+        self.watch = Watch(self._tap, self._tap_count, self._version)
         self._on_logged = on_logged
         self._names: Mapping[int, str] = {}
         self._datapath: EbpfDatapath | None = None
         self._server: SwitchServer | None = None
         self._controller: Controller | None = None
         self._links: LinkMonitor | None = None
-        self._watching: set[asyncio.Task[None]] = set()
 
     @property
     def _pins(self) -> Path:
@@ -228,8 +228,6 @@ class HostSwitch:
         """Let go of everything; what is pinned goes on deciding."""
         controller, server, datapath, links = self._controller, self._server, self._datapath, self._links
         self._controller = self._server = self._datapath = self._links = None
-        for task in self._watching:
-            task.cancel()
         if controller is not None:
             await controller.close()
         if datapath is not None:
@@ -240,7 +238,7 @@ class HostSwitch:
         if server is not None:
             await server.stop()
         if datapath is not None:
-            datapath.watch(frozenset())
+            datapath.tap({})
             datapath.close()
 
     async def destroy(self) -> None:
@@ -255,11 +253,15 @@ class HostSwitch:
 
     # packets
 
-    def _watch_ports(self, ports: frozenset[int]) -> None:
-        datapath, server = self._opened()
-        task = asyncio.ensure_future(server.run(datapath.watch, ports))
-        self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
+    async def _tap(self, taps: Mapping[int, Tap]) -> None:
+        if self._datapath is not None and self._server is not None:  # else it is being closed
+            await self._server.run(self._datapath.tap, taps)
+
+    def _tap_count(self, number: int) -> TapCount:
+        return TapCount() if self._datapath is None else self._datapath.tap_count(number)
+
+    def _version(self) -> int:
+        return 0 if self._datapath is None else self._datapath.version
 
     def _link_changed(self) -> None:
         """A TAP has no carrier until its QEMU has opened it: tell the controllers."""
@@ -309,6 +311,9 @@ def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:
         original_length=event.length,
         data=event.data,
         cookies=event.cookies,
+        gso_size=event.gso_size,
+        gso_segs=event.gso_segs,
+        taps=event.taps,
     )
 
 

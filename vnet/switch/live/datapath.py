@@ -263,6 +263,7 @@ class EbpfDatapath:
         """
         with self._reflooding():
             self._ports.attach(number, ifname, uplink)
+        self._taps.joined(number)
 
     def limit(self, number: int, limits: Limits) -> None:
         """Let a port use so much of the switch from now on. Raises HostError if there is none."""
@@ -364,7 +365,7 @@ class EbpfDatapath:
         self._taps.put(taps)
 
     def tap_count(self, number: int) -> TapCount:
-        """What became of the packets that a tap was asked about."""
+        """What became of the packets that a tap was asked about; for the thread that reads events."""
         return self._taps.count(number)
 
     def watch(self, ports: frozenset[int], snaplen: int = WHOLE) -> None:

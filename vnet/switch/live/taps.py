@@ -1,4 +1,4 @@
-"""The taps of one switch in its maps: put in force while packets are looked at, and found again by a new agent."""
+"""The taps of one switch in its maps: put in force amid packets, and found again by a new agent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CAPTURING = abi.Control.capturing.offset // 4
 
 
 class Taps:
-    """What is told whom. `wait` returns when no packet is being decided any more that was when it was called."""
+    """Who is told what. `wait` returns when every packet that is being decided now has been."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Taps:
         wait: Callable[[], None],
     ) -> None:
         self._map, self._ports, self._control, self._wait = maps, ports, control, wait
-        self.in_force = self._read()
+        self.in_force: Mapping[int, Tap] = self._read()
         """By number."""
 
     def _read(self) -> Mapping[int, Tap]:
@@ -74,6 +74,11 @@ class Taps:
             if before.get(port, 0) != after.get(port, 0):
                 self._map["port_taps"].set(port, _WORD.pack(after.get(port, 0)))
         self.in_force = dict(taps)
+
+    def joined(self, port: int) -> None:
+        """A port has come that some tap may want already."""
+        if any(port in tap.ports for tap in self.in_force.values()):
+            self.put(self.in_force)
 
     def count(self, number: int) -> TapCount:
         """What became of the packets that a tap was asked about since it was put in force."""
