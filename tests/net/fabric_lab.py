@@ -29,12 +29,12 @@ NETNS = f"{PREFIX}small"
 PINS = Path("/sys/fs/bpf/vnteng")
 
 
-def make_engine(directory: Path, world: World) -> Engine:
+def make_engine(directory: Path, world: World, underlay: str | None = None) -> Engine:
     """A new daemon, as far as the engine can tell. `world` has the guests, which are none."""
 
     def parts(fabric: str) -> Parts:
         log = RuleLog(paths.log_dir(fabric))
-        network, switch = HostNetwork(f"{PREFIX}{fabric}"), HostSwitch(fabric, log.see)
+        network, switch = HostNetwork(f"{PREFIX}{fabric}"), HostSwitch(fabric, log.see, underlay)
         return Parts(network, switch, FakeGuests(world, fabric), log)
 
     host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, partial(datetime.now, UTC), uptime_s)

@@ -155,6 +155,27 @@ def test_each_point_has_what_came_so_far_with_what_became_of_it() -> None:
     living(life)
 
 
+def test_what_did_not_come_to_a_point_does_not_leave_the_kernel() -> None:
+    async def life(lab: Lab) -> None:
+        async with lab.capturing(points=("after-policy",)) as captured:
+            for port in (80, 22):
+                lab.send("a.eth0", lab.frame("a.eth0", "b.eth0", port))
+        assert captured.seen == {("a.eth0/after-policy", "passed"): 1}
+        assert captured.summary == {"seen": 1, "matched": 1, "kept": 1, "lost": 0}
+
+    living(life)
+
+
+def test_a_packet_that_is_lost_behind_the_rules_is_told_again_as_lost() -> None:
+    async def life(lab: Lab) -> None:
+        async with lab.capturing() as captured, lab.capturing(only_dropped=True) as dropped:
+            lab.send("a.eth0", lab.frame("a.eth0", "b.eth0", 80) / Raw(bytes(1600)))
+        assert captured.seen == {("a.eth0/guest", "passed"): 1, ("a.eth0/guest", "dropped: MTU"): 1}
+        assert dropped.seen == {("a.eth0/guest", "dropped: MTU"): 1}
+
+    living(life)
+
+
 def test_filters_run_in_the_kernel_and_several_captures_do_not_mix() -> None:
     async def life(lab: Lab) -> None:
         async with (

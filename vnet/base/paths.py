@@ -72,6 +72,11 @@ def event_dir() -> Path:
     return state_dir() / "events"
 
 
+def mirror_dir(fabric: str) -> Path:
+    """What its mirrors record, kept when the fabric goes."""
+    return state_dir() / "mirrors" / fabric
+
+
 def netns(fabric: str) -> str:
     """The network namespace that holds the fabric's ports."""
     return f"{os.environ.get('VNET_NETNS_PREFIX', 'vnet-')}{fabric}"

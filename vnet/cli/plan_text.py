@@ -9,6 +9,7 @@ _HEADINGS = {
     "fabric": "fabric",
     "vm": "VMs",
     "port": "ports",
+    "mirror": "mirrors",
     "policy": "policies",
     "reach": "who may open connections",
     "connection": "live connections that are cut",

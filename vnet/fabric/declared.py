@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from vnet.fabric.mirror import mirrors_of
 from vnet.fabric.state import State, desired
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
@@ -29,7 +30,8 @@ class Declared:
 
     def state(self, stopped: frozenset[str] = frozenset()) -> State:
         """The state to reach; VMs in `stopped` do not run."""
-        return desired(self.inventory, tuple(map(normal, self.compiled.flows)), stopped)
+        flows = tuple(map(normal, self.compiled.flows))
+        return desired(self.inventory, flows, stopped, mirrors_of(self.topology, self.inventory))
 
     def provenance_texts(self) -> Mapping[int, Mapping[str, str]]:
         """The origin of each cookie in words, for the store."""

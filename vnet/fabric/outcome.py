@@ -36,6 +36,7 @@ class Kind(StrEnum):
     FABRIC = "fabric"
     VM = "vm"
     PORT = "port"
+    MIRROR = "mirror"
     POLICY = "policy"
     REACH = "reach"
     CONNECTION = "connection"
@@ -159,7 +160,15 @@ def summarize(
     policies = tuple(_policies(change, replaced, before, planned))
     added, removed = len(change.put) - len(replaced), len(change.remove) - len(replaced)
     return Summary(
-        (*_fabric(actions), *vms, *ports, *policies, *map(_reach, effects.reach), *map(_cut, effects.cuts)),
+        (
+            *_fabric(actions),
+            *vms,
+            *ports,
+            *_mirrors(now, wanted),
+            *policies,
+            *map(_reach, effects.reach),
+            *map(_cut, effects.cuts),
+        ),
         _count(vms, _vm_names(now, before) & _vm_names(wanted, planned)),
         _count(ports, {port.ifname for port in now.ports & wanted.ports}),
         Count(added, len(replaced), removed, len(now.flows) - len(change.remove)),
@@ -200,7 +209,7 @@ def _cut(cut: Cut) -> Line:
 
 def _vm_names(state: State, record: Record | None) -> frozenset[str]:
     """Those that run and those that only have their ports."""
-    declared = {nic.rpartition(".")[0] for nic in record.assignments} if record else set()
+    declared = {nic.rpartition(".")[0] for nic in record.assignments if "." in nic} if record else set()
     return frozenset(declared | {guest.name for guest in state.guests})
 
 
@@ -244,6 +253,17 @@ def _nic_differences(old: Mapping[str, GuestNic], new: Mapping[str, GuestNic]) -
             yield f"{name} {', '.join(old[name].addresses)} → {', '.join(new[name].addresses)}"
         elif old[name] != new[name]:
             yield f"{name} has another {'MAC' if old[name].mac != new[name].mac else 'port'}"
+
+
+def _mirrors(now: State, wanted: State) -> Iterator[Line]:
+    old, new = ({mirror.name: mirror for mirror in state.mirrors} for state in (now, wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield Line(Mark.REMOVE, Kind.MIRROR, name, str(old[name]))
+        elif name not in old:
+            yield Line(Mark.ADD, Kind.MIRROR, name, str(new[name]))
+        elif old[name] != new[name]:
+            yield Line(Mark.CHANGE, Kind.MIRROR, name, str(new[name]))
 
 
 # -- ports ----------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ Order, and why:
 2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
 3. new ports, attached while the switch has no rules for them, which means closed; limits of those there are;
 4. all flows at once: from here on the new generation is enforced;
-5. new guests, which therefore never ran under other rules;
-6. what is wanted no more, last: a failure before this point has broken nothing.
+5. mirrors, so that no packet of a new guest is missing in them;
+6. new guests, which therefore never ran under other rules;
+7. what is wanted no more, last: a failure before this point has broken nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from vnet.base import limits
 from vnet.base.limits import Limits
+from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import Attached, Guest, Port, State
 from vnet.openflow.flow import Flow
 
@@ -120,6 +122,26 @@ class ApplyFlows:
 
 
 @dataclass(frozen=True, slots=True)
+class PutMirror:
+    """Copy packets from now on, in place of the mirror that has this one's name."""
+
+    mirror: Mirror
+
+    def __str__(self) -> str:
+        return f"mirror {self.mirror.name}: {self.mirror}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMirror:
+    """Copy no more."""
+
+    mirror: Mirror
+
+    def __str__(self) -> str:
+        return f"end mirror {self.mirror.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class StartGuest:
     """Start the guest and wait for its agent."""
 
@@ -151,6 +173,8 @@ Action = (
     | DetachPort
     | RemovePort
     | ApplyFlows
+    | PutMirror
+    | RemoveMirror
     | StartGuest
     | DestroyGuest
 )
@@ -179,6 +203,7 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _attach(sorted(wanted.attached - now.attached), plugged)
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
+    yield from _mirrors(now, wanted)
     yield from (StartGuest(guest) for guest in sorted(wanted.guests - (now.guests - gone_guests)))
     yield from _destroy(gone_guests - early_guests, wanted)
     yield from _unplug(unplugged - early_ports, gone_ports - early_ports)
@@ -189,6 +214,13 @@ def _attach(attached: Iterable[Attached], plugged: frozenset[Port]) -> Iterator[
     """Put the ports into the switch that are not; change the limits of those that are."""
     yield from (AttachPort(each.port, each.limits) for each in attached if each.port in plugged)
     yield from (LimitPort(each.port, each.limits) for each in attached if each.port not in plugged)
+
+
+def _mirrors(now: State, wanted: State) -> Iterator[Action]:
+    new = sorted(wanted.mirrors - now.mirrors, key=lambda mirror: mirror.name)
+    gone = sorted(now.mirrors, key=lambda mirror: mirror.name)
+    yield from (PutMirror(mirror) for mirror in new)
+    yield from (RemoveMirror(mirror) for mirror in gone if wanted.mirror(mirror.name) is None)
 
 
 def _in_the_way(gone: frozenset[Port], new: frozenset[Port]) -> frozenset[Port]:
@@ -246,6 +278,11 @@ def step(action: Action, state: State) -> State:
             return replace(state, attached=_without(state, port))
         case ApplyFlows(put, remove):
             return replace(state, flows=(state.flows - remove) | put)
+        case PutMirror(mirror):
+            others = frozenset(each for each in state.mirrors if each.name != mirror.name)
+            return replace(state, mirrors=others | {mirror})
+        case RemoveMirror(mirror):
+            return replace(state, mirrors=state.mirrors - {mirror})
         case StartGuest(guest):
             return replace(state, guests=state.guests | {guest})
         case DestroyGuest(guest):

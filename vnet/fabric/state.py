@@ -11,8 +11,9 @@ from hashlib import blake2b
 
 from vnet.base import limits
 from vnet.base.limits import Limits
+from vnet.fabric.mirror import Mirror
 from vnet.openflow.flow import Flow
-from vnet.topology.inventory import Inventory, Nic, Vm
+from vnet.topology.inventory import Inventory, Listener, Nic, Vm
 
 IFNAME_MAX = 15
 """IFNAMSIZ - 1 (linux/if.h)."""
@@ -73,6 +74,11 @@ class State:
     attached: frozenset[Attached] = frozenset()
     flows: frozenset[Flow] = field(default_factory=frozenset)
     guests: frozenset[Guest] = frozenset()
+    mirrors: frozenset[Mirror] = frozenset()
+
+    def mirror(self, name: str) -> Mirror | None:
+        """The mirror of that name."""
+        return next((mirror for mirror in self.mirrors if mirror.name == name), None)
 
     @property
     def plugged(self) -> frozenset[Port]:
@@ -96,12 +102,18 @@ def ifname(nic: str) -> str:
     return f"{nic[: IFNAME_MAX - 7]}~{digest}"
 
 
-def desired(inventory: Inventory, flows: tuple[Flow, ...], stopped: frozenset[str] = frozenset()) -> State:
+def desired(
+    inventory: Inventory,
+    flows: tuple[Flow, ...],
+    stopped: frozenset[str] = frozenset(),
+    mirrors: frozenset[Mirror] = frozenset(),
+) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
     attached = frozenset(Attached(port_of(nic), nic.profile.limits) for nic in inventory.nics)
+    attached |= {Attached(port_of(listener)) for listener in inventory.listeners}
     ports = frozenset(each.port for each in attached)
     guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
-    return State(True, True, ports, attached, frozenset(flows), guests)
+    return State(True, True, ports, attached, frozenset(flows), guests, mirrors)
 
 
 def guest_of(vm: Vm) -> Guest:
@@ -110,9 +122,10 @@ def guest_of(vm: Vm) -> Guest:
         GuestNic(nic.interface, port_of(nic), nic.mac, tuple(str(address) for address in nic.addresses))
         for nic in vm.nics
     )
+    nics += tuple(GuestNic(each.interface, port_of(each), each.mac, ()) for each in vm.listeners)
     return Guest(vm.name, vm.image, vm.cpus, vm.memory_bytes, nics)
 
 
-def port_of(nic: Nic) -> Port:
+def port_of(nic: Nic | Listener) -> Port:
     """The port that a NIC is plugged into."""
     return Port(nic.port, ifname(nic.name))

@@ -14,6 +14,7 @@ from vnet.topology.model import (
     Interface,
     IPNetwork,
     Isolation,
+    Mirror,
     Network,
     Peer,
     Policy,
@@ -47,6 +48,7 @@ def build(draft: Draft, file: str) -> Topology:
         at=Location(file),
         profiles={name: _profile(name, each.value) for name, each in draft.profiles.items()},
         services=declared,
+        mirrors=tuple(_mirror(name, each) for name, each in draft.mirrors.items()),
     )
 
 
@@ -83,6 +85,19 @@ def _profile(name: str, entry: Entry) -> Profile:
     )
 
 
+def _mirror(name: str, mirror: Read[Entry]) -> Mirror:
+    entry = mirror.value
+    return Mirror(
+        name,
+        entry.value(lang.MIRROR_SOURCE),
+        entry.value(lang.MIRROR_DIRECTION),
+        entry.value(lang.MIRROR_FILTER),
+        entry.value(lang.MIRROR_TO),
+        entry.value(lang.MIRROR_SNAPLEN),
+        mirror.at,
+    )
+
+
 def _pair(entry: Entry) -> AddressPair:
     mac = entry.get(lang.PAIR_MAC)
     return AddressPair(entry.value(lang.PAIR_ADDRESS), None if mac is None else mac.value)
@@ -104,11 +119,14 @@ def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:
 
 
 def _interface(nic: DraftNic) -> Interface:
-    assert nic.network is not None, "checked"
+    assert nic.is_mirror_only or nic.network is not None, "checked"
+    network = "" if nic.network is None else nic.network.value
     addresses = tuple(address.value for address in nic.addresses)
     mac = None if nic.mac is None else nic.mac.value
     profile = STRICT.name if nic.profile is None else nic.profile.value
-    return Interface(nic.name, nic.network.value, addresses, mac, nic.at, nic.is_promiscuous, profile)
+    return Interface(
+        nic.name, network, addresses, mac, nic.at, nic.is_promiscuous, profile, nic.is_mirror_only
+    )
 
 
 def _labels(entry: Entry, key: Field[dict[str, Read[str]]]) -> dict[str, str]:

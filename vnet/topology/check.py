@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
-from vnet.topology import check_policies, check_profiles, check_vms
+from vnet.topology import check_mirrors, check_policies, check_profiles, check_vms
 from vnet.topology import language as lang
 from vnet.topology.draft import Draft
 from vnet.topology.model import IPNetwork
@@ -27,6 +27,7 @@ def check(draft: Draft, reading: Reading) -> None:
     _check_tiers(draft, reading)
     check_vms.check(draft, reading)
     check_policies.check(draft, reading)
+    check_mirrors.check(draft, reading)
 
 
 def _check_vlans(draft: Draft, reading: Reading) -> None:

@@ -102,7 +102,7 @@ def _check_has_nics(vm: Read[Entry], reading: Reading) -> None:
 
 def _check_network(nic: DraftNic, draft: Draft, reading: Reading) -> None:
     if nic.network is None:
-        if not nic.is_broken:
+        if not nic.is_broken and not nic.is_mirror_only:
             reading.fault(nic.at, nic.path, 'an interface needs "network": the network it is plugged into')
     elif nic.network.value not in draft.networks:
         name = nic.network.value

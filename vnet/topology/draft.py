@@ -32,6 +32,7 @@ class DraftNic:
     is_broken: bool
     is_promiscuous: bool
     profile: Read[str] | None
+    is_mirror_only: bool
     at: Location
     path: str
 
@@ -50,6 +51,7 @@ class Draft:
     services: Mapping[str, Read[tuple[Read[Service], ...]]]
     tiers: tuple[str, ...]
     policies: tuple[Read[Entry], ...]
+    mirrors: Mapping[str, Read[Entry]]
 
 
 def draft(root: Entry) -> Draft:
@@ -67,6 +69,7 @@ def draft(root: Entry) -> Draft:
         services=_named(root, lang.SERVICES),
         tiers=TIERS if tiers is None else tuple(tier.value for tier in tiers.value),
         policies=() if policies is None else policies.value,
+        mirrors=_named(root, lang.MIRRORS),
     )
 
 
@@ -82,12 +85,15 @@ def _nics(vm: Entry) -> Iterator[DraftNic]:
             yield _declared(name, interface)
     elif networks is not None:
         for i, network in enumerate(networks.value):
-            yield DraftNic(f"eth{i}", network, (), None, True, False, False, None, network.at, network.path)
+            yield DraftNic(
+                f"eth{i}", network, (), None, True, False, False, None, False, network.at, network.path
+            )
 
 
 def _declared(name: str, interface: Read[Entry]) -> DraftNic:
     entry = interface.value
     addresses, promiscuous = entry.get(lang.INTERFACE_ADDRESSES), entry.get(lang.INTERFACE_PROMISCUOUS)
+    mirror_only = entry.get(lang.INTERFACE_MIRROR_ONLY)
     return DraftNic(
         name,
         entry.get(lang.INTERFACE_NETWORK),
@@ -97,6 +103,7 @@ def _declared(name: str, interface: Read[Entry]) -> DraftNic:
         bool(entry.broken),
         promiscuous is not None and promiscuous.value,
         entry.get(lang.INTERFACE_PROFILE),
+        mirror_only is not None and mirror_only.value,
         interface.at,
         interface.path,
     )

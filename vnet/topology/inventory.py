@@ -6,7 +6,7 @@ a NIC never changes its port number, MAC or address because another one came or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from ipaddress import ip_interface
@@ -21,7 +21,9 @@ from vnet.topology.model import (
     IPInterface,
     IPNetwork,
     Profile,
+    ToErspan,
     Topology,
+    ToVxlan,
     VmSpec,
 )
 from vnet.topology.pool import Pool
@@ -55,6 +57,18 @@ class Nic:
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """A NIC that is in no network: it gets what mirrors copy to it, and what it sends is dropped."""
+
+    name: str
+    vm: str
+    interface: str
+    port: int
+    mac: int
+    at: Location
+
+
+@dataclass(frozen=True, slots=True)
 class Vm:
     """One VM to run. `spec` is the name it was declared under (`web` for the replica `web-1`).
 
@@ -69,6 +83,8 @@ class Vm:
     nics: tuple[Nic, ...]
     groups: frozenset[str]
     at: Location
+    listeners: tuple[Listener, ...] = ()
+    """They come behind its other NICs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +94,13 @@ class Inventory:
     fabric: str
     vms: tuple[Vm, ...]
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
-    """By NIC name; what to hand to the next `expand` as `previous`."""
+    """By NIC name; what to hand to the next `expand` as `previous`. Mirrors to other machines have ports too,
+    under their `mirror_key`."""
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Every NIC of every VM that only listens."""
+        return tuple(listener for vm in self.vms for listener in vm.listeners)
 
     @property
     def nics(self) -> tuple[Nic, ...]:
@@ -96,13 +118,27 @@ def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
     Raises InputError when a subnet has no address left.
     """
     pending = _pending(topology)
-    ports = _ports(pending, previous)
+    tunnels = [mirror_key(each.name) for each in topology.mirrors if isinstance(each.to, ToVxlan | ToErspan)]
+    ports = _ports([*(nic.name for nic in pending), *tunnels], previous)
     macs = _macs(topology, pending, previous)
-    addresses = _addresses(topology, pending, previous)
-    nics = {nic.name: _nic(nic, topology, ports, macs, addresses) for nic in pending}
-    vms = tuple(_vm(topology, name, spec, nics) for spec in topology.vms.values() for name in instances(spec))
+    plugged = tuple(nic for nic in pending if not nic.declared.is_mirror_only)
+    addresses = _addresses(topology, plugged, previous)
+    nics = {nic.name: _nic(nic, topology, ports, macs, addresses) for nic in plugged}
+    listeners = {nic.name: _listener(nic, ports, macs) for nic in pending if nic.declared.is_mirror_only}
+    vms = tuple(
+        _vm(topology, name, spec, nics, listeners)
+        for spec in topology.vms.values()
+        for name in instances(spec)
+    )
     assignments = {nic.name: Assignment(nic.port, nic.mac, nic.addresses) for nic in nics.values()}
+    assignments |= {each.name: Assignment(each.port, each.mac, ()) for each in listeners.values()}
+    assignments |= {name: Assignment(ports[name], 0, ()) for name in tunnels}
     return Inventory(topology.name, vms, assignments)
+
+
+def mirror_key(name: str) -> str:
+    """What the port of a mirror to another machine is assigned under: no NIC can be called that."""
+    return f"mirror:{name}"
 
 
 def instances(spec: VmSpec) -> tuple[str, ...]:
@@ -133,13 +169,21 @@ def _pending(topology: Topology) -> tuple[_Pending, ...]:
     )
 
 
-def _vm(topology: Topology, name: str, spec: VmSpec, nics: Mapping[str, Nic]) -> Vm:
-    own = tuple(nics[f"{name}.{interface.name}"] for interface in spec.interfaces)
+def _vm(
+    topology: Topology, name: str, spec: VmSpec, nics: Mapping[str, Nic], listeners: Mapping[str, Listener]
+) -> Vm:
+    names = [f"{name}.{interface.name}" for interface in spec.interfaces]
+    own = tuple(nics[each] for each in names if each in nics)
+    silent = tuple(listeners[each] for each in names if each in listeners)
     by_label = {
         group for group, labels in topology.group_labels.items() if labels.items() <= spec.labels.items()
     }
     groups = frozenset(spec.groups) | by_label
-    return Vm(name, spec.name, spec.image, spec.cpus, spec.memory_bytes, own, groups, spec.at)
+    return Vm(name, spec.name, spec.image, spec.cpus, spec.memory_bytes, own, groups, spec.at, silent)
+
+
+def _listener(nic: _Pending, ports: Mapping[str, int], macs: Mapping[str, int]) -> Listener:
+    return Listener(nic.name, nic.vm, nic.declared.name, ports[nic.name], macs[nic.name], nic.declared.at)
 
 
 def _nic(
@@ -168,16 +212,16 @@ def _nic(
 # ---- ports -----------------------------------------------------------------------------------
 
 
-def _ports(pending: tuple[_Pending, ...], previous: Mapping[str, Assignment]) -> dict[str, int]:
+def _ports(names: Sequence[str], previous: Mapping[str, Assignment]) -> dict[str, int]:
     """OpenFlow port numbers: the previous one, else the lowest from 1 that nobody has or had."""
     owners: dict[int, str] = {}
-    for nic in pending:
-        if nic.name in previous:
-            owners.setdefault(previous[nic.name].port, nic.name)
+    for name in names:
+        if name in previous:
+            owners.setdefault(previous[name].port, name)
     kept = {name: port for port, name in owners.items()}
     had = {each.port for each in previous.values()}
     free = (port for port in count(1) if port not in had)
-    return {nic.name: kept[nic.name] if nic.name in kept else next(free) for nic in pending}
+    return {name: kept[name] if name in kept else next(free) for name in names}
 
 
 # ---- MACs ------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from enum import Enum
 from typing import TypeVar
 
 from vnet.base import limits
-from vnet.topology import selectors, values
-from vnet.topology.model import TIERS, Action, Enforcement, Established, Isolation
+from vnet.topology import mirrors, selectors, values
+from vnet.topology.model import TIERS, Action, Enforcement, Established, Isolation, MirrorDirection
 from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word
 
 E = TypeVar("E", bound=Enum)
@@ -24,6 +24,8 @@ CPUS_MAX = 255
 VLAN_MAX = 4094
 PAIR_ADDRESSES_MAX = 256
 """Of one profile: each is several flows for every NIC that has it."""
+SNAPLEN_MAX = 262_144
+"""As tcpdump has it: more than any frame."""
 TIERS_MAX = 16
 """Each has two tables of the switch to itself."""
 
@@ -203,10 +205,23 @@ INTERFACE_PROMISCUOUS = Field(
 INTERFACE_PROFILE = Field(
     "profile", _name("a profile"), "its port-security profile; strict if left out", default="strict"
 )
+INTERFACE_MIRROR_ONLY = Field(
+    "mirror_only",
+    _BOOLEAN,
+    "true: in no network; it gets what mirrors copy to it, and sends nothing; false if left out",
+    default=False,
+)
 INTERFACE = Record(
     "an interface",
-    (INTERFACE_NETWORK, INTERFACE_ADDRESSES, INTERFACE_MAC, INTERFACE_PROMISCUOUS, INTERFACE_PROFILE),
-    later=("trunk", "native", "rate", "mirror_only"),
+    (
+        INTERFACE_NETWORK,
+        INTERFACE_ADDRESSES,
+        INTERFACE_MAC,
+        INTERFACE_PROMISCUOUS,
+        INTERFACE_PROFILE,
+        INTERFACE_MIRROR_ONLY,
+    ),
+    later=("trunk", "native", "rate"),
     partial=True,
 )
 
@@ -367,6 +382,37 @@ PROFILES = Field(
     MapOf(_name("a profile"), PROFILE, "a map of profiles"),
     "port-security profiles by name; strict is built in",
 )
+# ---- mirrors ---------------------------------------------------------------------------------
+
+MIRROR_SOURCE = Field(
+    "source",
+    Word(mirrors.SOURCE_EXPECTED, mirrors.source, {"type": "string", "pattern": "^[a-z0-9-]+:[a-z0-9-]+$"}),
+    "whose packets are copied: VM:INTERFACE, or network:NAME for all NICs of a network",
+    required=True,
+)
+MIRROR_DIRECTION = Field(
+    "direction",
+    _one_of(MirrorDirection),
+    "out: what the source sends, in: what it is handed; both if left out",
+    default=MirrorDirection.BOTH,
+)
+MIRROR_FILTER = Field(
+    "filter", _TEXT, "which packets, as a pcap-filter(7) expression; all if left out", default=""
+)
+MIRROR_TO = Field(
+    "to",
+    Word(mirrors.TARGET_EXPECTED, mirrors.target, {"type": "string", "pattern": "^[a-z0-9-]+:"}),
+    "where the copies go: a NIC with mirror_only, a file of the daemon, or another machine",
+    required=True,
+)
+MIRROR_SNAPLEN = Field(
+    "snaplen",
+    _integer(1, SNAPLEN_MAX),
+    "how many bytes of each packet a file keeps; all if left out",
+    default=SNAPLEN_MAX,
+)
+MIRROR = Record("a mirror", (MIRROR_SOURCE, MIRROR_DIRECTION, MIRROR_FILTER, MIRROR_TO, MIRROR_SNAPLEN))
+
 VMS = Field("vms", MapOf(_name("a VM", VM_NAME_MAX), VM, "a map of VMs"), "the VMs by name")
 GROUPS = Field("groups", MapOf(_name("a group"), GROUP, "a map of groups"), "groups by CIDR or label")
 SERVICES = Field("services", MapOf(_name("a service"), SERVICE, "a map of services"), "named lists of ports")
@@ -376,6 +422,7 @@ ALL_TIERS = Field(
     f"the tiers in order of evaluation; {', '.join(TIERS)} if left out",
 )
 POLICIES = Field("policies", ListOf(POLICY, "a list of policies"), "who may talk to whom")
+MIRRORS = Field("mirrors", MapOf(_name("a mirror"), MIRROR, "a map of mirrors"), "copies of packets, by name")
 VERIFY = Field("verify", ListOf(_CLAIM, "a list of claims"), "what must be provably true")
 TOPOLOGY = Record(
     "a topology",
@@ -392,9 +439,10 @@ TOPOLOGY = Record(
         SERVICES,
         ALL_TIERS,
         POLICIES,
+        MIRRORS,
         VERIFY,
     ),
-    later=("images", "routers", "uplinks", "endpoints", "mirrors"),
+    later=("images", "routers", "uplinks", "endpoints"),
     partial=True,
 )
 """A file: a whole topology, or a part that others include."""

@@ -68,6 +68,8 @@ class Interface:
     is_promiscuous: bool = False
     """On an isolated network: all its NICs reach this one."""
     profile: str = STRICT.name
+    is_mirror_only: bool = False
+    """It is in no network (`network` is empty): it gets what mirrors copy to it, and sends nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,79 @@ class Claim:
     at: Location
 
 
+@dataclass(frozen=True, slots=True)
+class MirrorNic:
+    """A NIC by the name of its VM, for a source also that of all its replicas."""
+
+    vm: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorNetwork:
+    """All NICs of a network."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToFile:
+    """A file of that name where the daemon keeps what mirrors record."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"pcap:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToVxlan:
+    """Another machine, in VXLAN (RFC 7348). `number` is the VNI."""
+
+    address: IPAddress
+    udp_port: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"vxlan:{_bracketed(self.address)}:{self.udp_port}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToErspan:
+    """Another machine, in ERSPAN type II over GRE (draft-foschiano-erspan). `number` is the session ID."""
+
+    address: IPAddress
+    number: int
+
+    def __str__(self) -> str:
+        return f"erspan:{_bracketed(self.address)}/{self.number}"
+
+
+def _bracketed(address: IPAddress) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
+class MirrorDirection(Enum):
+    """As the source sees it: OUT is what it sends, IN what it is handed."""
+
+    BOTH = "both"
+    IN = "in"
+    OUT = "out"
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Copies of packets, made by the switch. `filter` is a pcap expression, empty for all."""
+
+    name: str
+    source: MirrorNic | MirrorNetwork
+    direction: MirrorDirection
+    filter: str
+    to: MirrorNic | ToFile | ToVxlan | ToErspan
+    snaplen_bytes: int
+    at: Location
+
+
 TIERS = ("admin", "application", "baseline")
 
 
@@ -244,3 +319,4 @@ class Topology:
     """Those declared, by name; `strict` is there without."""
     services: Mapping[str, tuple[Service, ...]] = field(default_factory=dict)
     """Those declared, by name."""
+    mirrors: tuple[Mirror, ...] = ()

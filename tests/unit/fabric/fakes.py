@@ -81,6 +81,7 @@ class World:
     switches: dict = field(default_factory=dict)
     attached: dict = field(default_factory=dict)
     connections: dict = field(default_factory=dict)
+    mirrors: dict = field(default_factory=dict)
     guests: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
@@ -98,7 +99,17 @@ class World:
 
     def copy(self):
         """The same once more, without traps."""
-        containers = ("namespaces", "interfaces", "switches", "attached", "guests", "specs", "calls", "steps")
+        containers = (
+            "namespaces",
+            "interfaces",
+            "switches",
+            "attached",
+            "mirrors",
+            "guests",
+            "specs",
+            "calls",
+            "steps",
+        )
         copies = {name: copy(getattr(self, name)) for name in containers}
         return World(**copies, now=self.now, uptime_s=self.uptime_s)
 
@@ -247,6 +258,24 @@ class FakeSwitch:
     async def logged_counts(self):
         return {}
 
+    async def mirrors(self):
+        return self.world.mirrors.get(self.name, frozenset())
+
+    async def put_mirror(self, mirror, record):
+        async with self.world.call(f"mirror {mirror.name}"):
+            self.world.mirrors[self.name] = {
+                each for each in await self.mirrors() if each.name != mirror.name
+            }
+            self.world.mirrors[self.name] = frozenset(self.world.mirrors[self.name] | {mirror})
+
+    async def remove_mirror(self, name):
+        async with self.world.call(f"end mirror {name}"):
+            kept = frozenset(each for each in await self.mirrors() if each.name != name)
+            self.world.mirrors[self.name] = kept
+
+    def mirror_counts(self):
+        return {}
+
     async def change(self, put, remove):
         async with self.world.call("change flows"):
             self.world.switches[self.name] = (self.world.switches[self.name] - remove) | put
@@ -258,6 +287,7 @@ class FakeSwitch:
         async with self.world.call("destroy switch"):
             self.world.switches.pop(self.name, None)
             self.world.attached.pop(self.name, None)
+            self.world.mirrors.pop(self.name, None)
 
 
 @dataclass

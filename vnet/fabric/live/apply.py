@@ -17,7 +17,7 @@ from vnet.fabric.events import Kind
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.telling import telling
 from vnet.fabric.progress import Progress, Report, Status
-from vnet.fabric.store import Store
+from vnet.fabric.store import Record, Store
 
 Tell = Callable[[Kind, str, str, str, Mapping[str, Any]], None]
 """What happened is told so: kind, text, fabric, subject, fields (`vnet.fabric.events`)."""
@@ -46,6 +46,8 @@ class Performer:
     fabric: str
     parts: Parts
     store: Store
+    record: Callable[[], Record]
+    """The fabric's, as it is when it is asked."""
     enforced: Callable[[], None] = lambda: None
     tell: Tell = nobody
 
@@ -75,6 +77,10 @@ class Performer:
             case p.ApplyFlows(put, remove):
                 await switch.change(put, remove)
                 self.enforced()
+            case p.PutMirror(mirror):
+                await switch.put_mirror(mirror, self.record)
+            case p.RemoveMirror(mirror):
+                await switch.remove_mirror(mirror.name)
             case p.StartGuest(guest):
                 self.store.save_guest(self.fabric, guest)
                 how = await self.parts.guests.start(guest, note)

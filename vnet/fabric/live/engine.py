@@ -19,6 +19,7 @@ from vnet.fabric.events import Kind
 from vnet.fabric.live import confirmation
 from vnet.fabric.live.apply import carry_out
 from vnet.fabric.live.change import Change, make, remove
+from vnet.fabric.live.mirrors import check_filters
 from vnet.fabric.live.observe import observe
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry
@@ -150,6 +151,7 @@ class Engine(Registry):
 
     async def _prepare(self, topology: Topology, source: Source, recorded: Recorded = nothing) -> Change:
         """Observe and plan."""
+        check_filters(topology)
         name = topology.name
         fabric = self.fabrics.get(name)
         record = fabric.record if fabric else None

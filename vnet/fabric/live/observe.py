@@ -34,7 +34,8 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     attached = await parts.switch.ports() if switch else frozenset()
     flows = await parts.switch.flows() if switch else frozenset()
     ports = _known_ports(record, attached, interfaces)
-    return State(there, switch, ports, attached, flows, await running(parts, store, name))
+    mirrors = await parts.switch.mirrors() if switch else frozenset()
+    return State(there, switch, ports, attached, flows, await running(parts, store, name), mirrors)
 
 
 def _known_ports(

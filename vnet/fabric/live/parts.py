@@ -16,12 +16,15 @@ from vnet.base.limits import Limits
 from vnet.fabric.asked import Sandbox
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
+from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import Attached, Guest, Port
+from vnet.fabric.store import Record
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats
 from vnet.switch.numbers import SwitchNumbers
+from vnet.switch.taps import TapCount
 
 T = TypeVar("T")
 
@@ -154,6 +157,22 @@ class Switch(Protocol):
 
     async def change(self, put: frozenset[Flow], remove: frozenset[Flow]) -> None:
         """One atomic change; on return it is enforced."""
+        ...
+
+    async def mirrors(self) -> frozenset[Mirror]:
+        """Those in force."""
+        ...
+
+    async def put_mirror(self, mirror: Mirror, record: Callable[[], Record]) -> None:
+        """Put a mirror in force in place of what had its name. `record` gives the fabric's, for comments."""
+        ...
+
+    async def remove_mirror(self, name: str) -> None:
+        """Copy no more; one that is not there is no error."""
+        ...
+
+    def mirror_counts(self) -> Mapping[str, TapCount]:
+        """What became of the packets that mirrors were asked about, by their names."""
         ...
 
     async def close(self) -> None:

@@ -123,7 +123,9 @@ class Registry:
             fabric.parts.switch.watch.enforced(generation)
             self.store.save_enforced(fabric.record.name, generation)
 
-        return Performer(fabric.record.name, fabric.parts, self.store, enforced, self.events.tell)
+        name = fabric.record.name
+        record = lambda: self.fabrics.get(name, fabric).record  # noqa: E731
+        return Performer(name, fabric.parts, self.store, record, enforced, self.events.tell)
 
     def _tell_enforced(self, record: Record, generation: int) -> None:
         if generation:  # 0: its switch is gone

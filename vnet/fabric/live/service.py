@@ -6,8 +6,8 @@ import asyncio
 import platform
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -24,7 +24,7 @@ from vnet.capture.lines import LineEncoder, line
 from vnet.capture.live import stream
 from vnet.capture.live.libpcap import compile_filter
 from vnet.capture.pcapng import PcapngEncoder, Producer
-from vnet.capture.record import PacketRecord, Point, Verdict
+from vnet.capture.record import Point
 from vnet.capture.recorder import Recorder, Totals
 from vnet.capture.ways import WayEncoder
 from vnet.drill.run import BY_HOST
@@ -41,10 +41,11 @@ from vnet.fabric.live.journal import kept_logs
 from vnet.fabric.live.pictured import pictured
 from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.rule_log import RuleLog, between
+from vnet.fabric.live.teller import Teller, table_name
 from vnet.fabric.live.telling import telling
-from vnet.fabric.live.watch import GENERATIONS_KEPT, Watch
+from vnet.fabric.live.watch import Watch
+from vnet.fabric.mirror import mirrors_of
 from vnet.fabric.progress import Report
-from vnet.fabric.store import Record
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
 from vnet.openflow.conntrack import Direction
@@ -134,6 +135,7 @@ class Service:
                 {"name": net.name, "vlan": net.vlan, "subnets": [str(subnet) for subnet in net.subnets]}
                 for net in declared.topology.networks.values()
             ],
+            "mirrors": _mirrors(declared, fabric.parts.switch.mirror_counts()),
             "vms": await self._vms(name),
         }
 
@@ -371,47 +373,6 @@ def _block(lines: tuple[str, ...]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-class Teller:
-    """Names what packets report as the fabric's user thinks of it, also across changes of its rules."""
-
-    def __init__(self, record: Callable[[], Record]) -> None:
-        self._record = record
-        self._known = [record().provenance]
-        """Of all generations since it began, the latest first."""
-
-    def _origin(self, cookie: int) -> Mapping[str, str]:
-        provenance = self._record().provenance
-        if provenance is not self._known[0]:
-            self._known = [provenance, *self._known[: GENERATIONS_KEPT - 1]]
-        return next((known[cookie] for known in self._known if cookie in known), {})
-
-    def explain(self, cookie: int) -> str:
-        """Where a flow came from, in one sentence."""
-        origin = self._origin(cookie)
-        return sentence(origin) if origin else ""
-
-    async def told(
-        self, records: stream.Source, generation: Callable[[int], int | None]
-    ) -> AsyncIterator[PacketRecord | stream.Lost]:
-        """Records with the generation of the fabric that decided in place of the switch's count of changes.
-
-        And for what passed with the policy that allowed it in place of the flow that at last put it out.
-        """
-        async for record in records:
-            if isinstance(record, stream.Lost):
-                yield record
-            else:
-                cookie = record.cookie if record.verdict is Verdict.DROP else self._allowed_by(record)
-                decided = generation(record.generation)
-                enforced = self._record().enforced if decided is None else decided
-                yield replace(record, generation=enforced, cookie=cookie)
-
-    def _allowed_by(self, record: PacketRecord) -> int:
-        """The last flow on its way that a policy's rule gave rise to; the very last one if there is none."""
-        ruled = [cookie for cookie in record.cookies if self._origin(cookie).get("policy")]
-        return ruled[-1] if ruled else record.cookie
-
-
 def explainer(fabric: Fabric) -> Callable[[int], str]:
     """Cookie to sentence, by the provenance of the generation in the store."""
     provenance = fabric.record.provenance
@@ -429,6 +390,15 @@ def _declared(fabric: Fabric) -> Declared:
     if fabric.declared is None:
         raise HostError(f"the topology of {fabric.record.name} could not be read again: {fabric.trouble}")
     return fabric.declared
+
+
+def _mirrors(declared: Declared, counts: Mapping[str, TapCount]) -> list[Json]:
+    """The mirrors with what became of the packets they were asked about."""
+    found = sorted(mirrors_of(declared.topology, declared.inventory), key=lambda each: each.name)
+    return [
+        {"name": each.name, "copies": str(each), **asdict(counts.get(each.name, TapCount()))}
+        for each in found
+    ]
 
 
 def _nic(nic: Nic) -> Json:
@@ -553,7 +523,6 @@ def _recorder(explain: Callable[[int], str], request: CaptureRequest) -> Recorde
     limits = Limits(snaplen, request.count, request.duration_s)
     producer = Producer(platform.machine(), f"Linux {platform.release()}", f"vnet {__version__}")
     encoder = LineEncoder(explain) if request.lines else PcapngEncoder(producer, request.filter, snaplen)
-    table_name = lambda number: pipeline.name_of(number) or str(number)  # noqa: E731
     return Recorder(encoder, explain, table_name, limits)
 
 

@@ -16,15 +16,18 @@ from vnet.base.limits import Limits
 from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.record import Point as SeenAt
 from vnet.fabric.asked import Sandbox
+from vnet.fabric.live.mirrors import HostMirrors, Ports
 from vnet.fabric.live.netns import finished
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.logged import REFERENCE_MASK, Sighting, sighting
+from vnet.fabric.mirror import TUNNEL, Mirror
 from vnet.fabric.state import Attached, Port
+from vnet.fabric.store import Record
 from vnet.openflow import cookie
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.fields import CtState
 from vnet.openflow.flow import Flow
-from vnet.openflow.message import FlowStats, PacketIn
+from vnet.openflow.message import FlowStats, PacketIn, PortConfig
 from vnet.policy.difference import diff
 from vnet.policy.entry import notes_log
 from vnet.policy.live.controller import Controller
@@ -41,6 +44,8 @@ from vnet.switch.taps import Tap, TapCount
 CONNECT_TIMEOUT_S = 10.0
 SLOTS_AT_ONCE = 4096
 """Of the table of connections, 650 KB."""
+CLOSED = PortConfig.NO_RECV | PortConfig.NO_FWD
+"""Of a port that takes copies only."""
 PATIENCE_S = 10.0
 """How long flows wait for an agent that has gone: it is part of this process, so hardly ever."""
 
@@ -48,11 +53,19 @@ T = TypeVar("T")
 
 
 class HostSwitch:
-    """See `vnet.fabric.live.parts.Switch`."""
+    """See `vnet.fabric.live.parts.Switch`. `underlay` is the namespace that leads to other machines."""
 
-    def __init__(self, fabric: str, on_logged: Callable[[Sighting], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        fabric: str,
+        on_logged: Callable[[Sighting], None] = lambda _: None,
+        underlay: str | None = None,
+    ) -> None:
         self.fabric = fabric
         self.watch = Watch(self._tap, self._tap_count, self._version)
+        self._mirrors = HostMirrors(
+            fabric, self.watch, Ports(self._close_port, self._detach_closed, self._closed_ports), underlay
+        )
         self._on_logged = on_logged
         self._names: Mapping[int, str] = {}
         self._datapath: EbpfDatapath | None = None
@@ -86,6 +99,7 @@ class HostSwitch:
     async def _open(self) -> None:
         netns = paths.netns(self.fabric)
         self._datapath = await finished(None, EbpfDatapath.open, self.fabric, netns, self._pins)
+        self.watch.inherit(await finished(None, _only_mirrors, self._datapath))
         self._server = SwitchServer(self._datapath, self.fabric, datapath_id(self.fabric))
         await self._server.start(paths.switch_socket(self.fabric))
         self._links = await finished(None, LinkMonitor, netns)
@@ -122,7 +136,11 @@ class HostSwitch:
         found = await server.run(datapath.ports)
         limits = await server.run(datapath.limits)
         self._names = {port.number: port.name for port in found}
-        return frozenset(Attached(Port(port.number, port.name), limits[port.number]) for port in found)
+        return frozenset(
+            Attached(Port(port.number, port.name), limits[port.number])
+            for port in found
+            if not port.name.startswith(TUNNEL)
+        )
 
     async def flows(self) -> frozenset[Flow]:
         """The flows in force, read back over OpenFlow."""
@@ -224,8 +242,42 @@ class HostSwitch:
                 counts[stats.flow.cookie] += stats.packets
         return counts
 
+    # mirrors
+
+    async def mirrors(self) -> frozenset[Mirror]:
+        """Those in force."""
+        return await self._mirrors.now()
+
+    async def put_mirror(self, mirror: Mirror, record: Callable[[], Record]) -> None:
+        """Put a mirror in force in place of what had its name."""
+        await self._mirrors.put(mirror, record)
+
+    async def remove_mirror(self, name: str) -> None:
+        """Copy no more."""
+        await self._mirrors.remove(name)
+
+    def mirror_counts(self) -> Mapping[str, TapCount]:
+        """What became of the packets that mirrors were asked about, by their names."""
+        return self._mirrors.counts()
+
+    async def _close_port(self, number: int, ifname: str) -> None:
+        """Make an interface a port that neither sends nor is sent anything but copies."""
+        datapath, server = self._opened()
+        await server.run(datapath.attach, number, ifname)
+        await server.run(datapath.configure_port, number, CLOSED)
+        server.port_changed()
+
+    async def _detach_closed(self, number: int, ifname: str) -> None:
+        await self.detach(Port(number, ifname))
+
+    async def _closed_ports(self) -> Mapping[int, str]:
+        datapath, server = self._opened()
+        found = await server.run(datapath.ports)
+        return {port.number: port.name for port in found if port.config & CLOSED == CLOSED}
+
     async def close(self) -> None:
         """Let go of everything; what is pinned goes on deciding."""
+        await self._mirrors.close()
         controller, server, datapath, links = self._controller, self._server, self._datapath, self._links
         self._controller = self._server = self._datapath = self._links = None
         if controller is not None:
@@ -238,7 +290,7 @@ class HostSwitch:
         if server is not None:
             await server.stop()
         if datapath is not None:
-            datapath.tap({})
+            _only_mirrors(datapath)
             datapath.close()
 
     async def destroy(self) -> None:
@@ -292,6 +344,13 @@ class HostSwitch:
 def _in_sandbox(datapath: EbpfDatapath, work: Callable[[Sandbox, tuple[Direction, ...]], T]) -> T:
     with datapath.sandbox() as sandbox:
         return work(sandbox, datapath.connections())
+
+
+def _only_mirrors(datapath: EbpfDatapath) -> Mapping[int, Tap]:
+    """Leave the taps in force that need no daemon; which those are."""
+    mirrors = {number: tap for number, tap in datapath.taps.items() if tap.to_port}
+    datapath.tap(mirrors)
+    return mirrors
 
 
 def record(event: PacketEvent, nic: str, clock_ns: int) -> PacketRecord:

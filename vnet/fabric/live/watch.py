@@ -90,6 +90,8 @@ class Watch:
     """Told of every drop that is reported."""
     taps: dict[int, Tap] = field(default_factory=dict)
     """All that are wanted, by number."""
+    left: dict[int, Tap] = field(default_factory=dict)
+    """Of those the ones that an earlier daemon put there and nobody has claimed."""
     _subscriptions: dict[int, Subscription] = field(default_factory=dict)
     _free: deque[int] = field(default_factory=lambda: deque(range(TAPS)))
     """Whose turn it is to be used again: until then what it was told before is read."""
@@ -125,8 +127,20 @@ class Watch:
             del self._subscriptions[number]
             await self.discard(number)
 
+    def inherit(self, taps: Mapping[int, Tap]) -> None:
+        """Begin with the taps that an earlier daemon left in force."""
+        self.taps, self.left = dict(taps), dict(taps)
+        self._free = deque(number for number in range(TAPS) if number not in taps)
+
     async def add(self, tap: Tap) -> int:
-        """Put one more tap in force; its number. Raises InputError when there are as many as can be."""
+        """Put one more tap in force, or take over one that was left; its number.
+
+        Raises: InputError when there are as many as can be.
+        """
+        for number, left in self.left.items():
+            if left == tap:
+                del self.left[number]
+                return number
         if not self._free:
             raise InputError(f"{TAPS} captures and mirrors of this fabric run; end one of them first")
         number = self._free.popleft()
@@ -141,6 +155,7 @@ class Watch:
     async def discard(self, number: int) -> None:
         """Take a tap out of force."""
         del self.taps[number]
+        self.left.pop(number, None)
         self._free.append(number)
         await self.tell(dict(self.taps))
 
