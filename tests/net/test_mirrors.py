@@ -248,7 +248,7 @@ def test_what_this_kernel_lacks_is_refused_in_words_and_undone() -> None:
         pytest.skip("this kernel has ERSPAN")
 
     async def life(lab: Lab, restart: Callable[[], Awaitable[None]]) -> None:
-        with pytest.raises(HostError, match=r"(?s)this kernel has no ERSPAN devices.*as it was before"):
+        with pytest.raises(HostError, match=r"(?s)this kernel has no erspan devices.*as it was before"):
             await lab.engine.up(Source("small.vnet.yaml", TO_ERSPAN), silent)
 
     living(TEXT, life)

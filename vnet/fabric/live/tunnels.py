@@ -6,19 +6,14 @@ in the namespace where it was made, the daemon's, by whose routes the other mach
 
 from __future__ import annotations
 
-import os
-from ipaddress import IPv6Address
-from typing import Any
+import subprocess
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import IPRoute
 
 from vnet.base.errors import HostError
 from vnet.fabric.mirror import TUNNEL
-from vnet.switch.live.netns import NETNS_DIR, inside
+from vnet.switch.live.netns import inside
 from vnet.topology.model import ToErspan, ToVxlan
-
-_IKEY_SEQ = 0x1000 | 0x2000
-"""GRE_SEQ and GRE_KEY (linux/if_tunnel.h), in network byte order there: ERSPAN type II has both."""
 
 
 def make(ifname: str, to: ToVxlan | ToErspan, netns: str, underlay: str | None = None) -> None:
@@ -32,35 +27,28 @@ def make(ifname: str, to: ToVxlan | ToErspan, netns: str, underlay: str | None =
     """
     assert ifname.startswith(TUNNEL)
     remove(ifname, netns)
-    try:
-        with inside(underlay), IPRoute() as netlink:
-            _add(netlink, ifname, to, netns)
-        with inside(netns), IPRoute() as netlink:
-            netlink.link("set", index=netlink.link_lookup(ifname=ifname)[0], state="up")
-    except NetlinkError as error:
-        kind = "VXLAN" if isinstance(to, ToVxlan) else "ERSPAN"
-        why = os.strerror(error.code) if error.code else str(error)
-        unknown = f"this kernel has no {kind} devices (`ip link add type {kind.lower()}` is refused: {why})"
-        raise HostError(
-            unknown if error.code in (95, 93) else f"cannot make the {kind} device to {to.address}: {why}"
-        ) from error
+    kind, words = _vxlan(to) if isinstance(to, ToVxlan) else _erspan(to)
+    with inside(underlay):
+        command = ["ip", "link", "add", "name", ifname, "netns", netns, "type", kind, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    why = done.stderr.strip().removeprefix("Error: ").rstrip(".")
+    if "Unknown device type" in why:
+        raise HostError(f"this kernel has no {kind} devices: `ip link add type {kind}` says: {why}")
+    if done.returncode:
+        raise HostError(f"cannot make the {kind} device to {to.address}: {why}")
+    with inside(netns), IPRoute() as netlink:
+        netlink.link("set", index=netlink.link_lookup(ifname=ifname)[0], state="up")
 
 
-def _add(netlink: IPRoute, ifname: str, to: ToVxlan | ToErspan, netns: str) -> None:
-    is_v6 = isinstance(to.address, IPv6Address)
-    namespace = os.open(NETNS_DIR / netns, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        given: dict[str, Any] = {"ifname": ifname, "net_ns_fd": namespace}
-        if isinstance(to, ToVxlan):
-            given |= {"kind": "vxlan", "vxlan_id": to.number, "vxlan_port": to.udp_port, "vxlan_learning": 0}
-            given["vxlan_group6" if is_v6 else "vxlan_group"] = str(to.address)
-        else:
-            prefix = "ip6gre" if is_v6 else "gre"
-            given |= {"kind": "ip6erspan" if is_v6 else "erspan", f"{prefix}_remote": str(to.address)}
-            given |= {f"{prefix}_oflags": _IKEY_SEQ, f"{prefix}_okey": to.number}
-        netlink.link("add", **given)
-    finally:
-        os.close(namespace)
+def _vxlan(to: ToVxlan) -> tuple[str, list[str]]:
+    words = f"id {to.number} remote {to.address} dstport {to.udp_port} nolearning"
+    return "vxlan", words.split()
+
+
+def _erspan(to: ToErspan) -> tuple[str, list[str]]:
+    """Type II has a sequence number, and the session ID in place of the key."""
+    words = f"seq key {to.number} remote {to.address} erspan_ver 1"
+    return "ip6erspan" if to.address.version == 6 else "erspan", words.split()
 
 
 def remove(ifname: str, netns: str) -> None:
