@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 
 from vnet.base.limits import Limits
 from vnet.fabric import plan as p
+from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import Attached, Guest, GuestNic, Port, State, ifname
 from vnet.openflow.flow import Flow, match
+from vnet.topology.model import ToFile
 
 PORTS = [Port(number, name) for number in (1, 2, 3) for name in ("a.eth0", "b.eth0", "c.eth0")]
 FLOWS = [Flow(table, 10, match(in_port=1), cookie=cookie) for table in (0, 1) for cookie in (1, 2)]
@@ -28,7 +30,11 @@ def states(draw):
         for name in [port.ifname.partition(".")[0]]
         if draw(st.booleans())
     )
-    return State(True, True, ports, attached, flows, guests)
+    mirrors = frozenset(
+        Mirror(name, "a:eth0", "both", (1,), (), draw(st.sampled_from(["", "tcp"])), 1, ToFile(name))
+        for name in draw(st.sets(st.sampled_from(["x", "y"])))
+    )
+    return State(True, True, ports, attached, flows, guests, mirrors)
 
 
 @given(states(), states())
