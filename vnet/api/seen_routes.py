@@ -42,6 +42,7 @@ class SeenRoutes:
         return [
             Route(f"{fabric}/ct", self.ct),
             Route(f"{fabric}/fdb", self.fdb),
+            Route(f"{fabric}/leases", self.leases),
             Route(f"{fabric}/drops/history", self.drops),
             Route(f"{fabric}/drops/packets", self.packets),
             Route(f"{fabric}/drops/follow", self.follow),
@@ -67,6 +68,11 @@ class SeenRoutes:
         """The MAC table."""
         network = request.query_params.get("network")
         return JSONResponse(await seeing.addresses(self.registry, self.name(request), network))
+
+    async def leases(self, request: Request) -> Response:
+        """Whose each IP address is."""
+        network = request.query_params.get("network")
+        return JSONResponse(await seeing.leases(self.registry, self.name(request), network))
 
     async def drops(self, request: Request) -> Response:
         """What was dropped in a time."""

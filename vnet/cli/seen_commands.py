@@ -1,4 +1,4 @@
-"""Commands about what happens and happened: ct, fdb."""
+"""Commands about what is there now: connections, MAC addresses, IP addresses."""
 
 from __future__ import annotations
 
@@ -37,12 +37,21 @@ _FDB = (
     Column("KIND", lambda row: row["kind"]),
     Column("AGE", lambda row: "-" if row["age_s"] is None else age(row["age_s"])),
 )
+_LEASES = (
+    Column("NETWORK", lambda row: row["network"]),
+    Column("ADDRESS", lambda row: row["address"]),
+    Column("MAC", lambda row: row["mac"]),
+    Column("NIC", lambda row: row["nic"]),
+    Column("KIND", lambda row: row["kind"]),
+    Column("EXPIRES", lambda row: row["expires"] or "never"),
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     command(app)(ct)
     command(app)(fdb)
+    command(app)(leases)
 
 
 def ct(
@@ -120,3 +129,12 @@ def fdb(
     """Show which MAC address is where, declared or learned."""
     answer = settings.daemon().get(path("fabrics", settings.fabric, "fdb"), network=network)
     rows(answer, _FDB, settings.output)
+
+
+def leases(
+    settings: Settings,
+    network: Annotated[str | None, typer.Argument(metavar="[NETWORK]", help="Only this network.")] = None,
+) -> None:
+    """Show whose each IP address is, declared or assigned."""
+    answer = settings.daemon().get(path("fabrics", settings.fabric, "leases"), network=network)
+    rows(answer, _LEASES, settings.output)

@@ -13,6 +13,7 @@ from vnet.base import paths
 SEGMENT_BYTES = 16 << 20
 SEGMENTS = 8
 """128 MiB for a fabric: some 400,000 lines."""
+LINE_MAX = 64 << 10
 NAME = "log.jsonl"
 GONE = 16
 """Fabrics that are gone whose logs are kept."""
@@ -40,8 +41,10 @@ class Journal:
         fd = os.open(self._path(0), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         file = os.fdopen(fd, "ab")
         size = file.seek(0, os.SEEK_END)
-        if size and os.pread(fd, 1, size - 1) != b"\n":
-            file.write(b"\n")  # what was being written when the host stopped
+        end = os.pread(fd, LINE_MAX, max(0, size - LINE_MAX))
+        torn = len(end) - (end.rfind(b"\n") + 1)
+        if torn:  # what was being written when the host stopped
+            file.truncate(size - torn)
         return file
 
     def _path(self, number: int) -> Path:

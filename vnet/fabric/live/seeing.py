@@ -9,6 +9,7 @@ from typing import Any
 
 from vnet.base.errors import HostError, InputError
 from vnet.fabric import fdb
+from vnet.fabric import leases as leasing
 from vnet.fabric.declared import Declared
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.tracked import Best, Wanted
@@ -33,6 +34,13 @@ def refuse_unknown(declared: Declared, *wanted: str | None) -> None:
             raise InputError(f"there is no VM or NIC {name}; VMs: {', '.join(sorted(vms))}")
 
 
+def refuse_unknown_network(declared: Declared, network: str | None) -> None:
+    """Raises InputError for a network that is not declared."""
+    known = declared.topology.networks
+    if network is not None and network not in known:
+        raise InputError(f"there is no network {network}; networks: {', '.join(sorted(known))}")
+
+
 async def connections(registry: Registry, name: str, wanted: Wanted) -> Json:
     """The connections that the switch tracks, read by parts: a full table holds nobody up."""
     fabric = registry.fabric(name)
@@ -49,9 +57,14 @@ async def addresses(registry: Registry, name: str, network: str | None) -> list[
     """The MAC table. Raises InputError for an unknown network."""
     fabric = registry.fabric(name)
     declared = declared_of(fabric)
-    known = declared.topology.networks
-    if network is not None and network not in known:
-        raise InputError(f"there is no network {network}; networks: {', '.join(sorted(known))}")
+    refuse_unknown_network(declared, network)
     learnt = await fabric.parts.switch.learnt()
     directory = await asyncio.to_thread(Directory, declared)
     return fdb.rows(declared, directory, learnt, network, time.monotonic_ns())
+
+
+async def leases(registry: Registry, name: str, network: str | None) -> list[Json]:
+    """Whose each IP address is. Raises InputError for an unknown network."""
+    declared = declared_of(registry.fabric(name))
+    refuse_unknown_network(declared, network)
+    return leasing.rows(declared, network)
