@@ -15,7 +15,7 @@ from vnet.picture.scene import Box, Gate, GroupBy, Scene, View, Wanted
 from vnet.picture.svg import svg
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(scenes())
 def test_nothing_covers_anything_else(scene: Scene) -> None:
     placed = layout(scene)
