@@ -74,7 +74,7 @@ def sign_card(sign: Sign) -> Card:
     for line in sign.lines:
         rows += [
             Row(words, MARKED, 0, SMALL, colour=MUTED)
-            for words in broken(line, SMALL, room - MARKED, lines=2)
+            for words in broken(clean(line), SMALL, room - MARKED, lines=2)
         ]
     return _card(f"n{sign.number + 1}", sign, tuple(rows), 0)
 

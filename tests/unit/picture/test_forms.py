@@ -21,7 +21,7 @@ from vnet.picture.html import page
 from vnet.picture.layout import layout
 from vnet.picture.mermaid import mermaid
 from vnet.picture.palette import BAND, EDGES, GROUND, INK, LINES, MUTED, PAPER, STATE_COLOURS, contrast
-from vnet.picture.scene import Scene, State
+from vnet.picture.scene import Scene, State, View, Wanted
 from vnet.picture.svg import SHAPES, lines, svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -148,3 +148,11 @@ def test_shapes_can_be_seen_on_their_ground() -> None:
 def test_no_two_states_have_the_same_shape_unless_one_is_hollow() -> None:
     shapes = [SHAPES[state] for state in State]
     assert len(set(shapes)) == len(shapes) - 1, "ready is a full circle, running a hollow one"
+
+
+def test_who_else_is_on_a_network_is_named_without_control_characters() -> None:
+    built = Builder()
+    for number in range(20):
+        built.network(f"n{number}", number + 1, f"10.0.{number}.0/24")
+    built.vm(HOSTILE[5], "n0", "n1").vm("b", "n2", "n3")
+    ElementTree.fromstring(svg(layout(drawn(built, Wanted(View.NETWORKS)))))
