@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from vnet.picture.cards import heading_card, sign_card
 from vnet.picture.geometry import Card
-from vnet.picture.scene import MANY_BANDS, Box, Gate, GroupBy, Scene, bands
+from vnet.picture.scene import MANY_BANDS, Box, Gate, GroupBy, Scene, Sign, bands
 from vnet.policy.identity import told
 
 
@@ -102,14 +102,20 @@ def _by_network(scene: Scene) -> list[Lane]:
 
 
 def _crowded(scene: Scene, sets: Mapping[tuple[str, ...], Sequence[Box]]) -> Iterator[Lane]:
-    for sign in scene.signs:
-        here = tuple(box for of, boxes in sets.items() for box in boxes if of[:1] == (sign.name,))
-        guests = [box.name for of, boxes in sets.items() for box in boxes if sign.name in of[1:]]
-        lines = (*sign.lines, f"also {told(guests)}") if guests else sign.lines
-        yield Lane((sign.name,), sign_card(replace(sign, lines=lines)), here)
+    signs = {sign.name: sign for sign in scene.signs}
+    for number, name in enumerate(dict.fromkeys((*signs, *(of[0] for of in sets if of)))):
+        here = tuple(box for of, boxes in sets.items() for box in boxes if of[:1] == (name,))
+        guests = [box.name for of, boxes in sets.items() for box in boxes if name in of[1:]]
+        heading = _sign(signs[name], guests) if name in signs else heading_card(f"l{number}", name)
+        yield Lane((name,), heading, here)
     nowhere = tuple(box for of, boxes in sets.items() for box in boxes if not of)
     if nowhere:
-        yield Lane((), heading_card("l0", "on no network"), nowhere)
+        yield Lane((), heading_card("nowhere", "on no network"), nowhere)
+
+
+def _sign(sign: Sign, guests: Sequence[str]) -> Card:
+    """A network's sign that also names those who stand elsewhere."""
+    return sign_card(replace(sign, lines=(*sign.lines, f"also {told(guests)}")) if guests else sign)
 
 
 def _in_order(networks: Iterable[str], scene: Scene) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.generators import Builder, World, three_tier, worlds
 from tests.unit.picture.scenes import drawn
 from vnet.picture.layout import layout
-from vnet.picture.scene import Scene, Sign, State, View, Wanted, gathered, scene
+from vnet.picture.scene import Box, GroupBy, Scene, Sign, State, View, Wanted, gathered, scene
 from vnet.picture.text import listed, width
 from vnet.policy.compile import compile
 from vnet.policy.reach import reach
@@ -145,3 +145,9 @@ def test_networks_are_listed_where_openings_would_lead_across_too_many() -> None
     placed = layout(drawn(ring(20)))
     assert placed.bands == ()
     assert sum(row.words.startswith("n") and "VLAN" in row.words for row in placed.notes) == 20
+
+
+def test_policies_by_network_show_every_vm_also_of_many_networks() -> None:
+    placed = layout(drawn(ring(20), Wanted(View.POLICY, GroupBy.NETWORK)))
+    assert sum(isinstance(card.of, Box) for card in placed.cards) == 40
+    assert len(placed.bands) == 20
