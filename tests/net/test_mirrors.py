@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -81,6 +82,10 @@ def living(
 def listening(nic: str) -> Iterator[Callable[[], list[bytes]]]:
     """What arrives at a NIC, as its VM reads it; without the virtio-net header."""
     tap = HostNetwork(NETNS).open_tap(nic)
+    link = ["ip", "-n", NETNS, "link", "show", "dev", nic]
+    deadline = time.monotonic() + 10
+    while "state UP" not in subprocess.run(link, capture_output=True, text=True, check=True).stdout:
+        assert time.monotonic() < deadline  # until then the kernel throws away what is sent there
 
     def arrived() -> list[bytes]:
         frames = []
