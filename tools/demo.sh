@@ -30,6 +30,8 @@ main() {
     say "app may reach db on port 5432 only: what becomes of its packet to port 22?"
     capture_a_forbidden_packet
     show_the_capture
+    say "And why: which way such a packet takes through the switch, and what would have let it pass"
+    vnet trace app db "${DB_SSH[1]}/tcp"
     say "All down"
     vnet down
     begun=""
