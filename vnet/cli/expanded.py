@@ -10,7 +10,23 @@ from typing import Any
 
 from vnet.hv.spec import format_mac
 from vnet.topology.inventory import Inventory, Vm
-from vnet.topology.model import STRICT, Claim, Network, Peer, PeerKind, Policy, Profile, Rule, Topology
+from vnet.topology.model import (
+    STRICT,
+    Claim,
+    Mirror,
+    MirrorNetwork,
+    MirrorNic,
+    Network,
+    Peer,
+    PeerKind,
+    Policy,
+    Profile,
+    Rule,
+    ToErspan,
+    ToFile,
+    Topology,
+    ToVxlan,
+)
 
 Plain = dict[str, Any]
 
@@ -29,6 +45,9 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     isolated = frozenset(net.name for net in topology.networks.values() if net.is_isolated)
     document["vms"] = {vm.name: _vm(vm, replicated, isolated) for vm in inventory.vms}
     document["policies"] = [_policy(policy, replicated) for policy in topology.policies]
+    document["mirrors"] = {
+        name: each for mirror in topology.mirrors for name, each in _mirrors(mirror, inventory)
+    }
     document["verify"] = [_claim(claim, replicated) for claim in topology.claims]
     return {key: value for key, value in document.items() if value}
 
@@ -68,8 +87,30 @@ def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:
         }
         for nic in vm.nics
     }
+    interfaces |= {nic.interface: {"mirror_only": True, "mac": format_mac(nic.mac)} for nic in vm.listeners}
     plain: Plain = {"image": vm.image, "cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
     return plain | {"interfaces": interfaces} | ({"groups": groups} if groups else {})
+
+
+def _mirrors(mirror: Mirror, inventory: Inventory) -> Iterator[tuple[str, Plain]]:
+    """The mirror; of a NIC that all replicas of a VM have one for each of them, with a file of its own."""
+    source, to = mirror.source, mirror.to
+    rest: Plain = {"direction": mirror.direction.value, "to": _copied_to(to)}
+    rest |= {"filter": mirror.filter} if mirror.filter else {}
+    rest |= {"snaplen": mirror.snaplen_bytes} if isinstance(to, ToFile) else {}
+    if isinstance(source, MirrorNetwork):
+        yield mirror.name, {"source": f"network:{source.name}"} | rest
+        return
+    for vm in inventory.vms:
+        if source.vm == vm.name:
+            yield mirror.name, {"source": f"{vm.name}:{source.interface}"} | rest
+        elif source.vm == vm.spec:
+            own = {"to": f"pcap:{vm.name}-{to.name}"} if isinstance(to, ToFile) else {}
+            yield f"{mirror.name}-{vm.name}", {"source": f"{vm.name}:{source.interface}"} | rest | own
+
+
+def _copied_to(to: MirrorNic | ToFile | ToVxlan | ToErspan) -> str:
+    return f"{to.vm}:{to.interface}" if isinstance(to, MirrorNic) else str(to)
 
 
 def _peers(topology: Topology) -> Iterator[Peer]:

@@ -1,0 +1,70 @@
+"""A topology written out means what it meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vnet.cli.expanded import expanded
+from vnet.policy.compile import compile
+from vnet.topology.inventory import expand
+from vnet.topology.load import load_text
+
+TOPOLOGIES = sorted((Path(__file__).parents[3] / "topologies").rglob("*.vnet.yaml"))
+MIRRORED = """\
+name: mirrored
+networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+vms:
+  web: {networks: [lan], replicas: 2}
+  ids: {interfaces: {span0: {mirror_only: true}}}
+mirrors:
+  all: {source: "network:lan", to: "ids:span0"}
+  one: {source: "web-1:eth0", direction: out, filter: tcp, to: "vxlan:192.0.2.1/7"}
+  each: {source: "web:eth0", to: "pcap:web.pcapng", snaplen: 96}
+"""
+
+
+def again(text: str, name: str) -> tuple[dict[str, object], dict[str, object]]:
+    """What is printed of a file, and of what was printed."""
+    topology = load_text(text, name, {})
+    first = expanded(topology, expand(topology, {}))
+    topology = load_text(yaml.safe_dump(first), name, {})
+    return first, expanded(topology, expand(topology, {}))
+
+
+@pytest.mark.parametrize(
+    "path", [each for each in TOPOLOGIES if "include" not in each.read_text()], ids=lambda path: path.name
+)
+def test_what_is_written_out_stays_when_written_out_again(path: Path) -> None:
+    first, second = again(path.read_text(), path.name)
+    assert first == second
+
+
+def test_mirrors_of_replicas_are_one_for_each() -> None:
+    first, second = again(MIRRORED, "mirrored.vnet.yaml")
+    assert first == second
+    assert first["mirrors"] == {
+        "all": {"source": "network:lan", "direction": "both", "to": "ids:span0"},
+        "one": {"source": "web-1:eth0", "direction": "out", "to": "vxlan:192.0.2.1:4789/7", "filter": "tcp"},
+        "each-web-1": {
+            "source": "web-1:eth0",
+            "direction": "both",
+            "to": "pcap:web-1-web.pcapng",
+            "snaplen": 96,
+        },
+        "each-web-2": {
+            "source": "web-2:eth0",
+            "direction": "both",
+            "to": "pcap:web-2-web.pcapng",
+            "snaplen": 96,
+        },
+    }
+
+
+def test_flows_of_what_is_written_out_are_the_same() -> None:
+    topology = load_text(MIRRORED, "mirrored.vnet.yaml", {})
+    inventory = expand(topology, {})
+    other = load_text(yaml.safe_dump(expanded(topology, inventory)), "mirrored.vnet.yaml", {})
+    assert compile(other, expand(other, inventory.assignments)).flows == compile(topology, inventory).flows
