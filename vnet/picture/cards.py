@@ -37,6 +37,9 @@ def _box_rows(box: Box, scene: Scene, networks: Mapping[str, int]) -> Iterator[R
     if scene.view is not View.POLICY:
         for line in box.lines:
             yield from _line_rows(line.nic, line.network, line.addresses, networks, room)
+        for copied in box.copies:
+            for words in broken(clean(copied), SMALL, room, lines=2):
+                yield Row(words, 0, 0, SMALL, colour=MUTED)
     if box.groups:
         told = f"group{'s' if len(box.groups) > 1 else ''}: {', '.join(box.groups)}"
         for words in listed(clean(told), SMALL, room, lines=3):

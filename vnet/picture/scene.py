@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from vnet.picture import copies
 from vnet.picture.alike import MANY, Kin, Openings, kins
 from vnet.policy.compile import Compiled
 from vnet.topology.inventory import Inventory, Nic
@@ -94,6 +95,8 @@ class Box:
     groups: tuple[str, ...]
     networks: tuple[str, ...]
     members: tuple[str, ...]
+    copies: tuple[str, ...] = ()
+    """What mirrors do with its NICs."""
     states: Mapping[State, int] = field(default_factory=dict)
 
     @property
@@ -144,9 +147,9 @@ def scene(
     """
     merge = not wanted.expand and len(inventory.vms) > MANY
     found = kins(topology, inventory, compiled, merge)
-    boxes = tuple(_box(kin, f"v{number}", states or {}) for number, kin in enumerate(found, 1))
+    boxes = tuple(_box(topology, kin, f"v{number}", states or {}) for number, kin in enumerate(found, 1))
     gates = () if wanted.view is View.NETWORKS else tuple(_gates(found, Openings(compiled)))
-    signs = tuple(_sign(net, number) for number, net in enumerate(topology.networks.values()))
+    signs = tuple(_sign(topology, net, number) for number, net in enumerate(topology.networks.values()))
     return Scene(
         topology.name,
         _subtitle(topology, inventory, boxes, wanted, gates),
@@ -180,14 +183,15 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _sign(network: Network, number: int) -> Sign:
+def _sign(topology: Topology, network: Network, number: int) -> Sign:
     special = [
         word for word, told in (("isolated", network.is_isolated), ("internal", network.is_internal)) if told
     ]
-    return Sign(network.name, number, (f"VLAN {network.vlan}", *map(str, network.subnets), *special))
+    lines = f"VLAN {network.vlan}", *map(str, network.subnets), *special
+    return Sign(network.name, number, (*lines, *copies.of_network(topology, network.name)))
 
 
-def _box(kin: Kin, key: str, states: Mapping[str, State]) -> Box:
+def _box(topology: Topology, kin: Kin, key: str, states: Mapping[str, State]) -> Box:
     first = kin.vms[0]
     nics = zip(*(vm.nics for vm in kin.vms), strict=False)
     return Box(
@@ -198,6 +202,7 @@ def _box(kin: Kin, key: str, states: Mapping[str, State]) -> Box:
         tuple(sorted(first.groups)),
         tuple(dict.fromkeys(nic.network for nic in first.nics)),
         tuple(vm.name for vm in kin.vms),
+        copies.of_vms(topology, kin.vms),
         _counted_states(states[vm.name] for vm in kin.vms if vm.name in states),
     )
 

@@ -21,6 +21,7 @@ def _box_words(box: Box, scene: Scene) -> Iterator[str]:
         yield state.value if box.count == 1 else f"{count} {state.value}"
     if scene.view is not View.POLICY:
         yield from (f"{line.nic} {line.network} {', '.join(line.addresses)}".rstrip() for line in box.lines)
+        yield from box.copies
     if box.groups:
         yield f"groups: {', '.join(box.groups)}"
 
@@ -31,6 +32,7 @@ def full_words(box: Box) -> str:
     lines += [
         f"{line.nic} on {line.network}: {', '.join(line.addresses) or 'no address'}" for line in box.lines
     ]
+    lines += box.copies
     lines += [f"groups: {', '.join(box.groups)}"] if box.groups else []
     lines += [f"{count} {state.value}" for state, count in box.states.items()]
     return "\n".join(map(clean, lines))

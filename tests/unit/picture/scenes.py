@@ -54,9 +54,8 @@ def scenes(draw: st.DrawFn) -> Scene:
         )
         name, groups = draw(names), tuple(draw(st.lists(names, max_size=2)))
         states = draw(st.dictionaries(st.sampled_from(State), st.integers(1, 9), max_size=2))
-        boxes.append(
-            Box(f"v{number + 1}", name, draw(st.sampled_from((1, 1, 7))), lines, groups, on, (name,), states)
-        )
+        copies, count = tuple(draw(st.lists(names, max_size=2))), draw(st.sampled_from((1, 1, 7)))
+        boxes.append(Box(f"v{number + 1}", name, count, lines, groups, on, (name,), copies, states))
     keys = [box.key for box in boxes]
     ends = st.lists(st.sampled_from(keys), min_size=1, max_size=12, unique=True) if keys else st.nothing()
     gates = [
