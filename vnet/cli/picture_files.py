@@ -134,20 +134,36 @@ def matrix(heat: Heat, form: MatrixFormat, text: Callable[[Heat], str]) -> bytes
 
 
 def put(write: str | None, data: bytes) -> None:
-    """Write a file, all of it or none; `-` and None are standard output."""
+    """Write a file, all of it or none; `-` and None are standard output.
+
+    What is there and is no file, such as /dev/stdout, a pipe or a device, is written into, never replaced.
+    """
     if write in (None, "-"):
         if sys.stdout.isatty() and data.startswith(b"\x89PNG"):
             raise UsageError("a PNG is no text: write it with -w FILE.png")
         sys.stdout.buffer.write(data)
         return
     assert write is not None
-    fresh = Path(f"{write}.new")
+    target = Path(write).resolve()
     try:
-        fresh.write_bytes(data)
-        fresh.replace(write)
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+        else:
+            _replace(target, data)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise HostError(f"cannot write {write}: {error.strerror}") from error
+
+
+def _replace(target: Path, data: bytes) -> None:
+    fresh = target.with_name(f".{target.name[:99]}.{os.getpid()}.new")
+    with fresh.open("xb") as file:
+        try:
+            file.write(data)
+            file.close()
+            fresh.replace(target)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
 
 
 def png(svg: str, width: float, height: float) -> bytes:

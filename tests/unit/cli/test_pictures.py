@@ -8,9 +8,13 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from vnet.base.errors import HostError
+from vnet.cli.picture_files import put
 
 ROOT = Path(__file__).resolve().parents[3]
 TWO = """\
@@ -123,3 +127,29 @@ def test_a_matrix_for_programs_is_a_list_of_pairs(vnet):
         "TO",
         "PORTS",
     ]
+
+
+def test_what_is_no_file_is_written_into_and_stays_what_it_is(tmp_path):
+    pipe, told = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: told.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    put(str(pipe), b"picture")
+    reader.join(5)
+    assert pipe.is_fifo()
+    assert told == [b"picture"]
+    with pytest.raises(HostError, match="No space left"):
+        put("/dev/full", b"picture")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_link_leads_to_the_file_that_is_replaced_and_nothing_beside_it_is_touched(tmp_path):
+    link, beside = tmp_path / "link.svg", tmp_path / "a.svg.new"
+    link.symlink_to(tmp_path / "a.svg")
+    beside.write_text("somebody's")
+    for data in (b"one", b"two"):
+        put(str(link), data)
+        assert link.is_symlink()
+        assert (tmp_path / "a.svg").read_bytes() == data
+    assert beside.read_text() == "somebody's"
+    assert len(list(tmp_path.iterdir())) == 3
