@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from vnet.fabric.happened import Lines, Question, groups, plain, seen
-from vnet.fabric.live.history_file import LEAST_BYTES, HistoryFile, HistoryStopped
+from vnet.fabric.live.history import History
+from vnet.fabric.live.history_file import LEAST_BYTES, PAGE_BYTES, HistoryFile, HistoryStopped
 from vnet.fabric.seen import DecidedBy, Verdict
 from vnet.fabric.store import Source
 from vnet.fabric.tally import MINUTE_NS, Entry, Era, Kind, Sample, Sum
@@ -151,6 +153,27 @@ def test_a_damaged_file_is_put_aside(path: Path) -> None:
     file = HistoryFile(path, LEAST_BYTES)
     file.write([entry(era(), kind())])
     assert len(file.sums("small", 0, 1 << 62)) == 1
+    assert path.with_name("history.db.damaged").exists()
+
+
+def test_damage_in_the_midst_of_a_file_is_met_when_it_is_used_and_the_file_put_aside(path: Path) -> None:
+    """Its first page is good: opening it shows nothing."""
+    file = HistoryFile(path, LEAST_BYTES)
+    file.write([entry(era(), kind(port)) for port in range(500)])
+    file.close()
+    pages = bytearray(path.read_bytes())
+    for at in range(2 * PAGE_BYTES, len(pages), PAGE_BYTES):
+        pages[at : at + 600] = b"\xff" * 600
+    path.write_bytes(pages)
+
+    async def go_on() -> None:
+        history = History(path, LEAST_BYTES)
+        assert await history.keep(lambda file: file.write([entry(era(), kind())]))
+        assert len(await history.ask(lambda file: file.sums("small", 0, 1 << 62))) == 1
+        assert not history.trouble
+        await history.close()
+
+    asyncio.run(go_on())
     assert path.with_name("history.db.damaged").exists()
 
 

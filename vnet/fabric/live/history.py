@@ -21,7 +21,7 @@ from typing import TypeVar
 from vnet.base import paths
 from vnet.base.errors import InputError, VnetError
 from vnet.capture.record import PacketRecord
-from vnet.fabric.live.history_file import HistoryFile, HistoryStopped
+from vnet.fabric.live.history_file import HistoryDamaged, HistoryFile, HistoryStopped
 from vnet.fabric.live.host import boot_id
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.observed import Names
@@ -78,9 +78,18 @@ class History:
         return await asyncio.get_running_loop().run_in_executor(self._worker, self._use, call)
 
     def _use(self, call: Callable[[HistoryFile], T]) -> T:
+        try:
+            return call(self._opened())
+        except HistoryDamaged as error:
+            log.warning("%s; it is put aside, history begins anew", error)
+            file, self._file = self._opened(), None
+            file.give_up()
+            return call(self._opened())
+
+    def _opened(self) -> HistoryFile:
         if self._file is None:
             self._file = HistoryFile(self.path, self.limit_bytes)
-        return call(self._file)
+        return self._file
 
     async def keep(self, call: Callable[[HistoryFile], None]) -> bool:
         """Write; whether that was done. What is refused is not tried again: `trouble` says so, and a gap."""

@@ -31,6 +31,7 @@ FULL = 0.9
 GOES = 4000
 """Lines that go at once."""
 KINDS_REMEMBERED = 20_000
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 ROWS = 100_000
 """Of one answer."""
 
@@ -97,6 +98,10 @@ class HistoryStopped(HostError):
     """Nothing can be written; what was is still there."""
 
 
+class HistoryDamaged(HistoryStopped):
+    """The file is not what SQLite wrote: nothing can be done with it."""
+
+
 class HistoryFile:
     """See the module. Every call is one or several whole transactions."""
 
@@ -117,10 +122,20 @@ class HistoryFile:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
+        self._put_aside()
+        return self._connected()
+
+    def _put_aside(self) -> None:
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
         self.path.replace(f"{self.path}.damaged")
-        return self._connected()
+
+    def give_up(self) -> None:
+        """Close it and put it aside. Raises HistoryStopped."""
+        with self._explained():
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._put_aside()
 
     def _connected(self) -> sqlite3.Connection:
         self.path.touch(mode=0o600)
@@ -157,7 +172,9 @@ class HistoryFile:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise HistoryStopped(f"cannot keep history in {self.path}: {error}") from error
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            stopped = HistoryDamaged if code in _DAMAGED else HistoryStopped
+            raise stopped(f"cannot keep history in {self.path}: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
