@@ -222,7 +222,7 @@ def test_the_past_outlives_the_daemon_and_the_fabric_and_counts_go_on(directory:
         assert lab.keeping
         lab.keeping.cancel()
         await lab.engine.close()
-        await asyncio.to_thread(send, lab, 23, 50)  # while no daemon runs
+        await asyncio.to_thread(send, lab, 23, 300, 0.002)  # while no daemon runs
         await asyncio.to_thread(talk, lab, 80)
         lab.engine = make_engine(directory, World())
         await lab.engine.adopt()
@@ -239,6 +239,8 @@ def test_the_past_outlives_the_daemon_and_the_fabric_and_counts_go_on(directory:
         kinds = (await lab.past.drops("small", asked(), 10))["kinds"]
         told = {(row["protocol"], row["port"]): row["packets"] for row in kinds}
         assert told.keys() == {("tcp", 23), ("udp", 23)}, "the switch keeps reports for who comes next"
+        assert told["udp", 23] == 300
+        assert {row["sender"] for row in kinds} == {"a.eth0"}, "told by name, not by the number of a port"
         with pytest.raises(InputError, match="no fabric other"):
             await lab.past.seen("other", 0, 1)
 

@@ -165,7 +165,11 @@ class Observer:
     async def know(self, fabric: Fabric) -> None:
         """What its observations are named by from now on."""
         self.fabric = fabric
-        self._attach(fabric)
+        await self._rename(fabric)
+        if self.names is not None:
+            await self._attach(fabric)
+
+    async def _rename(self, fabric: Fabric) -> None:
         record = fabric.record
         if (record is self._record and fabric.declared is self._declared) or not record.enforced:
             return
@@ -179,13 +183,17 @@ class Observer:
         self._record, self._declared = record, declared
         await self.history.keep(lambda file: file.enter(era))
 
-    def _attach(self, fabric: Fabric) -> None:
+    async def _attach(self, fabric: Fabric) -> None:
         """Be told of drops from now on, and of those that were told before anybody looked."""
         watch = fabric.parts.switch.watch
-        if watch.on_drop != self.see:
-            for record in watch.recent:
-                self.see(record)
-            watch.on_drop = self.see
+        if watch.on_drop == self.see:
+            return
+        watch.on_drop = None
+        while watch.early:
+            for _ in range(min(len(watch.early), READ_PER_TURN)):
+                self._drop(watch.early.popleft(), is_read=True)
+            await asyncio.sleep(0)
+        watch.on_drop = self.see
 
     def _era(self, fabric: Fabric) -> Era:
         record, was = fabric.record, self.names.era if self.names else None
@@ -325,7 +333,7 @@ class Observer:
     def end(self) -> None:
         """Look no more."""
         if self.fabric is not None:
-            self.fabric.parts.switch.watch.on_drop = lambda _: None
+            self.fabric.parts.switch.watch.on_drop = None
 
 
 def _boot() -> str:
@@ -403,6 +411,8 @@ class Observers:
 
     async def settle(self, name: str) -> None:
         """Write what is known of a fabric up to now."""
+        if name not in self.each and name in self.registry.fabrics:  # the daemon has only just begun
+            await self._try(name, self._turn(name, self.registry.fabrics[name]))
         observer = self.each.get(name)
         if observer is not None:
             await self._try(name, observer.settle())

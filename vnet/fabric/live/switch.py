@@ -103,21 +103,21 @@ class HostSwitch:
         self._server = SwitchServer(self._datapath, self.fabric, datapath_id(self.fabric))
         await self._server.start(paths.switch_socket(self.fabric))
         self._links = await finished(None, LinkMonitor, netns)
+        await self.ports()  # before packets are read, which are told by the names of their NICs
         loop = asyncio.get_running_loop()
         loop.add_reader(self._datapath.event_fd, self._read_events)
         loop.add_reader(self._links.fd, self._link_changed)
         socket = paths.switch_socket(self.fabric)
         self._controller = Controller(socket, patience_s=PATIENCE_S, on_packet=self._told)
         await self._controller.connect(CONNECT_TIMEOUT_S)
-        await self.ports()
 
     async def attach(self, port: Port, limits: Limits) -> None:
         """Put an interface into the switch."""
         datapath, server = self._opened()
+        self._names = {**self._names, port.number: port.ifname}
         await server.run(datapath.attach, port.number, port.ifname)
         await server.run(datapath.limit, port.number, limits)
         server.port_changed()
-        self._names = {**self._names, port.number: port.ifname}
 
     async def limit(self, port: Port, limits: Limits) -> None:
         """Let a port use so much of the switch from now on."""

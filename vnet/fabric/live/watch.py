@@ -20,6 +20,8 @@ RECENT_KEPT = 100
 QUEUED = 8192
 """Packets that one slow capture may lag behind before it is told of losses."""
 GENERATIONS_KEPT = 64
+EARLY_KEPT = 1 << 14
+"""Drops that wait for who is told of every one: as many as wait in the switch while no daemon runs."""
 
 
 class Subscription:
@@ -86,8 +88,9 @@ class Watch:
     by_port: dict[int, Counter[DropReason]] = field(default_factory=lambda: defaultdict(Counter))
     """The same by the port they came in by; like all that is reported, a part of what is lost."""
     recent: deque[PacketRecord] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
-    on_drop: Callable[[PacketRecord], None] = lambda _: None
-    """Told of every drop that is reported."""
+    on_drop: Callable[[PacketRecord], None] | None = None
+    """Told of every drop that is reported; until it is there, drops wait in `early`."""
+    early: deque[PacketRecord] = field(default_factory=lambda: deque(maxlen=EARLY_KEPT))
     taps: dict[int, Tap] = field(default_factory=dict)
     """All that are wanted, by number."""
     left: dict[int, Tap] = field(default_factory=dict)
@@ -104,7 +107,7 @@ class Watch:
                 self.counts[record.reason] += 1
                 self.by_port[record.port][record.reason] += 1
                 self.recent.append(record)
-                self.on_drop(record)
+                (self.on_drop or self.early.append)(record)
             if record.taps:
                 for subscription in self._subscriptions.values():
                     subscription.offer(record)
