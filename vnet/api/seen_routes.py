@@ -24,6 +24,8 @@ from vnet.fabric.live.registry import Registry
 from vnet.fabric.tracked import Wanted
 
 QUEUED = 4096
+DIGITS = 18
+"""Of the largest number of a packet: SQLite's have 64 bits."""
 HOUR_NS = 3600 * 10**9
 
 
@@ -136,7 +138,7 @@ def _limit(query: QueryParams) -> int:
 
 def _numbers(texts: list[str]) -> Iterator[int]:
     for text in texts:
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > DIGITS:
             raise UsageError(f"{text!r} is not the number of a packet")
         yield int(text)
 

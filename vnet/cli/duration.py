@@ -26,11 +26,15 @@ def seconds(text: str, option: str) -> float:
 def moment_ns(text: str, option: str, now: datetime) -> int:
     """Nanoseconds since 1970: `14:03` (the last time it was), `2026-11-28T14:03`, `yesterday 14:03`, `2h`.
 
-    `now` has a time zone, which times without one are in. Raises UsageError.
+    Times without a time zone are in that of `now`; if it has none, in local time as it was then, summer or
+    winter. What is before 1970 is 1970. Raises UsageError.
     """
     if found := _AGO.fullmatch(text):
-        return round((now.timestamp() - float(found[1]) * _SECONDS[found[2]]) * 1e9)
-    return round(_moment(text, option, now).timestamp() * 1e9)
+        return round(max(0.0, now.timestamp() - float(found[1]) * _SECONDS[found[2]]) * 1e9)
+    try:
+        return round(max(0.0, _moment(text, option, now).timestamp()) * 1e9)
+    except (ValueError, OverflowError):  # the year 1, in some time zones
+        return 0
 
 
 def _moment(text: str, option: str, now: datetime) -> datetime:

@@ -37,7 +37,7 @@ def events(
 
     Of all fabrics, or of the one that -n or -f names; `-o json` as JSON Lines.
     """
-    now = datetime.now().astimezone()
+    now = datetime.now()
     query: dict[str, Any] = {
         "since_ns": since and moment_ns(since, "--since", now),
         "until_ns": until and moment_ns(until, "--until", now),

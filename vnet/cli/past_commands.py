@@ -128,7 +128,7 @@ def drops(
 
 def times(since: str | None, until: str | None, at: str | None) -> dict[str, int | None]:
     """The time that is asked for. Raises UsageError."""
-    now = datetime.now().astimezone()
+    now = datetime.now()
     if at is not None:
         if since or until:
             raise UsageError("--at is a time of its own: leave --since and --until out")
@@ -154,7 +154,7 @@ def _then(settings: Settings, answer: Json, by: str | None) -> None:
         document(answer, settings.output)
         return
     if by:
-        named = [column for word in by.split(",") for column in _BY[word]]
+        named = [column for word in by.split(",") if word for column in _BY[word]]
         rows(answer["groups"], (*named, *_GROUPS), settings.output)
     else:
         rows(answer["kinds"], _KINDS, settings.output)

@@ -212,7 +212,7 @@ def log(
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same.")] = None,
 ) -> None:
     """Print what rules with `log: true` decided: new connections they allowed, packets they refused."""
-    now = datetime.now().astimezone()
+    now = datetime.now()
     query = {
         "since_ns": since and moment_ns(since, "--since", now),
         "until_ns": until and moment_ns(until, "--until", now),

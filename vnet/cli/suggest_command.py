@@ -121,7 +121,7 @@ def _given(flows: str, now: datetime) -> tuple[Seen, ...]:
 def _from_daemon(settings: Settings, name: str, since: str | None, now: datetime) -> tuple[Seen, ...]:
     from vnet.fabric.seen_lines import read
 
-    since_s = since and moment_ns(since, "--since", now.astimezone()) / 1e9
+    since_s = since and moment_ns(since, "--since", datetime.now()) / 1e9
     stream = settings.daemon().read(path("fabrics", name, "seen"), since_s=since_s)
     return read(b"".join(stream).decode().splitlines(), "(vnetd)", now)
 

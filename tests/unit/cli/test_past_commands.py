@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -76,3 +78,24 @@ def test_packets_and_sizes_are_shown_in_short() -> None:
         "20M",
         "1024T",
     ]
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(("text", "hour"), [("2026-07-01T14:03", "12:03"), ("2026-12-01T14:03", "13:03")])
+@pytest.mark.usefixtures("berlin")
+def test_a_time_is_of_the_clock_as_it_was_then_summer_or_winter(text: str, hour: str) -> None:
+    then = datetime.fromisoformat(f"{text[:10]}T{hour}Z").timestamp() * 1e9
+    assert times(text, None, None)["since_ns"] == then
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "0001-01-01T00:00Z", "999999999h", "9" * 400])
+def test_what_is_long_before_there_was_a_history_is_a_time_too(text: str) -> None:
+    assert times(text, None, None)["since_ns"] == 0
