@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import product
 
 from vnet.fabric.seen import Seen, Verdict
+from vnet.openflow.fields import ICMP, ICMPV6
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
 from vnet.policy.semantics import WITH_PORTS
 from vnet.policy.wanted import Wanted
@@ -18,6 +19,8 @@ from vnet.topology.model import Topology
 
 BY_POLICY = ("POLICY", "REJECTED")
 """Reasons that rules decide about."""
+ICMP_OF = {ICMP: 4, ICMPV6: 6}
+"""The IP version that a protocol belongs to, where it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +140,14 @@ class _Ends:
             return None
         clients = self._of(one.source, one.source_address)
         servers = self._of(one.destination, one.destination_address)
-        for client, server in product(clients, servers):
-            if _can_meet(client, server) and one.network in ("", client.nic.network):
-                return Wanted(client, server, one.protocol, one.port or 0)
-        return None
+        met = [
+            (client, server)
+            for client, server in product(clients, servers)
+            if can_meet(client, server) and one.network in ("", client.nic.network)
+        ]
+        version = ICMP_OF.get(one.protocol)
+        fits = min(met, key=lambda ends: version not in (None, ends[0].address.version), default=None)
+        return Wanted(*fits, one.protocol, one.port or 0) if fits else None
 
     def _of(self, name: str | None, address: IPAddress | None) -> Iterator[Endpoint]:
         """Candidates, the likeliest first: an address that has changed since stands for the NIC's own."""
@@ -154,5 +161,6 @@ class _Ends:
         yield from dict.fromkeys((*exact, *given))
 
 
-def _can_meet(client: Endpoint, server: Endpoint) -> bool:
+def can_meet(client: Endpoint, server: Endpoint) -> bool:
+    """Whether packets with these two addresses can be: on one network, of one IP version."""
     return client.nic.network == server.nic.network and client.address.version == server.address.version

@@ -7,9 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import product
 
 from vnet.base.source import BUILT_IN
 from vnet.fabric.declared import Declared
+from vnet.fabric.evidence import ICMP_OF, can_meet
 from vnet.fabric.seen import DecidedBy, Seen, Verdict
 from vnet.openflow.fields import ICMP
 from vnet.policy.decisions import Asked
@@ -143,6 +145,7 @@ class _Judge:
         self._known: dict[tuple[int, int, bool], _Spans] = {}
         self._fates: dict[tuple[bool, Origin], _Fate] = {}
         self._by_nic: dict[str, list[Endpoint]] = defaultdict(list)
+        self._by_vm: dict[str, list[Endpoint]] = defaultdict(list)
         self._by_address: dict[tuple[str, IPAddress], list[Endpoint]] = defaultdict(list)
         ends = tuple(endpoints(declared.topology, declared.inventory))
         reached = reached_by(ends)
@@ -150,6 +153,7 @@ class _Judge:
         """Several may have the address, so that nobody is sent what is for it."""
         for end in ends:
             self._by_nic[end.name].append(end)
+            self._by_vm[end.vm.name].append(end)
             self._by_address[end.nic.network, end.address].append(end)
 
     def name(self, nic: str | None, address: IPAddress | None) -> str:
@@ -158,27 +162,35 @@ class _Judge:
 
     def fate(self, key: _Key) -> _Fate:
         """What becomes of new connections."""
-        client = self._end(key.source, key.source_address, key.network)
-        server = self._end(key.target, key.target_address, key.network)
-        if client is None or server is None or client.name == server.name or server in self._ambiguous:
+        met = self._met(key)
+        if met is None or met[1] in self._ambiguous:
             return _NOWHERE
-        if client.nic.network != server.nic.network or client.address.version != server.address.version:
-            return _NOWHERE
-        return self._between(client, server).of(key.service)
+        return self._between(*met).of(key.service)
 
-    def _end(self, nic: str | None, address: IPAddress | None, network: str) -> Endpoint | None:
-        """A NIC by its name, even if its address is another now; else whose address it is."""
-        ends = (
-            self._by_nic.get(nic, [])
-            if nic
-            else self._by_address.get((network, address), [])
-            if address
-            else []
-        )
-        exact = next((end for end in ends if end.address == address), None)
-        if exact is not None or nic is None:
-            return exact
-        return next((end for end in ends if address is None or end.address.version == address.version), None)
+    def _met(self, key: _Key) -> tuple[Endpoint, Endpoint] | None:
+        """Client and server; of several the first two that share a network and an IP version."""
+        clients = self._ends(key.source, key.source_address, key.network)
+        servers = self._ends(key.target, key.target_address, key.network)
+        version = ICMP_OF.get(key.protocol)
+        met = [
+            (client, server)
+            for client, server in product(clients, servers)
+            if client.name != server.name and can_meet(client, server)
+        ]
+        return min(met, key=lambda ends: version not in (None, ends[0].address.version), default=None)
+
+    def _ends(self, name: str | None, address: IPAddress | None, network: str) -> list[Endpoint]:
+        """A NIC's or VM's by its name, even if its address is another now; else whose address it is."""
+        if name is None:
+            ends = self._by_address.get((network, address), []) if address else []
+        else:
+            ends = self._by_nic.get(name) or [
+                end for end in self._by_vm.get(name, []) if network in ("", end.nic.network)
+            ]
+        exact = [end for end in ends if end.address == address]
+        if exact or name is None:
+            return exact[:1]
+        return [end for end in ends if address is None or end.address.version == address.version]
 
     def _between(self, client: Endpoint, server: Endpoint) -> _Spans:
         apart = client.nic.is_isolated and server.nic.is_isolated

@@ -174,3 +174,11 @@ def test_a_change_says_what_it_is() -> None:
     )
     assert isinstance(found, VerdictChange)
     assert (found.by.policy, found.by.at) == ("", "vnet.yaml:5")
+
+
+def test_flows_may_name_vms_instead_of_nics() -> None:
+    after = BEFORE.replace("ports: [5432/tcp]}", "ports: [5433/tcp]}")
+    by_nic = told(seen("web-1.eth0", "db.eth0", 5432), after=after)
+    assert told(seen("web-1", "db", 5432), after=after) == by_nic != []
+    assert told(seen("web-1", "db", 5432, network=""), after=after) == by_nic
+    assert told(seen("web-1", "db", 5432, network="other"), after=after) == []

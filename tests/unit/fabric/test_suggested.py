@@ -229,6 +229,11 @@ def test_what_opens_besides_is_told_exactly() -> None:
     ]
 
 
+def test_an_echo_over_ipv6_without_addresses_is_between_those_of_ipv6() -> None:
+    found = ask(THREE_TIER, seen("intruder.eth0 -> app.eth0 icmpv6 128"))
+    assert [(str(rule.added.peers[0]), found.left) for rule in found.rules] == [("vm:intruder", ())]
+
+
 def test_only_the_flows_of_the_vm_that_is_asked_for_count() -> None:
     flows = seen("web-1.eth0 -> app.eth0 tcp 9090"), seen("intruder.eth0 -> app.eth0 tcp 22")
     found = ask(THREE_TIER, *flows, vms=("web",))
