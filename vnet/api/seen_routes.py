@@ -95,6 +95,7 @@ class SeenRoutes:
         query, name = request.query_params, self.name(request)
         as_json = query.get("form") == "json"
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED)
+        await self._past.observers.settle(name)
         produce = self._past.follow(name, query.get("vm"), query.get("reason"), as_json)
         media_type = b"application/jsonl" if as_json else b"text/plain; charset=utf-8"
         return Bytes(produce, self.operations, media_type, blocks)
