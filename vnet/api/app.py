@@ -49,7 +49,8 @@ class Api:
     ) -> None:
         self.service, self.end, self.auto, self.past = service, end, auto, past
         self.operations = Operations()
-        self.taker = Taker(service.engine, lambda: len(self.operations.running))
+        history_stopped = (lambda: past.history.stopped) if past else (lambda: "")
+        self.taker = Taker(service.engine, lambda: len(self.operations.running), history_stopped)
         self.observed = Observed(self.taker)
         self.talking = Talking()
 

@@ -157,6 +157,13 @@ _DAEMON_METRICS = (
         _of_daemon(lambda daemon: daemon.operations),
     ),
     Metric(
+        "vnet_history_stopped",
+        GAUGE,
+        "1 when what happens is not kept, a full disk for instance.",
+        (),
+        _of_daemon(lambda daemon: bool(daemon.history_stopped)),
+    ),
+    Metric(
         "vnet_log_messages_total",
         COUNTER,
         "What the daemon logged, by level.",

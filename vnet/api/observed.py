@@ -66,4 +66,6 @@ class Observed:
         numbers = await self._taker.take()
         found = unready(numbers)
         fabrics = [fabric.name for fabric in numbers.fabrics]
-        return {"ready": not found, "fabrics": fabrics, "reasons": [asdict(each) for each in found]}
+        warnings = [why] if (why := numbers.daemon.history_stopped) else []
+        reasons = [asdict(each) for each in found]
+        return {"ready": not found, "fabrics": fabrics, "reasons": reasons, "warnings": warnings}

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 
 from vnet.capture.comment import Explain, because
 from vnet.capture.record import PacketRecord, Verdict
@@ -15,13 +15,13 @@ from vnet.capture.segments import segments
 from vnet.capture.summary import summarise
 
 
-def clock(time_ns: int, zone: tzinfo) -> str:
-    """The time of day to the microsecond."""
+def clock(time_ns: int, zone: tzinfo | None) -> str:
+    """The time of day to the microsecond; None is the machine's own zone."""
     seconds, rest_ns = divmod(time_ns, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, zone):%H:%M:%S}.{rest_ns // 1000:06d}"
 
 
-def line(record: PacketRecord, explain: Explain, zone: tzinfo = UTC) -> str:
+def line(record: PacketRecord, explain: Explain, zone: tzinfo | None = None) -> str:
     """The packet in one line without its end; control characters cannot get into it."""
     verdict = f"DROP {record.reason.name}" if record.verdict is Verdict.DROP else "PASS"
     cut = segments(record.data, record.original_length, record.gso_size, record.gso_segs)
@@ -42,7 +42,7 @@ class LineEncoder:
     """The same verbs as `pcapng.PcapngEncoder`, giving lines of UTF-8 text."""
 
     explain: Explain
-    zone: tzinfo = UTC
+    zone: tzinfo | None = None
     _unreported: int = 0
 
     def header(self) -> bytes:

@@ -29,7 +29,7 @@ class WayEncoder:
     explain: Explain
     place: Place
     as_json: bool = False
-    zone: tzinfo = UTC
+    zone: tzinfo | None = None
     _unreported: int = 0
 
     def header(self) -> bytes:
@@ -58,7 +58,7 @@ class WayEncoder:
         ]
         dropped = record.verdict is Verdict.DROP
         told = {
-            "time": datetime.fromtimestamp(record.time_ns / 1e9, self.zone).isoformat(),
+            "time": datetime.fromtimestamp(record.time_ns / 1e9, UTC).astimezone(self.zone).isoformat(),
             "nic": record.nic,
             "packet": str(summarise(record.data)),
             "length_bytes": record.original_length,

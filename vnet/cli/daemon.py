@@ -54,7 +54,7 @@ def ensure(client: Client) -> None:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         _bound(log)
-        with log.open("ab") as output:
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as output:
             begins = output.tell()
             daemon = _spawn(output.fileno())
     except OSError as error:

@@ -176,6 +176,14 @@ def _running(client: Client) -> list[Any]:
     except HostError as error:
         return [Check("daemon", False, str(error), "only root and the group `vnet` may ask it", False)]
     found = _readiness(client)
+    hint = "make room in the state directory; it goes on by itself"
+    warnings = [Check("history", False, each, hint, False) for each in found.get("warnings", ())]
+    return [*_ready(found), *warnings]
+
+
+def _ready(found: Any) -> list[Any]:
+    from vnet.fabric.live.host import Check
+
     if found["ready"]:
         return [
             Check("daemon", True, f"ready: {', '.join(found['fabrics']) or 'no fabric is up'}", "", False)

@@ -42,6 +42,8 @@ class Kind(StrEnum):
     REPORTS_LOST = "reports-lost"
     REPORTS_LOST_OVER = "reports-lost-over"
     VERIFY_FAILED = "verify-failed"
+    HISTORY_STOPPED = "history-stopped"
+    HISTORY_GOES_ON = "history-goes-on"
     EVENTS_LOST = "events-lost"
 
 
@@ -81,6 +83,8 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     ),
     Kind.REPORTS_LOST_OVER: (f"no more were lost for {CALM_S:.0f} seconds", "packets (in all), lasted_s"),
     Kind.VERIFY_FAILED: ("`vnet verify` found claims that do not hold", "claims (of the topology, as text)"),
+    Kind.HISTORY_STOPPED: ("what happens is not kept any more, a full disk for instance", "why"),
+    Kind.HISTORY_GOES_ON: ("it is kept again; what is missing shows as a gap", "why (it was not)"),
     Kind.EVENTS_LOST: ("events could not be written or were read too slowly", "count"),
 }
 """What each kind means, and what `fields` has."""

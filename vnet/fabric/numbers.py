@@ -85,7 +85,8 @@ class FabricNumbers:
 class DaemonNumbers:
     """The daemon itself. `lag_s` is the longest that anything had to wait for its turn in the last minute.
 
-    `messages` counts what it logged, by level; `operations` are those that run.
+    `messages` counts what it logged, by level; `operations` are those that run; `history_stopped` says why
+    what happens is not kept, empty if it is.
     """
 
     version: str
@@ -97,6 +98,7 @@ class DaemonNumbers:
     lag_s: float = 0.0
     messages: Mapping[str, int] = field(default_factory=dict)
     operations: int = 0
+    history_stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)

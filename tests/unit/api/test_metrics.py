@@ -168,6 +168,7 @@ def test_every_metric_but_those_of_details_is_on_the_dashboard() -> None:
         "process_open_fds",
         "process_start_time_seconds",
         "vnet_cached_paths_max",
+        "vnet_history_stopped",
         "vnet_operations_running",
         "vnet_port_macs",
         "vnet_port_macs_limit",

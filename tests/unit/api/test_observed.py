@@ -79,7 +79,10 @@ def test_both_tell_metrics_health_and_readiness(tmp_path, monkeypatch):
             status, _, text = await ask("/health")
             assert (status, json.loads(text)["alive"]) == (200, True)
             status, _, text = await ask("/ready")
-            assert (status, json.loads(text)) == (200, {"ready": True, "fabrics": ["small"], "reasons": []})
+            assert (status, json.loads(text)) == (
+                200,
+                {"ready": True, "fabrics": ["small"], "reasons": [], "warnings": []},
+            )
 
     served(tmp_path, monkeypatch, life)
 

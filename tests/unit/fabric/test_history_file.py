@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -219,3 +220,26 @@ def test_what_was_written_survives_a_daemon_that_is_killed(path: Path) -> None:
     assert file._rows("PRAGMA integrity_check", ())[0]["integrity_check"] == "ok"
     rows = file.sums("small", START_NS, START_NS + 20 * MINUTE_NS + 1)
     assert [row["packets"] for row in rows] == [21] * 50
+
+
+def test_a_history_that_stops_and_goes_on_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, Mapping[str, str]]] = []
+    monkeypatch.setattr("vnet.fabric.live.history.RETRY_S", 0)
+
+    def refuse(file: HistoryFile) -> None:
+        raise HistoryStopped("the disk is full")
+
+    async def go_on() -> None:
+        history = History(path, LEAST_BYTES, lambda kind, text, fields: told.append((kind, fields)))
+        for call in (refuse, lambda file: file.write([])):
+            await history.keep(call)
+            if call is refuse:
+                assert "full" in history.stopped
+        assert history.stopped == ""
+        await history.close()
+
+    asyncio.run(go_on())
+    why = {"why": "the disk is full"}
+    assert told == [("history-stopped", why), ("history-goes-on", why)]
+    assert History(path, 0).stopped == "", "who wants no history misses none"
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -116,3 +116,10 @@ def test_a_file_that_is_no_database_is_explained(tmp_path):
 def test_an_unknown_guest_is_refused_by_the_schema(store):
     with pytest.raises(HostError):
         store.save_guest("nowhere", GUEST)
+
+
+def test_only_root_reads_what_is_stored(tmp_path):
+    path = tmp_path / "vnet.db"
+    path.touch(mode=0o644)
+    SqliteStore(path).close()
+    assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}

@@ -21,6 +21,7 @@ from typing import TypeVar
 from vnet.base import paths
 from vnet.base.errors import InputError, VnetError
 from vnet.capture.record import PacketRecord
+from vnet.fabric.events import Kind
 from vnet.fabric.live.history_file import HistoryDamaged, HistoryFile, HistoryStopped
 from vnet.fabric.live.host import boot_id
 from vnet.fabric.live.registry import Fabric, Registry
@@ -47,6 +48,13 @@ RETRY_S = 30.0
 """After which writing is tried again that was refused."""
 
 
+Tell = Callable[[Kind, str, Mapping[str, str]], None]
+
+
+def tell_nobody(kind: Kind, text: str, fields: Mapping[str, str]) -> None:
+    """Nobody wants to hear of events."""
+
+
 def limit_bytes() -> int:
     """What the history may take on disk: VNET_HISTORY_MIB, 0 for none. Raises InputError."""
     text = os.environ.get("VNET_HISTORY_MIB", str(LIMIT_MIB))
@@ -58,8 +66,8 @@ def limit_bytes() -> int:
 class History:
     """The file and its thread. Writing never raises: what cannot be kept is told by `trouble`."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        self.path, self.limit_bytes = path, size_bytes
+    def __init__(self, path: Path, size_bytes: int, tell: Tell = tell_nobody) -> None:
+        self.path, self.limit_bytes, self._tell = path, size_bytes, tell
         self.trouble = "" if size_bytes else "history is off (VNET_HISTORY_MIB=0)"
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._file: HistoryFile | None = None
@@ -70,6 +78,11 @@ class History:
     def is_on(self) -> bool:
         """Whether anything is to be kept at all."""
         return bool(self.limit_bytes)
+
+    @property
+    def stopped(self) -> str:
+        """Why nothing is kept that should be; empty if all is well."""
+        return self.trouble if self.is_on else ""
 
     async def ask(self, call: Callable[[HistoryFile], T]) -> T:
         """Use the file, in turn with all others. Raises HistoryStopped."""
@@ -100,12 +113,15 @@ class History:
                 since_ns, why = self._stopped_ns, self.trouble
                 await self.ask(lambda file: file.miss("", since_ns, time.time_ns(), why))
                 log.warning("history is kept again")
+                self._tell(Kind.HISTORY_GOES_ON, "history is kept again", {"why": why})
                 self.trouble = ""
             await self.ask(call)
         except HistoryStopped as error:
             if not self.trouble:
                 self._stopped_ns = time.time_ns()
-                log.warning("%s; history stops, nothing else does", error)
+                text = f"{error}; history stops, nothing else does"
+                log.warning("%s", text)
+                self._tell(Kind.HISTORY_STOPPED, text, {"why": str(error)})
             self.trouble, self._retry_s = str(error), time.monotonic() + RETRY_S
             return False
         return True
@@ -430,4 +446,8 @@ class Observers:
 
 def make_observers(registry: Registry) -> Observers:
     """Those of this host."""
-    return Observers(registry, History(paths.history_file(), limit_bytes()))
+
+    def tell(kind: Kind, text: str, fields: Mapping[str, str]) -> None:
+        registry.events.tell(kind, text, fields=fields)
+
+    return Observers(registry, History(paths.history_file(), limit_bytes(), tell))

@@ -37,8 +37,13 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class Taker:
     """Takes snapshots of everything on one host. Belongs to one event loop."""
 
-    def __init__(self, registry: Registry, operations: Callable[[], int] = lambda: 0) -> None:
-        self._registry, self._operations = registry, operations
+    def __init__(
+        self,
+        registry: Registry,
+        operations: Callable[[], int] = lambda: 0,
+        history_stopped: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._registry, self._operations, self._history_stopped = registry, operations, history_stopped
         self._lags: deque[float] = deque(maxlen=LAG_KEPT)
         self._began_s = time.monotonic()
         self._turn = asyncio.Lock()
@@ -84,6 +89,7 @@ class Taker:
             max(self._lags, default=0.0),
             dict(self.messages),
             self._operations(),
+            self._history_stopped(),
         )
 
     async def _fabric(self, fabric: Fabric) -> FabricNumbers:

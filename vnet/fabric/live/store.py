@@ -60,6 +60,8 @@ class SqliteStore:
         self.path = path
         with self._explained("open"):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            path.touch(mode=0o600)  # it holds topologies with what they took from the environment
+            path.chmod(0o600)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
