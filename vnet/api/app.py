@@ -201,7 +201,7 @@ class Api:
         """The ways of packets as they come."""
         wanted = _wanted(request)
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
-        produce = self.service.follow(self._fabric(request), wanted)
+        produce = await asyncio.to_thread(self.service.follow, self._fabric(request), wanted)
         media_type = b"text/plain; charset=utf-8" if wanted.lines else b"application/jsonl"
         return Bytes(produce, self.operations, media_type, blocks)
 
@@ -236,7 +236,7 @@ class Api:
         )
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
         sums: list[Mapping[str, Any]] = []
-        produce = self.service.capture(self._fabric(request), wanted, sums.append)
+        produce = await asyncio.to_thread(self.service.capture, self._fabric(request), wanted, sums.append)
         media_type = b"text/plain; charset=utf-8" if wanted.lines else b"application/x-pcapng"
         return Bytes(produce, self.operations, media_type, blocks, sums)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import struct
 
+import pytest
+
+from vnet.base.errors import InputError
+from vnet.capture.live.libpcap import compile_filter
 from vnet.switch import abi
 from vnet.switch.abi import Point, PortFlag
-from vnet.switch.taps import Tap, TapCount, bits, tap_count, tap_of
+from vnet.switch.taps import Tap, TapCount, bits, check, tap_count, tap_of
 
 PROGRAM = struct.pack("=HBBI", 0x28, 0, 0, 12) + struct.pack("=HBBI", 0x16, 0, 0, 0)
 
@@ -30,3 +34,14 @@ def test_who_wants_only_what_is_lost_does_not_slow_down_what_passes() -> None:
 def test_counters_of_all_processors_are_added() -> None:
     raw = bytes(abi.TapCounter(10, 4, 1)) + bytes(abi.TapCounter(5, 2, 0))
     assert tap_count(raw) == TapCount(15, 6, 1)
+
+
+@pytest.mark.parametrize("expression", ["inbound", "outbound", "tcp and not inbound"])
+def test_a_filter_on_more_than_bytes_is_refused_since_it_would_match_nothing(expression: str) -> None:
+    with pytest.raises(InputError, match="inbound and outbound"):
+        check(compile_filter(expression))
+
+
+def test_filters_on_bytes_are_taken() -> None:
+    for expression in ("vlan 7 and tcp port 22", "len > 100 and ip6", "ip[0xfff] == 1"):
+        check(compile_filter(expression))

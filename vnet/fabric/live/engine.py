@@ -151,7 +151,7 @@ class Engine(Registry):
 
     async def _prepare(self, topology: Topology, source: Source, recorded: Recorded = nothing) -> Change:
         """Observe and plan."""
-        check_filters(topology)
+        await asyncio.to_thread(check_filters, topology)
         name = topology.name
         fabric = self.fabrics.get(name)
         record = fabric.record if fabric else None

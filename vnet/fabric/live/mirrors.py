@@ -16,7 +16,7 @@ from vnet.base import paths
 from vnet.base.errors import Fault, HostError, InputError
 from vnet.capture.limits import Limits
 from vnet.capture.live import stream
-from vnet.capture.live.libpcap import compile_filter
+from vnet.capture.live.bounded import compile_bounded
 from vnet.capture.live.sink import RingSink
 from vnet.capture.pcapng import PcapngEncoder, Producer
 from vnet.capture.recorder import Recorder
@@ -79,9 +79,8 @@ class HostMirrors:
     async def put(self, mirror: Mirror, record: Callable[[], Record]) -> None:
         """Put a mirror in force in place of what had its name. `record` gives the fabric's, for comments."""
         await self.remove(mirror.name)
-        wanted = Wanted(
-            frozenset(mirror.ports), mirror.points, compile_filter(mirror.filter), mirror.snaplen_bytes
-        )
+        program = await asyncio.to_thread(compile_bounded, mirror.filter)
+        wanted = Wanted(frozenset(mirror.ports), mirror.points, program, mirror.snaplen_bytes)
         if isinstance(mirror.to, ToFile):
             self._running[mirror.name] = await self._record(mirror, mirror.to, wanted, record)
             return
@@ -179,11 +178,11 @@ async def _cancelled(task: asyncio.Task[stream.Outcome]) -> None:
 
 
 def check_filters(topology: Topology) -> None:
-    """Raise InputError unless libpcap understands the filter of every mirror."""
+    """Raise InputError unless libpcap understands the filter of every mirror. It waits for processes."""
     faults = []
     for mirror in topology.mirrors:
         try:
-            check(compile_filter(mirror.filter))
+            check(compile_bounded(mirror.filter))
         except InputError as error:
             faults.append(Fault(mirror.at, f"mirrors.{mirror.name}.filter", str(error)))
     if faults:

@@ -22,7 +22,7 @@ from vnet.capture.comment import MEANING
 from vnet.capture.limits import WHOLE_PACKET_BYTES, Limits
 from vnet.capture.lines import LineEncoder, line
 from vnet.capture.live import stream
-from vnet.capture.live.libpcap import compile_filter
+from vnet.capture.live.bounded import compile_bounded
 from vnet.capture.pcapng import PcapngEncoder, Producer
 from vnet.capture.record import Point
 from vnet.capture.recorder import Recorder, Totals
@@ -501,7 +501,7 @@ def _wanted(declared: Declared, request: CaptureRequest) -> Wanted:
     if request.only_dropped and wanted_points == (Point.DELIVERED,):
         raise InputError("of packets that are delivered none is dropped: leave away --dropped, or --point")
     snaplen = request.snaplen_bytes or WHOLE_PACKET_BYTES
-    program = compile_filter(request.filter)
+    program = compile_bounded(request.filter)
     check(program)
     ports |= _ports_of_networks(declared, request.networks)
     return Wanted(ports, wanted_points, program, snaplen, request.only_dropped)
