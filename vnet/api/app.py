@@ -379,7 +379,14 @@ def _asked(body: Mapping[str, Any]) -> Asked:
         frame = bytes.fromhex(str(body.get("frame", "")))
     except ValueError:
         raise InputError("`frame` is a packet's bytes in hexadecimal") from None
-    return Asked(**words, frame=frame, new=body.get("new") is True, reply=body.get("reply") is True)
+    captured = body.get("captured")
+    return Asked(
+        **words,
+        frame=frame,
+        captured=captured if isinstance(captured, int) else None,
+        new=body.get("new") is True,
+        reply=body.get("reply") is True,
+    )
 
 
 def _texts(given: object) -> Mapping[str, str]:

@@ -16,6 +16,8 @@ from vnet.cli.output import Format, Row, document, emit_lines
 
 WIDTH = 14
 """Of the names of tables."""
+FRAME_BYTES_MAX = 65_535
+"""What a file says beyond that is no packet's length."""
 
 
 def register(app: typer.Typer) -> None:
@@ -108,11 +110,11 @@ def _body(words: list[str], packet: str | None, pcap: str | None, sender: str | 
     if words and sender:
         raise UsageError(f"who sends it, {words[0]} or {sender}? name one of them")
     source = {"source": sender or (words[0] if words else "")}
-    return source | ({"packet": packet} if packet is not None else {"frame": _from_file(pcap or "").hex()})
+    return source | ({"packet": packet} if packet is not None else _from_file(pcap or ""))
 
 
-def _from_file(given: str) -> bytes:
-    """Packet N, from 1, of FILE[:N]."""
+def _from_file(given: str) -> dict[str, Any]:
+    """Packet N, from 1, of FILE[:N]; of one that was cut the rest is zeros."""
     file, number = _numbered(given)
     from scapy.error import Scapy_Exception
     from scapy.utils import RawPcapReader
@@ -125,13 +127,19 @@ def _from_file(given: str) -> bytes:
                 linktype = getattr(metadata, "linktype", getattr(reader, "linktype", None))
                 if linktype != 1:
                     raise InputError(f"{file}: packet {number} is of link type {linktype}; Ethernet is 1")
-                return bytes(frame)
+                return _frame(bytes(frame), getattr(metadata, "wirelen", None) or 0)
             count = locals().get("count", 0)
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from None
     except Scapy_Exception as error:
         raise InputError(f"{file} is neither pcap nor pcapng: {error}") from None
     raise InputError(f"{file} has {count} packets; there is no packet {number}")
+
+
+def _frame(kept: bytes, length: int) -> dict[str, Any]:
+    if not len(kept) < length <= FRAME_BYTES_MAX:
+        return {"frame": kept.hex()}
+    return {"frame": kept.ljust(length, bytes(1)).hex(), "captured": len(kept)}
 
 
 def _numbered(given: str) -> tuple[str, int]:

@@ -11,13 +11,17 @@ from vnet.switch.trace import Connection, Traced
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question as it came: `packet` (an expression), `frame`, or `target` and `service` are given."""
+    """A question as it came: `packet` (an expression), `frame`, or `target` and `service` are given.
+
+    Of a frame that a capture cut off, the first `captured` bytes are known and the others are zeros.
+    """
 
     source: str = ""
     target: str = ""
     service: str = ""
     packet: str = ""
     frame: bytes = b""
+    captured: int | None = None
     new: bool = False
     reply: bool = False
 

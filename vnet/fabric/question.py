@@ -62,6 +62,11 @@ class Asking:
         if asked.packet:
             return self._of_layers(asked.source, scapy_words.read(asked.packet))
         if asked.frame:
+            if asked.captured is not None:
+                whole = len(asked.frame)
+                self._assumed.append(
+                    f"only {asked.captured} of its {whole} bytes were kept: the rest as zeros"
+                )
             return Question(self._sender(asked.source, asked.frame), asked.frame, tuple(self._assumed))
         if not (asked.source and asked.target and asked.service):
             raise InputError("which packet? write VM VM PORT, as in `web db 5432/tcp`, --packet or --pcap")

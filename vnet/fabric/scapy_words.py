@@ -129,9 +129,10 @@ class _Reader:
     def _addresses(self, node: ast.expr, value: Any) -> None:
         """Only numbers: a name would be asked of a name server."""
         for each in value if isinstance(value, (list, tuple)) else [value]:
+            if not isinstance(each, str):
+                raise self._refused(node, 'no IP address: write it as text, "10.0.0.2"')
             try:
-                if isinstance(each, (str, bytes)):
-                    ip_address(each if isinstance(each, str) else each.decode())
+                ip_address(each)
             except ValueError:
                 raise self._refused(node, "no IP address; names are not looked up") from None
 

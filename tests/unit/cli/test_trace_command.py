@@ -103,3 +103,17 @@ def test_help_names_the_forms(small):
     told = re.sub(r"\s+", " ", small("trace", "--help").stdout)
     for words in ("FROM TO PORT", "--packet", "--pcap", "--reply", "--new", "--live", "--exit-code"):
         assert words in told
+
+
+@pytest.mark.parametrize(("write", "name"), [(wrpcap, "cut.pcap"), (wrpcapng, "cut.pcapng")])
+def test_a_packet_that_a_capture_cut_goes_the_way_of_the_whole_one(small, write, name):
+    packet = Ether(bytes.fromhex(small.json("trace", "a", "b", "80/tcp")["packet"]["frame"])) / bytes(40)
+    del packet[IP].len
+    whole = bytes(packet)
+    cut = Ether(whole[:60])
+    cut.wirelen = len(whole)
+    write(str(small.directory / name), [cut])
+    told = small.json("trace", "--pcap", name, "--from", "a")
+    assert told["packet"]["length_bytes"] == len(whole)
+    assert told["verdict"]["outcome"] == "delivered"
+    assert f"only 60 of its {len(whole)} bytes were kept: the rest as zeros" in told["assumed"]
