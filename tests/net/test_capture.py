@@ -269,3 +269,17 @@ def test_what_cannot_be_captured_is_refused_with_what_could_be() -> None:
                 lab.service.capture("small", CaptureRequest(**request), print)
 
     living(life)
+
+
+def test_a_capture_ends_with_its_fabric() -> None:
+    async def life(lab: Lab) -> None:
+        summary: dict[str, Any] = {}
+        produce = lab.service.capture("small", CaptureRequest(nics=("a",)), summary.update)
+        task = asyncio.ensure_future(produce(asyncio.Queue()))
+        await asyncio.sleep(0.2)
+        await lab.engine.down("small", silent)
+        async with asyncio.timeout(5):
+            await task
+        assert summary["kept"] == 0 == summary["lost"]
+
+    living(life)

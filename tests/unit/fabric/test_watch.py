@@ -196,3 +196,19 @@ def test_what_nobody_lost_came_everywhere() -> None:
     assert all(
         came_to(record(verdict=Verdict.PASS, table=2), point) for point in Point if point != Point.DELIVERED
     )
+
+
+def test_a_switch_that_goes_ends_its_captures_with_what_it_counted() -> None:
+    async def story(switch: Switch) -> None:
+        async with switch.watch.subscribed(Wanted(PORTS)) as capture:
+            switch.lost = {capture.number: 2}
+            switch.watch.take([record(taps=1)])
+            switch.watch.end()
+            switch.lost = {}
+            async with asyncio.timeout(2):
+                got = [item async for item in capture.records()]
+            assert [type(item) for item in got] == [PacketRecord, Lost]
+            assert capture.count == TapCount(9, 5, 2)
+            assert await capture.rest() == 0
+
+    played(story)

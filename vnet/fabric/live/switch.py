@@ -278,6 +278,7 @@ class HostSwitch:
     async def close(self) -> None:
         """Let go of everything; what is pinned goes on deciding."""
         await self._mirrors.close()
+        self.watch.end()
         controller, server, datapath, links = self._controller, self._server, self._datapath, self._links
         self._controller = self._server = self._datapath = self._links = None
         if controller is not None:

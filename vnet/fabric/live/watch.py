@@ -59,6 +59,13 @@ class Subscription:
             if taken[1]:
                 yield Lost(taken[1])
 
+    def end(self) -> None:
+        """The switch goes: what came so far is all, and what it counted stays as it is now."""
+        self.look_for_losses()
+        last = self.count
+        self._count = lambda _: last
+        self._backlog.end()
+
     async def rest(self) -> int:
         """End it: how many packets were lost or are left unread."""
         self.look_for_losses()
@@ -129,6 +136,11 @@ class Watch:
         finally:
             del self._subscriptions[number]
             await self.discard(number)
+
+    def end(self) -> None:
+        """End all captures: the switch goes."""
+        for subscription in self._subscriptions.values():
+            subscription.end()
 
     def inherit(self, taps: Mapping[int, Tap]) -> None:
         """Begin with the taps that an earlier daemon left in force."""
