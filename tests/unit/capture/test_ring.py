@@ -10,6 +10,7 @@ import pytest
 from tests.unit.capture.blocks import read
 from tests.unit.capture.samples import delivered, record
 from vnet.base.errors import UsageError
+from vnet.capture.live import sink
 from vnet.capture.live.sink import RingSink, open_sink
 from vnet.capture.pcapng import PcapngEncoder
 from vnet.capture.ring import Ring, RingLimits, blocks, earlier_files, file_name, ring_limits
@@ -111,3 +112,33 @@ def test_a_ring_is_opened_where_limits_are_given(tmp_path: Path) -> None:
     sink = open_sink(str(tmp_path / "x"), RingLimits(packets=1))
     assert isinstance(sink, RingSink)
     sink.close()
+
+
+def test_after_a_full_disk_at_a_change_of_files_the_next_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    one = RingSink(tmp_path / "a.pcapng", RingLimits(packets=1, files=2))
+    header, *packets, trailer = pieces(*PACKETS)
+    assert all(one.write(piece) for piece in (header, *packets[:2]))
+    with monkeypatch.context() as patched:
+        patched.setattr(sink, "_write_all", full)
+        assert not one.write(packets[2])
+    assert "No space left" in str(one.error)
+    assert one.write(packets[3]) and one.write(trailer) and one.error is None
+    one.close()
+    assert [len(read(path.read_bytes())) > 2 for _, path in earlier_files(one.path)] == [True, True]
+
+
+def test_a_folder_that_has_gone_is_no_end_of_the_capture(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    one = RingSink(tmp_path / "here" / "a.pcapng", RingLimits(packets=1))
+    header, *packets, _ = pieces(*PACKETS)
+    assert one.write(header) and one.write(packets[0])
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert not one.write(packets[1]) and "No such file" in str(one.error)
+    (tmp_path / "there").rename(tmp_path / "here")
+    assert one.write(packets[2]) and one.error is None
+    one.close()

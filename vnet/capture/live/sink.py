@@ -127,12 +127,13 @@ class RingSink:
         self.path, self._ring = path, Ring(limits)
         self._files = deque(earlier_files(path) if goes_on else ())
         self._number = self._files[-1][0] if self._files else 0
+        self._refusal: HostError | None = None
         self._file = self._opened()
 
     @property
     def error(self) -> HostError | None:
-        """The first thing that went wrong with the file that is being written."""
-        return self._file.error
+        """Why there is no next file, or the first thing that went wrong with the one that is written."""
+        return self._refusal or self._file.error
 
     @property
     def closed_by_reader(self) -> bool:
@@ -140,13 +141,32 @@ class RingSink:
         return False
 
     def _opened(self) -> FileSink:
-        self._number += 1
-        opened = FileSink(file_name(self.path, self._number, datetime.now()))
-        self._files.append((self._number, opened.path))
+        """The next file, in the place of the oldest: on a full disk that makes room for it."""
         kept = self._ring.limits.files
+        while kept and len(self._files) >= max(kept, 2):
+            self._files.popleft()[1].unlink(missing_ok=True)
+        opened = FileSink(file_name(self.path, self._number + 1, datetime.now()))
+        if self._ring.preamble and not opened.write(self._ring.preamble):
+            opened.close()
+            opened.path.unlink(missing_ok=True)
+            raise opened.error or HostError(f"cannot write {opened.path}")
+        self._number += 1
+        self._files.append((self._number, opened.path))
         while kept and len(self._files) > kept:
             self._files.popleft()[1].unlink(missing_ok=True)
         return opened
+
+    def _goes_on(self, now_s: float) -> bool:
+        """Whether there is a next file; without one nothing is written, and the next packet tries again."""
+        try:
+            opened = self._opened()
+        except HostError as error:
+            self._refusal = error
+            return False
+        self._file.close()
+        self._file, self._refusal = opened, None
+        self._ring.began(now_s)
+        return True
 
     def write(self, block: bytes) -> bool:
         """Write the block, or several that belong together; False if one found no room."""
@@ -155,11 +175,8 @@ class RingSink:
 
     def _write(self, block: bytes) -> bool:
         now_s = time.monotonic()
-        if self._ring.begins(block, now_s):
-            self._file.close()
-            self._file = self._opened()
-            self._file.write(self._ring.preamble)
-            self._ring.began(now_s)
+        if self._ring.begins(block, now_s) and not self._goes_on(now_s):
+            return False
         if not self._file.write(block):
             return False
         self._ring.wrote(block, now_s)

@@ -122,9 +122,13 @@ class HostMirrors:
         async with self._watch.subscribed(wanted) as subscription:
             begun.set_result(subscription.number)
             told = teller.told(subscription.records(), self._watch.generation)
-            return await stream.run(
+            outcome = await stream.run(
                 told, recorder, sink, lambda text: log.warning("mirror %s: %s", mirror.name, text)
             )
+            log.warning(
+                "mirror %s has ended, %s: %s", mirror.name, outcome.totals, outcome.error or "no error"
+            )
+            return outcome
 
     async def remove(self, name: str) -> None:
         """Take a mirror out of force; one that is not there is no error. Files stay."""
