@@ -24,10 +24,13 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 from tests.bpf import verifier
 from tests.perf.inside.frames import ACK, PSH, SYN, End, checksum, tcp, udp
+from tests.vm import erspan_inside as erspan
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie
 from vnet.openflow.fields import ETH_IPV4, CtState
@@ -53,10 +56,14 @@ from vnet.switch.live import bpf
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.maps import object_path
 from vnet.switch.live.sandbox import trace_object
+from vnet.switch.taps import Tap
+from vnet.topology.model import ToErspan
 
 PINS = Path("/sys/fs/bpf/vnet-kernels")
 DEADLINE_S = 5.0
 PORTS = (1, 2, 3, 4)
+MIRROR = 5
+"""The port of the device that mirrors to another machine, where that is tried."""
 MARK, PLAIN = 0x88B5, 0x88B6
 """The two EtherTypes for local experiments (IEEE Std 802)."""
 FLOOD, FAILOVER, SPLIT = 1, 2, 3
@@ -144,6 +151,11 @@ def checked_udp(source: End, target: End, ports: tuple[int, int], ttl: int = 64)
     pseudo = frame[26:34] + struct.pack("!HH", 17, len(frame) - 34)
     frame[40:42] = checksum(bytes(pseudo + frame[34:])).to_bytes(2, "big")
     return bytes(frame)
+
+
+FULL = tcp(A, B, (999, 80), 1, 1, ACK, bytes(range(146)) * 10)
+"""As long as Ethernet has them, and not to be fragmented; it belongs to no connection."""
+COPIED = (plain(A.mac, B.mac), plain(A.mac, B.mac, TAG), checked_udp(A, D, (1, 9), ttl=1), FULL)
 
 
 class Ends:
@@ -338,6 +350,34 @@ class Trial:
                 said.setdefault(port, []).append(data)
             same(self.ends.exchange((1, frame)), said)
             assert traced.tables
+
+    def copies_reach_another_machine_in_erspan(self) -> None:
+        self._copied("192.0.2.1", "192.0.2.2", 24, len(FULL))
+
+    def copies_reach_another_machine_in_erspan_over_ipv6(self) -> None:
+        """The longest is cut: of 1500 bytes IPv6 takes 40, GRE 8, ERSPAN 8; 4 are left for a tag."""
+        self._copied("2001:db8::1", "2001:db8::2", 64, 1440)
+
+    def _copied(self, here: str, there: str, prefix: int, most: int) -> None:
+        """What A sends arrives at a machine, at most so many bytes of each frame."""
+        to = ToErspan(ip_address(there), 1023)
+        with erspan.collector(f"{here}/{prefix}", f"{there}/{prefix}") as wire, erspan.device(to) as name:
+            self.switch.attach(MIRROR, name)
+            self.switch.tap({0: Tap(frozenset({1}), points=frozenset({Point.GUEST}), to_port=MIRROR)})
+            try:
+                for frame in COPIED:
+                    self.ends.send(1, frame)
+                got = erspan.copies(wire, len(COPIED))
+                assert "give each a number of its own" in erspan.refused(to)
+            finally:
+                self.switch.tap({})
+                self.switch.detach(MIRROR)
+                self.ends.exchange()
+        head = erspan.Copy(ip_address(here), to.address, session=to.number)
+        tagged = replace(head, vlan=TAG & 0xFFF, encapsulation=erspan.TAG_IN_FRAME)
+        for sequence, (frame, copy) in enumerate(zip(COPIED, got, strict=True)):
+            wanted = tagged if frame[12:14] == b"\x81\x00" else head
+            same(copy, replace(wanted, sequence=sequence, is_cut=len(frame) > most, frame=frame[:most]))
 
     def a_second_version_takes_over_and_connections_stay(self) -> None:
         changed = flow(100, TO_B, Output(3))

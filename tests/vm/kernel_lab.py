@@ -20,13 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = image.Recipe(
     name="kernels",
     command="tests.vm.kernel_inside",
-    modules=("veth", "tun", "cls_bpf", "sch_ingress"),
+    modules=("veth", "tun", "cls_bpf", "sch_ingress", "ip_gre", "ip6_gre"),
     host_programs=("/usr/sbin/ip", "/usr/sbin/tc"),
 )
 MACHINE = boot.Machine(options="-cpu max,-cx16 -smp 1", memory_mib=1024)
 """Without cmpxchg16b, because emulated 6.12 dies of it (`tests/perf/guest.py`)."""
 STAGED = (
-    *("tests/__init__.py", "tests/vm/__init__.py", "tests/vm/kernel_inside.py"),
+    *("tests/__init__.py", "tests/vm/__init__.py"),
+    *("tests/vm/kernel_inside.py", "tests/vm/erspan_inside.py"),
     *("tests/bpf/__init__.py", "tests/bpf/verifier.py"),
     *("tests/perf/__init__.py", "tests/perf/inside/__init__.py", "tests/perf/inside/frames.py"),
     *("build/bpf/switch.bpf.o", "build/bpf/trace.bpf.o"),
