@@ -45,6 +45,10 @@ def register(app: typer.Typer) -> None:
 def validate(settings: Settings) -> None:
     """Check a topology file; tells every fault at once."""
     topology, inventory = _loaded(settings)
+    if any(mirror.filter for mirror in topology.mirrors):
+        from vnet.fabric.live.filters import check_filters
+
+        check_filters(topology)
     found = {
         "vms": len(inventory.vms),
         "networks": len(topology.networks),

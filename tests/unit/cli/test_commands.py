@@ -58,6 +58,15 @@ def test_an_invalid_file_is_exit_1_with_its_line(vnet):
     assert "(stdin):2:" in done.stderr and "^" in done.stderr
 
 
+def test_a_mirrors_filter_that_libpcap_refuses_is_exit_1_with_its_line(vnet):
+    text = GOOD + "mirrors:\n  ok: {source: 'a:eth0', to: 'pcap:1', filter: tcp}\n"
+    assert vnet("validate", "-f", "-", given=text).returncode == 0
+    text += "  odd: {source: 'a:eth0', to: 'pcap:2', filter: tcp prot}\n"
+    done = vnet("validate", "-f", "-", given=text)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "(stdin):6:3: mirrors.odd.filter: " in done.stderr and "syntax error" in done.stderr
+
+
 def test_a_missing_file_is_exit_1(vnet):
     done = vnet("validate", "-f", "nowhere.yaml")
     assert (done.returncode, done.stderr) == (

@@ -19,7 +19,7 @@ from vnet.fabric.events import Kind
 from vnet.fabric.live import confirmation
 from vnet.fabric.live.apply import carry_out
 from vnet.fabric.live.change import Change, make, remove
-from vnet.fabric.live.mirrors import check_filters
+from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.observe import observe
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from vnet.base import paths
-from vnet.base.errors import Fault, HostError, InputError
+from vnet.base.errors import HostError
 from vnet.capture.limits import Limits
 from vnet.capture.live import stream
 from vnet.capture.live.bounded import compile_bounded
@@ -29,8 +29,8 @@ from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import TUNNEL, Mirror
 from vnet.fabric.state import ifname
 from vnet.fabric.store import Record
-from vnet.switch.taps import Tap, TapCount, check
-from vnet.topology.model import MirrorNic, ToErspan, ToFile, Topology, ToVxlan
+from vnet.switch.taps import Tap, TapCount
+from vnet.topology.model import MirrorNic, ToErspan, ToFile, ToVxlan
 
 log = logging.getLogger(__name__)
 
@@ -179,15 +179,3 @@ async def _cancelled(task: asyncio.Task[stream.Outcome]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-
-
-def check_filters(topology: Topology) -> None:
-    """Raise InputError unless libpcap understands the filter of every mirror. It waits for processes."""
-    faults = []
-    for mirror in topology.mirrors:
-        try:
-            check(compile_bounded(mirror.filter))
-        except InputError as error:
-            faults.append(Fault(mirror.at, f"mirrors.{mirror.name}.filter", str(error)))
-    if faults:
-        raise InputError(faults)
