@@ -87,3 +87,10 @@ def test_a_trace_for_programs_is_the_expected_document() -> None:
 
 def test_every_expected_text_has_its_question() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.txt")) == sorted(CASES)
+
+
+def test_that_nobody_is_there_to_take_it_is_told() -> None:
+    known = replace(KNOWN, absent={"db": "stopped"})
+    lines = [*text(trace(ALLOWED, known, TwinSandbox(COMPILED.flows, ()), ()))]
+    assert lines[-1] == "  but its VM is stopped: nobody there takes it"
+    assert lines[-2].startswith("  db.eth0 gets ")

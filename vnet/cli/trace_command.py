@@ -201,4 +201,6 @@ def _verdict(answer: Row) -> Iterator[str]:
         answered = verdict["outcome"] == "rejected"
         changed = f" ({', '.join(output['rewritten'])})" if output["rewritten"] and not answered else ""
         yield f"  {output['nic']} gets {'the answer ' if answered else ''}{output['summary']}{changed}"
+        if output["absent"]:
+            yield f"  but its VM is {output['absent']}: nobody there takes it"
     yield from (f"  would be allowed if {each}" for each in answer["allowed_if"])

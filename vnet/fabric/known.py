@@ -28,6 +28,8 @@ class Known:
     """Whom policies apply to, by the number that stands for them in a register."""
     peers: Mapping[int, str] = field(default_factory=dict)
     """Whom rules name likewise."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """The states of VMs that do not run: nobody there takes a packet."""
 
     def nic(self, port: int) -> Nic | None:
         """That of a port."""
@@ -37,6 +39,11 @@ class Known:
         """What a port is called."""
         nic = self.nic(port)
         return nic.name if nic else f"port {port}"
+
+    def absence(self, port: int) -> str | None:
+        """The state of the VM behind a port if it does not run."""
+        nic = self.nic(port)
+        return self.absent.get(nic.vm) if nic else None
 
     def addressee(self, sender: Nic, frame: bytes) -> Nic | None:
         """Whose MAC address a frame is for, on the network of its sender."""

@@ -255,4 +255,5 @@ def _output(question: Question, port: int, frame: bytes, known: Known) -> Json:
         rewritten += [_change(known, *each)["text"] for each in changes(before, after)]
     except packet.Malformed:
         pass
-    return {**_packet(known.name(port), port, frame), "rewritten": rewritten}
+    absence = known.absence(port)
+    return {**_packet(known.name(port), port, frame), "rewritten": rewritten, "absent": absence}

@@ -170,7 +170,10 @@ class Service:
         fabric = self.engine.fabric(name)
         declared, record = _declared(fabric), fabric.record
         names = labels(declared.compiled.identities)
-        known = Known(declared.topology, declared.inventory, record.provenance, record.enforced, *names)
+        found = {vm.name: (await fabric.parts.guests.status(vm.name)).state for vm in declared.inventory.vms}
+        absent = {vm: state.value for vm, state in found.items() if state is not GuestState.RUNNING}
+        given = declared.topology, declared.inventory, record.provenance, record.enforced
+        known = Known(*given, *names, absent)
         trace = await asyncio.to_thread(_tracer)
         return await fabric.parts.switch.in_sandbox(partial(trace, asked, known))
 
