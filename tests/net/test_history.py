@@ -200,17 +200,30 @@ def test_what_is_audited_is_seen_as_audited(directory: Path) -> None:
     watching(directory, life, AUDITED)
 
 
+async def settled(lab: Watched, protocol: int) -> int:
+    """How many connections there are once what was sent has come to the switch."""
+    before = -1
+    for _ in range(100):
+        found = await lab.engine.fabric("small").parts.switch.connections()
+        count = sum(one.protocol == protocol for one in found)
+        if count == before:
+            break
+        before = count
+        await asyncio.sleep(0.1)
+    return before
+
+
 def test_short_connections_between_two_looks_are_seen(directory: Path) -> None:
     async def life(lab: Watched) -> None:
         await lab.seen()
         for _ in range(5):
             await asyncio.to_thread(talk, lab, 80)
         await asyncio.to_thread(open_many, lab, 53, 500)
+        opened = await settled(lab, 17)
         rows = (await lab.past.flows("small", asked(), 100))["flows"]
         counted = {row["port"]: row["connections"] for row in rows if row["verdict"] == "allowed"}
         assert counted[80] == 5
-        assert counted[53] == len([1 for one in await lab.engine.fabric("small").parts.switch.connections()
-                                   if one.protocol == 17])  # fmt: skip
+        assert counted[53] == opened
 
     watching(directory, life)
 
