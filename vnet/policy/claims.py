@@ -124,6 +124,14 @@ def whatever(sender: Sender, version: int) -> Iterator[Region]:
             yield _possible({**cube, **exactly(**_address("src", end.address))}, version)
 
 
+def sources(sender: Sender) -> Iterator[Cube]:
+    """What the claim says of a sender's source addresses; {} if it may use any."""
+    if sender.only is None:
+        yield {}
+    for end in sender.only or ():
+        yield exactly(eth_type=_eth_type(end.address.version), **_address("src", end.address))
+
+
 def _possible(cube: Cube, version: int) -> Region:
     region = Region(cube)
     for hole in (NO_SUCH_FRAGMENT, *(NEIGHBOUR_DISCOVERY if version == 6 else ())):

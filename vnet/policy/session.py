@@ -149,14 +149,23 @@ class Timing:
     answer_s: float = 60.0
 
 
+class Whose(Enum):
+    """Which flows to read: vnet's own, those of them to be logged, or somebody else's too. Values are
+    cookies and masks."""
+
+    OWN = (OWNER_COOKIE, OWNER_MASK)
+    LOGGED = (OWNER_COOKIE | LOG, OWNER_MASK | LOG)
+    ALL = (0, 0)
+
+
 @dataclass(slots=True)
 class _Task:
     """What is being done: to reach `flows` whatever is there, to make a known `difference`, or with neither
-    to read only. `sent` maps the xid of each change to its flow; `cookie` and its mask say what is read."""
+    to read only. `sent` maps the xid of each change to its flow; `whose` flows are read."""
 
     generation: int | None = None
     flows: tuple[Flow, ...] | None = None
-    cookie: tuple[int, int] = (OWNER_COOKIE, OWNER_MASK)
+    whose: Whose = Whose.OWN
     found: list[message.FlowStats] = field(default_factory=list)
     difference: Difference = field(default_factory=Difference)
     sent: dict[int, Flow | None] = field(default_factory=dict)
@@ -200,10 +209,9 @@ class Session:
         self._tasks.append(_Task(generation, difference=difference))
         self._begin(now_s)
 
-    def read_flows(self, now_s: float, logged: bool = False) -> None:
-        """Read vnet's flows, or those that are to be logged; ends in FlowsRead, Refused or Lost."""
-        bits = LOG if logged else 0
-        self._tasks.append(_Task(cookie=(OWNER_COOKIE | bits, OWNER_MASK | bits)))
+    def read_flows(self, now_s: float, whose: Whose = Whose.OWN) -> None:
+        """Read flows; ends in FlowsRead, Refused or Lost."""
+        self._tasks.append(_Task(whose=whose))
         self._begin(now_s)
 
     def receive(self, data: bytes, now_s: float) -> None:
@@ -319,7 +327,7 @@ class Session:
             if self._task.difference:
                 self._fill(self._task, now_s)
                 return
-            cookie, mask = self._task.cookie
+            cookie, mask = self._task.whose.value
             asked = message.FlowStatsRequest(cookie=cookie, cookie_mask=mask)
             self._ask(State.READING, asked, now_s)
 

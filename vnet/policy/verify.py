@@ -23,6 +23,7 @@ from vnet.policy.identity import Selector, names_of, networks_of, selector_of
 from vnet.policy.origin import Origin, OriginKind
 from vnet.policy.semantics import selects
 from vnet.policy.space import Cube, Region, meet
+from vnet.policy.strays import Owned, Stray, rewrites_header, strays
 from vnet.policy.walk import Alike, Leaf, Narrow, Step, Walk
 from vnet.policy.witness import Witness
 from vnet.topology.inventory import Inventory
@@ -30,6 +31,8 @@ from vnet.topology.model import Claim, ClaimKind, Peer, Topology
 
 REQUEST_STATES = (CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST)
 """What the tracker can say of a packet that opens a connection, or goes on with one that was opened."""
+BANNED_STATES = (*REQUEST_STATES, CtState.TRK | CtState.INV)
+"""The same, or that it fits no connection: none of these may pass where a ban holds."""
 KEPT_SENDERS = 4096
 REPLY_STATE = CtState.TRK | CtState.EST | CtState.RPL
 
@@ -75,7 +78,7 @@ def verify(
         provenance: where the flows of the topology come from; found by compiling it if None.
     Raises: Unfollowable when the flows do what no flow of vnet does.
     """
-    judge = _Judge(topology, inventory, Walk(flows), provenance)
+    judge = _Judge(topology, inventory, tuple(flows), provenance)
     return tuple(judge.result(claim) for claim in topology.claims)
 
 
@@ -84,11 +87,15 @@ _Classes = dict[Alike, list[Sender]]
 
 class _Judge:
     def __init__(
-        self, topology: Topology, inventory: Inventory, walk: Walk, provenance: Mapping[int, Origin] | None
+        self,
+        topology: Topology,
+        inventory: Inventory,
+        flows: Sequence[Flow],
+        provenance: Mapping[int, Origin] | None,
     ) -> None:
         self._given = provenance
         self._topology = topology
-        self._walk = walk
+        self._flows, self._walk = flows, Walk(flows)
         self._inventory = inventory
         self._ends = tuple(endpoints(topology, inventory))
         self._senders: dict[tuple[Sender, int], tuple[Step, ...]] = {}
@@ -176,6 +183,8 @@ class _Judge:
         for target in targets:
             for cube in claims.services(claim.service, target.address.version):
                 yield from self._of_any(classes[target.address.version], target, cube)
+        if claim.service is None:
+            yield from self._astray(claims.senders(sources, self._ends), targets)
 
     def _others(
         self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
@@ -190,14 +199,48 @@ class _Judge:
                     permitted = claims.permitted(claim.service, named[sender.nic.name], target)
                     yield from self._arriving(sender, target, {}, permitted)
             yield from self._of_any(classes[target.address.version], target, {})
+        yield from self._astray(everyone, targets)
+
+    def _astray(self, sending: Iterable[Sender], targets: Iterable[Endpoint]) -> Iterator[Counterexample]:
+        """What a target's NIC is handed that is for none of its addresses."""
+        nics = {end.nic.port: end.vm.name for end in targets}
+        found = [each for each in self._strays if any(map(each.reaches, nics))]
+        for sender, stray in product(sending, found):
+            for port in (port for port, vm in nics.items() if stray.reaches(port) and vm != sender.vm):
+                region = stray.region(sender.nic.port, self._owned[port], self._is_rewritten)
+                for cube in claims.sources(sender):
+                    yield from self._handed(region and region.meet(cube), port)
+
+    def _handed(self, region: Region | None, port: int) -> Iterator[Counterexample]:
+        for state in BANNED_STATES if region and region.some() is not None else ():
+            self._checked += 1
+            assert region is not None
+            for leaf in self._walk.leaves(region, state):
+                if leaf.reaches(port):
+                    yield self._counterexample(leaf, state, "passes")
+
+    @cached_property
+    def _owned(self) -> Owned:
+        found: dict[int, set[tuple[str, int]]] = defaultdict(set)
+        for end in self._ends:
+            found[end.nic.port].add((f"ipv{end.address.version}_dst", int(end.address)))
+        return {port: frozenset(addresses) for port, addresses in found.items()}
+
+    @cached_property
+    def _strays(self) -> Sequence[Stray]:
+        return strays(self._flows, self._owned)
+
+    @cached_property
+    def _is_rewritten(self) -> bool:
+        return rewrites_header(self._flows)
 
     def _of_any(self, classes: _Classes, target: Endpoint, service: Cube) -> Iterator[Counterexample]:
         """What any sender can bring to the target; worked out once for those who are not told apart."""
         narrow = _narrowing(target, service, ())
         for steps, alike in classes.items():
             others = [sender for sender in alike if sender.vm != target.vm.name]
-            if all(self._walk.are_lost(steps, narrow, state) for state in REQUEST_STATES):
-                self._checked += len(others) * len(REQUEST_STATES)
+            if all(self._walk.are_lost(steps, narrow, state) for state in BANNED_STATES):
+                self._checked += len(others) * len(BANNED_STATES)
                 continue
             for sender in others:
                 yield from self._arriving(sender, target, service, ())
@@ -207,7 +250,7 @@ class _Judge:
         found: dict[int, _Classes] = {target.address.version: defaultdict(list) for target in targets}
         for sender, version in product(tuple(sending), found):
             begun = self._begun(sender, version)
-            found[version][self._walk.told_apart(begun, REQUEST_STATES)].append(sender)
+            found[version][self._walk.told_apart(begun, BANNED_STATES)].append(sender)
         return found
 
     def _arriving(
@@ -215,7 +258,7 @@ class _Judge:
     ) -> Iterator[Counterexample]:
         """What the sender can bring to the target of a service, apart from what is permitted."""
         narrow = _narrowing(target, service, permitted)
-        for state in REQUEST_STATES:
+        for state in BANNED_STATES:
             self._checked += 1
             for leaf in self._walk.finish(self._begun(sender, target.address.version), narrow, state):
                 if leaf.reaches(target.nic.port):

@@ -211,7 +211,10 @@ class Walk:
 
     def _carry_out(self, flow: Flow, step: Step, taken: Region, question: _Question) -> Iterator[Leaf | Step]:
         course = _Course(dict(step.bindings), _fixed(step, "in_port", taken.cube))
-        _apply(course, flow.instructions, question)
+        try:
+            _apply(course, flow.instructions, question)
+        except Unfollowable as error:
+            raise Unfollowable(f"{error} ({_place(flow)})") from None
         trail, outputs = (*step.trail, flow), (*step.outputs, *course.outputs)
         if not course.onward:
             if question.lost or outputs:
@@ -221,6 +224,10 @@ class Walk:
             yield from self._onward(Step(table, taken, bindings, trail, outputs), question)
         else:
             raise Unfollowable(f"table {flow.table}: a flow both goes on and resumes after ct")
+
+
+def _place(flow: Flow) -> str:
+    return f"the flow of table {flow.table} with priority {flow.priority} and cookie {flow.cookie:#x}"
 
 
 def _drops(step: Step, flow: Flow) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
-from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP, CtState
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
 from vnet.policy.endpoint import IPAddress, addresses, allowed_addresses
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.guard import mac_text
@@ -40,7 +40,10 @@ class Witness:
     def _wishes(self, cube: Cube) -> Iterator[Cube]:
         """What an honest packet would be like, in the order of importance."""
         nic = self._by_port[cube["in_port"][0]]
-        version = 4 if "ipv4_dst" in cube else 6
+        version = (
+            6 if "ipv6_dst" in cube or cube.get("eth_type") == exactly(eth_type=ETH_IPV6)["eth_type"] else 4
+        )
+        yield exactly(eth_type=ETH_IPV4 if version == 4 else ETH_IPV6)
         yield exactly(vlan_vid=0, ip_frag=0)
         yield exactly(eth_src=nic.mac)
         for address in self._own[nic.name]:
@@ -55,7 +58,10 @@ class Witness:
 
     def _words(self, packet: dict[str, int], state: int) -> str:
         nic = self._by_port[packet["in_port"]]
-        version = 4 if "ipv4_dst" in packet else 6
+        ethertype = packet.get("eth_type", 0)
+        if ethertype not in (ETH_IPV4, ETH_IPV6):
+            return f"a frame of EtherType {ethertype:#06x} from {nic.name}"
+        version = 4 if ethertype == ETH_IPV4 else 6
         source, target = (_address(version, packet.get(f"ipv{version}_{s}", 0)) for s in ("src", "dst"))
         protocol = packet.get("ip_proto", 0)
         sender = f"{nic.name} {source}{self._forged(nic, source, packet)}"

@@ -235,6 +235,9 @@ class FakeSwitch:
     async def flows(self):
         return self.world.switches[self.name]
 
+    async def all_flows(self):
+        return await self.flows()
+
     async def flow_stats(self):
         return tuple(FlowStats(flow, 60 * 10**9) for flow in self.world.switches[self.name])
 

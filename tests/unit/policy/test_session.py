@@ -40,6 +40,7 @@ from vnet.policy.session import (
     Session,
     State,
     Timing,
+    Whose,
 )
 
 MINE = cookie.make("test")
@@ -355,7 +356,7 @@ def test_only_flows_that_are_to_be_logged_are_read_when_asked_for() -> None:
     logged = replace(FLOWS[0], cookie=cookie.make("logged", log=True))
     switch = ScriptedSwitch.holding((logged, *FLOWS[1:], *FOREIGN))
     session = ready(switch)
-    session.read_flows(0.0, logged=True)
+    session.read_flows(0.0, Whose.LOGGED)
     assert talk(session, switch) == [FlowsRead((logged,))]
 
 

@@ -97,7 +97,11 @@ class Switch(Protocol):
         ...
 
     async def flows(self) -> frozenset[Flow]:
-        """The flows in force, read back from the switch over OpenFlow."""
+        """vnet's flows in force, read back from the switch over OpenFlow."""
+        ...
+
+    async def all_flows(self) -> frozenset[Flow]:
+        """The same with those that somebody else added."""
         ...
 
     async def flow_stats(self) -> tuple[FlowStats, ...]:

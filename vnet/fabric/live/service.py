@@ -148,7 +148,7 @@ class Service:
         fabric = self.engine.fabric(name)
         explain = explainer(fabric)
         found = sorted(
-            await fabric.parts.switch.flows(), key=lambda flow: (flow.table, -flow.priority, flow.match)
+            await fabric.parts.switch.all_flows(), key=lambda flow: (flow.table, -flow.priority, flow.match)
         )
         return [_flow(flow, explain(flow.cookie)) for flow in found]
 
@@ -215,7 +215,7 @@ class Service:
         declared = _declared(fabric)
         steps = 3 if probing else 2
         with telling(report, 1, "read the flows from the switch", steps) as remark:
-            flows = await fabric.parts.switch.flows()
+            flows = await fabric.parts.switch.all_flows()
             remark.text = f"{len(flows)} flows"
         with telling(report, 2, "prove the claims on them", steps) as remark:
             results = await asyncio.to_thread(verify, declared.topology, declared.inventory, flows)

@@ -31,6 +31,7 @@ from vnet.openflow.message import FlowStats, PacketIn, PortConfig
 from vnet.policy.difference import diff
 from vnet.policy.entry import notes_log
 from vnet.policy.live.controller import Controller
+from vnet.policy.session import Whose
 from vnet.switch.abi import Point
 from vnet.switch.datapath import datapath_id
 from vnet.switch.events import PacketEvent, packet_in
@@ -147,6 +148,11 @@ class HostSwitch:
         assert self._controller is not None, "the switch is open"
         return frozenset(await self._controller.read_flows())
 
+    async def all_flows(self) -> frozenset[Flow]:
+        """The same with those that somebody else added."""
+        assert self._controller is not None, "the switch is open"
+        return frozenset(await self._controller.read_flows(Whose.ALL))
+
     async def flow_stats(self) -> tuple[FlowStats, ...]:
         """The same with what each has counted."""
         assert self._controller is not None, "the switch is open"
@@ -237,7 +243,7 @@ class HostSwitch:
         if self._controller is None:
             return None
         counts: Counter[int] = Counter()
-        for stats in await self._controller.read_stats(logged=True):
+        for stats in await self._controller.read_stats(Whose.LOGGED):
             if not notes_log(stats.flow):
                 counts[stats.flow.cookie] += stats.packets
         return counts

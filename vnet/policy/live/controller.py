@@ -30,6 +30,7 @@ from vnet.policy.session import (
     Seen,
     Session,
     Timing,
+    Whose,
     checked,
 )
 
@@ -171,23 +172,23 @@ class Controller:
             self._wanted.away_s = self._clock()
         return await done
 
-    async def read_flows(self) -> tuple[Flow, ...]:
-        """vnet's flows as the switch has them now, by key.
+    async def read_flows(self, whose: Whose = Whose.OWN) -> tuple[Flow, ...]:
+        """The flows as the switch has them now, by key.
 
         Raises: PeerError if the switch refuses or goes away meanwhile, TimedOut if it is away and stays so.
         """
-        return (await self._read()).flows
+        return (await self._read(whose)).flows
 
-    async def read_stats(self, logged: bool = False) -> tuple[FlowStats, ...]:
-        """The same with what each has counted, of all or of those to be logged. Raises: as `read_flows`."""
-        return (await self._read(logged)).stats
+    async def read_stats(self, whose: Whose = Whose.OWN) -> tuple[FlowStats, ...]:
+        """The same with what each has counted. Raises: as `read_flows`."""
+        return (await self._read(whose)).stats
 
-    async def _read(self, logged: bool = False) -> FlowsRead:
+    async def _read(self, whose: Whose) -> FlowsRead:
         async with self._turn:
             await self._until_ready()
             assert self._session is not None
             self._reading = asyncio.get_running_loop().create_future()
-            self._session.read_flows(self._clock(), logged)
+            self._session.read_flows(self._clock(), whose)
             self._flush()
             try:
                 return await self._reading
