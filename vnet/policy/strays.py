@@ -7,7 +7,7 @@ flow that somebody added for instance, is followed with all packets that could t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from vnet.openflow.fields import ETH_ARP, ETH_IPV6, FIELDS, ICMPV6
@@ -21,6 +21,8 @@ Owned = Mapping[int, frozenset[tuple[str, int]]]
 """By port, the addresses that it is for, as a match has them: `("ipv4_dst", …)`."""
 ARP: Cube = exactly(eth_type=ETH_ARP)
 DISCOVERY = (135, 136)
+NOBODY: Collection[int] = ()
+NONE: frozenset[tuple[str, int]] = frozenset()
 HEADER = ("eth_type", "eth_dst", "ipv4_dst", "ipv6_dst")
 """Where all flows leave these alone, those that a flow asks for are those of the packet that was sent."""
 
@@ -53,11 +55,11 @@ def strays(flows: Iterable[Flow], owned: Owned) -> tuple[Stray, ...]:
     """Those among the flows."""
     found = []
     for flow in flows:
-        ports = _handed_to(flow)
+        ports = _handed_to(flow) if flow.instructions.apply else NOBODY
         if ports is None:
             found.append(Stray(flow, None))
-        elif odd := frozenset(port for port in ports if not _is_for(flow, owned.get(port, frozenset()))):
-            found.append(Stray(flow, odd))
+        elif ports and (odd := [port for port in ports if not _is_for(flow, owned.get(port, NONE))]):
+            found.append(Stray(flow, frozenset(odd)))
     return tuple(found)
 
 
@@ -72,30 +74,36 @@ def rewrites_header(flows: Iterable[Flow]) -> bool:
     return False
 
 
-def _handed_to(flow: Flow) -> set[int] | None:
+def _handed_to(flow: Flow) -> Collection[int] | None:
     """The ports that a flow itself sends to, or has others send to; None for any."""
-    ports = set()
+    ports: set[int] = set()
     for action in flow.instructions.apply:
-        match action:
-            case Output(port) if port in EVERYWHERE:
+        if isinstance(action, SetField):
+            if action.field != OUT_PORT:
+                continue
+            if action.mask not in (None, FIELDS[OUT_PORT].full_mask):
                 return None
-            case Output(port) if port not in (Port.IN_PORT, Port.CONTROLLER):
-                ports.add(port)
-            case SetField(field, value, mask) if field == OUT_PORT:
-                if mask not in (None, FIELDS[field].full_mask):
-                    return None
-                ports.add(value)
-            case Move(target=field) if field == OUT_PORT:
+            ports.add(action.value)
+        elif isinstance(action, Output):
+            if action.port in EVERYWHERE:
                 return None
-            case OutputField(field) if field != OUT_PORT:
-                return None
+            if action.port not in (Port.IN_PORT, Port.CONTROLLER):
+                ports.add(action.port)
+        elif (
+            isinstance(action, Move)
+            and action.target == OUT_PORT
+            or isinstance(action, OutputField)
+            and action.field != OUT_PORT
+        ):
+            return None
     return ports
 
 
 def _is_for(flow: Flow, own: frozenset[tuple[str, int]]) -> bool:
     """Whether the flow takes only packets for these addresses, ARP and neighbour discovery."""
+    for name, value, mask in flow.match.entries:
+        if name == "eth_type" and value == ETH_ARP or (name, value) in own:
+            return mask == FIELDS[name].full_mask
     exact = {name: value for name, value, mask in flow.match if mask == FIELDS[name].full_mask}
-    if exact.get("eth_type") == ETH_ARP or any((name, exact.get(name)) in own for name in HEADER):
-        return True
     asked = exact.get("eth_type"), exact.get("ip_proto")
     return asked == (ETH_IPV6, ICMPV6) and exact.get("icmpv6_type") in DISCOVERY

@@ -183,7 +183,7 @@ class _Judge:
         for target in targets:
             for cube in claims.services(claim.service, target.address.version):
                 yield from self._of_any(classes[target.address.version], target, cube)
-        if claim.service is None:
+        if claim.service is None and self._strays:
             yield from self._astray(claims.senders(sources, self._ends), targets)
 
     def _others(
