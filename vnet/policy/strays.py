@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from vnet.openflow.fields import ETH_ARP, ETH_IPV6, FIELDS, ICMPV6
-from vnet.openflow.flow import Flow, Move, Output, OutputField, Port, SetField
+from vnet.openflow.flow import Action, Flow, Move, Output, OutputField, Port, SetField
 from vnet.policy.claims import NEIGHBOUR_DISCOVERY, NO_SUCH_FRAGMENT
 from vnet.policy.pipeline import OUT_PORT
 from vnet.policy.space import Cube, Region, exactly
@@ -89,14 +89,16 @@ def _handed_to(flow: Flow) -> Collection[int] | None:
                 return None
             if action.port not in (Port.IN_PORT, Port.CONTROLLER):
                 ports.add(action.port)
-        elif (
-            isinstance(action, Move)
-            and action.target == OUT_PORT
-            or isinstance(action, OutputField)
-            and action.field != OUT_PORT
-        ):
+        elif _is_for_any(action):
             return None
     return ports
+
+
+def _is_for_any(action: Action) -> bool:
+    """Whether it sends, or has others send, to whatever port a register holds."""
+    if isinstance(action, Move):
+        return action.target == OUT_PORT
+    return isinstance(action, OutputField) and action.field != OUT_PORT
 
 
 def _is_for(flow: Flow, own: frozenset[tuple[str, int]]) -> bool:
