@@ -23,7 +23,7 @@ from vnet.base.errors import InputError
 from vnet.capture.live.libpcap import compile_filter
 from vnet.switch.abi import TAPS, Point
 from vnet.switch.live.netns import inside
-from vnet.switch.taps import Tap, check
+from vnet.switch.taps import ANCILLARY, Tap, check
 
 EXPRESSIONS = (
     "ip", "ip6", "arp", "rarp", "tcp", "udp", "sctp", "icmp", "icmp6", "igmp", "stp", "multicast",
@@ -189,6 +189,8 @@ def insns(seed: int) -> bytes:
         k = chance.choice(
             (0, 1, 3, 12, 13, 14, 15, 16, 23, 40, 0x800, 0x8100, 0xFFFFFFFF, chance.getrandbits(32))
         )
+        if kind in (0x20, 0x28, 0x30):
+            k %= ANCILLARY
         if kind in (0x02, 0x03, 0x60, 0x61):
             k %= 16
         if kind in (0x64, 0x74):

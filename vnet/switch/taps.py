@@ -23,7 +23,7 @@ MEMORY_WORDS = 16
 _LD, _LDX, _ST, _STX, _ALU, _JMP, _RET, _MISC = range(8)
 """BPF_CLASS of an instruction (linux/bpf_common.h)."""
 _JA, _ABS, _MEM = 0x00, 0x20, 0x60
-_ANCILLARY = 0xFFFFF000
+ANCILLARY = 0xFFFFF000
 """SKF_AD_OFF (linux/filter.h): what a socket knows of a packet beside its bytes, as its direction."""
 
 
@@ -112,7 +112,7 @@ def check(program: bytes) -> None:
             raise InputError(f"instruction {at} of the filter jumps out of it")
         if _uses_memory(insn) and insn.k >= MEMORY_WORDS:
             raise InputError(f"instruction {at} of the filter uses memory word {insn.k} of {MEMORY_WORDS}")
-        if insn.code & 7 == _LD and insn.code & 0xE0 == _ABS and insn.k >= _ANCILLARY:
+        if insn.code & 7 == _LD and insn.code & 0xE0 == _ABS and insn.k >= ANCILLARY:
             raise InputError(
                 "the filter asks for more than the packet's bytes, as inbound and outbound do, and would "
                 "match nothing: name points instead, guest for what a NIC sends, delivered for what it gets"
