@@ -152,7 +152,11 @@ def test_a_learning_switch_looks_for_one_whom_it_does_not_know_so_often(bench: B
 
 
 def test_the_drop_tells_its_reason_and_the_port(bench: Bench) -> None:
-    stormed(bench, frame(ALL))
-    bench.datapath.read_events()
-    bench.watch()
-    assert bench.decide_next(1, frame(ALL)).drop is DropReason.STORM
+    for _ in range(20):  # on a busy machine a packet's share comes back before the next is sent
+        bench.datapath.watch(frozenset())
+        bench.datapath.run(1, frame(ALL), repeat=5 * LIMIT)
+        bench.datapath.read_events()
+        bench.watch()
+        if told := bench.decide_next(1, frame(ALL)).drop:
+            break
+    assert told is DropReason.STORM
