@@ -15,7 +15,7 @@ import pytest
 
 from vnet.base.errors import InputError
 from vnet.fabric.seen import Seen, Verdict
-from vnet.fabric.seen_lines import PROTOCOLS
+from vnet.fabric.seen_lines import NUMBERS
 from vnet.fabric.store import Source
 from vnet.fabric.suggested import Question, Report, report
 from vnet.policy.suggest import Options
@@ -30,7 +30,7 @@ def seen(line: str, number: int) -> Seen:
     client, server, protocol, port, verdict, packets = line.split()
     last = FIRST + timedelta(minutes=number)
     denied = verdict == "denied"
-    what = PROTOCOLS[protocol], int(port), Verdict(verdict), "POLICY" if denied else ""
+    what = NUMBERS[protocol], int(port), Verdict(verdict), "POLICY" if denied else ""
     return Seen(client, None, server, None, "", *what, None, int(packets), 0, FIRST, last, 3)
 
 

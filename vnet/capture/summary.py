@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
+from vnet.base.protocols import PORT_PROTOCOLS
 from vnet.openflow import fields
 
 TAGS = (fields.ETH_VLAN, fields.ETH_SVLAN)
@@ -19,7 +20,6 @@ EXTENSION_HEADERS = (0, 43, 60)
 IPV6_FRAGMENT = 44
 TCP_FLAGS = "FSRPAUEC"
 """From bit 0 up, with the letters that tcpdump users know."""
-PROTOCOLS = {fields.TCP: "tcp", fields.UDP: "udp", fields.SCTP: "sctp"}
 ICMP_TYPES = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"}
 ICMPV6_TYPES = {
     1: "unreachable",
@@ -115,20 +115,20 @@ def _ipv6(_: Summary, packet: bytes) -> Summary:
 
 
 def _later_fragment(ends: tuple[str, str], protocol: int, offset_bytes: int) -> Summary:
-    name = PROTOCOLS.get(protocol, f"ip-proto-{protocol}")
+    name = PORT_PROTOCOLS.get(protocol, f"ip-proto-{protocol}")
     return Summary(*ends, name, f"fragment at byte {offset_bytes}")
 
 
 def _transport(ends: tuple[str, str], protocol: int, payload: bytes) -> Summary:
-    if protocol in PROTOCOLS and len(payload) >= 4:
+    if protocol in PORT_PROTOCOLS and len(payload) >= 4:
         ports = struct.unpack_from("!HH", payload)
         source, destination = (_socket(end, port) for end, port in zip(ends, ports, strict=True))
         detail = tcp_flags(payload[13]) if protocol == fields.TCP and len(payload) > 13 else ""
-        return Summary(source, destination, PROTOCOLS[protocol], detail)
+        return Summary(source, destination, PORT_PROTOCOLS[protocol], detail)
     if protocol in (fields.ICMP, fields.ICMPV6) and payload:
         name, types = ("icmp", ICMP_TYPES) if protocol == fields.ICMP else ("icmpv6", ICMPV6_TYPES)
         return Summary(*ends, name, types.get(payload[0], f"type {payload[0]}"))
-    return Summary(*ends, PROTOCOLS.get(protocol, f"ip-proto-{protocol}"))
+    return Summary(*ends, PORT_PROTOCOLS.get(protocol, f"ip-proto-{protocol}"))
 
 
 def _socket(address: str, port: int) -> str:

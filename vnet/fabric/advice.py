@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vnet.base.drop import DropReason
+from vnet.base.protocols import PORT_PROTOCOLS
 from vnet.fabric.known import Known, addresses
 from vnet.fabric.question import Question
 from vnet.hv.spec import format_mac
 from vnet.openflow import packet
-from vnet.openflow.fields import SCTP, TCP, UDP, CtState
+from vnet.openflow.fields import CtState
 from vnet.policy import pipeline
 from vnet.policy.explain import say
 from vnet.policy.semantics import Packet, Verdict, decide
@@ -105,7 +106,7 @@ def _policy_packet(question: Question, traced: Traced, known: Known) -> Packet |
         return None
     fields = packet.parse(question.frame).fields
     protocol = fields.get("ip_proto", 0)
-    name = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}.get(protocol, "")
+    name = PORT_PROTOCOLS.get(protocol, "")
     client, server = (fields.get(f"{name}_{end}", 0) for end in ("src", "dst"))
     kind = fields.get("icmpv4_type", fields.get("icmpv6_type", 0))
     tracked = [step.fields.get("ct_state", 0) for step in traced.steps if step.kind is StepKind.CT]

@@ -14,6 +14,7 @@ from typing import Any
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import UsageError
+from vnet.base.protocols import protocol_name
 from vnet.capture.comment import MEANING
 from vnet.capture.pcapng import PcapngEncoder
 from vnet.capture.record import PacketRecord, Point
@@ -22,7 +23,7 @@ from vnet.capture.summary import summarise
 from vnet.fabric.logged import stamp
 from vnet.fabric.seen import DecidedBy, Seen, Verdict
 from vnet.fabric.store import Source
-from vnet.fabric.tracked import is_meant, protocol_name
+from vnet.fabric.tracked import is_meant
 
 Row = Mapping[str, Any]
 Json = Mapping[str, Any]

@@ -14,6 +14,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from vnet.base.protocols import SERVICE_PROTOCOLS
 from vnet.fabric.declared import Declared
 from vnet.openflow import cookie
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
@@ -24,7 +25,6 @@ from vnet.policy.origin import Lets
 from vnet.policy.pipeline import LOGGED_BY
 
 REFERENCE_MASK = 0xFFFFFFFF
-PROTOCOLS = {ICMP: "icmp", ICMPV6: "icmp", TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 PORTS = {TCP: ("tcp_src", "tcp_dst"), UDP: ("udp_src", "udp_dst"), SCTP: ("sctp_src", "sctp_dst")}
 TYPES = {ICMP: "icmpv4_type", ICMPV6: "icmpv6_type"}
 
@@ -170,7 +170,7 @@ class Names:
         client, server = (receiver, sender) if seen.is_reply else (sender, receiver)
         number = packet.get("ip_proto") if packet else None
         kind = packet.get(TYPES[number]) if packet and number in TYPES else None
-        protocol = "" if number is None else PROTOCOLS.get(number, f"ip-{number}")
+        protocol = "" if number is None else SERVICE_PROTOCOLS.get(number, f"ip-{number}")
         return tuple(
             LogRecord(
                 seen.time_ns, self.rule(reference), client, server, protocol, kind, is_reply=seen.is_reply

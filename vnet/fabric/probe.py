@@ -13,7 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vnet.openflow.fields import ICMP, ICMPV6, TCP, UDP
+from vnet.base.protocols import SERVICE_PROTOCOLS
+from vnet.openflow.fields import TCP, UDP
 from vnet.policy.probes import Probe
 
 WAIT_S = 3
@@ -36,7 +37,7 @@ class Attempt:
     port: int
 
     def __str__(self) -> str:
-        name = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmp"}.get(self.protocol, str(self.protocol))
+        name = SERVICE_PROTOCOLS.get(self.protocol, str(self.protocol))
         where = f"[{self.target}]" if ":" in self.target else self.target
         port = f":{self.port}" if self.port else ""
         return f"{self.source_vm} ({self.source}) → {self.target_vm} {where}{port}/{name}"

@@ -10,12 +10,12 @@ from typing import Any
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import Fault, InputError
+from vnet.base.protocols import PROTOCOLS
 from vnet.base.source import Location
 from vnet.fabric.seen import DecidedBy, Seen, Verdict
-from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
+from vnet.openflow.fields import ICMP, ICMPV6
 
-PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "icmp": ICMP, "icmpv6": ICMPV6}
-_NAMES = {number: name for name, number in PROTOCOLS.items()}
+NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 _ECHO = {ICMP: 8, ICMPV6: 128}
 _FAULTS_MAX = 20
 _REFUSED = DropReason.POLICY.name
@@ -31,7 +31,7 @@ def line(seen: Seen) -> str:
             "destination": seen.destination,
             "destination_address": _text(seen.destination_address),
             "network": seen.network,
-            "protocol": None if seen.protocol is None else _NAMES.get(seen.protocol, seen.protocol),
+            "protocol": None if seen.protocol is None else PROTOCOLS.get(seen.protocol, seen.protocol),
             "port": seen.port,
             "verdict": seen.verdict.value,
             "reason": seen.reason,
@@ -142,9 +142,9 @@ def _name(value: Any) -> str:
 
 
 def _protocol(value: Any) -> int:
-    number = PROTOCOLS.get(value, value) if isinstance(value, str) else value
+    number = NUMBERS.get(value, value) if isinstance(value, str) else value
     if not isinstance(number, int) or not 0 <= number <= 255:
-        raise ValueError(f"expected {', '.join(PROTOCOLS)} or the number of an IP protocol")
+        raise ValueError(f"expected {', '.join(NUMBERS)} or the number of an IP protocol")
     return number
 
 

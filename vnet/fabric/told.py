@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vnet.base.protocols import PORT_PROTOCOLS
 from vnet.capture.comment import MEANING, ct_state_text
 from vnet.capture.summary import summarise
 from vnet.fabric.advice import allowed_if
@@ -16,7 +17,7 @@ from vnet.fabric.known import Known
 from vnet.fabric.question import Question
 from vnet.hv.spec import format_mac
 from vnet.openflow import ofctl, packet
-from vnet.openflow.fields import FIELDS, ICMP, ORIGINAL, SCTP, TCP, UDP, CtState
+from vnet.openflow.fields import FIELDS, ICMP, ORIGINAL, CtState
 from vnet.openflow.flow import Flow
 from vnet.openflow.ofctl_match import value_text
 from vnet.policy import pipeline
@@ -147,7 +148,6 @@ _REGISTER = {
     **{register: f"logged by {side.value}" for side, register in pipeline.LOGGED_BY.items()},
 }
 _IDENTITIES = (pipeline.CLIENT, pipeline.SERVER, pipeline.CLIENT_PEER, pipeline.SERVER_PEER)
-_SERVICES = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 
 
 def _change(known: Known, name: str, was: int, now: int) -> Json:
@@ -162,7 +162,7 @@ def _value(known: Known, name: str, was: int, now: int) -> str:
     if name == pipeline.SERVICE and now >> 16 == ICMP:
         return "= icmp"
     if name == pipeline.SERVICE and now:
-        return f"= {now & 0xFFFF}/{_SERVICES.get(now >> 16, now >> 16)}"
+        return f"= {now & 0xFFFF}/{PORT_PROTOCOLS.get(now >> 16, now >> 16)}"
     if name == "ct_state":
         return f"= {ct_state_text(now)}"
     if name == "vlan_vid":

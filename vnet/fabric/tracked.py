@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vnet.base.errors import UsageError
+from vnet.base.protocols import protocol_name
 from vnet.fabric.who import Directory, address
-from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
+from vnet.openflow.fields import ICMP, ICMPV6
 from vnet.switch.connections import Tracked, tracked
-
-PROTOCOLS = {ICMP: "icmp", ICMPV6: "icmpv6", TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 
 SORTS: Mapping[str, Callable[[Tracked], int]] = {
     "bytes": lambda one: -sum(one.octets),
@@ -21,11 +20,6 @@ SORTS: Mapping[str, Callable[[Tracked], int]] = {
     "idle": lambda one: -one.last_seen_ns,
 }
 """What `--sort` takes, with the number that is smallest for what comes first."""
-
-
-def protocol_name(number: int) -> str:
-    """`tcp`; `ip-47` for one without a name here."""
-    return PROTOCOLS.get(number, f"ip-{number}")
 
 
 @dataclass(frozen=True, slots=True)

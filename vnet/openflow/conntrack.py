@@ -65,6 +65,7 @@ from enum import Enum
 from itertools import chain
 
 from vnet.base.drop import DropReason
+from vnet.base.protocols import PORT_PROTOCOLS
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
 from vnet.openflow.flow import Conntrack, Nat
 from vnet.openflow.packet import FRAG_LATER, Packet, embedded, is_icmp_error, parse
@@ -510,7 +511,6 @@ def _datagram_key(packet: Packet, zone: int) -> DatagramKey:
 
 ASKS = 8
 """The role of the side of an echo that asks."""
-PORT_PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 
 
 def direction(packet: Packet, zone: int) -> Direction | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vnet.base import protocols
+
 Prerequisite = tuple[str, int]
 
 
@@ -44,7 +46,7 @@ ETH_MPLS, ETH_MPLS_MULTICAST = 0x8847, 0x8848
 FIRST_ETHERTYPE = 0x0600
 """Lower numbers are lengths (IEEE 802.3)."""
 _WRITABLE_TYPES = frozenset(range(FIRST_ETHERTYPE, 1 << 16)) - {ETH_VLAN, ETH_SVLAN}
-TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
+TCP, UDP, SCTP, ICMP, ICMPV6 = protocols.TCP, protocols.UDP, protocols.SCTP, protocols.ICMP, protocols.ICMPV6
 VLAN_PRESENT = 0x1000
 
 _IPV4 = (("eth_type", ETH_IPV4),)

@@ -9,14 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP
+from vnet.base.protocols import PORT_PROTOCOLS
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP
 from vnet.policy.endpoint import Endpoint, IPAddress
 from vnet.policy.space import Cube, Region, exactly, meet
 from vnet.policy.spans import masks
 from vnet.topology.inventory import Nic
 from vnet.topology.model import Peer, PeerKind, Service
 
-NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 CLIENT_PORTS = (0x8000, 0x8000)
 """Ports that clients send from: 32768-65535 (Linux takes 32768-60999, RFC 6335 49152-65535)."""
 ECHO_REQUEST = {4: 8, 6: 128}
@@ -161,9 +161,9 @@ def _towards(service: Service, version: int, side: str) -> Iterator[Cube]:
         elif service.ports[0] == ECHO_REQUEST[version]:
             kind = ECHO_REQUEST[version] if side == "dst" else ECHO_REPLY[version]
             yield {**icmp, **exactly(**{f"icmpv{version}_type": kind})}
-    elif protocol in NAMES and service.ports is not None:
+    elif protocol in PORT_PROTOCOLS and service.ports is not None:
         for value, mask in masks(*service.ports):
-            yield {**exactly(ip_proto=protocol), f"{NAMES[protocol]}_{side}": (value, mask)}
+            yield {**exactly(ip_proto=protocol), f"{PORT_PROTOCOLS[protocol]}_{side}": (value, mask)}
     else:
         yield exactly(ip_proto=protocol)
 
@@ -203,7 +203,7 @@ def _honest(
 def _client(service: Service, version: int, side: str, echo: Mapping[int, int]) -> Cube:
     if service.protocol in (ICMP, ICMPV6):
         return exactly(**{f"icmpv{version}_type": echo[version]})
-    name = NAMES.get(service.protocol or 0)
+    name = PORT_PROTOCOLS.get(service.protocol or 0)
     return {f"{name}_{side}": CLIENT_PORTS} if name else {}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+from vnet.base.protocols import PORT_PROTOCOLS
 from vnet.openflow.fields import ICMP, SCTP, TCP, UDP
 from vnet.openflow.flow import Flow
 from vnet.policy.identity import peer_of, subject_of
@@ -28,7 +29,6 @@ EVERY: Spans = (
     *((packed(protocol), packed(protocol, 0xFFFF)) for protocol in (TCP, UDP, SCTP)),
 )
 """All services that a connection can be of."""
-_NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def _word(low: int, high: int) -> str:
         return "other protocols"
     if protocol == ICMP:
         return f"icmp:{first}" if first == _ECHO[0] else f"icmpv6:{first}"
-    name = _NAMES[protocol]
+    name = PORT_PROTOCOLS[protocol]
     if (first, last) == (0, 0xFFFF):
         return name
     return f"{first}/{name}" if first == last else f"{first}-{last}/{name}"

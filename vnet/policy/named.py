@@ -7,18 +7,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass
 from ipaddress import ip_network
 
+from vnet.base.protocols import ICMP, PORT_PROTOCOLS
 from vnet.base.source import Location
 from vnet.policy.endpoint import Endpoint, endpoints
 from vnet.policy.semantics import selects_any
 from vnet.policy.wanted import ECHO, Port
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Peer, PeerKind, Service, Topology
-from vnet.topology.selectors import BUILT_IN_SERVICES, ICMP, ICMP_SERVICE, SCTP, TCP, UDP
+from vnet.topology.selectors import BUILT_IN_SERVICES, ICMP_SERVICE
 
 Who = str
 """Someone a rule can speak of: a VM by its name, or one address of a VM as a CIDR (`10.10.20.11/32`)."""
 SUGGESTED = Location("(suggested)")
-_PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 _EXPANDED_MAX = 1024
 """A service of more ports than these is not looked for among those that were seen."""
 RANGE_MIN = 3
@@ -135,7 +135,7 @@ def _plain(ports: Sequence[Port], ranges: bool) -> Iterator[Service]:
         elif (protocol, port) != ECHO:
             spans.append((protocol, port, port))
     for protocol, first, last in spans:
-        name = _PROTOCOLS[protocol]
+        name = PORT_PROTOCOLS[protocol]
         if ranges and last - first + 1 >= RANGE_MIN:
             yield Service(protocol, (first, last), f"{first}-{last}/{name}")
         else:
@@ -153,10 +153,11 @@ def _known(named: Mapping[str, tuple[Service, ...]]) -> Iterator[tuple[str, Set[
 def _ports(parts: tuple[Service, ...]) -> frozenset[Port]:
     found: set[Port] = set()
     for part in parts:
-        if part == ICMP_SERVICE or (part.protocol == ICMP and part.ports is None):
+        protocol, ports = part.protocol, part.ports
+        if part == ICMP_SERVICE or (protocol == ICMP and ports is None):
             found.add(ECHO)
-        elif part.protocol in _PROTOCOLS and part.ports and part.ports[1] - part.ports[0] < _EXPANDED_MAX:
-            found |= {(part.protocol, port) for port in range(part.ports[0], part.ports[1] + 1)}
-        else:
+        elif protocol in (None, ICMP) or ports is None or ports[1] - ports[0] >= _EXPANDED_MAX:
             return frozenset()
+        else:
+            found |= {(protocol, port) for port in range(ports[0], ports[1] + 1)}
     return frozenset(found)

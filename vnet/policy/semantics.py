@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from vnet.base.drop import DropReason
+from vnet.base.protocols import PROTOCOLS
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
 from vnet.policy import origin
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, reached_by
@@ -37,7 +38,6 @@ REQUEST_TYPE = {ICMP: 8, ICMPV6: 128}
 ECHO_REPLY = {ICMP: 0, ICMPV6: 129}
 """Echo: the only ICMP that makes a connection."""
 NEIGHBOUR_DISCOVERY = (135, 136)
-_NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp", ICMP: "icmp", ICMPV6: "icmpv6"}
 
 FORGED = origin.guard("ip", "the source address is not the NIC's own", DropReason.SPOOF_IP)
 NOBODY = origin.fabric("destination", "no such address on this network", DropReason.NO_DST)
@@ -72,7 +72,7 @@ class Packet:
         return self.source_port if self.reply else self.target_port
 
     def __str__(self) -> str:
-        name = _NAMES.get(self.protocol, f"protocol {self.protocol}")
+        name = PROTOCOLS.get(self.protocol, f"protocol {self.protocol}")
         has_ports = self.protocol in WITH_PORTS
         source, target = (
             (f" port {port}" if has_ports else "") for port in (self.source_port, self.target_port)

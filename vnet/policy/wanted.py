@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from vnet.base.protocols import SERVICE_PROTOCOLS
 from vnet.base.source import Location
-from vnet.openflow.fields import ICMP, ICMPV6
+from vnet.openflow.fields import ICMP
 from vnet.policy import origin
 from vnet.policy.endpoint import Endpoint
 from vnet.policy.explain import CLIENT_PORT, place, say
@@ -75,8 +76,7 @@ class Wanted:
         return ends if direction is Direction.EGRESS else (ends[1], ends[0])
 
     def __str__(self) -> str:
-        names = {6: "tcp", 17: "udp", 132: "sctp", ICMP: "icmp", ICMPV6: "icmp"}
-        name = names.get(self.protocol, f"protocol {self.protocol}")
+        name = SERVICE_PROTOCOLS.get(self.protocol, f"protocol {self.protocol}")
         has_port = self.protocol in WITH_PORTS
         return f"{self.client.vm.name} -> {self.server.vm.name}:{f'{self.port}/' if has_port else ''}{name}"
 

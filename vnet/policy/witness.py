@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
+from vnet.base.protocols import PORT_PROTOCOLS
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, CtState
 from vnet.policy.endpoint import IPAddress, addresses, allowed_addresses
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.guard import mac_text
 from vnet.policy.space import Cube, Region, exactly
 from vnet.topology.inventory import Inventory, Nic
 from vnet.topology.model import Topology
-
-_NAMES = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 
 SERVER_PORT = 22
 """The server's port, where any will do."""
@@ -49,7 +48,7 @@ class Witness:
         for address in self._own[nic.name]:
             if address.version == version:
                 yield exactly(**{f"ipv{version}_src": int(address)})
-        for protocol, name in _NAMES.items():
+        for protocol, name in PORT_PROTOCOLS.items():
             yield exactly(ip_proto=protocol)
             yield exactly(**{f"{name}_src": CLIENT_PORT})
             yield exactly(**{f"{name}_dst": SERVER_PORT})
@@ -67,9 +66,9 @@ class Witness:
         sender = f"{nic.name} {source}{self._forged(nic, source, packet)}"
         receiver = f"{self._owners.get((nic.vlan, target), 'nobody there')} {target}"
         begun = "established " if state & CtState.EST else ""
-        if protocol in _NAMES:
-            client, server = (packet.get(f"{_NAMES[protocol]}_{side}", 0) for side in ("src", "dst"))
-            return f"{begun}{_NAMES[protocol]} from {sender} port {client} to {receiver} port {server}"
+        if name := PORT_PROTOCOLS.get(protocol):
+            client, server = (packet.get(f"{name}_{side}", 0) for side in ("src", "dst"))
+            return f"{begun}{name} from {sender} port {client} to {receiver} port {server}"
         kind = packet.get("icmpv4_type" if version == 4 else "icmpv6_type", 0)
         name = f"icmp type {kind}" if protocol in (ICMP, ICMPV6) else f"IP protocol {protocol}"
         return f"{begun}{name} from {sender} to {receiver}"

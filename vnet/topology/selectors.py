@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from vnet.base.protocols import ICMP, PORT_PROTOCOLS
 from vnet.topology.model import ClaimKind, PeerKind, Service
 from vnet.topology.reading import quoted, suggestion
 from vnet.topology.shape import Refused
@@ -13,9 +14,7 @@ from vnet.topology.yaml import Scalar
 
 CLAIM_PATTERN = r"^(allow|deny|never|only)\s+\S+\s*->\s*\S+$"
 
-ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
-"""Protocol numbers (IANA). ICMP stands for ICMP and ICMPv6 alike."""
-_PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP}
+_PROTOCOLS = {name: number for number, name in PORT_PROTOCOLS.items()}
 _PORT_MAX = 65535
 _ECHO_REQUEST = {"icmp": 8, "icmpv6": 128}
 """The types that open a connection (RFC 792, RFC 4443, section 4.1)."""
@@ -23,6 +22,7 @@ PLAIN_PORTS_PATTERN = r"^([0-9]+(-[0-9]+)?/(tcp|udp|sctp)|icmp(:(8|echo-request)
 
 ANY_SERVICE = Service(None, None, "any")
 ICMP_SERVICE = Service(ICMP, None, "icmp")
+"""ICMP stands for ICMP and ICMPv6 alike."""
 
 
 def _service(port: int, protocol: str) -> Service:

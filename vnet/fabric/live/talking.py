@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from vnet.base.protocols import protocol_name
 from vnet.fabric.live.registry import Fabric
-from vnet.openflow.fields import ETH_IPV4, ICMP, ICMPV6
+from vnet.openflow.fields import ETH_IPV4
 from vnet.switch.talkers import Look, Talker, talkers
 
 LEAST_S = 0.5
 """Who asks so soon after another is given the same answer."""
 MOST_S = 15.0
 """A look that is older says nothing of now."""
-_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp", ICMP: "icmp", ICMPV6: "icmpv6"}
 
 
 class Talking:
@@ -61,7 +61,7 @@ def _row(
     connection = talker.connection
     address = IPv4Address if connection.family == ETH_IPV4 else IPv6Address
     source, target = connection.source, connection.target
-    protocol = _PROTOCOLS.get(connection.protocol, str(connection.protocol))
+    protocol = protocol_name(connection.protocol)
     ports = protocol not in ("icmp", "icmpv6")
     return {
         "client": by_port.get(talker.port, ""),
