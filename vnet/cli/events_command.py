@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from vnet.cli.client import path
-from vnet.cli.duration import moment_ns
-from vnet.cli.log_text import whole_lines
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Format, emit
+from vnet.cli.records import Follow, Since, Until, clock, print_records, printable, span
 
 
 def register(app: typer.Typer) -> None:
@@ -24,11 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def events(
     settings: Settings,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes. Ctrl-C ends it.")] = False,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="14:03, 2026-11-28T14:03, or 2h ago as 2h.")
-    ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same.")] = None,
+    follow: Follow = False,
+    since: Since = None,
+    until: Until = None,
     kind: Annotated[
         list[str] | None, typer.Option("--kind", metavar="KIND", help="Only these, such as vm-died.")
     ] = None,
@@ -37,10 +30,8 @@ def events(
 
     Of all fabrics, or of the one that -n or -f names; `-o json` as JSON Lines.
     """
-    now = datetime.now()
     query: dict[str, Any] = {
-        "since_ns": since and moment_ns(since, "--since", now),
-        "until_ns": until and moment_ns(until, "--until", now),
+        **span(since, until),
         "follow": "1" if follow else None,
         "kind": _kinds(kind or []) or None,
         "fabric": settings.fabric if settings.name or settings.file else None,
@@ -50,9 +41,7 @@ def events(
         client.timeout_s = None
     stream = client.read(path("events"), **query)
     try:
-        for line in whole_lines(stream):
-            emit(_shown(line, settings.output))
-            sys.stdout.flush()
+        print_records(stream, settings.output, in_words)
     finally:
         stream.close()
 
@@ -67,20 +56,6 @@ def _kinds(given: list[str]) -> list[str]:
     return given
 
 
-def _shown(line: str, form: Format) -> str:
-    if form is Format.JSON:
-        return line
-    event = json.loads(line)
-    if form is Format.YAML:
-        import yaml
-
-        return "---\n" + str(yaml.safe_dump(event, sort_keys=False, allow_unicode=True)).rstrip()
-    return in_words(event)
-
-
 def in_words(event: Mapping[str, Any]) -> str:
     """One event in one line, in local time."""
-    when = datetime.fromisoformat(event["time"]).astimezone()
-    clock = f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d}"
-    text = f"{clock} {event['fabric'] or '-'} {event['kind']}: {event['text']}"
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(f"{clock(event)} {event['fabric'] or '-'} {event['kind']}: {event['text']}")

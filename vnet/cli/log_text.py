@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, tzinfo
+from collections.abc import Mapping
+from datetime import tzinfo
 from typing import Any
+
+from vnet.cli.records import clock, printable
 
 _MORE = {
     "allow": "new connections allowed",
@@ -15,21 +17,10 @@ _MORE = {
 }
 
 
-def whole_lines(blocks: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a stream that comes cut anywhere."""
-    rest = b""
-    for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        yield from (line.decode() for line in lines)
-
-
 def in_words(record: Mapping[str, Any], zone: tzinfo | None = None) -> str:
     """One record, as `vnet policy log -o json` has it; `zone` None is the local one."""
-    when = datetime.fromisoformat(record["time"]).astimezone(zone)
-    clock = f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d}"
     words = _lost(record) if record["lost"] else _told(record)
-    text = " ".join(filter(None, (clock, *words, _rule(record))))
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(" ".join(filter(None, (clock(record, zone), *words, _rule(record)))))
 
 
 def _rule(record: Mapping[str, Any]) -> str:

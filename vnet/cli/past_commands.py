@@ -11,12 +11,11 @@ import typer
 
 from vnet.base.errors import HostError, UsageError
 from vnet.cli.client import Client, Json, path
-from vnet.cli.duration import moment_ns
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, Row, document, emit, rows, tell
+from vnet.cli.records import At, Since, Until, span
 from vnet.cli.seen_commands import place, size
 
-AT_NS = 60 * 10**9
 """`--at` is that minute and those beside it."""
 _ENDS = {"client": ("client", "client_address", None), "server": ("server", "server_address", "port")}
 
@@ -68,14 +67,6 @@ _GROUPS = (
     Column("PACKET", lambda row: str(row["packet"] or "-")),
 )
 
-Since = Annotated[
-    str | None,
-    typer.Option(
-        "--since", metavar="TIME", help="14:03, yesterday 14:03, 2026-11-28T14:03, or 2h ago as 2h."
-    ),
-]
-Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same.")]
-At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="That minute and those beside it.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only this reason, for instance POLICY.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")]
 
@@ -117,27 +108,13 @@ def drops(
     elif not any((vm, since, until, at, by, reason, first, write)):
         _now(settings, client.get(where))
     else:
-        query = {**times(since, until, at), "vm": vm, "reason": reason, "by": by, "limit": limit}
+        query = {**span(since, until, at), "vm": vm, "reason": reason, "by": by, "limit": limit}
         answer = client.get(f"{where}/history", **query)
         if first or write:
             kept = [row["id"] for row in answer.get("kinds", ()) if row["has_packet"]]
             _packets(settings, client, where, kept, write)
         else:
             _then(settings, answer, by)
-
-
-def times(since: str | None, until: str | None, at: str | None) -> dict[str, int | None]:
-    """The time that is asked for. Raises UsageError."""
-    now = datetime.now()
-    if at is not None:
-        if since or until:
-            raise UsageError("--at is a time of its own: leave --since and --until out")
-        moment = moment_ns(at, "--at", now)
-        return {"since_ns": moment - AT_NS, "until_ns": moment + AT_NS}
-    return {
-        "since_ns": moment_ns(since, "--since", now) if since else None,
-        "until_ns": moment_ns(until, "--until", now) if until else None,
-    }
 
 
 def _now(settings: Settings, answer: Json) -> None:
@@ -242,7 +219,7 @@ def history(
     elif generations:
         _generations(settings, client.get(f"{where}/generations"))
     else:
-        answer = client.get(where, **times(since, until, at), vm=vm, limit=limit)
+        answer = client.get(where, **span(since, until, at), vm=vm, limit=limit)
         if settings.output in (Format.JSON, Format.YAML):
             document(answer, settings.output)
             return

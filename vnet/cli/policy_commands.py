@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,12 +13,12 @@ import typer
 from vnet.base.errors import UsageError
 from vnet.cli import files, picture_files
 from vnet.cli.client import path
-from vnet.cli.duration import moment_ns
-from vnet.cli.log_text import in_words, whole_lines
+from vnet.cli.log_text import in_words
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, Row, colour_wanted, document, emit, emit_lines, rows, tell
 from vnet.cli.picture_commands import Drawn, loaded
 from vnet.cli.picture_files import MatrixFormat
+from vnet.cli.records import Follow, Since, Until, print_records, span
 from vnet.cli.suggest_command import suggest
 
 if TYPE_CHECKING:
@@ -205,40 +204,20 @@ def _pairs(settings: Settings, drawn: Drawn, every: bool) -> None:
 
 def log(
     settings: Settings,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes. Ctrl-C ends it.")] = False,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="14:03, 2026-11-28T14:03, or 2h ago as 2h.")
-    ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same.")] = None,
+    follow: Follow = False,
+    since: Since = None,
+    until: Until = None,
 ) -> None:
     """Print what rules with `log: true` decided: new connections they allowed, packets they refused."""
-    now = datetime.now()
-    query = {
-        "since_ns": since and moment_ns(since, "--since", now),
-        "until_ns": until and moment_ns(until, "--until", now),
-        "follow": "1" if follow else None,
-    }
+    query = {**span(since, until), "follow": "1" if follow else None}
     client = settings.daemon()
     if follow:
         client.timeout_s = None
     stream = client.read(path("fabrics", settings.fabric, "policy", "log"), **query)
     try:
-        for line in whole_lines(stream):
-            emit(_shown(line, settings.output))
-            sys.stdout.flush()
+        print_records(stream, settings.output, in_words)
     finally:
         stream.close()
-
-
-def _shown(line: str, form: Format) -> str:
-    if form is Format.JSON:
-        return line
-    record = json.loads(line)
-    if form is Format.YAML:
-        import yaml
-
-        return "---\n" + str(yaml.safe_dump(record, sort_keys=False, allow_unicode=True)).rstrip()
-    return in_words(record)
 
 
 def _service(text: str) -> Service:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -18,6 +17,7 @@ from vnet.base.errors import InputError, VnetError
 from vnet.cli.client import Client, Json, path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, colour_wanted, emit
+from vnet.cli.records import print_record
 
 if TYPE_CHECKING:
     from vnet.cli.top_view import Connection, Line, Seen, Size, View
@@ -153,13 +153,7 @@ def _stream(feed: _Feed, view: View, form: Format, once: bool) -> None:
 
     seen = feed.first()
     while True:
-        found = sample(seen, view)
-        if form is Format.YAML:
-            import yaml
-
-            emit("---\n" + str(yaml.safe_dump(found, sort_keys=False, allow_unicode=True)).rstrip())
-        else:
-            emit(json.dumps(found, ensure_ascii=False))
+        print_record(sample(seen, view), form, str)
         sys.stdout.flush()
         if once:
             return

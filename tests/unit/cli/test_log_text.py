@@ -6,7 +6,8 @@ import pytest
 
 from vnet.base.errors import UsageError
 from vnet.cli.duration import moment_ns
-from vnet.cli.log_text import in_words, whole_lines
+from vnet.cli.log_text import in_words
+from vnet.cli.records import whole_lines
 
 RECORD = {
     "time": "2026-11-28T14:03:07.123456Z",

@@ -10,7 +10,8 @@ import pytest
 
 from vnet.base.errors import UsageError
 from vnet.cli.duration import moment_ns
-from vnet.cli.past_commands import by, end, hex_lines, times
+from vnet.cli.past_commands import by, end, hex_lines
+from vnet.cli.records import span
 from vnet.cli.seen_commands import size
 
 ZONE = timezone(timedelta(hours=1))
@@ -40,11 +41,11 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 
 def test_at_is_that_minute_and_those_beside_it() -> None:
-    asked = times(None, None, "2026-11-27T14:03Z")
+    asked = span(None, None, "2026-11-27T14:03Z")
     moment = datetime.fromisoformat("2026-11-27T14:03+00:00").timestamp() * 1e9
     assert asked == {"since_ns": moment - 60e9, "until_ns": moment + 60e9}
     with pytest.raises(UsageError, match="--at"):
-        times("1h", None, "14:03")
+        span("1h", None, "14:03")
 
 
 def test_a_line_tells_both_ends_and_the_rule() -> None:
@@ -93,9 +94,9 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("berlin")
 def test_a_time_is_of_the_clock_as_it_was_then_summer_or_winter(text: str, hour: str) -> None:
     then = datetime.fromisoformat(f"{text[:10]}T{hour}Z").timestamp() * 1e9
-    assert times(text, None, None)["since_ns"] == then
+    assert span(text, None, None)["since_ns"] == then
 
 
 @pytest.mark.parametrize("text", ["0001-01-01", "0001-01-01T00:00Z", "999999999h", "9" * 400])
 def test_what_is_long_before_there_was_a_history_is_a_time_too(text: str) -> None:
-    assert times(text, None, None)["since_ns"] == 0
+    assert span(text, None, None)["since_ns"] == 0
