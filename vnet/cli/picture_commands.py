@@ -13,7 +13,8 @@ from vnet.base.errors import UsageError
 from vnet.cli import files, picture_files
 from vnet.cli.client import path
 from vnet.cli.options import Settings, command
-from vnet.cli.picture_files import GraphFormat, GroupBy, View
+from vnet.cli.picture_files import GraphFormat
+from vnet.picture.views import GroupBy, View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,9 +69,7 @@ def _scene(settings: Settings, view: View, group_by: GroupBy | None, expand: boo
     from vnet.picture import scene
 
     drawn = loaded(settings)
-    wanted = scene.Wanted(
-        scene.View(view.value), None if group_by is None else scene.GroupBy(group_by.value), expand
-    )
+    wanted = scene.Wanted(view, group_by, expand)
     return scene.scene(drawn.topology, drawn.inventory, drawn.compiled, wanted, drawn.states)
 
 

@@ -38,22 +38,6 @@ class MatrixFormat(StrEnum):
     CSV = "csv"
 
 
-class View(StrEnum):
-    """As in `vnet.picture.scene`, which takes its time to import."""
-
-    NETWORKS = "networks"
-    POLICY = "policy"
-    BOTH = "both"
-
-
-class GroupBy(StrEnum):
-    """The same."""
-
-    NETWORK = "network"
-    GROUP = "group"
-    NONE = "none"
-
-
 Form = TypeVar("Form", bound=StrEnum)
 _ENDINGS = {"mmd": "mermaid", "gv": "dot", "htm": "html", "txt": "text"}
 RENDERER = "rsvg-convert"

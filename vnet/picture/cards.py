@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from vnet.picture.geometry import Card, Mark, Rect, Row
 from vnet.picture.palette import INK, MUTED
-from vnet.picture.scene import Box, Gate, Scene, Sign, State, View
+from vnet.picture.scene import Box, Gate, Scene, Sign, State
 from vnet.picture.text import broken, clean, elided, listed, width
+from vnet.picture.views import View
 
 SMALL, NORMAL = 11.0, 13.0
 PAD = 9.0

@@ -9,8 +9,9 @@ from math import ceil
 from vnet.picture.cards import MARKED, NORMAL, SMALL, legend
 from vnet.picture.geometry import Band, Bus, Card, Layout, Mark, Point, Row, Wire
 from vnet.picture.palette import MUTED
-from vnet.picture.scene import GroupBy, Scene
+from vnet.picture.scene import Scene
 from vnet.picture.text import broken, clean, elided, width
+from vnet.picture.views import GroupBy
 
 MARGIN, APART = 22.0, 16.0
 TITLE = 19.0

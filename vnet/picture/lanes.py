@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from vnet.picture.cards import heading_card, sign_card
 from vnet.picture.geometry import Card
-from vnet.picture.scene import MANY_BANDS, Box, Gate, GroupBy, Scene, Sign, bands
+from vnet.picture.scene import MANY_BANDS, Box, Gate, Scene, Sign, bands
+from vnet.picture.views import GroupBy
 from vnet.policy.identity import told
 
 

@@ -11,25 +11,10 @@ from enum import StrEnum
 
 from vnet.picture import copies
 from vnet.picture.alike import MANY, Kin, Openings, kins
+from vnet.picture.views import GroupBy, View
 from vnet.policy.compile import Compiled
 from vnet.topology.inventory import Inventory, Nic
 from vnet.topology.model import Network, Topology
-
-
-class View(StrEnum):
-    """What is shown."""
-
-    NETWORKS = "networks"
-    POLICY = "policy"
-    BOTH = "both"
-
-
-class GroupBy(StrEnum):
-    """What puts VMs side by side."""
-
-    NETWORK = "network"
-    GROUP = "group"
-    NONE = "none"
 
 
 class State(StrEnum):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vnet.picture.scene import Box, Scene, Sign, View
+from vnet.picture.scene import Box, Scene, Sign
 from vnet.picture.text import clean
+from vnet.picture.views import View
 
 
 def box_words(box: Box, scene: Scene) -> tuple[str, ...]:

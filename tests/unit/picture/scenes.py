@@ -7,7 +7,8 @@ import random
 from hypothesis import strategies as st
 
 from tests.generators import Builder
-from vnet.picture.scene import Box, Gate, GroupBy, Line, Scene, Sign, State, View, Wanted, bands, scene
+from vnet.picture.scene import Box, Gate, Line, Scene, Sign, State, Wanted, bands, scene
+from vnet.picture.views import GroupBy, View
 from vnet.policy.compile import compile
 
 HOSTILE = (

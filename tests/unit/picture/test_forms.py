@@ -21,8 +21,9 @@ from vnet.picture.html import page
 from vnet.picture.layout import layout
 from vnet.picture.mermaid import mermaid
 from vnet.picture.palette import BAND, EDGES, GROUND, INK, LINES, MUTED, PAPER, STATE_COLOURS, contrast
-from vnet.picture.scene import Scene, State, View, Wanted
+from vnet.picture.scene import Scene, State, Wanted
 from vnet.picture.svg import SHAPES, lines, svg
+from vnet.picture.views import View
 
 SVG = "{http://www.w3.org/2000/svg}"
 FORMS: dict[str, Callable[[Scene], str]] = {

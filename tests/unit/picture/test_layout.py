@@ -11,8 +11,9 @@ from tests.unit.picture.scenes import crowd, drawn, scenes
 from vnet.picture.cards import BOX_MAX
 from vnet.picture.geometry import Layout
 from vnet.picture.layout import layout
-from vnet.picture.scene import Box, Gate, GroupBy, Scene, View, Wanted
+from vnet.picture.scene import Box, Gate, Scene, Wanted
 from vnet.picture.svg import svg
+from vnet.picture.views import GroupBy, View
 
 
 @settings(max_examples=40, deadline=None)

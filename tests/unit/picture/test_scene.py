@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tests.generators import Builder, World, three_tier, worlds
 from tests.unit.picture.scenes import drawn
 from vnet.picture.layout import layout
-from vnet.picture.scene import Box, GroupBy, Scene, Sign, State, View, Wanted, gathered, scene
+from vnet.picture.scene import Box, Scene, Sign, State, Wanted, gathered, scene
 from vnet.picture.text import listed, width
+from vnet.picture.views import GroupBy, View
 from vnet.policy.compile import compile
 from vnet.policy.reach import reach
 
