@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
@@ -37,21 +38,28 @@ def line(record: PacketRecord, explain: Explain, zone: tzinfo | None = None) -> 
     return "".join(c if c.isprintable() else "?" for c in " ".join(filter(None, words)))
 
 
-@dataclass(slots=True)
-class LineEncoder:
-    """The same verbs as `pcapng.PcapngEncoder`, giving lines of UTF-8 text."""
+def lost(packets: int) -> str:
+    """That so many are missing here."""
+    return f"{packets} packets lost here"
 
-    explain: Explain
-    zone: tzinfo | None = None
+
+@dataclass(slots=True)
+class TextEncoder:
+    """The same verbs as `pcapng.PcapngEncoder`, giving UTF-8 text: what `tell` says of each packet, and
+    `tell_lost` of packets that are missing, each with an end of line.
+    """
+
+    tell: Callable[[PacketRecord], str]
+    tell_lost: Callable[[int], str] = lost
     _unreported: int = 0
 
     def header(self) -> bytes:
-        """Nothing: each line says all."""
+        """Nothing: each packet says all."""
         return b""
 
     def encode(self, record: PacketRecord, comments: tuple[str, ...]) -> bytes:
-        """One line, after one that tells of losses if there were any."""
-        return self._losses() + f"{line(record, self.explain, self.zone)}\n".encode()
+        """One packet, after what is told of losses if there were any."""
+        return self._losses() + f"{self.tell(record)}\n".encode()
 
     def wrote(self, record: PacketRecord) -> None:
         """The losses told with this packet need not be told again."""
@@ -66,4 +74,9 @@ class LineEncoder:
         return self._losses()
 
     def _losses(self) -> bytes:
-        return f"{self._unreported} packets lost here\n".encode() if self._unreported else b""
+        return f"{self.tell_lost(self._unreported)}\n".encode() if self._unreported else b""
+
+
+def line_encoder(explain: Explain, zone: tzinfo | None = None) -> TextEncoder:
+    """A line for each packet."""
+    return TextEncoder(lambda record: line(record, explain, zone))

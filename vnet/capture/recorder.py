@@ -16,7 +16,7 @@ from vnet.capture.record import PacketRecord
 
 
 class Encoder(Protocol):
-    """A form of output: `pcapng.PcapngEncoder` or `lines.LineEncoder`."""
+    """A form of output: `pcapng.PcapngEncoder` or `lines.TextEncoder`."""
 
     def header(self) -> bytes:
         """What the output begins with."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 from vnet.capture.comment import MEANING, Explain, ct_state_text
-from vnet.capture.lines import line
+from vnet.capture.lines import TextEncoder, line
 from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.summary import summarise
 
@@ -22,24 +22,19 @@ Place = Callable[[int], str]
 WIDTH = 14
 
 
-@dataclass(slots=True)
-class WayEncoder:
-    """The same verbs as `pcapng.PcapngEncoder`, giving lines of UTF-8 text, with `as_json` JSON Lines."""
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Tells ways as text, and for programs as JSON."""
 
     explain: Explain
     place: Place
-    as_json: bool = False
     zone: tzinfo | None = None
-    _unreported: int = 0
 
-    def header(self) -> bytes:
-        """Nothing: each packet says all."""
-        return b""
-
-    def encode(self, record: PacketRecord, comments: tuple[str, ...]) -> bytes:
-        """One packet, after a line that tells of losses if there were any."""
-        shown = self._json(record) if self.as_json else self._text(record)
-        return self._losses() + f"{shown}\n".encode()
+    def encoder(self, as_json: bool) -> TextEncoder:
+        """Of JSON Lines or of text."""
+        if as_json:
+            return TextEncoder(self._json, lambda lost: json.dumps({"lost": lost}))
+        return TextEncoder(self._text)
 
     def _text(self, record: PacketRecord) -> str:
         rules = (
@@ -70,22 +65,3 @@ class WayEncoder:
             "rules": rules,
         }
         return json.dumps(told, ensure_ascii=False)
-
-    def wrote(self, record: PacketRecord) -> None:
-        """The losses told with this packet need not be told again."""
-        self._unreported = 0
-
-    def lose(self, packets: int) -> None:
-        """So many packets were seen but could not be kept."""
-        self._unreported += packets
-
-    def trailer(self, end_ns: int) -> bytes:
-        """Losses after the last packet."""
-        return self._losses()
-
-    def _losses(self) -> bytes:
-        if not self._unreported:
-            return b""
-        if self.as_json:
-            return json.dumps({"lost": self._unreported}).encode() + b"\n"
-        return f"{self._unreported} packets lost here\n".encode()

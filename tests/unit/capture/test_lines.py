@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from datetime import timedelta, timezone
+from datetime import UTC, timedelta, timezone
 
 from tests.unit.capture.samples import DENIED_AT, delivered, explain, record
 from vnet.base.drop import DropReason
-from vnet.capture.lines import LineEncoder, line
+from vnet.capture.lines import line, line_encoder
 
 
 def test_a_dropped_packet_in_one_line() -> None:
-    assert line(record(), explain) == (
+    assert line(record(), explain, UTC) == (
         "22:13:20.123456 app.eth1 guest DROP POLICY 10.10.20.3:41022 > 10.10.20.11:22 tcp S (54 bytes) "
         + DENIED_AT
     )
@@ -26,7 +26,7 @@ def test_no_escape_sequence_reaches_the_terminal() -> None:
 
 
 def test_losses_are_a_line_of_their_own_told_once() -> None:
-    encoder = LineEncoder(explain)
+    encoder = line_encoder(explain)
     encoder.lose(2)
     first = encoder.encode(record(), ())
     encoder.wrote(record())

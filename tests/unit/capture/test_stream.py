@@ -17,7 +17,7 @@ from tests.unit.capture.blocks import Block, read
 from tests.unit.capture.samples import SSH_SYN, delivered, explain, record
 from vnet.base.errors import HostError
 from vnet.capture.limits import NO_LIMITS, Limits
-from vnet.capture.lines import LineEncoder
+from vnet.capture.lines import line_encoder
 from vnet.capture.live.sink import FileSink, PipeSink, open_sink
 from vnet.capture.live.stream import Lost, Outcome, blocks, run
 from vnet.capture.pcapng import PcapngEncoder
@@ -209,7 +209,7 @@ def test_a_dash_is_standard_output_and_all_else_a_file(tmp_path: Path) -> None:
 
 def test_lines_for_people_go_the_same_way(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    recorder = Recorder(LineEncoder(explain), explain)
+    recorder = Recorder(line_encoder(explain), explain)
     asyncio.run(run(_source(record(), Lost(1)), recorder, FileSink(path)))
     printed = path.read_text().splitlines()
     assert "DROP POLICY" in printed[0]

@@ -20,13 +20,13 @@ from vnet.base.drop import DropReason
 from vnet.base.errors import HostError, InputError
 from vnet.capture.comment import MEANING
 from vnet.capture.limits import WHOLE_PACKET_BYTES, Limits
-from vnet.capture.lines import LineEncoder, line
+from vnet.capture.lines import line, line_encoder
 from vnet.capture.live import stream
 from vnet.capture.live.bounded import compile_bounded
 from vnet.capture.pcapng import PcapngEncoder, Producer
 from vnet.capture.record import Point
 from vnet.capture.recorder import Recorder, Totals
-from vnet.capture.ways import WayEncoder
+from vnet.capture.ways import Ways
 from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
 from vnet.fabric.asked import Asked, Sandbox
@@ -331,7 +331,7 @@ class Service:
         declared, teller = _declared(fabric), self._teller(fabric)
         wanted = _wanted(declared, replace(request, points=(Point.GUEST,)))
         recorder = _recorder(teller.explain, request)
-        recorder.encoder = WayEncoder(teller.explain, _places(declared), as_json=not request.lines)
+        recorder.encoder = Ways(teller.explain, _places(declared)).encoder(as_json=not request.lines)
         return _capturing(fabric.parts.switch.watch, wanted, teller, recorder, lambda _: None)
 
     def _teller(self, fabric: Fabric) -> Teller:
@@ -525,7 +525,7 @@ def _recorder(explain: Callable[[int], str], request: CaptureRequest) -> Recorde
     snaplen = request.snaplen_bytes or WHOLE_PACKET_BYTES
     limits = Limits(snaplen, request.count, request.duration_s)
     producer = Producer(platform.machine(), f"Linux {platform.release()}", f"vnet {__version__}")
-    encoder = LineEncoder(explain) if request.lines else PcapngEncoder(producer, request.filter, snaplen)
+    encoder = line_encoder(explain) if request.lines else PcapngEncoder(producer, request.filter, snaplen)
     return Recorder(encoder, explain, table_name, limits)
 
 
