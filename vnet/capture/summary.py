@@ -7,17 +7,14 @@ left out; nothing here decides about packets.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 
-from vnet.base.protocols import PORT_PROTOCOLS
+from vnet.base.protocols import PROTOCOLS
+from vnet.capture.ends import Ends, ends_of, untagged
 from vnet.openflow import fields
 
-TAGS = (fields.ETH_VLAN, fields.ETH_SVLAN)
-EXTENSION_HEADERS = (0, 43, 60)
-"""Hop-by-hop, routing, destination options (RFC 8200): next header, then length in 8-byte units."""
-IPV6_FRAGMENT = 44
 TCP_FLAGS = "FSRPAUEC"
 """From bit 0 up, with the letters that tcpdump users know."""
 ICMP_TYPES = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"}
@@ -52,13 +49,12 @@ def summarise(data: bytes) -> Summary:
     """What the frame is, as far as its bytes go."""
     if len(data) < 14:
         return Summary("?", "?", "ethernet", f"cut after {len(data)} bytes")
-    ethernet = Summary(mac(data[6:12]), mac(data[:6]), "ethernet")
-    ethertype, payload, tags = _untagged(data)
-    try:
-        inner = _LAYER3.get(ethertype, _unknown(ethertype))(ethernet, payload)
-    except (struct.error, IndexError, ValueError):
-        inner = replace(ethernet, protocol=_name(ethertype), detail="cut off")
-    return replace(inner, detail=" ".join(filter(None, (*tags, inner.detail))))
+    ethertype, packet, tags = untagged(data)
+    link = Summary(mac(data[6:12]), mac(data[:6]), _ETHERTYPES.get(ethertype, f"0x{ethertype:04x}"))
+    inner = _arp(link, packet) if ethertype == fields.ETH_ARP else _of_ip(link, ends_of(data))
+    if ethertype in (fields.ETH_IPV4, fields.ETH_IPV6) and inner is link:
+        inner = replace(link, detail="cut off")
+    return replace(inner, detail=" ".join(filter(None, (*(f"vlan {tag}" for tag in tags), inner.detail))))
 
 
 def mac(address: bytes) -> str:
@@ -66,69 +62,33 @@ def mac(address: bytes) -> str:
     return address.hex(":")
 
 
-def _untagged(data: bytes) -> tuple[int, bytes, tuple[str, ...]]:
-    """Ethertype and payload behind all VLAN tags, and each tag as `vlan N`."""
-    tags: list[str] = []
-    at = 12
-    while (ethertype := int.from_bytes(data[at : at + 2], "big")) in TAGS and len(data) >= at + 6:
-        tags.append(f"vlan {int.from_bytes(data[at + 2 : at + 4], 'big') & 0xFFF}")
-        at += 4
-    return ethertype, data[at + 2 :], tuple(tags)
-
-
-def _unknown(ethertype: int) -> Callable[[Summary, bytes], Summary]:
-    return lambda ethernet, _: replace(ethernet, protocol=_name(ethertype))
-
-
-def _name(ethertype: int) -> str:
-    return _ETHERTYPES.get(ethertype, f"0x{ethertype:04x}")
-
-
-def _arp(ethernet: Summary, arp: bytes) -> Summary:
-    operation, sender, target = struct.unpack_from("!6xH6x4s6x4s", arp)
+def _arp(link: Summary, arp: bytes) -> Summary:
+    try:
+        operation, sender, target = struct.unpack_from("!6xH6x4s6x4s", arp)
+    except struct.error:
+        return replace(link, detail="cut off")
     asks, tells = str(IPv4Address(target)), str(IPv4Address(sender))
     detail = {1: f"who has {asks}, tell {tells}", 2: f"{tells} is at {mac(arp[8:14])}"}
-    return replace(ethernet, protocol="arp", detail=detail.get(operation, f"operation {operation}"))
+    return replace(link, detail=detail.get(operation, f"operation {operation}"))
 
 
-def _ipv4(_: Summary, packet: bytes) -> Summary:
-    fragment, protocol, source, destination = struct.unpack_from("!6xHxB2x4s4s", packet)
-    payload = packet[(packet[0] & 0xF) * 4 :]
-    ends = str(IPv4Address(source)), str(IPv4Address(destination))
-    if fragment & 0x1FFF:
-        return _later_fragment(ends, protocol, (fragment & 0x1FFF) * 8)
-    return _transport(ends, protocol, payload)
-
-
-def _ipv6(_: Summary, packet: bytes) -> Summary:
-    header, source, destination = struct.unpack_from("!6xBx16s16s", packet)
-    ends = str(IPv6Address(source)), str(IPv6Address(destination))
-    at = 40
-    while header in EXTENSION_HEADERS:
-        header, at = packet[at], at + 8 + packet[at + 1] * 8
-    if header == IPV6_FRAGMENT:
-        header, offset = struct.unpack_from("!BxH", packet, at)
-        at += 8
-        if offset & 0xFFF8:
-            return _later_fragment(ends, header, offset & 0xFFF8)
-    return _transport(ends, header, packet[at:])
-
-
-def _later_fragment(ends: tuple[str, str], protocol: int, offset_bytes: int) -> Summary:
-    name = PORT_PROTOCOLS.get(protocol, f"ip-proto-{protocol}")
-    return Summary(*ends, name, f"fragment at byte {offset_bytes}")
-
-
-def _transport(ends: tuple[str, str], protocol: int, payload: bytes) -> Summary:
-    if protocol in PORT_PROTOCOLS and len(payload) >= 4:
-        ports = struct.unpack_from("!HH", payload)
-        source, destination = (_socket(end, port) for end, port in zip(ends, ports, strict=True))
-        detail = tcp_flags(payload[13]) if protocol == fields.TCP and len(payload) > 13 else ""
-        return Summary(source, destination, PORT_PROTOCOLS[protocol], detail)
-    if protocol in (fields.ICMP, fields.ICMPV6) and payload:
-        name, types = ("icmp", ICMP_TYPES) if protocol == fields.ICMP else ("icmpv6", ICMPV6_TYPES)
-        return Summary(*ends, name, types.get(payload[0], f"type {payload[0]}"))
-    return Summary(*ends, PORT_PROTOCOLS.get(protocol, f"ip-proto-{protocol}"))
+def _of_ip(link: Summary, ends: Ends) -> Summary:
+    """Of a packet whose addresses can be read; else the frame."""
+    if ends.source is None or ends.target is None:
+        return link
+    source, target = str(ends.source), str(ends.target)
+    if ends.protocol is None:
+        return Summary(source, target, link.protocol, "cut off")
+    name = PROTOCOLS.get(ends.protocol, f"ip-proto-{ends.protocol}")
+    if ends.fragment_at:
+        return Summary(source, target, name, f"fragment at byte {ends.fragment_at}")
+    if ends.source_port is not None and ends.target_port is not None:
+        flags = "" if ends.tcp_flags is None else tcp_flags(ends.tcp_flags)
+        return Summary(_socket(source, ends.source_port), _socket(target, ends.target_port), name, flags)
+    if ends.target_port is not None:
+        types = ICMP_TYPES if ends.protocol == fields.ICMP else ICMPV6_TYPES
+        return Summary(source, target, name, types.get(ends.target_port, f"type {ends.target_port}"))
+    return Summary(source, target, name)
 
 
 def _socket(address: str, port: int) -> str:
@@ -146,9 +106,4 @@ _ETHERTYPES: Mapping[int, str] = {
     fields.ETH_IPV6: "ipv6",
     0x8035: "rarp",  # QEMU announces a NIC by it
     0x88CC: "lldp",
-}
-_LAYER3: Mapping[int, Callable[[Summary, bytes], Summary]] = {
-    fields.ETH_ARP: _arp,
-    fields.ETH_IPV4: _ipv4,
-    fields.ETH_IPV6: _ipv6,
 }

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
+from vnet.capture.ends import ends_of
 from vnet.capture.record import PacketRecord
-from vnet.fabric.ends import ends_of
 from vnet.fabric.ipfix import End, Event, FlowRecord, status
 from vnet.fabric.observed import Names
 from vnet.fabric.scan import Change

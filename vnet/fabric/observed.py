@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vnet.capture.comment import ct_state_text
+from vnet.capture.ends import UNKNOWN, Ends, ends_of
 from vnet.capture.record import PacketRecord
-from vnet.fabric.ends import UNKNOWN, Ends, ends_of
 from vnet.fabric.scan import Change
 from vnet.fabric.seen import DecidedBy, Verdict
 from vnet.fabric.tally import Era, Kind, Sample, Sum
