@@ -250,7 +250,8 @@ def _interactive(feed: _Feed, view: View) -> None:
 def _loop(watcher: _Watcher, keyboard: int, live: Any, seen: Seen, view: View) -> None:
     """Until the user has seen enough: draw, then wait for a key, news or another size."""
     from vnet.cli import terminal
-    from vnet.cli.top_view import Quit, count, keys, page, press, render
+    from vnet.cli.top_keys import Quit, keys, press
+    from vnet.cli.top_view import count, page, render
 
     drawn: Any = None
     while True:

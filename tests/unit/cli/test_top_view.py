@@ -6,7 +6,8 @@ import pytest
 
 from tests.golden.test_top import seen
 from vnet.cli.top_json import sample
-from vnet.cli.top_view import BARS, Quit, Sort, View, amount, chosen, keys, press, shortened, spark
+from vnet.cli.top_keys import Quit, keys, press
+from vnet.cli.top_view import BARS, Sort, View, amount, chosen, shortened, spark
 
 
 def pressed(view, *names, count=200, room=17):
