@@ -234,35 +234,17 @@ class Map:
 
     def first(self, count: int) -> bytes:
         """The values of an array's first `count` indexes, one behind the other, by one system call."""
-        keys, values = (
-            ctypes.create_string_buffer(count * size) for size in (self.key_size, self.value_size)
-        )
-        after, done = ctypes.c_uint32(), ctypes.c_uint32(count)
-        failed = _libbpf().bpf_map_lookup_batch(
-            self.fd, None, ctypes.byref(after), keys, values, ctypes.byref(done), None
-        )
-        if failed and ctypes.get_errno() != errno.ENOENT:  # which says that the array ends there
-            raise _fail(f"read map {self.name}", ctypes.get_errno())
-        return values.raw[: done.value * self.value_size]
+        return self.part(0, count)
+
+    def part(self, first: int, count: int) -> bytes:
+        """The values of an array's indexes from `first` on, at most `count`, by one system call."""
+        before = ctypes.c_uint32(first - 1) if first else None
+        return self._batch(before, ctypes.c_uint32(), count)[1]
 
     def dump(self) -> tuple[bytes, bytes, int]:
         """All keys one behind the other, all values likewise, how many: what is there meanwhile."""
-        room = min(self.max_entries, BATCH)
-        keys, values = (ctypes.create_string_buffer(room * size) for size in (self.key_size, self.value_size))
-        place, all_keys, all_values, count = ctypes.create_string_buffer(64), b"", b"", 0
-        start = None
-        while True:
-            done = ctypes.c_uint32(room)
-            failed = _libbpf().bpf_map_lookup_batch(
-                self.fd, start, place, keys, values, ctypes.byref(done), None
-            )
-            if failed and ctypes.get_errno() != errno.ENOENT:  # which says that the map ends there
-                raise _fail(f"read map {self.name}", ctypes.get_errno())
-            all_keys += keys.raw[: done.value * self.key_size]
-            all_values += values.raw[: done.value * self.value_size]
-            count, start = count + done.value, place
-            if failed:
-                return all_keys, all_values, count
+        keys, values, counts = zip(*self._batches(min(self.max_entries, BATCH)), strict=True)
+        return b"".join(keys), b"".join(values), sum(counts)
 
     def fill(self, keys: bytes, values: bytes, count: int) -> None:
         """Write so many values, as `dump` gives them."""
@@ -270,54 +252,46 @@ class Map:
         if count and _libbpf().bpf_map_update_batch(self.fd, keys, values, ctypes.byref(done), None):
             raise _fail(f"write map {self.name}", ctypes.get_errno())
 
-    def part(self, first: int, count: int) -> bytes:
-        """The values of an array's indexes from `first` on, at most `count`, by one system call."""
-        keys, values = (
-            ctypes.create_string_buffer(count * size) for size in (self.key_size, self.value_size)
-        )
-        before = ctypes.c_uint32(first - 1)
-        after, done = ctypes.c_uint32(), ctypes.c_uint32(count)
-        failed = _libbpf().bpf_map_lookup_batch(
-            self.fd,
-            ctypes.byref(before) if first else None,
-            ctypes.byref(after),
-            keys,
-            values,
-            ctypes.byref(done),
-            None,
-        )
-        if failed and ctypes.get_errno() != errno.ENOENT:
-            raise _fail(f"read map {self.name}", ctypes.get_errno())
-        return values.raw[: done.value * self.value_size]
-
     def batches(self, size: int = 1024) -> Iterator[list[tuple[bytes, bytes]]]:
-        """The keys and values of a hash map, about `size` by one system call.
+        """The keys and values of a map, about `size` by one system call.
 
-        Those that come or go meanwhile may be missed.
+        Those of a hash map that come or go meanwhile may be missed.
         """
-        before, after = None, ctypes.create_string_buffer(max(4, self.key_size))
-        while True:
-            keys, values = (
-                ctypes.create_string_buffer(size * each) for each in (self.key_size, self.value_size)
-            )
-            done = ctypes.c_uint32(size)
-            failed = _libbpf().bpf_map_lookup_batch(
-                self.fd, before, after, keys, values, ctypes.byref(done), None
-            )
-            error = ctypes.get_errno() if failed else 0
-            if error == errno.ENOSPC:  # one bucket of the hash holds more
-                size *= 2
-                continue
-            if error not in (0, errno.ENOENT):
-                raise _fail(f"read map {self.name}", error)
+        for keys, values, count in self._batches(size):
             cut = [
-                [data.raw[n * width : (n + 1) * width] for n in range(done.value)]
+                [data[n * width : (n + 1) * width] for n in range(count)]
                 for data, width in ((keys, self.key_size), (values, self.value_size))
             ]
             yield list(zip(*cut, strict=True))
-            if error:
-                return
+
+    def _batches(self, size: int) -> Iterator[tuple[bytes, bytes, int]]:
+        before, after = None, ctypes.create_string_buffer(max(64, self.key_size))
+        error = 0
+        while error != errno.ENOENT:  # which says that the map ends there
+            keys, values, count, error = self._batch(before, after, size)
+            if error == errno.ENOSPC:  # one bucket of the hash holds more
+                size *= 2
+                continue
+            yield keys, values, count
             before = ctypes.create_string_buffer(after.raw, len(after))
+
+    def _batch(self, before: Any, after: Any, room: int) -> tuple[bytes, bytes, int, int]:
+        """One system call: keys, values and the number of at most so many elements, and its errno.
+
+        Args:
+            before: the place to go on from, None for the beginning; after: gets the next such place.
+        """
+        keys, values = (ctypes.create_string_buffer(room * size) for size in (self.key_size, self.value_size))
+        done = ctypes.c_uint32(room)
+        start = None if before is None else ctypes.byref(before)
+        failed = _libbpf().bpf_map_lookup_batch(
+            self.fd, start, ctypes.byref(after), keys, values, ctypes.byref(done), None
+        )
+        error = ctypes.get_errno() if failed else 0
+        if error not in (0, errno.ENOENT, errno.ENOSPC):
+            raise _fail(f"read map {self.name}", error)
+        count = done.value if error != errno.ENOSPC else 0
+        return keys.raw[: count * self.key_size], values.raw[: count * self.value_size], count, error
 
     def window(self) -> memoryview:
         """The memory of a BPF_F_MMAPABLE array as 32-bit words; a store is one atomic write."""
