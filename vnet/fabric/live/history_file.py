@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vnet.base.errors import HostError
+from vnet.fabric.live.database import transaction
 from vnet.fabric.seen import DecidedBy
 from vnet.fabric.store import Source
 from vnet.fabric.tally import MINUTE_NS, Entry, Era, Kind
@@ -180,13 +181,10 @@ class HistoryFile:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._explained():
             self._make_room()
-            self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield self._db
-                self._db.execute("COMMIT")
+                with transaction(self._db) as db:
+                    yield db
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
                 self._kinds.clear()
                 self._eras.clear()
                 raise

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vnet.base.errors import HostError
 from vnet.fabric import encode
+from vnet.fabric.live.database import transaction
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
 
@@ -98,15 +99,8 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self, action: str) -> Iterator[sqlite3.Connection]:
-        with self._explained(action):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._explained(action), transaction(self._db) as db:
+            yield db
 
     def fabrics(self) -> tuple[str, ...]:
         """Names of all fabrics, sorted."""
