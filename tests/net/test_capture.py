@@ -21,9 +21,11 @@ from tests.net.fabric_lab import NETNS, host, make_engine
 from tests.unit.capture.blocks import Block, read
 from tests.unit.fabric.fakes import World
 from vnet.base.errors import InputError
+from vnet.fabric.live import captures
+from vnet.fabric.live.captures import CaptureRequest
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.network import HostNetwork
-from vnet.fabric.live.service import CaptureRequest, Service
+from vnet.fabric.live.service import Service
 from vnet.fabric.progress import silent
 from vnet.fabric.store import Source
 from vnet.switch.abi import PortFlag
@@ -98,7 +100,9 @@ class Lab:
     async def capturing(self, **request: Any) -> AsyncIterator[Captured]:
         """A capture that begins before the body and is ended by Ctrl-C after it."""
         captured = Captured()
-        produce = self.service.capture("small", CaptureRequest(**request), captured.summary.update)
+        produce = captures.capture(
+            self.service.engine, "small", CaptureRequest(**request), captured.summary.update
+        )
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue()
         task = asyncio.ensure_future(produce(blocks))
         captured.output += await blocks.get() or b""
@@ -266,7 +270,7 @@ def test_what_cannot_be_captured_is_refused_with_what_could_be() -> None:
             ({"points": ("delivered",), "only_dropped": True}, "leave away --dropped"),
         ):
             with pytest.raises(InputError, match=words):
-                lab.service.capture("small", CaptureRequest(**request), print)
+                captures.capture(lab.service.engine, "small", CaptureRequest(**request), print)
 
     living(life)
 
@@ -274,7 +278,7 @@ def test_what_cannot_be_captured_is_refused_with_what_could_be() -> None:
 def test_a_capture_ends_with_its_fabric() -> None:
     async def life(lab: Lab) -> None:
         summary: dict[str, Any] = {}
-        produce = lab.service.capture("small", CaptureRequest(nics=("a",)), summary.update)
+        produce = captures.capture(lab.service.engine, "small", CaptureRequest(nics=("a",)), summary.update)
         task = asyncio.ensure_future(produce(asyncio.Queue()))
         await asyncio.sleep(0.2)
         await lab.engine.down("small", silent)

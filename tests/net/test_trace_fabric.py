@@ -15,8 +15,10 @@ from tests.net.fabric_lab import make_engine as engine
 from tests.net.test_fabric_network import source
 from tests.unit.fabric.fakes import World
 from vnet.fabric.asked import Asked
+from vnet.fabric.live import captures
+from vnet.fabric.live.captures import CaptureRequest
 from vnet.fabric.live.network import HostNetwork
-from vnet.fabric.live.service import CaptureRequest, Service
+from vnet.fabric.live.service import Service
 from vnet.fabric.progress import silent
 from vnet.openflow.fields import TCP
 from vnet.policy.semantics import Packet
@@ -92,7 +94,7 @@ def test_real_packets_are_followed_with_the_rules_that_they_meet(directory: Path
         await settled(service)
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue()
         wanted = CaptureRequest(("a",), "tcp port 22 or tcp port 80", None, 2, None)
-        following = asyncio.ensure_future(service.follow("small", wanted)(blocks))
+        following = asyncio.ensure_future(captures.follow(service.engine, "small", wanted)(blocks))
         await asyncio.sleep(0.2)
         nics = {nic.name: nic for nic in fabric.declared.inventory.nics}
         ends = (nics["a.eth0"].addresses[0].ip, nics["b.eth0"].addresses[0].ip)

@@ -25,11 +25,12 @@ from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import HostError, InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
 from vnet.fabric.events import is_wanted
-from vnet.fabric.live import recorded
+from vnet.fabric.live import captures, recorded
+from vnet.fabric.live.captures import CaptureRequest
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.numbers import Taker
 from vnet.fabric.live.past import Past
-from vnet.fabric.live.service import CaptureRequest, Service
+from vnet.fabric.live.service import Service
 from vnet.fabric.live.talking import Talking
 from vnet.fabric.seen_lines import lines_of, read
 from vnet.fabric.store import Source
@@ -201,7 +202,7 @@ class Api:
         """The ways of packets as they come."""
         wanted = _wanted(request)
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
-        produce = await asyncio.to_thread(self.service.follow, self._fabric(request), wanted)
+        produce = await asyncio.to_thread(captures.follow, self.service.engine, self._fabric(request), wanted)
         media_type = b"text/plain; charset=utf-8" if wanted.lines else b"application/jsonl"
         return Bytes(produce, self.operations, media_type, blocks)
 
@@ -236,7 +237,8 @@ class Api:
         )
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
         sums: list[Mapping[str, Any]] = []
-        produce = await asyncio.to_thread(self.service.capture, self._fabric(request), wanted, sums.append)
+        given = self.service.engine, self._fabric(request), wanted, sums.append
+        produce = await asyncio.to_thread(captures.capture, *given)
         media_type = b"text/plain; charset=utf-8" if wanted.lines else b"application/x-pcapng"
         return Bytes(produce, self.operations, media_type, blocks, sums)
 

@@ -14,6 +14,7 @@ from vnet.fabric.declared import Declared
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.tracked import Best, Wanted
 from vnet.fabric.who import Directory
+from vnet.topology.inventory import Nic
 
 Json = Mapping[str, Any]
 
@@ -34,11 +35,28 @@ def refuse_unknown(declared: Declared, *wanted: str | None) -> None:
             raise InputError(f"there is no VM or NIC {name}; VMs: {', '.join(sorted(vms))}")
 
 
+def nics_of(declared: Declared, names: tuple[str, ...]) -> tuple[Nic, ...]:
+    """The NICs named `VM` or `VM.INTERFACE`; all of the fabric when none is named. Raises InputError."""
+    nics = declared.inventory.nics
+    meant = {name: [nic for nic in nics if name.replace(":", ".") in (nic.name, nic.vm)] for name in names}
+    for name, found in meant.items():
+        if not found:
+            known = ", ".join(nic.name for nic in nics)
+            raise InputError(
+                f"there is no VM or NIC {name} in fabric {declared.topology.name}; its NICs: {known}"
+            )
+    wanted = {nic.port for found in meant.values() for nic in found}
+    return tuple(nic for nic in nics if nic.port in wanted) if names else nics
+
+
 def refuse_unknown_network(declared: Declared, network: str | None) -> None:
     """Raises InputError for a network that is not declared."""
     known = declared.topology.networks
     if network is not None and network not in known:
-        raise InputError(f"there is no network {network}; networks: {', '.join(sorted(known))}")
+        raise InputError(
+            f"there is no network {network} in fabric {declared.topology.name}; its networks: "
+            f"{', '.join(sorted(known))}"
+        )
 
 
 async def connections(registry: Registry, name: str, wanted: Wanted) -> Json:

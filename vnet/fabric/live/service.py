@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import platform
-import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vnet import __version__
 from vnet.base import paths
 from vnet.base.drop import DropReason
-from vnet.base.errors import HostError, InputError
+from vnet.base.errors import InputError
 from vnet.capture.comment import MEANING
-from vnet.capture.limits import WHOLE_PACKET_BYTES, Limits
-from vnet.capture.lines import line, line_encoder
-from vnet.capture.live import stream
-from vnet.capture.live.bounded import compile_bounded
-from vnet.capture.pcapng import PcapngEncoder, Producer
-from vnet.capture.record import Point
-from vnet.capture.recorder import Recorder, Totals
-from vnet.capture.ways import Ways
+from vnet.capture.lines import line
 from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
 from vnet.fabric.asked import Asked, Sandbox
-from vnet.fabric.capturing import Wanted, points
 from vnet.fabric.declared import Declared, sentence
 from vnet.fabric.events import Kind
 from vnet.fabric.known import Known, labels
@@ -41,9 +29,8 @@ from vnet.fabric.live.journal import kept_logs
 from vnet.fabric.live.pictured import pictured
 from vnet.fabric.live.registry import Fabric
 from vnet.fabric.live.rule_log import RuleLog, between
-from vnet.fabric.live.teller import Teller, table_name
+from vnet.fabric.live.seeing import declared_of, nics_of
 from vnet.fabric.live.telling import telling
-from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import mirrors_of
 from vnet.fabric.progress import Report
 from vnet.hv.spec import ExecResult, GuestState, format_mac
@@ -54,29 +41,13 @@ from vnet.policy import pipeline, probes
 from vnet.policy.hits import hits
 from vnet.policy.listing import ruling
 from vnet.policy.verify import ClaimResult, verify
-from vnet.switch.taps import TapCount, check
+from vnet.switch.taps import TapCount
 from vnet.topology.inventory import Nic, Vm
 
 Json = Mapping[str, Any]
-Produce = Callable[[asyncio.Queue[bytes | None]], Awaitable[None]]
 
 LINES = 500
 """Of the log, sent together."""
-
-
-@dataclass(frozen=True, slots=True)
-class CaptureRequest:
-    """What a capture is asked for; None and empty mean "no limit" and "all"."""
-
-    nics: tuple[str, ...] = ()
-    filter: str = ""
-    snaplen_bytes: int | None = None
-    count: int | None = None
-    duration_s: float | None = None
-    lines: bool = False
-    only_dropped: bool = False
-    networks: tuple[str, ...] = ()
-    points: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +95,7 @@ class Service:
     async def inspect(self, name: str) -> Json:
         """All about a fabric."""
         fabric = self.engine.fabric(name)
-        declared = _declared(fabric)
+        declared = declared_of(fabric)
         return {
             "fabric": name,
             "file": fabric.record.source.file,
@@ -155,7 +126,7 @@ class Service:
     async def rules(self, name: str, vm: str | None) -> list[Json]:
         """The rules in force, those that apply to a VM or all, with what each has decided so far."""
         fabric = self.engine.fabric(name)
-        declared = _declared(fabric)
+        declared = declared_of(fabric)
         counted = hits(declared.topology, await fabric.parts.switch.flow_stats(), datetime.now(UTC))
         shown = await asyncio.to_thread(
             ruling, declared.topology, declared.inventory, declared.compiled, vm, counted
@@ -168,7 +139,7 @@ class Service:
         Raises: InputError for a question that makes no sense.
         """
         fabric = self.engine.fabric(name)
-        declared, record = _declared(fabric), fabric.record
+        declared, record = declared_of(fabric), fabric.record
         names = labels(declared.compiled.identities)
         found = {vm.name: (await fabric.parts.guests.status(vm.name)).state for vm in declared.inventory.vms}
         absent = {vm: state.value for vm, state in found.items() if state is not GuestState.RUNNING}
@@ -212,7 +183,7 @@ class Service:
     async def verify(self, name: str, probing: bool, report: Report) -> list[Json]:
         """Every claim on the flows that are in force; with `probing` also tried by real packets."""
         fabric = self.engine.fabric(name)
-        declared = _declared(fabric)
+        declared = declared_of(fabric)
         steps = 3 if probing else 2
         with telling(report, 1, "read the flows from the switch", steps) as remark:
             flows = await fabric.parts.switch.all_flows()
@@ -252,9 +223,8 @@ class Service:
         """
         async with self.engine.alone(name):
             fabric = self.engine.fabric(name)
-            declared = _declared(fabric)
-            ports = _ports(declared, (wanted,))
-            nics = tuple(nic for nic in declared.inventory.nics if nic.port in ports)
+            declared = declared_of(fabric)
+            nics = nics_of(declared, (wanted,))
             near = [nic for nic in nics if _has_neighbour(nic, declared)]
             if not near:
                 raise InputError(
@@ -307,69 +277,11 @@ class Service:
         guest = self.engine.guest(name, vm)
         return await self.engine.fabric(name).parts.guests.console(guest.name)
 
-    # packets
-
-    def capture(self, name: str, request: CaptureRequest, summed_up: Callable[[Json], None]) -> Produce:
-        """A capture ready to run: it puts its output into the queue it is given, and at its end sums up.
-
-        Raises: InputError for an unknown NIC, network or point, or a filter that libpcap does not understand.
-        """
-        fabric = self.engine.fabric(name)
-        teller = self._teller(fabric)
-        wanted, recorder = _wanted(_declared(fabric), request), _recorder(teller.explain, request)
-        return _capturing(fabric.parts.switch.watch, wanted, teller, recorder, summed_up)
-
-    def follow(self, name: str, request: CaptureRequest) -> Produce:
-        """The ways of real packets, ready to be told: each that a NIC sends, with the rules that it met.
-
-        Args:
-            request: with `lines` as text, else as JSON Lines.
-
-        Raises: InputError for an unknown NIC or a filter that libpcap does not understand.
-        """
-        fabric = self.engine.fabric(name)
-        declared, teller = _declared(fabric), self._teller(fabric)
-        wanted = _wanted(declared, replace(request, points=(Point.GUEST,)))
-        recorder = _recorder(teller.explain, request)
-        recorder.encoder = Ways(teller.explain, _places(declared)).encoder(as_json=not request.lines)
-        return _capturing(fabric.parts.switch.watch, wanted, teller, recorder, lambda _: None)
-
-    def _teller(self, fabric: Fabric) -> Teller:
-        name = fabric.record.name
-        return Teller(lambda: self.engine.fabrics.get(name, fabric).record)
-
-
-def _capturing(
-    watch: Watch, wanted: Wanted, teller: Teller, recorder: Recorder, summed_up: Callable[[Json], None]
-) -> Produce:
-    """What runs a capture."""
-
-    async def produce(blocks: asyncio.Queue[bytes | None]) -> None:
-        async with watch.subscribed(wanted) as subscription:
-            records = teller.told(subscription.records(), watch.generation)
-            try:
-                async for block in stream.blocks(records, recorder):
-                    await blocks.put(block)
-            finally:  # after Ctrl-C too: the end belongs to the file
-                recorder.lost(await subscription.rest())
-                await blocks.put(recorder.encoder.trailer(time.time_ns()))
-                summed_up(_summary(recorder.totals, subscription.count))
-
-    return produce
-
 
 def _tracer() -> Callable[[Asked, Known, Sandbox, tuple[Direction, ...]], Json]:
     from vnet.fabric.trace import trace  # imports Scapy, and not every daemon is asked
 
     return trace
-
-
-def _places(declared: Declared) -> Callable[[int], str]:
-    """The names of the tables in which flows of a cookie are."""
-    tables: dict[int, set[int]] = defaultdict(set)
-    for flow in declared.compiled.flows:
-        tables[flow.cookie].add(flow.table)
-    return lambda cookie: " or ".join(pipeline.name_of(table) for table in sorted(tables.get(cookie, ())))
 
 
 def _block(lines: tuple[str, ...]) -> bytes:
@@ -387,12 +299,6 @@ def failed_claims(declared: Declared) -> tuple[str, ...]:
     compiled = declared.compiled
     results = verify(declared.topology, declared.inventory, compiled.flows, compiled.provenance)
     return tuple(str(result) for result in results if not result.holds)
-
-
-def _declared(fabric: Fabric) -> Declared:
-    if fabric.declared is None:
-        raise HostError(f"the topology of {fabric.record.name} could not be read again: {fabric.trouble}")
-    return fabric.declared
 
 
 def _mirrors(declared: Declared, counts: Mapping[str, TapCount]) -> list[Json]:
@@ -478,57 +384,3 @@ def _meaning(reasons: Mapping[str, int]) -> str:
     if often == BY_HOST:
         return "the kernel takes no such frame from a NIC"
     return MEANING[DropReason[often]] if often else ""
-
-
-def _ports(declared: Declared, names: tuple[str, ...]) -> frozenset[int]:
-    """The ports of NICs named `VM` or `VM.INTERFACE`; all of the fabric when none is named."""
-    nics = declared.inventory.nics
-    if not names:
-        return frozenset(nic.port for nic in nics)
-    found = set()
-    for name in names:
-        meant = {nic.port for nic in nics if name.replace(":", ".") in (nic.name, nic.vm)}
-        if not meant:
-            known = ", ".join(nic.name for nic in nics)
-            raise InputError(
-                f"there is no VM or NIC {name} in fabric {declared.topology.name}; its NICs: {known}"
-            )
-        found |= meant
-    return frozenset(found)
-
-
-def _wanted(declared: Declared, request: CaptureRequest) -> Wanted:
-    """What a capture is asked for, as the switch can be."""
-    ports = _ports(declared, request.nics) if request.nics or not request.networks else frozenset()
-    wanted_points = points(request.points)
-    if request.only_dropped and wanted_points == (Point.DELIVERED,):
-        raise InputError("of packets that are delivered none is dropped: leave away --dropped, or --point")
-    snaplen = request.snaplen_bytes or WHOLE_PACKET_BYTES
-    program = compile_bounded(request.filter)
-    check(program)
-    ports |= _ports_of_networks(declared, request.networks)
-    return Wanted(ports, wanted_points, program, snaplen, request.only_dropped)
-
-
-def _ports_of_networks(declared: Declared, names: tuple[str, ...]) -> frozenset[int]:
-    """The ports of all NICs of some networks."""
-    for name in names:
-        if name not in declared.topology.networks:
-            known = ", ".join(declared.topology.networks)
-            raise InputError(
-                f"there is no network {name} in fabric {declared.topology.name}; its networks: {known}"
-            )
-    return frozenset(nic.port for nic in declared.inventory.nics if nic.network in names)
-
-
-def _recorder(explain: Callable[[int], str], request: CaptureRequest) -> Recorder:
-    snaplen = request.snaplen_bytes or WHOLE_PACKET_BYTES
-    limits = Limits(snaplen, request.count, request.duration_s)
-    producer = Producer(platform.machine(), f"Linux {platform.release()}", f"vnet {__version__}")
-    encoder = line_encoder(explain) if request.lines else PcapngEncoder(producer, request.filter, snaplen)
-    return Recorder(encoder, explain, table_name, limits)
-
-
-def _summary(totals: Totals, count: TapCount) -> Json:
-    """The closing figures: `kept` packets are in the output, one for each point that it was seen at."""
-    return {"seen": count.seen, "matched": count.matched, "kept": totals.kept, "lost": totals.lost}
