@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vnet.base.errors import UsageError
+from vnet.base.errors import InputError, UsageError
 from vnet.cli import files, picture_files
 from vnet.cli.client import path
 from vnet.cli.log_text import in_words
@@ -221,18 +221,12 @@ def log(
 
 
 def _service(text: str) -> Service:
-    from vnet.topology.selectors import BUILT_IN_SERVICES, ServiceName, parse_ports
-    from vnet.topology.shape import Refused
+    from vnet.topology.selectors import service_of
 
     try:
-        found = parse_ports(text, 0)
-    except Refused as refused:
-        raise UsageError(f"{text}: {refused.problem}{'; ' if refused.hint else ''}{refused.hint}") from None
-    if not isinstance(found, ServiceName):
-        return found
-    if found.name not in BUILT_IN_SERVICES:
-        raise UsageError(f"{text}: write ports such as 443/tcp, or one of {', '.join(BUILT_IN_SERVICES)}")
-    return BUILT_IN_SERVICES[found.name][0]
+        return service_of(text)
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
 def _loaded(settings: Settings) -> tuple[Topology, Inventory, Compiled]:

@@ -20,8 +20,7 @@ from vnet.policy.explain import CLIENT_PORT
 from vnet.topology.inventory import Inventory, Nic
 from vnet.topology.model import Service, Topology
 from vnet.topology.reading import suggestion
-from vnet.topology.selectors import BUILT_IN_SERVICES, ServiceName, parse_ports
-from vnet.topology.shape import Refused
+from vnet.topology.selectors import service_of
 
 from scapy.layers import inet, inet6, l2, sctp  # isort: skip
 from scapy.packet import NoPayload, Packet, Raw  # isort: skip
@@ -109,7 +108,7 @@ class Asking:
     # from two names
 
     def _between(self, asked: Asked) -> Question:
-        service, sources = _service(asked.service), self._of(self._nics(asked.source))
+        service, sources = service_of(asked.service), self._of(self._nics(asked.source))
         source, target, address = self._ways(sources, asked)
         protocol = _protocol(service, source.address.version)
         port = service.ports[0] if service.ports and protocol in (TCP, UDP, SCTP) else 0
@@ -301,18 +300,6 @@ def _address(text: str) -> IPAddress | None:
         return ip_address(text)
     except ValueError:
         return None
-
-
-def _service(text: str) -> Service:
-    try:
-        found = parse_ports(text, 0)
-    except Refused as refused:
-        raise InputError(f"{text}: {refused.problem}{'; ' if refused.hint else ''}{refused.hint}") from None
-    if not isinstance(found, ServiceName):
-        return found
-    if found.name not in BUILT_IN_SERVICES:
-        raise InputError(f"{text}: write ports such as 443/tcp, or one of {', '.join(BUILT_IN_SERVICES)}")
-    return BUILT_IN_SERVICES[found.name][0]
 
 
 def _protocol(service: Service, version: int) -> int:

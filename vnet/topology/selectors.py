@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from vnet.base.errors import InputError
 from vnet.base.protocols import ICMP, PORT_PROTOCOLS
 from vnet.topology.model import ClaimKind, PeerKind, Service
 from vnet.topology.reading import quoted, suggestion
@@ -110,6 +111,22 @@ def plain_ports(scalar: Scalar) -> Service:
     if found.name in ("icmp", "any"):
         return BUILT_IN_SERVICES[found.name][0]
     raise Refused(hint="a service cannot contain another one" if found.name in BUILT_IN_SERVICES else "")
+
+
+def service_of(word: str) -> Service:
+    """What a command is given: ports, or the name of a built-in service, of several ports its first.
+
+    Raises: InputError.
+    """
+    try:
+        found = parse_ports(word, 0)
+    except Refused as refused:
+        raise InputError(f"{word}: {refused.problem}{'; ' if refused.hint else ''}{refused.hint}") from None
+    if not isinstance(found, ServiceName):
+        return found
+    if found.name not in BUILT_IN_SERVICES:
+        raise InputError(f"{word}: write ports such as 443/tcp, or one of {', '.join(BUILT_IN_SERVICES)}")
+    return BUILT_IN_SERVICES[found.name][0]
 
 
 def parse_ports(word: str, offset: int) -> Ports:
