@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vnet.base.drop import DropReason
-from vnet.base.protocols import PORT_PROTOCOLS
-from vnet.fabric.known import Known, addresses
+from vnet.capture.ends import ends_of
+from vnet.fabric.known import Known
 from vnet.fabric.question import Question
 from vnet.hv.spec import format_mac
-from vnet.openflow import packet
-from vnet.openflow.fields import CtState
+from vnet.openflow.fields import ICMP, ICMPV6, CtState
 from vnet.policy import pipeline
 from vnet.policy.explain import say
 from vnet.policy.semantics import Packet, Verdict, decide
@@ -60,7 +59,7 @@ ADVICE: Mapping[DropReason, str] = {
 
 def _reachable(question: Question, known: Known) -> Iterator[str]:
     """Somebody may have the address, but not there, or not with that MAC address."""
-    address, nic = addresses(question.frame)[1], question.nic
+    address, nic = ends_of(question.frame).target, question.nic
     owners = [each for each in known.inventory.nics if address in [end.ip for end in each.addresses]]
     near = [each for each in owners if each.network == nic.network]
     if near:
@@ -100,28 +99,24 @@ def _meant(question: Question, traced: Traced, known: Known) -> Verdict | None:
 
 
 def _policy_packet(question: Question, traced: Traced, known: Known) -> Packet | None:
-    source, target = addresses(question.frame)
+    ends = ends_of(question.frame)
     nic = known.addressee(question.nic, question.frame)
-    if source is None or target is None or nic is None:
+    if ends.source is None or ends.target is None or nic is None:
         return None
-    fields = packet.parse(question.frame).fields
-    protocol = fields.get("ip_proto", 0)
-    name = PORT_PROTOCOLS.get(protocol, "")
-    client, server = (fields.get(f"{name}_{end}", 0) for end in ("src", "dst"))
-    kind = fields.get("icmpv4_type", fields.get("icmpv6_type", 0))
+    is_icmp = ends.protocol in (ICMP, ICMPV6)
     tracked = [step.fields.get("ct_state", 0) for step in traced.steps if step.kind is StepKind.CT]
     reply = bool(tracked and tracked[0] & CtState.RPL)
     found = traced.connection
     admitted = found is not None and not found.made and bool(found.mark & pipeline.ADMITTED[1])
     return Packet(
         question.nic.name,
-        source,
+        ends.source,
         nic.name,
-        target,
-        protocol,
-        client,
-        server,
-        icmp_type=kind,
+        ends.target,
+        ends.protocol or 0,
+        ends.source_port or 0,
+        0 if is_icmp else ends.target_port or 0,
+        icmp_type=(ends.target_port or 0) if is_icmp else 0,
         reply=reply,
         admitted=admitted,
     )

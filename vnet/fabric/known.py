@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from vnet.openflow import packet
 from vnet.policy.endpoint import Endpoint
 from vnet.policy.identity import Identities, label, peer_of, subject_of
 from vnet.topology.inventory import Inventory, Nic
@@ -61,18 +60,3 @@ def labels(identities: Identities) -> tuple[dict[int, str], dict[int, str]]:
             members[part(number)] += identity.members
         found.append({number: label(ends) for number, ends in members.items()})
     return found[0], found[1]
-
-
-def addresses(frame: bytes) -> tuple[IPAddress | None, IPAddress | None]:
-    """Of a frame's source and destination, None of what has none."""
-    try:
-        fields = packet.parse(frame).fields
-    except packet.Malformed:
-        return None, None
-    if "ipv4_src" in fields:
-        return IPv4Address(fields["ipv4_src"]), IPv4Address(fields["ipv4_dst"])
-    if "ipv6_src" in fields:
-        return IPv6Address(fields["ipv6_src"]), IPv6Address(fields["ipv6_dst"])
-    if "arp_tpa" in fields:
-        return IPv4Address(fields["arp_spa"]), IPv4Address(fields["arp_tpa"])
-    return None, None
