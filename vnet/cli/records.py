@@ -33,13 +33,20 @@ def span(since: str | None, until: str | None, at: str | None = None) -> dict[st
     now = datetime.now()
     if at is None:
         return {
-            "since_ns": moment_ns(since, "--since", now) if since else None,
+            "since_ns": _past(since, "--since", now) if since else None,
             "until_ns": moment_ns(until, "--until", now) if until else None,
         }
     if since or until:
         raise UsageError("--at is a time of its own: leave --since and --until out")
-    moment = moment_ns(at, "--at", now)
+    moment = _past(at, "--at", now)
     return {"since_ns": moment - AT_NS, "until_ns": moment + AT_NS}
+
+
+def _past(text: str, option: str, now: datetime) -> int:
+    moment = moment_ns(text, option, now)
+    if moment > now.timestamp() * 1e9:
+        raise UsageError(f"{option} {text}: that is still to come")
+    return moment
 
 
 def whole_lines(blocks: Iterable[bytes]) -> Iterator[str]:

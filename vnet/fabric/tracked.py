@@ -10,6 +10,7 @@ from typing import Any
 from vnet.base.errors import UsageError
 from vnet.base.protocols import protocol_name
 from vnet.fabric.who import Directory, address
+from vnet.openflow.conntrack import State
 from vnet.openflow.fields import ICMP, ICMPV6
 from vnet.switch.connections import Tracked, tracked
 
@@ -39,6 +40,9 @@ class Wanted:
     def __post_init__(self) -> None:
         if self.sort not in SORTS:
             raise UsageError(f"--sort {self.sort}: write one of {', '.join(SORTS)}")
+        if self.state is not None and self.state not in {state.value for state in State}:
+            known = ", ".join(state.value for state in State)
+            raise UsageError(f"--state {self.state}: write one of {known}")
 
     def takes(self, one: Tracked, directory: Directory) -> bool:
         """Whether a connection is meant."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import permutations
 
+import pytest
+
+from vnet.base.errors import UsageError
 from vnet.fabric.declared import declare
 from vnet.fabric.store import Source
+from vnet.fabric.tracked import Wanted
 from vnet.fabric.who import Directory, address, decided_by
 from vnet.openflow.conntrack import State
 from vnet.policy.endpoint import endpoints
@@ -67,3 +71,9 @@ def test_the_rule_of_a_connection_is_the_one_that_decides_its_packets() -> None:
     assert compared > 80
     assert directory.let(connection(1, 2, 4, 6, 80)) is None, "nobody's addresses"
     assert str(address(0x0A000001, 4)) == "10.0.0.1" and str(address(1, 6)) == "::1"
+
+
+def test_a_state_that_no_connection_has_is_refused() -> None:
+    with pytest.raises(UsageError, match="--state open: write one of opening, answered"):
+        Wanted(state="open")
+    assert Wanted(state="established").state == "established"
