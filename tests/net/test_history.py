@@ -16,7 +16,7 @@ from tests.net.test_policy_log import AUDITED, TEXT, Lab, knock, open_many, send
 from tests.unit.fabric.fakes import World
 from vnet.base.errors import InputError
 from vnet.fabric.happened import Question, packet_plain
-from vnet.fabric.live import history
+from vnet.fabric.live import history, history_writer
 from vnet.fabric.live.history import Observers, make_observers
 from vnet.fabric.live.past import Past
 from vnet.fabric.progress import silent
@@ -267,7 +267,7 @@ def test_the_past_outlives_the_daemon_and_the_fabric_and_counts_go_on(directory:
 def test_a_full_disk_stops_the_history_and_nothing_else(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "RETRY_S", 0.0)
+    monkeypatch.setattr(history_writer, "RETRY_S", 0.0)
     small = directory / "state" / "history"
     small.mkdir(parents=True)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from vnet.fabric.happened import Lines, Question, groups, plain, seen
-from vnet.fabric.live.history import History
 from vnet.fabric.live.history_file import LEAST_BYTES, PAGE_BYTES, HistoryFile, HistoryStopped
+from vnet.fabric.live.history_writer import History
 from vnet.fabric.seen import DecidedBy, Verdict
 from vnet.fabric.store import Source
 from vnet.fabric.tally import MINUTE_NS, Entry, Era, Kind, Sample, Sum
@@ -224,7 +224,7 @@ def test_what_was_written_survives_a_daemon_that_is_killed(path: Path) -> None:
 
 def test_a_history_that_stops_and_goes_on_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, Mapping[str, str]]] = []
-    monkeypatch.setattr("vnet.fabric.live.history.RETRY_S", 0)
+    monkeypatch.setattr("vnet.fabric.live.history_writer.RETRY_S", 0)
 
     def refuse(file: HistoryFile) -> None:
         raise HistoryStopped("the disk is full")
