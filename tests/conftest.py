@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import leftovers
+
 KINDS = {"unit": 60, "golden": 60, "wire": 60, "bpf": 300, "net": 300, "vm": 900}
 """The kinds in the order they run, with the seconds one test of them may take."""
 NEED_ROOT = ("bpf", "net", "vm")
@@ -18,6 +20,12 @@ settings.register_profile(
     "vnet", derandomize=not os.environ.get("VNET_EXPLORE"), deadline=None, print_blob=True
 )
 settings.load_profile("vnet")
+
+
+def pytest_sessionstart() -> None:
+    """A run that was killed may have left namespaces and pins: they go before this one makes its own."""
+    if os.geteuid() == 0 and "PYTEST_XDIST_WORKER" not in os.environ:
+        leftovers.sweep()
 
 
 def _kind(item: pytest.Item) -> str | None:

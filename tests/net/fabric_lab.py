@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from tests import leftovers
 from tests.unit.fabric.fakes import FakeGuests, World
 from vnet.base import paths
 from vnet.fabric.live import netns
@@ -24,9 +25,9 @@ from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
 from vnet.fabric.live.wiring import tidy
 
-PREFIX = "vnteng-"
+PREFIX = leftovers.prefix("eng")
 NETNS = f"{PREFIX}small"
-PINS = Path("/sys/fs/bpf/vnteng")
+PINS = leftovers.pins("eng")
 
 
 def make_engine(directory: Path, world: World, underlay: str | None = None) -> Engine:
@@ -44,7 +45,7 @@ def make_engine(directory: Path, world: World, underlay: str | None = None) -> E
 @contextmanager
 def host() -> Iterator[Path]:
     """A directory for a daemon's files, named in the environment; nothing may be left at the end."""
-    made = Path(tempfile.mkdtemp(prefix="vnteng-"))
+    made = Path(tempfile.mkdtemp(prefix=PREFIX))
     names = {
         "VNET_RUN_DIR": str(made / "run"),
         "VNET_STATE_DIR": str(made / "state"),
@@ -62,7 +63,7 @@ def host() -> Iterator[Path]:
             (made / "run" / "fabrics").exists(),
         ]
         netns.remove(NETNS)
-        shutil.rmtree(PINS / "small", ignore_errors=True)
+        shutil.rmtree(PINS, ignore_errors=True)
         shutil.rmtree(made)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import leftovers
 from tests.unit.drill.slow import OPEN, ROOT
 from tests.unit.fabric.fakes import FakeGuests, World
 from vnet.base.drop import DropReason
@@ -36,13 +37,13 @@ from vnet.openflow.flow import Flow, Instructions, Output, match
 from vnet.policy.pipeline import Stage
 
 THREE_TIER = (ROOT / "topologies" / "three-tier.vnet.yaml").read_text(encoding="utf-8")
-PREFIX, PINS = "vntdrl-", Path("/sys/fs/bpf/vntdrl")
+PREFIX, PINS = leftovers.prefix("drl"), leftovers.pins("drl")
 Row = dict[str, Any]
 
 
 @pytest.fixture
 def service(monkeypatch):
-    made = Path(tempfile.mkdtemp(prefix="vntdrl-"))
+    made = Path(tempfile.mkdtemp(prefix=PREFIX))
     monkeypatch.setenv("VNET_RUN_DIR", str(made / "run"))
     monkeypatch.setenv("VNET_STATE_DIR", str(made / "state"))
     monkeypatch.setenv("VNET_BPF_DIR", str(PINS))

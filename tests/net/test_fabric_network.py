@@ -176,7 +176,7 @@ def test_a_namespace_of_somebody_else_is_left_alone(directory):
 
     async def life() -> None:
         running = engine(directory, World())
-        with pytest.raises(HostError, match=r"already there.*ip netns delete vnteng-small"):
+        with pytest.raises(HostError, match=f"already there.*ip netns delete {NETNS}"):
             await running.up(source(), silent)
         await running.close()
 

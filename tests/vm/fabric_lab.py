@@ -18,8 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests import leftovers
+
 ROOT = Path(__file__).resolve().parents[2]
-PREFIX = "vntest-"
+PREFIX = leftovers.prefix("vm")
 
 
 class Lab:
@@ -27,7 +29,7 @@ class Lab:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.pins = Path("/sys/fs/bpf/vntest")
+        self.pins = leftovers.pins("vm")
         images = Path(os.environ.get("VNET_TEST_IMAGES", "/var/lib/vnet/images"))
         images.mkdir(parents=True, exist_ok=True)
         (directory / "state").mkdir(parents=True)
@@ -115,7 +117,7 @@ def lab() -> Iterator[Lab]:
 
     Its directory is not pytest's: QEMU, which runs as nobody in particular, must be able to reach it.
     """
-    directory = Path(tempfile.mkdtemp(prefix="vntest-"))
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
     made = Lab(directory)
     try:
         yield made
@@ -125,4 +127,5 @@ def lab() -> Iterator[Lab]:
                 made.vnet("down", "-n", fabric)
             made.vnet("serve", "--stop")
         assert made.nothing_is_left(), made.left_over()
+        shutil.rmtree(made.pins, ignore_errors=True)
         shutil.rmtree(directory)

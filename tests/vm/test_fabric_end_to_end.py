@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.vm.fabric_lab import ROOT, Lab, lab
+from tests.vm.fabric_lab import PREFIX, ROOT, Lab, lab
 
 THREE_TIER = str(ROOT / "topologies" / "three-tier.vnet.yaml")
 FILE = ("-f", THREE_TIER)
@@ -282,7 +282,7 @@ def test_more_memory_than_the_host_has_is_exit_6_and_nothing_is_made(up, tmp_pat
     file.write_text(f"name: big\nnetworks: {{lan: {{vlan: 10, subnets: 10.0.0.0/24}}}}\n{vms}\n")
     assert "memory" in up.vnet("up", "-f", str(file), expect=6)
     assert {row["fabric"] for row in up.json("ps")} == {"three-tier"}
-    assert up.left_over()["namespaces"] == ["vntest-three-tier"]
+    assert up.left_over()["namespaces"] == [f"{PREFIX}three-tier"]
 
 
 def test_a_second_daemon_says_so_and_ends(up):
