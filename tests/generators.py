@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from itertools import count
 
 from hypothesis import strategies as st
 
+from vnet.base.drop import DropReason
 from vnet.base.source import Location
 from vnet.openflow.fields import ICMP, ICMPV6, TCP, UDP
+from vnet.openflow.rewrite import set_field
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, macs
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.semantics import Packet, selects_any
@@ -35,10 +37,13 @@ from vnet.topology.model import (
     Peer,
     PeerKind,
     Policy,
+    Route,
+    Router,
     Rule,
     Service,
     Topology,
 )
+from vnet.topology.routing import Routing, gateway_mac
 
 FILE = "test.vnet.yaml"
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "sctp": 132}
@@ -90,6 +95,7 @@ class Builder:
     policies: list[Policy] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     tiers: tuple[str, ...] = TIERS
+    routers: dict[str, Router] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lines = count(1)
@@ -103,6 +109,12 @@ class Builder:
         nets = tuple(map(ip_network, subnets))
         self.networks[name] = Network(name, vlan, nets, self.at(), is_isolated=isolated)
         self._hosts[name] = count(11)
+        return self
+
+    def router(self, name: str, *networks: str, routes: Sequence[tuple[str, str]] = ()) -> Builder:
+        """A router; `routes` are CIDRs and who carries packets there."""
+        known = tuple(Route(ip_network(to), ip_address(via), self.at()) for to, via in routes)
+        self.routers[name] = Router(name, networks, known, self.at())
         return self
 
     def vm(
@@ -188,6 +200,7 @@ class Builder:
             tuple(self.policies),
             tuple(self.claims),
             Location(FILE),
+            routers=dict(self.routers),
         )
         return topology, Inventory("test", tuple(self.vms))
 
@@ -226,6 +239,8 @@ class World:
 
 
 REFUSING = ("reject",)
+ROUTERS_REASONS = (DropReason.NO_ROUTE, DropReason.NO_DST)
+"""For which a router sends a packet nowhere."""
 PORTS = (1, 22, 67, 80, 443, 547, 8080, 65535)
 
 _SERVICES = (
@@ -261,6 +276,7 @@ def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Bui
     builder.network("front", 10, "10.10.10.0/24", "fd00:10::/64", isolated=isolated)
     builder.network("back", 20, "10.10.20.0/24")
     builder.network("mgmt", 30, "fd00:30::/64")
+    _draw_routers(draw, builder)
     builder.group("low", "10.10.10.0/29", "10.10.20.0/28").group("six", "fd00:10::/64", "fd00:30::b/128")
     names = (("a", "a"), ("b-1", "b"), ("b-2", "b"), ("c", "c"), ("d", "d"))
     nets = st.lists(st.sampled_from(("front", "front", "front", "back", "mgmt")), min_size=1, max_size=3)
@@ -272,6 +288,18 @@ def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Bui
     for number in range(draw(st.integers(1, max_policies))):
         _draw_policy(draw, builder, f"p{number}")
     return builder
+
+
+def _draw_routers(draw: st.DrawFn, builder: Builder) -> None:
+    """None, or one of some or all networks; its routes lead to addresses that pairs allow."""
+    joined = draw(st.sampled_from(((), (), ("front", "back"), ("mgmt", "front"), ("back", "mgmt", "front"))))
+    via = st.sampled_from(("10.10.10.11", "10.10.10.12", "10.10.20.11"))
+    routes = st.lists(st.sampled_from(("192.0.2.0/24", "192.0.2.7/32", "0.0.0.0/0")), max_size=2, unique=True)
+    if joined:
+        known = [(to, draw(via)) for to in draw(routes)]
+        builder.router(
+            "gw", *joined, routes=[each for each in known if "back" in joined or "20" not in each[1]]
+        )
 
 
 def _written(act: str, who: str, what: str, log: str) -> str:
@@ -327,7 +355,7 @@ def _aims(topology: Topology, policy: Policy, ends: Sequence[Endpoint]) -> Itera
     for rule in (*(policy.ingress or ()), *(policy.egress or ())):
         peers = [end for end in ends if selects_any(topology, rule.peers, end)]
         clients, servers = (peers, subjects) if rule.direction is Direction.INGRESS else (subjects, peers)
-        pairs = tuple((c, s) for c in clients for s in servers if _neighbours(c, s))
+        pairs = tuple((c, s) for c in clients for s in servers if _may_meet(topology, c, s))
         if pairs:
             yield pairs, tuple(edge for each in rule.services or (service("any"),) for edge in _edges(each))
 
@@ -335,6 +363,13 @@ def _aims(topology: Topology, policy: Policy, ends: Sequence[Endpoint]) -> Itera
 def _neighbours(one: Endpoint, other: Endpoint) -> bool:
     same_family = one.address.version == other.address.version
     return same_family and one.nic.network == other.nic.network and one.name != other.name
+
+
+def _may_meet(topology: Topology, one: Endpoint, other: Endpoint) -> bool:
+    if one.nic.network == other.nic.network:
+        return _neighbours(one, other)
+    joined = Routing(topology).are_joined(one.nic.network, other.nic.network)
+    return joined and one.address.version == other.address.version
 
 
 def _edges(service: Service) -> Iterator[tuple[int, int]]:
@@ -374,11 +409,16 @@ def worlds(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5, max_pack
 
 
 def link(inventory: Inventory, packet: Packet) -> tuple[int, int]:
-    """The packet's MACs: with which its sender may use the source, and by which its receiver is reached."""
+    """The packet's MACs: with which its sender may use the source, and by which its receiver is reached.
+
+    In another network that is the gateways'.
+    """
     nics = {nic.name: nic for nic in inventory.nics}
     source, target = nics[packet.source_nic], nics[packet.target_nic]
     holders = [nic for nic in inventory.nics if nic.network == target.network and _holds(nic, packet.target)]
     users = Counter(mac for nic in holders for mac in macs(nic, packet.target))
+    if source.network != target.network:
+        return macs(source, packet.source)[0], gateway_mac(inventory.fabric)
     return macs(source, packet.source)[0], min(macs(target, packet.target), key=lambda mac: users[mac])
 
 
@@ -400,6 +440,7 @@ def header(inventory: Inventory, packet: Packet) -> Mapping[str, int]:
         "vlan_vid": 0,
         "ip_proto": packet.protocol,
         "ip_frag": 0,
+        "nw_ttl": 64,
         f"ipv{version}_src": int(packet.source),
         f"ipv{version}_dst": int(packet.target),
     }
@@ -435,6 +476,23 @@ def frame(inventory: Inventory, packet: Packet) -> bytes:
     else:
         inner = (ICMPv6EchoReply if packet.reply else ICMPv6EchoRequest)(id=7, seq=1)
     return bytes(ether / network / inner)
+
+
+def delivered(inventory: Inventory, packet: Packet, wire: bytes) -> bytes:
+    """The frame as its receiver gets it: from another network with other MACs, and a hop less."""
+    nics = {nic.name: nic for nic in inventory.nics}
+    source, target = nics[packet.source_nic], nics[packet.target_nic]
+    if source.network == target.network:
+        return wire
+    owner = macs(target, packet.target)[0].to_bytes(6, "big")
+    lowered = set_field(wire, "nw_ttl", 63)
+    return owner + gateway_mac(inventory.fabric).to_bytes(6, "big") + lowered[12:]
+
+
+def is_routed(inventory: Inventory, packet: Packet) -> bool:
+    """Whether the packet is for another network."""
+    networks = {nic.name: nic.network for nic in inventory.nics}
+    return networks[packet.source_nic] != networks[packet.target_nic]
 
 
 def _mac(number: int) -> str:

@@ -212,8 +212,9 @@ def svg() -> str:
     )
     picture.table(tables[Stage.ADMIT])
     guard = picture.table(tables[Stage.SOURCE_GUARD])
-    destination = picture.table(tables[Stage.DESTINATION], "The connection tracker is asked.")
-    neighbour = picture.beside(destination.top, tables[Stage.NEIGHBOUR])
+    route = picture.table(tables[Stage.ROUTE], "What is for a gateway goes into another one.")
+    picture.table(tables[Stage.DESTINATION], "The connection tracker is asked.")
+    neighbour = picture.beside(route.top, tables[Stage.NEIGHBOUR])
     connection = picture.table(
         tables[Stage.CONNECTION],
         "Request: the sender. Reply: the receiver, so both",

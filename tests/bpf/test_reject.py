@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
@@ -22,7 +23,7 @@ from tests.bpf.bench import Bench
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie
 from vnet.openflow.answer import answer
-from vnet.openflow.flow import Flow, Instructions, Reject, match
+from vnet.openflow.flow import Flow, IcmpError, Instructions, Reject, match
 from vnet.openflow.table import PortState, SlowSwitch
 from vnet.switch.live import bpf
 from vnet.switch.live.netns import inside
@@ -115,6 +116,55 @@ def _with_new_checksums(told: Packet) -> bytes:
     if ICMPv6DestUnreach in fresh:
         del fresh[ICMPv6DestUnreach].cksum
     return bytes(fresh)
+
+
+ROUTERS = {
+    4: IcmpError(4, 11, 0, int(IPv4Address("10.0.0.254"))),
+    6: IcmpError(6, 1, 3, int(IPv6Address("fd00::ff00:1:2:fe"))),
+}
+
+
+@pytest.fixture(scope="module")
+def router() -> Iterator[Bench]:
+    with Bench(ports=3) as made:
+        made.load(
+            [
+                Flow(0, 1, match(eth_type=eth_type), Instructions((Reject(ROUTERS[version]),)), cookie=REASON)
+                for version, eth_type in ((4, 0x0800), (6, 0x86DD))
+            ]
+        )
+        yield made
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_what_a_router_says_has_the_bytes_of_the_interpreter(router: Bench, name: str) -> None:
+    frame = bytes(ANSWERED[name])
+    error = ROUTERS[4 if IP in ANSWERED[name] else 6]
+    expected = answer(frame, error)
+    assert expected is not None
+    for _ in range(2):
+        assert router.decide(1, frame).frames == ((1, expected),)
+    outcome = SlowSwitch(router.datapath.flows(), {1: PortState()}).receive(1, frame, 0.0)
+    assert outcome.outputs == ((1, expected),)
+    told = Ether(expected)
+    layer = told[IP] if IP in told else told[IPv6]
+    assert int(ip_address(layer.src)) == error.source
+    assert _with_new_checksums(told) == expected
+    assert (layer.payload.type, layer.payload.code) == (error.kind, error.code)
+
+
+@pytest.mark.parametrize("name", [name for name in SILENT if "RST" not in name])
+def test_a_router_is_silent_where_anybody_is(router: Bench, name: str) -> None:
+    frame = bytes(SILENT[name])
+    assert router.decide(1, frame).frames == ()
+
+
+def test_a_router_says_nothing_of_packets_of_another_version() -> None:
+    frame = bytes(ANSWERED["UDP"])
+    assert answer(frame, ROUTERS[6]) is None
+    with Bench(ports=3) as made:
+        made.load([Flow(0, 1, match(), Instructions((Reject(ROUTERS[6]),)), cookie=REASON)])
+        assert made.decide(1, frame).frames == ()
 
 
 @pytest.mark.parametrize("name", SILENT)

@@ -94,6 +94,7 @@ class Lab:
             "namespaces": [path.name for path in Path("/run/netns").glob(f"{PREFIX}*")],
             "pins": [path.name for path in self.pins.glob("*")] if self.pins.exists() else [],
             "run": [str(path) for path in run.glob("fabrics/*")],
+            "services": [str(path) for path in self.directory.glob("state/services/*")],
         }
 
     def _ours(self, line: str) -> bool:

@@ -77,6 +77,11 @@ def mirror_dir(fabric: str) -> Path:
     return state_dir() / "mirrors" / fabric
 
 
+def service_dir(fabric: str) -> Path:
+    """A folder for each of its networks whose guests are answered: dnsmasq's files, leases too."""
+    return state_dir() / "services" / fabric
+
+
 def netns(fabric: str) -> str:
     """The network namespace that holds the fabric's ports."""
     return f"{os.environ.get('VNET_NETNS_PREFIX', 'vnet-')}{fabric}"

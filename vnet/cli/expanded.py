@@ -11,21 +11,27 @@ from typing import Any
 from vnet.hv.spec import format_mac
 from vnet.topology.inventory import Inventory, Vm
 from vnet.topology.model import (
+    LEASE_S,
     STRICT,
     Claim,
+    Dhcp,
+    IPNetwork,
     Mirror,
     MirrorNetwork,
     MirrorNic,
+    Nat,
     Network,
     Peer,
     PeerKind,
     Policy,
     Profile,
+    Router,
     Rule,
     ToErspan,
     ToFile,
     Topology,
     ToVxlan,
+    Uplink,
 )
 
 Plain = dict[str, Any]
@@ -36,7 +42,12 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     document: Plain = {"name": topology.name}
     if topology.description:
         document["description"] = topology.description
-    document["networks"] = {net.name: _network(net) for net in topology.networks.values()}
+    macs = frozenset(format_mac(nic.mac) for nic in inventory.nics)
+    document["networks"] = {
+        net.name: _network(net, topology.name, macs) for net in topology.networks.values()
+    }
+    document["routers"] = {each.name: _router(each) for each in topology.routers.values()}
+    document["uplinks"] = {each.name: _uplink(each) for each in topology.uplinks.values()}
     document["profiles"] = {each.name: _profile(each) for each in topology.profiles.values()}
     document["groups"] = _groups(topology)
     document["tiers"] = list(topology.tiers)
@@ -52,10 +63,47 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     return {key: value for key, value in document.items() if value}
 
 
-def _network(net: Network) -> Plain:
-    plain: Plain = {"vlan": net.vlan, "subnets": [str(subnet) for subnet in net.subnets]}
+def _network(net: Network, fabric: str, macs: frozenset[str]) -> Plain:
+    plain: Plain = {"vlan": net.vlan, "subnets": [_subnet(net, subnet, macs) for subnet in net.subnets]}
     internal = {"internal": True} if net.is_internal else {}
-    return plain | internal | ({"isolation": "isolated"} if net.is_isolated else {})
+    dns = {"dns": True if net.domain == f"{fabric}.internal" else net.domain} if net.domain else {}
+    return plain | internal | ({"isolation": "isolated"} if net.is_isolated else {}) | dns
+
+
+def _subnet(net: Network, subnet: IPNetwork, macs: frozenset[str]) -> str | Plain:
+    given = next((each for each in net.gateways if each in subnet), None)
+    plain: Plain = {"gateway": str(given)} if given else {}
+    served = net.serves(subnet)
+    plain |= {"dhcp": _dhcp(served.dhcp, macs)} if served.dhcp else {}
+    plain |= {"ra": served.ra.value} if served in net.served and subnet.version == 6 else {}
+    return {"cidr": str(subnet), **plain} if plain else str(subnet)
+
+
+def _dhcp(dhcp: Dhcp, macs: frozenset[str]) -> bool | Plain:
+    plain: Plain = {"range": str(dhcp.range)} if dhcp.range else {}
+    plain |= {"lease": f"{dhcp.lease_s}s"} if dhcp.lease_s != LEASE_S else {}
+    # Those of NICs stand at the NICs.
+    reserved = {
+        whose: str(address)
+        for whose, address in dhcp.reservations.items()
+        if ":" in whose and whose not in macs
+    }
+    return plain | ({"reservations": reserved} if reserved else {}) or True
+
+
+def _router(router: Router) -> Plain:
+    routes = [{"to": str(route.to), "via": str(route.via)} for route in router.routes]
+    plain: Plain = {"networks": list(router.networks), **({"routes": routes} if routes else {})}
+    nat = Nat.MASQUERADE if router.masquerades else Nat.NONE
+    return plain | ({"uplink": router.uplink, "nat": nat.value} if router.uplink else {})
+
+
+def _uplink(uplink: Uplink) -> Plain:
+    plain: Plain = {"interface": uplink.interface}
+    if uplink.networks:
+        return plain | {"mode": uplink.mode.value, "networks": list(uplink.networks)}
+    plain |= {"addresses": [str(each) for each in uplink.addresses]}
+    return plain | ({"gateway": [str(each) for each in uplink.gateways]} if uplink.gateways else {})
 
 
 def _profile(profile: Profile) -> Plain:
@@ -84,6 +132,7 @@ def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:
             "mac": format_mac(nic.mac),
             **({"promiscuous": True} if nic.network in isolated and not nic.is_isolated else {}),
             **({"profile": nic.profile.name} if nic.profile != STRICT else {}),
+            **({"dhcp": True} if nic.asked else {}),
         }
         for nic in vm.nics
     }

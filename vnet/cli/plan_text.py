@@ -10,6 +10,7 @@ _HEADINGS = {
     "vm": "VMs",
     "port": "ports",
     "mirror": "mirrors",
+    "service": "networks whose guests are answered",
     "policy": "policies",
     "reach": "who may open connections",
     "connection": "live connections that are cut",

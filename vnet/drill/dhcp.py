@@ -88,7 +88,8 @@ def _clients(scene: Scene, make: Maker) -> Iterator[Exercise]:
         wire(begin, BOOTP(xid=number, chaddr=bytes((2, 0, 0, 0, 0, number))), DHCP(options=discover))
         for number in range(STARVING)
     ]
-    yield make.attack("discovers of 64 clients", "DHCPig, Gobbler, Yersinia", *starving)
+    if "dhcp" not in scene.asked:
+        yield make.attack("discovers of 64 clients", "DHCPig, Gobbler, Yersinia", *starving)
     hardware = _mac_bytes(victim.mac)
     release = [("message-type", "release"), ("server_id", scene.gateway4), "end"]
     gone = IP(src=victim.v4, dst=scene.gateway4) / udp / BOOTP(ciaddr=victim.v4, xid=1, chaddr=hardware)
@@ -98,4 +99,5 @@ def _clients(scene: Scene, make: Maker) -> Iterator[Exercise]:
     solicits = [
         wire(ether(twin.mac, "33:33:00:01:00:02"), asks, DHCP6_Solicit(trid=number)) for number in range(16)
     ]
-    yield make.attack("DHCPv6 solicits of 16 clients", "flood_dhcpc6 (THC-IPv6)", *solicits)
+    if "dhcpv6" not in scene.asked:
+        yield make.attack("DHCPv6 solicits of 16 clients", "flood_dhcpc6 (THC-IPv6)", *solicits)

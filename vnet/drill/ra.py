@@ -64,7 +64,8 @@ def attacks(scene: Scene) -> Iterator[Exercise]:
     yield from _hidden(scene, make)
     yield from _redirects(scene, make)
     asks = IPv6(src=twin.local, dst="ff02::2", hlim=255) / ICMPv6ND_RS()
-    yield make.attack("router solicitation", "RFC 4861, 4.1", wire(ether(twin.mac, ALL_ROUTERS), asks))
+    if "routers" not in scene.asked:
+        yield make.attack("router solicitation", "RFC 4861, 4.1", wire(ether(twin.mac, ALL_ROUTERS), asks))
     report = IPv6(src=twin.local, dst="ff02::16", hlim=1) / _router_alert() / ICMPv6MLReport2()
     yield make.attack(
         "MLDv2 report", "RFC 9777; fake_mld6 (THC-IPv6)", wire(ether(twin.mac, "33:33:00:00:00:16"), report)

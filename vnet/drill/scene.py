@@ -78,6 +78,8 @@ class Scene:
     strangers: tuple[Station, ...] = ()
     gateways: tuple[str, ...] = ()
     """Addresses that a router of the network would have."""
+    asked: frozenset[str] = frozenset()
+    """What the network's own server may be asked: `dhcp`, `dhcpv6`, `routers`. Who asks attacks nobody."""
     open: tuple[Service, ...] = ()
     """What the rules let the twin reach."""
     closed: tuple[Service, ...] = ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from vnet.fabric.mirror import mirrors_of
-from vnet.fabric.state import State, desired
+from vnet.fabric.state import State, desired, services_of
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.difference import normal
@@ -31,7 +31,9 @@ class Declared:
     def state(self, stopped: frozenset[str] = frozenset()) -> State:
         """The state to reach; VMs in `stopped` do not run."""
         flows = tuple(map(normal, self.compiled.flows))
-        return desired(self.inventory, flows, stopped, mirrors_of(self.topology, self.inventory))
+        mirrors = mirrors_of(self.topology, self.inventory)
+        services = services_of(self.topology, self.inventory)
+        return desired(self.inventory, flows, stopped, mirrors, services)
 
     def provenance_texts(self) -> Mapping[int, Mapping[str, str]]:
         """The origin of each cookie in words, for the store."""

@@ -14,8 +14,9 @@ from vnet.openflow.fields import ICMPV6
 from vnet.policy.endpoint import IPAddress, addresses
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.semantics import Packet, decide
+from vnet.policy.serve import has_dhcp, is_advertised
 from vnet.topology.inventory import Inventory, Nic
-from vnet.topology.model import Topology
+from vnet.topology.model import Network, Topology
 
 PEERS, STRANGERS = 16, 4
 """So many NICs of the own network and of others stand by."""
@@ -38,6 +39,7 @@ def scene(declared: Declared, nic: Nic, limits: Limits | None) -> Scene:
     others = [other for other in declared.inventory.nics if other.name != nic.name]
     near = [other for other in others if (other.network, other.vlan) == (nic.network, nic.vlan)][:PEERS]
     far = [other for other in others if other.network != nic.network and other.vm != nic.vm][:STRANGERS]
+    network = declared.topology.networks[nic.network]
     rules = _Rules(declared.topology, _reduced(declared.inventory, [nic, *near]))
     near.sort(key=lambda other: not rules.lets(nic, other, ANYTHING, 0))
     candidates = tuple(dict.fromkeys((*islice(_named(declared.topology), SERVICES), *USUAL)))
@@ -46,14 +48,25 @@ def scene(declared: Declared, nic: Nic, limits: Limits | None) -> Scene:
         peers=tuple(_station(declared.topology, other) for other in near),
         strangers=tuple(_station(declared.topology, other) for other in far),
         gateways=tuple(
-            str(subnet.network_address + 1) for subnet in declared.topology.networks[nic.network].subnets
+            str(network.gateway(subnet) or subnet.network_address + 1) for subnet in network.subnets
         ),
+        asked=_asked(declared.topology.networks[nic.network]),
         open=tuple(_services(rules, nic, near, candidates, wanted=True)),
         closed=tuple(_services(rules, nic, near, CLOSED, wanted=False)),
         conversations=tuple(_conversations(rules, near[:TALKERS], candidates)),
         connection_quota=limits.connections if limits else 0,
         announcement_limit=limits.broadcast_pps if limits else 0,
     )
+
+
+def _asked(network: Network) -> frozenset[str]:
+    """What the network's own server may be asked."""
+    kinds = {
+        "dhcp": has_dhcp(network, 4),
+        "dhcpv6": has_dhcp(network, 6),
+        "routers": is_advertised(network),
+    }
+    return frozenset(kind for kind, is_there in kinds.items() if is_there)
 
 
 def cast(declared: Declared, acting: Scene) -> tuple[Nic, ...]:

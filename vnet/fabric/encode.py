@@ -32,6 +32,8 @@ def guest_to_json(guest: Guest) -> str:
             "ifname": nic.port.ifname,
             "mac": nic.mac,
             "addresses": nic.addresses,
+            "asked": nic.asked,
+            "gateways": nic.gateways,
         }
         for nic in guest.nics
     ]
@@ -43,7 +45,14 @@ def guest_from_json(text: str) -> Guest:
     """The guest that `guest_to_json` wrote."""
     raw = json.loads(text)
     nics = tuple(
-        GuestNic(nic["interface"], Port(nic["port"], nic["ifname"]), nic["mac"], tuple(nic["addresses"]))
+        GuestNic(
+            nic["interface"],
+            Port(nic["port"], nic["ifname"]),
+            nic["mac"],
+            tuple(nic["addresses"]),
+            tuple(nic.get("asked", ())),
+            tuple(nic.get("gateways", ())),  # records of earlier versions have none
+        )
         for nic in raw["nics"]
     )
     return Guest(raw["name"], raw["image"], raw["cpus"], raw["memory"], nics)

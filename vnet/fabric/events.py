@@ -35,6 +35,7 @@ class Kind(StrEnum):
     VM_STOPPED = "vm-stopped"
     VM_DIED = "vm-died"
     VM_PANICKED = "vm-panicked"
+    SERVICE_REVIVED = "service-revived"
     PORT_UP = "port-up"
     PORT_DOWN = "port-down"
     DROP_STORM = "drop-storm"
@@ -67,6 +68,10 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     Kind.VM_STOPPED: ("a VM was stopped, removed, or switched itself off", "why"),
     Kind.VM_DIED: ("a VM's QEMU ended by itself", "why"),
     Kind.VM_PANICKED: ("a VM's kernel panicked", ""),
+    Kind.SERVICE_REVIVED: (
+        "the dnsmasq of a network had ended and was started again; `subject` is the network",
+        "",
+    ),
     Kind.PORT_UP: ("the link of a NIC came; `subject` is the NIC", "port"),
     Kind.PORT_DOWN: ("the link of a NIC went, for a second or longer", "port"),
     Kind.DROP_STORM: (

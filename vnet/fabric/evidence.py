@@ -11,7 +11,7 @@ from itertools import product
 
 from vnet.fabric.seen import Seen, Verdict
 from vnet.openflow.fields import ICMP, ICMPV6
-from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
+from vnet.policy.endpoint import Endpoint, IPAddress, Roads, endpoints
 from vnet.policy.semantics import WITH_PORTS
 from vnet.policy.wanted import Wanted
 from vnet.topology.inventory import Inventory
@@ -129,6 +129,7 @@ class _Ends:
     def __init__(self, topology: Topology, inventory: Inventory) -> None:
         self._by_name: dict[str, list[Endpoint]] = defaultdict(list)
         self._by_address: dict[IPAddress, list[Endpoint]] = defaultdict(list)
+        self._roads = Roads(topology, endpoints(topology, inventory))
         for end in endpoints(topology, inventory):
             for name in dict.fromkeys((end.name, end.vm.name)):
                 self._by_name[name].append(end)
@@ -143,7 +144,7 @@ class _Ends:
         met = [
             (client, server)
             for client, server in product(clients, servers)
-            if can_meet(client, server) and one.network in ("", client.nic.network)
+            if self._roads.can_meet(client, server) and one.network in ("", *self._roads.places(client))
         ]
         version = ICMP_OF.get(one.protocol)
         fits = min(met, key=lambda ends: version not in (None, ends[0].address.version), default=None)
@@ -159,8 +160,3 @@ class _Ends:
             if end.is_given and (address is None or end.address.version == address.version)
         ]
         yield from dict.fromkeys((*exact, *given))
-
-
-def can_meet(client: Endpoint, server: Endpoint) -> bool:
-    """Whether packets with these two addresses can be: on one network, of one IP version."""
-    return client.nic.network == server.nic.network and client.address.version == server.address.version

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
+from vnet.capture.ends import ends_of
 from vnet.policy.endpoint import Endpoint
 from vnet.policy.identity import Identities, label, peer_of, subject_of
 from vnet.topology.inventory import Inventory, Nic
 from vnet.topology.model import Topology
+from vnet.topology.routing import Routing, gateway_mac
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -45,8 +47,14 @@ class Known:
         return self.absent.get(nic.vm) if nic else None
 
     def addressee(self, sender: Nic, frame: bytes) -> Nic | None:
-        """Whose MAC address a frame is for, on the network of its sender."""
+        """Whose MAC address a frame is for, on the network of its sender; or whose address, by its router."""
         mac = int.from_bytes(frame[:6], "big")
+        if mac == gateway_mac(self.topology.name):
+            target = ends_of(frame).target
+            routing = Routing(self.topology)
+            way = None if target is None else routing.way(sender.network, target)
+            there = (nic for nic in self.inventory.nics if way is not None and nic.network == way.network)
+            return next((nic for nic in there if target in {each.ip for each in nic.addresses}), None)
         near = (nic for nic in self.inventory.nics if nic.vlan == sender.vlan)
         return next((nic for nic in near if nic.mac == mac), None)
 

@@ -79,6 +79,8 @@ class FabricNumbers:
     trouble: str = ""
     unanswered: str = ""
     confirm_left_s: float | None = None
+    unserved: tuple[str, ...] = ()
+    """The networks whose guests ask in vain: their dnsmasq does not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ def from_json(answer: Json) -> Numbers:
 
 
 def _fabric(answer: Json) -> FabricNumbers:
-    return FabricNumbers(**{**answer, "vms": tuple(map(_vm, answer["vms"]))})
+    lists = {"vms": tuple(map(_vm, answer["vms"])), "unserved": tuple(answer["unserved"])}
+    return FabricNumbers(**{**answer, **lists})
 
 
 def _vm(answer: Json) -> VmNumbers:

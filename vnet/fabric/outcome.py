@@ -37,6 +37,7 @@ class Kind(StrEnum):
     VM = "vm"
     PORT = "port"
     MIRROR = "mirror"
+    SERVICE = "service"
     POLICY = "policy"
     REACH = "reach"
     CONNECTION = "connection"
@@ -165,6 +166,7 @@ def summarize(
             *vms,
             *ports,
             *_mirrors(now, wanted),
+            *_services(now, wanted),
             *policies,
             *map(_reach, effects.reach),
             *map(_cut, effects.cuts),
@@ -264,6 +266,20 @@ def _mirrors(now: State, wanted: State) -> Iterator[Line]:
             yield Line(Mark.ADD, Kind.MIRROR, name, str(new[name]))
         elif old[name] != new[name]:
             yield Line(Mark.CHANGE, Kind.MIRROR, name, str(new[name]))
+
+
+def _services(now: State, wanted: State) -> Iterator[Line]:
+    old, new = ({each.network: each for each in state.services} for state in (now, wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield Line(Mark.REMOVE, Kind.SERVICE, name, "its guests are answered no more")
+        elif name not in old:
+            yield Line(Mark.ADD, Kind.SERVICE, name, "its guests are answered")
+        elif old[name] != new[name]:
+            live = old[name].files.config == new[name].files.config
+            yield Line(
+                Mark.CHANGE, Kind.SERVICE, name, "live: addresses or names" if live else "other answers"
+            )
 
 
 # -- ports ----------------------------------------------------------------------------------------

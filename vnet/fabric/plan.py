@@ -5,7 +5,8 @@ Laws (property tests): `apply(plan(a, b), a) == b`, `plan(b, b) == ()`.
 Order, and why:
 1. namespace and switch: everything else lives in them;
 2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
-3. new ports, attached while the switch has no rules for them, which means closed; limits of those there are;
+3. new ports and what answers guests behind some of them, attached while the switch has no rules for them,
+   which means closed; limits of those there are;
 4. all flows at once: from here on the new generation is enforced;
 5. mirrors, so that no packet of a new guest is missing in them;
 6. new guests, which therefore never ran under other rules;
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Guest, Port, State
+from vnet.fabric.state import Attached, Guest, NetworkService, Port, State
 from vnet.openflow.flow import Flow
 
 
@@ -142,6 +143,26 @@ class RemoveMirror:
 
 
 @dataclass(frozen=True, slots=True)
+class PutService:
+    """Have the guests of a network answered so from now on. Its port is made too."""
+
+    service: NetworkService
+
+    def __str__(self) -> str:
+        return f"answer the guests of network {self.service.network}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveService:
+    """Answer the guests of a network no more; its port goes, and what it knew of leases."""
+
+    service: NetworkService
+
+    def __str__(self) -> str:
+        return f"answer the guests of network {self.service.network} no more"
+
+
+@dataclass(frozen=True, slots=True)
 class StartGuest:
     """Start the guest and wait for its agent."""
 
@@ -175,6 +196,8 @@ Action = (
     | ApplyFlows
     | PutMirror
     | RemoveMirror
+    | PutService
+    | RemoveService
     | StartGuest
     | DestroyGuest
 )
@@ -200,6 +223,7 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _destroy(early_guests, wanted)
     yield from _unplug(early_ports & unplugged, early_ports & gone_ports)
     yield from (CreatePort(port) for port in sorted(new_ports))
+    yield from (PutService(each) for each in _by_network(wanted.services - now.services))
     yield from _attach(sorted(wanted.attached - now.attached), plugged)
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
@@ -207,7 +231,13 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from (StartGuest(guest) for guest in sorted(wanted.guests - (now.guests - gone_guests)))
     yield from _destroy(gone_guests - early_guests, wanted)
     yield from _unplug(unplugged - early_ports, gone_ports - early_ports)
+    gone_services = (each for each in now.services if wanted.service(each.network) is None)
+    yield from (RemoveService(each) for each in _by_network(gone_services))
     yield from _clear_away(now, wanted)
+
+
+def _by_network(services: Iterable[NetworkService]) -> list[NetworkService]:
+    return sorted(services, key=lambda service: service.network)
 
 
 def _attach(attached: Iterable[Attached], plugged: frozenset[Port]) -> Iterator[Action]:
@@ -283,6 +313,10 @@ def step(action: Action, state: State) -> State:
             return replace(state, mirrors=others | {mirror})
         case RemoveMirror(mirror):
             return replace(state, mirrors=state.mirrors - {mirror})
+        case PutService(service):
+            return replace(state, services=_other_services(state, service) | {service})
+        case RemoveService(service):
+            return replace(state, services=_other_services(state, service))
         case StartGuest(guest):
             return replace(state, guests=state.guests | {guest})
         case DestroyGuest(guest):
@@ -291,3 +325,7 @@ def step(action: Action, state: State) -> State:
 
 def _without(state: State, port: Port) -> frozenset[Attached]:
     return frozenset(each for each in state.attached if each.port != port)
+
+
+def _other_services(state: State, service: NetworkService) -> frozenset[NetworkService]:
+    return frozenset(each for each in state.services if each.network != service.network)

@@ -15,11 +15,12 @@ from vnet.fabric.asked import Asked
 from vnet.hv.spec import format_mac
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
-from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.explain import CLIENT_PORT
 from vnet.topology.inventory import Inventory, Nic
 from vnet.topology.model import Service, Topology
 from vnet.topology.reading import suggestion
+from vnet.topology.routing import gateway_mac
 from vnet.topology.selectors import service_of
 
 from scapy.layers import inet, inet6, l2, sctp  # isort: skip
@@ -53,6 +54,7 @@ class Asking:
         self._topology, self._inventory = topology, inventory
         self._connections = tuple(connections)
         self._ends = tuple(endpoints(topology, inventory))
+        self._roads = Roads(topology, self._ends)
         self._assumed: list[str] = []
 
     def question(self, asked: Asked) -> Question:
@@ -127,7 +129,7 @@ class Asking:
             why = "of a connection that lives; --new asks about another one" if found else "any free one"
             self._assumed.append(f"the client's port is {client}, {why}")
         frame = (
-            self._ether(source, target)
+            self._ether(source, target, address)
             / _ip(source.address, address, protocol)
             / _transport(source.address.version, protocol, client, port, "A" if found else "S")
         )
@@ -146,6 +148,7 @@ class Asking:
             if a.address.version == b.address.version and a.vm.name != b.vm.name
         ]
         near = [(a, b) for a, b in pairs if a.nic.network == b.nic.network]
+        near = near or [(a, b) for a, b in pairs if self._roads.can_meet(a, b)]
         if not pairs:
             raise InputError(
                 f"{asked.source} and {asked.target} have no addresses of one family that could meet; "
@@ -170,6 +173,11 @@ class Asking:
             if end.address.version == address.version
             and any(address in subnet for subnet in networks[end.nic.network].subnets)
         ]
+        fitting = fitting or [
+            end
+            for end in sources
+            if end.address.version == address.version and self._routed(end.nic, address)
+        ]
         if not fitting:
             words = ", ".join(
                 f"{network} ({', '.join(map(str, networks[network].subnets))})"
@@ -181,12 +189,31 @@ class Asking:
             )
         source = fitting[0]
         owner = [e for e in self._ends if e.address == address and e.nic.network == source.nic.network]
-        if not owner:
+        server, routed = self._server_mac(source.nic.network, address), self._routed(source.nic, address)
+        owner = owner or [e for e in self._ends if routed and e.address == address]
+        if not owner and not routed and server is None:
             self._assumed.append(f"nobody on {source.nic.network} has {address}: sent to {NOBODYS_MAC}")
         return source, owner[0] if owner else None, address
 
-    def _ether(self, source: Endpoint, target: Endpoint | None) -> Packet:
-        mac = format_mac(target.macs[0]) if target else NOBODYS_MAC
+    def _server_mac(self, network: str, address: IPAddress) -> str | None:
+        """The MAC of who answers the guests of a network, if the address is one of that one's."""
+        servers = (each for each in self._inventory.services if each.network == network)
+        own = (each.mac for each in servers if any(address == one.ip for one in each.addresses))
+        return next(map(format_mac, own), None)
+
+    def _routed(self, nic: Nic, address: IPAddress) -> bool:
+        """Whether the NIC would send to its gateway what is for the address."""
+        networks = self._topology.networks
+        here = any(address in subnet for subnet in networks[nic.network].subnets)
+        of_version = any(each.version == address.version for each in nic.gateways)
+        return not here and of_version and not address.is_link_local
+
+    def _ether(self, source: Endpoint, target: Endpoint | None, address: IPAddress) -> Packet:
+        mac = self._server_mac(source.nic.network, address) or NOBODYS_MAC
+        if target is not None:
+            mac = format_mac(self._roads.mac(source, target))
+        elif self._routed(source.nic, address):
+            mac = format_mac(gateway_mac(self._topology.name))
         return l2.Ether(src=format_mac(source.macs[0]), dst=mac)
 
     def _living(self, source: Endpoint, target: IPAddress, protocol: int, port: int) -> Direction | None:
@@ -199,7 +226,7 @@ class Asking:
                 if (each.source.address, each.target.address) == ends
                 and each.protocol == protocol
                 and each.target.port == port
-                and each.zone == source.nic.vlan
+                and each.zone in self._roads.routing.zones(source.nic.network, source.nic.vlan)
             ),
             None,
         )
@@ -270,8 +297,13 @@ class Asking:
         special = ip_address(str(ip))
         if special.is_multicast:
             return _multicast(special)
+        if self._routed(nic, special):
+            return format_mac(gateway_mac(self._topology.name))
         owner = [e for e in self._ends if e.address == special and e.nic.network == nic.network]
         if not owner:
+            server = self._server_mac(nic.network, special)
+            if server is not None:
+                return server
             self._assumed.append(f"nobody on {nic.network} has {ip}: sent to MAC {NOBODYS_MAC}")
             return NOBODYS_MAC
         return format_mac(owner[0].macs[0])

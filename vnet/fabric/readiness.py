@@ -29,3 +29,5 @@ def reasons(fabric: FabricNumbers) -> Iterator[str]:
         yield fabric.unanswered
     if fabric.trouble:
         yield fabric.trouble
+    for network in fabric.unserved:
+        yield f"nobody answers the guests of network {network}: its dnsmasq does not run"

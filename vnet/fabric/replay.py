@@ -11,11 +11,11 @@ from itertools import product
 
 from vnet.base.source import BUILT_IN
 from vnet.fabric.declared import Declared
-from vnet.fabric.evidence import ICMP_OF, can_meet
+from vnet.fabric.evidence import ICMP_OF
 from vnet.fabric.seen import DecidedBy, Seen, Verdict
 from vnet.openflow.fields import ICMP
 from vnet.policy.decisions import Asked
-from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, reached_by
+from vnet.policy.endpoint import Endpoint, IPAddress, Roads, endpoints, reached_by
 from vnet.policy.explain import say
 from vnet.policy.matrix import words
 from vnet.policy.origin import Lets, Origin
@@ -148,13 +148,14 @@ class _Judge:
         self._by_vm: dict[str, list[Endpoint]] = defaultdict(list)
         self._by_address: dict[tuple[str, IPAddress], list[Endpoint]] = defaultdict(list)
         ends = tuple(endpoints(declared.topology, declared.inventory))
-        reached = reached_by(ends)
+        self._roads, reached = Roads(declared.topology, ends), reached_by(ends)
         self._ambiguous = {end for end in ends if end.is_allowed and not reached[end.name, end.address]}
         """Several may have the address, so that nobody is sent what is for it."""
         for end in ends:
             self._by_nic[end.name].append(end)
             self._by_vm[end.vm.name].append(end)
-            self._by_address[end.nic.network, end.address].append(end)
+            for place in self._roads.places(end):
+                self._by_address[place, end.address].append(end)
 
     def name(self, nic: str | None, address: IPAddress | None) -> str:
         """Who it is, in words."""
@@ -175,7 +176,7 @@ class _Judge:
         met = [
             (client, server)
             for client, server in product(clients, servers)
-            if client.name != server.name and can_meet(client, server)
+            if client.name != server.name and self._roads.can_meet(client, server)
         ]
         return min(met, key=lambda ends: version not in (None, ends[0].address.version), default=None)
 
@@ -185,7 +186,7 @@ class _Judge:
             ends = self._by_address.get((network, address), []) if address else []
         else:
             ends = self._by_nic.get(name) or [
-                end for end in self._by_vm.get(name, []) if network in ("", end.nic.network)
+                end for end in self._by_vm.get(name, []) if network in ("", *self._roads.places(end))
             ]
         exact = [end for end in ends if end.address == address]
         if exact or name is None:
@@ -193,7 +194,8 @@ class _Judge:
         return [end for end in ends if address is None or end.address.version == address.version]
 
     def _between(self, client: Endpoint, server: Endpoint) -> _Spans:
-        apart = client.nic.is_isolated and server.nic.is_isolated
+        here = client.nic.network == server.nic.network
+        apart = here and client.nic.is_isolated and server.nic.is_isolated
         key = (
             self._identities[client.name, client.address],
             self._identities[server.name, server.address],

@@ -13,7 +13,9 @@ from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.fabric.mirror import Mirror
 from vnet.openflow.flow import Flow
+from vnet.services.dhcp import Files, files
 from vnet.topology.inventory import Inventory, Listener, Nic, Vm
+from vnet.topology.model import Topology
 
 IFNAME_MAX = 15
 """IFNAMSIZ - 1 (linux/if.h)."""
@@ -37,12 +39,17 @@ class Attached:
 
 @dataclass(frozen=True, slots=True, order=True)
 class GuestNic:
-    """One NIC as the guest is given it. `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`."""
+    """One NIC as the guest is given it. `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`.
+
+    `asked` are those of them that the guest asks for itself, `gateways` those of its default routes.
+    """
 
     interface: str
     port: Port
     mac: int
     addresses: tuple[str, ...]
+    asked: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,6 +69,20 @@ class Guest:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkService:
+    """Who answers a network's guests: a dnsmasq in a namespace of its own, behind a port of the switch.
+
+    `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`.
+    """
+
+    network: str
+    port: Port
+    mac: int
+    addresses: tuple[str, ...]
+    files: Files
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """A whole fabric on this host. `ports` exist as interfaces, `attached` ones are in the switch.
 
@@ -75,6 +96,11 @@ class State:
     flows: frozenset[Flow] = field(default_factory=frozenset)
     guests: frozenset[Guest] = frozenset()
     mirrors: frozenset[Mirror] = frozenset()
+    services: frozenset[NetworkService] = frozenset()
+
+    def service(self, network: str) -> NetworkService | None:
+        """Who answers the guests of that network."""
+        return next((service for service in self.services if service.network == network), None)
 
     def mirror(self, name: str) -> Mirror | None:
         """The mirror of that name."""
@@ -107,19 +133,51 @@ def desired(
     flows: tuple[Flow, ...],
     stopped: frozenset[str] = frozenset(),
     mirrors: frozenset[Mirror] = frozenset(),
+    services: frozenset[NetworkService] = frozenset(),
 ) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
     attached = frozenset(Attached(port_of(nic), nic.profile.limits) for nic in inventory.nics)
     attached |= {Attached(port_of(listener)) for listener in inventory.listeners}
     ports = frozenset(each.port for each in attached)
+    attached |= {Attached(service.port) for service in services}
     guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
-    return State(True, True, ports, attached, frozenset(flows), guests, mirrors)
+    return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services)
+
+
+SERVICE = "@"
+"""The interface of a network's service begins so: no NIC's does."""
+
+
+def remnant(network: str) -> NetworkService:
+    """What is there of a service that does not answer as it was put: differs from all that can be wanted."""
+    return NetworkService(network, Port(0, ""), 0, (), Files("", "", ""))
+
+
+def services_of(topology: Topology, inventory: Inventory) -> frozenset[NetworkService]:
+    """The services that the networks of a topology ask for."""
+    return frozenset(
+        NetworkService(
+            each.network,
+            Port(each.port, ifname(f"{SERVICE}{each.network}")),
+            each.mac,
+            tuple(map(str, each.addresses)),
+            files(topology, inventory, each),
+        )
+        for each in inventory.services
+    )
 
 
 def guest_of(vm: Vm) -> Guest:
     """The guest that a VM of the inventory asks for."""
     nics = tuple(
-        GuestNic(nic.interface, port_of(nic), nic.mac, tuple(str(address) for address in nic.addresses))
+        GuestNic(
+            nic.interface,
+            port_of(nic),
+            nic.mac,
+            tuple(map(str, nic.addresses)),
+            tuple(map(str, nic.asked)),
+            tuple(map(str, nic.gateways)),
+        )
         for nic in vm.nics
     )
     nics += tuple(GuestNic(each.interface, port_of(each), each.mac, ()) for each in vm.listeners)

@@ -22,7 +22,7 @@ from vnet.fabric.store import Source
 from vnet.openflow.fields import ICMP
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.decisions import Asked
-from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.identity import told
 from vnet.policy.matrix import Spans, joined, less
 from vnet.policy.reach_changes import Reach, Side, reach_changes
@@ -190,15 +190,16 @@ class _Work:
         return by and selects(self.topology, claim.target, server)
 
     def _pairs(self, found: Suggested, added: Added) -> Iterator[tuple[Endpoint, Endpoint]]:
-        """The clients and servers that a rule speaks of, of one network and family."""
+        """The clients and servers that a rule speaks of and that can meet."""
         after = with_suggested(self.topology, found.rules, found.policies)
         policy = next(each for each in after.policies if each.name == added.policy)
         ends = tuple(endpoints(self.topology, self.inventory))
         subjects = [end for end in ends if selects_any(after, policy.applied_to, end)]
         peers = [end for end in ends if selects_any(after, added.peers, end)]
+        roads = Roads(self.topology, ends)
         for subject in subjects:
             for peer in peers:
-                if _can_meet(subject, peer):
+                if subject.name != peer.name and roads.can_meet(subject, peer):
                     egress = added.direction is Direction.EGRESS
                     yield (subject, peer) if egress else (peer, subject)
 
@@ -283,18 +284,15 @@ class _Work:
     def _closes(self, written: _Written) -> tuple[Reach, ...]:
         old, new = self._compile(self.topology), self._compile(written.topology)
         touched = set(old.flows) ^ set(new.flows)
-        changes = reach_changes(Side(old.flows, old.identities), Side(new.flows, new.identities), touched)
+        before = Side(old.flows, old.identities, self.topology)
+        after = Side(new.flows, new.identities, written.topology)
+        changes = reach_changes(before, after, touched)
         return tuple(replace(change, opens=()) for change in changes if change.closes)
 
 
 def _changed(source: Source, texts: Mapping[str, str]) -> Source:
     included = {file: texts.get(file, text) for file, text in source.included.items()}
     return replace(source, text=texts.get(source.file, source.text), included=included)
-
-
-def _can_meet(one: Endpoint, other: Endpoint) -> bool:
-    same_family = one.address.version == other.address.version
-    return same_family and one.nic.network == other.nic.network and one.name != other.name
 
 
 def _key(client: Endpoint, server: Endpoint) -> tuple[str, str, str, int]:

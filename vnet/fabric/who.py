@@ -20,6 +20,7 @@ from vnet.policy.origin import Lets, Origin
 from vnet.policy.semantics import REQUEST_TYPE, Packet, Verdict, judged
 from vnet.switch.connections import Tracked
 from vnet.topology.inventory import Nic
+from vnet.topology.routing import Routing, zone_of
 
 IPAddress = IPv4Address | IPv6Address
 RULES_KEPT = 65536
@@ -61,7 +62,21 @@ class Directory:
             endpoints(declared.topology, declared.inventory), key=lambda end: end.name, reverse=True
         )
         self._ends: dict[tuple[int, int, int], Endpoint]
-        self._ends = {(end.nic.vlan, end.address.version, int(end.address)): end for end in ends}
+        routing = Routing(declared.topology)
+        self._ends = {
+            (zone, end.address.version, int(end.address)): end
+            for end in ends
+            for zone in routing.zones(end.nic.network, end.nic.vlan)
+        }
+        self._routers = {
+            network.vlan: zone
+            for name, network in declared.topology.networks.items()
+            if (zone := routing.zone(name)) is not None
+        }
+        self._networks |= {
+            zone_of(router, declared.topology.networks): f"router {name}"
+            for name, router in declared.topology.routers.items()
+        }
         self._own = {(end.name, end.address) for end in ends}
         self._identities = declared.compiled.identities.of
         self._judge = lru_cache(RULES_KEPT)(self._judged)
@@ -76,12 +91,16 @@ class Directory:
         return {port: nic.name for port, nic in self._by_port.items()}
 
     def network(self, vlan: int) -> str:
-        """The name of a network by its VLAN; `VLAN 7` for one that is not declared."""
+        """The name of a network by its VLAN, `router gw` by that one's zone; `VLAN 7` if there is none."""
         return self._networks.get(vlan) or f"VLAN {vlan}"
 
     def end(self, vlan: int, at: IPAddress) -> Endpoint | None:
-        """Whose address it is. Of one that several NICs may have, the first of them by name."""
-        return self._ends.get((vlan, at.version, int(at)))
+        """Whose address it is, on the network of a VLAN or by its router in another one.
+
+        Of one that several NICs may have, the first of them by name.
+        """
+        here = self._ends.get((vlan, at.version, int(at)))
+        return here or self._ends.get((self._routers.get(vlan, vlan), at.version, int(at)))
 
     def name(self, vlan: int, at: IPAddress | None) -> str | None:
         """The NIC (`web-1.eth0`) that has an address."""

@@ -8,7 +8,7 @@ ENTROPY_BYTES = 64
 
 
 def identity_lines(spec: GuestSpec, clock_s: float, entropy: bytes) -> bytes:
-    """Hostname, clock, randomness and addresses of one guest.
+    """Hostname, clock, randomness, addresses and gateways of one guest.
 
     Args:
         spec: the guest.
@@ -22,6 +22,11 @@ def identity_lines(spec: GuestSpec, clock_s: float, entropy: bytes) -> bytes:
 
 
 def _nic_lines(nic: GuestNic) -> list[str]:
-    has_v6 = int(any(address.version == 6 for address in nic.addresses))
-    lines = [f"nic {nic.interface} {format_mac(nic.mac)} {nic.mtu} {has_v6}"]
-    return lines + [f"address {nic.interface} {address.with_prefixlen}" for address in nic.addresses]
+    has_v6 = any(address.version == 6 for address in nic.addresses)
+    asked = {address.version for address in nic.asked}
+    lines = [f"nic {nic.interface} {format_mac(nic.mac)} {nic.mtu} {has_v6 + (6 in asked)}"]
+    given = (address for address in nic.addresses if address not in nic.asked)
+    lines += [f"address {nic.interface} {address.with_prefixlen}" for address in given]
+    told = (gateway for gateway in nic.gateways if gateway.version not in asked)
+    lines += [f"gateway {nic.interface} {gateway}" for gateway in told]
+    return lines + ([f"dhcp {nic.interface}"] if 4 in asked else [])

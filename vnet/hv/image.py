@@ -68,6 +68,7 @@ SCRIPTS: Mapping[str, str] = {
     "rc": "etc/rc",
     "agent": "sbin/agent",
     "configure": "sbin/configure",
+    "leased": "sbin/leased",
     "power-button": "etc/acpi/PWRF/00000080",
 }
 """Where the files of `guest/` go. acpid looks for the power button under that name."""

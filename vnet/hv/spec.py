@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 
 @dataclass(frozen=True, slots=True)
 class GuestNic:
     """One NIC. `name` (`web-1.eth0`) is what the TAP is asked for by, `interface` its name in the guest.
 
-    `mac` is a 48-bit integer; `mtu` is in bytes.
+    `mac` is a 48-bit integer; `mtu` is in bytes; `asked` are those of the addresses that the guest asks for.
     """
 
     name: str
@@ -19,6 +19,9 @@ class GuestNic:
     mac: int
     addresses: tuple[IPv4Interface | IPv6Interface, ...]
     mtu: int = 1500
+    asked: tuple[IPv4Interface | IPv6Interface, ...] = ()
+    gateways: tuple[IPv4Address | IPv6Address, ...] = ()
+    """Of its default routes, at most one of each version of IP."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,14 @@ from vnet.openflow.codec_setfield import NICIRA, parsed
 from vnet.openflow.fields import ETH_MPLS, ETH_MPLS_MULTICAST, ETH_SVLAN, ETH_VLAN
 from vnet.openflow.flow import (
     Action,
+    Advertise,
     Conntrack,
     ConntrackClear,
     CopyTtlIn,
     CopyTtlOut,
     DecIpTtl,
     DecMplsTtl,
+    IcmpError,
     Move,
     Output,
     OutputField,
@@ -46,7 +48,9 @@ from vnet.openflow.message import BadAction
 _CACHED = 1 << 16
 VNET = 0x766E6574
 """The experimenter of vnet's own actions: "vnet" in ASCII."""
-_REJECT = 1
+_REJECT, _DEC_TTL, _ADVERTISE = 1, 2, 3
+_ERROR = struct.Struct("!HHIHBBB11x16s")
+"""With what a router says: version of IP, type, code, its address (an IPv4 one behind zeros)."""
 _RESUBMIT, _RESUBMIT_TABLE = 1, 14
 _SAME_TABLE = 0xFF
 _SHORT_RESERVED, _SHORT_MAX, _SHORT_IN_PORT = 0xFFFF0000, 0xFF00, 0xFFF8
@@ -63,6 +67,24 @@ def _resubmit(action: Resubmit) -> bytes:
     port = _SHORT_IN_PORT if action.port is None else action.port & 0xFFFF
     table = _SAME_TABLE if action.table is None else action.table
     return struct.pack("!HHIHHB3x", ofproto.OFPAT_EXPERIMENTER, 16, NICIRA, _RESUBMIT_TABLE, port, table)
+
+
+def _reject(action: Reject) -> bytes:
+    if action.error is None:
+        return struct.pack("!HHIH6x", ofproto.OFPAT_EXPERIMENTER, 16, VNET, _REJECT)
+    return _with_error(_REJECT, action.error)
+
+
+def _dec_ip_ttl(action: DecIpTtl) -> bytes:
+    if action.error is None:
+        return _library(lambda _: parser.OFPActionDecNwTtl())(action)
+    return _with_error(_DEC_TTL, action.error)
+
+
+def _with_error(subtype: int, error: IcmpError) -> bytes:
+    source = error.source.to_bytes(16, "big")
+    head = ofproto.OFPAT_EXPERIMENTER, _ERROR.size, VNET, subtype
+    return _ERROR.pack(*head, error.family, error.kind, error.code, source)
 
 
 def _library(build: Callable[[Any], Any]) -> Callable[[Any], bytes]:
@@ -86,14 +108,17 @@ _ENCODERS: Mapping[type[Action], Callable[[Any], bytes]] = {
     SetMplsTtl: _library(lambda action: parser.OFPActionSetMplsTtl(action.ttl)),
     DecMplsTtl: _library(lambda action: parser.OFPActionDecMplsTtl()),
     SetIpTtl: _library(lambda action: parser.OFPActionSetNwTtl(action.ttl)),
-    DecIpTtl: _library(lambda action: parser.OFPActionDecNwTtl()),
+    DecIpTtl: _dec_ip_ttl,
+    Advertise: lambda action: struct.pack(
+        "!HHIH6s", ofproto.OFPAT_EXPERIMENTER, 16, VNET, _ADVERTISE, action.mac.to_bytes(6, "big")
+    ),
     CopyTtlOut: _library(lambda action: parser.OFPActionCopyTtlOut()),
     CopyTtlIn: _library(lambda action: parser.OFPActionCopyTtlIn()),
     SetField: _library(codec_setfield.set_field),
     Move: _library(codec_setfield.move),
     ToGroup: _library(lambda action: parser.OFPActionGroup(action.group)),
     Resubmit: _resubmit,
-    Reject: lambda action: struct.pack("!HHIH6x", ofproto.OFPAT_EXPERIMENTER, 16, VNET, _REJECT),
+    Reject: _reject,
     Conntrack: codec_conntrack.encode_conntrack,
     ConntrackClear: codec_conntrack.encode_clear,
 }
@@ -134,11 +159,24 @@ def decode_action(raw: bytes) -> Action:
 
 def _decode_own(raw: bytes) -> Action:
     """vnet's own actions: subtype and padding as in Nicira's."""
-    if len(raw) != 16:
+    if len(raw) not in (16, _ERROR.size):
         raise bad_action(BadAction.BAD_LEN)
-    if struct.unpack_from("!H", raw, 8)[0] != _REJECT:
+    subtype, is_short = struct.unpack_from("!H", raw, 8)[0], len(raw) == 16
+    if subtype not in (_REJECT, _DEC_TTL, _ADVERTISE):
         raise bad_action(BadAction.BAD_EXP_TYPE)
-    return Reject()
+    if subtype == _REJECT:
+        return Reject(None if is_short else _decode_error(raw))
+    if is_short is not (subtype == _ADVERTISE):
+        raise bad_action(BadAction.BAD_LEN)
+    return Advertise(int.from_bytes(raw[10:16], "big")) if is_short else DecIpTtl(_decode_error(raw))
+
+
+def _decode_error(raw: bytes) -> IcmpError:
+    *_, family, kind, code, source = _ERROR.unpack(raw)
+    number = int.from_bytes(source, "big")
+    if family not in (4, 6) or (family == 4 and number >> 32):
+        raise bad_action(BadAction.BAD_ARGUMENT)
+    return IcmpError(family, kind, code, number)
 
 
 def _decode_nicira(raw: bytes) -> Action:

@@ -8,7 +8,7 @@ integers in host order: a MAC is a 48-bit integer, an IPv6 address a 128-bit one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -132,8 +132,24 @@ class SetIpTtl:
 
 
 @dataclass(frozen=True, slots=True)
+class IcmpError:
+    """What a router tells the sender of a packet: ICMP for IPv4, ICMPv6 for IPv6, in its own name.
+
+    `family` is 4 or 6, that of the packets it is for, `source` the router's address as an integer.
+    """
+
+    family: int
+    kind: int
+    code: int
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
 class DecIpTtl:
-    """OFPAT_DEC_NW_TTL. Like DecMplsTtl when the TTL would become 0."""
+    """OFPAT_DEC_NW_TTL. Like DecMplsTtl when the TTL would become 0; with an error, a router tells the sender
+    instead, which is vnet's own."""
+
+    error: IcmpError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +250,40 @@ class Conntrack:
 
 
 @dataclass(frozen=True, slots=True)
+class Advertise:
+    """Turn a neighbour solicitation (RFC 4861, section 4.3) into its answer: the target has this MAC.
+
+    A router's, solicited, overriding; the Ethernet header stays. vnet's own action.
+    """
+
+    mac: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reject:
     """Drop the packet and tell its sender: TCP by a reset, other IP by ICMP "administratively prohibited".
 
+    That looks as if its destination said so. With an error a router says that, whatever the protocol.
     vnet's own action; `vnet.openflow.answer` says what the answer is.
     """
+
+    error: IcmpError | None = None
+
+
+def is_own(action: Action) -> bool:
+    """Whether no other switch knows the action; of vnet's only flows have it, and only apply it."""
+    match action:
+        case Reject() | Advertise():
+            return True
+        case DecIpTtl(error):
+            return error is not None
+        case _:
+            return False
+
+
+def rejects(actions: Iterable[Action]) -> bool:
+    """Whether some action tells the sender that the packet was lost."""
+    return any(isinstance(action, Reject) for action in actions)
 
 
 Action = (
@@ -260,6 +305,7 @@ Action = (
     | Resubmit
     | Conntrack
     | ConntrackClear
+    | Advertise
     | Reject
 )
 

@@ -8,12 +8,14 @@ from ipaddress import IPv4Address, IPv6Address
 from vnet.openflow.fields import FIELDS
 from vnet.openflow.flow import (
     Action,
+    Advertise,
     Conntrack,
     ConntrackClear,
     CopyTtlIn,
     CopyTtlOut,
     DecIpTtl,
     DecMplsTtl,
+    IcmpError,
     Move,
     Nat,
     Output,
@@ -72,6 +74,7 @@ _HeaderAction = (
     | CopyTtlOut
     | CopyTtlIn
     | ConntrackClear
+    | Advertise
     | Reject
 )
 
@@ -79,7 +82,7 @@ _HeaderAction = (
 def _header_text(action: _HeaderAction) -> str:
     """Actions on tags, labels and TTLs: a word and a number at most.
 
-    Open vSwitch has no action that copies a TTL, and none that rejects; those words are ours.
+    Open vSwitch has no action that copies a TTL, that rejects or that answers; those words are ours.
     """
     match action:
         case PushVlan(ethertype):
@@ -92,8 +95,19 @@ def _header_text(action: _HeaderAction) -> str:
             return f"set_mpls_ttl({ttl})"
         case SetIpTtl(ttl):
             return f"mod_nw_ttl:{ttl}"
+        case Reject(IcmpError() as error):
+            return f"reject({_error(error)})"
+        case DecIpTtl(IcmpError() as error):
+            return f"dec_ttl(reject({_error(error)}))"
+        case Advertise(mac):
+            return f"advertise({mac.to_bytes(6, 'big').hex(':')})"
         case _:
             return _WORDS[type(action)]
+
+
+def _error(error: IcmpError) -> str:
+    icmp, address = ("icmp", IPv4Address) if error.family == 4 else ("icmpv6", IPv6Address)
+    return f"{icmp}_type={error.kind},{icmp}_code={error.code},src={address(error.source)}"
 
 
 _WORDS: dict[type[Action], str] = {

@@ -42,12 +42,13 @@ from dataclasses import dataclass, field, replace
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie, packet, rewrite
 from vnet.openflow.action_set import check_set, ordered, put
-from vnet.openflow.answer import answer
+from vnet.openflow.answer import advertised, answer
 from vnet.openflow.conntrack import Tracker, connection_ends, original_fields
 from vnet.openflow.fdb import MULTICAST, RESERVED, Fdb
 from vnet.openflow.fields import FIELDS, REGISTERS, CtState
 from vnet.openflow.flow import (
     Action,
+    Advertise,
     Conntrack,
     ConntrackClear,
     CopyTtlIn,
@@ -55,6 +56,7 @@ from vnet.openflow.flow import (
     DecIpTtl,
     DecMplsTtl,
     Flow,
+    IcmpError,
     Instructions,
     Match,
     Move,
@@ -71,6 +73,7 @@ from vnet.openflow.flow import (
     SetIpTtl,
     SetMplsTtl,
     ToGroup,
+    rejects,
 )
 from vnet.openflow.group import ANY_GROUP, Band, BandType, Bucket, Group, GroupType
 from vnet.openflow.message import PacketInReason
@@ -245,8 +248,8 @@ class _Run:
     outputs: list[tuple[int, bytes]] = field(default_factory=list)
     to_controller: list[ToController] = field(default_factory=list)
     trail: list[Step] = field(default_factory=list)
-    rejected: bool = False
-    """Whether the sender is told that it was lost, if it is."""
+    rejected: Reject | None = None
+    """What the sender is told if it is lost."""
     failure: DropReason | None = None
     """Why the packet is lost if nothing was output; the first cause stays, SAME_PORT if there is no other."""
 
@@ -257,7 +260,7 @@ class _Run:
     def outcome(self, in_port: int, frame: bytes) -> Outcome:
         """What became of the frame that came in by a port."""
         lost = not self.outputs and not self.to_controller
-        told = answer(frame) if lost and self.rejected else None
+        told = answer(frame, self.rejected.error) if lost and self.rejected else None
         return Outcome(
             outputs=((in_port, told),) if told else tuple(self.outputs),
             to_controller=tuple(self.to_controller),
@@ -393,8 +396,8 @@ class SlowSwitch:
                 self._output(run, walk, Output(walk.fields().get(action.field, 0)))
             case ToGroup():
                 self._group(run, walk, action.group, depth)
-            case DecIpTtl():
-                self._count_down(run, walk, "nw_ttl")
+            case DecIpTtl(error):
+                self._count_down(run, walk, "nw_ttl", error)
             case DecMplsTtl():
                 self._count_down(run, walk, "mpls_ttl")
             case Resubmit():
@@ -402,14 +405,16 @@ class SlowSwitch:
             case Conntrack():
                 self._conntrack(run, walk, action)
             case Reject():
-                run.rejected = True
+                run.rejected = action
             case _:
                 _change(walk, action)
 
-    def _count_down(self, run: _Run, walk: _Walk, name: str) -> None:
+    def _count_down(self, run: _Run, walk: _Walk, name: str, error: IcmpError | None = None) -> None:
         if walk.ttl_left(name):
             return
-        if self.tell_ttl:
+        if error is not None:
+            run.rejected = Reject(error)
+        elif self.tell_ttl:
             run.to_controller.append(_packet_in(walk, 0xFFFF, PacketInReason.INVALID_TTL))
         raise _Lost(DropReason.TTL)
 
@@ -589,6 +594,8 @@ def _change(walk: _Walk, action: Action) -> None:
         case Move():
             value = _part(walk, action.source, action.source_offset, action.bits)
             walk.write(action.target, value << action.target_offset, action.target_mask)
+        case Advertise(mac):
+            walk.frame = advertised(walk.frame, mac)
         case ConntrackClear():
             walk.translated = None
             _forget(walk)
@@ -605,7 +612,7 @@ def check(flow: Flow) -> None:
     instructions = flow.instructions
     if instructions.goto is not None and instructions.goto <= flow.table:
         raise ValueError(f"table {flow.table}: goto {instructions.goto} does not lead forward")
-    if Reject() in instructions.apply and instructions != Instructions(apply=(Reject(),)):
+    if rejects(instructions.apply) and instructions != Instructions(apply=instructions.apply[:1]):
         raise ValueError(f"table {flow.table}: a flow that rejects does nothing else")
     _check_targets(instructions.apply + instructions.write)
     check_set(instructions.write)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vnet.policy.compile import Compiled
 from vnet.policy.decisions import Asked
-from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.matrix import EVERY, Spans, joined
 from vnet.policy.reach import told
 from vnet.topology.inventory import Inventory, Vm
@@ -94,8 +94,9 @@ def _name(vms: Sequence[Vm], replicas: Mapping[str, int]) -> str:
 class Openings:
     """What kins may open to each other, read from the flows as `policy matrix` reads them."""
 
-    def __init__(self, compiled: Compiled) -> None:
+    def __init__(self, topology: Topology, inventory: Inventory, compiled: Compiled) -> None:
         self._asked = Asked(compiled)
+        self._roads = Roads(topology, endpoints(topology, inventory))
         self._known: dict[tuple[Places, Places], Opening] = {}
 
     def between(self, source: Kin, target: Kin) -> Opening:
@@ -109,8 +110,8 @@ class Openings:
 
     def _read(self, source: Kin, target: Kin) -> Opening:
         found: dict[str, dict[int, Spans]] = defaultdict(dict)
-        for one, other in _meeting(source.ends, target.ends):
-            family, version = found[one.nic.network], one.address.version
+        for one, other in self._meeting(source.ends, target.ends):
+            family, version = found[self._roads.between(one, other)], one.address.version
             family[version] = joined((*family.get(version, ()), *self._asked.open(one, other)))
         if not found:
             return _APART
@@ -118,13 +119,15 @@ class Openings:
         is_all = all(spans == EVERY for by_family in found.values() for spans in by_family.values())
         return Opening(_joined(words), is_all)
 
-
-def _meeting(ones: Iterable[Endpoint], others: Sequence[Endpoint]) -> Iterable[tuple[Endpoint, Endpoint]]:
-    for one in ones:
-        for other in others:
-            near = one.nic.network == other.nic.network and one.address.version == other.address.version
-            if near and not (one.nic.is_isolated and other.nic.is_isolated):
-                yield one, other
+    def _meeting(
+        self, ones: Iterable[Endpoint], others: Sequence[Endpoint]
+    ) -> Iterable[tuple[Endpoint, Endpoint]]:
+        for one in ones:
+            for other in others:
+                here = one.nic.network == other.nic.network
+                apart = here and one.nic.is_isolated and other.nic.is_isolated
+                if not apart and self._roads.can_meet(one, other):
+                    yield one, other
 
 
 def _joined(words: Mapping[str, str]) -> str:

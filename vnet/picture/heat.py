@@ -58,7 +58,7 @@ class Heat:
 def heat(topology: Topology, inventory: Inventory, compiled: Compiled, expand: bool = False) -> Heat:
     """The table of a fabric; if there are many VMs those that are alike share a row, unless `expand`."""
     found = kins(topology, inventory, compiled, merge=not expand and len(inventory.vms) > MANY)
-    openings = Openings(compiled)
+    openings = Openings(topology, inventory, compiled)
     return Heat(
         topology.name,
         len(inventory.vms),

@@ -133,7 +133,9 @@ def scene(
     merge = not wanted.expand and len(inventory.vms) > MANY
     found = kins(topology, inventory, compiled, merge)
     boxes = tuple(_box(topology, kin, f"v{number}", states or {}) for number, kin in enumerate(found, 1))
-    gates = () if wanted.view is View.NETWORKS else tuple(_gates(found, Openings(compiled)))
+    gates = (
+        () if wanted.view is View.NETWORKS else tuple(_gates(found, Openings(topology, inventory, compiled)))
+    )
     signs = tuple(_sign(topology, net, number) for number, net in enumerate(topology.networks.values()))
     return Scene(
         topology.name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vnet.base.protocols import PORT_PROTOCOLS
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP
-from vnet.policy.endpoint import Endpoint, IPAddress
+from vnet.policy.endpoint import Endpoint, IPAddress, Roads
 from vnet.policy.space import Cube, Region, exactly, meet
 from vnet.policy.spans import masks
 from vnet.topology.inventory import Nic
@@ -19,6 +19,8 @@ from vnet.topology.model import Peer, PeerKind, Service
 
 CLIENT_PORTS = (0x8000, 0x8000)
 """Ports that clients send from: 32768-65535 (Linux takes 32768-60999, RFC 6335 49152-65535)."""
+HOPS = 64
+"""The TTL that hosts begin with (RFC 1700); a router drops what has none left, and no claim is about that."""
 ECHO_REQUEST = {4: 8, 6: 128}
 ECHO_REPLY = {4: 0, 6: 129}
 NEIGHBOUR_DISCOVERY: tuple[Cube, ...] = tuple(
@@ -66,9 +68,9 @@ Pairs = list[tuple[Endpoint, Endpoint]]
 
 
 def by_vms(
-    sources: Sequence[Endpoint], targets: Sequence[Endpoint]
+    roads: Roads, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
 ) -> Mapping[tuple[str, str], Mapping[str, Pairs]]:
-    """For each pair of VMs, by network that they share, the pairs of addresses that can meet there.
+    """For each pair of VMs, by network that they share or way between two, the pairs that can meet there.
 
     Link-local addresses are left out: they need not work for a claim of `allow` to hold.
     """
@@ -78,8 +80,8 @@ def by_vms(
             if source.vm.name == target.vm.name:
                 continue
             networks = found.setdefault((source.vm.name, target.vm.name), {})
-            if can_meet(source, target):
-                networks.setdefault(source.nic.network, []).append((source, target))
+            if can_meet(roads, source, target):
+                networks.setdefault(roads.between(source, target), []).append((source, target))
     return found
 
 
@@ -88,11 +90,10 @@ def promised(peer: Peer, ends: Sequence[Endpoint]) -> Sequence[Endpoint]:
     return ends if peer.kind is PeerKind.CIDR else [end for end in ends if not end.is_allowed]
 
 
-def can_meet(source: Endpoint, target: Endpoint) -> bool:
-    """Whether the addresses are of one family on one network, and neither is link-local."""
+def can_meet(roads: Roads, source: Endpoint, target: Endpoint) -> bool:
+    """Whether the addresses are of one family on one network or of one router, and neither is link-local."""
     return (
-        source.nic.network == target.nic.network
-        and source.address.version == target.address.version
+        roads.can_meet(source, target)
         and not source.address.is_link_local
         and not target.address.is_link_local
     )
@@ -168,27 +169,33 @@ def _towards(service: Service, version: int, side: str) -> Iterator[Cube]:
         yield exactly(ip_proto=protocol)
 
 
-def requests(source: Endpoint, target: Endpoint, service: Service | None) -> Iterator[Region]:
+def requests(roads: Roads, source: Endpoint, target: Endpoint, service: Service | None) -> Iterator[Region]:
     """The honest packets with which the source opens and goes on with connections to the service."""
-    return _honest(source, target, service, "dst", ECHO_REQUEST)
+    return _honest(roads, source, target, service, "dst", ECHO_REQUEST)
 
 
-def replies(source: Endpoint, target: Endpoint, service: Service | None) -> Iterator[Region]:
+def replies(roads: Roads, source: Endpoint, target: Endpoint, service: Service | None) -> Iterator[Region]:
     """The honest packets with which the target answers them."""
-    return _honest(target, source, service, "src", ECHO_REPLY)
+    return _honest(roads, target, source, service, "src", ECHO_REPLY)
 
 
 def _honest(
-    source: Endpoint, target: Endpoint, service: Service | None, server: str, echo: Mapping[int, int]
+    roads: Roads,
+    source: Endpoint,
+    target: Endpoint,
+    service: Service | None,
+    server: str,
+    echo: Mapping[int, int],
 ) -> Iterator[Region]:
     version = source.address.version
     base = exactly(
         in_port=source.nic.port,
         vlan_vid=0,
         eth_src=source.macs[0],
-        eth_dst=target.macs[0],
+        eth_dst=roads.mac(source, target),
         eth_type=_eth_type(version),
         ip_frag=0,
+        nw_ttl=HOPS,
         **_address("src", source.address),
         **_address("dst", target.address),
     )

@@ -13,15 +13,16 @@ from itertools import chain, pairwise
 
 from vnet.base.objects import not_the_same
 from vnet.openflow.flow import Flow
-from vnet.policy import guard, segment, track
+from vnet.policy import gateway, guard, segment, serve, track
 from vnet.policy.difference import Difference, diff
 from vnet.policy.entry import Entry
 from vnet.policy.identity import Classes, Collision, Identities, Moved, Role, Selector
 from vnet.policy.judge import Judge, logs_connections, misses, sides
 from vnet.policy.nics import Nics
 from vnet.policy.origin import Origin
-from vnet.topology.inventory import Inventory
+from vnet.topology.inventory import Inventory, ServicePort
 from vnet.topology.model import Policy, Topology
+from vnet.topology.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,15 @@ class Compiler:
         changed = self._nics.see(inventory.vms)
         moved = self._classes.place(self._nics.ends(changed.seen), afresh=True)
         self._units: Units = {"everywhere": tuple(self._everywhere())}
-        self._take(chain(self._nics.units(changed, self._classes, self._logging > 0), self._judged(moved)))
+        self._served: dict[str, tuple[ServicePort, frozenset[int]]] = {}
+        """The servers of networks, and whom they serve, as their flows have it."""
+        self._take(
+            chain(
+                self._nics.units(changed, self._classes, self._logging > 0),
+                self._judged(moved),
+                self._services(inventory),
+            )
+        )
 
     def update(self, topology: Topology, inventory: Inventory) -> Difference:
         """Make the flows those of another topology and inventory; what that takes of a switch that has the
@@ -98,7 +107,11 @@ class Compiler:
         placed = self._classes.place(self._nics.ends(changed.seen))
         moved = {role: forgotten[role] | placed[role] for role in Role}
         return self._take(
-            chain(self._nics.units(changed, self._classes, self._logging > 0), self._judged(moved))
+            chain(
+                self._nics.units(changed, self._classes, self._logging > 0),
+                self._judged(moved),
+                self._services(inventory),
+            )
         )
 
     def _rests_on_more(self, topology: Topology) -> bool:
@@ -106,8 +119,9 @@ class Compiler:
         was = self._topology
         if topology is was:
             return False
-        rest = (topology.groups, topology.tiers, topology.networks)
-        return rest != (was.groups, was.tiers, was.networks) or sides(topology) != self._sides
+        rest = (topology.groups, topology.tiers, topology.networks, topology.routers)
+        had = (was.groups, was.tiers, was.networks, was.routers)
+        return rest != had or sides(topology) != self._sides
 
     def _use(self, topology: Topology) -> set[Selector]:
         """Count the selectors of policies that are new, and no longer those of policies that are gone."""
@@ -127,6 +141,21 @@ class Compiler:
         for judge in self._judges:
             yield from judge.units(self._topology, self._classes, moved)
 
+    def _services(self, inventory: Inventory) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
+        """The units of servers that are not as they were, () for one that is no more."""
+        known = {
+            each.network: (each, self._nics.ports((each.network, each.vlan))) for each in inventory.services
+        }
+        was, self._served = self._served, known
+        routing = Routing(self._topology)
+        for name in was.keys() - known.keys():
+            yield ("service", name), ()
+        for name, (server, ports) in known.items():
+            if was.get(name) != (server, ports):
+                is_routed = routing.router(name) is not None
+                network = self._topology.networks[name]
+                yield ("service", name), tuple(serve.service(server, network, is_routed, ports))
+
     def _take(self, units: Iterable[tuple[Hashable, tuple[Entry, ...]]]) -> Units:
         """Put units in place of others, which are returned."""
         replaced: Units = {}
@@ -141,8 +170,11 @@ class Compiler:
         yield guard.admit_miss()
         yield from guard.everywhere()
         yield from segment.neighbour_rest()
+        yield from gateway.gateways(self._topology)
         yield from segment.destination_rest()
         yield from track.connection(self._sides.first)
+        if any(network.has_services for network in self._topology.networks.values()):
+            yield from serve.connection()
         for side in self._sides:
             yield from misses(side)
 

@@ -14,11 +14,11 @@ from functools import cache
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.fields import ETH_IPV6, ICMP
 from vnet.policy.endpoint import Endpoint
-from vnet.policy.identity import Identities
 from vnet.policy.matrix import NOTHING, Matrix, Spans
 from vnet.policy.reach_changes import Side
 from vnet.policy.semantics import REQUEST_TYPE, WITH_PORTS
 from vnet.policy.spans import packed
+from vnet.topology.routing import Routing
 
 _Ends = Mapping[tuple[int, int, int], Endpoint]
 """By VLAN, IP version and address."""
@@ -41,7 +41,7 @@ def cuts(
     """What is cut, by client, server and service.
 
     Args:
-        connections: those that the switch tracks; the zone is the VLAN.
+        connections: those that the switch tracks; the zone is the VLAN, or that of a router.
         ended: VMs that end, or are made again, and take their connections along.
     """
     was, becomes = _Fabric(before), _Fabric(after)
@@ -69,7 +69,7 @@ class _Fabric:
 
     def __init__(self, side: Side) -> None:
         self._identities = side.identities.of
-        self._ends = _by_address(side.identities)
+        self._ends = _by_address(side)
         self._allowed = cache(Matrix(side.flows, admitted=True).allowed)
 
     def ends_of(self, one: Direction) -> tuple[Endpoint, Endpoint] | None:
@@ -85,14 +85,20 @@ class _Fabric:
         return any(low <= service <= high for low, high in self._spans(*ends))
 
     def _spans(self, client: Endpoint, server: Endpoint) -> Spans:
-        if client.nic.is_isolated and server.nic.is_isolated:
+        here = client.nic.network == server.nic.network
+        if here and client.nic.is_isolated and server.nic.is_isolated:
             return NOTHING
         one, other = (self._identities[end.name, end.address] for end in (client, server))
         return self._allowed(one, other)
 
 
-def _by_address(identities: Identities) -> _Ends:
+def _by_address(side: Side) -> _Ends:
     """Of an address that several NICs may have, the first of them by name: no connection tells who it was."""
-    ends = [end for identity in identities.by_number.values() for end in identity.members]
+    ends = [end for identity in side.identities.by_number.values() for end in identity.members]
     ends.sort(key=lambda end: end.name, reverse=True)
-    return {(end.nic.vlan, end.address.version, int(end.address)): end for end in ends}
+    routing = Routing(side.topology)
+    return {
+        (zone, end.address.version, int(end.address)): end
+        for end in ends
+        for zone in routing.zones(end.nic.network, end.nic.vlan)
+    }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vnet.policy import origin
 from vnet.policy.claims import promised
 from vnet.policy.compile import Compiled
-from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.explain import say
 from vnet.policy.matrix import EVERY, Matrix, Spans, joined, words
 from vnet.policy.origin import Origin
@@ -46,13 +46,13 @@ class Decision:
 def decisions(
     topology: Topology, inventory: Inventory, compiled: Compiled, source: Peer, target: Peer
 ) -> tuple[Decision, ...]:
-    """Each pair of VMs that share a network: what is allowed first, then what is not."""
+    """Each pair of VMs that share a network or a router: what is allowed first, then what is not."""
     ends = [end for end in endpoints(topology, inventory) if not end.address.is_link_local]
     sources = promised(source, [end for end in ends if selects(topology, source, end)])
     targets = promised(target, [end for end in ends if selects(topology, target, end)])
     asked, found = Asked(compiled), dict[tuple[str, str, bool, Origin], dict[int, Spans]]()
     versions: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for one, other in _pairs(sources, targets):
+    for one, other in _pairs(Roads(topology, endpoints(topology, inventory)), sources, targets):
         versions[one.vm.name, other.vm.name].add(one.address.version)
         for allowed, why, services in asked.between(one, other):
             family = found.setdefault((one.vm.name, other.vm.name, allowed, why), {})
@@ -62,11 +62,12 @@ def decisions(
     return tuple(sorted(told, key=lambda each: (each.source, each.target, not each.allowed)))
 
 
-def _pairs(sources: Sequence[Endpoint], targets: Sequence[Endpoint]) -> Iterator[tuple[Endpoint, Endpoint]]:
+def _pairs(
+    roads: Roads, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
+) -> Iterator[tuple[Endpoint, Endpoint]]:
     for one in sources:
         for other in targets:
-            same = one.nic.network == other.nic.network and one.address.version == other.address.version
-            if same and one.vm.name != other.vm.name:
+            if one.vm.name != other.vm.name and roads.can_meet(one, other):
                 yield one, other
 
 
@@ -97,7 +98,8 @@ class Asked:
 
     def between(self, source: Endpoint, target: Endpoint) -> list[tuple[bool, Origin, Spans]]:
         """All services, by whether they are allowed and what decides that."""
-        if source.nic.is_isolated and target.nic.is_isolated:
+        here = source.nic.network == target.nic.network
+        if here and source.nic.is_isolated and target.nic.is_isolated:
             return [(False, origin.APART, EVERY)]
         one, other = (self._identities[end.name, end.address] for end in (source, target))
         if (one, other) not in self._known:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from vnet.openflow.fields import FIELDS
-from vnet.openflow.flow import Action, Flow, FlowFlag, Match, Output, Port, SetField
-from vnet.policy.entry import ANSWER, NOTHING
+from vnet.openflow.flow import Action, DecIpTtl, Flow, FlowFlag, Match, Output, Port, SetField, is_own
+from vnet.policy.entry import NOTHING
 
 FlowKey = tuple[int, int, Match]
 
@@ -69,8 +69,11 @@ def by_key(flows: Iterable[Flow]) -> dict[FlowKey, Flow]:
 def without_answers(flows: Iterable[Flow]) -> Iterator[Flow]:
     """The flows for a switch that is not vnet's: what is rejected is dropped there without an answer."""
     for flow in flows:
-        rejects = flow.instructions == ANSWER
-        yield replace(flow, instructions=NOTHING) if rejects else flow
+        apply = tuple(DecIpTtl() if isinstance(each, DecIpTtl) else each for each in flow.instructions.apply)
+        if any(map(is_own, apply)):
+            yield replace(flow, instructions=NOTHING)
+        else:
+            yield replace(flow, instructions=replace(flow.instructions, apply=apply))
 
 
 def normal(flow: Flow) -> Flow:

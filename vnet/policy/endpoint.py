@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from itertools import product
 
-from vnet.topology.inventory import Inventory, Nic, Vm
+from vnet.topology.inventory import Inventory, Nic, Vm, interface_identifier
 from vnet.topology.model import Topology
+from vnet.topology.routing import Routing, gateway_mac
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -46,9 +47,7 @@ def link_local(mac: int) -> IPv6Address:
 
     Source: RFC 4291, section 2.5.1 and appendix A.
     """
-    high, low = mac >> 24, mac & 0xFFFFFF
-    interface = (high ^ 0x020000) << 40 | 0xFFFE << 24 | low
-    return IPv6Address(0xFE80 << 112 | interface)
+    return IPv6Address(0xFE80 << 112 | interface_identifier(mac))
 
 
 def has_ipv6(topology: Topology, network: str) -> bool:
@@ -64,12 +63,13 @@ def addresses(topology: Topology, nic: Nic) -> tuple[IPAddress, ...]:
 
 
 def allowed_addresses(topology: Topology, nic: Nic) -> tuple[IPAddress, ...]:
-    """The further addresses that the NIC's profile allows it; none is that of a subnet or its broadcast."""
+    """The further addresses that the NIC's profile allows it; none is of a subnet itself or its router."""
     if not nic.profile.pairs:
         return ()
     own = addresses(topology, nic)
     subnets = topology.networks[nic.network].subnets
     special = {each for net in subnets for each in (net.network_address, net.broadcast_address)}
+    special |= {*Routing(topology).gateways(nic.network)}
     wanted = dict.fromkeys(address for address, _ in nic.profile.allowed())
     return tuple(address for address in wanted if address not in special and address not in own)
 
@@ -90,6 +90,20 @@ def reached_by(ends: Iterable[Endpoint]) -> Mapping[tuple[str, IPAddress], tuple
     }
 
 
+def is_routed_to(routing: Routing, end: Endpoint, holders: int) -> bool:
+    """Whether the router of its network delivers packets from other networks to the endpoint.
+
+    Args: `holders` is how many NICs of the network may use its address: if several may, nobody knows which.
+    """
+    router = routing.router(end.nic.network)
+    way = None if router is None else routing.lead(router, end.address)
+    if way is None or way.network != end.nic.network:
+        return False
+    if way.via is not None:
+        return way.via in {interface.ip for interface in end.nic.addresses}
+    return not end.is_allowed or holders == 1
+
+
 def endpoints(topology: Topology, inventory: Inventory) -> Iterator[Endpoint]:
     """Every endpoint, in file order."""
     for vm in inventory.vms:
@@ -105,13 +119,73 @@ def endpoints_of(topology: Topology, vm: Vm, nic: Nic) -> Iterator[Endpoint]:
         yield Endpoint(nic.name, address, nic, vm, is_allowed=True)
 
 
-class Places:
-    """Where some endpoints are: by network, IP version and whether they are isolated there, the VMs."""
+class Roads:
+    """The ways between endpoints of different networks."""
 
-    def __init__(self, ends: Iterable[Endpoint]) -> None:
+    def __init__(self, topology: Topology, everyone: Iterable[Endpoint]) -> None:
+        self.routing = Routing(topology)
+        self._gateway = gateway_mac(topology.name)
+        ends = tuple(everyone) if topology.routers else ()
+        holders = Counter((end.nic.network, end.address) for end in ends)
+        self._routed = {
+            (end.name, end.address)
+            for end in ends
+            if is_routed_to(self.routing, end, holders[end.nic.network, end.address])
+        }
+
+    def is_routed_to(self, target: Endpoint) -> bool:
+        """Whether a router delivers packets of other networks to it."""
+        return (target.name, target.address) in self._routed
+
+    def are_neighbours(self, source: Endpoint, target: Endpoint) -> bool:
+        """Whether they have addresses of one family on one network."""
+        return source.nic.network == target.nic.network and source.address.version == target.address.version
+
+    def leads(self, source: Endpoint, target: Endpoint) -> bool:
+        """Whether a router takes packets from one to the other, who is in another network."""
+        return (
+            self.is_routed_to(target)
+            and source.nic.network != target.nic.network
+            and source.address.version == target.address.version
+            and not source.address.is_link_local
+            and self.routing.way(source.nic.network, target.address) is not None
+            and self.routing.are_joined(source.nic.network, target.nic.network)
+        )
+
+    def can_meet(self, client: Endpoint, server: Endpoint) -> bool:
+        """Whether packets come from each to the other, as far as networks and routers go."""
+        if client.nic.network == server.nic.network:
+            return self.are_neighbours(client, server)
+        return self.leads(client, server) and self.leads(server, client)
+
+    def places(self, end: Endpoint) -> tuple[str, ...]:
+        """What the network of a connection of the endpoint may be called: its own, or its router."""
+        router = self.routing.router(end.nic.network)
+        return (end.nic.network,) if router is None else (end.nic.network, f"router {router.name}")
+
+    def between(self, source: Endpoint, target: Endpoint) -> str:
+        """What the way is called by which they meet: the network, or one and the other."""
+        here, there = source.nic.network, target.nic.network
+        return here if here == there else f"{here} -> {there}"
+
+    def mac(self, source: Endpoint, target: Endpoint) -> int:
+        """To whom the source sends what is for the target."""
+        return target.macs[0] if source.nic.network == target.nic.network else self._gateway
+
+
+class Places:
+    """Where some endpoints are: by network, IP version and whether they are isolated there, the VMs.
+
+    Networks of one router are one place more, in which nobody is isolated.
+    """
+
+    def __init__(self, ends: Iterable[Endpoint], routing: Routing) -> None:
         self._vms: dict[tuple[str, int, bool], set[str]] = defaultdict(set)
         for end in ends:
             self._vms[end.nic.network, end.address.version, end.nic.is_isolated].add(end.vm.name)
+            router = routing.router(end.nic.network)
+            if router is not None:
+                self._vms[f"router {router.name}", end.address.version, False].add(end.vm.name)
 
     def can_meet(self, others: Places) -> bool:
         """Whether some two VMs of them are on one network, and not both isolated there."""

@@ -12,7 +12,7 @@ from vnet.base.source import BUILT_IN, Location
 from vnet.openflow import cookie as cookies
 from vnet.openflow.fields import ICMP, ICMPV6
 from vnet.policy.claims import promised
-from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.origin import Origin, OriginKind
 from vnet.policy.semantics import Packet, Verdict, decide, selects
 from vnet.topology.inventory import Inventory
@@ -113,20 +113,21 @@ def explain(
 ) -> tuple[Explanation, ...]:
     """What becomes of a connection from each of the source's addresses to each of the target's.
 
-    Only addresses of one network and family are paired, link-local ones are left out, and so are those that a
-    profile only allows where no CIDR names them; where two VMs share no network, their first addresses of one
+    Only addresses of one family that can meet are paired, link-local ones are left out, and so are those that
+    a profile only allows where no CIDR names them; where two VMs cannot meet, their first addresses of one
     family stand for the rest.
     """
     ends = [end for end in endpoints(topology, inventory) if not end.address.is_link_local]
     sources = promised(source, [end for end in ends if selects(topology, source, end)])
     targets = promised(target, [end for end in ends if selects(topology, target, end)])
     pairs = [(a, b) for a in sources for b in targets if _comparable(a, b)]
-    met = {(a.vm.name, b.vm.name) for a, b in pairs if a.nic.network == b.nic.network}
+    roads = Roads(topology, endpoints(topology, inventory))
+    met = {(a.vm.name, b.vm.name) for a, b in pairs if roads.can_meet(a, b)}
     packets = []
     apart: set[tuple[str, str]] = set()
     for a, b in pairs:
         names = a.vm.name, b.vm.name
-        if a.nic.network == b.nic.network or (names not in met and names not in apart):
+        if roads.can_meet(a, b) or (names not in met and names not in apart):
             apart.add(names)
             packets.append(_packet(a, b, service))
     return tuple(Explanation(packet, decide(topology, inventory, packet)) for packet in packets)

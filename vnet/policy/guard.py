@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address
 
@@ -21,6 +21,7 @@ from vnet.policy.pipeline import (
     CLIENT_PEER,
     NEIGHBOUR_KIND,
     PROBE,
+    ROUTER,
     SENDER_APART,
     Stage,
 )
@@ -59,13 +60,17 @@ def nic_origin(nic: Nic, what: str, text: str, reason: DropReason = DropReason.N
     return Origin(OriginKind.NIC, f"nic {nic.name} {what}", text, nic.at, reason)
 
 
-def admit(nic: Nic) -> Iterator[Entry]:
-    """Table 0: the NIC's untagged packets enter its network; a guest may not choose one by a tag."""
+def admit(nic: Nic, router: int | None) -> Iterator[Entry]:
+    """Table 0: the NIC's untagged packets enter its network; a guest may not choose one by a tag.
+
+    Args: `router` is the zone of the router that the network is in, if it is in one.
+    """
     into = nic_origin(nic, "admit", f"{nic.name} is in network {nic.network} (VLAN {nic.vlan})")
     untagged = match(in_port=nic.port, vlan_vid=0)
     tag = (PushVlan(), SetField("vlan_vid", vlan(nic.vlan)))
     alone = (SetField(APART, SENDER_APART),) if nic.is_isolated else ()
-    yield entry(Stage.ADMIT, 200, untagged, into, *tag, *alone, goto=Stage.SOURCE_GUARD)
+    joined = () if router is None else (SetField(ROUTER, router),)
+    yield entry(Stage.ADMIT, 200, untagged, into, *tag, *alone, *joined, goto=Stage.SOURCE_GUARD)
     tagged = nic_origin(
         nic, "tagged", f"{nic.name} is an access port: no VLAN tags", DropReason.VLAN_NOT_ALLOWED
     )
@@ -128,18 +133,28 @@ def _rogue_routers() -> Iterator[Entry]:
         yield entry(Stage.SOURCE_GUARD, ROGUE, _icmpv6(kind), nobody)
 
 
-def source_guard(nic: Nic, ends: Sequence[Endpoint], identities: Mapping[IPAddress, int]) -> Iterator[Entry]:
-    """Table 1: what this NIC may send from its endpoints, with each MAC that it may use."""
+def source_guard(
+    nic: Nic, ends: Sequence[Endpoint], identities: Mapping[IPAddress, int], onward: Stage
+) -> Iterator[Entry]:
+    """Table 1: what this NIC may send from its endpoints, with each MAC that it may use.
+
+    Args: `onward` is where its IP packets go.
+    """
     by_mac: dict[int, list[Endpoint]] = {nic.mac: []}
     for end in ends:
         for mac in end.macs:
             by_mac.setdefault(mac, []).append(end)
     for mac, those in by_mac.items():
-        yield from _honest(replace(nic, mac=mac), those, identities)
-        yield from _forged(replace(nic, mac=mac), _listed(ends), len(by_mac) == 1)
-    text = f"{nic.name} may send only from its MAC {' or '.join(map(mac_text, by_mac))}"
+        yield from _honest(replace(nic, mac=mac), those, identities, onward)
+        yield from forged(replace(nic, mac=mac), _listed(ends), len(by_mac) == 1)
+    yield other_macs(nic, by_mac)
+
+
+def other_macs(nic: Nic, macs: Iterable[int]) -> Entry:
+    """Table 1: what comes from other MACs than those that the NIC may use."""
+    text = f"{nic.name} may send only from its MAC {' or '.join(map(mac_text, macs))}"
     unknown = nic_origin(nic, "spoof_mac", text, DropReason.SPOOF_MAC)
-    yield entry(Stage.SOURCE_GUARD, OTHER_MAC, match(in_port=nic.port), unknown)
+    return entry(Stage.SOURCE_GUARD, OTHER_MAC, match(in_port=nic.port), unknown)
 
 
 def _listed(ends: Sequence[Endpoint]) -> str:
@@ -152,13 +167,15 @@ def _listed(ends: Sequence[Endpoint]) -> str:
     return f"{told} and {more} more" if more > 0 else told or "no address"
 
 
-def _honest(nic: Nic, ends: Sequence[Endpoint], identities: Mapping[IPAddress, int]) -> Iterator[Entry]:
+def _honest(
+    nic: Nic, ends: Sequence[Endpoint], identities: Mapping[IPAddress, int], onward: Stage
+) -> Iterator[Entry]:
     """What the NIC may send with one MAC, its own or another that it may use."""
     own = nic_origin(nic, "source", f"{nic.name} sends from its own addresses")
     known = {end.address: identities[end.address] for end in ends}
     given = [end.address for end in ends if not end.is_allowed and isinstance(end.address, IPv6Address)]
     allowed = [end.address for end in ends if end.is_allowed and isinstance(end.address, IPv6Address)]
-    yield from _own_packets(nic, known, own)
+    yield from _own_packets(nic, known, own, onward)
     for address in known:
         yield from _own_arp(nic, address, own) if address.version == 4 else ()
     yield from _own_discovery(nic, given, [*given, *allowed], own)
@@ -166,14 +183,16 @@ def _honest(nic: Nic, ends: Sequence[Endpoint], identities: Mapping[IPAddress, i
         yield from _own_discovery(nic, [address], [address], own)
 
 
-def _own_packets(nic: Nic, identities: Mapping[IPAddress, int], own: Origin) -> Iterator[Entry]:
+def _own_packets(
+    nic: Nic, identities: Mapping[IPAddress, int], own: Origin, onward: Stage
+) -> Iterator[Entry]:
     for address, identity in identities.items():
         if address.version == 4:
             source = match(in_port=nic.port, eth_src=nic.mac, eth_type=ETH_IPV4, ipv4_src=int(address))
         else:
             source = match(in_port=nic.port, eth_src=nic.mac, eth_type=ETH_IPV6, ipv6_src=int(address))
         known = (SetField(CLIENT, subject_of(identity)), SetField(CLIENT_PEER, peer_of(identity)))
-        yield entry(Stage.SOURCE_GUARD, OWN, source, own, *known, goto=Stage.DESTINATION)
+        yield entry(Stage.SOURCE_GUARD, OWN, source, own, *known, goto=onward)
 
 
 def _own_arp(nic: Nic, address: IPAddress, own: Origin) -> Iterator[Entry]:
@@ -219,7 +238,15 @@ def _own_discovery(
                 yield entry(Stage.SOURCE_GUARD, ND_OWN, where, own, goto=Stage.NEIGHBOUR)
 
 
-def _forged(nic: Nic, addresses: str, is_only_mac: bool) -> Iterator[Entry]:
+def own_neighbours(nic: Nic, own: Sequence[IPAddress], why: Origin) -> Iterator[Entry]:
+    """Table 1: ARP and neighbour discovery of own addresses."""
+    for address in own:
+        yield from _own_arp(nic, address, why) if address.version == 4 else ()
+    six = [address for address in own if isinstance(address, IPv6Address)]
+    yield from _own_discovery(nic, six, six, why)
+
+
+def forged(nic: Nic, addresses: str, is_only_mac: bool = True) -> Iterator[Entry]:
     """What is left of the NIC's packets with a MAC: each kind is dropped for its own reason."""
 
     def drop(priority: int, where: Match, reason: DropReason, text: str) -> Entry:

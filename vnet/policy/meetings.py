@@ -1,4 +1,4 @@
-"""Which rows meet: for two identities that have a client and a server on one network, what each side asks.
+"""Which rows meet: for two identities that have a client and a server who can meet, what each side asks.
 
 Only pairs of which one names the other are looked at one by one. All others have the row of those whom no
 rule names, so one example for each outcome of the other side is enough, and stands for all of them.
@@ -7,11 +7,11 @@ rule names, so one example for each outcome of the other side is enough, and sta
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from vnet.policy.endpoint import Endpoint, reached_by
+from vnet.policy.endpoint import Endpoint, Roads, reached_by
 from vnet.policy.identity import Identities
 from vnet.policy.rows import Asked, Default, Row, RuleList
 from vnet.policy.semantics import in_order, rules_of
@@ -20,7 +20,7 @@ from vnet.topology.model import Direction, Peer, PeerKind, Topology
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """A client and a server of one network and family, and what each side has for the other."""
+    """A client and a server of one family that meet, and what each side has for the other."""
 
     client: Endpoint
     server: Endpoint
@@ -30,8 +30,8 @@ class Meeting:
 
 Side = Mapping[int, RuleList]
 """By identity: the rules that apply to it."""
-_Place = tuple[str, int]
-"""Network and IP version."""
+_Place = tuple[str, int, bool]
+"""Where two meet: a network, or a router (then True), and the IP version."""
 
 
 def rule_lists(topology: Topology, identities: Identities, direction: Direction) -> Side:
@@ -65,12 +65,13 @@ def selected(identities: Identities, peers: tuple[Peer, ...]) -> tuple[frozenset
 class Meetings:
     """All who can meet; those of which many are alike are told once."""
 
-    def __init__(self, identities: Identities, egress: Side, ingress: Side) -> None:
+    def __init__(self, topology: Topology, identities: Identities, egress: Side, ingress: Side) -> None:
         self._egress, self._ingress = egress, ingress
         everyone = [end for each in identities.by_number.values() for end in each.members]
+        self._roads = Roads(topology, everyone)
         reached = reached_by(everyone)  # who is not reached stands for others only where all are such
         self._ends = {
-            number: _by_place(sorted(each.members, key=lambda end: not reached[end.name, end.address]))
+            number: self._by_place(sorted(each.members, key=lambda end: not reached[end.name, end.address]))
             for number, each in identities.by_number.items()
         }
         self._servers = _named_pairs(egress, ingress)
@@ -83,9 +84,9 @@ class Meetings:
             for server in named:
                 known[server].add(client)
         for client in self._ends:
-            yield from self._unnamed(client, servers, self._servers.get(client, ()), self._meeting)
+            yield from self._unnamed(client, servers, self._servers.get(client, ()), True)
         for server in self._ends:
-            yield from self._unnamed(server, clients, known[server], lambda s, c: self._meeting(c, s))
+            yield from self._unnamed(server, clients, known[server], False)
 
     def _named(self) -> Iterator[Meeting]:
         for client, servers in self._servers.items():
@@ -93,7 +94,7 @@ class Meetings:
             for server in servers:
                 theirs = self._ends[server]
                 for place in mine.keys() & theirs.keys():
-                    pair = _apart(mine[place], theirs[place])
+                    pair = self._pair(place, mine[place], theirs[place])
                     if pair is not None:
                         yield self._meeting((client, pair[0]), (server, pair[1]))
 
@@ -115,7 +116,7 @@ class Meetings:
         one: int,
         buckets: _Buckets,
         named: Iterable[int],
-        meeting: Callable[[tuple[int, Endpoint], tuple[int, Endpoint]], Meeting],
+        as_client: bool,
     ) -> Iterator[Meeting]:
         """One example for each place and outcome of those whom `one` does not name and who do not name it."""
         known = named if isinstance(named, set) else set(named)
@@ -123,33 +124,53 @@ class Meetings:
             for others in buckets.get(place, {}).values():
                 left = ((number, end) for number, end in others if number not in known)
                 found = next(
-                    ((mine, other) for other in left for mine in reps if _meet(mine, other[1])), None
+                    (
+                        (client, server)
+                        for other in left
+                        for mine in reps
+                        for client, server in [((one, mine), other) if as_client else (other, (one, mine))]
+                        if self._meet(place, client[1], server[1])
+                    ),
+                    None,
                 )
                 if found is not None:
-                    yield meeting((one, found[0]), found[1])
+                    yield self._meeting(*found)
+
+    def _by_place(self, members: Iterable[Endpoint]) -> Mapping[_Place, Sequence[Endpoint]]:
+        """Of each network and family two NICs that are isolated and two that are not, of each router those of
+        two networks that are sent packets and that are not: enough to find a pair."""
+        found: dict[_Place, list[Endpoint]] = defaultdict(list)
+        for end in members:
+            reps = found[end.nic.network, end.address.version, False]
+            alike = [other.name for other in reps if other.nic.is_isolated == end.nic.is_isolated]
+            if len(alike) < 2 and end.name not in alike:
+                reps.append(end)
+            router = self._roads.routing.router(end.nic.network)
+            if router is None or end.address.is_link_local:
+                continue
+            reps = found[router.name, end.address.version, True]
+            routed = self._roads.is_routed_to(end)
+            known = [other.nic.network for other in reps if self._roads.is_routed_to(other) == routed]
+            if len(known) < 2 and end.nic.network not in known:
+                reps.append(end)
+        return found
+
+    def _meet(self, place: _Place, client: Endpoint, server: Endpoint) -> bool:
+        """Whether they can, given that both are there."""
+        if place[2]:
+            return self._roads.leads(client, server)
+        return client.name != server.name and not (client.nic.is_isolated and server.nic.is_isolated)
+
+    def _pair(
+        self, place: _Place, clients: Sequence[Endpoint], servers: Sequence[Endpoint]
+    ) -> tuple[Endpoint, Endpoint] | None:
+        return next(
+            (pair for pair in product(clients, servers) if self._meet(place, *pair)),
+            None,
+        )
 
 
 _Buckets = dict[_Place, dict[object, list[tuple[int, Endpoint]]]]
-
-
-def _by_place(members: Iterable[Endpoint]) -> Mapping[_Place, Sequence[Endpoint]]:
-    """Of each network and family two NICs that are isolated and two that are not: enough to find a pair."""
-    found: dict[_Place, list[Endpoint]] = defaultdict(list)
-    for end in members:
-        reps = found[end.nic.network, end.address.version]
-        alike = [other.name for other in reps if other.nic.is_isolated == end.nic.is_isolated]
-        if len(alike) < 2 and end.name not in alike:
-            reps.append(end)
-    return found
-
-
-def _meet(one: Endpoint, other: Endpoint) -> bool:
-    """Whether they can, given that both are on one network."""
-    return one.name != other.name and not (one.nic.is_isolated and other.nic.is_isolated)
-
-
-def _apart(ours: Sequence[Endpoint], theirs: Sequence[Endpoint]) -> tuple[Endpoint, Endpoint] | None:
-    return next(((one, other) for one, other in product(ours, theirs) if _meet(one, other)), None)
 
 
 def _named_pairs(egress: Side, ingress: Side) -> Mapping[int, set[int]]:

@@ -103,7 +103,7 @@ def needless(topology: Topology, identities: Identities) -> Mapping[str, Finding
         rule_lists(topology, identities, each) for each in (Direction.EGRESS, Direction.INGRESS)
     )
     cases = _Cases()
-    for meeting in Meetings(identities, egress, ingress):
+    for meeting in Meetings(topology, identities, egress, ingress):
         cases.take(meeting)
     found = {}
     for policy in in_order(topology):

@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from vnet.base.objects import not_the_same
-from vnet.policy import guard, segment, track
-from vnet.policy.endpoint import Endpoint, IPAddress, endpoints_of
+from vnet.policy import guard, segment, serve, track
+from vnet.policy.endpoint import Endpoint, IPAddress, endpoints_of, is_routed_to
 from vnet.policy.entry import Entry
 from vnet.policy.identity import Classes, Selector, names_of, networks_of
+from vnet.policy.pipeline import Stage
 from vnet.topology.inventory import Nic, Vm
 from vnet.topology.model import IPNetwork, Topology
+from vnet.topology.routing import Routing, gateway_mac, zone_of
 
 Segment = tuple[str, int]
 """A network's name and VLAN."""
+Reached = tuple[tuple[int, ...], bool]
+"""The MACs by which an endpoint is reached, and whether routers send packets to it."""
 
 
 @dataclass(slots=True)
@@ -35,6 +39,8 @@ class Nics:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
+        self._routing = Routing(topology)
+        self._gateway = gateway_mac(topology.name)
         self._seen: Sequence[Vm] = ()
         self._nics: dict[str, Nic] = {}
         self._ends: dict[str, tuple[Endpoint, ...]] = {}
@@ -43,8 +49,10 @@ class Nics:
         self._users = Counter[IPAddress]()
         self._holders = Counter[tuple[int, int, IPAddress]]()
         """How many NICs of a VLAN may use a MAC with an address."""
-        self._made_of: dict[str, tuple[Nic, tuple[int, ...], tuple[tuple[int, ...], ...]]] = {}
+        self._made_of: dict[str, tuple[Nic, tuple[int, ...], tuple[Reached, ...]]] = {}
         """What the flows of a NIC depend on: it, the identity of each endpoint, the MACs that reach each."""
+        self._sharers = Counter[tuple[int, IPAddress]]()
+        """How many NICs of a VLAN may use an address."""
         self._delivered: tuple[tuple[int, ...], bool] | None = None
 
     # who is there
@@ -91,6 +99,7 @@ class Nics:
     def _count(self, ends: Iterable[Endpoint], times: int, changed: Changed) -> None:
         for end in ends:
             self._users[end.address] += times
+            self._sharers[end.nic.vlan, end.address] += times
             for mac in end.macs:
                 self._holders[end.nic.vlan, mac, end.address] += times
             changed.addresses.add(end.address)
@@ -111,6 +120,14 @@ class Nics:
                 ends = (end for each in self._ends.values() for end in each)
                 taken |= {end.name for end in ends if end.address in network}
         return taken
+
+    def ports(self, where: Segment) -> frozenset[int]:
+        """Those of the NICs of a network."""
+        return (
+            frozenset(nic.port for nic in self._members[where].values())
+            if where in self._members
+            else frozenset()
+        )
 
     # their flows
 
@@ -141,24 +158,33 @@ class Nics:
         vlans = tuple(sorted({number for (_, number), nics in self._members.items() if nics}))
         if (vlans, logging) != self._delivered:
             self._delivered = vlans, logging
-            yield "deliver", tuple(track.deliver(vlans, logging))
+            zones = (zone_of(each, self._topology.networks) for each in self._topology.routers.values())
+            yield "deliver", tuple(track.deliver(vlans, sorted(zones), logging))
 
-    def _of_nic(
-        self, nic: Nic, identities: tuple[int, ...], reached: tuple[tuple[int, ...], ...]
-    ) -> Iterator[Entry]:
-        ends = self._ends[nic.name]
+    def _of_nic(self, nic: Nic, identities: tuple[int, ...], reached: tuple[Reached, ...]) -> Iterator[Entry]:
+        ends, zone = self._ends[nic.name], self._routing.zone(nic.network)
         own = {end.address: number for end, number in zip(ends, identities, strict=True)}
-        yield from guard.admit(nic)
-        yield from guard.source_guard(nic, ends, own)
+        yield from guard.admit(nic, zone)
+        yield from guard.source_guard(nic, ends, own, Stage.DESTINATION if zone is None else Stage.ROUTE)
         yield from segment.neighbour(nic, [end.address for end in ends if not end.is_allowed])
-        for end, macs in zip(ends, reached, strict=True):
+        network = self._topology.networks[nic.network]
+        if network.has_services:
+            given = [end.address for end in ends if not end.is_allowed]
+            yield from serve.asks(nic, given, network, self._gateway)
+        for end, (macs, routed) in zip(ends, reached, strict=True):
             yield from (segment.destination(end, mac, own[end.address]) for mac in macs)
+            if zone is not None and routed:
+                yield segment.routed(end, end.macs[0], own[end.address], self._gateway, zone)
 
-    def _reached(self, end: Endpoint) -> tuple[int, ...]:
-        """See `endpoint.reached_by`."""
-        return tuple(mac for mac in end.macs if self._holders[end.nic.vlan, mac, end.address] == 1)
+    def _reached(self, end: Endpoint) -> Reached:
+        """See `endpoint.reached_by` and `endpoint.is_routed_to`."""
+        macs = tuple(mac for mac in end.macs if self._holders[end.nic.vlan, mac, end.address] == 1)
+        return macs, is_routed_to(self._routing, end, self._sharers[end.nic.vlan, end.address])
 
     def _sharing(self, where: Segment) -> Iterator[str]:
         """The NICs for which it matters who else is there."""
         members = self._members[where].values()
-        return (nic.name for nic in members if any(pair.mac is not None for pair in nic.profile.pairs))
+        joined = self._routing.router(where[0]) is not None
+        return (
+            nic.name for nic in members if any(joined or pair.mac is not None for pair in nic.profile.pairs)
+        )

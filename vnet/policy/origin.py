@@ -13,12 +13,13 @@ from vnet.topology.model import Action, Direction, Policy, Rule
 
 
 class OriginKind(Enum):
-    """RULE a line of a policy, DEFAULT what holds when no rule matches, NIC a declared interface,
-    GUARD port security, FABRIC the pipeline itself."""
+    """RULE a line of a policy, DEFAULT what holds when no rule matches, NIC a declared interface, ROUTER a
+    declared router, GUARD port security, FABRIC the pipeline itself."""
 
     RULE = "rule"
     DEFAULT = "default"
     NIC = "nic"
+    ROUTER = "router"
     GUARD = "guard"
     FABRIC = "fabric"
 

@@ -22,8 +22,9 @@ class Stage(IntEnum):
     ADMIT = 0
     SOURCE_GUARD = 1
     NEIGHBOUR = 2
-    DESTINATION = 3
-    CONNECTION = 4
+    ROUTE = 3
+    DESTINATION = 4
+    CONNECTION = 5
     EGRESS = 10
     INGRESS = 30
     DELIVER = 50
@@ -45,17 +46,24 @@ BOTH_APART = SENDER_APART | RECEIVER_APART
 ADMITTED = "ct_mark", 1
 """Connections are committed with this mark, so that a packet of one that was let in can be told."""
 NEIGHBOUR_KIND = "reg5"
-"""What source_guard found an ARP or ND packet to be: ANNOUNCE or PROBE, else 0."""
+"""What source_guard found an ARP or ND packet to be: ANNOUNCE or PROBE; ASKS or ANSWERS what is asked of the
+network's own server, or answered by it; else 0."""
 LOGGED = "reg9"
 """1 when a rule that lets the packet pass wants its connection logged."""
 LOGGED_BY = {Direction.EGRESS: "reg10", Direction.INGRESS: "reg11"}
 """Which rules those are: the low 32 bits of their cookies."""
+ROUTER = "reg12"
+"""The zone of the router that the sender's network is in, else 0."""
 
-ANNOUNCE, PROBE = 1, 2
+SERVED = "reg13"
+"""Whether the packet goes to the network's own server (DHCP, DNS) or comes from it."""
+
+ANNOUNCE, PROBE, ASKS, ANSWERS = 1, 2, 3, 4
+TO_SERVICE, FROM_SERVICE = 1, 2
 
 REGISTERS = (
-    (CLIENT, "identity of the client as the one whom policies apply to (before table 4: of the sender)"),
-    (SERVER, "identity of the server as the one whom policies apply to (before table 4: of the receiver)"),
+    (CLIENT, "identity of the client as the one whom policies apply to (before table 5: of the sender)"),
+    (SERVER, "identity of the server as the one whom policies apply to (before table 5: of the receiver)"),
     (OUT_PORT, "port of the receiver"),
     (
         SERVICE,
@@ -63,13 +71,19 @@ REGISTERS = (
         "0 = another protocol",
     ),
     (SCRATCH, "scratch, to swap client and server in replies"),
-    (NEIGHBOUR_KIND, "1 = announcement of an own address, 2 = probe for an own address"),
+    (
+        NEIGHBOUR_KIND,
+        "1 = announcement of an own address, 2 = probe for an own address, "
+        "3 = asked of the network's server (DHCP, router solicitation), 4 = answered by it",
+    ),
     (APART, "1 = the sender is isolated, 2 = the receiver is"),
-    (CLIENT_PEER, "identity of the client as the one whom rules name (before table 4: of the sender)"),
-    (SERVER_PEER, "identity of the server as the one whom rules name (before table 4: of the receiver)"),
+    (CLIENT_PEER, "identity of the client as the one whom rules name (before table 5: of the sender)"),
+    (SERVER_PEER, "identity of the server as the one whom rules name (before table 5: of the receiver)"),
     (LOGGED, "1 = a rule that lets it pass wants its connection logged"),
     (LOGGED_BY[Direction.EGRESS], "low half of the cookie of the egress rule that does"),
     (LOGGED_BY[Direction.INGRESS], "low half of the cookie of the ingress rule that does"),
+    (ROUTER, "zone of the router that the sender's network is in"),
+    (SERVED, "1 = to the network's own server, 2 = from it"),
 )
 
 
@@ -114,7 +128,7 @@ TABLES = (
         "Is the sender who it says it is? MAC, IPv4, IPv6, ARP and ND source guard; rogue DHCP and RA; "
         "later fragments. Sets the sender's identity",
         (
-            *("in_port", "eth_src", "eth_type", "ip_proto", "ip_frag", "ipv4_src", "ipv6_src"),
+            *("in_port", "eth_src", "eth_dst", "eth_type", "ip_proto", "ip_frag", "ipv4_src", "ipv6_src"),
             *("arp_op", "arp_sha", "arp_spa", "arp_tpa", "udp_src", "udp_dst"),
             *("icmpv4_type", "icmpv6_type", "ipv6_nd_target", "ipv6_nd_sll", "ipv6_nd_tll"),
         ),
@@ -124,7 +138,7 @@ TABLES = (
             *(DropReason.ETHERTYPE, DropReason.FRAGMENT, DropReason.ROGUE_DHCP, DropReason.ROGUE_RA),
             DropReason.MULTICAST,
         ),
-        (Stage.NEIGHBOUR, Stage.DESTINATION),
+        (Stage.NEIGHBOUR, Stage.ROUTE, Stage.DESTINATION),
     ),
     Table(
         Stage.NEIGHBOUR,
@@ -139,11 +153,28 @@ TABLES = (
         (DropReason.NO_DST,),
     ),
     Table(
+        Stage.ROUTE,
+        "route",
+        "Which network does it go to? Packets for a gateway go on into another network, by the longest "
+        "prefix; an echo request for it is answered. Only packets from networks of a router come here",
+        (
+            *("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_src", "ipv6_dst", ROUTER),
+            *("ip_proto", "ip_frag", "icmpv4_type", "icmpv4_code", "icmpv6_type", "icmpv6_code"),
+            *("udp_dst", "tcp_dst"),
+        ),
+        "goto destination",
+        (DropReason.NO_ROUTE, DropReason.NO_DST),
+        (Stage.DESTINATION,),
+    ),
+    Table(
         Stage.DESTINATION,
         "destination",
         "Who is it for? Sets the receiver's identity and port, and asks the connection tracker "
-        "in the network's zone",
-        ("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_dst"),
+        "in the network's zone, or the router's",
+        (
+            *("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_dst"),
+            *("ip_proto", "udp_dst", "tcp_dst", "icmpv4_type", "icmpv6_type"),
+        ),
         "drop NO_DST",
         (DropReason.NO_DST, DropReason.MULTICAST),
         (Stage.CONNECTION,),
@@ -156,7 +187,7 @@ TABLES = (
         "isolated network part here",
         (
             *("ct_state", "eth_type", "ip_proto", "icmpv4_type", "icmpv6_type", "ipv4_src", "ipv6_src"),
-            *("ct_nw_src", "ct_nw_dst", "ct_ipv6_src", "ct_ipv6_dst", APART),
+            *("ct_nw_src", "ct_nw_dst", "ct_ipv6_src", "ct_ipv6_dst", APART, SERVED),
         ),
         "drop INVALID_STATE",
         (DropReason.INVALID_STATE, DropReason.ISOLATED),
@@ -186,7 +217,7 @@ TABLES = (
         "deliver",
         "Commit a new connection, tell the controller of one that a rule logs, remove the tag, send to the "
         "receiver's port",
-        ("vlan_vid", "eth_type", "ct_state", ADMITTED[0], LOGGED),
+        ("vlan_vid", "eth_type", "ct_state", "ct_zone", ADMITTED[0], LOGGED),
         "drop NO_DST",
         (DropReason.NO_DST,),
     ),

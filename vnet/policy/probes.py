@@ -12,7 +12,7 @@ from itertools import islice, product
 
 from vnet.openflow.fields import ICMP, ICMPV6, TCP, UDP
 from vnet.policy.claims import by_vms, can_meet
-from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
+from vnet.policy.endpoint import Endpoint, IPAddress, Roads, endpoints
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.semantics import Packet, decide, selects
 from vnet.topology.inventory import Inventory
@@ -55,6 +55,7 @@ class _Chooser:
     def __init__(self, topology: Topology, inventory: Inventory) -> None:
         self._topology = topology
         self._inventory = inventory
+        self._roads = Roads(topology, endpoints(topology, inventory))
         self._ends = tuple(end for end in endpoints(topology, inventory) if end.is_given)
 
     def of(self, claim: Claim) -> Iterator[Probe]:
@@ -65,7 +66,7 @@ class _Chooser:
             case ClaimKind.ALLOW:
                 yield from self._promised(claim, sources, targets, promised)
             case ClaimKind.DENY | ClaimKind.NEVER:
-                yield from _each(claim, _meeting(sources, targets), tried)
+                yield from _each(claim, _meeting(self._roads, sources, targets), tried)
             case ClaimKind.ONLY:
                 yield from _alternating(
                     self._promised(claim, sources, targets, promised),
@@ -81,7 +82,7 @@ class _Chooser:
         services: Sequence[tuple[int, int]],
     ) -> Iterator[Probe]:
         """On the networks where the policies let it pass; the first shared one if they do on none."""
-        for networks in by_vms(sources, targets).values():
+        for networks in by_vms(self._roads, sources, targets).values():
             passing = [pairs for pairs in networks.values() if self._passes(pairs[0], services[0])]
             for pairs in passing or list(networks.values())[:1]:
                 for source, target in pairs:
@@ -105,7 +106,7 @@ class _Chooser:
         beside = [each for each in SAMPLE if not _within(each, service)]
         if service.ports and service.ports[1] < 0xFFFF:
             beside.insert(0, (service.protocol, service.ports[1] + 1))
-        yield from _each(claim, _meeting(sources, targets), beside)
+        yield from _each(claim, _meeting(self._roads, sources, targets), beside)
 
     def _other_sources(
         self,
@@ -117,7 +118,7 @@ class _Chooser:
         """Everyone else on the named service, neighbours of the target first."""
         named = {(end.name, end.address) for end in sources}
         others = [end for end in self._ends if (end.name, end.address) not in named]
-        yield from _each(claim, _meeting(others, targets), services)
+        yield from _each(claim, _meeting(self._roads, others, targets), services)
 
 
 def _services(service: Service | None) -> tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int]]]:
@@ -135,13 +136,15 @@ def _within(sample: tuple[int, int], service: Service) -> bool:
     return protocol == service.protocol and low <= port <= high
 
 
-def _meeting(sources: Sequence[Endpoint], targets: Sequence[Endpoint]) -> Iterator[tuple[Endpoint, Endpoint]]:
+def _meeting(
+    roads: Roads, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
+) -> Iterator[tuple[Endpoint, Endpoint]]:
     """Pairs that can meet; then, for VMs that nowhere meet, one pair of each family they have in common."""
     apart: dict[tuple[str, str, int], tuple[Endpoint, Endpoint]] = {}
     met = set()
     for source, target in product(sources, targets):
         names = source.vm.name, target.vm.name
-        if can_meet(source, target) and names[0] != names[1]:
+        if can_meet(roads, source, target) and names[0] != names[1]:
             met.add(names)
             yield source, target
         elif names[0] != names[1] and source.address.version == target.address.version:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from vnet.policy.compile import Compiled
 from vnet.policy.decisions import Asked
-from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.matrix import Spans, joined, words
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
@@ -16,7 +17,10 @@ from vnet.topology.model import Topology
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What one VM may open to another on a network; `ports` in words, `-` for nothing."""
+    """What one VM may open to another on a network; `ports` in words, `-` for nothing.
+
+    Of what a router carries `network` is `front -> back`.
+    """
 
     source: str
     target: str
@@ -25,20 +29,23 @@ class Pair:
 
 
 def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Iterator[Pair]:
-    """Every pair of VMs that share a network, in file order; replicas one by one.
+    """Every pair of VMs that share a network or are joined by a router, in file order; replicas one by one.
 
     Families with different answers are told apart. Addresses that the guests were not given are left out.
     """
-    asked = Asked(compiled)
-    by_network: dict[str, list[Endpoint]] = defaultdict(list)
+    asked, roads = Asked(compiled), Roads(topology, endpoints(topology, inventory))
+    by_network: dict[str, list[Endpoint]] = {}
     for end in endpoints(topology, inventory):
         if end.is_given:
-            by_network[end.nic.network].append(end)
-    for network, ends in by_network.items():
+            by_network.setdefault(end.nic.network, []).append(end)
+    for here, there in product(by_network, repeat=2):
+        if not roads.routing.are_joined(here, there):
+            continue
+        network = here if here == there else f"{here} -> {there}"
         answers: dict[tuple[str, str], dict[int, Spans]] = defaultdict(dict)
-        for source in ends:
-            for target in ends:
-                if source.address.version == target.address.version and source.vm.name != target.vm.name:
+        for source in by_network[here]:
+            for target in by_network[there]:
+                if source.vm.name != target.vm.name and roads.can_meet(source, target):
                     pair = answers[source.vm.name, target.vm.name]
                     version = source.address.version
                     pair[version] = joined((*pair.get(version, ()), *asked.open(source, target)))

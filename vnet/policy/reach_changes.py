@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import product
 
 from vnet.openflow.flow import Flow
@@ -17,14 +16,17 @@ from vnet.policy.endpoint import Endpoint, Places
 from vnet.policy.identity import EndpointKey, Identities, label, peer_of, subject_of
 from vnet.policy.matrix import NOTHING, Matrix, Spans, is_egress, joined, less, spoken_of
 from vnet.policy.pipeline import Stage
+from vnet.topology.model import Topology
+from vnet.topology.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The flows of one generation, and who has which identity in it."""
+    """The flows of one generation, who has which identity in it, and which networks routers join."""
 
     flows: Iterable[Flow]
     identities: Identities
+    topology: Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,13 @@ class Reach:
 def reach_changes(before: Side, after: Side, touched: Iterable[Flow]) -> tuple[Reach, ...]:
     """Which services open and close, by client and server; `touched` are the flows that differ."""
     was, becomes = Matrix(before.flows), Matrix(after.flows)
+    met, meet = _Ground(before.topology), _Ground(after.topology)
+    rejoined = before.topology.routers != after.topology.routers
     opens: dict[tuple[str, str], Spans] = defaultdict(tuple)
     closes: dict[tuple[str, str], Spans] = defaultdict(tuple)
-    for client, server in _pairs(_classes(before.identities, after.identities), touched):
-        old = _allowed(was, client.before, server.before)
-        new = _allowed(becomes, client.after, server.after)
+    for client, server in _pairs(_classes(before.identities, after.identities), touched, rejoined):
+        old = _allowed(was, client.before, server.before) if met.have(client, server) else NOTHING
+        new = _allowed(becomes, client.after, server.after) if meet.have(client, server) else NOTHING
         names = client.label, server.label
         opens[names] = joined((*opens[names], *less(new, old)))
         closes[names] = joined((*closes[names], *less(old, new)))
@@ -70,10 +74,25 @@ class _Class:
     def label(self) -> str:
         return label(self.members)
 
-    @cached_property
-    def places(self) -> Places:
+
+class _Ground:
+    """Where classes can meet in one generation."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._routing = Routing(topology)
+        self._places: dict[tuple[int | None, int | None], Places] = {}
+
+    def have(self, client: _Class, server: _Class) -> bool:
+        """Whether there is a place for the two."""
+        return self._of(client).can_meet(self._of(server))
+
+    def _of(self, one: _Class) -> Places:
         """Where its members are that were given addresses."""
-        return Places(end for end in self.members if not end.address.is_link_local)
+        key = one.before, one.after
+        if key not in self._places:
+            given = (end for end in one.members if not end.address.is_link_local)
+            self._places[key] = Places(given, self._routing)
+        return self._places[key]
 
 
 def _classes(before: Identities, after: Identities) -> tuple[_Class, ...]:
@@ -86,8 +105,13 @@ def _classes(before: Identities, after: Identities) -> tuple[_Class, ...]:
     return tuple(_Class(*numbers, tuple(members)) for numbers, members in found.items())
 
 
-def _pairs(classes: tuple[_Class, ...], touched: Iterable[Flow]) -> Iterator[tuple[_Class, _Class]]:
-    """The pairs that may fare otherwise, of those who can meet at all; each once."""
+def _pairs(
+    classes: tuple[_Class, ...], touched: Iterable[Flow], rejoined: bool
+) -> Iterator[tuple[_Class, _Class]]:
+    """The pairs that may fare otherwise, each once; all, if other networks are joined than before."""
+    if rejoined:
+        yield from product(classes, repeat=2)
+        return
     subjects: dict[int | None, list[_Class]] = defaultdict(list)
     peers: dict[int | None, list[_Class]] = defaultdict(list)
     one_sided = [each for each in classes if each.before is None or each.after is None]
@@ -102,7 +126,7 @@ def _pairs(classes: tuple[_Class, ...], touched: Iterable[Flow]) -> Iterator[tup
     for egress, subject, peer in dict.fromkeys(_judged(touched)):
         pairs = product(subjects.get(subject, ()), peers.get(peer, ()))
         wanted += pairs if egress else ((client, server) for server, client in pairs)
-    return (pair for pair in dict.fromkeys(wanted) if pair[0].places.can_meet(pair[1].places))
+    yield from dict.fromkeys(wanted)
 
 
 def _judged(touched: Iterable[Flow]) -> Iterator[tuple[bool, int | None, int | None]]:

@@ -1,4 +1,4 @@
-"""Tables 2 and 3: who on the packet's network it is for, neighbours first, then everyone else."""
+"""Tables 2 and 4: who on the packet's network it is for, neighbours first, then everyone else."""
 
 from __future__ import annotations
 
@@ -136,26 +136,45 @@ def neighbour_rest() -> Iterator[Entry]:
 
 
 def destination(end: Endpoint, mac: int, identity: int) -> Entry:
-    """Table 3: packets for this address and MAC of a NIC learn the receiver and its connection's state."""
-    nic, tag = end.nic, vlan(end.nic.vlan)
-    if end.address.version == 4:
-        where = match(vlan_vid=tag, eth_dst=mac, eth_type=ETH_IPV4, ipv4_dst=int(end.address))
-    else:
-        where = match(vlan_vid=tag, eth_dst=mac, eth_type=ETH_IPV6, ipv6_dst=int(end.address))
+    """Table 4: packets for this address and MAC of a NIC learn the receiver and its connection's state."""
+    nic = end.nic
     alone = (SetField(APART, RECEIVER_APART, RECEIVER_APART),) if nic.is_isolated else ()
-    known = (
-        SetField(SERVER, subject_of(identity)),
-        SetField(SERVER_PEER, peer_of(identity)),
-        SetField(OUT_PORT, nic.port),
-        *alone,
-    )
     track = Conntrack(zone=nic.vlan, table=int(Stage.CONNECTION))
     own = nic_origin(nic, "destination", f"{nic.name} is the receiver")
-    return entry(Stage.DESTINATION, 100, where, own, *known, track)
+    return entry(Stage.DESTINATION, 100, _addressed(end, mac), own, *_receiver(end, identity), *alone, track)
+
+
+def routed(end: Endpoint, mac: int, identity: int, gateway: int, zone: int) -> Entry:
+    """Table 4: packets that a router sends into the network find the MAC of who has the address.
+
+    Who is isolated has no neighbours, but other networks are none.
+
+    Args:
+        mac: by which the endpoint is reached; gateway: the routers' MAC; zone: of the router's connections.
+    """
+    own = nic_origin(end.nic, "routed", f"{end.nic.name} is the receiver")
+    known = SetField("eth_dst", mac), *_receiver(end, identity)
+    track = Conntrack(zone=zone, table=int(Stage.CONNECTION))
+    return entry(Stage.DESTINATION, 100, _addressed(end, gateway), own, *known, track)
+
+
+def _addressed(end: Endpoint, mac: int) -> Match:
+    tag = vlan(end.nic.vlan)
+    if end.address.version == 4:
+        return match(vlan_vid=tag, eth_dst=mac, eth_type=ETH_IPV4, ipv4_dst=int(end.address))
+    return match(vlan_vid=tag, eth_dst=mac, eth_type=ETH_IPV6, ipv6_dst=int(end.address))
+
+
+def _receiver(end: Endpoint, identity: int) -> tuple[Action, ...]:
+    return (
+        SetField(SERVER, subject_of(identity)),
+        SetField(SERVER_PEER, peer_of(identity)),
+        SetField(OUT_PORT, end.nic.port),
+    )
 
 
 def destination_rest() -> Iterator[Entry]:
-    """Table 3: the fabric carries no IP broadcast or multicast, and floods no unknown address."""
+    """Table 4: the fabric carries no IP broadcast or multicast, and floods no unknown address."""
     many = origin.fabric("multicast", "IP broadcast and multicast are not carried", DropReason.MULTICAST)
     yield entry(Stage.DESTINATION, 50, match(eth_dst=(GROUP_BIT, GROUP_BIT)), many)
     nobody = origin.fabric("destination", "no such address on this network", DropReason.NO_DST)

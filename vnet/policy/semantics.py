@@ -17,7 +17,7 @@ from vnet.base.drop import DropReason
 from vnet.base.protocols import PROTOCOLS
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
 from vnet.policy import origin
-from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, reached_by
+from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, is_routed_to, reached_by
 from vnet.policy.origin import Origin
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import (
@@ -32,6 +32,7 @@ from vnet.topology.model import (
     Service,
     Topology,
 )
+from vnet.topology.routing import Routing
 
 WITH_PORTS = (TCP, UDP, SCTP)
 REQUEST_TYPE = {ICMP: 8, ICMPV6: 128}
@@ -40,6 +41,7 @@ ECHO_REPLY = {ICMP: 0, ICMPV6: 129}
 NEIGHBOUR_DISCOVERY = (135, 136)
 
 FORGED = origin.guard("ip", "the source address is not the NIC's own", DropReason.SPOOF_IP)
+NO_ROUTE = origin.fabric("route", "no router sends it there", DropReason.NO_ROUTE)
 NOBODY = origin.fabric("destination", "no such address on this network", DropReason.NO_DST)
 ITSELF = origin.fabric("same-port", "sent to itself", DropReason.SAME_PORT)
 
@@ -178,18 +180,48 @@ def decide(topology: Topology, inventory: Inventory, packet: Packet) -> Verdict:
         return Verdict(False, guarded)
     if source is None:
         return Verdict(False, FORGED)
-    if target is None or source.nic.network != target.nic.network:
+    if target is None:
         return Verdict(False, NOBODY)
-    if target.is_allowed and not reached_by(ends.values())[target.name, target.address]:
-        return Verdict(False, NOBODY)
-    if source.name == target.name:
-        return Verdict(False, ITSELF)
-    if source.nic.is_isolated and target.nic.is_isolated:
-        return Verdict(False, origin.APART)
+    apart = _apart(topology, tuple(ends.values()), source, target)
+    if apart is not None:
+        return Verdict(False, apart)
     if _begins_nothing(packet):
         return Verdict(False, origin.INVALID)
     client, server = (target, source) if packet.reply else (source, target)
     return judged(topology, client, server, packet)
+
+
+def _apart(
+    topology: Topology, everyone: Sequence[Endpoint], source: Endpoint, target: Endpoint
+) -> Origin | None:
+    """Why two ends cannot meet; None if they can: as neighbours, or by the router of their networks."""
+    if source.nic.network != target.nic.network:
+        return _unrouted(topology, everyone, source, target)
+    if target.is_allowed and not reached_by(everyone)[target.name, target.address]:
+        return NOBODY
+    if source.name == target.name:
+        return ITSELF
+    return origin.APART if source.nic.is_isolated and target.nic.is_isolated else None
+
+
+def _unrouted(
+    topology: Topology, everyone: Sequence[Endpoint], source: Endpoint, target: Endpoint
+) -> Origin | None:
+    """Why no router delivers a packet; None if one does."""
+    routing = Routing(topology)
+    if routing.router(source.nic.network) is None:
+        return NOBODY
+    way = routing.way(source.nic.network, target.address)
+    if source.address.is_link_local or way is None:
+        return NO_ROUTE
+    if way.network != target.nic.network:
+        return NOBODY
+    holders = {end.name for end in everyone if _is_at(end, target.nic.network, target.address)}
+    return None if is_routed_to(routing, target, len(holders)) else NOBODY
+
+
+def _is_at(end: Endpoint, network: str, address: IPAddress) -> bool:
+    return end.nic.network == network and end.address == address
 
 
 def judged(topology: Topology, client: Endpoint, server: Endpoint, packet: Packet) -> Verdict:

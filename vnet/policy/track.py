@@ -1,8 +1,8 @@
-"""Tables 4 and 50: which end of the connection is the client, and how an allowed packet leaves."""
+"""Tables 5 and 50: which end of the connection is the client, and how an allowed packet leaves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from vnet.base.drop import DropReason
 from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP, CtState
@@ -59,7 +59,7 @@ SWAP = tuple(
 
 
 def connection(onward: int) -> Iterator[Entry]:
-    """Table 4: invalid packets end here, also errors that `errors` leaves; the rest learns its client.
+    """Table 5: invalid packets end here, also errors that `errors` leaves; the rest learns its client.
 
     Args:
         onward: the table of the first rules.
@@ -77,7 +77,7 @@ def connection(onward: int) -> Iterator[Entry]:
 
 
 def errors(addresses: Iterable[IPAddress]) -> Iterator[Entry]:
-    """Table 4: an error about a known connection is delivered if one of the two that have it sends it.
+    """Table 5: an error about a known connection is delivered if one of the two that have it sends it.
 
     The tracker sees to it that it goes to the other one. Anybody else on the network could end or slow down a
     connection whose ports it guesses (RFC 5927).
@@ -116,29 +116,43 @@ def _with_service(
     yield entry(Stage.CONNECTION, 100, match(ct_state=state), why, *first, goto=onward)
 
 
-def deliver(vlans: Iterable[int], logging: bool = False) -> Iterator[Entry]:
+def deliver(vlans: Iterable[int], zones: Iterable[int], logging: bool = False) -> Iterator[Entry]:
     """Table 50: the first packet of a connection commits it; every packet leaves untagged.
 
     A connection is new until it is answered, so the mark tells its first packet, the one to log, from others.
 
     Args:
+        zones: those of routers: what they carry is committed there, whichever network it goes to.
         logging: whether some rule has `log: true`.
     """
-    commit = origin.fabric("commit", "a new connection")
     leave = (PopVlan(), OutputField(OUT_PORT))
-    tell = Output(Port.CONTROLLER, LOGGED_BYTES)
     for number in vlans:
-        for eth_type in (ETH_IPV4, ETH_IPV6):
-            new: dict[str, int | tuple[int, int]] = {
-                "vlan_vid": vlan(number),
-                "eth_type": eth_type,
-                "ct_state": (_TRK | CtState.NEW, _TRK | CtState.NEW | _RPL | _INV),
-            }
-            enter = Conntrack(zone=number, commit=True, mark=(ADMITTED[1], ADMITTED[1]))
-            yield entry(Stage.DELIVER, 200, match(**new), commit, enter, *leave)
-            if logging:
-                first = match(**new | {ADMITTED[0]: (0, ADMITTED[1]), LOGGED: 1})
-                yield entry(Stage.DELIVER, 210, first, origin.LOGGED, enter, tell, *leave)
+        yield from _commit({"vlan_vid": vlan(number)}, number, 200, leave, logging)
+    for zone in zones:
+        yield from _commit({"ct_zone": zone, "vlan_vid": ANY_TAG}, zone, 220, leave, logging)
     known = origin.fabric("deliver", "of a known connection")
     yield entry(Stage.DELIVER, 100, match(vlan_vid=ANY_TAG), known, *leave)
     yield miss(Stage.DELIVER, origin.fabric("deliver nowhere", "not in any network", DropReason.NO_DST))
+
+
+def _commit(
+    where: Mapping[str, int | tuple[int, int]],
+    zone: int,
+    priority: int,
+    leave: tuple[Action, ...],
+    logging: bool,
+) -> Iterator[Entry]:
+    """What enters a new connection into a zone, and tells the controller of it if that is wanted."""
+    commit = origin.fabric("commit", "a new connection")
+    tell = Output(Port.CONTROLLER, LOGGED_BYTES)
+    for eth_type in (ETH_IPV4, ETH_IPV6):
+        new: dict[str, int | tuple[int, int]] = {
+            **where,
+            "eth_type": eth_type,
+            "ct_state": (_TRK | CtState.NEW, _TRK | CtState.NEW | _RPL | _INV),
+        }
+        enter = Conntrack(zone=zone, commit=True, mark=(ADMITTED[1], ADMITTED[1]))
+        yield entry(Stage.DELIVER, priority, match(**new), commit, enter, *leave)
+        if logging:
+            first = match(**new | {ADMITTED[0]: (0, ADMITTED[1]), LOGGED: 1})
+            yield entry(Stage.DELIVER, priority + 10, first, origin.LOGGED, enter, tell, *leave)

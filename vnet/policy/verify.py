@@ -17,7 +17,7 @@ from vnet.openflow.flow import Flow
 from vnet.policy import claims
 from vnet.policy.claims import Sender
 from vnet.policy.compile import compile
-from vnet.policy.endpoint import Endpoint, endpoints
+from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.explain import describe
 from vnet.policy.identity import Selector, names_of, networks_of, selector_of
 from vnet.policy.origin import Origin, OriginKind
@@ -98,6 +98,7 @@ class _Judge:
         self._flows, self._walk = flows, Walk(flows)
         self._inventory = inventory
         self._ends = tuple(endpoints(topology, inventory))
+        self._roads = Roads(topology, self._ends)
         self._senders: dict[tuple[Sender, int], tuple[Step, ...]] = {}
         self._checked = 0
 
@@ -147,7 +148,8 @@ class _Judge:
         self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
     ) -> Iterator[Counterexample]:
         """Pairs of VMs with no network on which all that the claim promises passes."""
-        pairs = claims.by_vms(claims.promised(claim.source, sources), claims.promised(claim.target, targets))
+        promised = claims.promised(claim.source, sources), claims.promised(claim.target, targets)
+        pairs = claims.by_vms(self._roads, *promised)
         if not pairs:
             yield Counterexample(
                 "", f"nobody to try it on: {claim.source} -> {claim.target} names no two VMs"
@@ -163,10 +165,10 @@ class _Judge:
     def _lost(self, claim: Claim, pairs: Iterable[tuple[Endpoint, Endpoint]]) -> Iterator[Counterexample]:
         """Requests and replies of the claim's service, on one network, that do not arrive."""
         for source, target in pairs:
-            requests = claims.requests(source, target, claim.service)
+            requests = claims.requests(self._roads, source, target, claim.service)
             for region, state in product(requests, REQUEST_STATES):
                 yield from self._not_arriving(region, state, target)
-            for region in claims.replies(source, target, claim.service):
+            for region in claims.replies(self._roads, source, target, claim.service):
                 yield from self._not_arriving(region, REPLY_STATE, source)
 
     def _not_arriving(self, region: Region, state: int, target: Endpoint) -> Iterator[Counterexample]:

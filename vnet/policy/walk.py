@@ -22,7 +22,9 @@ from vnet.openflow import cookie
 from vnet.openflow.fields import FIELDS, REGISTERS, VLAN_PRESENT
 from vnet.openflow.flow import (
     Action,
+    Advertise,
     Conntrack,
+    DecIpTtl,
     Flow,
     Instructions,
     Move,
@@ -33,8 +35,10 @@ from vnet.openflow.flow import (
     PushVlan,
     Reject,
     SetField,
+    SetIpTtl,
+    rejects,
 )
-from vnet.policy.entry import ANSWER, NOTHING
+from vnet.policy.entry import NOTHING
 from vnet.policy.space import Cube, Region
 
 ADDRESSES = frozenset({"eth_dst", "ipv4_dst", "ipv6_dst"})
@@ -57,6 +61,11 @@ class Slice:
 Binding = int | Slice
 """What a field holds that the header does not (any more) say: a number, or part of another field."""
 Bindings = Mapping[str, Binding]
+
+ADVERTISED: Bindings = dict.fromkeys(("ipv6_src", "ipv6_dst", "icmpv6_type"), 0)
+"""A neighbour's answer is asked for by no flow: it leaves at once."""
+LOWERED: Binding = Slice("nw_ttl", 0, -1)
+"""What a TTL is that was counted down: one that no flow may ask for any more."""
 
 START: Bindings = dict.fromkeys((*REGISTERS, "metadata", "ct_state", "ct_zone", "ct_mark"), 0)
 
@@ -232,7 +241,8 @@ def _place(flow: Flow) -> str:
 
 def _drops(step: Step, flow: Flow) -> bool:
     """Whether packets that take the flow are lost: nothing is done with them, then or before."""
-    return flow.instructions in (NOTHING, ANSWER) and not step.outputs
+    instructions = flow.instructions
+    return (instructions == NOTHING or rejects(instructions.apply)) and not step.outputs
 
 
 def _leaves(fates: Iterable[Leaf | Step]) -> Iterator[Leaf]:
@@ -270,6 +280,12 @@ def _act(course: _Course, action: Action, question: _Question) -> None:
             course.bindings[name] = kept | value & (full if mask is None else mask)
         case Move():
             _move(course.bindings, action)
+        case Advertise():
+            course.bindings |= ADVERTISED
+        case DecIpTtl():
+            course.bindings["nw_ttl"] = LOWERED
+        case SetIpTtl(ttl):
+            course.bindings["nw_ttl"] = ttl
         case Reject():
             pass  # to the sender goes an answer, to the receiver nothing
         case Conntrack(zone=zone, table=table, nat=None, zone_field=None):
@@ -414,6 +430,8 @@ def _known(name: str, mask: int, step: Step) -> int | None:
     held = step.bindings.get(name)
     if isinstance(held, int):
         return held & mask
+    if held == LOWERED:
+        return None
     source, bits = (held.source, mask & (1 << held.bits) - 1) if held else (name, mask)
     value, fixed = step.region.cube.get(source, (0, 0))
     above = held.above & mask if held else 0
@@ -429,6 +447,8 @@ def _demand(flow: Flow, bindings: Bindings) -> Cube | None:
             if held & mask != value:
                 return None
             continue
+        if held == LOWERED:
+            raise Unfollowable("a TTL that was counted down is asked for")
         source, bits = (held.source, (1 << held.bits) - 1) if held else (name, FIELDS[name].full_mask)
         if held and (value ^ held.above) & mask & ~bits:
             return None

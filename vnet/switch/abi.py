@@ -112,6 +112,7 @@ class Op(IntEnum):
     DATA = 26
     SET_PROTO = 27
     REJECT = 28
+    ADVERTISE = 29
 
 
 class Need(IntEnum):
@@ -214,6 +215,7 @@ class PathKind(IntEnum):
     TYPE = 14
     TTL_IN = 15
     PROTO = 16
+    ADVERTISE = 17
 
 
 class Control(ctypes.Structure):

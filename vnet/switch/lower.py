@@ -14,7 +14,7 @@ from itertools import pairwise, starmap
 from vnet.base.drop import DropReason
 from vnet.openflow import cookie, fields
 from vnet.openflow.fields import Frag
-from vnet.openflow.flow import Action, Conntrack, Flow, Instructions, Match, Reject, Resubmit
+from vnet.openflow.flow import Action, Conntrack, Flow, Instructions, Match, Resubmit, is_own, rejects
 from vnet.openflow.group import ANY_GROUP, Bucket, Group, GroupType
 from vnet.openflow.message import (
     BadAction,
@@ -127,7 +127,7 @@ def lower_match(match: Match) -> tuple[MaskWords, tuple[int, ...]]:
 
 def lower_instructions(instructions: Instructions, table: int) -> tuple[Lowerable, ...]:
     """Records in order of execution: meter, apply, clear, write, metadata."""
-    if Reject() in instructions.apply and instructions != Instructions(apply=(Reject(),)):
+    if rejects(instructions.apply) and instructions != Instructions(apply=instructions.apply[:1]):
         raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT, "a flow that rejects does nothing else")
     lowered: list[Lowerable] = []
     if instructions.meter is not None:
@@ -166,8 +166,8 @@ def _append(lowered: list[Lowerable], record: Lowerable) -> None:
 
 def _written(action: Action, table: int) -> list[Lowerable]:
     """An action for the action set: the record that writes it there, then what it writes."""
-    if isinstance(action, Conntrack | Resubmit | Reject):
-        why = "ct, resubmit and reject have no place in an action set"
+    if isinstance(action, Conntrack | Resubmit) or is_own(action):
+        why = "ct, resubmit and vnet's own actions have no place in an action set"
         raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_TYPE, why)
     records = lower_action(action, table)
     return [Record(Op.WRITE, a=set_slot(action), b=len(records)), *records]
@@ -188,8 +188,8 @@ def lower_packet_out(actions: Iterable[Action]) -> tuple[Lowerable, ...]:
 
 
 def _refuse_reject(actions: Iterable[Action]) -> None:
-    if Reject() in actions:
-        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_TYPE, "only a flow can reject")
+    if any(map(is_own, actions)):
+        raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_TYPE, "only a flow can have vnet's own actions")
 
 
 def lower_group(group: Group) -> LoweredGroup:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from vnet.openflow.fields import FIELDS
 from vnet.openflow.flow import (
     Action,
+    Advertise,
     Conntrack,
     ConntrackClear,
     CopyTtlIn,
     CopyTtlOut,
     DecIpTtl,
     DecMplsTtl,
+    IcmpError,
     Move,
     Nat,
     Output,
@@ -92,8 +94,8 @@ def lower_action(action: Action, table: int) -> list[Lowerable]:
             return [Record(Op.DEC_MPLS_TTL)]
         case SetIpTtl(ttl):
             return _set("nw_ttl", ttl, None)
-        case DecIpTtl():
-            return [Record(Op.DEC_TTL)]
+        case DecIpTtl(error):
+            return [_error(Op.DEC_TTL, error)]
         case CopyTtlOut():
             return [Record(Op.COPY_TTL_OUT)]
         case CopyTtlIn():
@@ -110,8 +112,18 @@ def lower_action(action: Action, table: int) -> list[Lowerable]:
             return _conntrack(action)
         case ConntrackClear():
             return [Record(Op.CT_CLEAR)]
-        case Reject():
-            return [Record(Op.REJECT)]
+        case Reject(error):
+            return [_error(Op.REJECT, error)]
+        case Advertise(mac):
+            return [Record(Op.ADVERTISE, value=mac)]
+
+
+def _error(op: Op, error: IcmpError | None) -> Record:
+    """`a` is the version of IP, 0 if no router says anything; its address in two halves."""
+    if error is None:
+        return Record(op)
+    high, low = error.source >> 64, error.source & (1 << 64) - 1
+    return Record(op, a=error.family, b=error.kind << 8 | error.code, value=high, mask=low)
 
 
 def _output(action: Output) -> Record:

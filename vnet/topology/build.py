@@ -5,25 +5,45 @@ from __future__ import annotations
 from vnet.base.limits import Limits
 from vnet.base.source import Location
 from vnet.topology import language as lang
-from vnet.topology.draft import Draft, DraftNic, replicas
+from vnet.topology.draft import (
+    Draft,
+    DraftNic,
+    advertised_in,
+    carried,
+    dhcp_of,
+    gateways_of,
+    replicas,
+    served_in,
+    subnets_of,
+)
 from vnet.topology.model import (
     STRICT,
     AddressPair,
+    Advertised,
     Claim,
+    Dhcp,
     Direction,
     Interface,
     IPNetwork,
     Isolation,
     Mirror,
+    Nat,
     Network,
     Peer,
     Policy,
     Profile,
+    Published,
+    Route,
+    Router,
     Rule,
+    Served,
     Service,
     Topology,
+    Uplink,
+    UplinkMode,
     VmSpec,
 )
+from vnet.topology.published import PortText
 from vnet.topology.selectors import BUILT_IN_SERVICES, Atom, ClaimText, Ports, ServiceName
 from vnet.topology.shape import Entry, Field, Read
 
@@ -35,10 +55,11 @@ def build(draft: Draft, file: str) -> Topology:
     declared = _declared_services(draft)
     services = BUILT_IN_SERVICES | declared
     claims = draft.root.get(lang.VERIFY)
+    fabric = draft.root.value(lang.NAME)
     return Topology(
-        name=draft.root.value(lang.NAME),
+        name=fabric,
         description=draft.root.value(lang.DESCRIPTION),
-        networks={name: _network(name, each) for name, each in draft.networks.items()},
+        networks={name: _network(name, each, fabric) for name, each in draft.networks.items()},
         vms={name: _vm(name, each, draft.nics[name]) for name, each in draft.vms.items()},
         groups=_groups(draft),
         group_labels=_group_labels(draft),
@@ -49,6 +70,8 @@ def build(draft: Draft, file: str) -> Topology:
         profiles={name: _profile(name, each.value) for name, each in draft.profiles.items()},
         services=declared,
         mirrors=tuple(_mirror(name, each) for name, each in draft.mirrors.items()),
+        routers={name: _router(name, each) for name, each in draft.routers.items()},
+        uplinks=_uplinks(draft),
     )
 
 
@@ -58,16 +81,74 @@ def _declared_services(draft: Draft) -> Services:
     return {name: tuple(item.value for item in items.value) for name, items in declared.items()}
 
 
-def _network(name: str, network: Read[Entry]) -> Network:
+def _network(name: str, network: Read[Entry], fabric: str) -> Network:
     entry = network.value
+    domain = entry.value(lang.NETWORK_DNS)
     return Network(
         name,
         entry.value(lang.NETWORK_VLAN),
-        tuple(each.value for each in entry.value(lang.NETWORK_SUBNETS)),
+        tuple(cidr.value for cidr in subnets_of(entry)),
         network.at,
         is_internal=entry.value(lang.NETWORK_INTERNAL),
         is_isolated=entry.value(lang.NETWORK_ISOLATION) is Isolation.ISOLATED,
+        gateways=tuple(gateway.value for _, gateway in gateways_of(entry) if gateway is not None),
+        served=tuple(_served(cidr.value, each) for cidr, each in served_in(entry) if _is_served(each)),
+        domain=f"{fabric}.internal" if domain is True else str(domain or ""),
     )
+
+
+def _is_served(subnet: Entry) -> bool:
+    return dhcp_of(subnet) is not None or advertised_in(subnet) is not Advertised.NONE
+
+
+def _served(cidr: IPNetwork, subnet: Entry) -> Served:
+    entry = dhcp_of(subnet)
+    return Served(cidr, None if entry is None else _dhcp(entry), advertised_in(subnet))
+
+
+def _dhcp(entry: Entry) -> Dhcp:
+    chosen = entry.get(lang.DHCP_RANGE)
+    reserved = entry.value(lang.DHCP_RESERVATIONS)
+    return Dhcp(
+        None if chosen is None else chosen.value,
+        entry.value(lang.DHCP_LEASE),
+        {whose.lower(): address.value for whose, address in reserved.items()},
+    )
+
+
+def _router(name: str, router: Read[Entry]) -> Router:
+    entry = router.value
+    networks = tuple(each.value for each in entry.value(lang.ROUTER_NETWORKS))
+    routes = tuple(map(_route, entry.value(lang.ROUTER_ROUTES)))
+    uplink, nat = entry.get(lang.ROUTER_UPLINK), entry.get(lang.ROUTER_NAT)
+    masquerades = uplink is not None and (nat is None or nat.value is Nat.MASQUERADE)
+    return Router(name, networks, routes, router.at, "" if uplink is None else uplink.value, masquerades)
+
+
+def _uplinks(draft: Draft) -> dict[str, Uplink]:
+    networks = carried(draft)
+    return {
+        name: _uplink(name, each, tuple(network.value for network in networks[name]))
+        for name, each in draft.uplinks.items()
+    }
+
+
+def _uplink(name: str, uplink: Read[Entry], networks: tuple[str, ...]) -> Uplink:
+    entry = uplink.value
+    mode, addresses = entry.get(lang.UPLINK_MODE), entry.get(lang.UPLINK_ADDRESSES)
+    return Uplink(
+        name,
+        entry.value(lang.UPLINK_INTERFACE),
+        uplink.at,
+        UplinkMode.ACCESS if mode is None else mode.value,
+        networks,
+        () if addresses is None else tuple(each.value for each in addresses.value),
+        tuple(each.value for each in entry.value(lang.UPLINK_GATEWAYS)),
+    )
+
+
+def _route(route: Read[Entry]) -> Route:
+    return Route(route.value.value(lang.ROUTE_TO), route.value.value(lang.ROUTE_VIA), route.at)
 
 
 def _profile(name: str, entry: Entry) -> Profile:
@@ -115,7 +196,14 @@ def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:
         labels=_labels(entry, lang.VM_LABELS),
         replicas=replicas(entry),
         at=vm.at,
+        ports=tuple(_published(each) for each in entry.value(lang.VM_PORTS)),
+        floating=tuple(each.value for each in entry.value(lang.VM_FLOATING)),
     )
+
+
+def _published(port: Read[PortText]) -> Published:
+    found = port.value
+    return Published(found.listen, found.port, found.guest_port, found.protocol, port.at)
 
 
 def _interface(nic: DraftNic) -> Interface:
@@ -125,7 +213,15 @@ def _interface(nic: DraftNic) -> Interface:
     mac = None if nic.mac is None else nic.mac.value
     profile = STRICT.name if nic.profile is None else nic.profile.value
     return Interface(
-        nic.name, network, addresses, mac, nic.at, nic.is_promiscuous, profile, nic.is_mirror_only
+        nic.name,
+        network,
+        addresses,
+        mac,
+        nic.at,
+        nic.is_promiscuous,
+        profile,
+        nic.is_mirror_only,
+        nic.asks is not None and nic.asks.value,
     )
 
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
-from vnet.topology import check_mirrors, check_policies, check_profiles, check_vms
+from vnet.topology import (
+    check_mirrors,
+    check_policies,
+    check_profiles,
+    check_routers,
+    check_services,
+    check_uplinks,
+    check_vms,
+)
 from vnet.topology import language as lang
-from vnet.topology.draft import Draft
+from vnet.topology.draft import Draft, subnets_of
 from vnet.topology.model import IPNetwork
 from vnet.topology.reading import Reading, quoted
 from vnet.topology.repeated import report_repeated
 from vnet.topology.selectors import BUILT_IN_SERVICES, RESERVED_GROUPS
-from vnet.topology.shape import Entry, Read
+from vnet.topology.shape import Read
 
 _WIDEST = {4: 8, 6: 16}
 """The shortest prefix of a subnet by IP version: a wider one is a slip of the pen."""
@@ -26,6 +34,9 @@ def check(draft: Draft, reading: Reading) -> None:
     _check_services(draft, reading)
     _check_tiers(draft, reading)
     check_vms.check(draft, reading)
+    check_routers.check(draft, reading)
+    check_uplinks.check(draft, reading)
+    check_services.check(draft, reading)
     check_policies.check(draft, reading)
     check_mirrors.check(draft, reading)
 
@@ -47,12 +58,6 @@ def _free_vlan(draft: Draft) -> str:
     used = {vlan.value for vlan in found if vlan}
     free = next((vlan for vlan in range(max(used), lang.VLAN_MAX + 1) if vlan not in used), None)
     return "" if free is None else f"{free} is free"
-
-
-def subnets_of(network: Entry) -> tuple[Read[IPNetwork], ...]:
-    """The subnets that could be read."""
-    found = network.get(lang.NETWORK_SUBNETS)
-    return () if found is None else found.value
 
 
 def _check_subnets(draft: Draft, reading: Reading) -> None:

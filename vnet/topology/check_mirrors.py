@@ -33,6 +33,7 @@ def _check_listener(nic: DraftNic, reading: Reading) -> None:
         "addresses": bool(nic.addresses),
         "promiscuous": nic.is_promiscuous,
         "profile": nic.profile is not None,
+        "dhcp": nic.asks is not None and nic.asks.value,
     }
     for key in (key for key, is_given in given.items() if is_given):
         problem = f'a NIC with "mirror_only" gets copies and nothing else: it has no "{key}"'

@@ -6,9 +6,18 @@ from collections import Counter
 from collections.abc import Mapping
 
 from vnet.topology import language as lang
-from vnet.topology.draft import Draft, DraftNic, replicas
+from vnet.topology.draft import (
+    Draft,
+    DraftNic,
+    advertised_in,
+    dhcp_of,
+    replicas,
+    reservations_of,
+    served_in,
+    subnets_of,
+)
 from vnet.topology.inventory import replica_names
-from vnet.topology.model import STRICT, IPInterface, IPNetwork, Isolation
+from vnet.topology.model import STRICT, Advertised, IPInterface, IPNetwork, Isolation, first_host
 from vnet.topology.pool import Pool
 from vnet.topology.reading import Reading, quoted, suggestion
 from vnet.topology.repeated import report_repeated
@@ -130,7 +139,9 @@ def _subnets(nic: DraftNic, draft: Draft) -> tuple[IPNetwork, ...] | None:
     """The subnets of the NIC's network, None if they are not known for a fault elsewhere."""
     network = None if nic.network is None else draft.networks.get(nic.network.value)
     found = None if network is None else network.value.get(lang.NETWORK_SUBNETS)
-    return None if found is None else tuple(subnet.value for subnet in found.value)
+    return (
+        None if network is None or found is None else tuple(each.value for each in subnets_of(network.value))
+    )
 
 
 def _check_addresses(nic: DraftNic, draft: Draft, reading: Reading) -> None:
@@ -219,14 +230,33 @@ def _report_small_subnets(
     draft: Draft, taking: Mapping[str, int], declared: Mapping[str, list[IPInterface]], reading: Reading
 ) -> None:
     for name, network in draft.networks.items():
-        found = network.value.get(lang.NETWORK_SUBNETS)
-        for subnet in () if found is None else found.value:
-            pool = Pool(subnet.value)
-            fixed = len({each.ip for each in declared.get(name, ()) if pool.may_allocate(each.ip)})
-            wanted, room = taking.get(name, 0), pool.size - fixed
+        for subnet, entry in served_in(network.value):
+            if advertised_in(entry) is Advertised.SLAAC:
+                continue  # made of the MACs of NICs
+            pool = _pool(subnet.value, entry)
+            reserved = {each.value for _, each in reservations_of(entry)}
+            fixed = {each.ip for each in declared.get(name, ())} | reserved
+            taken = sum(pool.may_allocate(each) for each in fixed)
+            wanted, room = taking.get(name, 0) - _reserved_nics(entry), pool.size - taken
             if wanted > room:
+                places = f"{pool.chosen} of {subnet.value}" if pool.chosen else f"{subnet.value}"
                 problem = (
-                    f"{subnet.value} is too small: {wanted} NICs of network {quoted(name)} need an "
+                    f"{places} is too small: {wanted} NICs of network {quoted(name)} need an "
                     f"{family(subnet.value)} address each, {room} are free besides the gateway's"
                 )
                 reading.fault(subnet.at, subnet.path, problem)
+
+
+def _pool(cidr: IPNetwork, entry: Entry) -> Pool:
+    gateway, dhcp = entry.get(lang.SUBNET_GATEWAY), dhcp_of(entry)
+    chosen = None if dhcp is None else dhcp.get(lang.DHCP_RANGE)
+    return Pool(
+        cidr,
+        first_host(cidr) if gateway is None else gateway.value,
+        None if chosen is None else chosen.value,
+    )
+
+
+def _reserved_nics(entry: Entry) -> int:
+    """How many NICs have a reservation, at least: who has a MAC is known when all have one."""
+    return sum(":" not in whose for whose, _ in reservations_of(entry))

@@ -13,7 +13,7 @@ from typing import TypeVar
 from vnet.base.source import Location
 from vnet.topology import language as lang
 from vnet.topology.merge import merged_vms
-from vnet.topology.model import TIERS, Direction, IPInterface, Service
+from vnet.topology.model import TIERS, Advertised, Direction, IPAddress, IPInterface, IPNetwork, Service
 from vnet.topology.shape import Entry, Field, Read
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ class DraftNic:
     is_mirror_only: bool
     at: Location
     path: str
+    asks: Read[bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Draft:
 
     root: Entry
     networks: Mapping[str, Read[Entry]]
+    routers: Mapping[str, Read[Entry]]
+    uplinks: Mapping[str, Read[Entry]]
     profiles: Mapping[str, Read[Entry]]
     vms: Mapping[str, Read[Entry]]
     nics: Mapping[str, tuple[DraftNic, ...]]
@@ -62,6 +65,8 @@ def draft(root: Entry) -> Draft:
     return Draft(
         root=root,
         networks=_named(root, lang.NETWORKS),
+        routers=_named(root, lang.ROUTERS),
+        uplinks=_named(root, lang.UPLINKS),
         profiles=_named(root, lang.PROFILES),
         vms=vms,
         nics={name: tuple(_nics(vm.value)) for name, vm in vms.items()},
@@ -106,7 +111,64 @@ def _declared(name: str, interface: Read[Entry]) -> DraftNic:
         mirror_only is not None and mirror_only.value,
         interface.at,
         interface.path,
+        entry.get(lang.INTERFACE_DHCP),
     )
+
+
+def subnets_of(network: Entry) -> tuple[Read[IPNetwork], ...]:
+    """The subnets that could be read."""
+    return tuple(cidr for cidr, _ in gateways_of(network))
+
+
+def gateways_of(network: Entry) -> Iterator[tuple[Read[IPNetwork], Read[IPAddress] | None]]:
+    """Each subnet with the gateway that the file gives it."""
+    found = network.get(lang.NETWORK_SUBNETS)
+    for each in () if found is None else found.value:
+        cidr = each.value.get(lang.SUBNET_CIDR)
+        if cidr is not None:
+            yield cidr, each.value.get(lang.SUBNET_GATEWAY)
+
+
+def served_in(network: Entry) -> Iterator[tuple[Read[IPNetwork], Entry]]:
+    """Each subnet that could be read, with all that the file says of it."""
+    found = network.get(lang.NETWORK_SUBNETS)
+    for each in () if found is None else found.value:
+        cidr = each.value.get(lang.SUBNET_CIDR)
+        if cidr is not None:
+            yield cidr, each.value
+
+
+def dhcp_of(subnet: Entry) -> Entry | None:
+    """What the file says of a subnet's DHCP; None where nobody answers."""
+    found = subnet.get(lang.SUBNET_DHCP)
+    return None if found is None else found.value
+
+
+def reservations_of(subnet: Entry) -> Iterator[tuple[str, Read[IPAddress]]]:
+    """Who always gets which address of a subnet; NICs and MACs in lowercase."""
+    dhcp = dhcp_of(subnet)
+    found = None if dhcp is None else dhcp.get(lang.DHCP_RESERVATIONS)
+    for whose, address in {} if found is None else found.value.items():
+        yield whose.lower(), address
+
+
+def advertised_in(subnet: Entry) -> Advertised:
+    """What routers advertise in a subnet, with what holds if the file does not say."""
+    found, cidr = subnet.get(lang.SUBNET_RA), subnet.get(lang.SUBNET_CIDR)
+    if found is not None:
+        return found.value
+    is_managed = cidr is not None and cidr.value.version == 6 and dhcp_of(subnet) is not None
+    return Advertised.MANAGED if is_managed else Advertised.NONE
+
+
+def has_services(network: Entry) -> bool:
+    """Whether somebody answers a network's guests."""
+    dns = network.get(lang.NETWORK_DNS)
+    told = (
+        dhcp_of(each) is not None or advertised_in(each) is not Advertised.NONE
+        for _, each in served_in(network)
+    )
+    return bool(dns and dns.value) or any(told)
 
 
 def replicas(vm: Entry) -> int | None:
@@ -127,3 +189,17 @@ def rules(policy: Entry) -> Iterator[tuple[Direction, Read[Entry]]]:
         found = policy.get(key)
         for rule in () if found is None else found.value:
             yield direction, rule
+
+
+def carried(of: Draft) -> Mapping[str, tuple[Read[str], ...]]:
+    """The networks that each uplink carries, whichever of the two says so; each where it is said first."""
+    found: dict[str, dict[str, Read[str]]] = {name: {} for name in of.uplinks}
+    for name, uplink in of.uplinks.items():
+        listed = uplink.value.get(lang.UPLINK_NETWORKS)
+        for network in () if listed is None else listed.value:
+            found[name].setdefault(network.value, network)
+    for name, entry in of.networks.items():
+        named = entry.value.get(lang.NETWORK_UPLINK)
+        if named is not None and named.value in found:
+            found[named.value].setdefault(name, Read(name, named.at, named.path))
+    return {name: tuple(networks.values()) for name, networks in found.items()}

@@ -6,8 +6,8 @@ a NIC never changes its port number, MAC or address because another one came or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from ipaddress import ip_interface
 from itertools import count
@@ -15,18 +15,25 @@ from itertools import count
 from vnet.base.errors import Fault, InputError
 from vnet.base.source import Location
 from vnet.topology.model import (
+    HOST_UPLINK,
     STRICT,
+    Advertised,
     Interface,
     IPAddress,
     IPInterface,
     IPNetwork,
+    Network,
     Profile,
     ToErspan,
     Topology,
     ToVxlan,
+    UplinkMode,
     VmSpec,
 )
 from vnet.topology.pool import Pool
+from vnet.topology.routing import Routing, gateway_mac
+from vnet.topology.transfer import Transfer
+from vnet.topology.values import format_mac
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,11 @@ class Nic:
     is_isolated: bool = False
     """It reaches no other isolated NIC of its network."""
     profile: Profile = STRICT
+    asked: tuple[IPInterface, ...] = ()
+    """Of its addresses those that the guest asks for, or makes of what is advertised: it is not configured
+    with them."""
+    gateways: tuple[IPAddress, ...] = ()
+    """Of the VM's default routes: for each version of IP that of its first NIC which has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,53 @@ class Listener:
     interface: str
     port: int
     mac: int
+    at: Location
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """Where the one is plugged in who answers a network's guests: DHCP, router advertisements, names.
+
+    It has the address of the gateway in each subnet, and the gateway's MAC.
+    """
+
+    network: str
+    vlan: int
+    port: int
+    mac: int
+    addresses: tuple[IPInterface, ...]
+    at: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Where a router's way out is plugged in: behind the port is a namespace that forwards, the gateway.
+
+    What comes from it has the gateway's `mac`, and is handed the router's.
+    """
+
+    router: str
+    uplink: str
+    """`host`, or the name of an uplink with addresses."""
+    port: int
+    mac: int
+    host: tuple[IPAddress, ...]
+    """The addresses by which the host itself is known to VMs; () unless it is the uplink."""
+    at: Location
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkPort:
+    """An interface of the host as a port of the switch. `networks` are those it carries, with their VLANs.
+
+    Without `is_tagged` it is one, whose packets have no tag there.
+    """
+
+    uplink: str
+    interface: str
+    port: int
+    networks: Mapping[str, int]
+    is_tagged: bool
     at: Location
 
 
@@ -94,8 +153,14 @@ class Inventory:
     fabric: str
     vms: tuple[Vm, ...]
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
-    """By NIC name; what to hand to the next `expand` as `previous`. Mirrors to other machines have ports too,
-    under their `mirror_key`."""
+    """By NIC name; what to hand to the next `expand` as `previous`. Other ports are there too: of mirrors to
+    other machines, services, exits and uplinks, each under its `mirror_key` and so on."""
+    services: tuple[ServicePort, ...] = ()
+    """One of each network that has any."""
+    exits: tuple[Exit, ...] = ()
+    """One of each router with an uplink."""
+    uplinks: tuple[UplinkPort, ...] = ()
+    """Those that carry networks."""
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -119,10 +184,14 @@ def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
     """
     pending = _pending(topology)
     tunnels = [mirror_key(each.name) for each in topology.mirrors if isinstance(each.to, ToVxlan | ToErspan)]
-    ports = _ports([*(nic.name for nic in pending), *tunnels], previous)
+    served = [service_key(each.name) for each in topology.networks.values() if each.has_services]
+    exits = [exit_key(each.name) for each in topology.routers.values() if each.uplink]
+    cables = [uplink_key(each.name) for each in topology.uplinks.values() if each.networks]
+    others = (*tunnels, *served, *exits, *cables)
+    ports = _ports([*(nic.name for nic in pending), *others], previous)
     macs = _macs(topology, pending, previous)
     plugged = tuple(nic for nic in pending if not nic.declared.is_mirror_only)
-    addresses = _addresses(topology, plugged, previous)
+    addresses = _addresses(topology, plugged, previous, macs)
     nics = {nic.name: _nic(nic, topology, ports, macs, addresses) for nic in plugged}
     listeners = {nic.name: _listener(nic, ports, macs) for nic in pending if nic.declared.is_mirror_only}
     vms = tuple(
@@ -132,13 +201,64 @@ def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
     )
     assignments = {nic.name: Assignment(nic.port, nic.mac, nic.addresses) for nic in nics.values()}
     assignments |= {each.name: Assignment(each.port, each.mac, ()) for each in listeners.values()}
-    assignments |= {name: Assignment(ports[name], 0, ()) for name in tunnels}
-    return Inventory(topology.name, vms, assignments)
+    assignments |= {name: Assignment(ports[name], 0, ()) for name in others}
+    return Inventory(
+        topology.name,
+        vms,
+        assignments,
+        tuple(_services(topology, ports)),
+        tuple(_exits(topology, ports)),
+        tuple(_uplinks(topology, ports)),
+    )
+
+
+def _exits(topology: Topology, ports: Mapping[str, int]) -> Iterator[Exit]:
+    for router in topology.routers.values():
+        if router.uplink:
+            key = exit_key(router.name)
+            transfer = Transfer.of(topology.name, router.name)
+            host = transfer.host if router.uplink == HOST_UPLINK else ()
+            yield Exit(
+                router.name, router.uplink, ports[key], derived_mac(topology.name, key), host, router.at
+            )
+
+
+def _uplinks(topology: Topology, ports: Mapping[str, int]) -> Iterator[UplinkPort]:
+    for each in topology.uplinks.values():
+        if each.networks:
+            vlans = {name: topology.networks[name].vlan for name in each.networks}
+            port, is_tagged = ports[uplink_key(each.name)], each.mode is UplinkMode.TRUNK
+            yield UplinkPort(each.name, each.interface, port, vlans, is_tagged, each.at)
+
+
+def _services(topology: Topology, ports: Mapping[str, int]) -> Iterator[ServicePort]:
+    mac = gateway_mac(topology.name)
+    for network in topology.networks.values():
+        if network.has_services:
+            own = ((network.gateway(subnet), subnet.prefixlen) for subnet in network.subnets)
+            addresses = tuple(ip_interface(f"{address}/{length}") for address, length in own if address)
+            port = ports[service_key(network.name)]
+            yield ServicePort(network.name, network.vlan, port, mac, addresses, network.at)
 
 
 def mirror_key(name: str) -> str:
     """What the port of a mirror to another machine is assigned under: no NIC can be called that."""
     return f"mirror:{name}"
+
+
+def service_key(network: str) -> str:
+    """What the port of a network's services is assigned under: no NIC can be called that."""
+    return f"service:{network}"
+
+
+def exit_key(router: str) -> str:
+    """What the port of a router's way out is assigned under: no NIC can be called that."""
+    return f"exit:{router}"
+
+
+def uplink_key(name: str) -> str:
+    """What the port of an uplink is assigned under: no NIC can be called that."""
+    return f"uplink:{name}"
 
 
 def instances(spec: VmSpec) -> tuple[str, ...]:
@@ -173,13 +293,23 @@ def _vm(
     topology: Topology, name: str, spec: VmSpec, nics: Mapping[str, Nic], listeners: Mapping[str, Listener]
 ) -> Vm:
     names = [f"{name}.{interface.name}" for interface in spec.interfaces]
-    own = tuple(nics[each] for each in names if each in nics)
+    own = tuple(_with_gateways(topology, [nics[each] for each in names if each in nics]))
     silent = tuple(listeners[each] for each in names if each in listeners)
     by_label = {
         group for group, labels in topology.group_labels.items() if labels.items() <= spec.labels.items()
     }
     groups = frozenset(spec.groups) | by_label
     return Vm(name, spec.name, spec.image, spec.cpus, spec.memory_bytes, own, groups, spec.at, silent)
+
+
+def _with_gateways(topology: Topology, nics: Sequence[Nic]) -> Iterator[Nic]:
+    routing, known = Routing(topology), set[int]()
+    for nic in nics:
+        versions = {address.version for address in nic.addresses} - known
+        found = {each.version: each for each in reversed(routing.gateways(nic.network))}
+        own = tuple(found[version] for version in sorted(versions & found.keys()))
+        known |= {each.version for each in own}
+        yield replace(nic, gateways=own) if own else nic
 
 
 def _listener(nic: _Pending, ports: Mapping[str, int], macs: Mapping[str, int]) -> Listener:
@@ -206,7 +336,18 @@ def _nic(
         at=nic.declared.at,
         is_isolated=network.is_isolated and not nic.declared.is_promiscuous,
         profile=topology.profiles.get(nic.declared.profile, STRICT),
+        asked=tuple(_asked(network, macs[nic.name], addresses[nic.name])) if nic.declared.asks else (),
     )
+
+
+def _asked(network: Network, mac: int, addresses: tuple[IPInterface, ...]) -> Iterator[IPInterface]:
+    """The addresses that a guest without a client of DHCPv6 learns: over IPv6 those of SLAAC only."""
+    made = interface_identifier(mac)
+    for address in addresses:
+        served = network.serves(next(each for each in network.subnets if address.ip in each))
+        is_made = served.ra is Advertised.SLAAC and address.ip == served.subnet.network_address + made
+        if is_made or (address.version == 4 and served.dhcp is not None):
+            yield address
 
 
 # ---- ports -----------------------------------------------------------------------------------
@@ -256,19 +397,33 @@ def _macs(
     return macs
 
 
+def interface_identifier(mac: int) -> int:
+    """The lower half of the IPv6 addresses that a guest makes of a MAC: the modified EUI-64.
+
+    Source: RFC 4291, section 2.5.1 and appendix A.
+    """
+    high, low = mac >> 24, mac & 0xFFFFFF
+    return (high ^ 0x020000) << 40 | 0xFFFE << 24 | low
+
+
 # ---- addresses -------------------------------------------------------------------------------
 
 
 def _addresses(
-    topology: Topology, pending: tuple[_Pending, ...], previous: Mapping[str, Assignment]
+    topology: Topology,
+    pending: tuple[_Pending, ...],
+    previous: Mapping[str, Assignment],
+    macs: Mapping[str, int],
 ) -> dict[str, tuple[IPInterface, ...]]:
     """What each NIC declares, else one address of each subnet of its network."""
     taken = {address.ip for nic in pending for address in nic.declared.addresses}
     taken |= {address for profile in topology.profiles.values() for address, _ in profile.allowed()}
-    kept = _kept_addresses(topology, pending, previous, taken)
+    fixed = _fixed_addresses(topology, pending, macs)
+    taken |= {address.ip for address in fixed.values()} | set(_reserved(topology))
+    kept = _kept_addresses(topology, pending, previous, taken) | fixed
     gone = {address.ip for each in previous.values() for address in each.addresses}
     allocators = {
-        subnet: _Allocator(subnet, taken, gone)
+        subnet: _Allocator(_pool(network, subnet), taken, gone)
         for network in topology.networks.values()
         for subnet in network.subnets
     }
@@ -284,6 +439,35 @@ def _addresses(
     return found
 
 
+def _pool(network: Network, subnet: IPNetwork) -> Pool:
+    dhcp = network.serves(subnet).dhcp
+    return Pool(subnet, network.gateway(subnet), None if dhcp is None else dhcp.range)
+
+
+def _reserved(topology: Topology) -> Iterator[IPAddress]:
+    """All that are kept for somebody, also for MACs that no NIC has now."""
+    for network in topology.networks.values():
+        for served in network.served:
+            yield from served.dhcp.reservations.values() if served.dhcp else ()
+
+
+def _fixed_addresses(
+    topology: Topology, pending: tuple[_Pending, ...], macs: Mapping[str, int]
+) -> dict[tuple[str, IPNetwork], IPInterface]:
+    """The addresses that are not to be chosen, by NIC and subnet: reserved ones, and those made of MACs."""
+    fixed: dict[tuple[str, IPNetwork], IPInterface] = {}
+    for nic in pending:
+        for served in () if nic.declared.addresses else topology.networks[nic.declared.network].served:
+            pool = Pool(served.subnet, None)
+            reserved = served.dhcp.reservations if served.dhcp else {}
+            own = reserved.get(nic.name) or reserved.get(format_mac(macs[nic.name]))
+            if own is None and served.ra is Advertised.SLAAC:
+                own = served.subnet.network_address + interface_identifier(macs[nic.name])
+            if own is not None:
+                fixed[nic.name, served.subnet] = pool.interface(int(own))
+    return fixed
+
+
 def _kept_addresses(
     topology: Topology,
     pending: tuple[_Pending, ...],
@@ -296,8 +480,9 @@ def _kept_addresses(
         had = previous.get(nic.name)
         if had is None or nic.declared.addresses:
             continue
-        for subnet in topology.networks[nic.declared.network].subnets:
-            pool = Pool(subnet)
+        network = topology.networks[nic.declared.network]
+        for subnet in network.subnets:
+            pool = _pool(network, subnet)
             ip = next((each.ip for each in had.addresses if pool.may_allocate(each.ip)), None)
             if ip is not None and ip not in taken:
                 kept[nic.name, subnet] = pool.interface(int(ip))
@@ -308,10 +493,10 @@ def _kept_addresses(
 class _Allocator:
     """Gives out the addresses of one subnet, lowest first; those in `gone` only when no other is left."""
 
-    def __init__(self, subnet: IPNetwork, taken: set[IPAddress], gone: set[IPAddress]) -> None:
-        self._pool = Pool(subnet)
-        self._taken = {int(ip) for ip in taken if ip in subnet}
-        self._avoided = self._taken | {int(ip) for ip in gone if ip in subnet}
+    def __init__(self, pool: Pool, taken: set[IPAddress], gone: set[IPAddress]) -> None:
+        self._pool = pool
+        self._taken = {int(ip) for ip in taken if ip in pool.subnet}
+        self._avoided = self._taken | {int(ip) for ip in gone if ip in pool.subnet}
         self._next = 0
 
     def take(self, nic: _Pending, faults: list[Fault]) -> IPInterface:

@@ -9,9 +9,20 @@ from enum import Enum
 from typing import TypeVar
 
 from vnet.base import limits
-from vnet.topology import mirrors, selectors, values
-from vnet.topology.model import TIERS, Action, Enforcement, Established, Isolation, MirrorDirection
-from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word
+from vnet.topology import mirrors, published, selectors, values
+from vnet.topology.model import (
+    LEASE_S,
+    TIERS,
+    Action,
+    Advertised,
+    Enforcement,
+    Established,
+    Isolation,
+    MirrorDirection,
+    Nat,
+    UplinkMode,
+)
+from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word, YesOrMap
 
 E = TypeVar("E", bound=Enum)
 
@@ -60,6 +71,7 @@ _ADDRESS = Word(
     values.address,
     {"type": "string", "pattern": values.CIDR_PATTERN},
 )
+_HOST = Word("an address such as 10.10.10.1", values.host, {"type": "string", "pattern": values.HOST_PATTERN})
 _MAC = Word(
     'a MAC such as "52:54:00:12:34:56"', values.mac, {"type": "string", "pattern": values.MAC_PATTERN}
 )
@@ -108,7 +120,53 @@ _LABELS = MapOf(_LABEL_KEY, _LABEL_VALUE, "a map of labels")
 # ---- networks --------------------------------------------------------------------------------
 
 SUBNET_CIDR = Field("cidr", _CIDR, "the network and its prefix", required=True)
-_SUBNET = Record("a subnet", (SUBNET_CIDR,), later=("gateway", "dhcp", "ra"))
+SUBNET_GATEWAY = Field("gateway", _HOST, "the address of its router; its first address if left out")
+DHCP_RANGE = Field(
+    "range",
+    Word(
+        "two addresses such as 10.10.10.100-10.10.10.199",
+        values.address_range,
+        {"type": "string", "pattern": values.RANGE_PATTERN},
+    ),
+    "the addresses that NICs are given which declare none; all of the subnet if left out",
+)
+DHCP_LEASE = Field(
+    "lease",
+    Word(
+        "a time with its unit such as 30m, 12h or 7d",
+        values.lease,
+        {"type": "string", "pattern": values.SPAN_PATTERN},
+    ),
+    "how long a guest may use an address before it asks again; 1h if left out",
+    default=LEASE_S,
+)
+DHCP_RESERVATIONS = Field(
+    "reservations",
+    MapOf(
+        Word(
+            'a NIC such as web-1.eth0, or a MAC such as "52:54:00:12:34:56"',
+            values.nic_or_mac,
+            {"type": "string", "pattern": f"({values.NIC_PATTERN})|({values.MAC_PATTERN})"},
+        ),
+        _HOST,
+        "a map of addresses by NIC or MAC",
+    ),
+    "who always gets which address",
+    default={},
+)
+_DHCP = Record("a subnet's DHCP", (DHCP_RANGE, DHCP_LEASE, DHCP_RESERVATIONS))
+SUBNET_DHCP = Field(
+    "dhcp",
+    YesOrMap(_BOOLEAN, _DHCP),
+    "whether guests are told their addresses when they ask by DHCP; false if left out",
+)
+SUBNET_RA = Field(
+    "ra",
+    _one_of(Advertised),
+    "slaac: guests make their addresses of the prefix, managed: they ask by DHCPv6, none: no router "
+    "advertises; if left out, managed where dhcp serves the subnet",
+)
+_SUBNET = Record("a subnet", (SUBNET_CIDR, SUBNET_GATEWAY, SUBNET_DHCP, SUBNET_RA))
 
 NETWORK_VLAN = Field("vlan", _integer(1, VLAN_MAX), "the 802.1Q VLAN id, unique in the file", required=True)
 NETWORK_SUBNETS = Field(
@@ -126,10 +184,85 @@ NETWORK_ISOLATION = Field(
     "isolated: its VMs cannot talk to each other, only to promiscuous NICs; none if left out",
     default=Isolation.NONE,
 )
+NETWORK_DNS = Field(
+    "dns",
+    Word(
+        "true, false or a domain such as lab.internal",
+        values.domain,
+        {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": values.DOMAIN_PATTERN}]},
+    ),
+    "whether guests may ask for names of VMs, true for those of FABRIC.internal; false if left out",
+    default=False,
+)
+NETWORK_UPLINK = Field(
+    "uplink", _name("an uplink"), "the uplink that carries it to whoever is beyond; none if left out"
+)
 NETWORK = Record(
     "a network",
-    (NETWORK_VLAN, NETWORK_SUBNETS, NETWORK_INTERNAL, NETWORK_ISOLATION),
-    later=("mtu", "dns", "uplink"),
+    (NETWORK_VLAN, NETWORK_SUBNETS, NETWORK_INTERNAL, NETWORK_ISOLATION, NETWORK_DNS, NETWORK_UPLINK),
+    later=("mtu",),
+)
+
+# ---- routers ---------------------------------------------------------------------------------
+
+ROUTE_TO = Field("to", _CIDR, "the addresses that lie there", required=True)
+ROUTE_VIA = Field("via", _HOST, "who carries packets there: an address of one of the networks", required=True)
+ROUTE = Record("a route", (ROUTE_TO, ROUTE_VIA))
+ROUTER_NETWORKS = Field(
+    "networks",
+    ListOf(_name("a network"), "a list of networks", minimum=1),
+    "the networks between which it carries packets; each is in one router at most",
+    required=True,
+)
+ROUTER_ROUTES = Field(
+    "routes", ListOf(ROUTE, "a list of routes"), "what lies beyond hosts of its networks", default=()
+)
+ROUTER_UPLINK = Field(
+    "uplink",
+    _name("an uplink"),
+    "by which it sends what is for nobody in the fabric: host, or an uplink with addresses; none if left out",
+)
+ROUTER_NAT = Field(
+    "nat",
+    _one_of(Nat),
+    "masquerade: what leaves by the uplink gets the router's address there; none: it keeps its own; "
+    "masquerade if left out",
+)
+ROUTER = Record("a router", (ROUTER_NETWORKS, ROUTER_ROUTES, ROUTER_UPLINK, ROUTER_NAT))
+
+# ---- uplinks ---------------------------------------------------------------------------------
+
+UPLINK_INTERFACE = Field(
+    "interface",
+    Word(
+        "the name of an interface of the host such as eth1",
+        values.device,
+        {"type": "string", "pattern": values.DEVICE_PATTERN},
+    ),
+    "the interface; the fabric has it to itself as long as it is up",
+    required=True,
+)
+UPLINK_MODE = Field(
+    "mode",
+    _one_of(UplinkMode),
+    "access (if left out): one network, without tags; trunk: its networks by their VLAN tags",
+)
+UPLINK_NETWORKS = Field(
+    "networks", ListOf(_name("a network"), "a list of networks", minimum=1), "the networks that it carries"
+)
+UPLINK_ADDRESSES = Field(
+    "addresses",
+    ListOf(_ADDRESS, "a list of addresses", minimum=1),
+    "of the router that uses it: the addresses that it has there",
+)
+UPLINK_GATEWAYS = Field(
+    "gateway",
+    ListOf(_HOST, "an address or a list of addresses", single=True, minimum=1),
+    "of the router that uses it: to whom it sends what is for others, one of each version of IP",
+    default=(),
+)
+UPLINK = Record(
+    "an uplink", (UPLINK_INTERFACE, UPLINK_MODE, UPLINK_NETWORKS, UPLINK_ADDRESSES, UPLINK_GATEWAYS)
 )
 
 # ---- port security ---------------------------------------------------------------------------
@@ -211,6 +344,13 @@ INTERFACE_MIRROR_ONLY = Field(
     "true: in no network; it gets what mirrors copy to it, and sends nothing; false if left out",
     default=False,
 )
+INTERFACE_DHCP = Field(
+    "dhcp",
+    _BOOLEAN,
+    "true: the guest asks for its addresses by DHCP and makes those that are advertised; false if left out: "
+    "it is configured with them",
+    default=False,
+)
 INTERFACE = Record(
     "an interface",
     (
@@ -220,6 +360,7 @@ INTERFACE = Record(
         INTERFACE_PROMISCUOUS,
         INTERFACE_PROFILE,
         INTERFACE_MIRROR_ONLY,
+        INTERFACE_DHCP,
     ),
     later=("trunk", "native", "rate"),
     partial=True,
@@ -244,6 +385,25 @@ VM_LABELS = Field("labels", _LABELS, "labels by which groups select VMs")
 VM_REPLICAS = Field(
     "replicas", _integer(0, REPLICAS_MAX), "how many of it to run, as NAME-1, NAME-2 and so on"
 )
+VM_PORTS = Field(
+    "ports",
+    ListOf(
+        Word(
+            published.EXPECTED,
+            published.port,
+            {"type": "string", "pattern": published.PATTERN},
+        ),
+        "a list of ports",
+    ),
+    "ports of the host that lead to it, to its replicas in turn; open at 127.0.0.1 unless they say where",
+    default=(),
+)
+VM_FLOATING = Field(
+    "floating",
+    ListOf(_HOST, "an address or a list of addresses", single=True, minimum=1),
+    "addresses outside that are this VM's alone",
+    default=(),
+)
 _VM_FIELDS = (
     VM_TEMPLATE,
     VM_IMAGE,
@@ -254,13 +414,14 @@ _VM_FIELDS = (
     VM_GROUPS,
     VM_LABELS,
     VM_REPLICAS,
+    VM_PORTS,
+    VM_FLOATING,
 )
 _VM_LATER = (
     "disk",
     "disks",
     "boot",
     "cloud_init",
-    "ports",
     "depends_on",
     "healthcheck",
     "restart",
@@ -377,6 +538,12 @@ TEMPLATES = Field(
     "templates", MapOf(_name("a template"), TEMPLATE, "a map of templates"), "VM fields to share, by name"
 )
 NETWORKS = Field("networks", MapOf(_name("a network"), NETWORK, "a map of networks"), "the networks by name")
+ROUTERS = Field(
+    "routers", MapOf(_name("a router"), ROUTER, "a map of routers"), "what joins networks, by name"
+)
+UPLINKS = Field(
+    "uplinks", MapOf(_name("an uplink"), UPLINK, "a map of uplinks"), "ways out by interfaces of the host"
+)
 PROFILES = Field(
     "profiles",
     MapOf(_name("a profile"), PROFILE, "a map of profiles"),
@@ -433,6 +600,8 @@ TOPOLOGY = Record(
         ALL_DEFAULTS,
         TEMPLATES,
         NETWORKS,
+        ROUTERS,
+        UPLINKS,
         PROFILES,
         VMS,
         GROUPS,
@@ -442,7 +611,7 @@ TOPOLOGY = Record(
         MIRRORS,
         VERIFY,
     ),
-    later=("images", "routers", "uplinks", "endpoints"),
+    later=("images", "endpoints"),
     partial=True,
 )
 """A file: a whole topology, or a part that others include."""

@@ -18,6 +18,56 @@ IPInterface = IPv4Interface | IPv6Interface
 
 
 @dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Addresses of one version of IP, both ends included."""
+
+    first: IPAddress
+    last: IPAddress
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return address.version == self.first.version and int(self.first) <= int(address) <= int(self.last)
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+LEASE_S = 3600
+"""How long leases last unless the file says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dhcp:
+    """How addresses of a subnet are handed out. `reservations` are by NIC (`web-1.eth0`) or MAC as text.
+
+    `range` is what the fabric chooses from; None for the whole subnet.
+    """
+
+    range: AddressRange | None = None
+    lease_s: int = LEASE_S
+    reservations: Mapping[str, IPAddress] = field(default_factory=dict)
+
+
+class Advertised(Enum):
+    """What routers advertise in an IPv6 subnet (RFC 4861, section 4.2).
+
+    SLAAC: guests make their addresses of its prefix themselves. MANAGED: they ask for them by DHCPv6.
+    """
+
+    SLAAC = "slaac"
+    MANAGED = "managed"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What guests are told in a subnet. `dhcp` is None where nobody answers them."""
+
+    subnet: IPNetwork
+    dhcp: Dhcp | None = None
+    ra: Advertised = Advertised.NONE
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     name: str
     vlan: int
@@ -27,6 +77,98 @@ class Network:
     """No router may give it a way out."""
     is_isolated: bool = False
     """Its NICs reach promiscuous ones only, and these reach all."""
+    gateways: tuple[IPAddress, ...] = ()
+    """Those that the file gives, at most one of each subnet."""
+    served: tuple[Served, ...] = ()
+    """The subnets in which guests are told anything."""
+    domain: str = ""
+    """Where names of its VMs are told; empty where nobody answers questions for names."""
+
+    @property
+    def has_services(self) -> bool:
+        """Whether somebody answers its guests: for addresses, or for names."""
+        return bool(self.served or self.domain)
+
+    def serves(self, subnet: IPNetwork) -> Served:
+        """What guests are told in one of the subnets."""
+        return next((each for each in self.served if each.subnet == subnet), Served(subnet))
+
+    def gateway(self, subnet: IPNetwork) -> IPAddress | None:
+        """The address of a router in one of the subnets: its first, if the file gives none.
+
+        None for a subnet that is too small to have one.
+        """
+        given = next((each for each in self.gateways if each in subnet), None)
+        return first_host(subnet) if given is None else given
+
+
+def first_host(subnet: IPNetwork) -> IPAddress | None:
+    """The first address of a subnet that a host can have; None if there is none.
+
+    Not hosts are the network's own address (in IPv6 that of the subnet's routers, RFC 4291, 2.6.1)
+    and in IPv4 the broadcast address.
+    """
+    last = int(subnet.broadcast_address) - (1 if subnet.version == 4 else 0)
+    return subnet.network_address + 1 if int(subnet.network_address) < last else None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What lies beyond one of the hosts: packets `to` it are handed to whoever has the address `via`."""
+
+    to: IPNetwork
+    via: IPAddress
+    at: Location
+
+
+HOST_UPLINK = "host"
+"""The uplink that needs no declaration: the host itself forwards, by its own routes."""
+
+
+class Nat(Enum):
+    """What becomes of source addresses on the way out."""
+
+    NONE = "none"
+    MASQUERADE = "masquerade"
+
+
+class UplinkMode(Enum):
+    """How an interface carries networks: one untagged, or several by their 802.1Q tags."""
+
+    ACCESS = "access"
+    TRUNK = "trunk"
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """An interface of the host that the fabric has to itself as long as it is up.
+
+    It carries `networks` to whoever is beyond it, as a cable between two switches does; or it is a router's,
+    and has `addresses` there. Never both.
+    """
+
+    name: str
+    interface: str
+    at: Location
+    mode: UplinkMode = UplinkMode.ACCESS
+    networks: tuple[str, ...] = ()
+    addresses: tuple[IPInterface, ...] = ()
+    gateways: tuple[IPAddress, ...] = ()
+    """Of a router's default routes there, at most one of each version of IP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """Carries packets between networks, by their gateways and by its routes."""
+
+    name: str
+    networks: tuple[str, ...]
+    routes: tuple[Route, ...]
+    at: Location
+    uplink: str = ""
+    """By which it sends what is for nobody in the fabric: `host`, an uplink's name, or empty for none."""
+    masquerades: bool = False
+    """Whether what leaves by the uplink gets the address that its router has there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +212,23 @@ class Interface:
     profile: str = STRICT.name
     is_mirror_only: bool = False
     """It is in no network (`network` is empty): it gets what mirrors copy to it, and sends nothing."""
+    asks: bool = False
+    """The guest asks for its addresses, as far as anybody answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port of the host, or of a router's uplink, that leads to a VM: to its replicas in turn, if any.
+
+    `listen` is the address at which it is open; an unspecified one (0.0.0.0, ::) means all of its version.
+    `protocol` is an IP protocol number.
+    """
+
+    listen: IPAddress
+    port: int
+    guest_port: int
+    protocol: int
+    at: Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +244,9 @@ class VmSpec:
     labels: Mapping[str, str]
     replicas: int | None
     at: Location
+    ports: tuple[Published, ...] = ()
+    floating: tuple[IPAddress, ...] = ()
+    """Addresses outside that are this VM's alone: what comes to them goes to it, and it leaves by them."""
 
 
 class PeerKind(Enum):
@@ -320,3 +482,7 @@ class Topology:
     services: Mapping[str, tuple[Service, ...]] = field(default_factory=dict)
     """Those declared, by name."""
     mirrors: tuple[Mirror, ...] = ()
+    routers: Mapping[str, Router] = field(default_factory=dict)
+    """A network is in one of them at most."""
+    uplinks: Mapping[str, Uplink] = field(default_factory=dict)
+    """Those declared; `host` is there without."""

@@ -6,40 +6,44 @@ from collections.abc import Container
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
-from vnet.topology.model import IPInterface, IPNetwork
+from vnet.topology.model import AddressRange, IPInterface, IPNetwork
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """All hosts of a subnet but the first, which is kept for the gateway.
-
-    Not hosts are the network's own address (in IPv6 that of the subnet's routers, RFC 4291, 2.6.1)
-    and in IPv4 the broadcast address.
-    """
+    """All hosts of a subnet (see `first_host`) but the gateway."""
 
     subnet: IPNetwork
+    gateway: IPv4Address | IPv6Address | None
+    """None where there is no room for one."""
+    chosen: AddressRange | None = None
+    """Those of them that may be given; None for all."""
 
     @property
     def first(self) -> int:
-        return int(self.subnet.network_address) + 2
+        lowest = int(self.subnet.network_address) + 1
+        return lowest if self.chosen is None else max(lowest, int(self.chosen.first))
 
     @property
     def last(self) -> int:
-        return int(self.subnet.broadcast_address) - (1 if self.subnet.version == 4 else 0)
+        highest = int(self.subnet.broadcast_address) - (1 if self.subnet.version == 4 else 0)
+        return highest if self.chosen is None else min(highest, int(self.chosen.last))
 
     @property
     def size(self) -> int:
         """How many NICs find an address here."""
-        return max(0, self.last - self.first + 1)
+        kept = self.gateway is not None and self.first <= int(self.gateway) <= self.last
+        return max(0, self.last - self.first + 1 - kept)
 
     def may_allocate(self, ip: IPv4Address | IPv6Address) -> bool:
         """Whether an address is one that this pool gives out."""
-        return ip in self.subnet and self.first <= int(ip) <= self.last
+        return ip in self.subnet and self.first <= int(ip) <= self.last and ip != self.gateway
 
     def lowest_free(self, used: Container[int], start: int) -> int | None:
         """The lowest address from `start` on that is not in `used`, None if there is none."""
         value = max(start, self.first)
-        while value <= self.last and value in used:
+        kept = None if self.gateway is None else int(self.gateway)
+        while value <= self.last and (value in used or value == kept):
             value += 1
         return value if value <= self.last else None
 

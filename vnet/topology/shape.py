@@ -297,19 +297,39 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class TextOrMap(Generic[T]):
-    """A value with a short form (a scalar) and a long one (a map, of which `inner` is the same value)."""
+    """A record with a short form: a scalar, which stands for `inner` of it alone."""
 
     short: Word[T]
     long: Record
     inner: Field[T]
 
-    def read(self, node: Node, path: str, reading: Reading) -> Read[T] | None:
-        if not isinstance(node, MapNode):
-            return self.short.read(node, path, reading)
-        return self.long.read(node, path, reading).value.get(self.inner)
+    def read(self, node: Node, path: str, reading: Reading) -> Read[Entry] | None:
+        if isinstance(node, MapNode):
+            entry = self.long.read(node, path, reading)
+            return None if entry.value.get(self.inner) is None else entry
+        alone = self.short.read(node, path, reading)
+        return None if alone is None else Read(Entry({self.inner.name: alone}), alone.at, path)
 
     def schema(self, definitions: Definitions) -> JsonObject:
         return {"anyOf": [self.short.schema(definitions), self.long.schema(definitions)]}
+
+
+@dataclass(frozen=True, slots=True)
+class YesOrMap:
+    """Something that is there or not: `true` is the record with nothing set, `false` is None."""
+
+    yes: Word[bool]
+    long: Record
+
+    def read(self, node: Node, path: str, reading: Reading) -> Read[Entry | None] | None:
+        if isinstance(node, MapNode):
+            entry = self.long.read(node, path, reading)
+            return Read(entry.value, entry.at, path)
+        alone = self.yes.read(node, path, reading)
+        return None if alone is None else Read(Entry({}) if alone.value else None, alone.at, path)
+
+    def schema(self, definitions: Definitions) -> JsonObject:
+        return {"anyOf": [self.yes.schema(definitions), self.long.schema(definitions)]}
 
 
 def _described(each: Field[Any], definitions: Definitions) -> JsonObject:

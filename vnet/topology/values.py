@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import TypeVar
 
-from vnet.topology.model import IPInterface, IPNetwork
+from vnet.topology.model import AddressRange, IPAddress, IPInterface, IPNetwork
 from vnet.topology.reading import quoted, suggestion
 from vnet.topology.shape import Refused, later
 from vnet.topology.yaml import Scalar
@@ -20,9 +20,12 @@ NAME_MAX = 63
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 NAME_EXPECTED = 'a name of lowercase letters, digits and "-"'
 IFNAME_PATTERN = r"^[a-z][a-z0-9]*$"
+DEVICE_PATTERN = r"^[^/\\s:]{1,15}$"
+"""What Linux takes for the name of an interface (net/core/dev.c, dev_valid_name)."""
 IFNAME_MAX = 15
 """IFNAMSIZ - 1 (linux/if.h)."""
 ADDRESSES_PATTERN = r"^[0-9A-Fa-f:.]+(/[0-9]+)?$"
+HOST_PATTERN = r"^[0-9A-Fa-f:.]+$"
 CIDR_PATTERN = r"^[0-9A-Fa-f:.]+/[0-9]+$"
 MAC_PATTERN = r"^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"
 MEMORY_PATTERN = r"^[0-9]+(\.[0-9]+)?([KMGT](iB|i)?)$"
@@ -62,6 +65,13 @@ def name_of(maximum: int) -> Callable[[Scalar], str]:
 def interface_name(scalar: Scalar) -> str:
     """The name of a NIC inside the guest."""
     if not re.fullmatch(IFNAME_PATTERN, scalar.text) or len(scalar.text) > IFNAME_MAX:
+        raise Refused
+    return scalar.text
+
+
+def device(scalar: Scalar) -> str:
+    """The name of an interface of the host."""
+    if not re.fullmatch(DEVICE_PATTERN, scalar.text) or scalar.text in (".", ".."):
         raise Refused
     return scalar.text
 
@@ -157,7 +167,73 @@ def end_of(scalar: Scalar) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+SPAN_PATTERN = r"^[0-9]+[smhd]$"
+_SPAN_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LEASE_MIN_S = 120
+"""As dnsmasq(8) has it (dhcp-range)."""
+LEASE_MAX_S = 365 * 86400
+
+
+def lease(scalar: Scalar) -> int:
+    """How long a lease lasts, in seconds."""
+    if not isinstance(scalar.value, str) or not re.fullmatch(SPAN_PATTERN, scalar.text):
+        hint = f'give the unit: did you mean "{scalar.text}s"?' if scalar.text.isdecimal() else ""
+        raise Refused(hint=hint)
+    span_s = int(scalar.text[:-1]) * _SPAN_UNITS[scalar.text[-1]]
+    if not LEASE_MIN_S <= span_s <= LEASE_MAX_S:
+        raise Refused(f"expected a lease of 2m to 365d, found {quoted(scalar.text)}")
+    return span_s
+
+
 # ---- addresses -------------------------------------------------------------------------------
+
+RANGE_PATTERN = r"^[0-9A-Fa-f:.]+ *- *[0-9A-Fa-f:.]+$"
+NIC_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\.[a-z][a-z0-9]*$"
+DOMAIN_PATTERN = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+DOMAIN_MAX = 180
+"""So that the names of VMs in it stay within 253 characters (RFC 1035, 2.3.4)."""
+
+
+def address_range(scalar: Scalar) -> AddressRange:
+    """The addresses from one to another, both included."""
+    words = [word.strip() for word in scalar.text.split("-")]
+    if len(words) != 2 or not all(map(is_address, words)):
+        raise Refused
+    first, last = map(ip_address, words)
+    if first.version != last.version:
+        raise Refused(f"{first} and {last} are of different versions of IP")
+    if int(first) > int(last):
+        raise Refused(f"{first} comes behind {last}", f'did you mean "{last}-{first}"?')
+    return AddressRange(first, last)
+
+
+def nic_or_mac(scalar: Scalar) -> str:
+    """Whose a reservation is: `VM.INTERFACE`, or a MAC, written in lowercase."""
+    if re.fullmatch(MAC_PATTERN, scalar.text):
+        return format_mac(mac(scalar))
+    if not re.fullmatch(NIC_PATTERN, scalar.text):
+        raise Refused
+    return scalar.text
+
+
+def domain(scalar: Scalar) -> str | bool:
+    """A DNS domain, or whether there are names at all."""
+    if isinstance(scalar.value, bool):
+        return scalar.value
+    word = scalar.text
+    labels = word.split(".")
+    truth = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(word)
+    if truth:
+        raise Refused(hint=f'did you mean "{truth}"?')
+    if not re.fullmatch(DOMAIN_PATTERN, word):
+        legal = word.lower().strip(".")
+        is_near = legal != word and re.fullmatch(DOMAIN_PATTERN, legal)
+        raise Refused(hint=f'did you mean "{legal}"?' if is_near else "")
+    if len(word) > DOMAIN_MAX or max(map(len, labels)) > NAME_MAX:
+        raise Refused(f"the domain is too long: at most {DOMAIN_MAX} characters, {NAME_MAX} between dots")
+    if labels[-1].isdecimal():
+        raise Refused(f"{quoted(word)} ends like an address")
+    return word
 
 
 def network(scalar: Scalar) -> IPNetwork:
@@ -179,6 +255,16 @@ def parse_network(word: str, problem: str, offset: int) -> IPNetwork:
 def addresses(scalar: Scalar) -> IPNetwork:
     """A CIDR without host bits, or an address, which is one of itself."""
     return ip_network(scalar.text) if is_address(scalar.text) else network(scalar)
+
+
+def host(scalar: Scalar) -> IPAddress:
+    """An address without a prefix."""
+    base, slash, _ = scalar.text.partition("/")
+    if slash and is_address(base):
+        raise Refused(hint=f'leave the prefix out: "{base}"')
+    if not is_address(scalar.text):
+        raise Refused
+    return ip_address(scalar.text)
 
 
 def address(scalar: Scalar) -> IPInterface:

@@ -15,7 +15,7 @@ from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.watch import Watch
-from vnet.fabric.state import Attached
+from vnet.fabric.state import Attached, remnant
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 from vnet.openflow.message import FlowStats
 from vnet.switch.numbers import SwitchNumbers
@@ -82,6 +82,7 @@ class World:
     attached: dict = field(default_factory=dict)
     connections: dict = field(default_factory=dict)
     mirrors: dict = field(default_factory=dict)
+    services: dict = field(default_factory=dict)
     guests: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
@@ -105,6 +106,7 @@ class World:
             "switches",
             "attached",
             "mirrors",
+            "services",
             "guests",
             "specs",
             "calls",
@@ -161,6 +163,7 @@ class World:
             frozenset(self.interfaces),
             {name: frozenset(flows) for name, flows in self.switches.items()},
             {name: frozenset(ports) for name, ports in self.attached.items()},
+            dict(self.services),
             frozenset((key, self.specs[key]) for key in self.guests),
         )
 
@@ -330,6 +333,41 @@ class FakeGuests:
         pass
 
 
+@dataclass
+class FakeServices:
+    world: World
+    name: str
+
+    async def observed(self):
+        own = {key: each for key, each in self.world.services.items() if key[0] == self.name}
+        there = {ifname for fabric, ifname in self.world.interfaces if fabric == self.name}
+        return frozenset(
+            each if each.port.ifname in there else remnant(each.network) for each in own.values()
+        )
+
+    async def networks(self):
+        return tuple(sorted(network for name, network in self.world.services if name == self.name))
+
+    async def put(self, service):
+        async with self.world.call(f"serve {service.network}"):
+            self.world.interfaces[self.name, service.port.ifname] = "veth"
+            self.world.services[self.name, service.network] = service
+
+    async def remove(self, network):
+        async with self.world.call(f"end serving {network}"):
+            self.world.services.pop((self.name, network), None)
+            self.world.interfaces.pop((self.name, f"@{network}"), None)
+
+    async def revive(self):
+        return ()
+
+    async def dead(self):
+        return ()
+
+    async def leases(self):
+        return ()
+
+
 class FakeStore(SqliteStore):
     """The real store, whose writes are steps too."""
 
@@ -372,5 +410,9 @@ def make_engine(world: World, directory: Path, memory_bytes: int = 8 << 30, boot
         now=lambda: world.now,
         uptime_s=lambda: world.uptime_s,
     )
-    parts = lambda name: Parts(FakeNetwork(world, name), FakeSwitch(world, name), FakeGuests(world, name))  # noqa: E731
+
+    def parts(name):
+        network, switch, guests = FakeNetwork(world, name), FakeSwitch(world, name), FakeGuests(world, name)
+        return Parts(network, switch, guests, services=FakeServices(world, name))
+
     return Engine(FakeStore(directory / "vnet.db", world), parts, host, lambda declared: ())

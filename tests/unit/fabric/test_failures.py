@@ -50,7 +50,11 @@ LAN, WAN, BOTH = "{networks: [lan]}", "{networks: [wan]}", "{networks: [lan, wan
 LARGE = "{networks: [lan], memory: 128M}"
 SSH, WEB = "{from: any, ports: [22/tcp]}", "{from: any, ports: [80/tcp]}"
 TWO = text({"a": LAN, "b": LAN})
+SERVED = TWO.replace("subnets: 10.0.0.0/24}", "dns: true, subnets: {cidr: 10.0.0.0/24, dhcp: true}}")
 CHANGES = {
+    "services": (text({"a": BOTH}), SERVED),
+    "no-services": (SERVED, TWO),
+    "other-services": (SERVED, SERVED.replace("dhcp: true", "dhcp: {lease: 2h}").replace("  b:", "  c:")),
     "first": (NEW, TWO),
     "all-others": (TWO, text({"c": LAN, "d": WAN})),
     "rules": (text({"a": LAN, "b": LAN}, [("p", SSH)]), text({"a": LAN, "b": LAN}, [("p", WEB)])),

@@ -25,9 +25,10 @@ def test_everything_that_is_missing_is_named_with_what_to_do(monkeypatch):
 
 
 def test_a_missing_program_names_its_package(monkeypatch):
-    monkeypatch.setattr(host.shutil, "which", lambda program: None)
+    monkeypatch.setattr(host.shutil, "which", lambda program, path=None: None)
     missing = {check.name: check.hint for check in host.checks() if not check.ok}
     assert missing["qemu-system-x86_64"] == "install it with `apt install qemu-system-x86`"
+    assert "apt install dnsmasq-base" in missing["dnsmasq"]
 
 
 def test_pins_outside_a_bpf_file_system_are_refused(monkeypatch, tmp_path):

@@ -6,12 +6,16 @@ from hypothesis import strategies as st
 from vnet.base.limits import Limits
 from vnet.fabric import plan as p
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Guest, GuestNic, Port, State, ifname
+from vnet.fabric.state import Attached, Guest, GuestNic, NetworkService, Port, State, ifname
 from vnet.openflow.flow import Flow, match
+from vnet.services.dhcp import Files
 from vnet.topology.model import ToFile
 
 PORTS = [Port(number, name) for number in (1, 2, 3) for name in ("a.eth0", "b.eth0", "c.eth0")]
 FLOWS = [Flow(table, 10, match(in_port=1), cookie=cookie) for table in (0, 1) for cookie in (1, 2)]
+
+
+SERVICES = {"lan": Port(8, "@lan"), "wan": Port(9, "@wan")}
 
 
 @st.composite
@@ -34,7 +38,13 @@ def states(draw):
         Mirror(name, "a:eth0", "both", (1,), (), draw(st.sampled_from(["", "tcp"])), 1, ToFile(name))
         for name in draw(st.sets(st.sampled_from(["x", "y"])))
     )
-    return State(True, True, ports, attached, flows, guests, mirrors)
+    services = frozenset(
+        NetworkService(name, port, 1, (), Files(draw(st.sampled_from(["x", "y"])), "", ""))
+        for name, port in SERVICES.items()
+        if draw(st.booleans())
+    )
+    attached |= {Attached(each.port) for each in services if draw(st.booleans())}
+    return State(True, True, ports, attached, flows, guests, mirrors, services)
 
 
 @given(states(), states())
@@ -123,3 +133,14 @@ def test_a_long_interface_name_is_shortened_and_stays_unique():
     assert len(names) == 100
     assert max(map(len, names)) <= 15
     assert ifname("web-1.eth0") == "web-1.eth0"
+
+
+@given(states(), states())
+def test_a_service_has_its_port_attached_only_while_it_is_there(now, wanted):
+    state = now
+    for action in p.plan(now, wanted):
+        if isinstance(action, p.AttachPort) and action.port.ifname.startswith("@"):
+            assert action.port in {service.port for service in state.services}
+        if isinstance(action, p.RemoveService):
+            assert action.service.port not in state.plugged
+        state = p.step(action, state)

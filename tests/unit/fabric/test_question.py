@@ -12,6 +12,9 @@ from vnet.fabric.asked import Asked
 from vnet.fabric.question import NOBODYS_MAC, Asking, Question
 from vnet.hv.spec import format_mac
 from vnet.openflow.conntrack import Direction, Endpoint
+from vnet.topology.inventory import expand
+from vnet.topology.load import load_text
+from vnet.topology.routing import gateway_mac
 
 TOPOLOGY, INVENTORY = three_tier().build()
 NICS = {nic.name: nic for nic in INVENTORY.nics}
@@ -74,6 +77,16 @@ def test_an_address_that_nobody_has_gets_a_mac_that_nobody_has() -> None:
     asked = question("web-1", "10.10.10.99", "icmp")
     assert Ether(asked.frame).dst == NOBODYS_MAC
     assert "nobody on front has 10.10.10.99" in asked.assumed[0]
+
+
+def test_the_server_of_a_network_is_asked_at_its_own_mac() -> None:
+    text = "name: lab\nnetworks: {n: {vlan: 1, dns: true, subnets: 10.0.0.0/24}}\nvms: {a: {networks: [n]}}"
+    topology = load_text(text, "lab.yaml", {})
+    asking = Asking(topology, expand(topology, {}))
+    for asked in (Asked("a", "10.0.0.1", "53/udp"), Asked(packet='IP(dst="10.0.0.1")/ICMP()')):
+        found = asking.question(asked)
+        assert Ether(found.frame).dst == format_mac(gateway_mac("lab"))
+        assert not any("nobody" in assumed for assumed in found.assumed)
 
 
 def test_what_an_expression_leaves_out_comes_from_the_topology() -> None:

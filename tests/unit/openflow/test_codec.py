@@ -18,6 +18,7 @@ from vnet.openflow.codec_library import parser
 from vnet.openflow.codec_match import decode_match, encode_match, library_name
 from vnet.openflow.fields import FIELDS, ORIGINAL, CtState
 from vnet.openflow.flow import (
+    Advertise,
     Conntrack,
     ConntrackClear,
     CopyTtlIn,
@@ -25,6 +26,7 @@ from vnet.openflow.flow import (
     DecIpTtl,
     DecMplsTtl,
     Flow,
+    IcmpError,
     Instructions,
     Match,
     Move,
@@ -369,12 +371,22 @@ _HEADER_ACTIONS = st.one_of(
     st.integers(0, 0xFFFF).map(PopMpls),
     st.integers(0, 255).map(SetMplsTtl),
     st.integers(0, 255).map(SetIpTtl),
+    st.builds(
+        lambda family, kind, code, source: DecIpTtl(
+            IcmpError(family, kind, code, source >> (96 if family == 4 else 0))
+        ),
+        st.sampled_from((4, 6)),
+        st.integers(0, 255),
+        st.integers(0, 255),
+        st.integers(0, (1 << 128) - 1),
+    ),
 )
 _ANYWHERE = st.one_of(
     st.integers(1, Port.MAX).map(Output),
     st.integers(0, 0xFFFF).map(lambda length: Output(Port.CONTROLLER, length)),
     st.sampled_from([Port.FLOOD, Port.IN_PORT, Port.NORMAL, Port.LOCAL, Port.TABLE]).map(Output),
     st.sampled_from([PushVlan(), PushVlan(0x88A8), ConntrackClear()]),
+    st.integers(0, (1 << 48) - 1).map(Advertise),
     st.sampled_from([OutputField("reg2"), OutputField("in_port")]),
     set_fields(),
     st.integers(1, 16).map(lambda bits: Move("eth_type", "reg3", bits, 16 - bits, bits)),

@@ -6,6 +6,7 @@ import pytest
 
 from vnet.openflow.flow import (
     Action,
+    Advertise,
     Conntrack,
     ConntrackClear,
     CopyTtlIn,
@@ -14,6 +15,7 @@ from vnet.openflow.flow import (
     DecMplsTtl,
     Flow,
     FlowFlag,
+    IcmpError,
     Instructions,
     Match,
     Move,
@@ -25,6 +27,7 @@ from vnet.openflow.flow import (
     Port,
     PushMpls,
     PushVlan,
+    Reject,
     Resubmit,
     SetField,
     SetIpTtl,
@@ -128,6 +131,13 @@ def test_matches_in_shorthand(wanted: Match, words: str) -> None:
         (DecMplsTtl(), "dec_mpls_ttl"),
         (SetIpTtl(5), "mod_nw_ttl:5"),
         (DecIpTtl(), "dec_ttl"),
+        (Reject(), "reject"),
+        (Reject(IcmpError(4, 3, 0, 0x0A000001)), "reject(icmp_type=3,icmp_code=0,src=10.0.0.1)"),
+        (
+            DecIpTtl(IcmpError(6, 3, 0, 0xFD00 << 112 | 1)),
+            "dec_ttl(reject(icmpv6_type=3,icmpv6_code=0,src=fd00::1))",
+        ),
+        (Advertise(0x02766E000001), "advertise(02:76:6e:00:00:01)"),
         (CopyTtlOut(), "copy_ttl_out"),
         (CopyTtlIn(), "copy_ttl_in"),
         (ToGroup(4), "group:4"),

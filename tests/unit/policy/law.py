@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from tests.generators import header
+from tests.generators import header, is_routed
 from vnet.base.drop import DropReason
 from vnet.openflow.fields import ICMP, ICMPV6, CtState
 from vnet.policy.compile import Compiled
 from vnet.policy.origin import OriginKind
 from vnet.policy.pipeline import ADMITTED, Stage
-from vnet.policy.semantics import WITH_PORTS, Packet, Verdict
+from vnet.policy.semantics import NOBODY, WITH_PORTS, Packet, Verdict
 from vnet.policy.space import Region, exactly
 from vnet.policy.spans import packed
 from vnet.policy.walk import Leaf, Walk
@@ -35,6 +35,8 @@ def same(compiled: Compiled, inventory: Inventory, verdict: Verdict, leaf: Leaf,
     if verdict.reason is DropReason.SAME_PORT:
         return not leaf.outputs
     ports = {nic.name: nic.port for nic in inventory.nics}
+    if verdict.origin == NOBODY and is_routed(inventory, packet):  # a router may know another who has it
+        return ports[packet.target_nic] not in leaf.outputs
     expected = (ports[packet.target_nic],) if verdict.allowed else ()
     reason = None if verdict.allowed else verdict.reason
     if leaf.outputs != expected or leaf.drop != reason:

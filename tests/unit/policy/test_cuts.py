@@ -26,7 +26,7 @@ Fabric = tuple[Topology, Inventory]
 
 def side(fabric: Fabric) -> Side:
     compiled = compile(*fabric)
-    return Side(compiled.flows, compiled.identities)
+    return Side(compiled.flows, compiled.identities, fabric[0])
 
 
 def live(inventory: Inventory, packet: Packet) -> Direction:

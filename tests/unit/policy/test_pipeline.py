@@ -10,12 +10,33 @@ from hypothesis import given, settings
 from tests.generators import Builder, builders, three_tier
 from vnet.openflow.cookie import OWNER_COOKIE, OWNER_MASK, reason
 from vnet.openflow.fields import FIELDS
-from vnet.openflow.flow import Conntrack, Flow
-from vnet.policy.compile import compile
-from vnet.policy.entry import ANSWER, NOTHING
+from vnet.openflow.flow import Conntrack, Flow, rejects
+from vnet.policy.compile import Compiled, compile
+from vnet.policy.entry import NOTHING
 from vnet.policy.pipeline import TABLES, Stage, markdown, name_of, table_of
+from vnet.topology.inventory import expand
+from vnet.topology.load import load_text
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "pipeline.md"
+
+
+SERVED = """\
+name: lab
+networks:
+  n:
+    vlan: 1
+    dns: true
+    subnets: [{cidr: 10.0.0.0/24, dhcp: true}, {cidr: "fd00::/64", ra: slaac, dhcp: true}]
+  routed: {vlan: 2, dns: true, subnets: 10.0.1.0/24}
+routers: {gw: {networks: [routed]}}
+vms: {a: {networks: [n]}}
+"""
+
+
+def served() -> Compiled:
+    """A network with everything that its server can answer."""
+    topology = load_text(SERVED, "lab.yaml", {})
+    return compile(topology, expand(topology, {}))
 
 
 def test_the_document_holds_the_pipeline_as_it_is() -> None:
@@ -39,12 +60,12 @@ def test_flows_match_only_on_what_their_table_declares(builder: Builder) -> None
 
 def test_each_declared_field_is_used() -> None:
     builder = three_tier().network("cells", 30, "10.10.30.0/24", isolated=True)
-    builder.vm("one", "cells").vm("two", "cells")
+    builder.vm("one", "cells").vm("two", "cells").router("gw", "front", "cells")
     for established, tier in (("keep", "application"), ("reset", "admin")):
         rules = ["allow web 80/tcp log", "deny any"]
         builder.policy(tier, "app", egress=rules, ingress=rules, tier=tier, established=established)
     used: dict[int, set[str]] = {}
-    for flow in compile(*builder.build()).flows:
+    for flow in (*compile(*builder.build()).flows, *served().flows):
         table = table_of(flow.table)
         assert table, flow
         used.setdefault(table.number, set()).update(name for name, _, _ in flow.match)
@@ -53,7 +74,7 @@ def test_each_declared_field_is_used() -> None:
 
 def test_what_leaves_a_table_is_declared_and_nothing_else_is() -> None:
     builder = three_tier().network("cells", 30, "10.10.30.0/24", isolated=True)
-    builder.vm("one", "cells").vm("two", "cells")
+    builder.vm("one", "cells").vm("two", "cells").router("gw", "front", "cells")
     for tier in ("admin", "application", "baseline"):
         rules = ["allow web 80/tcp", "reject any 22/tcp", "pass web", "deny any"]
         builder.policy(tier, "app", egress=rules, ingress=rules, tier=tier)
@@ -62,7 +83,7 @@ def test_what_leaves_a_table_is_declared_and_nothing_else_is() -> None:
     for flow in (*compile(*builder.build()).flows, *compile(*Builder().network("n", 1).build()).flows):
         table = table_of(flow.table)
         assert table, flow
-        if flow.instructions in (NOTHING, ANSWER):
+        if loses(flow):
             drops[table.number].add(reason(flow.cookie))
         for number in _leads_to(flow):
             after = table_of(number)
@@ -70,6 +91,10 @@ def test_what_leaves_a_table_is_declared_and_nothing_else_is() -> None:
             onward[table.number].add(after.number)
     assert drops == {int(table.number): set(table.drops) for table in TABLES}
     assert onward == {int(table.number): set(table.onward) for table in TABLES}
+
+
+def loses(flow: Flow) -> bool:
+    return flow.instructions == NOTHING or rejects(flow.instructions.apply)
 
 
 def _leads_to(flow: Flow) -> Iterator[int]:
@@ -119,7 +144,7 @@ def test_tables_of_tiers_are_known_by_the_number_of_the_tier() -> None:
         "ingress 2",
         "deliver",
     ]
-    assert [name_of(number) for number in (5, 51)] == ["", ""]
+    assert [name_of(number) for number in (6, 51)] == ["", ""]
 
 
 @settings(max_examples=15, deadline=None)
@@ -129,4 +154,4 @@ def test_every_flow_is_owned_and_every_drop_has_a_reason(builder: Builder) -> No
     for flow in compiled.flows:
         assert flow.cookie & OWNER_MASK == OWNER_COOKIE
         origin = compiled.provenance[flow.cookie]
-        assert (flow.instructions in (NOTHING, ANSWER)) == bool(origin.reason), (flow, origin)
+        assert loses(flow) == bool(origin.reason), (flow, origin)

@@ -21,7 +21,8 @@ Fabric = tuple[Topology, Inventory]
 def changes(before: Fabric, after: Fabric) -> tuple[Reach, ...]:
     old, new = compile(*before), compile(*after)
     touched = set(old.flows) ^ set(new.flows)
-    return reach_changes(Side(old.flows, old.identities), Side(new.flows, new.identities), touched)
+    sides = Side(old.flows, old.identities, before[0]), Side(new.flows, new.identities, after[0])
+    return reach_changes(*sides, touched)
 
 
 def allowed(fabric: Fabric, compiled: Compiled, matrix: Matrix, one: object, other: object) -> object:

@@ -12,7 +12,7 @@ from vnet.openflow.cookie import make
 from vnet.openflow.fields import CtState
 from vnet.openflow.flow import (
     Conntrack,
-    DecIpTtl,
+    DecMplsTtl,
     Flow,
     Instructions,
     Nat,
@@ -235,7 +235,7 @@ def test_flows_that_cannot_be_followed_prove_nothing() -> None:
     [
         Instructions((ToGroup(1),)),
         Instructions((Resubmit(table=200),)),
-        Instructions((DecIpTtl(),)),
+        Instructions((DecMplsTtl(),)),
         Instructions(meter=1),
         Instructions((Conntrack(table=Stage.DESTINATION, nat=Nat()),)),
     ],

@@ -81,6 +81,10 @@ class Performer:
                 await switch.put_mirror(mirror, self.record)
             case p.RemoveMirror(mirror):
                 await switch.remove_mirror(mirror.name)
+            case p.PutService(service):
+                await self.parts.services.put(service)
+            case p.RemoveService(service):
+                await self.parts.services.remove(service.network)
             case p.StartGuest(guest):
                 self.store.save_guest(self.fabric, guest)
                 how = await self.parts.guests.start(guest, note)

@@ -68,8 +68,8 @@ class Change:
         return Outcome(self.planned.name, self.planned.generation, self.actions, summary)
 
     def _effects(self, was: Declared) -> Effects:
-        before = Side(self.now.flows, was.compiled.identities)
-        after = Side(self.wanted.flows, self.declared.compiled.identities)
+        before = Side(self.now.flows, was.compiled.identities, was.topology)
+        after = Side(self.wanted.flows, self.declared.compiled.identities, self.declared.topology)
         ended = {action.guest.name for action in self.actions if isinstance(action, p.DestroyGuest)}
         return Effects(
             reach_changes(before, after, self.now.flows ^ self.wanted.flows),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from vnet.base.errors import HostError, VnetError
@@ -49,7 +49,9 @@ class HostGuests:
                 f"{guest.name}.{nic.interface}",
                 nic.interface,
                 nic.mac,
-                tuple(ip_interface(address) for address in nic.addresses),
+                tuple(map(ip_interface, nic.addresses)),
+                asked=tuple(map(ip_interface, nic.asked)),
+                gateways=tuple(map(ip_address, nic.gateways)),
             )
             for nic in guest.nics
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError
+from vnet.fabric.live import dnsmasq
 
 BPFFS = Path("/sys/fs/bpf")
 _TOOLS = {
@@ -69,6 +70,7 @@ def _checks() -> Iterator[Check]:
     yield _tun()
     yield _bpffs()
     yield from _tools(_TOOLS.items())
+    yield _dnsmasq()
     yield _kernel()
     yield _writable("run directory", paths.run_dir())
     yield _writable("state directory", paths.state_dir())
@@ -111,6 +113,12 @@ def _tools(tools: Iterable[tuple[str, str]]) -> Iterator[Check]:
         yield Check(
             program, found is not None, found or "not found", f"install it with `apt install {package}`"
         )
+
+
+def _dnsmasq() -> Check:
+    found = dnsmasq.find_program()
+    hint = "networks with dhcp, ra or dns need it: `apt install dnsmasq-base`"
+    return Check("dnsmasq", found is not None, found or "not found", hint, False)
 
 
 def _kernel() -> Check:

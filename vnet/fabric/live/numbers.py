@@ -110,6 +110,7 @@ class Taker:
             fabric.trouble,
             unanswered,
             confirmation.left_s(self._registry, fabric),
+            await fabric.parts.services.dead(),
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live.parts import Parts
-from vnet.fabric.state import Attached, Guest, Port, State, ifname
+from vnet.fabric.state import Attached, Guest, Port, State, ifname, remnant
 from vnet.fabric.store import Record, Store
 from vnet.hv.spec import GuestState
 
@@ -35,7 +35,8 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     flows = await parts.switch.flows() if switch else frozenset()
     ports = _known_ports(record, attached, interfaces)
     mirrors = await parts.switch.mirrors() if switch else frozenset()
-    return State(there, switch, ports, attached, flows, await running(parts, store, name), mirrors)
+    guests, services = await running(parts, store, name), await parts.services.observed()
+    return State(there, switch, ports, attached, flows, guests, mirrors, services)
 
 
 def _known_ports(
@@ -56,7 +57,8 @@ async def remains(parts: Parts, store: Store, name: str) -> State:
     there, switch = await parts.network.exists(), await parts.switch.exists()
     interfaces = await parts.network.interfaces() if there else {}
     taps = frozenset(Port(0, ifname) for ifname, kind in interfaces.items() if kind == TAP_KIND)
-    return State(there, switch, taps, guests=await running(parts, store, name))
+    services = frozenset(remnant(network) for network in await parts.services.networks())
+    return State(there, switch, taps, guests=await running(parts, store, name), services=services)
 
 
 async def running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:

@@ -17,12 +17,13 @@ from vnet.fabric.asked import Sandbox
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Guest, Port
+from vnet.fabric.state import Attached, Guest, NetworkService, Port
 from vnet.fabric.store import Record
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats
+from vnet.services.leases import Lease
 from vnet.switch.numbers import SwitchNumbers
 from vnet.switch.taps import TapCount
 
@@ -229,6 +230,72 @@ class Guests(Protocol):
         ...
 
 
+class Services(Protocol):
+    """Those who answer the guests of the fabric's networks."""
+
+    async def observed(self) -> frozenset[NetworkService]:
+        """Those that answer, as they were put; of all else that is there a `remnant`."""
+        ...
+
+    async def networks(self) -> tuple[str, ...]:
+        """The networks of which anything is there, whether it answers or not."""
+        ...
+
+    async def put(self, service: NetworkService) -> None:
+        """Have the guests of its network answered so: its port is made if it is not there.
+
+        Leases that were given last.
+        """
+        ...
+
+    async def remove(self, network: str) -> None:
+        """End it and remove all that was made for it; one that is not there is no error."""
+        ...
+
+    async def revive(self) -> tuple[str, ...]:
+        """Start again those that have died. Returns the networks that are answered again."""
+        ...
+
+    async def dead(self) -> tuple[str, ...]:
+        """The networks whose guests should be answered and are not."""
+        ...
+
+    async def leases(self) -> tuple[tuple[str, Lease], ...]:
+        """What guests have got by DHCP, with their networks."""
+        ...
+
+
+class NoServices:
+    """Of a fabric whose networks have none."""
+
+    async def observed(self) -> frozenset[NetworkService]:
+        """See `Services`."""
+        return frozenset()
+
+    async def networks(self) -> tuple[str, ...]:
+        """See `Services`."""
+        return ()
+
+    async def put(self, service: NetworkService) -> None:
+        """See `Services`."""
+        raise AssertionError(service)
+
+    async def remove(self, network: str) -> None:
+        """See `Services`."""
+
+    async def revive(self) -> tuple[str, ...]:
+        """See `Services`."""
+        return ()
+
+    async def dead(self) -> tuple[str, ...]:
+        """See `Services`."""
+        return ()
+
+    async def leases(self) -> tuple[tuple[str, Lease], ...]:
+        """See `Services`."""
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """All neighbours of one fabric."""
@@ -237,3 +304,4 @@ class Parts:
     switch: Switch
     guests: Guests
     log: RuleLog = field(default_factory=RuleLog)
+    services: Services = field(default_factory=NoServices)

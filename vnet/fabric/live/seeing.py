@@ -83,6 +83,7 @@ async def addresses(registry: Registry, name: str, network: str | None) -> list[
 
 async def leases(registry: Registry, name: str, network: str | None) -> list[Json]:
     """Whose each IP address is. Raises InputError for an unknown network."""
-    declared = declared_of(registry.fabric(name))
+    fabric = registry.fabric(name)
+    declared = declared_of(fabric)
     refuse_unknown_network(declared, network)
-    return leasing.rows(declared, network)
+    return leasing.rows(declared, network, await fabric.parts.services.leases())

@@ -18,6 +18,7 @@ from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.service import failed_claims
+from vnet.fabric.live.services import HostServices
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
 from vnet.fabric.live.twin import sweep
@@ -30,7 +31,8 @@ def make_engine(manager: HvManager) -> Engine:
     def parts(fabric: str) -> Parts:
         network, log = HostNetwork(paths.netns(fabric)), RuleLog(paths.log_dir(fabric))
         guests = HostGuests(fabric, manager, network.open_tap)
-        return Parts(network, HostSwitch(fabric, log.see), guests, log)
+        services = HostServices(fabric, paths.netns(fabric))
+        return Parts(network, HostSwitch(fabric, log.see), guests, log, services)
 
     now = partial(datetime.now, UTC)
     here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now, host.uptime_s)

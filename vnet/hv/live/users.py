@@ -1,4 +1,4 @@
-"""A user number for each QEMU process, so that one guest's QEMU can do nothing to another's."""
+"""A user number for each QEMU and each dnsmasq, so that one guest's QEMU can do nothing to another's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def claim_dir(folder: Path) -> int:
 
 def _let_through(folder: Path) -> None:
     """Lets QEMU's user reach its folder, whatever the umask was when those above it were made."""
-    while folder.is_relative_to(paths.run_dir()):
+    while folder.is_relative_to(paths.run_dir()) or folder.is_relative_to(paths.state_dir()):
         mode = folder.stat().st_mode
         if not mode & 0o001:
             folder.chmod(mode | 0o001)
@@ -63,4 +63,5 @@ def _free() -> int:
 def _all_dirs() -> list[Path]:
     run = paths.run_dir()
     found = [*run.glob("fabrics/*/vms/*/"), *run.glob("templates/*/")]
+    found += paths.state_dir().glob("services/*/*/")
     return [folder for folder in found if folder.is_dir()]

@@ -148,14 +148,17 @@ enum vnet_action_op {
 	VNET_OP_CLEAR = 18,       /* empty the action set */
 	VNET_OP_PUSH_MPLS = 19,   /* a = ethertype */
 	VNET_OP_POP_MPLS = 20,    /* a = ethertype */
-	VNET_OP_DEC_TTL = 21,
+	VNET_OP_DEC_TTL = 21,     /* a: 0, or the word of a router as for VNET_OP_REJECT if there is none left */
 	VNET_OP_DEC_MPLS_TTL = 22,
 	VNET_OP_COPY_TTL_OUT = 23,
 	VNET_OP_COPY_TTL_IN = 24,
 	VNET_OP_SET_TYPE = 25,    /* a = ethertype */
 	VNET_OP_DATA = 26,        /* value, mask: operands of the record before */
 	VNET_OP_SET_PROTO = 27,   /* a = protocol */
-	VNET_OP_REJECT = 28,      /* drop, and tell the sender */
+	VNET_OP_ADVERTISE = 29,   /* value: MAC, with which a neighbour solicitation is answered */
+	VNET_OP_REJECT = 28,      /* drop, and tell the sender; a: 0 as its destination would, else as a router:
+				   * 4 or 6 for IPv4 or IPv6, b: ICMP type << 8 | code, value, mask: the halves of
+				   * its address, in host order */
 };
 
 /* What a packet must have for a field to be there: the others are not written, and read as 0. */
@@ -398,12 +401,14 @@ enum vnet_path_op {
 	VNET_PATH_POP_VLAN = 9,
 	VNET_PATH_PUSH_MPLS = 10, /* arg = ethertype, value = label stack entry | bytes of padding to take away << 32 */
 	VNET_PATH_POP_MPLS = 11,  /* arg = ethertype, value = bytes of padding to add */
-	VNET_PATH_DEC_TTL = 12,   /* arg = by how much; the cache sees to it that there is enough */
+	VNET_PATH_DEC_TTL = 12,   /* arg = by how much; the cache sees to it that there is enough; value = of a router:
+				   * its action, by the number behind it */
 	VNET_PATH_NAT_INNER = 13, /* arg = slot, a = direction: the packet an ICMP error quotes */
 	VNET_PATH_TYPE = 14,      /* arg = ethertype */
 	VNET_PATH_TTL_IN = 15,    /* arg = TTL of the header behind the outermost label stack entry */
 	VNET_PATH_PROTO = 16,     /* arg = protocol, value = where, from the IP header on: its byte | the checksum
 				   * that covers it, 0 = none, << 16 | whether that is UDP's << 32 */
+	VNET_PATH_ADVERTISE = 17, /* value = MAC: a neighbour solicitation becomes its answer */
 };
 
 /* Header fields that VNET_PATH_SET writes; execute.h knows where each lies. */
@@ -446,6 +451,10 @@ struct vnet_op {
 };
 
 /* What became of a packet. */
+#define VNET_REJECT_PLAIN 1
+#define VNET_REJECT_ROUTED 2  /* by a router; never of a remembered path */
+#define VNET_REJECT_TOO_BIG 3 /* likewise, once the packet was about to leave */
+
 struct vnet_path {
 	__u32 ct_slot;   /* VNET_NO_SLOT if the path did not depend on a connection */
 	__u32 ct_gen;
@@ -456,7 +465,7 @@ struct vnet_path {
 	__u8 min_ttl;    /* a packet with less is another case */
 	__u8 n_ops;
 	__u8 failure;    /* why a part of it went no further, which is told if the rest does not either */
-	__u8 reject;     /* the sender is told */
+	__u8 reject;     /* VNET_REJECT_*: the sender is told */
 };
 
 /* One slot of a CPU's flow cache. Only that CPU's programs touch it, and they do not interrupt each other. */
@@ -663,6 +672,8 @@ struct vnet_scratch {
 	__u32 tpid;        /* of the outermost tag as it is to be */
 	__u32 logged;
 	__u32 path_id;     /* of the remembered path that is taken */
+	__u32 router;      /* action behind the one of a router that counted the TTL down; 0 = none */
+	__u32 too_small;   /* MTU of the port that the packet was too large for */
 	__u64 base[VNET_KEY_WORDS]; /* what the packet's bytes say by now */
 	__u64 set_slots;
 	__u32 set[VNET_SET];
@@ -674,6 +685,7 @@ struct vnet_scratch {
 	struct vnet_ct_key ct_key;
 	struct vnet_ct_key ct_reverse;
 	struct vnet_action action; /* the one being carried out */
+	struct vnet_action refusal; /* what a router says of the packet, if path.reject is VNET_REJECT_ROUTED */
 	__u8 asked[40];            /* the IP header of the packet that is rejected */
 	__u8 answer[128];          /* IP header and what follows it */
 };

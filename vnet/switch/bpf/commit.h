@@ -48,7 +48,7 @@ static __always_inline void vnet_commit_ttl(struct vnet_scratch *s, __u8 place)
 	if (s->ttl_set)
 		vnet_add_op(s, VNET_PATH_SET, place, 0, now);
 	else
-		vnet_add_op(s, VNET_PATH_DEC_TTL, place, before - now, 0);
+		vnet_add_op(s, VNET_PATH_DEC_TTL, place, before - now, s->router);
 }
 
 static __always_inline void vnet_commit_l4(struct vnet_scratch *s, __u16 eth_type)

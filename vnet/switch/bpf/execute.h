@@ -5,6 +5,7 @@
 #ifndef VNET_EXECUTE_H
 #define VNET_EXECUTE_H
 
+#include "advertise.h"
 #include "learn.h"
 #include "meter.h"
 #include "observe.h"
@@ -23,6 +24,7 @@ static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch 
 	if (port->mtu && skb->len > port->mtu + 14 && !skb->gso_size) { /* a tag more is allowed */
 		if (skb->len > port->mtu + 18 || !s->vlan || skb->vlan_present) {
 			vnet_note_failure(s, VNET_DROP_MTU);
+			s->too_small = port->mtu;
 			if (counter)
 				counter->tx_dropped++;
 			return 0;
@@ -139,6 +141,8 @@ static __always_inline int vnet_operate(struct __sk_buff *skb, struct vnet_scrat
 		return vnet_lower_ttl(skb, s, op->arg);
 	case VNET_PATH_NAT_INNER:
 		return vnet_translate_quoted(skb, op->arg, op->a);
+	case VNET_PATH_ADVERTISE:
+		return vnet_advertise(skb, op->value);
 	case VNET_PATH_PROTO:
 		return vnet_set_proto(skb, s, op->arg, op->value);
 	case VNET_PATH_TTL_IN:

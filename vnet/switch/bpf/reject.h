@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* The answer to a packet that a rule rejects: a TCP reset, or ICMP "administratively prohibited". The packet
- * itself becomes the answer and goes back by the port that it came in by. vnet/openflow/answer.py says what
+/* The answer to a packet that a rule rejects: a TCP reset, or ICMP "administratively prohibited"; or what a
+ * router says of it. The packet itself becomes the answer and goes back by the port that it came in by. vnet/openflow/answer.py says what
  * is answered, and why; tests compare the bytes.
  */
 #ifndef VNET_REJECT_H
@@ -26,19 +26,26 @@ static __always_inline int vnet_is_unicast(const struct vnet_scratch *s, int six
 	return any && ip[8] != 0xff && ip[24] != 0xff;
 }
 
-/* The Internet checksum (RFC 1071) of `length` bytes of the answer at `from`, added to `sum`. */
-static __always_inline __u16 vnet_answer_sum(struct vnet_scratch *s, __u32 from, __u32 length, __u32 sum)
+/* Who answers: the destination of the packet that was asked, or the router that has a word to say. */
+static __always_inline void vnet_answerer(const struct vnet_scratch *s, int six, __u8 *to)
 {
-	__s64 total = bpf_csum_diff(0, 0, (void *)(s->answer + from), length, sum);
+	__u64 high = bpf_cpu_to_be64(s->refusal.value), low = bpf_cpu_to_be64(s->refusal.mask);
+	__u32 four = bpf_htonl(s->refusal.mask);
 
-	total = (total & 0xffff) + (total >> 16 & 0xffff);
-	total = (total & 0xffff) + (total >> 16);
-	return total;
+	if (s->path.reject < VNET_REJECT_ROUTED) {
+		if (six)
+			__builtin_memcpy(to, s->asked + 24, 16);
+		else
+			__builtin_memcpy(to, s->asked + 16, 4);
+	} else if (six) {
+		__builtin_memcpy(to, &high, 8);
+		__builtin_memcpy(to + 8, &low, 8);
+	} else {
+		__builtin_memcpy(to, &four, 4);
+	}
 }
 
-/* An IP header from the destination to the source in front of `length` bytes. Returns the sum of its pseudo
- * header.
- */
+/* An IP header to the source in front of `length` bytes. Returns the sum of its pseudo header. */
 static __always_inline __u32 vnet_answer_ip(struct vnet_scratch *s, int six, __u8 proto, __u16 length)
 {
 	__u32 pseudo = bpf_htons(length) + bpf_htons(proto);
@@ -52,7 +59,7 @@ static __always_inline __u32 vnet_answer_ip(struct vnet_scratch *s, int six, __u
 		a[5] = length;
 		a[6] = proto;
 		a[7] = VNET_ANSWER_TTL;
-		__builtin_memcpy(a + 8, s->asked + 24, 16);
+		vnet_answerer(s, 1, a + 8);
 		__builtin_memcpy(a + 24, s->asked + 8, 16);
 		return vnet_answer_sum(s, 8, 32, pseudo);
 	}
@@ -63,7 +70,7 @@ static __always_inline __u32 vnet_answer_ip(struct vnet_scratch *s, int six, __u
 	a[6] = 0x40; /* do not fragment */
 	a[8] = VNET_ANSWER_TTL;
 	a[9] = proto;
-	__builtin_memcpy(a + 12, s->asked + 16, 4);
+	vnet_answerer(s, 0, a + 12);
 	__builtin_memcpy(a + 16, s->asked + 12, 4);
 	sum = ~vnet_answer_sum(s, 0, 20, 0);
 	__builtin_memcpy(a + 10, &sum, 2);
@@ -120,8 +127,8 @@ static __always_inline __u32 vnet_reset(struct __sk_buff *skb, struct vnet_scrat
 	return 20;
 }
 
-/* RFC 792 and RFC 1812, section 5.2.7.1; RFC 4443, section 3.1. */
-static __always_inline __u32 vnet_prohibited(struct __sk_buff *skb, struct vnet_scratch *s, int six)
+/* RFC 792 and RFC 1812, section 5.2.7.1; RFC 4443, section 3. */
+static __always_inline __u32 vnet_icmp_error(struct __sk_buff *skb, struct vnet_scratch *s, int six)
 {
 	__u32 head = six ? 40 : 20, quoted = six ? 40 : (s->asked[0] & 15) * 4, pseudo;
 	__u32 end = s->l4_offset + s->l4_length - s->l3_offset;
@@ -138,9 +145,18 @@ static __always_inline __u32 vnet_prohibited(struct __sk_buff *skb, struct vnet_
 	quoted = ((quoted - 20) & 0x3c) + 20; /* Linux 6.1 has forgotten what was compared */
 	if (bpf_skb_load_bytes(skb, s->l3_offset, a + 8, quoted) < 0)
 		return 0;
-	a[0] = six ? 1 : 3;
-	a[1] = six ? 1 : 13;
 	a[2] = a[3] = a[4] = a[5] = a[6] = a[7] = 0;
+	if (s->path.reject >= VNET_REJECT_ROUTED) {
+		a[0] = s->refusal.b >> 8;
+		a[1] = s->refusal.b;
+		if (s->path.reject == VNET_REJECT_TOO_BIG) { /* RFC 1191, section 4; RFC 4443, section 3.2 */
+			a[6] = s->too_small >> 8;
+			a[7] = s->too_small;
+		}
+	} else {
+		a[0] = six ? 1 : 3;
+		a[1] = six ? 1 : 13;
+	}
 	pseudo = vnet_answer_ip(s, six, six ? IPPROTO_ICMPV6 : IPPROTO_ICMP, 8 + quoted);
 	sum = ~vnet_answer_sum(s, head, 8 + quoted, six ? pseudo : 0);
 	__builtin_memcpy(a + 2, &sum, 2);
@@ -157,6 +173,17 @@ static __always_inline int vnet_is_icmp_error(struct __sk_buff *skb, const struc
 	return vnet_ct_is_error(s->l4_proto, type) || (six && (type < 128 || type == 137));
 }
 
+/* From the gateway, which is its source by now, to who sent it. */
+static __always_inline void vnet_turn_back(const struct vnet_scratch *s, __u8 *swapped, const __u8 *macs)
+{
+	__u64 sender = s->packet[VNET_W_SRC];
+	int i;
+
+	for (i = 0; i < 6; i++)
+		swapped[i] = sender >> (56 - 8 * i);
+	__builtin_memcpy(swapped + 6, macs + 6, 6);
+}
+
 /* Make the packet the answer to itself. Returns 0 if there is none. */
 static __always_inline int vnet_make_answer(struct __sk_buff *skb, struct vnet_scratch *s)
 {
@@ -169,15 +196,19 @@ static __always_inline int vnet_make_answer(struct __sk_buff *skb, struct vnet_s
 	    bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)) < 0 || macs[0] & 1 ||
 	    bpf_skb_load_bytes(skb, s->l3_offset, s->asked, head) < 0 || !vnet_is_unicast(s, six))
 		return 0;
-	if (s->l4_proto == IPPROTO_TCP)
+	if (s->path.reject >= VNET_REJECT_ROUTED && s->refusal.a != (six ? 6 : 4))
+		return 0;
+	if (s->l4_proto == IPPROTO_TCP && s->path.reject < VNET_REJECT_ROUTED)
 		length = vnet_reset(skb, s, six);
 	else
-		length = vnet_is_icmp_error(skb, s, six) ? 0 : vnet_prohibited(skb, s, six);
+		length = vnet_is_icmp_error(skb, s, six) ? 0 : vnet_icmp_error(skb, s, six);
 	length += head;
 	if (length == head || length > sizeof(s->answer) || bpf_skb_change_tail(skb, s->l3_offset + length, 0))
 		return 0;
 	__builtin_memcpy(swapped, macs + 6, 6);
 	__builtin_memcpy(swapped + 6, macs, 6);
+	if (s->path.reject == VNET_REJECT_TOO_BIG) /* it has the MACs of its next link */
+		vnet_turn_back(s, swapped, macs);
 	return !bpf_skb_store_bytes(skb, 0, swapped, sizeof(swapped), 0) &&
 	       !bpf_skb_store_bytes(skb, s->l3_offset, s->answer, length, BPF_F_RECOMPUTE_CSUM);
 }

@@ -96,6 +96,7 @@ static __always_inline void vnet_begin_walk(struct vnet_scratch *s)
 	s->depth = 0;
 	s->scopes = 0;
 	s->lookups = 0;
+	s->router = 0;
 	s->kinds = vnet_kinds(s);
 	s->last_rule = 0;
 	s->logged = 0;
@@ -207,6 +208,33 @@ static __always_inline void vnet_note_unknown(struct __sk_buff *skb, struct vnet
 		s->path.reason = VNET_DROP_STORM;
 }
 
+/* Has a router sent on a packet that then was too large? It says so, in the name that its action has. */
+__noinline int vnet_find_router(__u32 n)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	struct vnet_action *action;
+	__u32 i, at;
+
+	if (!s)
+		return 0;
+	for (i = 0; i < VNET_CACHE_OPS; i++) {
+		if (i >= n)
+			return 0;
+		if (s->ops[i].kind == VNET_PATH_DEC_TTL && s->ops[i].value)
+			break;
+	}
+	if (i == VNET_CACHE_OPS)
+		return 0;
+	at = s->ops[i].value - 1;
+	action = bpf_map_lookup_elem(&actions, &at);
+	if (!action)
+		return 0;
+	s->refusal = *action;
+	s->refusal.b = action->a == 4 ? 3 << 8 | 4 : 2 << 8;
+	s->path.reject = VNET_REJECT_TOO_BIG;
+	return 1;
+}
+
 /* What is left to do, and whether anything came of it. */
 __noinline int vnet_finish(struct __sk_buff *skb, __u32 port_flags)
 {
@@ -226,7 +254,10 @@ __noinline int vnet_finish(struct __sk_buff *skb, __u32 port_flags)
 	if (!s->path.n_ops)
 		return TC_ACT_SHOT;
 	verdict = vnet_execute(skb);
-	return s->sent ? verdict : vnet_lost(skb, port_flags);
+	if (s->sent)
+		return verdict;
+	verdict = vnet_lost(skb, port_flags);
+	return s->failure == VNET_DROP_MTU && vnet_find_router(s->path.n_ops) ? vnet_reject(skb) : verdict;
 }
 
 static __always_inline int vnet_is_captured(__u32 number)

@@ -284,20 +284,34 @@ static __always_inline int vnet_set_ip_proto(struct vnet_scratch *s)
 
 /* -- time to live ----------------------------------------------------------------------------------- */
 
+/* A router tells the sender, if the packet is lost. */
+static __always_inline void vnet_router_refuses(struct vnet_scratch *s)
+{
+	s->path.reject = VNET_REJECT_ROUTED;
+	s->refusal = s->action;
+	s->cacheable = 0;
+}
+
 static __always_inline int vnet_ttl_over(struct vnet_scratch *s)
 {
 	vnet_to_controller(s, VNET_R_INVALID_TTL, 0xffff);
 	return VNET_DROP_TTL;
 }
 
-static __always_inline int vnet_dec_ttl(struct vnet_scratch *s)
+static __always_inline int vnet_dec_ttl(struct vnet_scratch *s, __u32 at)
 {
 	__u16 eth_type = s->key[VNET_W_SRC];
 
 	if (eth_type != ETH_P_IP && eth_type != ETH_P_IPV6)
 		return 0;
-	if (s->key[VNET_W_MORE] >> 56 <= 1)
-		return vnet_ttl_over(s);
+	if (s->key[VNET_W_MORE] >> 56 <= 1) {
+		if (!s->action.a)
+			return vnet_ttl_over(s);
+		vnet_router_refuses(s);
+		return VNET_DROP_TTL;
+	}
+	if (s->action.a)
+		s->router = at;
 	s->key[VNET_W_MORE] -= 1ULL << 56;
 	if (s->ttl_set)
 		return 0;
@@ -483,7 +497,7 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 	case VNET_OP_SET_PROTO:
 		return vnet_set_ip_proto(s);
 	case VNET_OP_DEC_TTL:
-		return vnet_dec_ttl(s);
+		return vnet_dec_ttl(s, at);
 	case VNET_OP_DEC_MPLS_TTL:
 		return vnet_dec_mpls_ttl(s);
 	case VNET_OP_COPY_TTL_OUT:
@@ -508,8 +522,14 @@ __noinline int vnet_act(struct __sk_buff *skb, __u32 at)
 		s->set_slots = 0;
 		return 0;
 	case VNET_OP_REJECT:
-		s->path.reject = 1;
+		if (s->action.a)
+			vnet_router_refuses(s);
+		else
+			s->path.reject = VNET_REJECT_PLAIN;
 		return 0;
+	case VNET_OP_ADVERTISE:
+		vnet_commit();
+		return vnet_add_op(s, VNET_PATH_ADVERTISE, 0, 0, s->action.value);
 	case VNET_OP_DATA:
 		return 0;
 	}

@@ -1,0 +1,95 @@
+"""Addresses and names for real guests: they ask the server of their network, and use what they are told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.vm import fabric_lab
+from tests.vm.fabric_lab import Lab, lab
+
+TEXT = """\
+name: served
+defaults: {image: micro, cpus: 1, memory: 96M}
+networks:
+  lan:
+    vlan: 10
+    dns: true
+    subnets:
+      - {cidr: 10.0.0.0/24, dhcp: {range: 10.0.0.50-10.0.0.99, lease: 2m, reservations: {b.eth0: 10.0.0.7}}}
+      - {cidr: "fd00::/64", ra: slaac}
+vms:
+  a: {interfaces: {eth0: {network: lan, dhcp: true}}}
+  b: {interfaces: {eth0: {network: lan, dhcp: true}}}
+  plain: {networks: [lan]}
+policies: [{name: ping, applied_to: any, ingress: [{from: any, ports: [icmp]}]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    file = tmp_path_factory.mktemp("served") / "served.vnet.yaml"
+    file.write_text(TEXT)
+    with lab() as made:
+        made.vnet("up", "-f", str(file))
+        yield made
+        made.vnet("down", "-f", str(file))
+
+
+def sh(host: Lab, vm: str, command: str) -> str:
+    return host.vnet("exec", vm, "--", "sh", "-c", command)
+
+
+def until(host: Lab, vm: str, command: str, wanted: str) -> str:
+    """What a command prints once it has what is wanted, or after a while."""
+    for _ in range(30):
+        shown = sh(host, vm, command)
+        if wanted in shown:
+            break
+        time.sleep(0.5)
+    return shown
+
+
+def over_ipv6(host: Lab, nic: str) -> str:
+    """The address that the fabric gave a NIC."""
+    rows = host.json("leases")
+    return next(row["address"] for row in rows if row["nic"] == nic and ":" in row["address"])
+
+
+def test_guests_get_the_addresses_that_were_chosen_for_them(host: Lab) -> None:
+    for vm, wanted in (("a", "10.0.0.50/24"), ("b", "10.0.0.7/24"), ("plain", "10.0.0.51/24")):
+        assert wanted in until(host, vm, "ip -o -4 addr show dev eth0", wanted)
+    rows = {row["nic"]: row for row in host.json("leases", "lan") if ":" not in row["address"]}
+    assert {name: row["kind"] for name, row in rows.items()} == {
+        "a.eth0": "assigned",
+        "b.eth0": "reserved",
+        "plain.eth0": "assigned",
+    }
+    assert rows["a.eth0"]["expires"]
+    assert rows["b.eth0"]["expires"]
+    assert rows["plain.eth0"]["expires"] is None
+    six = over_ipv6(host, "a.eth0")
+    assert six in until(host, "a", "ip -o -6 addr show dev eth0", six)
+
+
+def test_guests_know_each_other_by_name(host: Lab) -> None:
+    assert "nameserver 10.0.0.1" in sh(host, "a", "cat /etc/resolv.conf")
+    assert " 0% packet loss" in sh(host, "a", "ping -c 2 -W 2 b.served.internal")
+    assert " 0% packet loss" in sh(host, "a", "ping -c 2 -W 2 plain")
+    six = over_ipv6(host, "b.eth0").partition("/")[0]
+    assert " 0% packet loss" in sh(host, "a", f"ping -c 2 -W 2 {six}")
+
+
+def test_a_killed_dnsmasq_is_started_again_and_flows_go_on(host: Lab) -> None:
+    space = f"{fabric_lab.PREFIX}served.lan"
+    done = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=True)
+    sh(host, "a", "ping -i 0.1 -c 50 10.0.0.7 >/tmp/ping.log 2>&1 &")
+    os.kill(int(done.stdout), signal.SIGKILL)
+    time.sleep(6)
+    assert " 0% packet loss" in sh(host, "a", "tail -n 3 /tmp/ping.log")
+    assert "10.0.0.7" in sh(host, "a", "nslookup b.served.internal 10.0.0.1")
+    assert "service-revived" in host.vnet("events", "--since", "1m")

@@ -1,0 +1,133 @@
+"""The namespace in which a network's guests are answered, and the veth that leads from it to the switch."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_interface
+from pathlib import Path
+
+from pyroute2 import IPRoute, NetlinkError
+
+from vnet.base.errors import HostError
+from vnet.fabric.live import netns
+from vnet.services.dhcp import INTERFACE
+from vnet.switch.live.netns import NETNS_DIR, inside
+
+_NODAD = 0x02
+"""IFA_F_NODAD (linux/if_addr.h): the switch lets nobody else have the address."""
+_SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
+_SETTINGS = {
+    "ipv4/ip_forward": "0",
+    "ipv6/conf/all/forwarding": "0",
+    f"ipv6/conf/{INTERFACE}/accept_ra": "0",
+    f"ipv6/conf/{INTERFACE}/accept_dad": "0",
+    f"ipv6/conf/{INTERFACE}/disable_ipv6": "0",
+    f"ipv6/conf/{INTERFACE}/addr_gen_mode": "0",
+}
+"""Of the kernel's stack in the namespace: it is a host, and takes nothing from guests."""
+
+
+def exists(ifname: str, fabric_netns: str, service_netns: str) -> bool:
+    """Whether both ends are there."""
+    if not netns.exists(service_netns):
+        return False
+    with inside(service_netns), IPRoute() as netlink:
+        there = bool(netlink.link_lookup(ifname=INTERFACE))
+    with inside(fabric_netns), IPRoute() as netlink:
+        return there and bool(netlink.link_lookup(ifname=ifname))
+
+
+def make(ifname: str, fabric_netns: str, service_netns: str, mac: int, addresses: Iterable[str]) -> bool:
+    """Make the namespace and the veth, if they are not there, with exactly these addresses.
+
+    Returns whether they were not.
+    """
+    is_new = not exists(ifname, fabric_netns, service_netns)
+    if is_new:
+        remove(ifname, fabric_netns, service_netns)
+        netns.create(service_netns)
+        _make_veth(ifname, fabric_netns, service_netns)
+    with inside(service_netns):
+        for name, value in _SETTINGS.items():
+            path = Path("/proc/sys/net", name)
+            if path.exists():
+                path.write_text(value)
+        _without_offload()
+        with _netlink("set up the service's interface") as netlink:
+            _set_up(netlink, mac, tuple(addresses))
+    return is_new
+
+
+def _make_veth(ifname: str, fabric_netns: str, service_netns: str) -> None:
+    with inside(fabric_netns), _netlink(f"make the port {ifname}") as netlink:
+        target = os.open(NETNS_DIR / service_netns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            peer = {"ifname": INTERFACE, "net_ns_fd": target}
+            netlink.link("add", ifname=ifname, kind="veth", peer=peer)
+        finally:
+            os.close(target)
+        netlink.link("set", index=netlink.link_lookup(ifname=ifname)[0], state="up")
+
+
+def _set_up(netlink: IPRoute, mac: int, addresses: tuple[str, ...]) -> None:
+    (index,) = netlink.link_lookup(ifname=INTERFACE)
+    text = mac.to_bytes(6, "big").hex(":")
+    (link,) = netlink.get_links(index)
+    if link.get_attr("IFLA_ADDRESS") != text:
+        netlink.link("set", index=index, state="down")
+        netlink.link("set", index=index, address=text)
+    netlink.link("set", index=index, state="up")
+    has = {
+        f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}"
+        for each in netlink.get_addr(index=index)
+        if not ip_interface(f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}").is_link_local
+    }
+    for gone in has - set(addresses):
+        _address(netlink, "del", index, gone)
+    for new in addresses:
+        if new not in has:
+            _address(netlink, "add", index, new)
+
+
+def _address(netlink: IPRoute, what: str, index: int, address: str) -> None:
+    interface = ip_interface(address)
+    flags = {"flags": _NODAD} if interface.version == 6 and what == "add" else {}
+    family = socket.AF_INET6 if interface.version == 6 else socket.AF_INET
+    prefix = interface.network.prefixlen
+    netlink.addr(what, index=index, address=str(interface.ip), prefixlen=prefix, family=family, **flags)
+
+
+def _without_offload() -> None:
+    """Have the kernel fill in checksums: DHCP clients read raw packets, and take no other ones."""
+    request = array.array("B", struct.pack("II", _ETHTOOL_STXCSUM, 0))
+    address, _ = request.buffer_info()
+    packed = struct.pack("16sQ16x", INTERFACE.encode(), address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCETHTOOL, packed)
+
+
+def remove(ifname: str, fabric_netns: str, service_netns: str) -> None:
+    """Remove the veth and the namespace; what is not there is no error."""
+    if netns.exists(fabric_netns):
+        with inside(fabric_netns), _netlink(f"remove the port {ifname}") as netlink:
+            for index in netlink.link_lookup(ifname=ifname):
+                netlink.link("del", index=index)
+    netns.remove(service_netns)
+
+
+@contextmanager
+def _netlink(action: str) -> Iterator[IPRoute]:
+    try:
+        with IPRoute() as netlink:
+            yield netlink
+    except NetlinkError as error:
+        reason = os.strerror(error.code) if error.code else str(error)
+        raise HostError(f"cannot {action}: {reason}") from error
+    except OSError as error:
+        raise HostError(f"cannot {action}: {error.strerror or error}") from error
