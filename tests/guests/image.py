@@ -188,7 +188,7 @@ def _programs(tree: Path, recipe: Recipe) -> Iterator[Entry]:
     programs += [("usr/bin/python3", Path(sys.executable).resolve())]
     extensions = Path(sysconfig.get_path("stdlib"), "lib-dynload").glob("*.so")
     libraries: dict[str, Path] = {}
-    for path in (*(path for _, path in programs), LIBBPF, *extensions):
+    for path in (*(path for _, path in programs), LIBBPF, *extensions, *_packages_extensions()):
         libraries |= _libraries(path, tree)
     libraries[f"lib/x86_64-linux-gnu/{LIBBPF.name}"] = LIBBPF
     for target, path in programs:
@@ -197,6 +197,16 @@ def _programs(tree: Path, recipe: Recipe) -> Iterator[Entry]:
         yield regular(name.lstrip("/"), Path(name).read_bytes())
     for target, path in libraries.items():
         yield regular(target, path.read_bytes(), executable=True)
+
+
+def _packages_extensions() -> Iterator[Path]:
+    """Compiled modules of the packages that go along."""
+    for name in SITE_PACKAGES:
+        yield from (_site_packages() / name).rglob("*.so")
+
+
+def _site_packages() -> Path:
+    return next(Path(path) for path in sys.path if path.endswith("site-packages"))
 
 
 def _libraries(program: Path, tree: Path) -> dict[str, Path]:
@@ -214,7 +224,7 @@ def _python(work: Path) -> Iterator[Entry]:
     """The standard library and what vnet imports, compiled without looking at times: a cpio has none."""
     library = Path(sysconfig.get_path("stdlib"))
     _copy_modules(library, work / library.name)
-    site = next(Path(path) for path in sys.path if path.endswith("site-packages"))
+    site = _site_packages()
     for name in SITE_PACKAGES:
         source = site / name
         if source.is_dir():

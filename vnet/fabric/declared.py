@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from vnet.base.errors import Fault, InputError
 from vnet.fabric.mirror import mirrors_of
 from vnet.fabric.state import State, desired, services_of
 from vnet.fabric.store import Source
@@ -16,6 +17,7 @@ from vnet.topology.expiry import in_force, next_expiry
 from vnet.topology.inventory import Assignment, Inventory, expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
+from vnet.topology.shape import later
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,23 @@ class Declared:
 
 def load(source: Source) -> Topology:
     """The checked topology of a source. Raises InputError with every fault of the file."""
-    return load_text(source.text, source.file, source.env, source.included)
+    topology = load_text(source.text, source.file, source.env, source.included)
+    faults = tuple(_not_yet_carried(topology))
+    if faults:
+        raise InputError(faults)
+    return topology
+
+
+def _not_yet_carried(topology: Topology) -> Iterator[Fault]:
+    """What the file may say of the outside, and no fabric can do yet."""
+    for name, uplink in topology.uplinks.items():
+        yield Fault(uplink.at, f"uplinks.{name}", later('"uplinks"'))
+    for name, router in topology.routers.items():
+        if router.uplink:
+            yield Fault(router.at, f"routers.{name}.uplink", later('"uplink"'))
+    for name, vm in topology.vms.items():
+        if vm.ports or vm.floating:
+            yield Fault(vm.at, f"vms.{name}", later('"ports" and "floating"'))
 
 
 def work_out(

@@ -55,7 +55,7 @@ def test_every_example_satisfies_the_schema(path: Path) -> None:
     "text",
     [
         "name: Lab",
-        "name: lab\nuplinks: {}",
+        "name: lab\nimages: {}",
         "name: lab\nnetworks: {lan: {vlan: 4095, subnets: 10.0.0.0/8}}",
         "name: lab\nnetworks: {lan: {vlan: 1, subnets: []}}",
         "name: lab\nvms: {a: {networks: lan}}",
