@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -82,6 +82,10 @@ class Api:
             Route(f"{fabric}/policy/log", self.policy_log),
             Route(f"{vm}/start", self.start, methods=["POST"]),
             Route(f"{vm}/stop", self.stop, methods=["POST"]),
+            *(
+                Route(f"{vm}/{what}", self._one_vm(what), methods=["POST"])
+                for what in ("pause", "resume", "reset")
+            ),
             Route(f"{vm}/exec", self.exec, methods=["POST"]),
             Route(f"{vm}/console", self.console),
             Route("/v1/events", self.events),
@@ -286,6 +290,20 @@ class Api:
             )
 
         return JsonLines(self.operations, work)
+
+    def _one_vm(self, what: str) -> Callable[[Request], Awaitable[ASGIApp]]:
+        """The endpoint that has the engine do so to a VM."""
+        change = getattr(self.service.engine, what)
+
+        async def endpoint(request: Request) -> ASGIApp:
+            name, vm = self._fabric(request), request.path_params["vm"]
+
+            async def work(report: Any) -> Mapping[str, Any]:
+                return outcome_json(await change(name, vm, report))
+
+            return JsonLines(self.operations, work)
+
+        return endpoint
 
     async def exec(self, request: Request) -> ASGIApp:
         """Run a command in a VM."""

@@ -28,6 +28,8 @@ class MonitorEvent(Enum):
     POWERED_OFF = "SHUTDOWN"
     """The guest switched itself off, by command or by the power button; QEMU is paused."""
     PANICKED = "GUEST_PANICKED"
+    REBOOTED = "RESET"
+    """The guest boots again by its own wish."""
 
 
 class RunState(Enum):
@@ -46,6 +48,7 @@ QUERY_MIGRATE = Command("query-migrate")
 STOP = Command("stop")
 CONTINUE = Command("cont")
 POWER_DOWN = Command("system_powerdown")
+RESET = Command("system_reset")
 QUIT = Command("quit")
 
 _MEMORY_STAYS = Command(
@@ -84,12 +87,12 @@ def plug_nic(index: int, mac: int, tap_fd: int, vhost_fd: int | None) -> tuple[C
 def parse_event(message: Mapping[str, object]) -> MonitorEvent | None:
     """The event in a QMP message, or None if nothing follows from it.
 
-    A SHUTDOWN that we asked for by `quit` or a signal is no event: the process is about to end.
+    A SHUTDOWN or RESET that we asked for is no event: who asked knows.
     """
     name, data = message.get("event"), message.get("data")
-    if name == "SHUTDOWN":
+    if name in ("SHUTDOWN", "RESET"):
         reason = data.get("reason", "") if isinstance(data, Mapping) else ""
-        return MonitorEvent.POWERED_OFF if str(reason).startswith("guest") else None
+        return MonitorEvent(name) if str(reason).startswith("guest") else None
     if name == "GUEST_PANICKED":
         return MonitorEvent.PANICKED
     return None

@@ -42,6 +42,7 @@ class GuestState(Enum):
     STOPPED = "stopped"
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPING = "stopping"
     CRASHED = "crashed"
 
@@ -76,12 +77,24 @@ class ExecResult:
     stderr: bytes
 
 
+class Happening(Enum):
+    """What can happen to a guest without being asked for."""
+
+    DIED = "died"
+    """Its QEMU ended."""
+    STOPPED = "stopped"
+    """It switched itself off, or was ended because it did not come back."""
+    PANICKED = "panicked"
+    REBOOTED = "rebooted"
+
+
 @dataclass(frozen=True, slots=True)
 class GuestEvent:
-    """Something that happened to a guest without being asked for, for example that QEMU died."""
+    """Something that happened to a guest; `state` is what it led to."""
 
     fabric: str
     name: str
+    what: Happening
     state: GuestState
     text: str
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -21,6 +21,7 @@ from vnet.fabric.live.apply import carry_out
 from vnet.fabric.live.change import Change, make, remove
 from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.observe import observe
+from vnet.fabric.live.parts import Guests
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.room import refuse_what_does_not_fit
@@ -269,6 +270,43 @@ class Engine(Registry):
                 await fabric.parts.guests.stop(vm, timeout_s)
                 self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
             self.events.tell(Kind.VM_STOPPED, f"{vm} was stopped", name, vm, {"why": "stopped"})
+            return Outcome(name, fabric.record.generation, ())
+
+    async def pause(self, name: str, vm: str, report: Report) -> Outcome:
+        """Let a VM stand still; its ports, rules and connections stay."""
+        what = f"pause {vm}"
+        return await self._change_vm(name, vm, what, lambda guests: guests.pause(vm), Kind.VM_PAUSED, report)
+
+    async def resume(self, name: str, vm: str, report: Report) -> Outcome:
+        """Let a paused VM go on."""
+        what = f"resume {vm}"
+        return await self._change_vm(
+            name, vm, what, lambda guests: guests.resume(vm), Kind.VM_RESUMED, report
+        )
+
+    async def reset(self, name: str, vm: str, report: Report) -> Outcome:
+        """Press a VM's reset button; returns once it answers again."""
+        what = f"reset {vm}"
+        return await self._change_vm(
+            name, vm, what, lambda guests: guests.reset(vm), Kind.VM_REBOOTED, report
+        )
+
+    async def _change_vm(
+        self,
+        name: str,
+        vm: str,
+        what: str,
+        change: Callable[[Guests], Awaitable[None]],
+        kind: Kind,
+        report: Report,
+    ) -> Outcome:
+        """What is done to one VM that runs and goes on."""
+        async with self.locks[name]:
+            fabric = self.fabric(name)
+            self._declared_guest(fabric, vm)
+            with telling(report, 1, what, 1):
+                await change(fabric.parts.guests)
+            self.events.tell(kind, f"{vm}: {what.partition(' ')[0]} as asked", name, vm, {"why": "asked"})
             return Outcome(name, fabric.record.generation, ())
 
     def guest(self, name: str, vm: str) -> Guest:

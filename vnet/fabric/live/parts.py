@@ -207,6 +207,18 @@ class Guests(Protocol):
         """Ask it to power off, and end it when it does not within the time."""
         ...
 
+    async def pause(self, name: str) -> None:
+        """Let its processors stand still; one that does already is left as it is."""
+        ...
+
+    async def resume(self, name: str) -> None:
+        """Let it go on; one that runs is left as it is."""
+        ...
+
+    async def reset(self, name: str) -> None:
+        """Press its reset button, and wait until it has its addresses again."""
+        ...
+
     async def destroy(self, name: str) -> None:
         """End it and remove its run directory."""
         ...
