@@ -27,7 +27,7 @@ from vnet.base import logs, paths
 from vnet.base.errors import Exit, HostError
 from vnet.base.logs import LogFormat
 from vnet.fabric.events import Kind
-from vnet.fabric.live import ipfix, keeper, lookout, tending
+from vnet.fabric.live import ipfix, keeper, lookout, nursing, tending
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.history import Observers, make_observers
@@ -228,6 +228,8 @@ async def _serve(
         asyncio.ensure_future(_roll_back(service.engine)),
         asyncio.ensure_future(keeper.keep(service.engine)),
         asyncio.ensure_future(tending.tend(service.engine)),
+        asyncio.ensure_future(nursing.look_after(service.engine)),
+        asyncio.ensure_future(nursing.restart_ended(service.engine)),
         asyncio.ensure_future(api.taker.measure_lag()),
         asyncio.ensure_future(notifier.live()),
         asyncio.ensure_future(lookout.look_out(api.taker, service.engine.events)),

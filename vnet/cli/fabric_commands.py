@@ -18,7 +18,7 @@ from vnet.cli.output import Column, Format, Row, age, document, emit, mib, rows,
 _PS = (
     Column("FABRIC", lambda row: row["fabric"]),
     Column("VM", lambda row: row["vm"]),
-    Column("STATE", lambda row: row["state"]),
+    Column("STATE", lambda row: _state(row)),
     Column("UP", lambda row: age(row["uptime_s"]) if row["uptime_s"] else "-"),
     Column("GENERATION", lambda row: _generation(row)),
     Column("ADDRESSES", lambda row: ", ".join(row["addresses"]) or "-"),
@@ -119,6 +119,12 @@ def _vms(settings: Settings) -> list[Row]:
     wanted = settings.fabric if settings.name or settings.file else None
     vms: list[Row] = client.get("/v1/vms", fabric=wanted)
     return vms
+
+
+def _state(row: Row) -> str:
+    """Its state, and its health unless all is well."""
+    health = row.get("health", "")
+    return f"{row['state']}, {health}" if health not in ("", "healthy") else str(row["state"])
 
 
 def _generation(row: Row) -> str:

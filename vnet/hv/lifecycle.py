@@ -48,6 +48,8 @@ class Event(Enum):
     ADOPT = "adopt"
     ADOPT_PAUSED = "adopt-paused"
     ADOPT_BOOTING = "adopt-booting"
+    FOUND_DEAD = "found-dead"
+    """The QEMU of an earlier manager has ended while nobody looked."""
     STOP = "stop"
     PAUSE = "pause"
     RESUME = "resume"
@@ -116,6 +118,7 @@ TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
     **{(phase, Event.DIED): (Phase.ABSENT, Action.CLEAN) for phase in _STARTING},
     # a QEMU that an earlier manager started and finished starting
     (Phase.ABSENT, Event.ADOPT): (Phase.RUNNING, Action.ANNOUNCE),
+    (Phase.ABSENT, Event.FOUND_DEAD): (Phase.CRASHED, Action.CLEAN),
     (Phase.ABSENT, Event.ADOPT_PAUSED): (Phase.PAUSED, Action.ANNOUNCE),
     (Phase.ABSENT, Event.ADOPT_BOOTING): (Phase.WAKING, Action.AWAIT_AGENT),
     # standing still

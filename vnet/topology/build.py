@@ -16,6 +16,8 @@ from vnet.topology.draft import (
     served_in,
     subnets_of,
 )
+from vnet.topology.life import Dependency, HealthCheck, Life
+from vnet.topology.life_text import test_of
 from vnet.topology.model import (
     STRICT,
     AddressPair,
@@ -198,6 +200,31 @@ def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:
         at=vm.at,
         ports=tuple(_published(each) for each in entry.value(lang.VM_PORTS)),
         floating=tuple(each.value for each in entry.value(lang.VM_FLOATING)),
+        life=_life(entry),
+    )
+
+
+def _life(vm: Entry) -> Life:
+    check = vm.get(lang.VM_HEALTHCHECK)
+    depends_on = (
+        Dependency(name, each.value.value(lang.DEPENDENCY_CONDITION), each.at)
+        for name, each in vm.value(lang.VM_DEPENDS_ON).items()
+    )
+    return Life(
+        vm.value(lang.VM_RESTART),
+        vm.value(lang.VM_AUTOSTART),
+        None if check is None else _health_check(check.value),
+        tuple(depends_on),
+    )
+
+
+def _health_check(entry: Entry) -> HealthCheck:
+    return HealthCheck(
+        test_of(tuple(word.value for word in entry.value(lang.HEALTH_TEST))),
+        entry.value(lang.HEALTH_INTERVAL),
+        entry.value(lang.HEALTH_TIMEOUT),
+        entry.value(lang.HEALTH_RETRIES),
+        entry.value(lang.HEALTH_START_PERIOD),
     )
 
 

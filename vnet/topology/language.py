@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TypeVar
 
 from vnet.base import limits
-from vnet.topology import mirrors, published, selectors, values
+from vnet.topology import life, life_text, mirrors, published, selectors, values
 from vnet.topology.model import (
     LEASE_S,
     TIERS,
@@ -22,7 +22,7 @@ from vnet.topology.model import (
     Nat,
     UplinkMode,
 )
-from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word, YesOrMap
+from vnet.topology.shape import Field, ListOf, ListOrMap, MapOf, Record, TextOrMap, Word, YesOrMap
 
 E = TypeVar("E", bound=Enum)
 
@@ -404,6 +404,60 @@ VM_FLOATING = Field(
     "addresses outside that are this VM's alone",
     default=(),
 )
+VM_RESTART = Field(
+    "restart",
+    Word(
+        "no, on-failure, on-failure:TRIES, always or unless-stopped",
+        life_text.restart,
+        {"anyOf": [{"const": False}, {"type": "string", "pattern": life_text.RESTART_PATTERN}]},
+    ),
+    "when it is started again after it has ended; no if left out",
+    default=life.Restart(),
+)
+VM_AUTOSTART = Field(
+    "autostart",
+    _BOOLEAN,
+    "true: the daemon starts it when the host was booted; false if left out",
+    default=False,
+)
+_SPAN = Word(
+    "a time such as 10s or 2m", life_text.span, {"type": "string", "pattern": life_text.SPAN_PATTERN}
+)
+HEALTH_TEST = Field(
+    "test",
+    ListOf(_TEXT, "a command, as one text for the shell or as a list of words", single=True, minimum=1),
+    "the command in the guest; exit code 0 means healthy",
+    required=True,
+)
+HEALTH_INTERVAL = Field("interval", _SPAN, "how often it is run; 30s if left out", default=30.0)
+HEALTH_TIMEOUT = Field("timeout", _SPAN, "how long it may take; 30s if left out", default=30.0)
+HEALTH_RETRIES = Field(
+    "retries", _integer(1, 1000), "so many failures in a row mean unhealthy; 3 if left out", default=3
+)
+HEALTH_START_PERIOD = Field(
+    "start_period", _SPAN, "failures so soon after the start do not count; 30s if left out", default=30.0
+)
+HEALTHCHECK = Record(
+    "a health check",
+    (HEALTH_TEST, HEALTH_INTERVAL, HEALTH_TIMEOUT, HEALTH_RETRIES, HEALTH_START_PERIOD),
+    partial=True,
+)
+VM_HEALTHCHECK = Field("healthcheck", HEALTHCHECK, "by which it is known whether it does what it is for")
+DEPENDENCY_CONDITION = Field(
+    "condition",
+    _one_of(life.Condition),
+    "started (if left out): its agent answers; healthy: its health check has succeeded",
+    default=life.Condition.STARTED,
+)
+VM_DEPENDS_ON = Field(
+    "depends_on",
+    ListOrMap(
+        ListOf(_name("a VM"), "a list of VMs or a map of them"),
+        MapOf(_name("a VM"), Record("a dependency", (DEPENDENCY_CONDITION,)), "a map of VMs"),
+    ),
+    "VMs that `up` starts first",
+    default={},
+)
 _VM_FIELDS = (
     VM_TEMPLATE,
     VM_IMAGE,
@@ -416,17 +470,12 @@ _VM_FIELDS = (
     VM_REPLICAS,
     VM_PORTS,
     VM_FLOATING,
+    VM_RESTART,
+    VM_AUTOSTART,
+    VM_HEALTHCHECK,
+    VM_DEPENDS_ON,
 )
-_VM_LATER = (
-    "disk",
-    "disks",
-    "boot",
-    "cloud_init",
-    "depends_on",
-    "healthcheck",
-    "restart",
-    "autostart",
-)
+_VM_LATER = ("disk", "disks", "boot", "cloud_init")
 VM = Record("a VM", _VM_FIELDS, _VM_LATER, partial=True)
 DEFAULTS = Record("a VM's defaults", _VM_FIELDS, _VM_LATER, partial=True)
 TEMPLATE = Record(

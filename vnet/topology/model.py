@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.base.source import Location
+from vnet.topology.life import NO_LIFE, Life
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -247,6 +248,7 @@ class VmSpec:
     ports: tuple[Published, ...] = ()
     floating: tuple[IPAddress, ...] = ()
     """Addresses outside that are this VM's alone: what comes to them goes to it, and it leaves by them."""
+    life: Life = NO_LIFE
 
 
 class PeerKind(Enum):

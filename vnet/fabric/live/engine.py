@@ -28,6 +28,7 @@ from vnet.fabric.live.room import refuse_what_does_not_fit
 from vnet.fabric.live.telling import telling
 from vnet.fabric.outcome import Outcome
 from vnet.fabric.progress import Report, silent
+from vnet.fabric.restart import begin_again
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
 from vnet.hv.spec import GuestState
@@ -113,6 +114,7 @@ class Engine(Registry):
         fabric.declared = await asyncio.to_thread(
             declare, fabric.record.source, fabric.record.assignments, self.host.now()
         )
+        self._begin_lives_again(fabric)
         now = await observe(fabric.parts, fabric.record, self.store, name)
         if given_up:
             return
@@ -121,6 +123,17 @@ class Engine(Registry):
         await carry_out(p.plan(now, wanted), self.performer(fabric, generation), silent)
         if (fabric.record.enforced, fabric.record.boot_id) != (generation, boot_id):
             self.save(fabric, replace(fabric.record, enforced=generation, boot_id=boot_id))
+
+    def _begin_lives_again(self, fabric: Fabric) -> None:
+        """What the daemon's start means for VMs that were stopped, and for those that start automatically."""
+        assert fabric.declared is not None
+        lives = {vm.name: vm.life for vm in fabric.declared.inventory.vms}
+        booted = fabric.record.boot_id != self.host.boot_id()
+        again = begin_again(lives, fabric.record.stopped, booted)
+        if again:
+            self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped - again))
+        automatic = {name for name, life in lives.items() if life.autostart}
+        fabric.automatic = frozenset(automatic - fabric.record.stopped) | again
 
     async def plan(self, source: Source, recorded: Recorded = nothing) -> Outcome:
         """What `up` would do now; changes nothing. What is `recorded` is run through it."""
@@ -260,6 +273,23 @@ class Engine(Registry):
             self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped - {vm}))
             await carry_out(actions, self.performer(fabric, fabric.record.enforced), report)
             return Outcome(name, fabric.record.generation, actions)
+
+    async def start_again(self, name: str, vm: str) -> bool:
+        """Start a VM that has ended, unless somebody else did, or wants it to stay so. Returns whether."""
+        async with self.locks[name]:
+            fabric = self.fabrics.get(name)
+            wanted = (
+                fabric.declared.state(fabric.record.stopped).guest(vm) if fabric and fabric.declared else None
+            )
+            if fabric is None or wanted is None:
+                return False
+            now = await observe(fabric.parts, fabric.record, self.store, name)
+            if now.guest(vm):
+                return False
+            room = replace(now, guests=now.guests | {wanted})
+            await refuse_what_does_not_fit(self, name, fabric.parts, now.guests, room)
+            await carry_out((p.StartGuest(wanted),), self.performer(fabric, fabric.record.enforced), silent)
+            return True
 
     async def stop(self, name: str, vm: str, timeout_s: float, report: Report) -> Outcome:
         """Power a VM off; its ports and rules stay."""

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
 from vnet.fabric.asked import Sandbox
+from vnet.fabric.live.health import Healths
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import Mirror
@@ -317,3 +318,4 @@ class Parts:
     guests: Guests
     log: RuleLog = field(default_factory=RuleLog)
     services: Services = field(default_factory=NoServices)
+    health: Healths = field(default_factory=Healths)

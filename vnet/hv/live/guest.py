@@ -288,8 +288,15 @@ class Guest:
             self.process.kill()
             await self.process.wait(KILL_TIMEOUT_S)
         if self.record or self.run_dir.exists():
-            await self.drive(Event.STOP)
+            await self.drive(self._ended())
         return False
+
+    def _ended(self) -> Event:
+        """What has become of a guest whose traces are there and whose QEMU is not."""
+        if self.process or self.record is None or not self.record.ready:
+            return Event.STOP  # half-made, or just ended by us
+        self.reason = self._log() or "QEMU ended while no daemon ran"
+        return Event.FOUND_DEAD
 
     async def _check_identity(self) -> None:
         await self._connect_monitor()
