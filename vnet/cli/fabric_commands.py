@@ -80,21 +80,32 @@ def _loaded(settings: Settings) -> tuple[Any, Any]:
     return topology, expand(topology, {})
 
 
-def down(settings: Settings) -> None:
-    """Remove the fabric and everything that was made for it."""
+def down(
+    settings: Settings,
+    disks: Annotated[
+        bool, typer.Option("--disks", help="Also the disks of its VMs, with all that is on them.")
+    ] = False,
+) -> None:
+    """Remove the fabric and all that was made for it.
+
+    The disks of its VMs are kept, with what is on them, for the next `up`.
+    """
     from vnet.cli import daemon
 
     name = settings.fabric
     if not settings.client().alive() and not daemon.has_fabrics():
         tell(f"{name if name != '-' else 'no fabric'}: not up, nothing to remove")
         return
-    outcome = data(settings.daemon().run("DELETE", path("fabrics", name), None, settings.report))
+    where = path("fabrics", name) + ("?disks=1" if disks else "")
+    outcome = data(settings.daemon().run("DELETE", where, None, settings.report))
     if outcome["daemon_ends"]:
         daemon.wait_for_end(outcome["pid"])
     if settings.output in (Format.JSON, Format.YAML):
         document(outcome, settings.output)
     elif not settings.quiet:
         tell(f"{outcome['fabric']}: {'down' if outcome['actions'] else 'not up, nothing to remove'}")
+        if outcome["disks_kept"]:
+            tell(f"its VMs' disks are kept ({outcome['disks_kept']}): `vnet disk ls`, `vnet down --disks`")
 
 
 def ps(settings: Settings) -> None:

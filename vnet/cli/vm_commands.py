@@ -55,7 +55,10 @@ def stop(
 
 
 def pause(settings: Settings, vm: Vm) -> None:
-    """Let a VM stand still: it computes nothing, and keeps memory, ports and connections."""
+    """Let a VM stand still.
+
+    It computes nothing, and keeps its memory, ports and connections.
+    """
     _do("pause", settings, vm)
 
 

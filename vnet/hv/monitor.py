@@ -11,6 +11,7 @@ from enum import Enum
 
 from vnet.base.errors import HostError
 from vnet.hv.argv import nic_device
+from vnet.hv.disk import Plugged
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,15 @@ def plug_nic(index: int, mac: int, tap_fd: int, vhost_fd: int | None) -> tuple[C
         netdev |= {"vhost": True, "vhostfd": f"vhost{index}"}
         sent.append(Command("getfd", {"fdname": f"vhost{index}"}, vhost_fd))
     return (*sent, Command("netdev_add", netdev), Command("device_add", dict(nic_device(index, mac))))
+
+
+def plug_disk(disk: Plugged, fd: int) -> tuple[Command, ...]:
+    """Adds a disk to a running or paused machine."""
+    return (
+        Command("add-fd", {"fdset-id": disk.set_number}, fd),
+        Command("blockdev-add", dict(disk.blockdev())),
+        Command("device_add", dict(disk.device())),
+    )
 
 
 def parse_event(message: Mapping[str, object]) -> MonitorEvent | None:

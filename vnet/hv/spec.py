@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+from vnet.hv.disk import Disk
+
 
 @dataclass(frozen=True, slots=True)
 class GuestNic:
@@ -34,6 +36,7 @@ class GuestSpec:
     cpus: int
     memory_bytes: int
     nics: tuple[GuestNic, ...]
+    disks: tuple[Disk, ...] = ()
 
 
 class GuestState(Enum):

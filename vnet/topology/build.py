@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from vnet.base.limits import Limits
 from vnet.base.source import Location
 from vnet.topology import language as lang
@@ -25,6 +27,8 @@ from vnet.topology.model import (
     Claim,
     Dhcp,
     Direction,
+    DiskFormat,
+    DiskSpec,
     Interface,
     IPNetwork,
     Isolation,
@@ -50,6 +54,10 @@ from vnet.topology.selectors import BUILT_IN_SERVICES, Atom, ClaimText, Ports, S
 from vnet.topology.shape import Entry, Field, Read
 
 Services = dict[str, tuple[Service, ...]]
+
+
+ONLY_DISK = "disk"
+"""What the disk is called that is declared by its size alone."""
 
 
 def build(draft: Draft, file: str) -> Topology:
@@ -201,7 +209,23 @@ def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:
         ports=tuple(_published(each) for each in entry.value(lang.VM_PORTS)),
         floating=tuple(each.value for each in entry.value(lang.VM_FLOATING)),
         life=_life(entry),
+        disks=tuple(_disks(entry)),
     )
+
+
+def _disks(vm: Entry) -> Iterator[DiskSpec]:
+    only = vm.get(lang.VM_DISK)
+    if only is not None:
+        yield DiskSpec(ONLY_DISK, only.value, DiskFormat.QCOW2, False, only.at)
+    for each in vm.value(lang.VM_DISKS):
+        entry = each.value
+        yield DiskSpec(
+            entry.value(lang.DISK_NAME),
+            entry.value(lang.DISK_SIZE),
+            entry.value(lang.DISK_FORMAT),
+            entry.value(lang.DISK_PREALLOCATED),
+            each.at,
+        )
 
 
 def _life(vm: Entry) -> Life:

@@ -19,6 +19,7 @@ from vnet.topology.model import (
     HOST_UPLINK,
     STRICT,
     Advertised,
+    DiskSpec,
     Interface,
     IPAddress,
     IPInterface,
@@ -154,6 +155,7 @@ class Vm:
     listeners: tuple[Listener, ...] = ()
     """They come behind its other NICs."""
     life: Life = NO_LIFE
+    disks: tuple[DiskSpec, ...] = ()
     awaits: tuple[Awaited, ...] = ()
     """The VMs that are started first: all replicas of those that it depends on."""
 
@@ -322,6 +324,7 @@ def _vm(
         spec.at,
         silent,
         spec.life,
+        spec.disks,
         tuple(_awaited(topology, spec)),
     )
 

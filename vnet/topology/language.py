@@ -15,6 +15,7 @@ from vnet.topology.model import (
     TIERS,
     Action,
     Advertised,
+    DiskFormat,
     Enforcement,
     Established,
     Isolation,
@@ -31,6 +32,8 @@ FABRIC_NAME_MAX = 24
 VM_NAME_MAX = 40
 """See FABRIC_NAME_MAX; the replica's number included."""
 REPLICAS_MAX = 1000
+DISK_NAME_MAX = 20
+"""What a virtio disk's serial number has room for (VIRTIO 1.2, 5.2.6.1)."""
 CPUS_MAX = 255
 VLAN_MAX = 4094
 PAIR_ADDRESSES_MAX = 256
@@ -458,6 +461,35 @@ VM_DEPENDS_ON = Field(
     "VMs that `up` starts first",
     default={},
 )
+_DISK_SIZE = Word(
+    "a size with its unit such as 10G", values.disk_size, {"type": "string", "pattern": values.MEMORY_PATTERN}
+)
+DISK_NAME = Field(
+    "name",
+    _name("a disk", DISK_NAME_MAX),
+    "its name; in the guest it is the disk's serial number",
+    required=True,
+)
+DISK_SIZE = Field("size", _DISK_SIZE, "its size; it may be made larger later", required=True)
+DISK_FORMAT = Field(
+    "format",
+    _one_of(DiskFormat),
+    "of its file on the host: qcow2 (if left out) or raw",
+    default=DiskFormat.QCOW2,
+)
+DISK_PREALLOCATED = Field(
+    "preallocated",
+    _BOOLEAN,
+    "true: all of its room is taken at once; false if left out: as the guest writes",
+    default=False,
+)
+VM_DISKS = Field(
+    "disks",
+    ListOf(Record("a disk", (DISK_NAME, DISK_SIZE, DISK_FORMAT, DISK_PREALLOCATED)), "a list of disks"),
+    "its disks, whose contents stay",
+    default=(),
+)
+VM_DISK = Field("disk", _DISK_SIZE, "the size of its only disk, which is then called disk")
 _VM_FIELDS = (
     VM_TEMPLATE,
     VM_IMAGE,
@@ -474,8 +506,10 @@ _VM_FIELDS = (
     VM_AUTOSTART,
     VM_HEALTHCHECK,
     VM_DEPENDS_ON,
+    VM_DISK,
+    VM_DISKS,
 )
-_VM_LATER = ("disk", "disks", "boot", "cloud_init")
+_VM_LATER = ("boot", "cloud_init")
 VM = Record("a VM", _VM_FIELDS, _VM_LATER, partial=True)
 DEFAULTS = Record("a VM's defaults", _VM_FIELDS, _VM_LATER, partial=True)
 TEMPLATE = Record(

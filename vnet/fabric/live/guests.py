@@ -55,7 +55,9 @@ class HostGuests:
             )
             for nic in guest.nics
         )
-        return GuestSpec(self.fabric, guest.name, guest.image, guest.cpus, guest.memory_bytes, nics)
+        return GuestSpec(
+            self.fabric, guest.name, guest.image, guest.cpus, guest.memory_bytes, nics, guest.disks
+        )
 
     async def stop(self, name: str, timeout_s: float) -> None:
         """Power it off."""

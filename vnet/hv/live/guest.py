@@ -21,12 +21,14 @@ from vnet.base import paths
 from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
 from vnet.hv import monitor
 from vnet.hv.accel import Accel
-from vnet.hv.argv import Machine, Memory, NicArgument, machine_of
+from vnet.hv.argv import DiskArgument, Machine, Memory, NicArgument, machine_of
+from vnet.hv.disk import plugged
 from vnet.hv.identity import ENTROPY_BYTES, identity_lines
 from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
 from vnet.hv.live import cgroup
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.console import ConsoleTail
+from vnet.hv.live.disk import open_all
 from vnet.hv.live.finding import find_recorded
 from vnet.hv.live.image import Image
 from vnet.hv.live.launcher import LOG, Confinement, launch_machine, open_vhost, opened
@@ -157,10 +159,21 @@ class Guest:
                 vhost = open_vhost()
                 descriptors += [vhost] if vhost is not None else []
                 machine = replace(machine, nics=(*machine.nics, NicArgument(nic.mac, tap, vhost)))
-            await self._launch(machine, fds=tuple(descriptors))
+            async with self._opened_disks() as disks:
+                machine = replace(machine, disks=disks)
+                await self._launch(machine, fds=(*descriptors, *(each.fd for each in disks)))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    @contextlib.asynccontextmanager
+    async def _opened_disks(self) -> AsyncIterator[tuple[DiskArgument, ...]]:
+        """Its disks, made where they are missing, and open as long as they are handed over."""
+        spec = self.spec
+        with contextlib.ExitStack() as stack:
+            opened = await asyncio.to_thread(open_all, spec.fabric, spec.name, spec.disks, stack)
+            places = plugged(spec.disks, len(spec.nics))
+            yield tuple(DiskArgument(*each) for each in zip(places, opened, strict=True))
 
     async def _open_tap(self, nic: str) -> int:
         return await asyncio.to_thread(self._need().open_tap, nic)
@@ -192,7 +205,8 @@ class Guest:
         self, machine: Machine, *, memory_fd: int | None = None, fds: tuple[int, ...] = ()
     ) -> None:
         means = self._need()
-        confinement = Confinement(self._recorded().user, self._group(), means.accel)
+        file_bytes = max((disk.file_bytes for disk in self.spec.disks), default=0)
+        confinement = Confinement(self._recorded().user, self._group(), means.accel, file_bytes)
         self.process = await launch_machine(machine, means.image, confinement, memory_fd=memory_fd, fds=fds)
         await self._connect_monitor()
 
@@ -231,6 +245,9 @@ class Guest:
                 os.close(tap)
                 if vhost is not None:
                     os.close(vhost)
+        async with self._opened_disks() as disks:
+            for disk in disks:
+                await self._monitor().execute_all(monitor.plug_disk(disk.plugged, disk.fd))
         await self._monitor().execute(monitor.CONTINUE)
 
     async def _await_agent(self) -> None:
