@@ -1,7 +1,7 @@
 """A place for guests of one test module: own folders, own namespace with a bridge, and a check at the end.
 
-Run as a program it is a manager to be killed: `python -m tests.vm.hv_lab NAMESPACE NAME...` starts guests,
-prints "ready" and waits.
+Run as a program it is a manager to be killed: `python -m tests.vm.hv_lab NAMESPACE NUMBER... [reset]` starts
+guests, prints "ready", resets them if told to, and waits.
 """
 
 from __future__ import annotations
@@ -181,13 +181,16 @@ def left_over(run_dir: str) -> list[str]:
     return files + groups + processes(run_dir)
 
 
-async def _manage(namespace: str, numbers: list[int]) -> None:
+async def _manage(namespace: str, numbers: list[int], resets: bool) -> None:
     manager = HvManager()
     for number in numbers:
         await manager.start(spec(number), lambda nic: open_tap(namespace, nic))
     print("ready", flush=True)
+    for number in numbers if resets else ():
+        await manager.reset(FABRIC, f"vm-{number}")
     await asyncio.sleep(600)
 
 
 if __name__ == "__main__":
-    asyncio.run(_manage(sys.argv[1], [int(word) for word in sys.argv[2:]]))
+    words = sys.argv[2:]
+    asyncio.run(_manage(sys.argv[1], [int(word) for word in words if word != "reset"], "reset" in words))

@@ -27,9 +27,9 @@ def place():
         yield made
 
 
-def start_manager(place, *numbers):
+def start_manager(place, *words):
     """Another process that manages guests, ready to be killed."""
-    command = [sys.executable, "-m", "tests.vm.hv_lab", place.namespace, *(str(n) for n in numbers)]
+    command = [sys.executable, "-m", "tests.vm.hv_lab", place.namespace, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -196,3 +196,62 @@ def test_a_folder_too_deep_for_sockets_is_named(place, monkeypatch):
     monkeypatch.setenv("VNET_RUN_DIR", deep)
     with pytest.raises(HostError, match="the kernel takes 107"):
         place.start(spec(1))
+
+
+def test_a_paused_guest_keeps_its_memory_and_goes_on(place):
+    place.start(spec(1))
+    place.exec(1, "sh", "-c", "while :; do echo >>/tmp/turns; sleep 0.1; done >/dev/null 2>&1 &")
+    place.run(place.manager.pause(FABRIC, "vm-1"))
+    place.run(place.manager.pause(FABRIC, "vm-1"))
+    assert place.status(1).state.value == "paused"
+    with pytest.raises(HostError, match="vm-1 is paused: resume it with `vnet resume vm-1`"):
+        place.exec(1, "true")
+    place.run(place.manager.resume(FABRIC, "vm-1"))
+    before = int(place.exec(1, "wc", "-l", "/tmp/turns").stdout.split()[0])
+    place.settle(1)
+    assert int(place.exec(1, "wc", "-l", "/tmp/turns").stdout.split()[0]) > before > 0
+
+
+def test_a_paused_guest_is_found_paused_by_the_next_manager_and_can_be_stopped(place):
+    place.start(spec(1))
+    place.run(place.manager.pause(FABRIC, "vm-1"))
+    place.run(place.manager.close())
+    place.manager = place.new_manager()
+    (status,) = place.run(place.manager.adopt(FABRIC, [spec(1)]))
+    assert status.state.value == "paused"
+    place.run(place.manager.stop(FABRIC, "vm-1"))
+    assert place.status(1).state.value == "stopped"
+
+
+def test_a_reset_guest_boots_again_and_gets_its_addresses(place):
+    place.start(spec(1))
+    pid = place.status(1).pid
+    place.exec(1, "touch", "/tmp/there")
+    place.run(place.manager.reset(FABRIC, "vm-1"))
+    assert place.status(1).pid == pid
+    assert place.exec(1, "ls", "/tmp/there").exit_code != 0
+    assert b"10.9.0.1/24" in place.exec(1, "ip", "addr").stdout
+    assert place.events == []
+
+
+def test_a_guest_that_reboots_itself_gets_its_addresses_again(place):
+    place.start(spec(1))
+    place.exec(1, "sh", "-c", "(sleep 1; reboot -f) >/dev/null 2>&1 &")
+    deadline = time.monotonic() + 60
+    while not place.events and time.monotonic() < deadline:
+        place.settle(0.5)
+    assert [(event.what.value, event.state.value) for event in place.events] == [("rebooted", "running")]
+    assert b"10.9.0.1/24" in place.exec(1, "ip", "addr").stdout
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.5, 1.5])
+def test_a_reset_that_the_manager_did_not_live_to_see_is_completed_by_the_next(place, after_s):
+    other = start_manager(place, 1, "reset")
+    assert other.stdout.readline() == "ready\n"
+    time.sleep(after_s)
+    kill(other)
+    (status,) = place.run(place.manager.adopt(FABRIC, [spec(1)]))
+    assert status.state.value == "running"
+    assert b"10.9.0.1/24" in place.exec(1, "ip", "addr").stdout
+    place.settle(0.5)
+    assert place.events == []

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import HostError, InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
 from vnet.fabric.events import is_wanted
-from vnet.fabric.live import captures, recorded
+from vnet.fabric.live import captures, disks, recorded
 from vnet.fabric.live.captures import CaptureRequest
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.numbers import Taker
@@ -82,8 +82,14 @@ class Api:
             Route(f"{fabric}/policy/log", self.policy_log),
             Route(f"{vm}/start", self.start, methods=["POST"]),
             Route(f"{vm}/stop", self.stop, methods=["POST"]),
+            *(
+                Route(f"{vm}/{what}", self._one_vm(what), methods=["POST"])
+                for what in ("pause", "resume", "reset")
+            ),
             Route(f"{vm}/exec", self.exec, methods=["POST"]),
             Route(f"{vm}/console", self.console),
+            Route(f"{vm}/disks/{{disk}}", self.remove_disk, methods=["DELETE"]),
+            Route("/v1/disks", self.disks),
             Route("/v1/events", self.events),
             *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),
             Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
@@ -131,7 +137,8 @@ class Api:
             if self.past is not None:
                 await self.past.observers.settle(name)  # the last look that there can be
             outcome = outcome_json(await self.service.engine.down(name, report))
-            return outcome | {"daemon_ends": self._useless(), "pid": os.getpid()}
+            kept = await disks.left(name, remove="disks" in request.query_params)
+            return outcome | {"disks_kept": kept, "daemon_ends": self._useless(), "pid": os.getpid()}
 
         return JsonLines(self.operations, work, lambda: self.end() if self._useless() else None)
 
@@ -287,6 +294,20 @@ class Api:
 
         return JsonLines(self.operations, work)
 
+    def _one_vm(self, what: str) -> Callable[[Request], Awaitable[ASGIApp]]:
+        """The endpoint that has the engine do so to a VM."""
+        change = getattr(self.service.engine, what)
+
+        async def endpoint(request: Request) -> ASGIApp:
+            name, vm = self._fabric(request), request.path_params["vm"]
+
+            async def work(report: Any) -> Mapping[str, Any]:
+                return outcome_json(await change(name, vm, report))
+
+            return JsonLines(self.operations, work)
+
+        return endpoint
+
     async def exec(self, request: Request) -> ASGIApp:
         """Run a command in a VM."""
         name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
@@ -307,6 +328,15 @@ class Api:
         """Where a VM's console is."""
         socket = await self.service.console(self._fabric(request), request.path_params["vm"])
         return JSONResponse({"socket": str(socket)})
+
+    async def disks(self, request: Request) -> Response:
+        """The disks of all fabrics, or of one."""
+        return JSONResponse(await disks.listed(self.service.engine, request.query_params.get("fabric")))
+
+    async def remove_disk(self, request: Request) -> Response:
+        """Remove a disk with its contents."""
+        vm, disk = request.path_params["vm"], request.path_params["disk"]
+        return JSONResponse(await disks.remove(self.service.engine, self._fabric(request), vm, disk))
 
     async def cancel(self, request: Request) -> Response:
         """Break an operation off."""

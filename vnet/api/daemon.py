@@ -27,7 +27,7 @@ from vnet.base import logs, paths
 from vnet.base.errors import Exit, HostError
 from vnet.base.logs import LogFormat
 from vnet.fabric.events import Kind
-from vnet.fabric.live import ipfix, keeper, lookout, tending
+from vnet.fabric.live import ipfix, keeper, lookout, nursing, tending
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.history import Observers, make_observers
@@ -35,7 +35,7 @@ from vnet.fabric.live.past import Past
 from vnet.fabric.live.service import Service
 from vnet.fabric.live.wiring import make_engine
 from vnet.hv.live.manager import HvManager
-from vnet.hv.spec import GuestEvent, GuestState
+from vnet.hv.spec import GuestEvent, Happening
 
 GROUP = "vnet"
 """Members may use the socket, which is as much as being root: they can attach to any VM."""
@@ -187,12 +187,17 @@ def _export(observers: Observers) -> None:
         observers.begun.append(partial(ipfix.export, sender))
 
 
-_KINDS = {GuestState.CRASHED: Kind.VM_DIED, GuestState.STOPPED: Kind.VM_STOPPED}
+_KINDS = {
+    Happening.DIED: Kind.VM_DIED,
+    Happening.STOPPED: Kind.VM_STOPPED,
+    Happening.PANICKED: Kind.VM_PANICKED,
+    Happening.REBOOTED: Kind.VM_REBOOTED,
+}
 
 
 def _tell(events: EventLog, event: GuestEvent) -> None:
-    """Something happened to a guest that nobody asked for; one that runs on has only panicked."""
-    kind = _KINDS.get(event.state, Kind.VM_PANICKED)
+    """Something happened to a guest that nobody asked for."""
+    kind = _KINDS[event.what]
     fields = {} if kind is Kind.VM_PANICKED else {"why": event.text}
     events.tell(kind, f"{event.name}: {event.text}", event.fabric, event.name, fields)
 
@@ -223,6 +228,8 @@ async def _serve(
         asyncio.ensure_future(_roll_back(service.engine)),
         asyncio.ensure_future(keeper.keep(service.engine)),
         asyncio.ensure_future(tending.tend(service.engine)),
+        asyncio.ensure_future(nursing.look_after(service.engine)),
+        asyncio.ensure_future(nursing.restart_ended(service.engine)),
         asyncio.ensure_future(api.taker.measure_lag()),
         asyncio.ensure_future(notifier.live()),
         asyncio.ensure_future(lookout.look_out(api.taker, service.engine.events)),

@@ -57,6 +57,11 @@ def image_dir() -> Path:
     return state_dir() / "images"
 
 
+def disks_dir() -> Path:
+    """Disks of VMs, `FABRIC/VM/NAME.FORMAT`, kept when fabrics go."""
+    return state_dir() / "disks"
+
+
 def history_file() -> Path:
     """What was seen and dropped, kept when fabrics go: an SQLite database of bounded size."""
     return state_dir() / "history" / "history.db"

@@ -7,6 +7,7 @@ import typer
 from vnet.cli import (
     capture_command,
     change_commands,
+    disk_commands,
     drill_command,
     events_command,
     fabric_commands,
@@ -35,6 +36,7 @@ change_commands.register(app)
 fabric_commands.register(app)
 import_commands.register(app)
 vm_commands.register(app)
+disk_commands.register(app)
 look_commands.register(app)
 past_commands.register(app)
 seen_commands.register(app)

@@ -77,6 +77,11 @@ class Client:
         with self._open("POST", path, body or {}) as response, self._listening():
             return json.loads(response.read())
 
+    def delete(self, path: str) -> Any:
+        """One JSON answer to a request that something be removed."""
+        with self._open("DELETE", path) as response, self._listening():
+            return json.loads(response.read())
+
     def read(self, path: str, **query: Any) -> Generator[bytes, None, None]:
         """The bytes of a stream as they come (a capture).
 

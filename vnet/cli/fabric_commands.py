@@ -18,7 +18,7 @@ from vnet.cli.output import Column, Format, Row, age, document, emit, mib, rows,
 _PS = (
     Column("FABRIC", lambda row: row["fabric"]),
     Column("VM", lambda row: row["vm"]),
-    Column("STATE", lambda row: row["state"]),
+    Column("STATE", lambda row: _state(row)),
     Column("UP", lambda row: age(row["uptime_s"]) if row["uptime_s"] else "-"),
     Column("GENERATION", lambda row: _generation(row)),
     Column("ADDRESSES", lambda row: ", ".join(row["addresses"]) or "-"),
@@ -80,21 +80,32 @@ def _loaded(settings: Settings) -> tuple[Any, Any]:
     return topology, expand(topology, {})
 
 
-def down(settings: Settings) -> None:
-    """Remove the fabric and everything that was made for it."""
+def down(
+    settings: Settings,
+    disks: Annotated[
+        bool, typer.Option("--disks", help="Also the disks of its VMs, with all that is on them.")
+    ] = False,
+) -> None:
+    """Remove the fabric and all that was made for it.
+
+    The disks of its VMs are kept, with what is on them, for the next `up`.
+    """
     from vnet.cli import daemon
 
     name = settings.fabric
     if not settings.client().alive() and not daemon.has_fabrics():
         tell(f"{name if name != '-' else 'no fabric'}: not up, nothing to remove")
         return
-    outcome = data(settings.daemon().run("DELETE", path("fabrics", name), None, settings.report))
+    where = path("fabrics", name) + ("?disks=1" if disks else "")
+    outcome = data(settings.daemon().run("DELETE", where, None, settings.report))
     if outcome["daemon_ends"]:
         daemon.wait_for_end(outcome["pid"])
     if settings.output in (Format.JSON, Format.YAML):
         document(outcome, settings.output)
     elif not settings.quiet:
         tell(f"{outcome['fabric']}: {'down' if outcome['actions'] else 'not up, nothing to remove'}")
+        if outcome["disks_kept"]:
+            tell(f"its VMs' disks are kept ({outcome['disks_kept']}): `vnet disk ls`, `vnet down --disks`")
 
 
 def ps(settings: Settings) -> None:
@@ -119,6 +130,12 @@ def _vms(settings: Settings) -> list[Row]:
     wanted = settings.fabric if settings.name or settings.file else None
     vms: list[Row] = client.get("/v1/vms", fabric=wanted)
     return vms
+
+
+def _state(row: Row) -> str:
+    """Its state, and its health unless all is well."""
+    health = row.get("health", "")
+    return f"{row['state']}, {health}" if health not in ("", "healthy") else str(row["state"])
 
 
 def _generation(row: Row) -> str:

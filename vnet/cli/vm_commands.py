@@ -24,6 +24,9 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     command(app)(start)
     command(app)(stop)
+    command(app)(pause)
+    command(app)(resume)
+    command(app)(reset)
     whole_line = {"ignore_unknown_options": True, "allow_interspersed_args": False}
     command(app, context_settings=whole_line)(exec_)
     command(app)(console)
@@ -49,6 +52,31 @@ def stop(
     """Power a VM off; its ports, addresses and rules stay."""
     body = {"timeout_s": wait}
     settings.daemon().run("POST", path("fabrics", settings.fabric, "vms", vm, "stop"), body, settings.report)
+
+
+def pause(settings: Settings, vm: Vm) -> None:
+    """Let a VM stand still.
+
+    It computes nothing, and keeps its memory, ports and connections.
+    """
+    _do("pause", settings, vm)
+
+
+def resume(settings: Settings, vm: Vm) -> None:
+    """Let a paused VM go on."""
+    _do("resume", settings, vm)
+
+
+def reset(settings: Settings, vm: Vm) -> None:
+    """Press a VM's reset button: it boots again, without being asked.
+
+    Waits until its agent answers.
+    """
+    _do("reset", settings, vm)
+
+
+def _do(what: str, settings: Settings, vm: str) -> None:
+    settings.daemon().run("POST", path("fabrics", settings.fabric, "vms", vm, what), {}, settings.report)
 
 
 def exec_(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from ipaddress import ip_interface
 from typing import Any
 
 from vnet.fabric.state import Guest, GuestNic, Port
 from vnet.fabric.store import Pending, Record, Source
+from vnet.hv.disk import Disk
 from vnet.topology.inventory import Assignment
 
 
@@ -38,7 +40,7 @@ def guest_to_json(guest: Guest) -> str:
         for nic in guest.nics
     ]
     head = {"name": guest.name, "image": guest.image, "cpus": guest.cpus, "memory": guest.memory_bytes}
-    return json.dumps(head | {"nics": nics})
+    return json.dumps(head | {"nics": nics, "disks": [asdict(disk) for disk in guest.disks]})
 
 
 def guest_from_json(text: str) -> Guest:
@@ -55,7 +57,8 @@ def guest_from_json(text: str) -> Guest:
         )
         for nic in raw["nics"]
     )
-    return Guest(raw["name"], raw["image"], raw["cpus"], raw["memory"], nics)
+    disks = tuple(Disk(**disk) for disk in raw.get("disks", ()))
+    return Guest(raw["name"], raw["image"], raw["cpus"], raw["memory"], nics, disks)
 
 
 def pending_to_json(pending: Pending) -> str:

@@ -35,6 +35,12 @@ class Kind(StrEnum):
     VM_STOPPED = "vm-stopped"
     VM_DIED = "vm-died"
     VM_PANICKED = "vm-panicked"
+    VM_PAUSED = "vm-paused"
+    VM_RESUMED = "vm-resumed"
+    VM_REBOOTED = "vm-rebooted"
+    VM_RESTARTED = "vm-restarted"
+    VM_HEALTHY = "vm-healthy"
+    VM_UNHEALTHY = "vm-unhealthy"
     SERVICE_REVIVED = "service-revived"
     PORT_UP = "port-up"
     PORT_DOWN = "port-down"
@@ -68,6 +74,12 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     Kind.VM_STOPPED: ("a VM was stopped, removed, or switched itself off", "why"),
     Kind.VM_DIED: ("a VM's QEMU ended by itself", "why"),
     Kind.VM_PANICKED: ("a VM's kernel panicked", ""),
+    Kind.VM_PAUSED: ("a VM was paused", "why"),
+    Kind.VM_RESUMED: ("a paused VM goes on", "why"),
+    Kind.VM_RESTARTED: ("a VM had ended and was started again, as its `restart` says", "tries (in a row)"),
+    Kind.VM_HEALTHY: ("a VM's health check succeeds", ""),
+    Kind.VM_UNHEALTHY: ("a VM's health check failed too often", "why"),
+    Kind.VM_REBOOTED: ("a VM was reset, or rebooted by itself, and answers again", "why"),
     Kind.SERVICE_REVIVED: (
         "the dnsmasq of a network had ended and was started again; `subject` is the network",
         "",

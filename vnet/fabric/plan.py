@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 
 from vnet.base import limits
 from vnet.base.limits import Limits
@@ -228,12 +229,19 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
     yield from _mirrors(now, wanted)
-    yield from (StartGuest(guest) for guest in sorted(wanted.guests - (now.guests - gone_guests)))
+    yield from (StartGuest(guest) for guest in _in_order(wanted.guests - (now.guests - gone_guests)))
     yield from _destroy(gone_guests - early_guests, wanted)
     yield from _unplug(unplugged - early_ports, gone_ports - early_ports)
     gone_services = (each for each in now.services if wanted.service(each.network) is None)
     yield from (RemoveService(each) for each in _by_network(gone_services))
     yield from _clear_away(now, wanted)
+
+
+def _in_order(guests: Iterable[Guest]) -> Iterator[Guest]:
+    """Whom others wait for first, otherwise by name."""
+    by_name = {guest.name: guest for guest in sorted(guests)}
+    awaited = {name: [each.vm for each in guest.awaits] for name, guest in by_name.items()}
+    return (by_name[name] for name in TopologicalSorter(awaited).static_order() if name in by_name)
 
 
 def _by_network(services: Iterable[NetworkService]) -> list[NetworkService]:

@@ -12,9 +12,10 @@ from hashlib import blake2b
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.fabric.mirror import Mirror
+from vnet.hv.disk import Disk
 from vnet.openflow.flow import Flow
 from vnet.services.dhcp import Files, files
-from vnet.topology.inventory import Inventory, Listener, Nic, Vm
+from vnet.topology.inventory import Awaited, Inventory, Listener, Nic, Vm
 from vnet.topology.model import Topology
 
 IFNAME_MAX = 15
@@ -61,6 +62,9 @@ class Guest:
     cpus: int
     memory_bytes: int
     nics: tuple[GuestNic, ...]
+    disks: tuple[Disk, ...] = ()
+    awaits: tuple[Awaited, ...] = field(default=(), compare=False)
+    """Whom its start waits for; no part of what it is."""
 
     @property
     def ports(self) -> frozenset[Port]:
@@ -181,7 +185,8 @@ def guest_of(vm: Vm) -> Guest:
         for nic in vm.nics
     )
     nics += tuple(GuestNic(each.interface, port_of(each), each.mac, ()) for each in vm.listeners)
-    return Guest(vm.name, vm.image, vm.cpus, vm.memory_bytes, nics)
+    disks = tuple(Disk(each.name, each.size_bytes, each.format.value, each.is_full) for each in vm.disks)
+    return Guest(vm.name, vm.image, vm.cpus, vm.memory_bytes, nics, disks, vm.awaits)
 
 
 def port_of(nic: Nic | Listener) -> Port:

@@ -7,11 +7,13 @@ comes from and in `-incoming`; names, sockets and the UUID do not matter to a sa
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from vnet.base.errors import HostError
 from vnet.hv.agent import PORT_NAME
+from vnet.hv.disk import Plugged
 from vnet.hv.spec import GuestSpec, format_mac
 
 QEMU = "qemu-system-x86_64"
@@ -20,7 +22,7 @@ MAX_SOCKET_PATH = 107
 """Bytes of `sun_path` before the closing NUL. Source: unix(7)."""
 
 MIN_ROOT_PORTS = 4
-"""PCIe slots for NICs. They are part of the machine, so guests with fewer NICs share a template."""
+"""PCIe slots for NICs and disks. They are part of the machine, so guests with fewer NICs share a template."""
 
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet nokaslr mitigations=off tsc=reliable no_timer_check audit=0 8250.nr_uarts=1 panic=-1"
@@ -47,6 +49,14 @@ class NicArgument:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskArgument:
+    """A disk that is there from the start, and its file as a descriptor number."""
+
+    plugged: Plugged
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """Everything the command line says.
 
@@ -66,11 +76,13 @@ class Machine:
     memory: Memory = Memory.OWN
     memory_path: str | None = None
     nics: tuple[NicArgument, ...] = ()
+    disks: tuple[DiskArgument, ...] = ()
 
 
-def root_ports(nics: int) -> int:
-    """How many slots a guest with so many NICs has: a multiple of four, so that templates are shared."""
-    return max(MIN_ROOT_PORTS, -(-nics // MIN_ROOT_PORTS) * MIN_ROOT_PORTS)
+def root_ports(devices: int) -> int:
+    """How many slots a guest with so many NICs and disks has: a multiple of four, so that templates are
+    shared."""
+    return max(MIN_ROOT_PORTS, -(-devices // MIN_ROOT_PORTS) * MIN_ROOT_PORTS)
 
 
 def machine_of(spec: GuestSpec, *, uuid: str, run_dir: str, accel: str, kernel: str, initrd: str) -> Machine:
@@ -82,7 +94,7 @@ def machine_of(spec: GuestSpec, *, uuid: str, run_dir: str, accel: str, kernel: 
         accel=accel,
         cpus=spec.cpus,
         memory_bytes=spec.memory_bytes,
-        root_ports=root_ports(len(spec.nics)),
+        root_ports=root_ports(len(spec.nics) + len(spec.disks)),
         kernel=kernel,
         initrd=initrd,
     )
@@ -102,6 +114,7 @@ def command_line(machine: Machine) -> tuple[str, ...]:
         *_ports(machine),
         *_devices(machine),
         *(word for index, nic in enumerate(machine.nics) for word in _nic(index, nic)),
+        *(word for each in machine.disks for word in _disk(each)),
         *_supervision(machine),
     )
 
@@ -122,6 +135,7 @@ def template_key(machine: Machine, *, image: str, qemu_version: str) -> str:
         memory=Memory.CLONE,
         memory_path="",
         nics=(),
+        disks=(),
     )
     text = "\n".join((image, qemu_version, *command_line(common)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -174,6 +188,15 @@ def _nic(index: int, nic: NicArgument) -> tuple[str, ...]:
     return (
         *("-netdev", f"tap,id={device['netdev']},fd={nic.tap_fd}{vhost}"),
         *("-device", f"{device['driver']},{properties}"),
+    )
+
+
+def _disk(argument: DiskArgument) -> tuple[str, ...]:
+    plugged = argument.plugged
+    return (
+        *("-add-fd", f"fd={argument.fd},set={plugged.set_number}"),
+        *("-blockdev", json.dumps(plugged.blockdev())),
+        *("-device", json.dumps(plugged.device())),
     )
 
 

@@ -8,7 +8,7 @@ ENTROPY_BYTES = 64
 
 
 def identity_lines(spec: GuestSpec, clock_s: float, entropy: bytes) -> bytes:
-    """Hostname, clock, randomness, addresses and gateways of one guest.
+    """Hostname, clock, randomness, addresses, gateways and disks of one guest.
 
     Args:
         spec: the guest.
@@ -18,6 +18,7 @@ def identity_lines(spec: GuestSpec, clock_s: float, entropy: bytes) -> bytes:
     lines = [f"hostname {spec.name}", f"clock {int(clock_s)}", f"entropy {entropy.hex()}"]
     for nic in spec.nics:
         lines += _nic_lines(nic)
+    lines += [f"disk {disk.name}" for disk in spec.disks]
     return "".join(f"{line}\n" for line in lines).encode()
 
 

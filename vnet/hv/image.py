@@ -32,6 +32,7 @@ MODULES = (
     "virtio_blk",
     "virtio_balloon",
     "virtio_mem",
+    "ext4",
     "8021q",
     "button",
     "evdev",

@@ -26,6 +26,12 @@ class Phase(Enum):
     """The guest runs; its agent has not answered yet."""
     CONFIGURING = "configuring"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    """Its processors stand still; memory, NICs and connections stay."""
+    RESUMING = "resuming"
+    RESETTING = "resetting"
+    """Its reset button was pressed, by us or by itself: it boots again, in the same QEMU."""
     STOPPING = "stopping"
     """The power button is pressed, the guest has not yet gone down."""
     ENDING = "ending"
@@ -40,9 +46,18 @@ class Event(Enum):
     START_CLONE = "start-clone"
     START_COLD = "start-cold"
     ADOPT = "adopt"
+    ADOPT_PAUSED = "adopt-paused"
+    ADOPT_BOOTING = "adopt-booting"
+    FOUND_DEAD = "found-dead"
+    """The QEMU of an earlier manager has ended while nobody looked."""
     STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RESET = "reset"
     DONE = "done"
     FAILED = "failed"
+    REBOOTED = "rebooted"
+    """The guest has begun to boot again by itself."""
     POWERED_OFF = "powered-off"
     """The guest switched itself off; QEMU waits, paused."""
     DIED = "died"
@@ -60,6 +75,11 @@ class Action(Enum):
     AWAIT_AGENT = "await-agent"
     CONFIGURE = "configure"
     ANNOUNCE = "announce"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RESET = "reset"
+    FORGET = "forget"
+    """What the guest was told is lost."""
     POWER_DOWN = "power-down"
     QUIT = "quit"
     KILL = "kill"
@@ -74,6 +94,9 @@ _STARTING = (
     Phase.WAKING,
     Phase.CONFIGURING,
 )
+
+_CHANGING = (Phase.PAUSING, Phase.RESUMING, Phase.RESETTING)
+_UP = (Phase.RUNNING, Phase.PAUSED, *_CHANGING)
 
 TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
     # a warm clone
@@ -95,11 +118,32 @@ TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
     **{(phase, Event.DIED): (Phase.ABSENT, Action.CLEAN) for phase in _STARTING},
     # a QEMU that an earlier manager started and finished starting
     (Phase.ABSENT, Event.ADOPT): (Phase.RUNNING, Action.ANNOUNCE),
+    (Phase.ABSENT, Event.FOUND_DEAD): (Phase.CRASHED, Action.CLEAN),
+    (Phase.ABSENT, Event.ADOPT_PAUSED): (Phase.PAUSED, Action.ANNOUNCE),
+    (Phase.ABSENT, Event.ADOPT_BOOTING): (Phase.WAKING, Action.AWAIT_AGENT),
+    # standing still
+    (Phase.RUNNING, Event.PAUSE): (Phase.PAUSING, Action.PAUSE),
+    (Phase.PAUSING, Event.DONE): (Phase.PAUSED, Action.NOTHING),
+    (Phase.PAUSED, Event.RESUME): (Phase.RESUMING, Action.RESUME),
+    (Phase.RESUMING, Event.DONE): (Phase.RUNNING, Action.NOTHING),
+    (Phase.PAUSED, Event.DONE): (Phase.PAUSED, Action.NOTHING),
+    # booting again
+    (Phase.RUNNING, Event.RESET): (Phase.RESETTING, Action.RESET),
+    (Phase.RUNNING, Event.REBOOTED): (Phase.RESETTING, Action.FORGET),
+    (Phase.RESETTING, Event.DONE): (Phase.WAKING, Action.AWAIT_AGENT),
+    # what QEMU refuses changes nothing
+    (Phase.PAUSING, Event.FAILED): (Phase.RUNNING, Action.NOTHING),
+    (Phase.RESUMING, Event.FAILED): (Phase.PAUSED, Action.NOTHING),
+    (Phase.RESETTING, Event.FAILED): (Phase.RUNNING, Action.NOTHING),
     # going down, asked or not
     (Phase.RUNNING, Event.FAILED): (Phase.ENDING, Action.KILL),
     (Phase.RUNNING, Event.STOP): (Phase.STOPPING, Action.POWER_DOWN),
     (Phase.RUNNING, Event.POWERED_OFF): (Phase.ENDING, Action.QUIT),
-    (Phase.RUNNING, Event.DIED): (Phase.CRASHED, Action.CLEAN),
+    (Phase.PAUSED, Event.FAILED): (Phase.ENDING, Action.KILL),
+    (Phase.PAUSED, Event.STOP): (Phase.STOPPING, Action.POWER_DOWN),
+    (Phase.PAUSED, Event.POWERED_OFF): (Phase.ENDING, Action.QUIT),
+    **{(phase, Event.DIED): (Phase.CRASHED, Action.CLEAN) for phase in _UP},
+    **{(phase, Event.STOP): (Phase.ENDING, Action.KILL) for phase in _CHANGING},
     (Phase.STOPPING, Event.DONE): (Phase.ENDING, Action.QUIT),
     (Phase.STOPPING, Event.FAILED): (Phase.ENDING, Action.KILL),
     (Phase.STOPPING, Event.DIED): (Phase.ABSENT, Action.CLEAN),
@@ -121,6 +165,10 @@ SHOWN: dict[Phase, GuestState] = {
     Phase.ABSENT: GuestState.STOPPED,
     **dict.fromkeys(_STARTING, GuestState.STARTING),
     Phase.RUNNING: GuestState.RUNNING,
+    Phase.PAUSING: GuestState.RUNNING,
+    Phase.PAUSED: GuestState.PAUSED,
+    Phase.RESUMING: GuestState.PAUSED,
+    Phase.RESETTING: GuestState.STARTING,
     Phase.STOPPING: GuestState.STOPPING,
     Phase.ENDING: GuestState.STOPPING,
     Phase.CRASHED: GuestState.CRASHED,

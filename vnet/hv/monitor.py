@@ -11,6 +11,7 @@ from enum import Enum
 
 from vnet.base.errors import HostError
 from vnet.hv.argv import nic_device
+from vnet.hv.disk import Plugged
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class MonitorEvent(Enum):
     POWERED_OFF = "SHUTDOWN"
     """The guest switched itself off, by command or by the power button; QEMU is paused."""
     PANICKED = "GUEST_PANICKED"
+    REBOOTED = "RESET"
+    """The guest boots again by its own wish."""
 
 
 class RunState(Enum):
@@ -46,6 +49,7 @@ QUERY_MIGRATE = Command("query-migrate")
 STOP = Command("stop")
 CONTINUE = Command("cont")
 POWER_DOWN = Command("system_powerdown")
+RESET = Command("system_reset")
 QUIT = Command("quit")
 
 _MEMORY_STAYS = Command(
@@ -81,15 +85,24 @@ def plug_nic(index: int, mac: int, tap_fd: int, vhost_fd: int | None) -> tuple[C
     return (*sent, Command("netdev_add", netdev), Command("device_add", dict(nic_device(index, mac))))
 
 
+def plug_disk(disk: Plugged, fd: int) -> tuple[Command, ...]:
+    """Adds a disk to a running or paused machine."""
+    return (
+        Command("add-fd", {"fdset-id": disk.set_number}, fd),
+        Command("blockdev-add", dict(disk.blockdev())),
+        Command("device_add", dict(disk.device())),
+    )
+
+
 def parse_event(message: Mapping[str, object]) -> MonitorEvent | None:
     """The event in a QMP message, or None if nothing follows from it.
 
-    A SHUTDOWN that we asked for by `quit` or a signal is no event: the process is about to end.
+    A SHUTDOWN or RESET that we asked for is no event: who asked knows.
     """
     name, data = message.get("event"), message.get("data")
-    if name == "SHUTDOWN":
+    if name in ("SHUTDOWN", "RESET"):
         reason = data.get("reason", "") if isinstance(data, Mapping) else ""
-        return MonitorEvent.POWERED_OFF if str(reason).startswith("guest") else None
+        return MonitorEvent(name) if str(reason).startswith("guest") else None
     if name == "GUEST_PANICKED":
         return MonitorEvent.PANICKED
     return None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+from vnet.hv.disk import Disk
+
 
 @dataclass(frozen=True, slots=True)
 class GuestNic:
@@ -34,6 +36,7 @@ class GuestSpec:
     cpus: int
     memory_bytes: int
     nics: tuple[GuestNic, ...]
+    disks: tuple[Disk, ...] = ()
 
 
 class GuestState(Enum):
@@ -42,6 +45,7 @@ class GuestState(Enum):
     STOPPED = "stopped"
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPING = "stopping"
     CRASHED = "crashed"
 
@@ -76,12 +80,24 @@ class ExecResult:
     stderr: bytes
 
 
+class Happening(Enum):
+    """What can happen to a guest without being asked for."""
+
+    DIED = "died"
+    """Its QEMU ended."""
+    STOPPED = "stopped"
+    """It switched itself off, or was ended because it did not come back."""
+    PANICKED = "panicked"
+    REBOOTED = "rebooted"
+
+
 @dataclass(frozen=True, slots=True)
 class GuestEvent:
-    """Something that happened to a guest without being asked for, for example that QEMU died."""
+    """Something that happened to a guest; `state` is what it led to."""
 
     fabric: str
     name: str
+    what: Happening
     state: GuestState
     text: str
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from vnet.base.limits import Limits
 from vnet.base.source import Location
 from vnet.topology import language as lang
@@ -16,6 +18,8 @@ from vnet.topology.draft import (
     served_in,
     subnets_of,
 )
+from vnet.topology.life import Dependency, HealthCheck, Life
+from vnet.topology.life_text import test_of
 from vnet.topology.model import (
     STRICT,
     AddressPair,
@@ -23,6 +27,8 @@ from vnet.topology.model import (
     Claim,
     Dhcp,
     Direction,
+    DiskFormat,
+    DiskSpec,
     Interface,
     IPNetwork,
     Isolation,
@@ -48,6 +54,10 @@ from vnet.topology.selectors import BUILT_IN_SERVICES, Atom, ClaimText, Ports, S
 from vnet.topology.shape import Entry, Field, Read
 
 Services = dict[str, tuple[Service, ...]]
+
+
+ONLY_DISK = "disk"
+"""What the disk is called that is declared by its size alone."""
 
 
 def build(draft: Draft, file: str) -> Topology:
@@ -198,6 +208,47 @@ def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:
         at=vm.at,
         ports=tuple(_published(each) for each in entry.value(lang.VM_PORTS)),
         floating=tuple(each.value for each in entry.value(lang.VM_FLOATING)),
+        life=_life(entry),
+        disks=tuple(_disks(entry)),
+    )
+
+
+def _disks(vm: Entry) -> Iterator[DiskSpec]:
+    only = vm.get(lang.VM_DISK)
+    if only is not None:
+        yield DiskSpec(ONLY_DISK, only.value, DiskFormat.QCOW2, False, only.at)
+    for each in vm.value(lang.VM_DISKS):
+        entry = each.value
+        yield DiskSpec(
+            entry.value(lang.DISK_NAME),
+            entry.value(lang.DISK_SIZE),
+            entry.value(lang.DISK_FORMAT),
+            entry.value(lang.DISK_PREALLOCATED),
+            each.at,
+        )
+
+
+def _life(vm: Entry) -> Life:
+    check = vm.get(lang.VM_HEALTHCHECK)
+    depends_on = (
+        Dependency(name, each.value.value(lang.DEPENDENCY_CONDITION), each.at)
+        for name, each in vm.value(lang.VM_DEPENDS_ON).items()
+    )
+    return Life(
+        vm.value(lang.VM_RESTART),
+        vm.value(lang.VM_AUTOSTART),
+        None if check is None else _health_check(check.value),
+        tuple(depends_on),
+    )
+
+
+def _health_check(entry: Entry) -> HealthCheck:
+    return HealthCheck(
+        test_of(tuple(word.value for word in entry.value(lang.HEALTH_TEST))),
+        entry.value(lang.HEALTH_INTERVAL),
+        entry.value(lang.HEALTH_TIMEOUT),
+        entry.value(lang.HEALTH_RETRIES),
+        entry.value(lang.HEALTH_START_PERIOD),
     )
 
 

@@ -33,6 +33,7 @@ def check(draft: Draft, reading: Reading) -> None:
     for vm in draft.vms.values():
         _check_groups(vm.value, reading)
         _check_has_nics(vm, reading)
+        _check_disks(vm.value, reading)
     for name, nics in draft.nics.items():
         for nic in nics:
             _check_network(nic, draft, reading)
@@ -43,6 +44,20 @@ def check(draft: Draft, reading: Reading) -> None:
     _check_unique_addresses(draft, reading)
     _check_unique_macs(draft, reading)
     _check_room(draft, reading)
+
+
+# ---- disks -----------------------------------------------------------------------------------
+
+
+def _check_disks(vm: Entry, reading: Reading) -> None:
+    only, several = vm.get(lang.VM_DISK), vm.get(lang.VM_DISKS)
+    if only is not None and several is not None:
+        reading.fault(
+            only.at, only.path, '"disk" and "disks" are two ways to say the same', "use one of them"
+        )
+    listed = () if several is None else several.value
+    names = [each.value.get(lang.DISK_NAME) for each in listed]
+    report_repeated(tuple(name for name in names if name is not None), "disk", reading)
 
 
 # ---- names -----------------------------------------------------------------------------------

@@ -14,10 +14,12 @@ from itertools import count
 
 from vnet.base.errors import Fault, InputError
 from vnet.base.source import Location
+from vnet.topology.life import NO_LIFE, Condition, HealthCheck, Life
 from vnet.topology.model import (
     HOST_UPLINK,
     STRICT,
     Advertised,
+    DiskSpec,
     Interface,
     IPAddress,
     IPInterface,
@@ -128,6 +130,14 @@ class UplinkPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Awaited:
+    """A VM that another one waits for: until it is started, and until it is healthy by `health`, if given."""
+
+    vm: str
+    health: HealthCheck | None
+
+
+@dataclass(frozen=True, slots=True)
 class Vm:
     """One VM to run. `spec` is the name it was declared under (`web` for the replica `web-1`).
 
@@ -144,6 +154,10 @@ class Vm:
     at: Location
     listeners: tuple[Listener, ...] = ()
     """They come behind its other NICs."""
+    life: Life = NO_LIFE
+    disks: tuple[DiskSpec, ...] = ()
+    awaits: tuple[Awaited, ...] = ()
+    """The VMs that are started first: all replicas of those that it depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +313,27 @@ def _vm(
         group for group, labels in topology.group_labels.items() if labels.items() <= spec.labels.items()
     }
     groups = frozenset(spec.groups) | by_label
-    return Vm(name, spec.name, spec.image, spec.cpus, spec.memory_bytes, own, groups, spec.at, silent)
+    return Vm(
+        name,
+        spec.name,
+        spec.image,
+        spec.cpus,
+        spec.memory_bytes,
+        own,
+        groups,
+        spec.at,
+        silent,
+        spec.life,
+        spec.disks,
+        tuple(_awaited(topology, spec)),
+    )
+
+
+def _awaited(topology: Topology, spec: VmSpec) -> Iterator[Awaited]:
+    for each in spec.life.depends_on:
+        for name in instances(topology.vms[each.vm]):
+            health = topology.vms[each.vm].life.health if each.condition is Condition.HEALTHY else None
+            yield Awaited(name, health)
 
 
 def _with_gateways(topology: Topology, nics: Sequence[Nic]) -> Iterator[Nic]:

@@ -9,12 +9,13 @@ from enum import Enum
 from typing import TypeVar
 
 from vnet.base import limits
-from vnet.topology import mirrors, published, selectors, values
+from vnet.topology import life, life_text, mirrors, published, selectors, values
 from vnet.topology.model import (
     LEASE_S,
     TIERS,
     Action,
     Advertised,
+    DiskFormat,
     Enforcement,
     Established,
     Isolation,
@@ -22,7 +23,7 @@ from vnet.topology.model import (
     Nat,
     UplinkMode,
 )
-from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word, YesOrMap
+from vnet.topology.shape import Field, ListOf, ListOrMap, MapOf, Record, TextOrMap, Word, YesOrMap
 
 E = TypeVar("E", bound=Enum)
 
@@ -31,6 +32,8 @@ FABRIC_NAME_MAX = 24
 VM_NAME_MAX = 40
 """See FABRIC_NAME_MAX; the replica's number included."""
 REPLICAS_MAX = 1000
+DISK_NAME_MAX = 20
+"""What a virtio disk's serial number has room for (VIRTIO 1.2, 5.2.6.1)."""
 CPUS_MAX = 255
 VLAN_MAX = 4094
 PAIR_ADDRESSES_MAX = 256
@@ -404,6 +407,89 @@ VM_FLOATING = Field(
     "addresses outside that are this VM's alone",
     default=(),
 )
+VM_RESTART = Field(
+    "restart",
+    Word(
+        "no, on-failure, on-failure:TRIES, always or unless-stopped",
+        life_text.restart,
+        {"anyOf": [{"const": False}, {"type": "string", "pattern": life_text.RESTART_PATTERN}]},
+    ),
+    "when it is started again after it has ended; no if left out",
+    default=life.Restart(),
+)
+VM_AUTOSTART = Field(
+    "autostart",
+    _BOOLEAN,
+    "true: the daemon starts it when the host was booted; false if left out",
+    default=False,
+)
+_SPAN = Word(
+    "a time such as 10s or 2m", life_text.span, {"type": "string", "pattern": life_text.SPAN_PATTERN}
+)
+HEALTH_TEST = Field(
+    "test",
+    ListOf(_TEXT, "a command, as one text for the shell or as a list of words", single=True, minimum=1),
+    "the command in the guest; exit code 0 means healthy",
+    required=True,
+)
+HEALTH_INTERVAL = Field("interval", _SPAN, "how often it is run; 30s if left out", default=30.0)
+HEALTH_TIMEOUT = Field("timeout", _SPAN, "how long it may take; 30s if left out", default=30.0)
+HEALTH_RETRIES = Field(
+    "retries", _integer(1, 1000), "so many failures in a row mean unhealthy; 3 if left out", default=3
+)
+HEALTH_START_PERIOD = Field(
+    "start_period", _SPAN, "failures so soon after the start do not count; 30s if left out", default=30.0
+)
+HEALTHCHECK = Record(
+    "a health check",
+    (HEALTH_TEST, HEALTH_INTERVAL, HEALTH_TIMEOUT, HEALTH_RETRIES, HEALTH_START_PERIOD),
+    partial=True,
+)
+VM_HEALTHCHECK = Field("healthcheck", HEALTHCHECK, "by which it is known whether it does what it is for")
+DEPENDENCY_CONDITION = Field(
+    "condition",
+    _one_of(life.Condition),
+    "started (if left out): its agent answers; healthy: its health check has succeeded",
+    default=life.Condition.STARTED,
+)
+VM_DEPENDS_ON = Field(
+    "depends_on",
+    ListOrMap(
+        ListOf(_name("a VM"), "a list of VMs or a map of them"),
+        MapOf(_name("a VM"), Record("a dependency", (DEPENDENCY_CONDITION,)), "a map of VMs"),
+    ),
+    "VMs that `up` starts first",
+    default={},
+)
+_DISK_SIZE = Word(
+    "a size with its unit such as 10G", values.disk_size, {"type": "string", "pattern": values.MEMORY_PATTERN}
+)
+DISK_NAME = Field(
+    "name",
+    _name("a disk", DISK_NAME_MAX),
+    "its name; in the guest it is the disk's serial number",
+    required=True,
+)
+DISK_SIZE = Field("size", _DISK_SIZE, "its size; it may be made larger later", required=True)
+DISK_FORMAT = Field(
+    "format",
+    _one_of(DiskFormat),
+    "of its file on the host: qcow2 (if left out) or raw",
+    default=DiskFormat.QCOW2,
+)
+DISK_PREALLOCATED = Field(
+    "preallocated",
+    _BOOLEAN,
+    "true: all of its room is taken at once; false if left out: as the guest writes",
+    default=False,
+)
+VM_DISKS = Field(
+    "disks",
+    ListOf(Record("a disk", (DISK_NAME, DISK_SIZE, DISK_FORMAT, DISK_PREALLOCATED)), "a list of disks"),
+    "its disks, whose contents stay",
+    default=(),
+)
+VM_DISK = Field("disk", _DISK_SIZE, "the size of its only disk, which is then called disk")
 _VM_FIELDS = (
     VM_TEMPLATE,
     VM_IMAGE,
@@ -416,17 +502,14 @@ _VM_FIELDS = (
     VM_REPLICAS,
     VM_PORTS,
     VM_FLOATING,
+    VM_RESTART,
+    VM_AUTOSTART,
+    VM_HEALTHCHECK,
+    VM_DEPENDS_ON,
+    VM_DISK,
+    VM_DISKS,
 )
-_VM_LATER = (
-    "disk",
-    "disks",
-    "boot",
-    "cloud_init",
-    "depends_on",
-    "healthcheck",
-    "restart",
-    "autostart",
-)
+_VM_LATER = ("boot", "cloud_init")
 VM = Record("a VM", _VM_FIELDS, _VM_LATER, partial=True)
 DEFAULTS = Record("a VM's defaults", _VM_FIELDS, _VM_LATER, partial=True)
 TEMPLATE = Record(

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vnet.topology.language import ALL_DEFAULTS, TEMPLATES, VM_INTERFACES, VM_NETWORKS, VM_TEMPLATE, VMS
+from vnet.topology.language import (
+    ALL_DEFAULTS,
+    TEMPLATES,
+    VM_DISK,
+    VM_DISKS,
+    VM_INTERFACES,
+    VM_NETWORKS,
+    VM_TEMPLATE,
+    VMS,
+)
 from vnet.topology.shape import Entry, Field, Read
 
-_EITHER: tuple[Field[Any], ...] = (VM_NETWORKS, VM_INTERFACES)
+_EITHER: tuple[tuple[Field[Any], ...], ...] = ((VM_NETWORKS, VM_INTERFACES), (VM_DISK, VM_DISKS))
 """Two ways to say the same: the more special entry's way replaces the other."""
 
 
@@ -33,8 +42,9 @@ def _base_of(vm: Entry, base: Entry, ready: Mapping[str, Entry]) -> Entry:
 def merge(general: Entry, special: Entry) -> Entry:
     """`special` completed by `general`."""
     hidden = set(special.broken)
-    if any(special.given(each) for each in _EITHER):
-        hidden |= {each.name for each in _EITHER if not special.given(each)}
+    for ways in _EITHER:
+        if any(special.given(each) for each in ways):
+            hidden |= {each.name for each in ways if not special.given(each)}
     values = {key: value for key, value in general.values.items() if key not in hidden}
     for key, value in special.values.items():
         values[key] = _merge_values(values[key], value) if key in values else value

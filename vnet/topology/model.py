@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.base.source import Location
+from vnet.topology.life import NO_LIFE, Life
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -231,6 +232,24 @@ class Published:
     at: Location
 
 
+class DiskFormat(Enum):
+    """How a disk lies in its file on the host."""
+
+    QCOW2 = "qcow2"
+    RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpec:
+    """A disk of a VM. `is_full`: all of its room is taken at once, and not as the guest writes."""
+
+    name: str
+    size_bytes: int
+    format: DiskFormat
+    is_full: bool
+    at: Location
+
+
 @dataclass(frozen=True, slots=True)
 class VmSpec:
     """A declared VM after template and defaults are merged; `replicas` not yet expanded."""
@@ -247,6 +266,8 @@ class VmSpec:
     ports: tuple[Published, ...] = ()
     floating: tuple[IPAddress, ...] = ()
     """Addresses outside that are this VM's alone: what comes to them goes to it, and it leaves by them."""
+    life: Life = NO_LIFE
+    disks: tuple[DiskSpec, ...] = ()
 
 
 class PeerKind(Enum):

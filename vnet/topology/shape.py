@@ -315,6 +315,27 @@ class TextOrMap(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class ListOrMap:
+    """A map of records with a short form: a list of its names, each a record with nothing set."""
+
+    names: ListOf[str]
+    long: MapOf[Entry]
+
+    def read(self, node: Node, path: str, reading: Reading) -> Read[dict[str, Read[Entry]]] | None:
+        if isinstance(node, MapNode):
+            return self.long.read(node, path, reading)
+        listed = self.names.read(node, path, reading)
+        if listed is None:
+            return None
+        return Read(
+            {each.value: Read(Entry({}), each.at, each.path) for each in listed.value}, listed.at, path
+        )
+
+    def schema(self, definitions: Definitions) -> JsonObject:
+        return {"anyOf": [self.names.schema(definitions), self.long.schema(definitions)]}
+
+
+@dataclass(frozen=True, slots=True)
 class YesOrMap:
     """Something that is there or not: `true` is the record with nothing set, `false` is None."""
 

@@ -128,13 +128,29 @@ MEMORY_MAX = 4 << 40
 
 def memory(scalar: Scalar) -> int:
     """An amount of memory in bytes; units are powers of 1024, as QEMU and Compose count."""
-    word = scalar.text
+    size = _amount(scalar.text)
+    if not MEMORY_MIN <= size <= MEMORY_MAX:
+        raise Refused(f"expected between 32M and 4T of memory, found {quoted(scalar.text)}")
+    return size
+
+
+DISK_MIN = 1 << 20
+DISK_MAX = 16 << 40
+
+
+def disk_size(scalar: Scalar) -> int:
+    """The size of a disk in bytes, with the units of `memory`."""
+    size = _amount(scalar.text)
+    if not DISK_MIN <= size <= DISK_MAX:
+        raise Refused(f"expected a disk of 1M to 16T, found {quoted(scalar.text)}")
+    return size
+
+
+def _amount(word: str) -> int:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT])(?:iB|i)?", word)
     if not found:
         raise Refused(hint=_memory_hint(word))
     size = float(found[1]) * _UNITS[found[2]]
-    if not MEMORY_MIN <= size <= MEMORY_MAX:
-        raise Refused(f"expected between 32M and 4T of memory, found {quoted(word)}")
     if size % (1 << 20):
         raise Refused(f"expected a whole number of MiB, found {quoted(word)}")
     return int(size)

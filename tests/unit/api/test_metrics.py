@@ -66,7 +66,7 @@ def test_a_vm_is_in_one_state() -> None:
     text = exposition(SAMPLE)
     states = [(dict(labels)["state"], on) for name, labels, on in parsed(text) if name == "vnet_vm_state"]
     assert sorted(state for state, on in states if on) == ["crashed", "ready"]
-    assert len(states) == 12
+    assert len(states) == 14
 
 
 def test_a_fabric_that_is_behind_is_not_ready() -> None:

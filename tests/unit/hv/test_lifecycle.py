@@ -10,6 +10,8 @@ from vnet.hv.lifecycle import SHOWN, TABLE, Action, Event, Phase, attempts, step
 from vnet.hv.spec import GuestState
 
 STARTING = [phase for phase, shown in SHOWN.items() if shown is GuestState.STARTING]
+STARTING.remove(Phase.RESETTING)
+UP = {Phase.RUNNING, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING, Phase.RESETTING}
 
 
 def run(phase, *events):
@@ -68,7 +70,23 @@ def test_only_a_death_nobody_asked_for_is_a_crash():
     for phase in Phase:
         if (phase, Event.DIED) in TABLE:
             after, _ = step(phase, Event.DIED)
-            assert (after is Phase.CRASHED) == (phase is Phase.RUNNING)
+            assert (after is Phase.CRASHED) == (phase in UP)
+
+
+def test_what_qemu_refuses_changes_nothing():
+    for phase, asked in (
+        (Phase.RUNNING, Event.PAUSE),
+        (Phase.PAUSED, Event.RESUME),
+        (Phase.RUNNING, Event.RESET),
+    ):
+        assert run(phase, asked, Event.FAILED)[0] is phase
+
+
+def test_who_boots_again_is_configured_again():
+    for asked in (Event.RESET, Event.REBOOTED):
+        phase, actions = run(Phase.RUNNING, asked, *[Event.DONE] * 4)
+        assert phase is Phase.RUNNING
+        assert actions[1:] == [Action.AWAIT_AGENT, Action.CONFIGURE, Action.ANNOUNCE, Action.NOTHING]
 
 
 def test_a_crashed_guest_can_be_started_again():

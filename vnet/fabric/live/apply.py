@@ -17,6 +17,7 @@ from vnet.fabric.events import Kind
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.telling import telling
 from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Store
 
 Tell = Callable[[Kind, str, str, str, Mapping[str, Any]], None]
@@ -86,6 +87,7 @@ class Performer:
             case p.RemoveService(service):
                 await self.parts.services.remove(service.network)
             case p.StartGuest(guest):
+                await self._await(guest)
                 self.store.save_guest(self.fabric, guest)
                 how = await self.parts.guests.start(guest, note)
                 self.tell(Kind.VM_STARTED, f"{guest.name} runs", self.fabric, guest.name, {"how": how})
@@ -96,6 +98,12 @@ class Performer:
                 why = {"why": "removed"}
                 self.tell(Kind.VM_STOPPED, f"{guest.name} was removed", self.fabric, guest.name, why)
         return ""
+
+    async def _await(self, guest: Guest) -> None:
+        """Until those are healthy that it waits for; they have been started."""
+        for each in guest.awaits:
+            if each.health is not None:
+                await self.parts.health.until_healthy(each.vm, each.health, self.parts.guests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,18 @@ def _lines(kind: type, members: tuple[p.Action, ...]) -> Iterator[tuple[str, tup
 
 def _of_guests(step: Step) -> bool:
     return isinstance(step.actions[0], p.StartGuest | p.DestroyGuest)
+
+
+def _guest(step: Step) -> Guest:
+    (action,) = step.actions
+    assert isinstance(action, p.StartGuest | p.DestroyGuest)
+    return action.guest
+
+
+def _awaited(step: Step) -> tuple[str, ...]:
+    """The VMs that are started before the one that a step starts."""
+    is_start = isinstance(step.actions[0], p.StartGuest)
+    return tuple(each.vm for each in _guest(step).awaits) if is_start else ()
 
 
 async def carry_out(actions: Sequence[p.Action], performer: Performer, report: Report) -> None:
@@ -157,14 +177,21 @@ async def undo(actions: Sequence[p.Action], performer: Performer, report: Report
 
 async def _side_by_side(together: Iterable[Step], performer: Performer, report: Report) -> None:
     limit = asyncio.Semaphore(GUESTS_AT_ONCE)
+    done: dict[str, asyncio.Event] = {}
 
     async def limited(step: Step) -> None:
+        for earlier in _awaited(step):
+            if earlier in done:  # else it runs already
+                await done[earlier].wait()
         async with limit:
             await _step(step, performer, report)
+        done[_guest(step).name].set()
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            for step in together:
+            for step in (steps := tuple(together)):
+                done[_guest(step).name] = asyncio.Event()
+            for step in steps:
                 tasks.create_task(limited(step))
     except BaseExceptionGroup as group:  # not `except*`, which would wrap what is raised in a group again
         expected, bugs = group.split(VnetError)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -21,12 +21,14 @@ from vnet.fabric.live.apply import carry_out
 from vnet.fabric.live.change import Change, make, remove
 from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.observe import observe
+from vnet.fabric.live.parts import Guests
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.room import refuse_what_does_not_fit
 from vnet.fabric.live.telling import telling
 from vnet.fabric.outcome import Outcome
 from vnet.fabric.progress import Report, silent
+from vnet.fabric.restart import begin_again
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
 from vnet.hv.spec import GuestState
@@ -112,6 +114,7 @@ class Engine(Registry):
         fabric.declared = await asyncio.to_thread(
             declare, fabric.record.source, fabric.record.assignments, self.host.now()
         )
+        self._begin_lives_again(fabric)
         now = await observe(fabric.parts, fabric.record, self.store, name)
         if given_up:
             return
@@ -120,6 +123,17 @@ class Engine(Registry):
         await carry_out(p.plan(now, wanted), self.performer(fabric, generation), silent)
         if (fabric.record.enforced, fabric.record.boot_id) != (generation, boot_id):
             self.save(fabric, replace(fabric.record, enforced=generation, boot_id=boot_id))
+
+    def _begin_lives_again(self, fabric: Fabric) -> None:
+        """What the daemon's start means for VMs that were stopped, and for those that start automatically."""
+        assert fabric.declared is not None
+        lives = {vm.name: vm.life for vm in fabric.declared.inventory.vms}
+        booted = fabric.record.boot_id != self.host.boot_id()
+        again = begin_again(lives, fabric.record.stopped, booted)
+        if again:
+            self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped - again))
+        automatic = {name for name, life in lives.items() if life.autostart}
+        fabric.automatic = frozenset(automatic - fabric.record.stopped) | again
 
     async def plan(self, source: Source, recorded: Recorded = nothing) -> Outcome:
         """What `up` would do now; changes nothing. What is `recorded` is run through it."""
@@ -260,6 +274,23 @@ class Engine(Registry):
             await carry_out(actions, self.performer(fabric, fabric.record.enforced), report)
             return Outcome(name, fabric.record.generation, actions)
 
+    async def start_again(self, name: str, vm: str) -> bool:
+        """Start a VM that has ended, unless somebody else did, or wants it to stay so. Returns whether."""
+        async with self.locks[name]:
+            fabric = self.fabrics.get(name)
+            wanted = (
+                fabric.declared.state(fabric.record.stopped).guest(vm) if fabric and fabric.declared else None
+            )
+            if fabric is None or wanted is None:
+                return False
+            now = await observe(fabric.parts, fabric.record, self.store, name)
+            if now.guest(vm):
+                return False
+            room = replace(now, guests=now.guests | {wanted})
+            await refuse_what_does_not_fit(self, name, fabric.parts, now.guests, room)
+            await carry_out((p.StartGuest(wanted),), self.performer(fabric, fabric.record.enforced), silent)
+            return True
+
     async def stop(self, name: str, vm: str, timeout_s: float, report: Report) -> Outcome:
         """Power a VM off; its ports and rules stay."""
         async with self.locks[name]:
@@ -269,6 +300,43 @@ class Engine(Registry):
                 await fabric.parts.guests.stop(vm, timeout_s)
                 self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
             self.events.tell(Kind.VM_STOPPED, f"{vm} was stopped", name, vm, {"why": "stopped"})
+            return Outcome(name, fabric.record.generation, ())
+
+    async def pause(self, name: str, vm: str, report: Report) -> Outcome:
+        """Let a VM stand still; its ports, rules and connections stay."""
+        what = f"pause {vm}"
+        return await self._change_vm(name, vm, what, lambda guests: guests.pause(vm), Kind.VM_PAUSED, report)
+
+    async def resume(self, name: str, vm: str, report: Report) -> Outcome:
+        """Let a paused VM go on."""
+        what = f"resume {vm}"
+        return await self._change_vm(
+            name, vm, what, lambda guests: guests.resume(vm), Kind.VM_RESUMED, report
+        )
+
+    async def reset(self, name: str, vm: str, report: Report) -> Outcome:
+        """Press a VM's reset button; returns once it answers again."""
+        what = f"reset {vm}"
+        return await self._change_vm(
+            name, vm, what, lambda guests: guests.reset(vm), Kind.VM_REBOOTED, report
+        )
+
+    async def _change_vm(
+        self,
+        name: str,
+        vm: str,
+        what: str,
+        change: Callable[[Guests], Awaitable[None]],
+        kind: Kind,
+        report: Report,
+    ) -> Outcome:
+        """What is done to one VM that runs and goes on."""
+        async with self.locks[name]:
+            fabric = self.fabric(name)
+            self._declared_guest(fabric, vm)
+            with telling(report, 1, what, 1):
+                await change(fabric.parts.guests)
+            self.events.tell(kind, f"{vm}: {what.partition(' ')[0]} as asked", name, vm, {"why": "asked"})
             return Outcome(name, fabric.record.generation, ())
 
     def guest(self, name: str, vm: str) -> Guest:

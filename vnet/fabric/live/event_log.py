@@ -31,6 +31,7 @@ WORRYING = frozenset(
         Kind.ROLLED_BACK,
         Kind.VM_DIED,
         Kind.VM_PANICKED,
+        Kind.VM_UNHEALTHY,
         Kind.DROP_STORM,
         Kind.REPORTS_LOST,
         Kind.VERIFY_FAILED,

@@ -27,7 +27,7 @@ class HostGuests:
     async def adopt(self, guest: Guest) -> None:
         """Take over a guest that an earlier daemon started."""
         (status,) = await self._manager.adopt(self.fabric, [self._spec(guest)])
-        if status.state is GuestState.RUNNING:
+        if status.state in (GuestState.RUNNING, GuestState.STARTING):
             task = asyncio.ensure_future(self._greet(guest.name))
             self._greetings.add(task)
             task.add_done_callback(self._greetings.discard)
@@ -55,11 +55,25 @@ class HostGuests:
             )
             for nic in guest.nics
         )
-        return GuestSpec(self.fabric, guest.name, guest.image, guest.cpus, guest.memory_bytes, nics)
+        return GuestSpec(
+            self.fabric, guest.name, guest.image, guest.cpus, guest.memory_bytes, nics, guest.disks
+        )
 
     async def stop(self, name: str, timeout_s: float) -> None:
         """Power it off."""
         await self._manager.stop(self.fabric, name, timeout_s)
+
+    async def pause(self, name: str) -> None:
+        """Let it stand still."""
+        await self._manager.pause(self.fabric, name)
+
+    async def resume(self, name: str) -> None:
+        """Let it go on."""
+        await self._manager.resume(self.fabric, name)
+
+    async def reset(self, name: str) -> None:
+        """Press its reset button."""
+        await self._manager.reset(self.fabric, name)
 
     async def destroy(self, name: str) -> None:
         """End it and remove its run directory."""

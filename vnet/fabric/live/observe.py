@@ -12,7 +12,7 @@ from vnet.fabric.store import Record, Store
 from vnet.hv.spec import GuestState
 
 TAP_KIND = "tun"
-ALIVE = {GuestState.STARTING, GuestState.RUNNING, GuestState.STOPPING}
+ALIVE = {GuestState.STARTING, GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPING}
 
 
 async def observe(parts: Parts, record: Record | None, store: Store, name: str) -> State:

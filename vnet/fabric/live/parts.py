@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
 from vnet.fabric.asked import Sandbox
+from vnet.fabric.live.health import Healths
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import Mirror
@@ -207,6 +208,18 @@ class Guests(Protocol):
         """Ask it to power off, and end it when it does not within the time."""
         ...
 
+    async def pause(self, name: str) -> None:
+        """Let its processors stand still; one that does already is left as it is."""
+        ...
+
+    async def resume(self, name: str) -> None:
+        """Let it go on; one that runs is left as it is."""
+        ...
+
+    async def reset(self, name: str) -> None:
+        """Press its reset button, and wait until it has its addresses again."""
+        ...
+
     async def destroy(self, name: str) -> None:
         """End it and remove its run directory."""
         ...
@@ -305,3 +318,4 @@ class Parts:
     guests: Guests
     log: RuleLog = field(default_factory=RuleLog)
     services: Services = field(default_factory=NoServices)
+    health: Healths = field(default_factory=Healths)

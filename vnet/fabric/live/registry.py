@@ -48,6 +48,7 @@ class Fabric:
     `starting` are the guests that have been admitted and may not have taken their memory yet.
     `retry_at_s` is the uptime from which on a rollback that failed is tried again.
     `enforced_ns` is when flows were last put in force by this daemon, since 1970; 0 if they were not.
+    `automatic` are the VMs to be started without being asked for, once the fabric has been adopted.
     """
 
     parts: Parts
@@ -57,6 +58,7 @@ class Fabric:
     starting: frozenset[Guest] = frozenset()
     retry_at_s: float = 0.0
     enforced_ns: int = 0
+    automatic: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

@@ -72,11 +72,13 @@ class Service:
     async def _vm(self, fabric: Fabric, vm: Vm) -> Json:
         status = await fabric.parts.guests.status(vm.name)
         ready = status.state is GuestState.RUNNING and status.agent
+        health = fabric.parts.health.states.get(vm.name)
         return {
             "fabric": fabric.record.name,
             "vm": vm.name,
             "state": "ready" if ready else status.state.value,
-            "detail": status.reason or fabric.trouble,
+            "health": health.state.value if health else "",
+            "detail": status.reason or (health.text if health else "") or fabric.trouble,
             "image": vm.image,
             "cpus": vm.cpus,
             "memory_bytes": vm.memory_bytes,

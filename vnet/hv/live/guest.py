@@ -21,12 +21,14 @@ from vnet.base import paths
 from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
 from vnet.hv import monitor
 from vnet.hv.accel import Accel
-from vnet.hv.argv import Machine, Memory, NicArgument, machine_of
+from vnet.hv.argv import DiskArgument, Machine, Memory, NicArgument, machine_of
+from vnet.hv.disk import plugged
 from vnet.hv.identity import ENTROPY_BYTES, identity_lines
 from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
 from vnet.hv.live import cgroup
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.console import ConsoleTail
+from vnet.hv.live.disk import open_all
 from vnet.hv.live.finding import find_recorded
 from vnet.hv.live.image import Image
 from vnet.hv.live.launcher import LOG, Confinement, launch_machine, open_vhost, opened
@@ -36,7 +38,7 @@ from vnet.hv.live.record import Record, read, record_path
 from vnet.hv.live.template import Template
 from vnet.hv.live.users import claim_dir
 from vnet.hv.monitor import MonitorEvent, RunState
-from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestState, GuestStatus
+from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestState, GuestStatus, Happening
 
 GREET_TIMEOUT_S = 30.0
 LOAD_TIMEOUT_S = 20.0
@@ -68,13 +70,13 @@ class Guest:
         self.process: Process | None = None
         self.agent: AgentClient | None = None
         self.lock = asyncio.Lock()
-        self.failure: VnetError | None = None
         self.failed_in = Phase.ABSENT
         self.stop_timeout_s = 10.0
         self._on_event = on_event
         self._means: Means | None = None
         self._qmp: Monitor | None = None
         self._powered_off = asyncio.Event()
+        self._rebooted = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._agent_lock = asyncio.Lock()
 
@@ -92,20 +94,21 @@ class Guest:
         """What a user sees of the phase."""
         return SHOWN[self.phase]
 
-    async def drive(self, event: Event) -> None:
-        """Takes one event and does what follows from it, to the end."""
+    async def drive(self, event: Event) -> VnetError | None:
+        """Takes one event and does what follows from it, to the end. Returns what went wrong, if anything."""
+        failure: VnetError | None = None
         while True:
             self.phase, action = step(self.phase, event)
             if action is Action.NOTHING:
-                return
+                return failure
             try:
                 await self._actions()[action]()
                 event = Event.DONE
             except VnetError as error:
-                event, self.failure, self.failed_in = Event.FAILED, error, self.phase
+                event, failure, self.failed_in = Event.FAILED, error, self.phase
             except OSError as error:
                 event, self.failed_in = Event.FAILED, self.phase
-                self.failure = HostError(f"{self.spec.name}: {action.value}: {error}")
+                failure = HostError(f"{self.spec.name}: {action.value}: {error}")
 
     def _actions(self) -> dict[Action, Callable[[], Coroutine[object, object, None]]]:
         return {
@@ -116,6 +119,10 @@ class Guest:
             Action.AWAIT_AGENT: self._await_agent,
             Action.CONFIGURE: self._configure,
             Action.ANNOUNCE: self._announce,
+            Action.PAUSE: self._pause,
+            Action.RESUME: self._resume,
+            Action.RESET: self._reset,
+            Action.FORGET: self._forget,
             Action.POWER_DOWN: self._power_down,
             Action.QUIT: self._quit,
             Action.KILL: self._kill,
@@ -126,15 +133,15 @@ class Guest:
 
     async def start(self, means: Means, event: Event) -> None:
         """One attempt. On failure nothing is left and the reason is raised."""
-        self._means, self.failure, self.failed_in, self.reason = means, None, Phase.ABSENT, ""
+        self._means, self.failed_in, self.reason = means, Phase.ABSENT, ""
         self._powered_off.clear()  # what the last run ended with
         try:
-            await self.drive(event)
+            failure = await self.drive(event)
         except BaseException:  # also a Ctrl-C: nothing half-made may run on
             await asyncio.shield(self.drive(Event.STOP))
             raise
         if self.phase is not Phase.RUNNING:
-            raise self.failure or HostError(f"{self.spec.name} ended while it was started")
+            raise failure or HostError(f"{self.spec.name} ended while it was started")
 
     async def _launch_clone(self) -> None:
         template = self._need().template
@@ -152,10 +159,21 @@ class Guest:
                 vhost = open_vhost()
                 descriptors += [vhost] if vhost is not None else []
                 machine = replace(machine, nics=(*machine.nics, NicArgument(nic.mac, tap, vhost)))
-            await self._launch(machine, fds=tuple(descriptors))
+            async with self._opened_disks() as disks:
+                machine = replace(machine, disks=disks)
+                await self._launch(machine, fds=(*descriptors, *(each.fd for each in disks)))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    @contextlib.asynccontextmanager
+    async def _opened_disks(self) -> AsyncIterator[tuple[DiskArgument, ...]]:
+        """Its disks, made where they are missing, and open as long as they are handed over."""
+        spec = self.spec
+        with contextlib.ExitStack() as stack:
+            opened = await asyncio.to_thread(open_all, spec.fabric, spec.name, spec.disks, stack)
+            places = plugged(spec.disks, len(spec.nics))
+            yield tuple(DiskArgument(*each) for each in zip(places, opened, strict=True))
 
     async def _open_tap(self, nic: str) -> int:
         return await asyncio.to_thread(self._need().open_tap, nic)
@@ -165,7 +183,7 @@ class Guest:
         accel = self._need().accel.name
         user = claim_dir(self.run_dir)
         group = cgroup.create(self.spec.fabric, self.spec.name, self.spec.memory_bytes)
-        self.record = Record(
+        record = Record(
             uuid=str(uuids.uuid4()),
             user=user,
             accel=accel,
@@ -173,10 +191,10 @@ class Guest:
             memory_bytes=self.spec.memory_bytes,
             cgroups=tuple(str(folder) for folder in group.folders),
         )
-        self.record.write(record_path(self.spec.fabric, self.spec.name))
+        self._keep(record)
         return machine_of(
             self.spec,
-            uuid=self.record.uuid,
+            uuid=record.uuid,
             run_dir=str(self.run_dir),
             accel=accel,
             kernel="",
@@ -187,7 +205,8 @@ class Guest:
         self, machine: Machine, *, memory_fd: int | None = None, fds: tuple[int, ...] = ()
     ) -> None:
         means = self._need()
-        confinement = Confinement(self._recorded().user, self._group(), means.accel)
+        file_bytes = max((disk.file_bytes for disk in self.spec.disks), default=0)
+        confinement = Confinement(self._recorded().user, self._group(), means.accel, file_bytes)
         self.process = await launch_machine(machine, means.image, confinement, memory_fd=memory_fd, fds=fds)
         await self._connect_monitor()
 
@@ -226,6 +245,9 @@ class Guest:
                 os.close(tap)
                 if vhost is not None:
                     os.close(vhost)
+        async with self._opened_disks() as disks:
+            for disk in disks:
+                await self._monitor().execute_all(monitor.plug_disk(disk.plugged, disk.fd))
         await self._monitor().execute(monitor.CONTINUE)
 
     async def _await_agent(self) -> None:
@@ -238,6 +260,7 @@ class Guest:
             raise TimedOut(f"{self.spec.name}: {error}; its console ends with:\n{console.text}") from error
         finally:
             await console.close()
+        self._rebooted.clear()  # firmware resets once more while it boots again
 
     async def _configure(self) -> None:
         assert self.agent is not None
@@ -250,9 +273,13 @@ class Guest:
     async def _announce(self) -> None:
         """Marks the guest as complete and begins to watch it."""
         process = self._running()
-        self.record = replace(self._recorded(), ready=True, start_ticks=start_ticks(process.pid))
-        self.record.write(record_path(self.spec.fabric, self.spec.name))
+        self._keep(replace(self._recorded(), ready=True, booting=False, start_ticks=start_ticks(process.pid)))
+        self._stop_watching()
         self._watch = asyncio.create_task(self._watch_process(process))
+
+    def _keep(self, record: Record) -> None:
+        self.record = record
+        record.write(record_path(self.spec.fabric, self.spec.name))
 
     # Finding it again
 
@@ -260,9 +287,9 @@ class Guest:
         """Takes over a QEMU of an earlier manager; whatever is half-made or ended is cleaned up.
 
         Returns:
-            Whether the guest runs.
+            Whether the guest is there, paused or not.
         """
-        if self.phase is Phase.RUNNING:
+        if self.phase in (Phase.RUNNING, Phase.PAUSED):
             if self._running().alive():
                 return True
             await self.drive(Event.DIED)  # nobody has noticed yet
@@ -272,15 +299,21 @@ class Guest:
         if self.process and self._recorded().ready:
             with contextlib.suppress(VnetError):
                 await self._check_identity()
-                await self.drive(Event.ADOPT)
                 await self._catch_up()
-                return self.state is GuestState.RUNNING
+                return self.phase in (Phase.RUNNING, Phase.PAUSED)
         if self.process:
             self.process.kill()
             await self.process.wait(KILL_TIMEOUT_S)
         if self.record or self.run_dir.exists():
-            await self.drive(Event.STOP)
+            await self.drive(self._ended())
         return False
+
+    def _ended(self) -> Event:
+        """What has become of a guest whose traces are there and whose QEMU is not."""
+        if self.process or self.record is None or not self.record.ready:
+            return Event.STOP  # half-made, or just ended by us
+        self.reason = self._log() or "QEMU ended while no daemon ran"
+        return Event.FOUND_DEAD
 
     async def _check_identity(self) -> None:
         await self._connect_monitor()
@@ -291,8 +324,67 @@ class Guest:
     async def _catch_up(self) -> None:
         """Events are not replayed: what happened while nobody listened is asked for."""
         status = monitor.parse_status(await self._monitor().execute(monitor.QUERY_STATUS))
+        if self._recorded().booting:
+            await self._monitor().execute(monitor.CONTINUE)
+            await self.drive(Event.ADOPT_BOOTING)
+        elif status is RunState.PAUSED:
+            await self.drive(Event.ADOPT_PAUSED)
+        else:
+            await self.drive(Event.ADOPT)
         if status is RunState.POWERED_OFF:
             await self.drive(Event.POWERED_OFF)
+
+    # Standing still, booting again
+
+    async def pause(self) -> None:
+        """Its processors stand still."""
+        await self._ask(Event.PAUSE)
+
+    async def resume(self) -> None:
+        """They go on."""
+        await self._ask(Event.RESUME)
+
+    async def reset(self) -> None:
+        """It boots again, also if it was paused; returns once it has its addresses.
+
+        One that does not come back is ended.
+        """
+        if self.phase is Phase.PAUSED:
+            await self._ask(Event.RESUME)
+        await self._ask(Event.RESET)
+        if self.phase is not Phase.RUNNING:
+            raise HostError(f"{self.spec.name} ended while it booted again")
+
+    async def _ask(self, event: Event) -> None:
+        """What is begun is done to its end: a caller who goes away meanwhile waits for it."""
+        driving = asyncio.ensure_future(self.drive(event))
+        try:
+            failure = await asyncio.shield(driving)
+        except asyncio.CancelledError:
+            await asyncio.wait([driving])
+            raise
+        if failure is not None:
+            raise failure
+
+    async def _pause(self) -> None:
+        await self._monitor().execute(monitor.STOP)
+
+    async def _resume(self) -> None:
+        await self._monitor().execute(monitor.CONTINUE)
+
+    async def _reset(self) -> None:
+        await self._forget()
+        try:
+            await self._monitor().execute(monitor.RESET)
+        except VnetError:
+            self._keep(replace(self._recorded(), booting=False))
+            raise
+
+    async def _forget(self) -> None:
+        self._keep(replace(self._recorded(), booting=True))
+        agent, self.agent = self.agent, None
+        if agent:
+            await agent.close()
 
     # Ending
 
@@ -305,19 +397,9 @@ class Guest:
         if self.stop_timeout_s <= 0:
             raise TimedOut("no time was given")
         self._powered_off.clear()
-        await self._monitor().execute(monitor.POWER_DOWN)
+        await self._monitor().execute_all((monitor.CONTINUE, monitor.POWER_DOWN))
         async with _limit(self.stop_timeout_s, f"{self.spec.name} did not power off"):
-            await self._until_down(self._running())
-
-    async def _until_down(self, process: Process) -> None:
-        """Waits until the guest has switched itself off or QEMU has died."""
-        died = asyncio.create_task(process.wait(None))
-        off = asyncio.create_task(self._powered_off.wait())
-        try:
-            await asyncio.wait((died, off), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            died.cancel()
-            off.cancel()
+            await _first(self._running().wait(None), self._powered_off.wait())
 
     async def _quit(self) -> None:
         with contextlib.suppress(PeerError):
@@ -367,24 +449,37 @@ class Guest:
         if event is MonitorEvent.POWERED_OFF:
             self._powered_off.set()
         if event is MonitorEvent.PANICKED:
-            self._report("its kernel panicked")
+            self._report(Happening.PANICKED, "its kernel panicked")
+        if event is MonitorEvent.REBOOTED:
+            self._rebooted.set()
 
     async def _watch_process(self, process: Process) -> None:
-        """Sees QEMU's death, or that the guest switched itself off, while nobody else is at work on it."""
-        await self._until_down(process)
+        """Sees QEMU's death, and that the guest switched itself off or boots again, while nobody else is at
+        work on it."""
+        await _first(process.wait(None), self._powered_off.wait(), self._rebooted.wait())
         async with self.lock:
-            if self.phase is not Phase.RUNNING or self.process is not process:
+            if self.phase not in (Phase.RUNNING, Phase.PAUSED) or self.process is not process:
+                return
+            if process.alive() and self._powered_off.is_set():
+                await self.drive(Event.POWERED_OFF)
+                self._report(Happening.STOPPED, "switched itself off")
                 return
             if process.alive():
-                await self.drive(Event.POWERED_OFF)
-                self._report("switched itself off")
+                await self._follow_reboot()
                 return
             self.reason = self._log() or "QEMU ended without a word (killed?)"
             await self.drive(Event.DIED)
-            self._report(f"QEMU died: {self.reason}")
+            self._report(Happening.DIED, f"QEMU died: {self.reason}")
 
-    def _report(self, text: str) -> None:
-        self._on_event(GuestEvent(self.spec.fabric, self.spec.name, self.state, text))
+    async def _follow_reboot(self) -> None:
+        failure = await self.drive(Event.REBOOTED)
+        if failure:
+            self._report(Happening.STOPPED, f"rebooted and did not come back: {failure}")
+        else:
+            self._report(Happening.REBOOTED, "rebooted")
+
+    def _report(self, what: Happening, text: str) -> None:
+        self._on_event(GuestEvent(self.spec.fabric, self.spec.name, what, self.state, text))
 
     # What is known
 
@@ -410,8 +505,9 @@ class Guest:
     def check_running(self) -> None:
         """Refuses what needs a running guest."""
         if self.phase is not Phase.RUNNING:
-            name, state = self.spec.name, self.state.value
-            raise HostError(f"{name} is {state}: start it with `vnet start {name}`")
+            name, state = self.spec.name, self.state
+            how = "resume" if state is GuestState.PAUSED else "start"
+            raise HostError(f"{name} is {state.value}: {how} it with `vnet {how} {name}`")
 
     def status(self) -> GuestStatus:
         """What is known without asking anybody."""
@@ -451,6 +547,16 @@ class Guest:
 
     def _group(self) -> cgroup.Cgroup:
         return cgroup.Cgroup(tuple(Path(text) for text in self.record.cgroups) if self.record else ())
+
+
+async def _first(*waits: Coroutine[object, object, object]) -> None:
+    """Waits for one of several, and ends the waiting for the others."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _is_loaded(answer: object) -> bool:

@@ -26,6 +26,8 @@ class Confinement:
     user: int
     cgroup: Cgroup
     accel: Accel
+    file_bytes: int = 0
+    """How long the largest of its files may become."""
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -65,6 +67,7 @@ async def launch_machine(
             fds=handed,
             log=Path(machine.run_dir, LOG),
             cgroup=confinement.cgroup,
+            file_bytes=confinement.file_bytes,
         )
 
 

@@ -112,6 +112,30 @@ class HvManager:
             await guest.adopt()
             await guest.stop(timeout_s)
 
+    async def pause(self, fabric: str, name: str) -> None:
+        """Lets a guest's processors stand still; one that does already is left as it is."""
+        guest = self._known(fabric, name)
+        async with guest.lock:
+            if guest.phase is not Phase.PAUSED:
+                guest.check_running()
+                await guest.pause()
+
+    async def resume(self, fabric: str, name: str) -> None:
+        """Lets a paused guest go on; one that runs is left as it is."""
+        guest = self._known(fabric, name)
+        async with guest.lock:
+            if guest.phase is Phase.PAUSED:
+                await guest.resume()
+            guest.check_running()
+
+    async def reset(self, fabric: str, name: str) -> None:
+        """Presses a guest's reset button; returns once it has its addresses again."""
+        guest = self._known(fabric, name)
+        async with guest.lock:
+            if guest.phase is not Phase.PAUSED:
+                guest.check_running()
+            await guest.reset()
+
     async def destroy(self, fabric: str, name: str) -> None:
         """Ends a guest at once and forgets it: no process, socket, folder or control group is left."""
         await self.stop(fabric, name, timeout_s=0)

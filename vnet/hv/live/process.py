@@ -86,14 +86,24 @@ class Process:
 
 
 def launch(
-    command: Sequence[str], *, user: int, groups: Iterable[int], fds: Iterable[int], log: Path, cgroup: Cgroup
+    command: Sequence[str],
+    *,
+    user: int,
+    groups: Iterable[int],
+    fds: Iterable[int],
+    log: Path,
+    cgroup: Cgroup,
+    file_bytes: int = 0,
 ) -> Process:
     """Starts QEMU and returns at once; whether it comes up is seen on its monitor.
+
+    Args:
+        file_bytes: how long its largest file may become: a disk; its log may have a little at least.
 
     Raises:
         HostError: a program is missing or the kernel refused.
     """
-    words = (*_confinement(user, groups), *command)
+    words = (*_confinement(user, groups, max(_LOG_BYTES, file_bytes)), *command)
     try:
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as output:
             child = subprocess.Popen(
@@ -112,12 +122,12 @@ def launch(
     return Process(child.pid, os.pidfd_open(child.pid), child)
 
 
-def _confinement(user: int, groups: Iterable[int]) -> tuple[str, ...]:
+def _confinement(user: int, groups: Iterable[int], file_bytes: int) -> tuple[str, ...]:
     """What stands before QEMU's own command line; each word can be read in setpriv(1) and unshare(1)."""
     numbers = ",".join(str(group) for group in groups)
     return (
         *("unshare", "--net", "--ipc", "--"),
-        *("prlimit", f"--fsize={_LOG_BYTES}", "--core=0", "--"),
+        *("prlimit", f"--fsize={file_bytes}", "--core=0", "--"),
         *("setpriv", f"--reuid={user}", f"--regid={user}"),
         f"--groups={numbers}" if numbers else "--clear-groups",
         *("--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"),

@@ -14,7 +14,8 @@ class Record:
     """One guest with a process, or on the way to one.
 
     The file lies in a folder of root's, not in the guest's own: QEMU cannot change it. `ready` is set
-    once the guest has its NICs and addresses; a guest found without it is half-made and is ended.
+    once the guest has its NICs and addresses; a guest found without it is half-made and is ended. `booting`
+    is set while it boots again, and has lost its addresses.
     `start_ticks` is 0 until the process is known.
     """
 
@@ -26,6 +27,7 @@ class Record:
     cgroups: tuple[str, ...]
     start_ticks: int = 0
     ready: bool = False
+    booting: bool = False
 
     def write(self, path: Path) -> None:
         """Replaces the file; a crash leaves the old one or the new one."""

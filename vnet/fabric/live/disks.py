@@ -1,0 +1,64 @@
+"""The disks of this host's VMs, with what they are to the fabrics that are up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from vnet.base.errors import HostError, InputError
+from vnet.fabric.live.observe import ALIVE
+from vnet.fabric.live.registry import Registry
+from vnet.hv.live import disk
+from vnet.hv.live.disk import Kept
+
+Json = Mapping[str, Any]
+
+
+async def listed(registry: Registry, fabric: str | None) -> list[Json]:
+    """All disks, or those of one fabric, whether it is up or not."""
+    found = await asyncio.to_thread(disk.kept, fabric)
+    return [{**_plain(each), "use": await _use(registry, each)} for each in found]
+
+
+async def remove(registry: Registry, fabric: str, vm: str, name: str) -> Json:
+    """Remove a disk with its contents. Raises InputError if there is none, HostError while it is used."""
+    async with registry.locks[fabric]:
+        found = [each for each in disk.kept(fabric) if (each.vm, each.name) == (vm, name)]
+        if not found:
+            raise InputError(f"{vm} of {fabric} has no disk {name}; `vnet disk ls` tells which there are")
+        if await _use(registry, found[0]) == "running":
+            raise HostError(f"{vm} runs with the disk {name}: `vnet stop {vm}` first")
+        for each in found:
+            await asyncio.to_thread(disk.remove, each)
+        return _plain(found[0])
+
+
+async def left(fabric: str, *, remove: bool) -> int:
+    """How many disks are kept of a fabric that is down; with `remove` none."""
+    found = await asyncio.to_thread(disk.kept, fabric)
+    for each in found if remove else ():
+        await asyncio.to_thread(disk.remove, each)
+    return 0 if remove else len(found)
+
+
+async def _use(registry: Registry, one: Kept) -> str:
+    """`running` by a VM that runs, `declared` for one that does not, `unused` if no fabric has it."""
+    fabric = registry.fabrics.get(one.fabric)
+    vms = fabric.declared.inventory.vms if fabric and fabric.declared else ()
+    owner = next((vm for vm in vms if vm.name == one.vm), None)
+    if fabric is None or owner is None or one.name not in {each.name for each in owner.disks}:
+        return "unused"
+    return "running" if (await fabric.parts.guests.status(one.vm)).state in ALIVE else "declared"
+
+
+def _plain(one: Kept) -> dict[str, Any]:
+    return {
+        "fabric": one.fabric,
+        "vm": one.vm,
+        "disk": one.name,
+        "format": one.format,
+        "size_bytes": one.size_bytes,
+        "taken_bytes": one.taken_bytes,
+        "path": str(one.path),
+    }

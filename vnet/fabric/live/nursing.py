@@ -1,0 +1,119 @@
+"""Looks after VMs while the daemon runs: their health by their own checks, new starts of those that end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+
+from vnet.base.errors import VnetError
+from vnet.fabric import restart
+from vnet.fabric.events import Kind
+from vnet.fabric.health import Health, State
+from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.health import LOOK_S
+from vnet.fabric.live.observe import ALIVE
+from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.restart import Tries
+from vnet.topology.inventory import Vm
+from vnet.topology.life import HealthCheck
+
+log = logging.getLogger(__name__)
+
+RESTART_LOOK_S = 0.5
+
+
+# ---- health ----------------------------------------------------------------------------------
+
+
+async def look_after(registry: Registry) -> None:
+    """For ever: look at every VM that has a check, side by side."""
+    tasks: set[asyncio.Task[None]] = set()
+    while True:
+        await asyncio.sleep(LOOK_S)
+        for fabric in tuple(registry.fabrics.values()):
+            for vm, check in checks(fabric).items():
+                health = fabric.parts.health.states.get(vm)
+                if health is None or health.due_s <= time.monotonic():
+                    task = asyncio.create_task(_look(registry, fabric, vm, check))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+
+
+def checks(fabric: Fabric) -> Mapping[str, HealthCheck]:
+    """The health checks of a fabric's VMs."""
+    vms = fabric.declared.inventory.vms if fabric.declared else ()
+    return {vm.name: vm.life.health for vm in vms if vm.life.health is not None}
+
+
+async def _look(registry: Registry, fabric: Fabric, vm: str, check: HealthCheck) -> None:
+    before = fabric.parts.health.states.get(vm)
+    with suppress(VnetError):
+        health = await fabric.parts.health.look(vm, check, fabric.parts.guests)
+        if health is not None and (before is None or before.state is not health.state):
+            _tell(registry, fabric.record.name, vm, health)
+
+
+def _tell(registry: Registry, fabric: str, vm: str, health: Health) -> None:
+    if health.state is State.HEALTHY:
+        registry.events.tell(Kind.VM_HEALTHY, f"{vm} is healthy", fabric, vm)
+    elif health.state is State.UNHEALTHY:
+        text = f"{vm} is unhealthy: {health.text}"
+        registry.events.tell(Kind.VM_UNHEALTHY, text, fabric, vm, {"why": health.text})
+
+
+# ---- new starts ------------------------------------------------------------------------------
+
+
+async def start_automatically(engine: Engine) -> None:
+    """Start the VMs that are to run without being asked for, side by side."""
+    found = [(name, vm) for name, fabric in engine.fabrics.items() for vm in sorted(fabric.automatic)]
+    for failure in await asyncio.gather(
+        *(engine.start_again(*each) for each in found), return_exceptions=True
+    ):
+        if isinstance(failure, BaseException):
+            log.warning("a VM that is to be started automatically: %s", failure)
+
+
+async def restart_ended(engine: Engine) -> None:
+    """For ever: start VMs again that have ended and whose policy says so."""
+    await start_automatically(engine)
+    tries: dict[tuple[str, str], Tries] = defaultdict(Tries)
+    while True:
+        await asyncio.sleep(RESTART_LOOK_S)
+        for name, fabric in tuple(engine.fabrics.items()):
+            for vm in _restarted(fabric):
+                try:
+                    tries[name, vm.name] = await _turn(engine, fabric, vm, tries[name, vm.name])
+                except Exception:  # a bug met with one VM must not leave the others alone
+                    log.exception("cannot restart %s of %s", vm.name, name)
+
+
+def _restarted(fabric: Fabric) -> list[Vm]:
+    """Those that are to run and are looked after."""
+    vms = fabric.declared.inventory.vms if fabric.declared else ()
+    busy = fabric.record.stopped | {guest.name for guest in fabric.starting}
+    return [vm for vm in vms if vm.name not in busy]
+
+
+async def _turn(engine: Engine, fabric: Fabric, vm: Vm, tries: Tries) -> Tries:
+    """Look once at one VM."""
+    policy, status = vm.life.restart, await fabric.parts.guests.status(vm.name)
+    if status.state in ALIVE:
+        return restart.seen_running(tries, status.uptime_s)
+    if not restart.wants(policy, status.state) or restart.is_exhausted(policy, tries):
+        return tries
+    tries = restart.seen_ended(tries, time.monotonic())
+    if time.monotonic() < tries.due_s:
+        return tries
+    name = fabric.record.name
+    try:
+        if await engine.start_again(name, vm.name):
+            text = f"{vm.name} had ended and was started again"
+            engine.events.tell(Kind.VM_RESTARTED, text, name, vm.name, {"tries": tries.made + 1})
+    except VnetError as error:
+        log.warning("%s of %s ended and cannot be started again: %s", vm.name, name, error)
+    return restart.started(tries)

@@ -1,0 +1,111 @@
+"""Disks of guests as values: what they are, what QEMU is told of them, what may become of their sizes.
+
+Source: QEMU 7.2, docs/interop/qemu-qmp-ref (blockdev-add, add-fd), qemu-img(1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from vnet.base.errors import HostError
+
+
+class DiskFormat(Enum):
+    """How a disk lies in its file."""
+
+    QCOW2 = "qcow2"
+    RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Disk:
+    """A disk of one VM, whose contents outlive the VM's starts.
+
+    `size_bytes` is what the guest sees, a multiple of 512. `is_full`: all of it is taken from the host's file
+    system at once; otherwise as the guest writes.
+    """
+
+    name: str
+    size_bytes: int
+    format: str = DiskFormat.QCOW2.value
+    is_full: bool = False
+
+    @property
+    def file_bytes(self) -> int:
+        """How long its file may become: what describes a qcow2 file takes less than a sixty-fourth."""
+        return self.size_bytes + self.size_bytes // 64 + (16 << 20)
+
+    @property
+    def file(self) -> str:
+        """The name of its file in the VM's folder of disks."""
+        return f"{self.name}.{self.format}"
+
+
+def create(disk: Disk, path: str) -> tuple[str, ...]:
+    """The command that makes a disk."""
+    if disk.format == DiskFormat.RAW.value:
+        options = f"preallocation={'falloc' if disk.is_full else 'off'}"
+    else:
+        options = f"preallocation={'falloc' if disk.is_full else 'off'},lazy_refcounts=off"
+    return ("qemu-img", "create", "-q", "-f", disk.format, "-o", options, path, str(disk.size_bytes))
+
+
+def grow(disk: Disk, path: str) -> tuple[str, ...]:
+    """The command that makes a disk larger."""
+    how = "falloc" if disk.is_full else "off"
+    words = ("qemu-img", "resize", "-q", "-f", disk.format, f"--preallocation={how}")
+    return (*words, path, str(disk.size_bytes))
+
+
+def refuse_to_shrink(disk: Disk, path: str, size_bytes: int) -> None:
+    """Raises HostError for a disk that is larger than it is declared: what lies behind would be lost."""
+    if disk.size_bytes < size_bytes:
+        raise HostError(
+            f"the disk {path} has {_mib(size_bytes)} and is declared with {_mib(disk.size_bytes)}: it is not "
+            f"made smaller, its end would be lost. Declare {_mib(size_bytes)}, or remove it: `vnet disk rm`"
+        )
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes >> 20}M"
+
+
+@dataclass(frozen=True, slots=True)
+class Plugged:
+    """A disk as QEMU has it: the `index`-th of its guest, in a slot of its own behind the NICs'."""
+
+    disk: Disk
+    index: int
+    slot: int
+
+    @property
+    def node(self) -> str:
+        """What its contents are called in QEMU."""
+        return f"disk{self.index}"
+
+    @property
+    def set_number(self) -> int:
+        """Of the descriptor by which QEMU has its file."""
+        return self.index + 1
+
+    def blockdev(self) -> Mapping[str, object]:
+        """For `-blockdev` and `blockdev-add` alike."""
+        file = {"driver": "file", "filename": f"/dev/fdset/{self.set_number}", "aio": "threads"}
+        return {"driver": self.disk.format, "node-name": self.node, "discard": "unmap", "file": file}
+
+    def device(self) -> Mapping[str, str]:
+        """For `-device` and `device_add` alike. Guests see the name as the disk's serial number."""
+        return {
+            "driver": "virtio-blk-pci",
+            "id": f"blk{self.index}",
+            "drive": self.node,
+            "bus": f"slot{self.slot}",
+            "serial": self.disk.name[:20],
+        }
+
+
+def plugged(disks: Sequence[Disk], nics: int) -> tuple[Plugged, ...]:
+    """The disks in their slots."""
+    return tuple(Plugged(disk, index, nics + index) for index, disk in enumerate(disks))

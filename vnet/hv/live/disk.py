@@ -1,0 +1,119 @@
+"""Disks on this host: made, grown, listed, removed. Their folders are root's; QEMU gets descriptors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnet.base import paths
+from vnet.base.errors import HostError
+from vnet.hv import disk as disks
+from vnet.hv.disk import Disk
+from vnet.hv.live.lock import exclusive
+
+_TIMEOUT_S = 600.0
+_PART = ".part"
+
+
+def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
+    """The disk, made if it is not there, grown if it is too small; contents stay.
+
+    Raises: HostError when it would have to shrink, or the host refuses.
+    """
+    path = _path(fabric, vm, wanted)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with exclusive(path.parent):
+        for half in path.parent.glob(f"*{_PART}"):  # of a daemon that was killed
+            half.unlink()
+        if not path.exists():
+            _make(path, wanted)
+        else:
+            size_bytes = _size_bytes(path)
+            disks.refuse_to_shrink(wanted, str(path), size_bytes)
+            if size_bytes < wanted.size_bytes:
+                _run(disks.grow(wanted, str(path)))
+    return path
+
+
+def _make(path: Path, wanted: Disk) -> None:
+    """Beside and renamed: half a disk has another name."""
+    part = path.with_name(f"{path.name}{_PART}")
+    try:
+        _run(disks.create(wanted, str(part)))
+        part.chmod(0o600)
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def open_all(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -> list[int]:
+    """Descriptors of the disks, made where they are missing; they are closed with the stack."""
+    opened = []
+    for each in wanted:
+        descriptor = os.open(ensure(fabric, vm, each), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        stack.callback(os.close, descriptor)
+        opened.append(descriptor)
+    return opened
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A disk that is on this host. `taken_bytes` is what it takes of the file system."""
+
+    fabric: str
+    vm: str
+    name: str
+    format: str
+    path: Path
+    size_bytes: int
+    taken_bytes: int
+
+
+def kept(fabric: str | None = None) -> tuple[Kept, ...]:
+    """All disks there are, or those of one fabric, sorted."""
+    found = sorted(path for path in paths.disks_dir().glob("*/*/*.*") if path.suffix[1:] in _FORMATS)
+    return tuple(_kept(path) for path in found if fabric in (None, path.parent.parent.name))
+
+
+_FORMATS = {each.value for each in disks.DiskFormat}
+
+
+def _kept(path: Path) -> Kept:
+    taken = path.stat().st_blocks * 512
+    fabric, vm = path.parent.parent.name, path.parent.name
+    return Kept(fabric, vm, path.stem, path.suffix[1:], path, _size_bytes(path), taken)
+
+
+def remove(one: Kept) -> None:
+    """Removes a disk with its contents, for good, and folders that are empty then."""
+    with exclusive(one.path.parent):
+        one.path.unlink(missing_ok=True)
+    with suppress(OSError):
+        for lock in one.path.parent.glob(".lock*"):
+            lock.unlink()
+        one.path.parent.rmdir()
+        one.path.parent.parent.rmdir()
+
+
+def _path(fabric: str, vm: str, wanted: Disk) -> Path:
+    return paths.disks_dir() / fabric / vm / wanted.file
+
+
+def _size_bytes(path: Path) -> int:
+    told = json.loads(_run(("qemu-img", "info", "-U", "--output=json", "-f", path.suffix[1:], str(path))))
+    return int(told["virtual-size"])
+
+
+def _run(command: tuple[str, ...]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HostError(f"`{' '.join(command)}` failed: {error}; install qemu-utils") from error
+    if done.returncode:
+        raise HostError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return done.stdout
