@@ -7,6 +7,7 @@ import typer
 from vnet.cli import (
     capture_command,
     change_commands,
+    doctor_command,
     drill_command,
     events_command,
     fabric_commands,
@@ -33,6 +34,7 @@ app = typer.Typer(
 root(app)
 change_commands.register(app)
 fabric_commands.register(app)
+doctor_command.register(app)
 import_commands.register(app)
 vm_commands.register(app)
 look_commands.register(app)
