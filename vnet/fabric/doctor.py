@@ -212,7 +212,7 @@ class Patient:
     def again(self, guest: str) -> str:
         """The command that ends a guest and starts it anew."""
         name = self.fabric.name
-        return f"vnet stop -n {name} {guest}; vnet start -n {name} {guest}"
+        return f"vnet stop -n {name} {guest} --wait 1; vnet start -n {name} {guest}"
 
 
 def _declared(of: Patient) -> Iterator[Trouble]:
