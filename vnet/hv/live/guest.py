@@ -305,8 +305,8 @@ class Guest:
         if self.stop_timeout_s <= 0:
             raise TimedOut("no time was given")
         self._powered_off.clear()
-        await self._monitor().execute(monitor.POWER_DOWN)
         async with _limit(self.stop_timeout_s, f"{self.spec.name} did not power off"):
+            await self._monitor().execute(monitor.POWER_DOWN)  # a QEMU that hangs does not even answer
             await self._until_down(self._running())
 
     async def _until_down(self, process: Process) -> None:
