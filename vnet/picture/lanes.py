@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from vnet.picture.beyond import Kind
 from vnet.picture.cards import heading_card, sign_card
 from vnet.picture.geometry import Card
 from vnet.picture.scene import MANY_BANDS, Box, Gate, Scene, Sign, bands
@@ -98,7 +99,7 @@ def _by_network(scene: Scene) -> list[Lane]:
         for of in [each for each in sets if each and each[0] == sign.name]:
             lanes.append(Lane(of, heading_card(f"l{len(lanes)}", _together(of)), tuple(sets.pop(of))))
     for of, boxes in sets.items():
-        lanes.append(Lane(of, heading_card(f"l{len(lanes)}", _together(of) or "on no network"), tuple(boxes)))
+        lanes.append(Lane(of, heading_card(f"l{len(lanes)}", _together(of) or _nowhere(boxes)), tuple(boxes)))
     return lanes
 
 
@@ -111,7 +112,11 @@ def _crowded(scene: Scene, sets: Mapping[tuple[str, ...], Sequence[Box]]) -> Ite
         yield Lane((name,), heading, here)
     nowhere = tuple(box for of, boxes in sets.items() for box in boxes if not of)
     if nowhere:
-        yield Lane((), heading_card("nowhere", "on no network"), nowhere)
+        yield Lane((), heading_card("nowhere", _nowhere(nowhere)), nowhere)
+
+
+def _nowhere(boxes: Sequence[Box]) -> str:
+    return "outside" if all(box.kind is Kind.OUTSIDE for box in boxes) else "on no network"
 
 
 def _sign(sign: Sign, guests: Sequence[str]) -> Card:
