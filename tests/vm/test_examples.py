@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -64,15 +63,14 @@ def test_the_ids_hears_what_others_say_and_is_not_heard(host: Lab) -> None:
 def test_fifty_vms_come_up_and_keep_their_tiers_apart(host: Lab) -> None:
     for name in SMALL:
         host.vnet("down", "-n", name)
-    began_s = time.monotonic()
-    host.vnet("up", "-f", file("fifty"), timeout_s=240)
-    print(f"fifty VMs in {time.monotonic() - began_s:.0f} s")
+    host.vnet("up", "-f", file("fifty"), timeout_s=600)
+
     vms = host.json("ps")
     assert [vm["state"] for vm in vms] == ["ready"] * 50
     assert all(claim["passed"] for claim in host.json("verify"))
     sh(host, "fifty", "app-16", "(while :; do echo app-16 | nc -l -p 8080; done) >/dev/null 2>&1 &")
     app = next(vm["addresses"] for vm in vms if vm["vm"] == "app-16")
     for address in (each.partition("/")[0] for each in app):
-        ask = f"nc -w 3 {address} 8080 </dev/null; true"
+        ask = f"nc -w 2 {address} 8080 </dev/null; true"
         assert sh(host, "fifty", "web-24", ask) == "app-16\n", address
         assert sh(host, "fifty", "db-10", ask) == "", address

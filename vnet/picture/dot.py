@@ -39,7 +39,7 @@ def _lane(number: int, lane: Lane, scene: Scene) -> Iterator[str]:
         yield from (f"  {line}" for line in boxes)
         return
     signs = [sign for sign in scene.signs if (sign.name,) == lane.of]
-    told = sign_words(signs[0]) if signs else (" + ".join(map(clean, lane.of)) or "others",)
+    told = sign_words(signs[0]) if signs else (lane.name,)
     yield f"  subgraph cluster_{number} {{"
     yield f'    label={_text(told, chr(92) + "l")}; style="filled,rounded"; color="{BAND}"; labeljust=l'
     yield from (f"    {line}" for line in boxes)

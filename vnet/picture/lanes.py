@@ -11,6 +11,7 @@ from vnet.picture.beyond import Kind
 from vnet.picture.cards import heading_card, sign_card
 from vnet.picture.geometry import Card
 from vnet.picture.scene import MANY_BANDS, Box, Gate, Scene, Sign, bands
+from vnet.picture.text import clean
 from vnet.picture.views import GroupBy
 from vnet.policy.identity import told
 
@@ -22,6 +23,11 @@ class Lane:
     of: tuple[str, ...]
     heading: Card | None
     boxes: tuple[Box, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called where no sign of a network says so."""
+        return " + ".join(map(clean, self.of)) or ("outside" if _is_outside(self.boxes) else "others")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,11 @@ def _crowded(scene: Scene, sets: Mapping[tuple[str, ...], Sequence[Box]]) -> Ite
 
 
 def _nowhere(boxes: Sequence[Box]) -> str:
-    return "outside" if all(box.kind is Kind.OUTSIDE for box in boxes) else "on no network"
+    return "outside" if _is_outside(boxes) else "on no network"
+
+
+def _is_outside(boxes: Sequence[Box]) -> bool:
+    return all(box.kind is Kind.OUTSIDE for box in boxes)
 
 
 def _sign(sign: Sign, guests: Sequence[str]) -> Card:
