@@ -30,8 +30,8 @@ def register(app: typer.Typer) -> None:
 def doctor(settings: Settings) -> int:
     """Tell what is wrong here, and the command that mends it.
 
-    Of this host, its daemon, its fabrics, and what these have left behind. Works without a daemon too. Root sees
-    all of it. Exit code 1 when something is broken.
+    Of this host, its daemon, its fabrics, and what these have left behind. Works without a daemon too. Root
+    sees all of it. Exit code 1 when something is broken.
     """
     from vnet.fabric.doctor import diagnose, is_broken
     from vnet.fabric.live.examine import examine
