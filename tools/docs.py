@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -18,12 +18,14 @@ import picture
 from vnet.base.drop import DropReason
 from vnet.capture.comment import MEANING
 from vnet.drill.groups import GROUPS
-from vnet.fabric.declared import declare
+from vnet.fabric.declared import declare, work_out
+from vnet.fabric.doctor import FABRIC, HOST
 from vnet.fabric.store import Source
 from vnet.policy import pipeline
 from vnet.policy.compile import Compiled
 from vnet.topology import schema
-from vnet.topology.inventory import Inventory
+from vnet.topology.inventory import Inventory, expand
+from vnet.topology.load import load_text
 from vnet.topology.model import Topology
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -46,11 +48,18 @@ def topologies(folder: str) -> str:
 
 def _topology(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
-    comment = [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
-    title = path.name.removesuffix(".vnet.yaml").replace("-", " ").capitalize()
+    comment = _comment(lines)
     link = f"[{path.name}](../../topologies/{path.parent.name}/{path.name})"
     rest = "\n".join(lines[len(comment) :])
-    return f"## {title}\n\n{' '.join(comment)} ({link})\n\n```yaml\n{rest}\n```\n"
+    return f"## {_title(path)}\n\n{' '.join(comment)} ({link})\n\n```yaml\n{rest}\n```\n"
+
+
+def _comment(lines: Sequence[str]) -> list[str]:
+    return [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
+
+
+def _title(path: Path) -> str:
+    return path.name.removesuffix(".vnet.yaml").replace("-", " ").capitalize()
 
 
 def attacks() -> str:
@@ -107,10 +116,53 @@ def pictures() -> Iterator[tuple[Path, str]]:
     yield DOCS / "images" / "three-tier.svg", svg(layout(scene(*shown, Wanted())))
     yield DOCS / "images" / "three-tier-matrix.svg", heat_svg(heat_layout(heat(*shown)))
 
+    for file in _shown():
+        shown = _declared(file.name, file.read_text(encoding="utf-8"))
+        yield _image(file), svg(layout(scene(*shown, Wanted())))
+
 
 def _declared(name: str, text: str) -> tuple[Topology, Inventory, Compiled]:
-    declared = declare(Source(name, text, {}), {}, datetime.now(UTC))
+    declared = work_out(load_text(text, name, {}), {}, datetime.now(UTC))
     return declared.topology, declared.inventory, declared.compiled
+
+
+def _shown() -> list[Path]:
+    """The topologies of the gallery, the small ones first."""
+    return sorted(TOPOLOGIES.glob("*.vnet.yaml"), key=lambda path: (_vms(path), path.name))
+
+
+def _vms(path: Path) -> int:
+    text = path.read_text(encoding="utf-8")
+    return len(expand(load_text(text, path.name, {}), {}).vms)
+
+
+def _image(path: Path) -> Path:
+    return DOCS / "images" / "gallery" / f"{path.name.removesuffix('.vnet.yaml')}.svg"
+
+
+def gallery() -> str:
+    """The larger topologies: what each is, its picture, where it lies."""
+    return "\n".join(map(_exhibit, _shown()))
+
+
+def _exhibit(path: Path) -> str:
+    comment = _comment(path.read_text(encoding="utf-8").splitlines())
+    words = (
+        " ".join(comment)
+        or "The example of the [README](../../README.md): two VLANs, three tiers, no router."
+    )
+    name = path.name.removesuffix(".vnet.yaml")
+    link, image = f"../../topologies/{path.name}", f"../images/gallery/{name}.svg"
+    return f"## {_title(path)}\n\n{words} ([{path.name}]({link}))\n\n![{name}]({image})\n"
+
+
+def doctor() -> str:
+    """The tables of what `vnet doctor` looks at."""
+    lines = ["| check | looks at | if not |", "|---|---|---|"]
+    lines += (f"| `{each.name}` | {each.looks_at} | {each.level} |" for each in HOST)
+    lines += ["", "Of each fabric:", "", "| check | looks at | if not |", "|---|---|---|"]
+    lines += (f"| `{each.name}` | {each.looks_at} | {each.level} |" for each in FABRIC)
+    return "\n".join(lines) + "\n"
 
 
 def suggested() -> str:
@@ -145,10 +197,12 @@ def suggested() -> str:
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "attacks": attacks,
+    "doctor": doctor,
     "drop-reasons": drop_reasons,
     "events": events,
     "features": lambda: topologies("features"),
     "cookbook": lambda: topologies("cookbook"),
+    "gallery": gallery,
     "metrics": metrics,
     "pipeline": pipeline.markdown,
     "suggest": suggested,
@@ -167,10 +221,15 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 def main(arguments: list[str]) -> int:
     """Writes or checks; says what changes."""
-    stale = [(page, text) for page, text in pages() if page.read_text(encoding="utf-8") != text]
+    stale = [
+        (page, text)
+        for page, text in pages()
+        if not page.exists() or page.read_text(encoding="utf-8") != text
+    ]
     for page, text in stale:
         sys.stderr.write(f"{page.relative_to(DOCS.parent)}\n")
         if "--check" not in arguments:
+            page.parent.mkdir(exist_ok=True)
             page.write_text(text, encoding="utf-8")
     if stale and "--check" in arguments:
         sys.stderr.write("out of date; make docs writes them anew\n")

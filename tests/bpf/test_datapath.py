@@ -506,9 +506,19 @@ def test_filter_of_kernels_without_tcx_attaches_the_same_program(bench: Bench) -
                 if f.get_attr("TCA_OPTIONS")
             ]
         assert names == [attach.FILTER_NAME], "a restarted daemon replaces its filter"
+        assert attach._has_filter(ifindex)
         attach.detach(ifindex, bench.pins / "links" / "none")
+        assert not attach._has_filter(ifindex)
         with IPRoute() as route:
             assert not route.get_filters(ifindex, parent=0xFFFFFFF2)
+
+
+def test_port_whose_program_was_taken_off_is_bare_until_it_is_attached_again(bench: Bench) -> None:
+    assert bench.datapath.bare_ports() == frozenset()
+    (bench.pins / "links" / "1").unlink()
+    assert bench.datapath.bare_ports() == {1}
+    bench.datapath.attach(1, next(port.name for port in bench.datapath.ports() if port.number == 1))
+    assert bench.datapath.bare_ports() == frozenset()
 
 
 def test_switch_that_was_closed_is_destroyed_and_nobody_elses_files_with_it(bench: Bench) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 from tests.bpf.bench import sh
@@ -77,3 +80,16 @@ def run(name: str, command: str, timeout_s: float = 20) -> subprocess.CompletedP
     """Run a command in the namespace; its exit code is the caller's to look at."""
     words = ["ip", "netns", "exec", name, "sh", "-c", command]
     return subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def leased(name: str, more: str = "") -> str:
+    """What udhcpc is told, as its script sees it."""
+    folder = Path(tempfile.mkdtemp(prefix="vnt-leased-"))
+    script, told = folder / "script", folder / "told"
+    script.write_text(f'#!/bin/sh\n[ "$1" = bound ] && env | sort >{told}\nexit 0\n')
+    script.chmod(0o755)
+    try:
+        done = run(name, f"udhcpc -i eth0 -n -q -f -t 4 -T 1 -O mtu -O search -s {script} {more}")
+        return told.read_text() if told.exists() else done.stderr
+    finally:
+        shutil.rmtree(folder)

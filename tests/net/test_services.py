@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.net.client import client, run
+from tests.net.client import client, leased, run
 from tests.unit.fabric.fakes import FakeGuests, World
 from vnet.base import paths
 from vnet.base.drop import DropReason
@@ -152,19 +152,6 @@ def living(life: Callable[[Lab], Awaitable[None]], text: str = TEXT) -> None:
 
     with host() as directory:
         asyncio.run(whole(directory))
-
-
-def leased(name: str, more: str = "") -> str:
-    """What udhcpc is told, as its script sees it."""
-    folder = Path(tempfile.mkdtemp(prefix="vntsvc-"))
-    script, told = folder / "script", folder / "told"
-    script.write_text(f'#!/bin/sh\n[ "$1" = bound ] && env | sort >{told}\nexit 0\n')
-    script.chmod(0o755)
-    try:
-        done = run(name, f"udhcpc -i eth0 -n -q -f -t 4 -T 1 -O mtu -O search -s {script} {more}")
-        return told.read_text() if told.exists() else done.stderr
-    finally:
-        shutil.rmtree(folder)
 
 
 def static(name: str, *addresses: str) -> None:

@@ -61,6 +61,7 @@ class Api:
         routes = [
             Route("/v1/version", self.version),
             Route("/v1/vms", self.vms),
+            Route("/v1/silent", self.silent),
             Route("/v1/plan", self.plan, methods=["POST"]),
             Route("/v1/fabrics", self.up, methods=["POST"]),
             Route(fabric, self.down, methods=["DELETE"]),
@@ -107,6 +108,10 @@ class Api:
         """VMs of one fabric or of all."""
         wanted = request.query_params.get("fabric")
         return JSONResponse(await self.service.vms(self._name(wanted) if wanted else None))
+
+    async def silent(self, request: Request) -> Response:
+        """VMs that run and whose agent does not answer."""
+        return JSONResponse(await self.service.silent())
 
     async def inspect(self, request: Request) -> Response:
         """All about a fabric."""

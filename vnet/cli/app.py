@@ -8,6 +8,7 @@ from vnet.cli import (
     capture_command,
     change_commands,
     disk_commands,
+    doctor_command,
     drill_command,
     events_command,
     fabric_commands,
@@ -34,6 +35,7 @@ app = typer.Typer(
 root(app)
 change_commands.register(app)
 fabric_commands.register(app)
+doctor_command.register(app)
 import_commands.register(app)
 vm_commands.register(app)
 disk_commands.register(app)

@@ -1,4 +1,4 @@
-"""Commands about a whole fabric: validate, config, down, ps, inspect, doctor, serve, version."""
+"""Commands about a whole fabric: validate, config, down, ps, inspect, serve, version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vnet import __version__
-from vnet.base.errors import Exit, HostError, PeerError, UsageError
+from vnet.base.errors import Exit, PeerError, UsageError
 from vnet.base.logs import LogFormat
 from vnet.cli import files
 from vnet.cli.client import Client, data, path
@@ -37,7 +37,6 @@ def register(app: typer.Typer) -> None:
     command(app, "destroy")(down)
     command(app)(ps)
     command(app)(inspect)
-    command(app)(doctor)
     command(app)(serve)
     command(app)(version)
 
@@ -167,52 +166,6 @@ def inspect(
             raise UsageError(f"there is no VM {vm} in fabric {answer['fabric']}; its VMs: {known}")
         answer = found[0]
     document(answer, Format.JSON if settings.output is Format.JSON else Format.YAML)
-
-
-def doctor(settings: Settings) -> int:
-    """Check that this host has what a fabric needs."""
-    from dataclasses import asdict
-
-    from vnet.fabric.live.host import checks
-
-    found = [*checks(), *_running(settings.client())]
-    if settings.output in (Format.JSON, Format.YAML):
-        document([asdict(check) for check in found], settings.output)
-    for check in found if settings.output in (Format.TABLE, Format.WIDE) else ():
-        mark = "ok  " if check.ok else "FAIL" if check.needed else "warn"
-        hint = f"; {check.hint}" if not check.ok else ""
-        emit(f"{mark} {check.name}: {check.detail}{hint}")
-    return Exit.FAILED if any(check.needed and not check.ok for check in found) else Exit.OK
-
-
-def _running(client: Client) -> list[Any]:
-    """Whether the daemon that runs, if one does, has everything in force that is wanted."""
-    from vnet.fabric.live.host import Check
-
-    try:
-        if not client.alive():
-            return [
-                Check("daemon", True, "does not run; the next command that needs it starts it", "", False)
-            ]
-    except HostError as error:
-        return [Check("daemon", False, str(error), "only root and the group `vnet` may ask it", False)]
-    found = _readiness(client)
-    hint = "make room in the state directory; it goes on by itself"
-    warnings = [Check("history", False, each, hint, False) for each in found.get("warnings", ())]
-    return [*_ready(found), *warnings]
-
-
-def _ready(found: Any) -> list[Any]:
-    from vnet.fabric.live.host import Check
-
-    if found["ready"]:
-        return [
-            Check("daemon", True, f"ready: {', '.join(found['fabrics']) or 'no fabric is up'}", "", False)
-        ]
-    hint = "`vnet ps` and `vnet events` tell more, `vnet up` tries again"
-    return [
-        Check("daemon", False, f"{each['fabric']}: {each['why']}", hint, False) for each in found["reasons"]
-    ]
 
 
 def _readiness(client: Client) -> Any:

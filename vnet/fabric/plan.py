@@ -22,7 +22,7 @@ from graphlib import TopologicalSorter
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Guest, NetworkService, Port, State
+from vnet.fabric.state import Attached, Guest, NetworkService, Port, State, remnant
 from vnet.openflow.flow import Flow
 
 
@@ -225,7 +225,8 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _unplug(early_ports & unplugged, early_ports & gone_ports)
     yield from (CreatePort(port) for port in sorted(new_ports))
     yield from (PutService(each) for each in _by_network(wanted.services - now.services))
-    yield from _attach(sorted(wanted.attached - now.attached), plugged)
+    renewed = _renewed(now, wanted)
+    yield from _attach(sorted({*(wanted.attached - now.attached), *renewed}), plugged | _ports_of(renewed))
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
     yield from _mirrors(now, wanted)
@@ -246,6 +247,17 @@ def _in_order(guests: Iterable[Guest]) -> Iterator[Guest]:
 
 def _by_network(services: Iterable[NetworkService]) -> list[NetworkService]:
     return sorted(services, key=lambda service: service.network)
+
+
+def _renewed(now: State, wanted: State) -> frozenset[Attached]:
+    """The ports of services that are made again of what is left of them: their interface may be new."""
+    names = {each.network for each in now.services if each == remnant(each.network)}
+    ports = {each.port for each in wanted.services if each.network in names}
+    return frozenset(each for each in wanted.attached if each.port in ports)
+
+
+def _ports_of(attached: Iterable[Attached]) -> frozenset[Port]:
+    return frozenset(each.port for each in attached)
 
 
 def _attach(attached: Iterable[Attached], plugged: frozenset[Port]) -> Iterator[Action]:

@@ -1,8 +1,9 @@
 """VMs that nothing tells apart, and what they may open to each other: what graph and heat map are drawn
 from.
 
-Two VMs are alike when they are on the same networks, there with the same identities, and in the same
-groups. So what one of them may open, all may, exactly, and one question answers for all.
+Two VMs are alike when they are on the same networks, there with the same identities, in the same groups,
+and the same ports of theirs are published. So what one of them may open, all may, exactly, and one
+question answers for all.
 """
 
 from __future__ import annotations
@@ -69,9 +70,11 @@ def kins(topology: Topology, inventory: Inventory, compiled: Compiled, merge: bo
         if end.is_given:
             place = end.nic.network, end.nic.is_isolated, end.address.version, of[end.name, end.address]
             by_vm[end.vm.name].setdefault(place, end)
+    let_in = {name: (spec.ports, spec.floating) for name, spec in topology.vms.items()}
     classes: dict[object, list[Vm]] = defaultdict(list)
     for vm in inventory.vms:
-        alike = frozenset(by_vm[vm.name]), tuple(nic.network for nic in vm.nics), vm.groups
+        networks, published = tuple(nic.network for nic in vm.nics), let_in.get(vm.spec)
+        alike = frozenset(by_vm[vm.name]), networks, vm.groups, published
         classes[alike if merge else vm.name].append(vm)
     replicas = {spec: sum(vm.spec == spec for vm in inventory.vms) for spec in topology.vms}
     return tuple(_kin(_name(vms, replicas), vms, by_vm[vms[0].name]) for vms in classes.values())

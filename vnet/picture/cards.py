@@ -32,6 +32,9 @@ def _box_rows(box: Box, scene: Scene, networks: Mapping[str, int]) -> Iterator[R
         yield Row(words, 0, 0, NORMAL, bold=True)
     if box.count > 1:
         yield Row(f"× {box.count} alike", 0, 0, SMALL, bold=True, colour=INK)
+    for told in box.about:
+        for words in broken(clean(told), SMALL, room, lines=2):
+            yield Row(words, 0, 0, SMALL, colour=MUTED)
     for state, count in box.states.items():
         words = state.value if box.count == 1 else f"{count} {state.value}"
         yield Row(words, MARKED, 0, SMALL, mark=Mark(state=state))
@@ -51,7 +54,7 @@ def _line_rows(
     nic: str, network: str, addresses: Sequence[str], networks: Mapping[str, int], room: float
 ) -> Iterator[Row]:
     """A NIC: mark, name and network, then its addresses; the first on the same line where it fits."""
-    head = f"{clean(nic)} {elided(clean(network), SMALL, room * 0.55)}"
+    head = f"{clean(nic)} {elided(clean(network), SMALL, room * 0.55)}".strip()
     mark = Mark(network=networks.get(network))
     first = f"{head}  {addresses[0]}" if addresses else head
     rest = addresses[1:]

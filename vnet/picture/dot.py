@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from vnet.picture.beyond import Kind
 from vnet.picture.lanes import Lane, lanes_of
-from vnet.picture.palette import BAND, GROUND, INK, MUTED, PAPER, STATE_COLOURS, edge_colour
+from vnet.picture.palette import BAND, FILLS, GROUND, INK, MUTED, PAPER, STATE_COLOURS, edge_colour
 from vnet.picture.scene import Box, Gate, Scene
 from vnet.picture.text import clean
 from vnet.picture.words import box_words, full_words, sign_words
@@ -38,7 +39,7 @@ def _lane(number: int, lane: Lane, scene: Scene) -> Iterator[str]:
         yield from (f"  {line}" for line in boxes)
         return
     signs = [sign for sign in scene.signs if (sign.name,) == lane.of]
-    told = sign_words(signs[0]) if signs else (" + ".join(map(clean, lane.of)) or "others",)
+    told = sign_words(signs[0]) if signs else (lane.name,)
     yield f"  subgraph cluster_{number} {{"
     yield f'    label={_text(told, chr(92) + "l")}; style="filled,rounded"; color="{BAND}"; labeljust=l'
     yield from (f"    {line}" for line in boxes)
@@ -50,6 +51,7 @@ def _lane(number: int, lane: Lane, scene: Scene) -> Iterator[str]:
 def _box(box: Box, scene: Scene) -> str:
     colour = INK if box.state is None else STATE_COLOURS[box.state]
     more = ", peripheries=2" if box.count > 1 else ""
+    more += f', fillcolor="{FILLS[box.kind]}"' if box.kind is not Kind.VM else ""
     words, all_words = _text(box_words(box, scene), r"\l"), _text(full_words(box).splitlines(), "; ")
     return f'{box.key} [label={words}, tooltip={all_words}, color="{colour}"{more}]'
 

@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from html import escape
 
 from vnet.picture.geometry import Card, Layout, Mark, Rect, Role
-from vnet.picture.palette import BAND, GROUND, INK, MUTED, PAPER, STATE_COLOURS, edge_colour, network_colour
+from vnet.picture.palette import (
+    BAND,
+    FILLS,
+    GROUND,
+    INK,
+    MUTED,
+    PAPER,
+    STATE_COLOURS,
+    edge_colour,
+    network_colour,
+)
 from vnet.picture.scene import Box, Gate
 from vnet.picture.svg import attributes, number
 from vnet.picture.text import clean
@@ -54,7 +64,7 @@ def _card(card: Card) -> str:
     match card.of:
         case Box() as box:
             colour = INK if box.state is None else STATE_COLOURS[box.state]
-            style = f"rounded=1;arcSize=6;fillColor={PAPER};strokeColor={colour};"
+            style = f"rounded=1;arcSize=6;fillColor={FILLS[box.kind]};strokeColor={colour};"
             return _vertex(
                 card.key, rows, style + ("shadow=1;" if box.count > 1 else ""), card.rect, full_words(box)
             )

@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from vnet.picture.beyond import Kind
 from vnet.picture.cards import heading_card, sign_card
 from vnet.picture.geometry import Card
 from vnet.picture.scene import MANY_BANDS, Box, Gate, Scene, Sign, bands
+from vnet.picture.text import clean
 from vnet.picture.views import GroupBy
 from vnet.policy.identity import told
 
@@ -21,6 +23,11 @@ class Lane:
     of: tuple[str, ...]
     heading: Card | None
     boxes: tuple[Box, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called where no sign of a network says so."""
+        return " + ".join(map(clean, self.of)) or ("outside" if _is_outside(self.boxes) else "others")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ def _by_network(scene: Scene) -> list[Lane]:
         for of in [each for each in sets if each and each[0] == sign.name]:
             lanes.append(Lane(of, heading_card(f"l{len(lanes)}", _together(of)), tuple(sets.pop(of))))
     for of, boxes in sets.items():
-        lanes.append(Lane(of, heading_card(f"l{len(lanes)}", _together(of) or "on no network"), tuple(boxes)))
+        lanes.append(Lane(of, heading_card(f"l{len(lanes)}", _together(of) or _nowhere(boxes)), tuple(boxes)))
     return lanes
 
 
@@ -111,7 +118,15 @@ def _crowded(scene: Scene, sets: Mapping[tuple[str, ...], Sequence[Box]]) -> Ite
         yield Lane((name,), heading, here)
     nowhere = tuple(box for of, boxes in sets.items() for box in boxes if not of)
     if nowhere:
-        yield Lane((), heading_card("nowhere", "on no network"), nowhere)
+        yield Lane((), heading_card("nowhere", _nowhere(nowhere)), nowhere)
+
+
+def _nowhere(boxes: Sequence[Box]) -> str:
+    return "outside" if _is_outside(boxes) else "on no network"
+
+
+def _is_outside(boxes: Sequence[Box]) -> bool:
+    return all(box.kind is Kind.OUTSIDE for box in boxes)
 
 
 def _sign(sign: Sign, guests: Sequence[str]) -> Card:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from vnet.picture.beyond import Kind
 from vnet.picture.lanes import Lane, lanes_of
-from vnet.picture.palette import INK, PAPER, STATE_COLOURS
+from vnet.picture.palette import FILLS, INK, PAPER, STATE_COLOURS
 from vnet.picture.scene import Gate, Scene
 from vnet.picture.text import clean
 from vnet.picture.words import box_words, sign_words
@@ -24,6 +25,10 @@ def _lines(scene: Scene) -> Iterator[str]:
         yield from _lane(number, lane, scene)
     for gate in scene.gates:
         yield from _gate(gate)
+    for kind in dict.fromkeys(box.kind for box in scene.boxes if box.kind is not Kind.VM):
+        keys = ",".join(box.key for box in scene.boxes if box.kind is kind)
+        yield f"  classDef {kind} fill:{FILLS[kind]},color:{INK},stroke:{INK}"
+        yield f"  class {keys} {kind}"
     for state in dict.fromkeys(box.state for box in scene.boxes if box.state):
         keys = ",".join(box.key for box in scene.boxes if box.state is state)
         name = state.name.lower()
@@ -37,7 +42,7 @@ def _lane(number: int, lane: Lane, scene: Scene) -> Iterator[str]:
         yield from (f"  {line}" for line in boxes)
         return
     signs = [sign for sign in scene.signs if (sign.name,) == lane.of]
-    told = sign_words(signs[0]) if signs else (" + ".join(map(clean, lane.of)) or "others",)
+    told = sign_words(signs[0]) if signs else (lane.name,)
     yield f"  subgraph s{number}[{_text(told)}]"
     yield from (f"    {line}" for line in boxes)
     yield "  end"

@@ -6,6 +6,7 @@ alone: a word, a mark or a shape says the same.
 
 from __future__ import annotations
 
+from vnet.picture.beyond import Kind
 from vnet.picture.scene import State
 
 INK, MUTED, GROUND, PAPER, BAND, RULE = "#1a1a1a", "#555555", "#fbfbf8", "#ffffff", "#f1f1ec", "#bbbbbb"
@@ -17,6 +18,8 @@ LINES = (BLUE, "#d55e00", "#009e73", "#cc79a7", ORANGE, SKY, "#1a1a1a")
 """For networks, in turn."""
 EDGES = (BLUE, VERMILION, GREEN, PURPLE, "#7a5c00", "#444444")
 """For what policies allow, in turn; labels are written in them."""
+FILLS = {Kind.VM: PAPER, Kind.ROUTER: "#e3f1fb", Kind.OUTSIDE: "#fdf1d6"}
+"""Grounds of boxes, light enough for any text."""
 STATE_COLOURS = {
     State.CRASHED: VERMILION,
     State.NOT_ENFORCED: VERMILION,

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from vnet.picture import copies
 from vnet.picture.alike import MANY, Kin, Openings, kins
+from vnet.picture.beyond import Kind, Lead, Place, leads, places
 from vnet.picture.views import GroupBy, View
 from vnet.policy.compile import Compiled
 from vnet.topology.inventory import Inventory, Nic
@@ -71,7 +72,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One VM, or `count` that are alike. `states` says how many are in which state, empty for a mere file."""
+    """One VM, or `count` that are alike; a router; a way to the outside.
+
+    `states` says how many are in which state, empty for a mere file.
+    """
 
     key: str
     name: str
@@ -83,6 +87,9 @@ class Box:
     copies: tuple[str, ...] = ()
     """What mirrors do with its NICs."""
     states: Mapping[State, int] = field(default_factory=dict)
+    kind: Kind = Kind.VM
+    about: tuple[str, ...] = ()
+    """Of what is no VM: what it is."""
 
     @property
     def state(self) -> State | None:
@@ -137,9 +144,11 @@ def scene(
         () if wanted.view is View.NETWORKS else tuple(_gates(found, Openings(topology, inventory, compiled)))
     )
     signs = tuple(_sign(topology, net, number) for number, net in enumerate(topology.networks.values()))
+    subtitle = _subtitle(topology, inventory, boxes, wanted, gates)
+    boxes, gates = _with_the_world(topology, boxes, gates, _keys(found), wanted.view)
     return Scene(
         topology.name,
-        _subtitle(topology, inventory, boxes, wanted, gates),
+        subtitle,
         () if wanted.view is View.POLICY else signs,
         boxes,
         gates,
@@ -161,6 +170,8 @@ def _subtitle(
     told = [_counted(len(topology.networks), "network"), _counted(len(inventory.vms), "VM")]
     if len(boxes) < len(inventory.vms):
         told[-1] += " (those alike drawn as one)"
+    if topology.routers:
+        told.append(_counted(len(topology.routers), "router"))
     if wanted.view is not View.NETWORKS:
         told.append("an arrow: may open connections" if gates else "nothing is open between any two")
     return " · ".join(told)
@@ -207,6 +218,62 @@ def _line(nics: tuple[Nic, ...]) -> Line:
         return Line(first.interface, first.network, tuple(str(address.ip) for address in first.addresses))
     ends = zip(first.addresses, last.addresses, strict=False)
     return Line(first.interface, first.network, tuple(f"{one.ip} … {other.ip}" for one, other in ends))
+
+
+# ---- routers, and what is outside ------------------------------------------------------------
+
+Keys = dict[tuple[Kind, str], tuple[str, ...]]
+"""The boxes of what has a name in the file."""
+
+
+def _keys(found: Sequence[Kin]) -> Keys:
+    """Those of VMs: replicas may have one box or several."""
+    keys: dict[tuple[Kind, str], list[str]] = defaultdict(list)
+    for number, kin in enumerate(found):
+        for spec in dict.fromkeys(vm.spec for vm in kin.vms):
+            keys[Kind.VM, spec].append(_key(number))
+    return {name: tuple(those) for name, those in keys.items()}
+
+
+def _with_the_world(
+    topology: Topology, boxes: tuple[Box, ...], gates: tuple[Gate, ...], keys: Keys, view: View
+) -> tuple[tuple[Box, ...], tuple[Gate, ...]]:
+    """The same with routers and the outside. Where no networks are shown, only with what is let in."""
+    shown = [
+        lead
+        for lead in leads(topology)
+        if view is View.BOTH or (lead.target[0] is Kind.VM) == (view is View.POLICY)
+    ]
+    met = {end for lead in shown for end in (lead.source, lead.target)}
+    there = list(boxes)
+    for place in places(topology):
+        if view is not View.POLICY or (place.kind, place.name) in met:
+            there.append(_place_box(topology, place, f"v{len(there) + 1}"))
+            keys[place.kind, place.name] = (there[-1].key,)
+    first = len(gates) + 1
+    led = (_lead_gate(f"g{number}", lead, keys) for number, lead in enumerate(shown, first))
+    return tuple(there), (*gates, *led)
+
+
+def _place_box(topology: Topology, place: Place, key: str) -> Box:
+    lines = tuple(
+        Line("", name, tuple(str(gateway) for gateway in _gateways(topology.networks[name])))
+        for name in place.networks
+        if place.kind is Kind.ROUTER
+    )
+    return Box(
+        key, place.name, 1, lines, (), place.networks, (place.name,), kind=place.kind, about=place.about
+    )
+
+
+def _gateways(network: Network) -> Iterator[object]:
+    return filter(None, (network.gateway(subnet) for subnet in network.subnets))
+
+
+def _lead_gate(key: str, lead: Lead, keys: Keys) -> Gate:
+    sources, targets = keys[lead.source], keys[lead.target]
+    both = (*sources, *targets) if lead.both else ()
+    return Gate(key, lead.words, False, both or sources, both or targets)
 
 
 # ---- what is open, said in few gates ---------------------------------------------------------

@@ -11,6 +11,7 @@ from itertools import pairwise
 from vnet.picture.geometry import Bus, Card, Layout, Mark, Point, Rect, Role, Row, Wire
 from vnet.picture.palette import (
     BAND,
+    FILLS,
     GROUND,
     INK,
     MUTED,
@@ -135,7 +136,7 @@ def _card(card: Card, colours: dict[str, str]) -> Iterator[str]:
             yield rect(
                 card.rect,
                 rx="5",
-                fill=PAPER,
+                fill=FILLS[box.kind],
                 stroke=INK if box.state is None else _stroke(box),
                 stroke_width="1.4",
             )

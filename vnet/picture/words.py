@@ -10,18 +10,19 @@ from vnet.picture.views import View
 
 
 def box_words(box: Box, scene: Scene) -> tuple[str, ...]:
-    """A VM's name, how many it stands for, state, NICs, groups."""
+    """A VM's name, how many it stands for, state, NICs, groups; what is no VM says what it is."""
     return tuple(map(clean, _box_words(box, scene)))
 
 
 def _box_words(box: Box, scene: Scene) -> Iterator[str]:
     yield box.name
+    yield from box.about
     if box.count > 1:
         yield f"× {box.count} alike"
     for state, count in box.states.items():
         yield state.value if box.count == 1 else f"{count} {state.value}"
     if scene.view is not View.POLICY:
-        yield from (f"{line.nic} {line.network} {', '.join(line.addresses)}".rstrip() for line in box.lines)
+        yield from (f"{line.nic} {line.network} {', '.join(line.addresses)}".strip() for line in box.lines)
         yield from box.copies
     if box.groups:
         yield f"groups: {', '.join(box.groups)}"
@@ -29,9 +30,10 @@ def _box_words(box: Box, scene: Scene) -> Iterator[str]:
 
 def full_words(box: Box) -> str:
     """All about a box, for whoever points at it."""
-    lines = [", ".join(box.members)]
+    lines = [", ".join(box.members), *box.about]
     lines += [
-        f"{line.nic} on {line.network}: {', '.join(line.addresses) or 'no address'}" for line in box.lines
+        f"{line.nic} on {line.network}: {', '.join(line.addresses) or 'no address'}".strip()
+        for line in box.lines
     ]
     lines += box.copies
     lines += [f"groups: {', '.join(box.groups)}"] if box.groups else []

@@ -1,12 +1,14 @@
 """The laws of the plan, on generated states that share numbers and names."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vnet.base.limits import Limits
 from vnet.fabric import plan as p
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Guest, GuestNic, NetworkService, Port, State, ifname
+from vnet.fabric.state import Attached, Guest, GuestNic, NetworkService, Port, State, ifname, remnant
 from vnet.openflow.flow import Flow, match
 from vnet.services.dhcp import Files
 from vnet.topology.model import ToFile
@@ -45,6 +47,13 @@ def states(draw):
     )
     attached |= {Attached(each.port) for each in services if draw(st.booleans())}
     return State(True, True, ports, attached, flows, guests, mirrors, services)
+
+
+def test_the_port_of_a_service_made_again_of_what_is_left_is_attached_again():
+    service = NetworkService("lan", SERVICES["lan"], 1, (), Files("x", "", ""))
+    wanted = State(True, True, attached=frozenset({Attached(service.port)}), services=frozenset({service}))
+    now = replace(wanted, services=frozenset({remnant("lan")}))
+    assert p.plan(now, wanted) == (p.PutService(service), p.AttachPort(service.port))
 
 
 @given(states(), states())

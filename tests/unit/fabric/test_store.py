@@ -123,3 +123,19 @@ def test_only_root_reads_what_is_stored(tmp_path):
     path.touch(mode=0o644)
     SqliteStore(path).close()
     assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
+
+
+def test_whoever_only_reads_sees_what_is_there_and_can_change_nothing(store):
+    store.save(RECORD)
+    reader = SqliteStore.reading(store.path)
+    assert reader.load("shop") == RECORD
+    with pytest.raises(HostError, match="readonly"):
+        reader.remove("shop")
+    reader.close()
+
+
+def test_a_file_of_another_version_is_not_converted_by_reading_it(store):
+    store._db.execute("PRAGMA user_version=1")
+    with pytest.raises(HostError, match="schema version 1"):
+        SqliteStore.reading(store.path)
+    assert store._db.execute("PRAGMA user_version").fetchone() == (1,)

@@ -12,8 +12,12 @@ from vnet.picture.cards import BOX_MAX
 from vnet.picture.geometry import Layout
 from vnet.picture.layout import layout
 from vnet.picture.scene import Box, Gate, Scene, Wanted
+from vnet.picture.scene import scene as make
 from vnet.picture.svg import svg
 from vnet.picture.views import GroupBy, View
+from vnet.policy.compile import compile
+from vnet.topology.inventory import expand
+from vnet.topology.load import load_text
 
 
 @settings(max_examples=40, deadline=None)
@@ -75,3 +79,41 @@ def width_to_height(placed: Layout) -> float:
 def test_200_vms_that_are_all_different_keep_a_shape_that_can_be_looked_at() -> None:
     placed = layout(crowd(200, 10, 150))
     assert 0.2 < width_to_height(placed) < 5
+
+
+OUTSIDE = """\
+name: shop
+networks:
+  dmz: {vlan: 10, subnets: 10.10.10.0/24}
+  app: {vlan: 20, subnets: [10.10.20.0/24, "fd00:20::/64"]}
+  mgmt: {vlan: 99, subnets: 10.10.99.0/24}
+  lab: {vlan: 50, subnets: 10.10.50.0/24}
+uplinks:
+  campus: {interface: eth7, mode: trunk, networks: [lab]}
+  isp: {interface: eth1, addresses: [192.0.2.2/24], gateway: 192.0.2.1}
+routers:
+  gw: {networks: [dmz, app], uplink: host, nat: masquerade}
+  edge: {networks: [mgmt], uplink: isp, nat: none}
+vms:
+  web: {networks: [dmz], replicas: 2, ports: ["127.0.0.1:8443:443/tcp"]}
+  bastion: {networks: [mgmt], floating: [192.0.2.7]}
+"""
+
+
+@pytest.mark.parametrize("group_by", [None, *GroupBy])
+@pytest.mark.parametrize("view", View)
+def test_routers_and_the_outside_have_their_places_too(view: View, group_by: GroupBy | None) -> None:
+    topology = load_text(OUTSIDE, "shop.vnet.yaml", {})
+    inventory = expand(topology, {})
+    scene = make(topology, inventory, compile(topology, inventory), Wanted(view, group_by))
+    assert list(faults(layout(scene))) == []
+    names = {box.key: box.name for box in scene.boxes}
+    assert {"host", "isp"} <= set(names.values())
+    told = {
+        (gate.ports, *sorted(names[key] for key in {*gate.sources, *gate.targets})) for gate in scene.gates
+    }
+    out = {("masquerade", "gw", "host"), ("routed, no NAT", "edge", "isp")}
+    into = {("127.0.0.1:8443→443/tcp", "host", "web-1", "web-2"), ("floating 192.0.2.7", "bastion", "isp")}
+    wanted = {View.BOTH: out | into, View.NETWORKS: out, View.POLICY: into}
+    assert told == wanted[view]
+    assert ("campus" in names.values()) == (view is not View.POLICY)

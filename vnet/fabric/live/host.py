@@ -71,13 +71,10 @@ def _checks() -> Iterator[Check]:
     yield _bpffs()
     yield from _tools(_TOOLS.items())
     yield _dnsmasq()
+    yield _nft()
     yield _kernel()
     yield _writable("run directory", paths.run_dir())
     yield _writable("state directory", paths.state_dir())
-    kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
-    yield Check(
-        "/dev/kvm", kvm, "there" if kvm else "not there", "without it guests are emulated: slower", False
-    )
     vhost = os.access("/dev/vhost-net", os.R_OK | os.W_OK)
     yield Check(
         "/dev/vhost-net", vhost, "there" if vhost else "not there", "plain TAP is used without it", False
@@ -119,6 +116,12 @@ def _dnsmasq() -> Check:
     found = dnsmasq.find_program()
     hint = "networks with dhcp, ra or dns need it: `apt install dnsmasq-base`"
     return Check("dnsmasq", found is not None, found or "not found", hint, False)
+
+
+def _nft() -> Check:
+    found = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    hint = "routers with an uplink need it: `apt install nftables`"
+    return Check("nft", found is not None, found or "not found", hint, False)
 
 
 def _kernel() -> Check:

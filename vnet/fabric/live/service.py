@@ -13,7 +13,7 @@ from typing import Any
 
 from vnet.base import paths
 from vnet.base.drop import DropReason
-from vnet.base.errors import InputError
+from vnet.base.errors import InputError, VnetError
 from vnet.capture.comment import MEANING
 from vnet.capture.lines import line
 from vnet.drill.run import BY_HOST
@@ -46,6 +46,8 @@ from vnet.topology.inventory import Nic, Vm
 
 Json = Mapping[str, Any]
 
+PULSE_S = 2.0
+"""How long a VM has to answer before it counts as silent."""
 LINES = 500
 """Of the log, sent together."""
 
@@ -93,6 +95,29 @@ class Service:
             "at": str(vm.at),
             **self.confirmation(fabric.record.name),
         }
+
+    async def silent(self) -> list[Json]:
+        """The VMs that run and whose agent does not answer a question that costs nothing."""
+        asked = [(name, vm.name) for name in sorted(self.engine.fabrics) for vm in self._declared_vms(name)]
+        answers = await asyncio.gather(*(self._answers(*each) for each in asked))
+        return [
+            {"fabric": name, "vm": vm} for (name, vm), does in zip(asked, answers, strict=True) if not does
+        ]
+
+    def _declared_vms(self, name: str) -> tuple[Vm, ...]:
+        declared = self.engine.fabric(name).declared
+        return declared.inventory.vms if declared else ()
+
+    async def _answers(self, name: str, vm: str) -> bool:
+        """Whether a VM answers; one that does not run is not asked."""
+        guests = self.engine.fabric(name).parts.guests
+        if (await guests.status(vm)).state is not GuestState.RUNNING:
+            return True
+        try:
+            async with asyncio.timeout(PULSE_S):
+                return (await guests.exec(vm, ("true",), PULSE_S)).exit_code == 0
+        except (VnetError, TimeoutError):
+            return False
 
     async def inspect(self, name: str) -> Json:
         """All about a fabric."""

@@ -69,6 +69,19 @@ class SqliteStore:
             self._db.execute("PRAGMA foreign_keys=ON")
             self._migrate()
 
+    @classmethod
+    def reading(cls, path: Path) -> SqliteStore:
+        """What is there, to be read only: beside a daemon that writes, and without changing anything."""
+        store = cls.__new__(cls)
+        store.path = path
+        with store._explained("read"):
+            store._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5)
+            (version,) = store._db.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA_VERSION:
+            store._db.close()
+            raise HostError(f"{path} has schema version {version}, this vnet understands {SCHEMA_VERSION}")
+        return store
+
     def _migrate(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:

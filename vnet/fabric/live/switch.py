@@ -38,6 +38,7 @@ from vnet.switch.events import PacketEvent, packet_in
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.links import LinkMonitor
 from vnet.switch.live.maps import remove
+from vnet.switch.live.netns import NETNS_DIR
 from vnet.switch.live.server import SwitchServer
 from vnet.switch.numbers import SwitchNumbers
 from vnet.switch.taps import Tap, TapCount
@@ -73,6 +74,7 @@ class HostSwitch:
         self._server: SwitchServer | None = None
         self._controller: Controller | None = None
         self._links: LinkMonitor | None = None
+        self._opened_at: tuple[int, ...] = ()
 
     @property
     def _pins(self) -> Path:
@@ -85,12 +87,17 @@ class HostSwitch:
 
     async def exists(self) -> bool:
         """Whether its programs and maps are pinned."""
-        return self._datapath is not None or self._pins.exists()
+        return self._pins.exists()
 
     async def open(self) -> None:
-        """Create or adopt the datapath, serve it, connect the controller to it."""
+        """Create or adopt the datapath, serve it, connect the controller to it.
+
+        One whose pins or namespace somebody has removed since is let go of first.
+        """
         if self._controller is not None:
-            return
+            if self._whereabouts() == self._opened_at:
+                return
+            await self.close()
         try:
             await self._open()
         except BaseException:
@@ -111,6 +118,14 @@ class HostSwitch:
         socket = paths.switch_socket(self.fabric)
         self._controller = Controller(socket, patience_s=PATIENCE_S, on_packet=self._told)
         await self._controller.connect(CONNECT_TIMEOUT_S)
+        self._opened_at = self._whereabouts()
+
+    def _whereabouts(self) -> tuple[int, ...]:
+        """What tells its pins and its namespace from others in their place; empty if one is gone."""
+        try:
+            return tuple(path.stat().st_ino for path in (self._pins, NETNS_DIR / paths.netns(self.fabric)))
+        except OSError:
+            return ()
 
     async def attach(self, port: Port, limits: Limits) -> None:
         """Put an interface into the switch."""
@@ -132,15 +147,16 @@ class HostSwitch:
         server.port_changed()
 
     async def ports(self) -> frozenset[Attached]:
-        """What is attached."""
+        """What is attached, and runs the program."""
         datapath, server = self._opened()
         found = await server.run(datapath.ports)
+        bare = await server.run(datapath.bare_ports)
         limits = await server.run(datapath.limits)
         self._names = {port.number: port.name for port in found}
         return frozenset(
             Attached(Port(port.number, port.name), limits[port.number])
             for port in found
-            if not port.name.startswith(TUNNEL)
+            if not port.name.startswith(TUNNEL) and (port.number not in bare or not port.mac)
         )
 
     async def flows(self) -> frozenset[Flow]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from vnet.base import limits
 from vnet.base.errors import VnetError
 from vnet.fabric.events import Kind
 from vnet.fabric.live.registry import Fabric, Registry
@@ -37,7 +38,11 @@ async def tend(registry: Registry) -> None:
 
 async def turn(registry: Registry, fabric: Fabric) -> None:
     """Look once at one fabric."""
-    name = fabric.record.name
-    for network in await fabric.parts.services.revive():
+    name, parts = fabric.record.name, fabric.parts
+    revived = await parts.services.revive()
+    for service in await parts.services.observed() if revived and parts.switch.is_open else ():
+        if service.network in revived:  # its interface may be a new one
+            await parts.switch.attach(service.port, limits.STRICT)
+    for network in revived:
         text = f"the dnsmasq of network {network} had ended and was started again"
         registry.events.tell(Kind.SERVICE_REVIVED, text, name, network)

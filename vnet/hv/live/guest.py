@@ -397,8 +397,9 @@ class Guest:
         if self.stop_timeout_s <= 0:
             raise TimedOut("no time was given")
         self._powered_off.clear()
-        await self._monitor().execute_all((monitor.CONTINUE, monitor.POWER_DOWN))
         async with _limit(self.stop_timeout_s, f"{self.spec.name} did not power off"):
+            # a QEMU that hangs does not even answer
+            await self._monitor().execute_all((monitor.CONTINUE, monitor.POWER_DOWN))
             await _first(self._running().wait(None), self._powered_off.wait())
 
     async def _quit(self) -> None:

@@ -27,8 +27,8 @@ def attach(program: int, ifindex: int, pin: Path) -> None:
         link = bpf.get(pin)
         attached = bpf.link_ifindex(link)
         os.close(link)
-        if attached == ifindex:
-            return
+        if attached == ifindex and is_attached(ifindex):
+            return  # a number may be that of an interface in a namespace that has gone
         unlink(pin)
     if FILTER_NAME in bpf.tcx_programs(ifindex):
         name = socket.if_indextoname(ifindex)
@@ -54,6 +54,21 @@ def attach_filter(program: int, ifindex: int) -> None:
         # handle and priority are given, so that a restarted daemon replaces its filter and adds none
         route.tc("replace-filter", "bpf", ifindex, handle=1, prio=1, fd=program, name=FILTER_NAME,
                  parent=INGRESS, classid=1, direct_action=True)  # fmt: skip
+
+
+def is_attached(ifindex: int) -> bool:
+    """Whether the program is at an interface, by whatever switch."""
+    return FILTER_NAME in bpf.tcx_programs(ifindex) or _has_filter(ifindex)
+
+
+def _has_filter(ifindex: int) -> bool:
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with IPRoute() as route, contextlib.suppress(NetlinkError):  # no clsact
+        options = (each.get_attr("TCA_OPTIONS") for each in route.get_filters(ifindex, parent=INGRESS))
+        return any(each.get_attr("TCA_BPF_NAME") == FILTER_NAME for each in options if each)
+    return False
 
 
 def detach(ifindex: int, pin: Path) -> None:

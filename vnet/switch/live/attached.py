@@ -159,6 +159,13 @@ class AttachedPorts:
             found.append(SwitchPort(number, link.get("ifname"), mac, alive, config))
         return tuple(found), changed
 
+    def bare(self) -> frozenset[int]:
+        """The ports without the program: somebody has taken it off, or their interface is gone."""
+        with inside(self._netns):
+            return frozenset(
+                number for number, ifindex in self.ifindexes.items() if not attach.is_attached(ifindex)
+            )
+
     def _note_link(self, number: int, up: bool, mtu: int) -> bool:
         """Tell the dataplane of a port's link; whether it has come or gone."""
         port = self._port(number)

@@ -296,6 +296,10 @@ class EbpfDatapath:
             self._commit(Change())  # which bucket of a group is live is remembered with paths
         return found
 
+    def bare_ports(self) -> frozenset[int]:
+        """The ports whose interface does not run the program: nothing comes in there."""
+        return self._ports.bare()
+
     def configure_port(self, number: int, config: PortConfig) -> None:
         """Put OFPPC_* of a port in force."""
         self._ports.configure(number, config)

@@ -67,7 +67,7 @@ def interfaces() -> dict[str, str]:
     """Interface name → kind (`tun` for a TAP, `veth`, `""` for hardware), without the loopback."""
     with _netlink("list", "interfaces") as netlink:
         links = [link for link in netlink.get_links() if link.get_attr("IFLA_IFNAME") != "lo"]
-        return {link.get_attr("IFLA_IFNAME"): _kind(link) for link in links}
+        return {link.get_attr("IFLA_IFNAME"): kind(link) for link in links}
 
 
 def open_tap(ifname: str) -> int:
@@ -97,7 +97,8 @@ def open_device() -> int:
         raise HostError(f"cannot open {TUN}: {error.strerror}; {hint}") from error
 
 
-def _kind(link: Any) -> str:
+def kind(link: Any) -> str:
+    """The kind of an interface, of netlink's message about it; empty for hardware."""
     info = link.get_attr("IFLA_LINKINFO")
     return (info.get_attr("IFLA_INFO_KIND") or "") if info else ""
 

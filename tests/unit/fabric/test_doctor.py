@@ -1,0 +1,188 @@
+"""Each line of the doctor's table: of what is well nothing is said, of what is ill a sentence and a cure."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from vnet.fabric.declared import declare
+from vnet.fabric.doctor import FABRIC, HOST, TAP, Level, diagnose, is_broken
+from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, Numbers, VmNumbers
+from vnet.fabric.store import Source
+from vnet.fabric.symptoms import (
+    DaemonSeen,
+    FabricSeen,
+    HostSeen,
+    Interface,
+    Leftovers,
+    Process,
+    Seen,
+    ServiceSeen,
+    SwitchSeen,
+)
+
+TEXT = """\
+name: lab
+networks: {lan: {vlan: 10, dns: true, subnets: {cidr: 10.0.0.0/24, dhcp: true}}}
+vms: {a: {networks: [lan]}, b: {networks: [lan]}}
+policies: [{name: ping, applied_to: any, ingress: [{from: any, ports: [icmp]}]}]
+"""
+WANTED = declare(Source("lab.vnet.yaml", TEXT), {}, datetime(2026, 1, 1, tzinfo=UTC)).state()
+WELL = Interface(TAP, up=True, carrier=True, program=True)
+HEALTHY = FabricSeen(
+    "lab",
+    "my lab.vnet.yaml",
+    3,
+    3,
+    "vnet-lab",
+    "/sys/fs/bpf/vnet/lab",
+    "/run/vnet/fabrics/lab/switch.sock",
+    WANTED,
+    namespace=True,
+    interfaces={each.port.ifname: WELL for each in WANTED.attached},
+    switch=SwitchSeen(
+        ports={each.port.number: each.port.ifname for each in WANTED.attached}, flows=WANTED.flows
+    ),
+    agent=True,
+    services=(ServiceSeen("lan", namespace=True, veth=True, pid=4711),),
+    running=frozenset({"a", "b"}),
+)
+HOST_WELL = HostSeen("/var/lib/vnet", 8 << 30, 80 << 30, "kvm", "KVM works", 2e9, 1.9e9)
+COUNTED = FabricNumbers("lab", 3, 3, (VmNumbers("a", "ready", 1, 0), VmNumbers("b", "ready", 1, 0)))
+NUMBERS = Numbers(0, 0.0, DaemonNumbers("1", 99), (COUNTED,))
+DAEMON = DaemonSeen("/run/vnet/vnetd.sock", "1", 99, True, "", "1", NUMBERS)
+SEEN = Seen(HOST_WELL, DAEMON, (HEALTHY,))
+
+
+def interface(**change: bool) -> FabricSeen:
+    return replace(HEALTHY, interfaces={**HEALTHY.interfaces, "a.eth0": replace(WELL, **change)})
+
+
+def told(seen: Seen) -> dict[str, str]:
+    """Check and subject of all that is wrong, with the command."""
+    found = [each for each in diagnose(seen) if each.level is not Level.OK]
+    return {f"{each.check} {each.subject}": each.mend for each in found}
+
+
+def test_of_what_is_well_nothing_is_said_but_that_it_was_looked_at() -> None:
+    found = diagnose(SEEN)
+    assert {each.level for each in found} == {Level.OK}
+    assert [each.check for each in found] == [each.name for each in (*HOST, *FABRIC)]
+    assert not is_broken(found)
+
+
+UP = "vnet up -f 'my lab.vnet.yaml'"
+SERVICE = HEALTHY.services[0]
+SWITCH = HEALTHY.switch
+assert SWITCH is not None
+OTHERS = {name: each for name, each in HEALTHY.interfaces.items() if name != "a.eth0"}
+SICK: dict[str, tuple[FabricSeen, str]] = {
+    "topology lab": (replace(HEALTHY, wanted=None, unreadable="no"), UP),
+    "generation lab": (replace(HEALTHY, enforced=2), UP),
+    "namespace vnet-lab": (replace(HEALTHY, namespace=False, interfaces={}), UP),
+    "switch /sys/fs/bpf/vnet/lab": (replace(HEALTHY, switch=None), UP),
+    "session /run/vnet/fabrics/lab/switch.sock": (
+        replace(HEALTHY, agent=False),
+        "vnet serve --stop; vnet ps",
+    ),
+    "port a.eth0": (replace(HEALTHY, interfaces=OTHERS), UP),
+    "attached a.eth0": (replace(HEALTHY, switch=replace(SWITCH, ports={**SWITCH.ports, 1: ""})), UP),
+    "program a.eth0": (interface(program=False), UP),
+    "link a.eth0": (interface(carrier=False), "vnet stop -n lab a --wait 1; vnet start -n lab a"),
+    "flows lab": (replace(HEALTHY, switch=replace(SWITCH, flows=frozenset())), UP),
+    "foreign-flows lab": (
+        replace(HEALTHY, switch=replace(SWITCH, foreign={0x11: 2})),
+        "ovs-ofctl -O OpenFlow13 del-flows unix:/run/vnet/fabrics/lab/switch.sock cookie=0x11/-1",
+    ),
+    "service lan": (replace(HEALTHY, services=(replace(SERVICE, veth=False),)), UP),
+    "dnsmasq lan": (replace(HEALTHY, services=(replace(SERVICE, pid=0),)), UP),
+    "leases lan": (replace(HEALTHY, services=(replace(SERVICE, leases="/l"),)), "rm -r /l; kill 4711"),
+    "left-service old": (replace(HEALTHY, services=(SERVICE, ServiceSeen("old"))), UP),
+    "guest a": (replace(HEALTHY, running=frozenset({"b"})), "vnet start -n lab a"),
+}
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_what_is_wrong_with_a_fabric_is_told_once_with_the_command_that_mends_it(name: str) -> None:
+    fabric, mend = SICK[name]
+    assert told(replace(SEEN, fabrics=(fabric,))) == {name: mend}
+
+
+def test_a_switch_that_cannot_be_read_is_not_compared() -> None:
+    for switch in (SwitchSeen(unreadable="spoiled"), SwitchSeen(is_other=True)):
+        found = told(replace(SEEN, fabrics=(replace(HEALTHY, switch=switch),)))
+        assert "flows lab" not in found
+        assert "switch /sys/fs/bpf/vnet/lab" in found
+
+
+def test_a_switched_off_interface_is_switched_on() -> None:
+    assert told(replace(SEEN, fabrics=(interface(up=False),))) == {
+        "link a.eth0": "ip -n vnet-lab link set a.eth0 up"
+    }
+
+
+def test_what_only_the_daemon_knows_of_a_fabric() -> None:
+    def counted(**change: str) -> Seen:
+        numbers = replace(NUMBERS, fabrics=(replace(COUNTED, **change),))
+        return replace(SEEN, daemon=replace(DAEMON, numbers=numbers))
+
+    assert told(counted(trouble="no room")) == {"adopted lab": UP}
+    assert told(counted(unanswered="silent")) == {"session lab": "vnet serve --stop; vnet ps"}
+    silent = replace(DAEMON, silent=frozenset({("lab", "b"), ("other", "a")}))
+    assert list(told(replace(SEEN, daemon=silent))) == ["guest-answers b"]
+
+
+@pytest.mark.parametrize(
+    ("daemon", "name", "mend"),
+    [
+        (DaemonSeen("/s", "1"), "daemon vnetd", "vnet ps"),
+        (DaemonSeen("/s", "1", 99), "daemon-answers vnetd", "kill -9 99; vnet ps"),
+        (DaemonSeen("/s", "1", 99, True, "hangs"), "daemon-answers vnetd", "kill -9 99; vnet ps"),
+        (replace(DAEMON, version="0"), "daemon-version vnetd", "vnet serve --stop; vnet ps"),
+    ],
+)
+def test_what_is_wrong_with_the_daemon(daemon: DaemonSeen, name: str, mend: str) -> None:
+    assert told(replace(SEEN, daemon=daemon)) == {name: mend}
+
+
+def test_a_host_without_fabrics_needs_no_daemon() -> None:
+    assert told(Seen(HOST_WELL, DaemonSeen("/s", "1"))) == {}
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (replace(HOST_WELL, available_memory_bytes=1 << 20), "memory memory"),
+        (replace(HOST_WELL, free_disk_bytes=1 << 20), "disk disk"),
+        (replace(HOST_WELL, now_s=1e9), "clock clock"),
+        (replace(HOST_WELL, accel="tcg", accel_reason="KVM is emulated here"), "kvm kvm"),
+    ],
+)
+def test_what_a_host_is_short_of_is_a_warning(host: HostSeen, name: str) -> None:
+    seen = replace(SEEN, host=host)
+    assert list(told(seen)) == [name]
+    assert not is_broken(diagnose(seen))
+
+
+def test_leftovers_are_warned_of_and_processes_go_first() -> None:
+    left = Leftovers(("vnet-old",), ("/run/vnet/fabrics/old one",), (Process(7, "qemu", "old"),))
+    found = told(replace(SEEN, leftovers=left))
+    assert list(found.values()) == [
+        "kill -9 7",
+        "ip netns delete vnet-old",
+        "rm -r '/run/vnet/fabrics/old one'",
+    ]
+    assert not is_broken(diagnose(replace(SEEN, leftovers=left)))
+
+
+def test_a_database_that_cannot_be_read_is_told() -> None:
+    assert list(told(replace(SEEN, store_problem="spoiled"))) == ["database database"]
+
+
+def test_commands_can_be_pasted_into_a_shell() -> None:
+    for fabric, _ in SICK.values():
+        for mend in told(replace(SEEN, fabrics=(fabric,))).values():
+            assert shlex.split(mend)
