@@ -9,6 +9,7 @@ from typing import Any
 from vnet.fabric.state import Guest, GuestNic, Port
 from vnet.fabric.store import Pending, Record, Source
 from vnet.topology.inventory import Assignment
+from vnet.topology.mtu import ETHERNET_BYTES
 
 
 def assignment_to_json(assignment: Assignment) -> str:
@@ -34,6 +35,7 @@ def guest_to_json(guest: Guest) -> str:
             "addresses": nic.addresses,
             "asked": nic.asked,
             "gateways": nic.gateways,
+            "mtu": nic.mtu_bytes,
         }
         for nic in guest.nics
     ]
@@ -52,6 +54,7 @@ def guest_from_json(text: str) -> Guest:
             tuple(nic["addresses"]),
             tuple(nic.get("asked", ())),
             tuple(nic.get("gateways", ())),  # records of earlier versions have none
+            nic.get("mtu", ETHERNET_BYTES),
         )
         for nic in raw["nics"]
     )

@@ -16,6 +16,7 @@ from vnet.openflow.flow import Flow
 from vnet.services.dhcp import Files, files
 from vnet.topology.inventory import Inventory, Listener, Nic, Vm
 from vnet.topology.model import Topology
+from vnet.topology.mtu import ETHERNET_BYTES
 
 IFNAME_MAX = 15
 """IFNAMSIZ - 1 (linux/if.h)."""
@@ -31,10 +32,11 @@ class Port:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Attached:
-    """A port that is in the switch, and how much its NIC may use of it."""
+    """A port that is in the switch, how much its NIC may use of it, and the longest packet that it sends."""
 
     port: Port
     limits: Limits = limits.STRICT
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,6 +52,7 @@ class GuestNic:
     addresses: tuple[str, ...]
     asked: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,7 +75,7 @@ class Guest:
 class NetworkService:
     """Who answers a network's guests: a dnsmasq in a namespace of its own, behind a port of the switch.
 
-    `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`.
+    `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`, `forwarders` addresses that it asks itself.
     """
 
     network: str
@@ -80,6 +83,8 @@ class NetworkService:
     mac: int
     addresses: tuple[str, ...]
     files: Files
+    forwarders: tuple[str, ...] = ()
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +116,9 @@ class State:
         """The ports that are in the switch."""
         return frozenset(each.port for each in self.attached)
 
-    def limits(self, port: Port) -> Limits | None:
-        """Those of a port that is in the switch."""
-        return next((each.limits for each in self.attached if each.port == port), None)
+    def attachment(self, port: Port) -> Attached | None:
+        """How a port is in the switch; None if it is not."""
+        return next((each for each in self.attached if each.port == port), None)
 
     def guest(self, name: str) -> Guest | None:
         """The running guest of that name."""
@@ -136,10 +141,10 @@ def desired(
     services: frozenset[NetworkService] = frozenset(),
 ) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
-    attached = frozenset(Attached(port_of(nic), nic.profile.limits) for nic in inventory.nics)
-    attached |= {Attached(port_of(listener)) for listener in inventory.listeners}
+    attached = frozenset(Attached(port_of(nic), nic.profile.limits, nic.mtu_bytes) for nic in inventory.nics)
+    attached |= {Attached(port_of(each), limits.STRICT, each.mtu_bytes) for each in inventory.listeners}
     ports = frozenset(each.port for each in attached)
-    attached |= {Attached(service.port) for service in services}
+    attached |= {Attached(service.port, limits.STRICT, service.mtu_bytes) for service in services}
     guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
     return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services)
 
@@ -162,6 +167,8 @@ def services_of(topology: Topology, inventory: Inventory) -> frozenset[NetworkSe
             each.mac,
             tuple(map(str, each.addresses)),
             files(topology, inventory, each),
+            tuple(map(str, topology.networks[each.network].forwarders)),
+            each.mtu_bytes,
         )
         for each in inventory.services
     )
@@ -177,10 +184,14 @@ def guest_of(vm: Vm) -> Guest:
             tuple(map(str, nic.addresses)),
             tuple(map(str, nic.asked)),
             tuple(map(str, nic.gateways)),
+            nic.mtu_bytes,
         )
         for nic in vm.nics
     )
-    nics += tuple(GuestNic(each.interface, port_of(each), each.mac, ()) for each in vm.listeners)
+    nics += tuple(
+        GuestNic(each.interface, port_of(each), each.mac, (), mtu_bytes=each.mtu_bytes)
+        for each in vm.listeners
+    )
     return Guest(vm.name, vm.image, vm.cpus, vm.memory_bytes, nics)
 
 

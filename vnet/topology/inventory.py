@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from ipaddress import ip_interface
 from itertools import count
+from types import MappingProxyType
 
 from vnet.base.errors import Fault, InputError
 from vnet.base.source import Location
@@ -30,10 +31,14 @@ from vnet.topology.model import (
     UplinkMode,
     VmSpec,
 )
+from vnet.topology.mtu import ETHERNET_BYTES, Interfaces, largest_bytes, mtu_bytes
 from vnet.topology.pool import Pool
 from vnet.topology.routing import Routing, gateway_mac
 from vnet.topology.transfer import Transfer
 from vnet.topology.values import format_mac
+
+NO_INTERFACES: Interfaces = MappingProxyType({})
+"""Of a host that nobody has looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Nic:
     with them."""
     gateways: tuple[IPAddress, ...] = ()
     """Of the VM's default routes: for each version of IP that of its first NIC which has one."""
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class Listener:
     port: int
     mac: int
     at: Location
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class ServicePort:
     mac: int
     addresses: tuple[IPInterface, ...]
     at: Location
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +181,16 @@ class Inventory:
         return tuple(nic for vm in self.vms for nic in vm.nics)
 
 
-def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
+def expand(
+    topology: Topology, previous: Mapping[str, Assignment], interfaces: Interfaces = NO_INTERFACES
+) -> Inventory:
     """The VMs and NICs of a topology.
 
-    Args: `previous` are the assignments of the last expansion, by NIC name, {} for a new fabric.
-    They are kept, except addresses that no longer lie in their network or that the file now gives
-    to somebody. New NICs avoid also what NICs that are gone had, as long as there is room, so that
-    the new one can be made before the old one is removed.
+    Args: `previous` are the assignments of the last expansion, by NIC name, {} for a new fabric;
+    `interfaces` the MTUs of the host's, as far as they are known.
+    Assignments are kept, except addresses that no longer lie in their network or that the file now
+    gives to somebody. New NICs avoid also what NICs that are gone had, as long as there is room, so
+    that the new one can be made before the old one is removed.
     Raises InputError when a subnet has no address left.
     """
     pending = _pending(topology)
@@ -192,8 +203,12 @@ def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
     macs = _macs(topology, pending, previous)
     plugged = tuple(nic for nic in pending if not nic.declared.is_mirror_only)
     addresses = _addresses(topology, plugged, previous, macs)
-    nics = {nic.name: _nic(nic, topology, ports, macs, addresses) for nic in plugged}
-    listeners = {nic.name: _listener(nic, ports, macs) for nic in pending if nic.declared.is_mirror_only}
+    mtus = {name: mtu_bytes(topology, network, interfaces) for name, network in topology.networks.items()}
+    nics = {nic.name: _nic(nic, topology, ports, macs, addresses, mtus) for nic in plugged}
+    longest = largest_bytes(topology, interfaces)
+    listeners = {
+        nic.name: _listener(nic, ports, macs, longest) for nic in pending if nic.declared.is_mirror_only
+    }
     vms = tuple(
         _vm(topology, name, spec, nics, listeners)
         for spec in topology.vms.values()
@@ -206,7 +221,7 @@ def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
         topology.name,
         vms,
         assignments,
-        tuple(_services(topology, ports)),
+        tuple(_services(topology, ports, mtus)),
         tuple(_exits(topology, ports)),
         tuple(_uplinks(topology, ports)),
     )
@@ -231,14 +246,15 @@ def _uplinks(topology: Topology, ports: Mapping[str, int]) -> Iterator[UplinkPor
             yield UplinkPort(each.name, each.interface, port, vlans, is_tagged, each.at)
 
 
-def _services(topology: Topology, ports: Mapping[str, int]) -> Iterator[ServicePort]:
+def _services(topology: Topology, ports: Mapping[str, int], mtus: Mapping[str, int]) -> Iterator[ServicePort]:
     mac = gateway_mac(topology.name)
     for network in topology.networks.values():
         if network.has_services:
             own = ((network.gateway(subnet), subnet.prefixlen) for subnet in network.subnets)
             addresses = tuple(ip_interface(f"{address}/{length}") for address, length in own if address)
             port = ports[service_key(network.name)]
-            yield ServicePort(network.name, network.vlan, port, mac, addresses, network.at)
+            mtu = mtus[network.name]
+            yield ServicePort(network.name, network.vlan, port, mac, addresses, network.at, mtu)
 
 
 def mirror_key(name: str) -> str:
@@ -312,8 +328,9 @@ def _with_gateways(topology: Topology, nics: Sequence[Nic]) -> Iterator[Nic]:
         yield replace(nic, gateways=own) if own else nic
 
 
-def _listener(nic: _Pending, ports: Mapping[str, int], macs: Mapping[str, int]) -> Listener:
-    return Listener(nic.name, nic.vm, nic.declared.name, ports[nic.name], macs[nic.name], nic.declared.at)
+def _listener(nic: _Pending, ports: Mapping[str, int], macs: Mapping[str, int], mtu: int) -> Listener:
+    port, mac = ports[nic.name], macs[nic.name]
+    return Listener(nic.name, nic.vm, nic.declared.name, port, mac, nic.declared.at, mtu)
 
 
 def _nic(
@@ -322,6 +339,7 @@ def _nic(
     ports: Mapping[str, int],
     macs: Mapping[str, int],
     addresses: Mapping[str, tuple[IPInterface, ...]],
+    mtus: Mapping[str, int],
 ) -> Nic:
     network = topology.networks[nic.declared.network]
     return Nic(
@@ -337,6 +355,7 @@ def _nic(
         is_isolated=network.is_isolated and not nic.declared.is_promiscuous,
         profile=topology.profiles.get(nic.declared.profile, STRICT),
         asked=tuple(_asked(network, macs[nic.name], addresses[nic.name])) if nic.declared.asks else (),
+        mtu_bytes=mtus[network.name],
     )
 
 

@@ -52,6 +52,7 @@ class HostGuests:
                 tuple(map(ip_interface, nic.addresses)),
                 asked=tuple(map(ip_interface, nic.asked)),
                 gateways=tuple(map(ip_address, nic.gateways)),
+                mtu=nic.mtu_bytes,
             )
             for nic in guest.nics
         )
