@@ -36,6 +36,9 @@ def guest_to_json(guest: Guest) -> str:
             "asked": nic.asked,
             "gateways": nic.gateways,
             "mtu": nic.mtu_bytes,
+            "dhcpv6": nic.dhcpv6,
+            "resolvers": nic.resolvers,
+            "domain": nic.domain,
         }
         for nic in guest.nics
     ]
@@ -55,6 +58,9 @@ def guest_from_json(text: str) -> Guest:
             tuple(nic.get("asked", ())),
             tuple(nic.get("gateways", ())),  # records of earlier versions have none
             nic.get("mtu", ETHERNET_BYTES),
+            nic.get("dhcpv6", ""),
+            tuple(nic.get("resolvers", ())),
+            nic.get("domain", ""),
         )
         for nic in raw["nics"]
     )

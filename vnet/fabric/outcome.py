@@ -256,7 +256,13 @@ def _nic_differences(old: Mapping[str, GuestNic], new: Mapping[str, GuestNic]) -
         elif old[name].mtu_bytes != new[name].mtu_bytes:
             yield f"{name} MTU {old[name].mtu_bytes} → {new[name].mtu_bytes}"
         elif old[name] != new[name]:
-            yield f"{name} has another {'MAC' if old[name].mac != new[name].mac else 'port'}"
+            yield f"{name} {_other(old[name], new[name])}"
+
+
+def _other(old: GuestNic, new: GuestNic) -> str:
+    if old.mac != new.mac:
+        return "has another MAC"
+    return "has another port" if old.port != new.port else "is configured otherwise: gateways, names or DHCP"
 
 
 def _mirrors(now: State, wanted: State) -> Iterator[Line]:

@@ -43,7 +43,8 @@ class Attached:
 class GuestNic:
     """One NIC as the guest is given it. `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`.
 
-    `asked` are those of them that the guest asks for itself, `gateways` those of its default routes.
+    `asked` are those of them that the guest asks for itself, `gateways` those of its default routes;
+    `dhcpv6` and `resolvers` are as in `vnet.topology.inventory.Nic`.
     """
 
     interface: str
@@ -53,6 +54,9 @@ class GuestNic:
     asked: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     mtu_bytes: int = ETHERNET_BYTES
+    dhcpv6: str = ""
+    resolvers: tuple[str, ...] = ()
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -185,6 +189,9 @@ def guest_of(vm: Vm) -> Guest:
             tuple(map(str, nic.asked)),
             tuple(map(str, nic.gateways)),
             nic.mtu_bytes,
+            nic.dhcpv6.value,
+            tuple(map(str, nic.resolvers)),
+            nic.domain,
         )
         for nic in vm.nics
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from hashlib import blake2b
 from ipaddress import ip_interface
 from itertools import count
@@ -25,6 +26,7 @@ from vnet.topology.model import (
     IPNetwork,
     Network,
     Profile,
+    Served,
     ToErspan,
     Topology,
     ToVxlan,
@@ -50,6 +52,14 @@ class Assignment:
     addresses: tuple[IPInterface, ...]
 
 
+class Dhcpv6(Enum):
+    """What a guest asks a server of DHCPv6 for. INFORMATION: names only, it makes its address itself."""
+
+    NOTHING = ""
+    INFORMATION = "information"
+    ADDRESS = "address"
+
+
 @dataclass(frozen=True, slots=True)
 class Nic:
     """One NIC of one VM. `name` is `VM.INTERFACE` (`web-1.eth0`), unique in the fabric."""
@@ -72,6 +82,10 @@ class Nic:
     gateways: tuple[IPAddress, ...] = ()
     """Of the VM's default routes: for each version of IP that of its first NIC which has one."""
     mtu_bytes: int = ETHERNET_BYTES
+    dhcpv6: Dhcpv6 = Dhcpv6.NOTHING
+    resolvers: tuple[IPAddress, ...] = ()
+    """Who answers the guest's questions for names, as far as no DHCP tells it that."""
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +356,9 @@ def _nic(
     mtus: Mapping[str, int],
 ) -> Nic:
     network = topology.networks[nic.declared.network]
+    asks, own = nic.declared.asks, addresses[nic.name]
+    asked = tuple(_asked(network, macs[nic.name], own)) if asks else ()
+    resolvers = tuple(_resolvers(network, own, asked))
     return Nic(
         name=nic.name,
         vm=nic.vm,
@@ -354,19 +371,51 @@ def _nic(
         at=nic.declared.at,
         is_isolated=network.is_isolated and not nic.declared.is_promiscuous,
         profile=topology.profiles.get(nic.declared.profile, STRICT),
-        asked=tuple(_asked(network, macs[nic.name], addresses[nic.name])) if nic.declared.asks else (),
+        asked=asked,
         mtu_bytes=mtus[network.name],
+        dhcpv6=_dhcpv6(network, macs[nic.name], asked),
+        resolvers=resolvers,
+        domain=network.domain if resolvers else "",
     )
 
 
 def _asked(network: Network, mac: int, addresses: tuple[IPInterface, ...]) -> Iterator[IPInterface]:
-    """The addresses that a guest without a client of DHCPv6 learns: over IPv6 those of SLAAC only."""
-    made = interface_identifier(mac)
+    """The addresses that a guest learns: over IPv6 only where a router tells it who are its neighbours."""
     for address in addresses:
-        served = network.serves(next(each for each in network.subnets if address.ip in each))
-        is_made = served.ra is Advertised.SLAAC and address.ip == served.subnet.network_address + made
-        if is_made or (address.version == 4 and served.dhcp is not None):
+        served = _served(network, address)
+        is_told = served.dhcp is not None and (address.version == 4 or served.ra is not Advertised.NONE)
+        if is_told or _is_made(served, mac, address):
             yield address
+
+
+def _served(network: Network, address: IPInterface) -> Served:
+    return network.serves(next(each for each in network.subnets if address.ip in each))
+
+
+def _is_made(served: Served, mac: int, address: IPInterface) -> bool:
+    """Whether a guest makes the address of what is advertised and its MAC."""
+    if served.ra is not Advertised.SLAAC:
+        return False
+    return address.ip == served.subnet.network_address + interface_identifier(mac)
+
+
+def _dhcpv6(network: Network, mac: int, asked: tuple[IPInterface, ...]) -> Dhcpv6:
+    served = [(_served(network, each), each) for each in asked if each.version == 6]
+    told = [(each, address) for each, address in served if each.dhcp is not None]
+    if any(not _is_made(each, mac, address) for each, address in told):
+        return Dhcpv6.ADDRESS
+    return Dhcpv6.INFORMATION if told else Dhcpv6.NOTHING
+
+
+def _resolvers(
+    network: Network, addresses: tuple[IPInterface, ...], asked: tuple[IPInterface, ...]
+) -> Iterator[IPAddress]:
+    """The network's own server, at its address in each subnet where no DHCP tells the guest of it."""
+    for address in addresses if network.domain else ():
+        served = _served(network, address)
+        gateway = network.gateway(served.subnet)
+        if gateway is not None and not (address in asked and served.dhcp is not None):
+            yield gateway
 
 
 # ---- ports -----------------------------------------------------------------------------------

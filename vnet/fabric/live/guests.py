@@ -53,6 +53,9 @@ class HostGuests:
                 asked=tuple(map(ip_interface, nic.asked)),
                 gateways=tuple(map(ip_address, nic.gateways)),
                 mtu=nic.mtu_bytes,
+                dhcpv6=nic.dhcpv6,
+                resolvers=tuple(map(ip_address, nic.resolvers)),
+                domain=nic.domain,
             )
             for nic in guest.nics
         )
