@@ -26,8 +26,8 @@ TOOL_PACKAGES = (
     *("netcat-openbsd", "libbsd0", "libmd0", "libc6"),
     *("wide-dhcpv6-client", "libfl2"),
 )
-"""busybox's own `nc` knows no UDP: netcat-openbsd does, and brings the C library. Nor has Debian's busybox a client
-of DHCPv6."""
+"""busybox's own `nc` knows no UDP: netcat-openbsd does, and brings the C library. Debian's busybox has no client
+for DHCPv6 either."""
 
 MODULES = (
     "virtio_pci",
