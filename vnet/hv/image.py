@@ -26,8 +26,8 @@ TOOL_PACKAGES = (
     *("netcat-openbsd", "libbsd0", "libmd0", "libc6"),
     *("wide-dhcpv6-client", "libfl2"),
 )
-"""busybox's own `nc` knows no UDP: netcat-openbsd does, and brings the C library. Debian's busybox has no client
-for DHCPv6 either."""
+"""busybox's own `nc` knows no UDP: netcat-openbsd does, and brings the C library. Debian's busybox cannot ask
+by DHCPv6 either."""
 
 MODULES = (
     "virtio_pci",
