@@ -73,8 +73,8 @@ def questions() -> Iterator[Question]:
 QUESTIONS = tuple(questions())
 
 
-@settings(max_examples=40, deadline=None)
-@given(worlds(), st.lists(st.sampled_from(QUESTIONS), min_size=80, max_size=80, unique=True))
+@settings(max_examples=25, deadline=None)
+@given(worlds(), st.lists(st.sampled_from(QUESTIONS), min_size=60, max_size=60, unique=True))
 def test_guests_ask_exactly_what_their_network_offers(world: World, asked: list[Question]) -> None:
     network, is_routed = world.topology.networks["n"], bool(world.topology.routers)
     servers = {each.network: each for each in world.inventory.services}

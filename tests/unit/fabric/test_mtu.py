@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
+from vnet.base.errors import InputError
+from vnet.fabric.declared import work_out
 from vnet.topology.inventory import expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
@@ -90,3 +94,11 @@ def test_nics_servers_and_listeners_have_the_mtu_of_what_they_get() -> None:
     }
     assert [each.mtu_bytes for each in inventory.services] == [9000]
     assert [each.mtu_bytes for each in inventory.listeners] == [9000] == [largest_bytes(topology, {})]
+
+
+def test_what_is_impossible_is_refused_before_anything_is_planned() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    with pytest.raises(InputError, match=r"lab.vnet.yaml:5:3: networks.carried.mtu: eth1, uplink lan"):
+        work_out(lab("9000"), {}, now, interfaces={"eth1": 1500})
+    declared = work_out(lab("9000"), {}, now, interfaces={"eth1": 9000})
+    assert declared.inventory.nics[2].mtu_bytes == 9000
