@@ -35,7 +35,7 @@ def make_engine(directory: Path, world: World, underlay: str | None = None) -> E
 
     def parts(fabric: str) -> Parts:
         log = RuleLog(paths.log_dir(fabric))
-        network, switch = HostNetwork(f"{PREFIX}{fabric}"), HostSwitch(fabric, log.see, underlay)
+        network, switch = HostNetwork(paths.netns(fabric)), HostSwitch(fabric, log.see, underlay)
         return Parts(network, switch, FakeGuests(world, fabric), log)
 
     host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, partial(datetime.now, UTC), uptime_s)
