@@ -27,15 +27,20 @@ networks:
   front: {vlan: 10, subnets: [10.0.1.0/24, "fd00:1::/64"], isolation: isolated}
   back: {vlan: 20, subnets: [{cidr: 10.0.2.0/24, gateway: 10.0.2.254}, "fd00:2::/64"]}
   alone: {vlan: 30, subnets: [10.0.3.0/24, "fd00:3::/64"]}
-routers: {gw: {networks: [front, back]}}
+  wide: {vlan: 40, mtu: 9000, subnets: [10.0.4.0/24, "fd00:4::/64"]}
+routers: {gw: {networks: [front, back, wide]}}
 vms:
   a: {networks: [front]}
   b: {networks: [back]}
   c: {networks: [front]}
   d: {networks: [alone]}
   small: {networks: [back]}
+  w: {networks: [wide]}
+  v: {networks: [wide]}
 policies:
+  - {name: wide, applied_to: network:wide, ingress: [{from: any, ports: icmp}]}
   - {name: small, applied_to: vm:small, ingress: [{from: vm:a, ports: [icmp, 7/udp]}]}
+  - {name: jumbo, applied_to: vm:b, ingress: [{from: vm:w, ports: [8080/tcp, 53/udp]}]}
   - name: b
     applied_to: vm:b
     ingress: [{from: vm:a, ports: [8080/tcp, 53/udp, icmp]}, {from: vm:a, ports: [22/tcp], action: reject}]
@@ -65,6 +70,9 @@ class Lab:
             sh(f"ip -n {guest} link set eth0 address {format_mac(nic.mac)}")
             if nic.vm == "small":
                 sh(f"ip -n {self.netns} link set p{nic.port} mtu {SMALL_MTU}")
+            else:
+                sh(f"ip -n {self.netns} link set p{nic.port} mtu {nic.mtu_bytes}")
+            sh(f"ip -n {guest} link set eth0 mtu {nic.mtu_bytes}")
             sh(f"ip -n {self.netns} link set p{nic.port} up")
             sh(f"ip -n {guest} link set eth0 up")
             sh(f"ip -n {guest} link set lo up")
@@ -234,3 +242,57 @@ def test_a_router_leads_no_way_round_isolation(lab: Lab, family: int, neighbour:
 def test_networks_without_a_router_stay_apart(lab: Lab, family: int) -> None:
     lab.run("d", f"ip -{family} route add default dev eth0")
     assert "1 received" not in lab.run("d", f"ping -c 1 -W 1 {TARGETS[family]}")
+
+
+JUMBO = 9000
+NEIGHBOURS = {4: "10.0.4.3", 6: "fd00:4::3"}
+IP_HEADERS = {4: 20, 6: 40}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_jumbo_frames_pass_within_their_network(lab: Lab, family: int) -> None:
+    fits = JUMBO - IP_HEADERS[family] - 8
+    assert "1 received" in lab.run("w", f"ping -c 1 -W 2 -M do -s {fits} {NEIGHBOURS[family]}")
+    lab.run("w", "ip link set eth0 mtu 9100")
+    said = lab.run("w", f"ping -c 1 -W 1 -M do -s {fits + 1} {NEIGHBOURS[family]}")
+    lab.run("w", f"ip link set eth0 mtu {JUMBO}")
+    for gateway in Routing(lab.topology).gateways("wide"):
+        lab.run("w", f"ip -{gateway.version} route replace default via {gateway}")
+    assert "0 received" in said and "mtu" not in said.lower(), said
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_tcp_out_of_a_jumbo_network_learns_the_smaller_mtu(lab: Lab, family: int) -> None:
+    """The receiver claims to take jumbo segments, so the sender, who cuts nothing itself, has to be told."""
+    way = lab.run("b", f"ip -{family} route show default").split("\n")[0]
+    lab.run("b", f"ip -{family} route replace {way} advmss 8900")
+    with lab.socket("b", family, socket.SOCK_STREAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((TARGETS[family], 8080))
+        server.listen()
+        with lab.socket("w", family, socket.SOCK_STREAM) as client:
+            client.connect((TARGETS[family], 8080))
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.settimeout(3)
+                client.sendall(b"x" * 100_000)
+                got = 0
+                while got < 100_000:
+                    got += len(accepted.recv(65536))
+    known = lab.run("w", f"ip route get {TARGETS[family]}")
+    lab.run("w", f"ip -{family} route flush cache")
+    assert "mtu 1500" in known, known
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_datagram_out_of_a_jumbo_network_is_refused_once_the_mtu_is_known(lab: Lab, family: int) -> None:
+    level, discover = (0, 10) if family == 4 else (41, 23)  # IP_MTU_DISCOVER, IPV6_MTU_DISCOVER
+    with lab.socket("w", family, socket.SOCK_DGRAM) as client:
+        client.setsockopt(level, discover, 2)  # IP_PMTUDISC_DO
+        client.connect((TARGETS[family], 53))
+        client.send(b"x" * 8000)
+        with pytest.raises(OSError, match="Message too long"):
+            client.recv(16)
+        with pytest.raises(OSError, match="Message too long"):
+            client.send(b"x" * 8000)
+        client.send(b"x" * (1500 - IP_HEADERS[family] - 8))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -483,3 +485,86 @@ def test_a_service_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Mon
 
 def spaces() -> list[str]:
     return sorted(each.name for each in Path("/var/run/netns").glob(f"{PREFIX}*"))
+
+
+FORWARDING = """\
+name: lab
+networks:
+  front:
+    vlan: 10
+    dns: {forwarders: [10.10.20.9, "fd00:20::9"]}
+    mtu: MTU
+    subnets: [{cidr: 10.10.10.0/24, dhcp: true}, {cidr: "fd00:10::/64", ra: slaac}]
+  far: {vlan: 20, subnets: [10.10.20.0/24, "fd00:20::/64"]}
+routers: {gw: {networks: [front, far]}}
+vms:
+  a: {networks: [front]}
+  names: {interfaces: {eth0: {network: far, addresses: [10.10.20.9/24, "fd00:20::9/64"]}}}
+policies: [{name: closed, applied_to: any, ingress: [], egress: []}]
+"""
+
+
+def test_names_outside_are_asked_of_a_forwarder_by_either_version_of_ip() -> None:
+    async def life(lab: Lab) -> None:
+        with lab.client("a.eth0") as name, lab.client("names.eth0") as far:
+            static(name, *lab.addresses("a.eth0"))
+            static(far, *lab.addresses("names.eth0"))
+            run(far, "ip route add default via 10.10.20.1; ip -6 route add default via fd00:20::1")
+            serve = (
+                "timeout 15 /usr/sbin/dnsmasq -k --user=root --pid-file= --no-resolv --no-hosts"
+                " --interface=eth0 --address=/www.example.com/192.0.2.80 --txt-record=long.example.com,"
+                + "x"
+                * 200
+            )
+            other = await asyncio.create_subprocess_shell(f"ip netns exec {far} {serve}")
+            try:
+                await asyncio.sleep(0.3)
+                assert "192.0.2.80" in await thread(answers, name, "www.example.com A")
+                assert "x" * 200 in await thread(answers, name, "+tcp long.example.com TXT", "fd00:10::1")
+                assert lab.addresses("names.eth0")[0].partition("/")[0] in await thread(
+                    answers, name, "names.lab.internal A"
+                )
+                assert "NXDOMAIN" in await thread(answers, name, "www.internal A")
+                space = f"{PREFIX}lab.front"
+                run(space, "ip route del 10.10.20.9")
+                assert "192.0.2.80" in await thread(answers, name, "www.example.com A"), "over IPv6 alone"
+                refused = await thread(run, space, "ping -c 1 -W 1 fd00:20::9")
+                assert refused.returncode != 0
+            finally:
+                other.terminate()
+                await other.wait()
+
+    living(life, FORWARDING.replace("MTU", "auto"))
+
+
+def test_the_mtu_of_a_running_network_is_changed_and_told_and_guests_are_made_again() -> None:
+    async def life(lab: Lab) -> None:
+        outcome = await lab.engine.plan(Source("lab.vnet.yaml", FORWARDING.replace("MTU", "9000")))
+        told = {(line.kind.value, line.name): line.what for line in outcome.summary.lines}
+        assert told["port", "a.eth0"] == "live: MTU 1500 → 9000"
+        assert told["vm", "a"] == "re-create: eth0 MTU 1500 → 9000"
+        assert ("vm", "names") not in told
+        for mtu in (9000, 1400):
+            await lab.up(FORWARDING.replace("MTU", str(mtu)))
+            assert mtus(NETNS) == {"a.eth0": mtu, "@front": mtu, "names.eth0": 1500}
+            assert mtus(f"{PREFIX}lab.front") == {"eth0": mtu}
+            assert await lab.up(FORWARDING.replace("MTU", str(mtu))) == []
+            with lab.client("a.eth0") as name:
+                assert f"mtu={mtu}\n" in await thread(leased, name)
+                run(name, "ip link set eth0 down mtu 9100; sysctl -qw net.ipv6.conf.eth0.accept_ra=2")
+                run(name, "ip link set eth0 up")
+                for _ in range(50):
+                    known = (await thread(run, name, "cat /proc/sys/net/ipv6/conf/eth0/mtu")).stdout
+                    if known == f"{mtu}\n":
+                        break
+                    await asyncio.sleep(0.1)
+                assert known == f"{mtu}\n", "advertised"
+
+    living(life, FORWARDING.replace("MTU", "auto"))
+
+
+def mtus(space: str) -> dict[str, int]:
+    """Of the interfaces of a namespace, without the loopback."""
+    done = subprocess.run(["ip", "-n", space, "-j", "link"], capture_output=True, check=True)
+    links = json.loads(done.stdout)
+    return {link["ifname"]: link["mtu"] for link in links if link["ifname"] != "lo"}

@@ -22,11 +22,22 @@ networks:
     subnets:
       - {cidr: 10.0.0.0/24, dhcp: {range: 10.0.0.50-10.0.0.99, lease: 2m, reservations: {b.eth0: 10.0.0.7}}}
       - {cidr: "fd00::/64", ra: slaac}
+  six:
+    vlan: 20
+    mtu: 9000
+    dns: true
+    subnets: {cidr: "fd00:6::/64", dhcp: true}
+  both: {vlan: 30, dns: true, subnets: {cidr: "fd00:7::/64", dhcp: true, ra: slaac}}
+  made: {vlan: 40, dns: true, subnets: {cidr: "fd00:8::/64", ra: slaac}}
+routers: {gw: {networks: [lan, six]}}
 vms:
+  asker: {interfaces: {eth0: {network: six, dhcp: true}, eth1: {network: both, dhcp: true}}}
+  still: {networks: [six, made]}
+  maker: {interfaces: {eth0: {network: made, dhcp: true}}}
   a: {interfaces: {eth0: {network: lan, dhcp: true}}}
   b: {interfaces: {eth0: {network: lan, dhcp: true}}}
   plain: {networks: [lan]}
-policies: [{name: ping, applied_to: any, ingress: [{from: any, ports: [icmp]}]}]
+policies: [{name: ping, applied_to: any, ingress: [{from: any, ports: [icmp, 7/udp]}]}]
 """
 
 
@@ -82,6 +93,41 @@ def test_guests_know_each_other_by_name(host: Lab) -> None:
     assert " 0% packet loss" in sh(host, "a", "ping -c 2 -W 2 plain")
     six = over_ipv6(host, "b.eth0").partition("/")[0]
     assert " 0% packet loss" in sh(host, "a", f"ping -c 2 -W 2 {six}")
+
+
+def test_a_guest_of_ipv6_alone_asks_for_its_address_and_is_told_of_router_and_names(host: Lab) -> None:
+    address, name = over_ipv6(host, "asker.eth0").partition("/")[0], "still.six.served.internal"
+    assert address in until(host, "asker", "ip -o -6 addr show dev eth0", address)
+    route = until(host, "asker", "ip -6 route", "default via fe80::")
+    assert "default via fe80::" in route and "fd00:6::/64 dev eth0" in route
+    assert "nameserver fd00:6::1" in until(host, "asker", "cat /etc/resolv.conf", "fd00:6::1")
+    assert " 0% packet loss" in sh(host, "asker", f"ping -6 -c 2 -W 2 {name}")
+    far = over_ipv6(host, "b.eth0").partition("/")[0]
+    assert " 0% packet loss" in sh(host, "asker", f"ping -6 -c 2 -W 2 {far}")
+    rows = {row["nic"]: row for row in host.json("leases", "six")}
+    assert rows["asker.eth0"]["expires"] and rows["still.eth0"]["expires"] is None
+
+
+def test_a_guest_that_makes_its_address_asks_for_names_only(host: Lab) -> None:
+    made = over_ipv6(host, "asker.eth1").partition("/")[0]
+    assert made in until(host, "asker", "ip -o -6 addr show dev eth1", made)
+    assert "nameserver fd00:7::1" in until(host, "asker", "cat /etc/resolv.conf", "fd00:7::1")
+    made = over_ipv6(host, "maker.eth0").partition("/")[0]
+    assert made in until(host, "maker", "ip -o -6 addr show dev eth0", made)
+    assert " 0% packet loss" in sh(host, "maker", "ping -6 -c 2 -W 2 still.made.served.internal")
+
+
+def test_jumbo_frames_pass_between_real_guests_and_not_out_of_their_network(host: Lab) -> None:
+    for vm in ("asker", "still"):
+        assert "mtu 9000" in sh(host, vm, "ip link show dev eth0")
+    assert "mtu 1500" in sh(host, "a", "ip link show dev eth0")
+    still, far = (over_ipv6(host, nic).partition("/")[0] for nic in ("still.eth0", "b.eth0"))
+    assert " 0% packet loss" in sh(host, "asker", f"ping -6 -c 2 -W 2 -s 8900 {still}")
+    way = f"ip -6 route get {far}"  # busybox tells no MTU, but which way has one of its own
+    assert "cache" not in sh(host, "asker", way)
+    sh(host, "asker", f"head -c 4000 /dev/zero | nc.openbsd -u -w 1 {far} 7; true")
+    assert "MTU" in host.vnet("drops")
+    assert "cache" in sh(host, "asker", way), "told by the gateway"
 
 
 def test_daemon_and_dnsmasq_are_killed_and_flows_and_leases_go_on(host: Lab) -> None:

@@ -66,8 +66,14 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
 def _network(net: Network, fabric: str, macs: frozenset[str]) -> Plain:
     plain: Plain = {"vlan": net.vlan, "subnets": [_subnet(net, subnet, macs) for subnet in net.subnets]}
     internal = {"internal": True} if net.is_internal else {}
-    dns = {"dns": True if net.domain == f"{fabric}.internal" else net.domain} if net.domain else {}
-    return plain | internal | ({"isolation": "isolated"} if net.is_isolated else {}) | dns
+    mtu = {} if net.mtu_bytes is None else {"mtu": net.mtu_bytes}
+    dns = {"dns": _dns(net, fabric)} if net.domain else {}
+    return plain | internal | ({"isolation": "isolated"} if net.is_isolated else {}) | mtu | dns
+
+
+def _dns(net: Network, fabric: str) -> bool | str | Plain:
+    domain = True if net.domain == f"{fabric}.internal" else net.domain
+    return {"domain": domain, "forwarders": list(map(str, net.forwarders))} if net.forwarders else domain
 
 
 def _subnet(net: Network, subnet: IPNetwork, macs: frozenset[str]) -> str | Plain:

@@ -14,9 +14,10 @@ from vnet.policy.compile import Compiled, compile
 from vnet.policy.difference import normal
 from vnet.policy.origin import Lets, Origin
 from vnet.topology.expiry import in_force, next_expiry
-from vnet.topology.inventory import Assignment, Inventory, expand
+from vnet.topology.inventory import NO_INTERFACES, Assignment, Inventory, expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
+from vnet.topology.mtu import Interfaces, why_not_through
 from vnet.topology.shape import later
 
 
@@ -68,15 +69,29 @@ def work_out(
     previous: Mapping[str, Assignment],
     now: datetime,
     compile: Callable[[Topology, Inventory], Compiled] = compile,
+    interfaces: Interfaces = NO_INTERFACES,
 ) -> Declared:
     """Expand and compile what is in force; NICs that were there keep what `previous` says they got.
 
     Args:
         compile: the compiler, or one that remembers what it compiled before.
+        interfaces: the MTUs of the host's interfaces, as far as they are known.
+
+    Raises: InputError, also for networks whose packets cannot go by their uplinks.
     """
     current = in_force(topology, now)
-    inventory = expand(current, previous)
+    faults = tuple(_impossible(current, interfaces))
+    if faults:
+        raise InputError(faults)
+    inventory = expand(current, previous, interfaces)
     return Declared(current, inventory, compile(current, inventory), next_expiry(topology, now))
+
+
+def _impossible(topology: Topology, interfaces: Interfaces) -> Iterator[Fault]:
+    for name, network in topology.networks.items():
+        why = why_not_through(topology, network, interfaces)
+        if why:
+            yield Fault(network.at, f"networks.{name}.mtu", why)
 
 
 def declare(source: Source, previous: Mapping[str, Assignment], now: datetime) -> Declared:

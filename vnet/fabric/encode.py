@@ -11,6 +11,7 @@ from vnet.fabric.state import Guest, GuestNic, Port
 from vnet.fabric.store import Pending, Record, Source
 from vnet.hv.disk import Disk
 from vnet.topology.inventory import Assignment
+from vnet.topology.mtu import ETHERNET_BYTES
 
 
 def assignment_to_json(assignment: Assignment) -> str:
@@ -36,6 +37,10 @@ def guest_to_json(guest: Guest) -> str:
             "addresses": nic.addresses,
             "asked": nic.asked,
             "gateways": nic.gateways,
+            "mtu": nic.mtu_bytes,
+            "dhcpv6": nic.dhcpv6,
+            "resolvers": nic.resolvers,
+            "domain": nic.domain,
         }
         for nic in guest.nics
     ]
@@ -54,6 +59,10 @@ def guest_from_json(text: str) -> Guest:
             tuple(nic["addresses"]),
             tuple(nic.get("asked", ())),
             tuple(nic.get("gateways", ())),  # records of earlier versions have none
+            nic.get("mtu", ETHERNET_BYTES),
+            nic.get("dhcpv6", ""),
+            tuple(nic.get("resolvers", ())),
+            nic.get("domain", ""),
         )
         for nic in raw["nics"]
     )

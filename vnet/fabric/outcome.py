@@ -11,7 +11,7 @@ from hashlib import blake2b
 from vnet.base.limits import Limits
 from vnet.fabric import plan as p
 from vnet.fabric.replay import VerdictChange
-from vnet.fabric.state import Guest, GuestNic, State
+from vnet.fabric.state import Attached, Guest, GuestNic, State
 from vnet.fabric.store import Record
 from vnet.policy.cuts import Cut
 from vnet.policy.difference import FlowKey
@@ -253,8 +253,16 @@ def _nic_differences(old: Mapping[str, GuestNic], new: Mapping[str, GuestNic]) -
             yield f"{name} goes"
         elif old[name].addresses != new[name].addresses:
             yield f"{name} {', '.join(old[name].addresses)} → {', '.join(new[name].addresses)}"
+        elif old[name].mtu_bytes != new[name].mtu_bytes:
+            yield f"{name} MTU {old[name].mtu_bytes} → {new[name].mtu_bytes}"
         elif old[name] != new[name]:
-            yield f"{name} has another {'MAC' if old[name].mac != new[name].mac else 'port'}"
+            yield f"{name} {_other(old[name], new[name])}"
+
+
+def _other(old: GuestNic, new: GuestNic) -> str:
+    if old.mac != new.mac:
+        return "has another MAC"
+    return "has another port" if old.port != new.port else "is configured otherwise: gateways, names or DHCP"
 
 
 def _mirrors(now: State, wanted: State) -> Iterator[Line]:
@@ -297,17 +305,18 @@ def _ports(now: State, wanted: State) -> Iterator[Line]:
         elif (old[name] in now.plugged) != (new[name] in wanted.plugged):
             yield Line(Mark.CHANGE, Kind.PORT, name, "attach it again")
         else:
-            changed = _limit_differences(now.limits(old[name]), wanted.limits(new[name]))
+            changed = _attachment_differences(now.attachment(old[name]), wanted.attachment(new[name]))
             if changed:
                 yield Line(Mark.CHANGE, Kind.PORT, name, f"live: {', '.join(changed)}")
 
 
-def _limit_differences(old: Limits | None, new: Limits | None) -> list[str]:
+def _attachment_differences(old: Attached | None, new: Attached | None) -> list[str]:
     if old is None or new is None:
         return []
     names = [each.name for each in fields(Limits)]
-    pairs = [(name, getattr(old, name), getattr(new, name)) for name in names]
-    return [f"{name.replace('_', ' ')} {was} → {will}" for name, was, will in pairs if was != will]
+    pairs = [(name.replace("_", " "), getattr(old.limits, name), getattr(new.limits, name)) for name in names]
+    pairs.append(("MTU", old.mtu_bytes, new.mtu_bytes))
+    return [f"{name} {was} → {will}" for name, was, will in pairs if was != will]
 
 
 # -- policies and their flows ---------------------------------------------------------------------

@@ -24,6 +24,7 @@ from vnet.base.limits import Limits
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import Attached, Guest, NetworkService, Port, State, remnant
 from vnet.openflow.flow import Flow
+from vnet.topology.mtu import ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class AttachPort:
 
     port: Port
     limits: Limits = limits.STRICT
+    mtu_bytes: int = ETHERNET_BYTES
 
     def __str__(self) -> str:
         return f"attach port {self.port.ifname} as number {self.port.number}"
@@ -88,6 +90,17 @@ class LimitPort:
 
     def __str__(self) -> str:
         return f"change the limits of port {self.port.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class ResizePort:
+    """Let longer packets leave by a port from now on, or only shorter ones. Connections go on."""
+
+    port: Port
+    mtu_bytes: int
+
+    def __str__(self) -> str:
+        return f"change the MTU of port {self.port.ifname} to {self.mtu_bytes}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +205,7 @@ Action = (
     | CreatePort
     | AttachPort
     | LimitPort
+    | ResizePort
     | DetachPort
     | RemovePort
     | ApplyFlows
@@ -226,7 +240,7 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from (CreatePort(port) for port in sorted(new_ports))
     yield from (PutService(each) for each in _by_network(wanted.services - now.services))
     renewed = _renewed(now, wanted)
-    yield from _attach(sorted({*(wanted.attached - now.attached), *renewed}), plugged | _ports_of(renewed))
+    yield from _attach(now, sorted({*(wanted.attached - now.attached), *renewed}), _ports_of(renewed))
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
     yield from _mirrors(now, wanted)
@@ -260,10 +274,17 @@ def _ports_of(attached: Iterable[Attached]) -> frozenset[Port]:
     return frozenset(each.port for each in attached)
 
 
-def _attach(attached: Iterable[Attached], plugged: frozenset[Port]) -> Iterator[Action]:
-    """Put the ports into the switch that are not; change the limits of those that are."""
-    yield from (AttachPort(each.port, each.limits) for each in attached if each.port in plugged)
-    yield from (LimitPort(each.port, each.limits) for each in attached if each.port not in plugged)
+def _attach(now: State, attached: Iterable[Attached], renewed: frozenset[Port]) -> Iterator[Action]:
+    """Put the ports into the switch that are not, or whose interface is new; change what is another for
+    those that are."""
+    known = {each.port: each for each in now.attached if each.port not in renewed}
+    new = [each for each in attached if each.port not in known]
+    changed = [(known[each.port], each) for each in attached if each.port in known]
+    yield from (AttachPort(each.port, each.limits, each.mtu_bytes) for each in new)
+    yield from (LimitPort(each.port, each.limits) for had, each in changed if had.limits != each.limits)
+    yield from (
+        ResizePort(each.port, each.mtu_bytes) for had, each in changed if had.mtu_bytes != each.mtu_bytes
+    )
 
 
 def _mirrors(now: State, wanted: State) -> Iterator[Action]:
@@ -322,8 +343,12 @@ def step(action: Action, state: State) -> State:
             return replace(state, ports=state.ports | {port})
         case RemovePort(port):
             return replace(state, ports=state.ports - {port}, attached=_without(state, port))
-        case AttachPort(port, limits) | LimitPort(port, limits):
-            return replace(state, attached=_without(state, port) | {Attached(port, limits)})
+        case AttachPort(port, limits, mtu_bytes):
+            return _with(state, Attached(port, limits, mtu_bytes))
+        case LimitPort(port, limits):
+            return _with(state, replace(_attached(state, port), limits=limits))
+        case ResizePort(port, mtu_bytes):
+            return _with(state, replace(_attached(state, port), mtu_bytes=mtu_bytes))
         case DetachPort(port):
             return replace(state, attached=_without(state, port))
         case ApplyFlows(put, remove):
@@ -341,6 +366,16 @@ def step(action: Action, state: State) -> State:
             return replace(state, guests=state.guests | {guest})
         case DestroyGuest(guest):
             return replace(state, guests=state.guests - {guest})
+
+
+def _attached(state: State, port: Port) -> Attached:
+    found = state.attachment(port)
+    assert found is not None, "it is in the switch"
+    return found
+
+
+def _with(state: State, attached: Attached) -> State:
+    return replace(state, attached=_without(state, attached.port) | {attached})
 
 
 def _without(state: State, port: Port) -> frozenset[Attached]:

@@ -17,6 +17,7 @@ from vnet.openflow.flow import Flow
 from vnet.services.dhcp import Files, files
 from vnet.topology.inventory import Awaited, Inventory, Listener, Nic, Vm
 from vnet.topology.model import Topology
+from vnet.topology.mtu import ETHERNET_BYTES
 
 IFNAME_MAX = 15
 """IFNAMSIZ - 1 (linux/if.h)."""
@@ -32,17 +33,19 @@ class Port:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Attached:
-    """A port that is in the switch, and how much its NIC may use of it."""
+    """A port that is in the switch, how much its NIC may use of it, and the longest packet that it sends."""
 
     port: Port
     limits: Limits = limits.STRICT
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class GuestNic:
     """One NIC as the guest is given it. `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`.
 
-    `asked` are those of them that the guest asks for itself, `gateways` those of its default routes.
+    `asked` are those of them that the guest asks for itself, `gateways` those of its default routes;
+    `dhcpv6` and `resolvers` are as in `vnet.topology.inventory.Nic`.
     """
 
     interface: str
@@ -51,6 +54,10 @@ class GuestNic:
     addresses: tuple[str, ...]
     asked: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
+    mtu_bytes: int = ETHERNET_BYTES
+    dhcpv6: str = ""
+    resolvers: tuple[str, ...] = ()
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,7 +83,7 @@ class Guest:
 class NetworkService:
     """Who answers a network's guests: a dnsmasq in a namespace of its own, behind a port of the switch.
 
-    `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`.
+    `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`, `forwarders` addresses that it asks itself.
     """
 
     network: str
@@ -84,6 +91,8 @@ class NetworkService:
     mac: int
     addresses: tuple[str, ...]
     files: Files
+    forwarders: tuple[str, ...] = ()
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +124,9 @@ class State:
         """The ports that are in the switch."""
         return frozenset(each.port for each in self.attached)
 
-    def limits(self, port: Port) -> Limits | None:
-        """Those of a port that is in the switch."""
-        return next((each.limits for each in self.attached if each.port == port), None)
+    def attachment(self, port: Port) -> Attached | None:
+        """How a port is in the switch; None if it is not."""
+        return next((each for each in self.attached if each.port == port), None)
 
     def guest(self, name: str) -> Guest | None:
         """The running guest of that name."""
@@ -140,10 +149,10 @@ def desired(
     services: frozenset[NetworkService] = frozenset(),
 ) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
-    attached = frozenset(Attached(port_of(nic), nic.profile.limits) for nic in inventory.nics)
-    attached |= {Attached(port_of(listener)) for listener in inventory.listeners}
+    attached = frozenset(Attached(port_of(nic), nic.profile.limits, nic.mtu_bytes) for nic in inventory.nics)
+    attached |= {Attached(port_of(each), limits.STRICT, each.mtu_bytes) for each in inventory.listeners}
     ports = frozenset(each.port for each in attached)
-    attached |= {Attached(service.port) for service in services}
+    attached |= {Attached(service.port, limits.STRICT, service.mtu_bytes) for service in services}
     guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
     return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services)
 
@@ -166,6 +175,8 @@ def services_of(topology: Topology, inventory: Inventory) -> frozenset[NetworkSe
             each.mac,
             tuple(map(str, each.addresses)),
             files(topology, inventory, each),
+            tuple(map(str, topology.networks[each.network].forwarders)),
+            each.mtu_bytes,
         )
         for each in inventory.services
     )
@@ -181,10 +192,17 @@ def guest_of(vm: Vm) -> Guest:
             tuple(map(str, nic.addresses)),
             tuple(map(str, nic.asked)),
             tuple(map(str, nic.gateways)),
+            nic.mtu_bytes,
+            nic.dhcpv6.value,
+            tuple(map(str, nic.resolvers)),
+            nic.domain,
         )
         for nic in vm.nics
     )
-    nics += tuple(GuestNic(each.interface, port_of(each), each.mac, ()) for each in vm.listeners)
+    nics += tuple(
+        GuestNic(each.interface, port_of(each), each.mac, (), mtu_bytes=each.mtu_bytes)
+        for each in vm.listeners
+    )
     disks = tuple(Disk(each.name, each.size_bytes, each.format.value, each.is_full) for each in vm.disks)
     return Guest(vm.name, vm.image, vm.cpus, vm.memory_bytes, nics, disks, vm.awaits)
 

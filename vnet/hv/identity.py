@@ -30,4 +30,6 @@ def _nic_lines(nic: GuestNic) -> list[str]:
     lines += [f"address {nic.interface} {address.with_prefixlen}" for address in given]
     told = (gateway for gateway in nic.gateways if gateway.version not in asked)
     lines += [f"gateway {nic.interface} {gateway}" for gateway in told]
-    return lines + ([f"dhcp {nic.interface}"] if 4 in asked else [])
+    lines += [f"resolver {resolver} {nic.domain}" for resolver in nic.resolvers]
+    lines += [f"dhcp {nic.interface}"] if 4 in asked else []
+    return lines + ([f"dhcp6 {nic.interface} {nic.dhcpv6}"] if nic.dhcpv6 else [])

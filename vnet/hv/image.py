@@ -15,14 +15,19 @@ from dataclasses import dataclass
 
 from vnet.base.errors import HostError
 
-LAYOUT = 1
+LAYOUT = 2
 """Part of the cache key: raise it when what this module makes of the same packages changes."""
 
 KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
 """Its dependency names the package of the current kernel, for example linux-image-6.1.0-56-cloud-amd64."""
 
-TOOL_PACKAGES = ("busybox-static", "netcat-openbsd", "libbsd0", "libmd0", "libc6")
-"""busybox's own `nc` knows no UDP: netcat-openbsd does, and brings the C library."""
+TOOL_PACKAGES = (
+    "busybox-static",
+    *("netcat-openbsd", "libbsd0", "libmd0", "libc6"),
+    *("wide-dhcpv6-client", "libfl2"),
+)
+"""busybox's own `nc` knows no UDP: netcat-openbsd does, and brings the C library. Debian's busybox cannot ask
+by DHCPv6 either."""
 
 MODULES = (
     "virtio_pci",
@@ -44,6 +49,7 @@ LIBRARIES = (
     "lib/x86_64-linux-gnu/libresolv.so.2",
     "usr/lib/x86_64-linux-gnu/libbsd.so.0",
     "usr/lib/x86_64-linux-gnu/libmd.so.0",
+    "usr/lib/x86_64-linux-gnu/libfl.so.2",
 )
 
 DIRECTORIES = (
@@ -62,6 +68,9 @@ DIRECTORIES = (
     "sbin",
     "sys",
     "tmp",
+    "var",
+    "var/lib",
+    "var/lib/dhcpv6",
 )
 
 SCRIPTS: Mapping[str, str] = {
@@ -70,6 +79,7 @@ SCRIPTS: Mapping[str, str] = {
     "agent": "sbin/agent",
     "configure": "sbin/configure",
     "leased": "sbin/leased",
+    "leased6": "sbin/leased6",
     "power-button": "etc/acpi/PWRF/00000080",
 }
 """Where the files of `guest/` go. acpid looks for the power button under that name."""
@@ -199,6 +209,7 @@ class Ingredients:
     busybox: bytes
     applets: tuple[str, ...]
     netcat: bytes
+    dhcp6c: bytes
     loader: bytes
     libraries: Mapping[str, bytes]
     modules: Mapping[str, bytes]
@@ -214,6 +225,7 @@ def contents(ingredients: Ingredients) -> tuple[Entry, ...]:
         *_applet_links(ingredients.applets),
         symlink("init", "sbin/init"),
         regular("bin/nc.openbsd", ingredients.netcat, executable=True),
+        regular("sbin/dhcp6c", ingredients.dhcp6c, executable=True),
         regular("lib64/ld-linux-x86-64.so.2", ingredients.loader, executable=True),
         *(
             regular(f"lib/x86_64-linux-gnu/{path.rsplit('/', 1)[-1]}", data)

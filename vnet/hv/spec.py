@@ -13,7 +13,8 @@ from vnet.hv.disk import Disk
 class GuestNic:
     """One NIC. `name` (`web-1.eth0`) is what the TAP is asked for by, `interface` its name in the guest.
 
-    `mac` is a 48-bit integer; `mtu` is in bytes; `asked` are those of the addresses that the guest asks for.
+    `mac` is a 48-bit integer; `mtu` is in bytes; `asked` are those of the addresses that the guest asks for;
+    `dhcpv6` is what it asks a server of DHCPv6 for: "address", "information" (names only) or "".
     """
 
     name: str
@@ -24,6 +25,10 @@ class GuestNic:
     asked: tuple[IPv4Interface | IPv6Interface, ...] = ()
     gateways: tuple[IPv4Address | IPv6Address, ...] = ()
     """Of its default routes, at most one of each version of IP."""
+    dhcpv6: str = ""
+    resolvers: tuple[IPv4Address | IPv6Address, ...] = ()
+    """Who answers its questions for names, as far as no DHCP tells it."""
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,9 @@ class Compiler:
             if was.get(name) != (server, ports):
                 is_routed = routing.router(name) is not None
                 network = self._topology.networks[name]
-                yield ("service", name), tuple(serve.service(server, network, is_routed, ports))
+                forwarders = serve.beyond(network, self._topology)
+                made = serve.service(server, network, is_routed, ports, forwarders)
+                yield ("service", name), tuple(made)
 
     def _take(self, units: Iterable[tuple[Hashable, tuple[Entry, ...]]]) -> Units:
         """Put units in place of others, which are returned."""

@@ -56,10 +56,11 @@ ROUTER = "reg12"
 """The zone of the router that the sender's network is in, else 0."""
 
 SERVED = "reg13"
-"""Whether the packet goes to the network's own server (DHCP, DNS) or comes from it."""
+"""Whether the packet goes to the network's own server (DHCP, DNS) or comes from it, and whether the server is
+the one who asks: a forwarder, for names."""
 
 ANNOUNCE, PROBE, ASKS, ANSWERS = 1, 2, 3, 4
-TO_SERVICE, FROM_SERVICE = 1, 2
+TO_SERVICE, FROM_SERVICE, TO_FORWARDER, FROM_FORWARDER = 1, 2, 3, 4
 
 REGISTERS = (
     (CLIENT, "identity of the client as the one whom policies apply to (before table 5: of the sender)"),
@@ -83,7 +84,10 @@ REGISTERS = (
     (LOGGED_BY[Direction.EGRESS], "low half of the cookie of the egress rule that does"),
     (LOGGED_BY[Direction.INGRESS], "low half of the cookie of the ingress rule that does"),
     (ROUTER, "zone of the router that the sender's network is in"),
-    (SERVED, "1 = to the network's own server, 2 = from it"),
+    (
+        SERVED,
+        "1 = to the network's own server, 2 = from it, 3 = it asks a forwarder, 4 = it is answered by one",
+    ),
 )
 
 
@@ -129,7 +133,8 @@ TABLES = (
         "later fragments. Sets the sender's identity",
         (
             *("in_port", "eth_src", "eth_dst", "eth_type", "ip_proto", "ip_frag", "ipv4_src", "ipv6_src"),
-            *("arp_op", "arp_sha", "arp_spa", "arp_tpa", "udp_src", "udp_dst"),
+            *("ipv4_dst", "ipv6_dst", "arp_op", "arp_sha", "arp_spa", "arp_tpa"),
+            *("udp_src", "udp_dst", "tcp_dst"),
             *("icmpv4_type", "icmpv6_type", "ipv6_nd_target", "ipv6_nd_sll", "ipv6_nd_tll"),
         ),
         "drop SPOOF_MAC",
@@ -160,7 +165,7 @@ TABLES = (
         (
             *("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_src", "ipv6_dst", ROUTER),
             *("ip_proto", "ip_frag", "icmpv4_type", "icmpv4_code", "icmpv6_type", "icmpv6_code"),
-            *("udp_dst", "tcp_dst"),
+            *("udp_dst", "tcp_dst", "udp_src", "tcp_src"),
         ),
         "goto destination",
         (DropReason.NO_ROUTE, DropReason.NO_DST),
@@ -173,7 +178,7 @@ TABLES = (
         "in the network's zone, or the router's",
         (
             *("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_dst"),
-            *("ip_proto", "udp_dst", "tcp_dst", "icmpv4_type", "icmpv6_type"),
+            *("ip_proto", "udp_dst", "tcp_dst", "icmpv4_type", "icmpv6_type", SERVED),
         ),
         "drop NO_DST",
         (DropReason.NO_DST, DropReason.MULTICAST),

@@ -37,11 +37,11 @@ class Files:
     """Names by address (hosts(5))."""
 
 
-def files(topology: Topology, inventory: Inventory, service: ServicePort, mtu_bytes: int = 1500) -> Files:
+def files(topology: Topology, inventory: Inventory, service: ServicePort) -> Files:
     """The files of one network's dnsmasq."""
     network = topology.networks[service.network]
     is_routed = Routing(topology).router(network.name) is not None
-    config = _config(topology.name, network, service, is_routed, mtu_bytes)
+    config = _config(topology.name, network, service, is_routed)
     return Files(
         "\n".join(config) + "\n",
         "".join(f"{line}\n" for line in _hosts(network, inventory)),
@@ -49,20 +49,21 @@ def files(topology: Topology, inventory: Inventory, service: ServicePort, mtu_by
     )
 
 
-def _config(
-    fabric: str, network: Network, service: ServicePort, is_routed: bool, mtu_bytes: int
-) -> Iterator[str]:
+def _config(fabric: str, network: Network, service: ServicePort, is_routed: bool) -> Iterator[str]:
     yield f"# For network {network.name} of fabric {fabric}. Made by vnet: changes are lost."
     yield from (f"interface={INTERFACE}", "except-interface=lo", "bind-interfaces")
     yield from ("no-resolv", "no-hosts", "no-ping")
     yield from ("quiet-dhcp", "quiet-dhcp6", "quiet-ra", "log-facility=-")
     yield from _dns(fabric, network)
-    yield from _dhcp(network, service, is_routed, mtu_bytes)
-    yield from _advertisements(network, is_routed, mtu_bytes)
+    yield from _dhcp(network, service, is_routed)
+    yield from _advertisements(network, is_routed, service.mtu_bytes)
 
 
 def _dns(fabric: str, network: Network) -> Iterator[str]:
-    """Without `server` lines dnsmasq refuses what it does not know itself; unknown `local` names are none."""
+    """Without `server` lines dnsmasq refuses what it does not know itself; unknown `local` names are none.
+
+    Forwarders may tell addresses of the fabric's own subnets too: they are chosen by who wrote the file.
+    """
     if not network.domain:
         yield "port=0"
         return
@@ -71,16 +72,17 @@ def _dns(fabric: str, network: Network) -> Iterator[str]:
     if not f".{network.domain}".endswith(f".{TOP_DOMAIN}"):
         yield f"local=/{network.domain}/"
     yield f"domain={network.domain}"
+    yield from (f"server={forwarder}" for forwarder in network.forwarders)
 
 
-def _dhcp(network: Network, service: ServicePort, is_routed: bool, mtu_bytes: int) -> Iterator[str]:
+def _dhcp(network: Network, service: ServicePort, is_routed: bool) -> Iterator[str]:
     if network.served:
         yield from ("dhcp-authoritative", f"dhcp-lease-max={LEASES_MAX}")
     for number, served in enumerate(network.served):
         own = next(each.ip for each in service.addresses if each.ip in served.subnet)
         yield _range(f"s{number}", served)
         if served.dhcp is not None or served.ra is Advertised.SLAAC:
-            yield from _options(f"s{number}", own, network, is_routed, mtu_bytes)
+            yield from _options(f"s{number}", own, network, is_routed, service.mtu_bytes)
 
 
 def _range(tag: str, served: Served) -> str:

@@ -13,7 +13,9 @@ from vnet.topology.draft import (
     advertised_in,
     carried,
     dhcp_of,
+    forwarders_of,
     gateways_of,
+    has_names,
     replicas,
     served_in,
     subnets_of,
@@ -93,7 +95,7 @@ def _declared_services(draft: Draft) -> Services:
 
 def _network(name: str, network: Read[Entry], fabric: str) -> Network:
     entry = network.value
-    domain = entry.value(lang.NETWORK_DNS)
+    mtu = entry.get(lang.NETWORK_MTU)
     return Network(
         name,
         entry.value(lang.NETWORK_VLAN),
@@ -103,8 +105,15 @@ def _network(name: str, network: Read[Entry], fabric: str) -> Network:
         is_isolated=entry.value(lang.NETWORK_ISOLATION) is Isolation.ISOLATED,
         gateways=tuple(gateway.value for _, gateway in gateways_of(entry) if gateway is not None),
         served=tuple(_served(cidr.value, each) for cidr, each in served_in(entry) if _is_served(each)),
-        domain=f"{fabric}.internal" if domain is True else str(domain or ""),
+        domain=_domain(entry, fabric),
+        forwarders=tuple(each.value for each in forwarders_of(entry)),
+        mtu_bytes=None if mtu is None else mtu.value,
     )
+
+
+def _domain(network: Entry, fabric: str) -> str:
+    domain = network.part(lang.NETWORK_DNS).value(lang.DNS_DOMAIN) if has_names(network) else ""
+    return f"{fabric}.internal" if domain is True else str(domain)
 
 
 def _is_served(subnet: Entry) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 from vnet.topology import (
+    check_forwarders,
     check_life,
     check_mirrors,
     check_policies,
@@ -17,6 +18,7 @@ from vnet.topology import (
 from vnet.topology import language as lang
 from vnet.topology.draft import Draft, subnets_of
 from vnet.topology.model import IPNetwork
+from vnet.topology.mtu import least_bytes
 from vnet.topology.reading import Reading, quoted
 from vnet.topology.repeated import report_repeated
 from vnet.topology.selectors import BUILT_IN_SERVICES, RESERVED_GROUPS
@@ -30,6 +32,7 @@ def check(draft: Draft, reading: Reading) -> None:
     """Reports every fault of the file to `reading`."""
     _check_vlans(draft, reading)
     _check_subnets(draft, reading)
+    _check_mtus(draft, reading)
     _check_groups(draft, reading)
     check_profiles.check(draft, reading)
     _check_services(draft, reading)
@@ -39,6 +42,7 @@ def check(draft: Draft, reading: Reading) -> None:
     check_routers.check(draft, reading)
     check_uplinks.check(draft, reading)
     check_services.check(draft, reading)
+    check_forwarders.check(draft, reading)
     check_policies.check(draft, reading)
     check_mirrors.check(draft, reading)
 
@@ -91,6 +95,16 @@ def _check_use(subnet: Read[IPNetwork], reading: Reading) -> None:
             hint = f"take a part of {private}"
             reading.fault(subnet.at, subnet.path, f"{cidr} is {kind} and cannot be a subnet", hint)
             return
+
+
+def _check_mtus(draft: Draft, reading: Reading) -> None:
+    for network in draft.networks.values():
+        mtu = network.value.get(lang.NETWORK_MTU)
+        versions = {4, *(subnet.value.version for subnet in subnets_of(network.value))}
+        least = least_bytes(versions)
+        if mtu is not None and mtu.value is not None and mtu.value < least:
+            problem = f"IPv6 needs an MTU of {least}, and this is {mtu.value}"
+            reading.fault(mtu.at, mtu.path, problem, f"use {least} or more, or no IPv6 subnet")
 
 
 def _check_overlaps(subnets: list[tuple[Read[IPNetwork], str]], reading: Reading) -> None:

@@ -163,12 +163,24 @@ def advertised_in(subnet: Entry) -> Advertised:
 
 def has_services(network: Entry) -> bool:
     """Whether somebody answers a network's guests."""
-    dns = network.get(lang.NETWORK_DNS)
     told = (
         dhcp_of(each) is not None or advertised_in(each) is not Advertised.NONE
         for _, each in served_in(network)
     )
-    return bool(dns and dns.value) or any(told)
+    return has_names(network) or any(told)
+
+
+def has_names(network: Entry) -> bool:
+    """Whether somebody answers a network's guests who ask for names."""
+    dns = network.get(lang.NETWORK_DNS)
+    domain = None if dns is None else dns.value.get(lang.DNS_DOMAIN)
+    return dns is not None and (domain is None or domain.value is not False)
+
+
+def forwarders_of(network: Entry) -> tuple[Read[IPAddress], ...]:
+    """Who is asked for the names that a network's server does not know."""
+    found = network.part(lang.NETWORK_DNS).get(lang.DNS_FORWARDERS)
+    return () if found is None else found.value
 
 
 def replicas(vm: Entry) -> int | None:

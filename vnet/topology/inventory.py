@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from hashlib import blake2b
 from ipaddress import ip_interface
 from itertools import count
+from types import MappingProxyType
 
 from vnet.base.errors import Fault, InputError
 from vnet.base.source import Location
@@ -26,16 +28,21 @@ from vnet.topology.model import (
     IPNetwork,
     Network,
     Profile,
+    Served,
     ToErspan,
     Topology,
     ToVxlan,
     UplinkMode,
     VmSpec,
 )
+from vnet.topology.mtu import ETHERNET_BYTES, Interfaces, largest_bytes, mtu_bytes
 from vnet.topology.pool import Pool
 from vnet.topology.routing import Routing, gateway_mac
 from vnet.topology.transfer import Transfer
 from vnet.topology.values import format_mac
+
+NO_INTERFACES: Interfaces = MappingProxyType({})
+"""Of a host that nobody has looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,14 @@ class Assignment:
     port: int
     mac: int
     addresses: tuple[IPInterface, ...]
+
+
+class Dhcpv6(Enum):
+    """What a guest asks a server of DHCPv6 for. INFORMATION: names only, it makes its address itself."""
+
+    NOTHING = ""
+    INFORMATION = "information"
+    ADDRESS = "address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,11 @@ class Nic:
     with them."""
     gateways: tuple[IPAddress, ...] = ()
     """Of the VM's default routes: for each version of IP that of its first NIC which has one."""
+    mtu_bytes: int = ETHERNET_BYTES
+    dhcpv6: Dhcpv6 = Dhcpv6.NOTHING
+    resolvers: tuple[IPAddress, ...] = ()
+    """Who answers the guest's questions for names, as far as no DHCP tells it that."""
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +100,7 @@ class Listener:
     port: int
     mac: int
     at: Location
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,7 @@ class ServicePort:
     mac: int
     addresses: tuple[IPInterface, ...]
     at: Location
+    mtu_bytes: int = ETHERNET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +209,16 @@ class Inventory:
         return tuple(nic for vm in self.vms for nic in vm.nics)
 
 
-def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
+def expand(
+    topology: Topology, previous: Mapping[str, Assignment], interfaces: Interfaces = NO_INTERFACES
+) -> Inventory:
     """The VMs and NICs of a topology.
 
-    Args: `previous` are the assignments of the last expansion, by NIC name, {} for a new fabric.
-    They are kept, except addresses that no longer lie in their network or that the file now gives
-    to somebody. New NICs avoid also what NICs that are gone had, as long as there is room, so that
-    the new one can be made before the old one is removed.
+    Args: `previous` are the assignments of the last expansion, by NIC name, {} for a new fabric;
+    `interfaces` the MTUs of the host's, as far as they are known.
+    Assignments are kept, except addresses that no longer lie in their network or that the file now
+    gives to somebody. New NICs avoid also what NICs that are gone had, as long as there is room, so
+    that the new one can be made before the old one is removed.
     Raises InputError when a subnet has no address left.
     """
     pending = _pending(topology)
@@ -206,8 +231,12 @@ def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
     macs = _macs(topology, pending, previous)
     plugged = tuple(nic for nic in pending if not nic.declared.is_mirror_only)
     addresses = _addresses(topology, plugged, previous, macs)
-    nics = {nic.name: _nic(nic, topology, ports, macs, addresses) for nic in plugged}
-    listeners = {nic.name: _listener(nic, ports, macs) for nic in pending if nic.declared.is_mirror_only}
+    mtus = {name: mtu_bytes(topology, network, interfaces) for name, network in topology.networks.items()}
+    nics = {nic.name: _nic(nic, topology, ports, macs, addresses, mtus) for nic in plugged}
+    longest = largest_bytes(topology, interfaces)
+    listeners = {
+        nic.name: _listener(nic, ports, macs, longest) for nic in pending if nic.declared.is_mirror_only
+    }
     vms = tuple(
         _vm(topology, name, spec, nics, listeners)
         for spec in topology.vms.values()
@@ -220,7 +249,7 @@ def expand(topology: Topology, previous: Mapping[str, Assignment]) -> Inventory:
         topology.name,
         vms,
         assignments,
-        tuple(_services(topology, ports)),
+        tuple(_services(topology, ports, mtus)),
         tuple(_exits(topology, ports)),
         tuple(_uplinks(topology, ports)),
     )
@@ -245,14 +274,15 @@ def _uplinks(topology: Topology, ports: Mapping[str, int]) -> Iterator[UplinkPor
             yield UplinkPort(each.name, each.interface, port, vlans, is_tagged, each.at)
 
 
-def _services(topology: Topology, ports: Mapping[str, int]) -> Iterator[ServicePort]:
+def _services(topology: Topology, ports: Mapping[str, int], mtus: Mapping[str, int]) -> Iterator[ServicePort]:
     mac = gateway_mac(topology.name)
     for network in topology.networks.values():
         if network.has_services:
             own = ((network.gateway(subnet), subnet.prefixlen) for subnet in network.subnets)
             addresses = tuple(ip_interface(f"{address}/{length}") for address, length in own if address)
             port = ports[service_key(network.name)]
-            yield ServicePort(network.name, network.vlan, port, mac, addresses, network.at)
+            mtu = mtus[network.name]
+            yield ServicePort(network.name, network.vlan, port, mac, addresses, network.at, mtu)
 
 
 def mirror_key(name: str) -> str:
@@ -346,8 +376,9 @@ def _with_gateways(topology: Topology, nics: Sequence[Nic]) -> Iterator[Nic]:
         yield replace(nic, gateways=own) if own else nic
 
 
-def _listener(nic: _Pending, ports: Mapping[str, int], macs: Mapping[str, int]) -> Listener:
-    return Listener(nic.name, nic.vm, nic.declared.name, ports[nic.name], macs[nic.name], nic.declared.at)
+def _listener(nic: _Pending, ports: Mapping[str, int], macs: Mapping[str, int], mtu: int) -> Listener:
+    port, mac = ports[nic.name], macs[nic.name]
+    return Listener(nic.name, nic.vm, nic.declared.name, port, mac, nic.declared.at, mtu)
 
 
 def _nic(
@@ -356,8 +387,12 @@ def _nic(
     ports: Mapping[str, int],
     macs: Mapping[str, int],
     addresses: Mapping[str, tuple[IPInterface, ...]],
+    mtus: Mapping[str, int],
 ) -> Nic:
     network = topology.networks[nic.declared.network]
+    asks, own = nic.declared.asks, addresses[nic.name]
+    asked = tuple(_asked(network, macs[nic.name], own)) if asks else ()
+    resolvers = tuple(_resolvers(network, own, asked))
     return Nic(
         name=nic.name,
         vm=nic.vm,
@@ -370,18 +405,51 @@ def _nic(
         at=nic.declared.at,
         is_isolated=network.is_isolated and not nic.declared.is_promiscuous,
         profile=topology.profiles.get(nic.declared.profile, STRICT),
-        asked=tuple(_asked(network, macs[nic.name], addresses[nic.name])) if nic.declared.asks else (),
+        asked=asked,
+        mtu_bytes=mtus[network.name],
+        dhcpv6=_dhcpv6(network, macs[nic.name], asked),
+        resolvers=resolvers,
+        domain=network.domain if resolvers else "",
     )
 
 
 def _asked(network: Network, mac: int, addresses: tuple[IPInterface, ...]) -> Iterator[IPInterface]:
-    """The addresses that a guest without a client of DHCPv6 learns: over IPv6 those of SLAAC only."""
-    made = interface_identifier(mac)
+    """The addresses that a guest learns: over IPv6 only where a router tells it who are its neighbours."""
     for address in addresses:
-        served = network.serves(next(each for each in network.subnets if address.ip in each))
-        is_made = served.ra is Advertised.SLAAC and address.ip == served.subnet.network_address + made
-        if is_made or (address.version == 4 and served.dhcp is not None):
+        served = _served(network, address)
+        is_told = served.dhcp is not None and (address.version == 4 or served.ra is not Advertised.NONE)
+        if is_told or _is_made(served, mac, address):
             yield address
+
+
+def _served(network: Network, address: IPInterface) -> Served:
+    return network.serves(next(each for each in network.subnets if address.ip in each))
+
+
+def _is_made(served: Served, mac: int, address: IPInterface) -> bool:
+    """Whether a guest makes the address of what is advertised and its MAC."""
+    if served.ra is not Advertised.SLAAC:
+        return False
+    return address.ip == served.subnet.network_address + interface_identifier(mac)
+
+
+def _dhcpv6(network: Network, mac: int, asked: tuple[IPInterface, ...]) -> Dhcpv6:
+    served = [(_served(network, each), each) for each in asked if each.version == 6]
+    told = [(each, address) for each, address in served if each.dhcp is not None]
+    if any(not _is_made(each, mac, address) for each, address in told):
+        return Dhcpv6.ADDRESS
+    return Dhcpv6.INFORMATION if told else Dhcpv6.NOTHING
+
+
+def _resolvers(
+    network: Network, addresses: tuple[IPInterface, ...], asked: tuple[IPInterface, ...]
+) -> Iterator[IPAddress]:
+    """The network's own server, at its address in each subnet where no DHCP tells the guest of it."""
+    for address in addresses if network.domain else ():
+        served = _served(network, address)
+        gateway = network.gateway(served.subnet)
+        if gateway is not None and not (address in asked and served.dhcp is not None):
+            yield gateway
 
 
 # ---- ports -----------------------------------------------------------------------------------

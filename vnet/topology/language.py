@@ -23,6 +23,7 @@ from vnet.topology.model import (
     Nat,
     UplinkMode,
 )
+from vnet.topology.mtu import LEAST_BYTES, MAX_BYTES
 from vnet.topology.shape import Field, ListOf, ListOrMap, MapOf, Record, TextOrMap, Word, YesOrMap
 
 E = TypeVar("E", bound=Enum)
@@ -187,23 +188,49 @@ NETWORK_ISOLATION = Field(
     "isolated: its VMs cannot talk to each other, only to promiscuous NICs; none if left out",
     default=Isolation.NONE,
 )
+_DOMAIN = Word(
+    "true, false or a domain such as lab.internal",
+    values.domain,
+    {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": values.DOMAIN_PATTERN}]},
+)
+DNS_DOMAIN = Field(
+    "domain", _DOMAIN, "the domain of the network's VMs; true (if left out) for FABRIC.internal", default=True
+)
+DNS_FORWARDERS = Field(
+    "forwarders",
+    ListOf(_HOST, "an address or a list of addresses", single=True, minimum=1),
+    "who is asked for all other names; nobody if left out",
+    default=(),
+)
 NETWORK_DNS = Field(
     "dns",
-    Word(
-        "true, false or a domain such as lab.internal",
-        values.domain,
-        {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": values.DOMAIN_PATTERN}]},
-    ),
+    TextOrMap(_DOMAIN, Record("a network's DNS", (DNS_DOMAIN, DNS_FORWARDERS)), DNS_DOMAIN),
     "whether guests may ask for names of VMs, true for those of FABRIC.internal; false if left out",
-    default=False,
+)
+NETWORK_MTU = Field(
+    "mtu",
+    Word(
+        f"auto, or a whole number from {LEAST_BYTES[4]} to {MAX_BYTES}",
+        values.mtu_bytes(LEAST_BYTES[4], MAX_BYTES),
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": LEAST_BYTES[4], "maximum": MAX_BYTES}]},
+    ),
+    "the largest packet in bytes, at least 1280 with IPv6; auto (if left out): as the uplinks on the way "
+    "allow, else 1500",
 )
 NETWORK_UPLINK = Field(
     "uplink", _name("an uplink"), "the uplink that carries it to whoever is beyond; none if left out"
 )
 NETWORK = Record(
     "a network",
-    (NETWORK_VLAN, NETWORK_SUBNETS, NETWORK_INTERNAL, NETWORK_ISOLATION, NETWORK_DNS, NETWORK_UPLINK),
-    later=("mtu",),
+    (
+        NETWORK_VLAN,
+        NETWORK_SUBNETS,
+        NETWORK_INTERNAL,
+        NETWORK_ISOLATION,
+        NETWORK_MTU,
+        NETWORK_DNS,
+        NETWORK_UPLINK,
+    ),
 )
 
 # ---- routers ---------------------------------------------------------------------------------

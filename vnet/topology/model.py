@@ -84,6 +84,10 @@ class Network:
     """The subnets in which guests are told anything."""
     domain: str = ""
     """Where names of its VMs are told; empty where nobody answers questions for names."""
+    forwarders: tuple[IPAddress, ...] = ()
+    """Who is asked for the names that are nobody's here; () where nobody is."""
+    mtu_bytes: int | None = None
+    """None to have it worked out (`vnet.topology.mtu`)."""
 
     @property
     def has_services(self) -> bool:

@@ -17,6 +17,8 @@ _PREFIX = 0x02766E
 """Of the MACs of gateways: locally administered, unicast; never that of a NIC which got none of its own."""
 ZONES = 0x1000
 """Zones of the connection tracker below are those of networks: their VLANs."""
+OUTSIDE_VLAN = 4095
+"""Inside the switch, the tag of what is beyond the uplinks of routers: no network can have it (802.1Q)."""
 
 
 def gateway_mac(fabric: str) -> int:

@@ -306,7 +306,8 @@ class TextOrMap(Generic[T]):
     def read(self, node: Node, path: str, reading: Reading) -> Read[Entry] | None:
         if isinstance(node, MapNode):
             entry = self.long.read(node, path, reading)
-            return None if entry.value.get(self.inner) is None else entry
+            is_whole = not self.inner.required or entry.value.get(self.inner) is not None
+            return entry if is_whole else None
         alone = self.short.read(node, path, reading)
         return None if alone is None else Read(Entry({self.inner.name: alone}), alone.at, path)
 

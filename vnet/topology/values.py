@@ -95,6 +95,16 @@ def _unquote_hint(scalar: Scalar) -> str:
     return "remove the quotes" if is_quoted_number else ""
 
 
+def mtu_bytes(low: int, high: int) -> Callable[[Scalar], int | None]:
+    """A number of bytes in an inclusive range; None for `auto`."""
+    number = integer_from(low, high)
+
+    def parse(scalar: Scalar) -> int | None:
+        return None if scalar.text == "auto" else number(scalar)
+
+    return parse
+
+
 def boolean(scalar: Scalar) -> bool:
     """true or false; YAML 1.1's yes, no, on and off are text."""
     if not isinstance(scalar.value, bool):

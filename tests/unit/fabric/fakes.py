@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import asynccontextmanager, contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,6 +78,7 @@ class World:
 
     namespaces: set = field(default_factory=set)
     interfaces: dict = field(default_factory=dict)
+    mtus: dict = field(default_factory=dict)
     switches: dict = field(default_factory=dict)
     attached: dict = field(default_factory=dict)
     connections: dict = field(default_factory=dict)
@@ -103,6 +104,7 @@ class World:
         containers = (
             "namespaces",
             "interfaces",
+            "mtus",
             "switches",
             "attached",
             "mirrors",
@@ -185,6 +187,7 @@ class FakeNetwork:
             self.world.namespaces.discard(self.name)
             for key in [key for key in self.world.interfaces if key[0] == self.name]:
                 del self.world.interfaces[key]
+                self.world.mtus.pop(key, None)
 
     async def interfaces(self):
         return {name: kind for (fabric, name), kind in self.world.interfaces.items() if fabric == self.name}
@@ -193,9 +196,15 @@ class FakeNetwork:
         async with self.world.call(f"create port {ifname}"):
             self.world.interfaces[self.name, ifname] = "tun"
 
+    async def resize_port(self, ifname, mtu_bytes):
+        if self.world.mtus.get((self.name, ifname), 1500) != mtu_bytes:
+            async with self.world.call(f"resize {ifname}"):
+                self.world.mtus[self.name, ifname] = mtu_bytes
+
     async def remove_port(self, ifname):
         async with self.world.call(f"remove port {ifname}"):
             self.world.interfaces.pop((self.name, ifname), None)
+            self.world.mtus.pop((self.name, ifname), None)
 
     async def close(self):
         pass
@@ -218,11 +227,18 @@ class FakeSwitch:
 
     async def attach(self, port, limits):
         async with self.world.call(f"attach {port.ifname}"):
-            self._replace(port, {Attached(port, limits)})
+            self._replace(port, {Attached(port, limits, self._mtu(port))})
 
     async def limit(self, port, limits):
         async with self.world.call(f"limit {port.ifname}"):
-            self._replace(port, {Attached(port, limits)})
+            self._replace(port, {Attached(port, limits, self._mtu(port))})
+
+    async def look(self):
+        seen = (replace(each, mtu_bytes=self._mtu(each.port)) for each in self.world.attached[self.name])
+        self.world.attached[self.name] = frozenset(seen)
+
+    def _mtu(self, port):
+        return self.world.mtus.get((self.name, port.ifname), 1500)
 
     async def detach(self, port):
         async with self.world.call(f"detach {port.ifname}"):

@@ -218,3 +218,10 @@ def test_a_limit_changes_live_and_the_plan_says_from_what_to_what(told):
     lines, summary = told(SMALL, then=text)
     assert lines == ["~ port a.eth0: live: connections 16384 → 100"]
     assert (summary.ports.changed, summary.vms.kept) == (1, 2)
+
+
+def test_an_mtu_changes_live_at_ports_and_makes_guests_again(told):
+    lines, summary = told(SMALL, then=SMALL.replace("subnets:", "mtu: 9000, subnets:", 1))
+    assert "~ port a.eth0: live: MTU 1500 → 9000" in lines
+    assert "~ vm a: re-create: eth0 MTU 1500 → 9000" in lines
+    assert (summary.ports.changed, summary.vms.changed) == (2, 2)

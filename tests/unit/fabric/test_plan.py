@@ -28,7 +28,8 @@ def states(draw):
         draw(st.lists(st.sampled_from(PORTS), max_size=3, unique_by=(lambda x: x.number, lambda x: x.ifname)))
     )
     limits = st.sampled_from([Limits(), Limits(connections=10)])
-    attached = frozenset(Attached(port, draw(limits)) for port in ports if draw(st.booleans()))
+    mtus = st.sampled_from([1500, 9000])
+    attached = frozenset(Attached(port, draw(limits), draw(mtus)) for port in ports if draw(st.booleans()))
     flows = frozenset(draw(st.lists(st.sampled_from(FLOWS), max_size=2, unique_by=lambda flow: flow.key)))
     guests = frozenset(
         Guest(name, "micro", 1, draw(st.sampled_from([1, 2])), (GuestNic("eth0", port, 1, ()),))

@@ -39,6 +39,20 @@ def test_what_a_guest_asks_for_it_is_not_configured_with():
     assert lines[four, six] == [f"nic eth0 {mac} 1500 2", "dhcp eth0"]
 
 
+def test_a_guest_is_told_what_to_ask_by_dhcpv6_and_who_answers_names():
+    (four, six), resolver = nic().addresses, ip_address("fd00:10::1")
+    asking = replace(
+        nic(), asked=(six,), dhcpv6="address", resolvers=(resolver,), domain="lab.internal", mtu=9000
+    )
+    lines = identity_lines(replace(spec(), nics=(asking,)), 0, b"").decode().splitlines()[3:]
+    assert lines == [
+        "nic eth0 52:54:00:12:34:50 9000 2",
+        f"address eth0 {four}",
+        "resolver fd00:10::1 lab.internal",
+        "dhcp6 eth0 address",
+    ]
+
+
 def test_a_guest_is_told_the_gateways_of_its_default_routes():
     routed = replace(nic(), gateways=(ip_address("10.10.10.1"), ip_address("fd00:10::1")))
     lines = identity_lines(replace(spec(), nics=(routed,)), 0, b"").decode().splitlines()

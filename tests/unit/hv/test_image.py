@@ -142,6 +142,7 @@ def ingredients():
         busybox=b"b",
         applets=("usr/bin/nc", "sbin/init", "bin/sh", "bin/ip", "bin/busybox"),
         netcat=b"n",
+        dhcp6c=b"d",
         loader=b"l",
         libraries={"lib/x86_64-linux-gnu/libc.so.6": b"c"},
         modules={"virtio.ko": b"v", "virtio_net.ko": b"w"},

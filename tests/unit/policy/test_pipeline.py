@@ -27,8 +27,9 @@ networks:
     vlan: 1
     dns: true
     subnets: [{cidr: 10.0.0.0/24, dhcp: true}, {cidr: "fd00::/64", ra: slaac, dhcp: true}]
-  routed: {vlan: 2, dns: true, subnets: 10.0.1.0/24}
-routers: {gw: {networks: [routed]}}
+  routed: {vlan: 2, dns: {forwarders: [10.0.2.9, "fd00:2::9"]}, subnets: [10.0.1.0/24, "fd00:1::/64"]}
+  far: {vlan: 3, subnets: [10.0.2.0/24, "fd00:2::/64"]}
+routers: {gw: {networks: [routed, far]}}
 vms: {a: {networks: [n]}}
 """
 

@@ -201,3 +201,72 @@ def test_a_router_lets_questions_for_names_pass_and_answers_the_rest_itself(prot
     assert lab.leaf(nic, **discover()).outputs == (server.port,)
     elsewhere = lab.server("named")
     assert lab.leaf(nic, **asks(nic, elsewhere, protocol)).outputs == ()
+
+
+FORWARDING = """\
+name: lab
+networks:
+  n: {vlan: 1, dns: {forwarders: [10.0.2.9, "fd00:2::9"]}, subnets: [10.0.0.0/24, "fd00::/64"]}
+  far: {vlan: 2, dns: true, subnets: [10.0.2.0/24, "fd00:2::/64"]}
+routers: {gw: {networks: [n, far]}}
+vms:
+  a: {networks: [n]}
+  names: {interfaces: {eth0: {network: far, addresses: [10.0.2.9/24, "fd00:2::9/64"]}}}
+  other: {networks: [far]}
+policies:
+  - {name: closed, applied_to: any, ingress: [], egress: []}
+"""
+TYPES = {4: ETH_IPV4, 6: ETH_IPV6}
+NAMES = {UDP: "udp", TCP: "tcp"}
+
+
+def address(nic: Nic | ServicePort, family: int) -> int:
+    return next(int(each.ip) for each in nic.addresses if each.version == family)
+
+
+def between(family: int, source: int, target: int, protocol: int, **ports: int) -> dict[str, int]:
+    fields = {f"ipv{family}_src": source, f"ipv{family}_dst": target, "eth_type": TYPES[family]}
+    numbers = {f"{NAMES[protocol]}_{side}": number for side, number in ports.items()}
+    return {**fields, "ip_proto": protocol, **numbers}
+
+
+@pytest.fixture(scope="module")
+def forwarding() -> Lab:
+    lab = Lab()
+    lab.topology, lab.inventory = declared(text=FORWARDING)
+    lab.walk = Walk(compile(lab.topology, lab.inventory).flows)
+    return lab
+
+
+@pytest.mark.parametrize("protocol", [UDP, TCP])
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_server_asks_its_forwarders_for_names_and_nobody_else(
+    forwarding: Lab, family: int, protocol: int
+) -> None:
+    server, names, other = forwarding.server(), forwarding.nic("names.eth0"), forwarding.nic("other.eth0")
+    own, to = address(server, family), {"eth_dst": server.mac}
+    asks = between(family, own, address(names, family), protocol, src=4000, dst=53)
+    for state in (NEW, ESTABLISHED):
+        assert forwarding.leaf(server, state, **to, **asks).outputs == (names.port,)
+    for state in (REPLY, RELATED):
+        assert forwarding.leaf(server, state, **to, **asks).outputs == ()
+    for target, port in ((names, 54), (other, 53)):
+        elsewhere = between(family, own, address(target, family), protocol, src=4000, dst=port)
+        assert forwarding.leaf(server, NEW, **to, **elsewhere).outputs == ()
+    from_far = forwarding.leaf(forwarding.server("far"), NEW, **to, **asks)
+    assert from_far.outputs == () and from_far.drop is DropReason.SPOOF_IP
+
+
+@pytest.mark.parametrize("protocol", [UDP, TCP])
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_forwarder_answers_what_it_was_asked(forwarding: Lab, family: int, protocol: int) -> None:
+    server, names, guest = forwarding.server(), forwarding.nic("names.eth0"), forwarding.nic("a.eth0")
+    own, to = address(server, family), {"eth_dst": server.mac}
+    answer = between(family, address(names, family), own, protocol, src=53, dst=4000)
+    assert forwarding.leaf(names, REPLY, **to, **answer).outputs == (server.port,)
+    for state in (NEW, ESTABLISHED, RELATED):
+        assert forwarding.leaf(names, state, **to, **answer).outputs == ()
+    other_port = between(family, address(names, family), own, protocol, src=54, dst=4000)
+    assert forwarding.leaf(names, REPLY, **to, **other_port).outputs == ()
+    asks = between(family, address(guest, family), own, protocol, src=53, dst=53)
+    assert forwarding.leaf(guest, NEW, **to, **asks).outputs == (server.port,)

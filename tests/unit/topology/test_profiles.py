@@ -7,7 +7,7 @@ import yaml
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.cli.expanded import expanded
-from vnet.fabric.state import desired, port_of
+from vnet.fabric.state import desired
 from vnet.switch import abi
 from vnet.topology.inventory import Inventory, Nic, expand
 from vnet.topology.load import load_text
@@ -57,7 +57,7 @@ def test_what_a_profile_leaves_out_is_as_in_strict() -> None:
 def test_the_ports_wanted_have_the_limits_of_their_nics() -> None:
     inventory = lab()
     state = desired(inventory, ())
-    assert {state.limits(port_of(nic)) for nic in inventory.nics} == {
+    assert {each.limits for each in state.attached} == {
         STRICT.limits,
         Limits(connections=100),
         Limits(multicast_pps=5000),

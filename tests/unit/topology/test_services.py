@@ -10,7 +10,8 @@ import pytest
 from vnet.base.errors import InputError
 from vnet.cli.expanded import expanded
 from vnet.policy.endpoint import link_local
-from vnet.topology.inventory import expand
+from vnet.services.dhcp import files
+from vnet.topology.inventory import Dhcpv6, expand
 from vnet.topology.load import load_text
 from vnet.topology.model import AddressRange, Advertised, Dhcp, Topology
 
@@ -160,6 +161,8 @@ def test_what_is_written_out_says_the_same() -> None:
         ("[{cidr: 10.0.0.0/24, dhcp: true}]", ["10.0.0.2/24"]),
         ('[{cidr: 10.0.0.0/24, dhcp: true}, "fd00::/64"]', ["10.0.0.2/24"]),
         ('[10.0.0.0/24, {cidr: "fd00::/64", ra: slaac}]', ["fd00::5054:ff:fe00:1/64"]),
+        ('[10.0.0.0/24, {cidr: "fd00::/64", dhcp: true}]', ["fd00::2/64"]),
+        ('[{cidr: 10.0.0.0/24, dhcp: true}, {cidr: "fd00::/64", dhcp: true, ra: none}]', ["10.0.0.2/24"]),
     ],
 )
 def test_a_guest_asks_only_for_what_somebody_tells_it(subnets: str, asked: list[str]) -> None:
@@ -168,3 +171,49 @@ def test_a_guest_asks_only_for_what_somebody_tells_it(subnets: str, asked: list[
     (nic,) = expand(found, {}).nics
     assert [str(each) for each in nic.asked] == asked
     assert set(nic.asked) <= set(nic.addresses)
+
+
+@pytest.mark.parametrize(
+    ("subnets", "dhcpv6", "resolvers"),
+    [
+        ('{cidr: "fd00::/64", dhcp: true}', Dhcpv6.ADDRESS, []),
+        ('{cidr: "fd00::/64", dhcp: true, ra: slaac}', Dhcpv6.INFORMATION, []),
+        ('{cidr: "fd00::/64", ra: slaac}', Dhcpv6.NOTHING, ["fd00::1"]),
+        ('[{cidr: 10.0.0.0/24, dhcp: true}, "fd00::/64"]', Dhcpv6.NOTHING, ["fd00::1"]),
+    ],
+)
+def test_a_guest_is_configured_with_who_answers_names_unless_dhcp_tells_it(
+    subnets: str, dhcpv6: Dhcpv6, resolvers: list[str]
+) -> None:
+    vms = "\nvms: {a: {interfaces: {eth0: {network: n, dhcp: true}}}, still: {networks: [n]}}"
+    nic, still = expand(load(f"{{vlan: 1, dns: true, subnets: {subnets}}}", vms), {}).nics
+    assert (nic.dhcpv6, [str(each) for each in nic.resolvers]) == (dhcpv6, resolvers)
+    assert (still.dhcpv6, len(still.resolvers)) == (Dhcpv6.NOTHING, len(still.addresses))
+    assert nic.domain == ("lab.internal" if resolvers else "")
+
+
+@pytest.mark.parametrize(
+    ("dns", "domain", "forwarders"),
+    [
+        ("{forwarders: 10.9.0.5}", "lab.internal", ["10.9.0.5"]),
+        (
+            '{domain: lab.example, forwarders: [10.9.0.5, "fd00:9::5"]}',
+            "lab.example",
+            ["10.9.0.5", "fd00:9::5"],
+        ),
+        ("{domain: lab.example}", "lab.example", []),
+    ],
+)
+def test_names_outside_are_asked_of_forwarders(dns: str, domain: str, forwarders: list[str]) -> None:
+    more = (
+        '\n  far: {vlan: 9, subnets: [10.9.0.0/24, "fd00:9::/64"]}\nrouters: {gw: {networks: [n, far]}}\n'
+        "vms: {a: {networks: [n]}}"
+    )
+    found = load(f'{{vlan: 1, dns: {dns}, subnets: [10.0.0.0/24, "fd00::/64"]}}', more)
+    network = found.networks["n"]
+    assert (network.domain, [str(each) for each in network.forwarders]) == (domain, forwarders)
+    again = load_text(json.dumps(expanded(found, expand(found, {}))), "again.json", {})
+    assert (again.networks["n"].domain, again.networks["n"].forwarders) == (domain, network.forwarders)
+    (service,) = expand(found, {}).services
+    lines = files(found, expand(found, {}), service).config.splitlines()
+    assert [line for line in lines if line.startswith("server=")] == [f"server={each}" for each in forwarders]

@@ -35,6 +35,7 @@ _PLURAL = {
     p.CreatePort: "create {} ports",
     p.AttachPort: "attach {} ports",
     p.LimitPort: "change the limits of {} ports",
+    p.ResizePort: "change the MTU of {} ports",
     p.DetachPort: "detach {} ports",
     p.RemovePort: "remove {} ports",
 }
@@ -69,10 +70,14 @@ class Performer:
                 await network.create_port(port.ifname)
             case p.RemovePort(port):
                 await network.remove_port(port.ifname)
-            case p.AttachPort(port, limits):
+            case p.AttachPort(port, limits, mtu_bytes):
+                await network.resize_port(port.ifname, mtu_bytes)
                 await switch.attach(port, limits)
             case p.LimitPort(port, limits):
                 await switch.limit(port, limits)
+            case p.ResizePort(port, mtu_bytes):
+                await network.resize_port(port.ifname, mtu_bytes)
+                await switch.look()
             case p.DetachPort(port):
                 await switch.detach(port)
             case p.ApplyFlows(put, remove):

@@ -52,6 +52,10 @@ class HostGuests:
                 tuple(map(ip_interface, nic.addresses)),
                 asked=tuple(map(ip_interface, nic.asked)),
                 gateways=tuple(map(ip_address, nic.gateways)),
+                mtu=nic.mtu_bytes,
+                dhcpv6=nic.dhcpv6,
+                resolvers=tuple(map(ip_address, nic.resolvers)),
+                domain=nic.domain,
             )
             for nic in guest.nics
         )

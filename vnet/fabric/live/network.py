@@ -42,6 +42,10 @@ class HostNetwork:
         """Make a TAP."""
         await self._namespace.run(ports.create_tap, ifname)
 
+    async def resize_port(self, ifname: str, mtu_bytes: int) -> None:
+        """Give an interface an MTU."""
+        await self._namespace.run(ports.resize, ifname, mtu_bytes)
+
     async def remove_port(self, ifname: str) -> None:
         """Delete an interface."""
         await self._namespace.run(ports.remove, ifname)

@@ -54,6 +54,10 @@ class Network(Protocol):
         """Make a persistent TAP."""
         ...
 
+    async def resize_port(self, ifname: str, mtu_bytes: int) -> None:
+        """Give an interface an MTU."""
+        ...
+
     async def remove_port(self, ifname: str) -> None:
         """Delete an interface."""
         ...
@@ -88,6 +92,10 @@ class Switch(Protocol):
 
     async def limit(self, port: Port, limits: Limits) -> None:
         """Let a port use so much of the switch from now on; nothing that it has is taken from it."""
+        ...
+
+    async def look(self) -> None:
+        """Tell the dataplane at once what has become of the links of its ports."""
         ...
 
     async def detach(self, port: Port) -> None:

@@ -7,9 +7,10 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_interface
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
@@ -21,6 +22,8 @@ from vnet.switch.live.netns import NETNS_DIR, inside
 
 _NODAD = 0x02
 """IFA_F_NODAD (linux/if_addr.h): the switch lets nobody else have the address."""
+_STATIC, _LINK, _PERMANENT = 4, 253, 0x80
+"""RTPROT_STATIC and RT_SCOPE_LINK (linux/rtnetlink.h), NUD_PERMANENT (linux/neighbour.h)."""
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 _SETTINGS = {
     "ipv4/ip_forward": "0",
@@ -33,6 +36,19 @@ _SETTINGS = {
 """Of the kernel's stack in the namespace: it is a host, and takes nothing from guests."""
 
 
+@dataclass(frozen=True, slots=True)
+class WantedPort:
+    """What a service's interface is to have. `mac` is a 48-bit integer, `addresses` are `IP/PREFIX`.
+
+    `forwarders` are reached by the router, whose MAC is the interface's own.
+    """
+
+    mac: int
+    addresses: tuple[str, ...]
+    mtu_bytes: int
+    forwarders: tuple[str, ...] = ()
+
+
 def exists(ifname: str, fabric_netns: str, service_netns: str) -> bool:
     """Whether both ends are there."""
     if not netns.exists(service_netns):
@@ -43,8 +59,8 @@ def exists(ifname: str, fabric_netns: str, service_netns: str) -> bool:
         return there and bool(netlink.link_lookup(ifname=ifname))
 
 
-def make(ifname: str, fabric_netns: str, service_netns: str, mac: int, addresses: Iterable[str]) -> bool:
-    """Make the namespace and the veth, if they are not there, with exactly these addresses.
+def make(ifname: str, fabric_netns: str, service_netns: str, wanted: WantedPort) -> bool:
+    """Make the namespace and the veth, if they are not there, with exactly what is wanted.
 
     Returns whether they were not.
     """
@@ -60,7 +76,10 @@ def make(ifname: str, fabric_netns: str, service_netns: str, mac: int, addresses
                 path.write_text(value)
         _without_offload()
         with _netlink("set up the service's interface") as netlink:
-            _set_up(netlink, mac, tuple(addresses))
+            _set_up(netlink, wanted)
+            _lead(netlink, wanted)
+    with inside(fabric_netns), _netlink(f"set the MTU of {ifname}") as netlink:
+        netlink.link("set", index=netlink.link_lookup(ifname=ifname)[0], mtu=wanted.mtu_bytes)
     return is_new
 
 
@@ -75,24 +94,38 @@ def _make_veth(ifname: str, fabric_netns: str, service_netns: str) -> None:
         netlink.link("set", index=netlink.link_lookup(ifname=ifname)[0], state="up")
 
 
-def _set_up(netlink: IPRoute, mac: int, addresses: tuple[str, ...]) -> None:
+def _set_up(netlink: IPRoute, wanted: WantedPort) -> None:
     (index,) = netlink.link_lookup(ifname=INTERFACE)
-    text = mac.to_bytes(6, "big").hex(":")
+    text = wanted.mac.to_bytes(6, "big").hex(":")
     (link,) = netlink.get_links(index)
     if link.get_attr("IFLA_ADDRESS") != text:
         netlink.link("set", index=index, state="down")
         netlink.link("set", index=index, address=text)
-    netlink.link("set", index=index, state="up")
+    netlink.link("set", index=index, state="up", mtu=wanted.mtu_bytes)
     has = {
         f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}"
         for each in netlink.get_addr(index=index)
         if not ip_interface(f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}").is_link_local
     }
-    for gone in has - set(addresses):
+    for gone in has - set(wanted.addresses):
         _address(netlink, "del", index, gone)
-    for new in addresses:
+    for new in wanted.addresses:
         if new not in has:
             _address(netlink, "add", index, new)
+
+
+def _lead(netlink: IPRoute, wanted: WantedPort) -> None:
+    """Exactly the routes to the forwarders. The router takes what has its MAC, whoever is asked for it."""
+    (index,) = netlink.link_lookup(ifname=INTERFACE)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        netlink.flush_routes(oif=index, family=family, proto=_STATIC)
+    for forwarder in wanted.forwarders:
+        address = ip_address(forwarder)
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        lladdr = wanted.mac.to_bytes(6, "big").hex(":")
+        netlink.neigh("replace", dst=forwarder, lladdr=lladdr, ifindex=index, family=family, state=_PERMANENT)
+        target = f"{forwarder}/{address.max_prefixlen}"
+        netlink.route("replace", dst=target, oif=index, family=family, proto=_STATIC, scope=_LINK)
 
 
 def _address(netlink: IPRoute, what: str, index: int, address: str) -> None:

@@ -20,6 +20,7 @@ from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live import dnsmasq, netns, service_port
 from vnet.fabric.live.dnsmasq import Folders
+from vnet.fabric.live.service_port import WantedPort
 from vnet.fabric.state import SERVICE, NetworkService, Port, ifname, remnant
 from vnet.hv.live import cgroup, users
 from vnet.services.dhcp import Files
@@ -120,7 +121,7 @@ class HostServices:
         network = service.network
         was = self._wanted(network)
         folders = self._folders(network, users.claim_dir(self._folder / network))
-        is_new = service_port.make(*self._names(network), service.mac, service.addresses)
+        is_new = service_port.make(*self._names(network), _wanted_port(service))
         dnsmasq.write(folders, service.files)
         _keep(folders.told / ASKED, service)
         if not is_new and was is not None and _may_go_on(was, service):
@@ -155,7 +156,7 @@ class HostServices:
             if service is None:
                 continue
             folders = self._folders(network, users.claim_dir(self._folder / network))
-            service_port.make(*self._names(network), service.mac, service.addresses)
+            service_port.make(*self._names(network), _wanted_port(service))
             dnsmasq.write(folders, service.files)
             self._start(network, folders)
             revived.append(network)
@@ -187,4 +188,16 @@ def _keep(path: Path, service: NetworkService) -> None:
 
 def _service(plain: Any) -> NetworkService:
     port, files = Port(**plain["port"]), Files(**plain["files"])
-    return NetworkService(plain["network"], port, plain["mac"], tuple(plain["addresses"]), files)
+    return NetworkService(
+        plain["network"],
+        port,
+        plain["mac"],
+        tuple(plain["addresses"]),
+        files,
+        tuple(plain["forwarders"]),
+        plain["mtu_bytes"],
+    )
+
+
+def _wanted_port(service: NetworkService) -> WantedPort:
+    return WantedPort(service.mac, service.addresses, service.mtu_bytes, service.forwarders)

@@ -140,6 +140,11 @@ class HostSwitch:
         datapath, server = self._opened()
         await server.run(datapath.limit, port.number, limits)
 
+    async def look(self) -> None:
+        """Tell the dataplane at once what has become of the links of its ports."""
+        datapath, server = self._opened()
+        await server.run(datapath.ports)
+
     async def detach(self, port: Port) -> None:
         """Take it out."""
         datapath, server = self._opened()
@@ -151,10 +156,10 @@ class HostSwitch:
         datapath, server = self._opened()
         found = await server.run(datapath.ports)
         bare = await server.run(datapath.bare_ports)
-        limits = await server.run(datapath.limits)
+        limits, mtus = await server.run(datapath.limits), await server.run(datapath.mtus)
         self._names = {port.number: port.name for port in found}
         return frozenset(
-            Attached(Port(port.number, port.name), limits[port.number])
+            Attached(Port(port.number, port.name), limits[port.number], mtus[port.number])
             for port in found
             if not port.name.startswith(TUNNEL) and (port.number not in bare or not port.mac)
         )

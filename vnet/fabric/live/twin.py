@@ -169,7 +169,7 @@ def standing_by(fabric: str, flows: Iterable[Flow], nics: Sequence[Nic]) -> Iter
         netns.create(space)
         with inside(space):
             ports.silence()
-            taps = {nic.name: _tap(f"t{nic.port}", stack) for nic in nics}
+            taps = {nic.name: _tap(f"t{nic.port}", nic.mtu_bytes, stack) for nic in nics}
         datapath = EbpfDatapath.open(name, space, paths.bpf_dir() / name)
         stack.callback(datapath.destroy)
         for number in numbers.values():
@@ -179,8 +179,9 @@ def standing_by(fabric: str, flows: Iterable[Flow], nics: Sequence[Nic]) -> Iter
         yield LiveTwin(datapath, taps, numbers)
 
 
-def _tap(ifname: str, stack: contextlib.ExitStack) -> int:
+def _tap(ifname: str, mtu_bytes: int, stack: contextlib.ExitStack) -> int:
     ports.create_tap(ifname)
+    ports.resize(ifname, mtu_bytes)
     tap = ports.open_tap(ifname)
     stack.callback(os.close, tap)
     return tap

@@ -159,6 +159,7 @@ def _ingredients(tree: Path) -> image.Ingredients:
         busybox=busybox.read_bytes(),
         applets=tuple(_run(str(busybox), "--list-full").split()),
         netcat=_one(tree, "bin/nc.openbsd").read_bytes(),
+        dhcp6c=_one(tree, "usr/sbin/dhcp6c").read_bytes(),
         loader=_one(tree, "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2").read_bytes(),
         libraries={path: _one(tree, path).read_bytes() for path in image.LIBRARIES},
         modules=_modules(tree),

@@ -12,6 +12,26 @@
 #include "rewrite.h"
 #include "steps.h"
 
+/* Is a long frame longer than an MTU allows? Of a super packet each segment will be as long as its headers and
+ * `gso_size` together; whoever cuts it up does not ask again.
+ */
+__noinline int vnet_is_too_long(struct __sk_buff *skb, __u32 mtu)
+{
+	struct vnet_scratch *s = vnet_scratch();
+	__u32 length = skb->len;
+
+	if (!s)
+		return 1;
+	if (skb->gso_size) {
+		length = s->l4_offset + 8 + skb->gso_size;
+		if (s->l4_proto == IPPROTO_TCP && !bpf_skb_load_bytes(skb, s->l4_offset + 12, s->asked, 1))
+			length += (s->asked[0] >> 4) * 4 - 8;
+	}
+	if (length <= mtu + 14)
+		return 0;
+	return length > mtu + 18 || !s->vlan || skb->vlan_present; /* a tag more is allowed */
+}
+
 /* Count a packet about to leave by a port, `seen` by who captures there; returns its ifindex, 0 if it cannot. */
 static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number, int seen)
 {
@@ -21,14 +41,12 @@ static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch 
 	if (!port || (port->flags & (VNET_PORT_UP | VNET_PORT_NO_FWD)) != VNET_PORT_UP)
 		return 0;
 	counter = bpf_map_lookup_elem(&port_counters, &number);
-	if (port->mtu && skb->len > port->mtu + 14 && !skb->gso_size) { /* a tag more is allowed */
-		if (skb->len > port->mtu + 18 || !s->vlan || skb->vlan_present) {
-			vnet_note_failure(s, VNET_DROP_MTU);
-			s->too_small = port->mtu;
-			if (counter)
-				counter->tx_dropped++;
-			return 0;
-		}
+	if (port->mtu && skb->len > port->mtu + 14 && vnet_is_too_long(skb, port->mtu)) {
+		vnet_note_failure(s, VNET_DROP_MTU);
+		s->too_small = port->mtu;
+		if (counter)
+			counter->tx_dropped++;
+		return 0;
 	}
 	if (counter) {
 		counter->tx_packets++;

@@ -214,6 +214,10 @@ class AttachedPorts:
         """By port number."""
         return {number: _limits(self._port(number)) for number in self.ifindexes}
 
+    def mtus(self) -> Mapping[int, int]:
+        """In bytes, by port number, as the dataplane was told last."""
+        return {number: self._port(number).mtu for number in self.ifindexes}
+
     def capture(self, ports: Mapping[int, PortFlag]) -> int:
         """Report what exactly these ports send and get, as their flag says; how many of all that they get."""
         for number in self.ifindexes:

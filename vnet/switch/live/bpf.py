@@ -102,7 +102,9 @@ class SkBuff(ctypes.Structure):
         ("ifindex", ctypes.c_uint32),
         ("tc_index", ctypes.c_uint32),
         ("cb", ctypes.c_uint32 * 5),
-        ("rest", ctypes.c_uint8 * 124),
+        ("unused", ctypes.c_uint8 * 108),
+        ("gso_size", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 12),
     ]
 
 

@@ -273,6 +273,10 @@ class EbpfDatapath:
         """By port number."""
         return self._ports.limits()
 
+    def mtus(self) -> Mapping[int, int]:
+        """In bytes, by port number, as the dataplane was told last."""
+        return self._ports.mtus()
+
     def detach(self, number: int) -> None:
         """Close a port: its interface is left without a program, what was learnt from it is forgotten."""
         with self._reflooding():

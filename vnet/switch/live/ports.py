@@ -56,6 +56,16 @@ def create_tap(ifname: str, owner_uid: int = 0) -> None:
             raise
 
 
+def resize(ifname: str, mtu_bytes: int) -> None:
+    """Give an interface an MTU; it goes on."""
+    with _netlink(f"set an MTU of {mtu_bytes} for", ifname) as netlink:
+        links = netlink.get_links(ifname=ifname)
+        if not links:
+            raise HostError(f"cannot set the MTU of {ifname}: there is no such interface")
+        if links[0].get_attr("IFLA_MTU") != mtu_bytes:
+            netlink.link("set", index=links[0]["index"], mtu=mtu_bytes)
+
+
 def remove(ifname: str) -> None:
     """Delete an interface; one that is not there is no error."""
     with _netlink("remove", ifname) as netlink:
