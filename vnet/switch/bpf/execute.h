@@ -7,6 +7,7 @@
 
 #include "advertise.h"
 #include "learn.h"
+#include "line.h"
 #include "meter.h"
 #include "observe.h"
 #include "rewrite.h"
@@ -29,6 +30,12 @@ static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch 
 				counter->tx_dropped++;
 			return 0;
 		}
+	}
+	if (port->flags & VNET_PORT_LINE_IN && vnet_line_in(skb, number)) {
+		vnet_note_failure(s, VNET_DROP_RATE);
+		if (counter)
+			counter->tx_dropped++;
+		return 0;
 	}
 	if (counter) {
 		counter->tx_packets++;
