@@ -9,6 +9,7 @@ from enum import StrEnum
 from hashlib import blake2b
 
 from vnet.base.limits import Limits
+from vnet.base.line import Line as PortLine
 from vnet.fabric import plan as p
 from vnet.fabric.replay import VerdictChange
 from vnet.fabric.state import Guest, GuestNic, State
@@ -298,6 +299,7 @@ def _ports(now: State, wanted: State) -> Iterator[Line]:
             yield Line(Mark.CHANGE, Kind.PORT, name, "attach it again")
         else:
             changed = _limit_differences(now.limits(old[name]), wanted.limits(new[name]))
+            changed += _rate_difference(now.line(old[name]), wanted.line(new[name]))
             if changed:
                 yield Line(Mark.CHANGE, Kind.PORT, name, f"live: {', '.join(changed)}")
 
@@ -308,6 +310,10 @@ def _limit_differences(old: Limits | None, new: Limits | None) -> list[str]:
     names = [each.name for each in fields(Limits)]
     pairs = [(name, getattr(old, name), getattr(new, name)) for name in names]
     return [f"{name.replace('_', ' ')} {was} → {will}" for name, was, will in pairs if was != will]
+
+
+def _rate_difference(old: PortLine, new: PortLine) -> list[str]:
+    return [] if old == new else [f"{old} → {new}"]
 
 
 # -- policies and their flows ---------------------------------------------------------------------

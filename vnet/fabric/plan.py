@@ -6,7 +6,7 @@ Order, and why:
 1. namespace and switch: everything else lives in them;
 2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
 3. new ports and what answers guests behind some of them, attached while the switch has no rules for them,
-   which means closed; limits of those there are;
+   which means closed; limits and rates of those there are;
 4. all flows at once: from here on the new generation is enforced;
 5. mirrors, so that no packet of a new guest is missing in them;
 6. new guests, which therefore never ran under other rules;
@@ -15,11 +15,12 @@ Order, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vnet.base import limits
 from vnet.base.limits import Limits
+from vnet.base.line import STRAIGHT, Line
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import Attached, Guest, NetworkService, Port, State
 from vnet.openflow.flow import Flow
@@ -87,6 +88,17 @@ class LimitPort:
 
     def __str__(self) -> str:
         return f"change the limits of port {self.port.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class LayLine:
+    """Let a NIC be as fast as its line from now on; what is under way arrives."""
+
+    port: Port
+    line: Line
+
+    def __str__(self) -> str:
+        return f"rate of port {self.port.ifname}: {self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +203,7 @@ Action = (
     | CreatePort
     | AttachPort
     | LimitPort
+    | LayLine
     | DetachPort
     | RemovePort
     | ApplyFlows
@@ -224,7 +237,7 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _unplug(early_ports & unplugged, early_ports & gone_ports)
     yield from (CreatePort(port) for port in sorted(new_ports))
     yield from (PutService(each) for each in _by_network(wanted.services - now.services))
-    yield from _attach(sorted(wanted.attached - now.attached), plugged)
+    yield from _attach(sorted(wanted.attached - now.attached), now, plugged)
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
     yield from _mirrors(now, wanted)
@@ -240,10 +253,15 @@ def _by_network(services: Iterable[NetworkService]) -> list[NetworkService]:
     return sorted(services, key=lambda service: service.network)
 
 
-def _attach(attached: Iterable[Attached], plugged: frozenset[Port]) -> Iterator[Action]:
-    """Put the ports into the switch that are not; change the limits of those that are."""
+def _attach(attached: Sequence[Attached], now: State, plugged: frozenset[Port]) -> Iterator[Action]:
+    """Put the ports into the switch that are not; change the limits and lines of those that are."""
     yield from (AttachPort(each.port, each.limits) for each in attached if each.port in plugged)
-    yield from (LimitPort(each.port, each.limits) for each in attached if each.port not in plugged)
+    for each in attached:
+        if each.port not in plugged and each.limits != now.limits(each.port):
+            yield LimitPort(each.port, each.limits)
+    for each in attached:
+        if each.line != (STRAIGHT if each.port in plugged else now.line(each.port)):
+            yield LayLine(each.port, each.line)
 
 
 def _mirrors(now: State, wanted: State) -> Iterator[Action]:
@@ -302,8 +320,15 @@ def step(action: Action, state: State) -> State:
             return replace(state, ports=state.ports | {port})
         case RemovePort(port):
             return replace(state, ports=state.ports - {port}, attached=_without(state, port))
-        case AttachPort(port, limits) | LimitPort(port, limits):
+        case AttachPort(port, limits):
             return replace(state, attached=_without(state, port) | {Attached(port, limits)})
+        case LimitPort(port, limits):
+            changed = Attached(port, limits, state.line(port))
+            return replace(state, attached=_without(state, port) | {changed})
+        case LayLine(port, line):
+            had = state.limits(port)
+            laid = {Attached(port, had, line)} if had is not None else set()
+            return replace(state, attached=_without(state, port) | laid)
         case DetachPort(port):
             return replace(state, attached=_without(state, port))
         case ApplyFlows(put, remove):

@@ -11,6 +11,7 @@ from hashlib import blake2b
 
 from vnet.base import limits
 from vnet.base.limits import Limits
+from vnet.base.line import STRAIGHT, Line
 from vnet.fabric.mirror import Mirror
 from vnet.openflow.flow import Flow
 from vnet.services.dhcp import Files, files
@@ -31,10 +32,11 @@ class Port:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Attached:
-    """A port that is in the switch, and how much its NIC may use of it."""
+    """A port that is in the switch, how much its NIC may use of it, and what joins the two."""
 
     port: Port
     limits: Limits = limits.STRICT
+    line: Line = STRAIGHT
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -111,6 +113,10 @@ class State:
         """The ports that are in the switch."""
         return frozenset(each.port for each in self.attached)
 
+    def line(self, port: Port) -> Line:
+        """What joins a port to the switch."""
+        return next((each.line for each in self.attached if each.port == port), STRAIGHT)
+
     def limits(self, port: Port) -> Limits | None:
         """Those of a port that is in the switch."""
         return next((each.limits for each in self.attached if each.port == port), None)
@@ -136,7 +142,7 @@ def desired(
     services: frozenset[NetworkService] = frozenset(),
 ) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
-    attached = frozenset(Attached(port_of(nic), nic.profile.limits) for nic in inventory.nics)
+    attached = frozenset(Attached(port_of(nic), nic.profile.limits, nic.line) for nic in inventory.nics)
     attached |= {Attached(port_of(listener)) for listener in inventory.listeners}
     ports = frozenset(each.port for each in attached)
     attached |= {Attached(service.port) for service in services}

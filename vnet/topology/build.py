@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vnet.base.limits import Limits
+from vnet.base.line import UNLIMITED, Impairment, Line, Rate, rate_of
 from vnet.base.source import Location
 from vnet.topology import language as lang
 from vnet.topology.draft import (
@@ -222,7 +223,26 @@ def _interface(nic: DraftNic) -> Interface:
         profile,
         nic.is_mirror_only,
         nic.asks is not None and nic.asks.value,
+        _line(nic),
+        None if nic.dscp is None else nic.dscp.value,
     )
+
+
+def _line(nic: DraftNic) -> Line:
+    rate = Entry({}) if nic.rate is None else nic.rate.value
+    burst = rate.get(lang.RATE_BURST)
+
+    def one_way(key: Field[int]) -> Rate:
+        given = rate.get(key)
+        return UNLIMITED if given is None else rate_of(given.value, None if burst is None else burst.value)
+
+    return Line(one_way(lang.RATE_IN), one_way(lang.RATE_OUT), _impairment(nic))
+
+
+def _impairment(nic: DraftNic) -> Impairment:
+    entry = Entry({}) if nic.impair is None else nic.impair.value
+    keys = (lang.IMPAIR_DELAY, lang.IMPAIR_JITTER, lang.IMPAIR_LOSS, lang.IMPAIR_RATE)
+    return Impairment(*(0 if (given := entry.get(key)) is None else given.value for key in keys))
 
 
 def _labels(entry: Entry, key: Field[dict[str, Read[str]]]) -> dict[str, str]:

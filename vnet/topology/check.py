@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 from vnet.topology import (
+    check_lines,
     check_mirrors,
     check_policies,
     check_profiles,
@@ -34,6 +35,7 @@ def check(draft: Draft, reading: Reading) -> None:
     _check_services(draft, reading)
     _check_tiers(draft, reading)
     check_vms.check(draft, reading)
+    check_lines.check(draft, reading)
     check_routers.check(draft, reading)
     check_uplinks.check(draft, reading)
     check_services.check(draft, reading)

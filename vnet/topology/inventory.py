@@ -13,6 +13,7 @@ from ipaddress import ip_interface
 from itertools import count
 
 from vnet.base.errors import Fault, InputError
+from vnet.base.line import STRAIGHT, Line
 from vnet.base.source import Location
 from vnet.topology.model import (
     HOST_UPLINK,
@@ -66,6 +67,9 @@ class Nic:
     with them."""
     gateways: tuple[IPAddress, ...] = ()
     """Of the VM's default routes: for each version of IP that of its first NIC which has one."""
+    line: Line = STRAIGHT
+    dscp: int | None = None
+    """What the packets that it sends are marked with; None leaves them as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +341,8 @@ def _nic(
         is_isolated=network.is_isolated and not nic.declared.is_promiscuous,
         profile=topology.profiles.get(nic.declared.profile, STRICT),
         asked=tuple(_asked(network, macs[nic.name], addresses[nic.name])) if nic.declared.asks else (),
+        line=nic.declared.line,
+        dscp=nic.declared.dscp,
     )
 
 

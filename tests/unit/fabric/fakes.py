@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import asynccontextmanager, contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -222,11 +222,18 @@ class FakeSwitch:
 
     async def limit(self, port, limits):
         async with self.world.call(f"limit {port.ifname}"):
-            self._replace(port, {Attached(port, limits)})
+            self._replace(port, {replace(each, limits=limits) for each in self._of(port)})
+
+    async def lay(self, port, line):
+        async with self.world.call(f"lay {port.ifname}"):
+            self._replace(port, {replace(each, line=line) for each in self._of(port)})
 
     async def detach(self, port):
         async with self.world.call(f"detach {port.ifname}"):
             self._replace(port, set())
+
+    def _of(self, port):
+        return {each for each in self.world.attached[self.name] if each.port == port}
 
     def _replace(self, port, by):
         rest = {each for each in self.world.attached[self.name] if each.port != port}

@@ -34,6 +34,7 @@ _PLURAL = {
     p.CreatePort: "create {} ports",
     p.AttachPort: "attach {} ports",
     p.LimitPort: "change the limits of {} ports",
+    p.LayLine: "change the rates of {} ports",
     p.DetachPort: "detach {} ports",
     p.RemovePort: "remove {} ports",
 }
@@ -72,6 +73,8 @@ class Performer:
                 await switch.attach(port, limits)
             case p.LimitPort(port, limits):
                 await switch.limit(port, limits)
+            case p.LayLine(port, line):
+                await switch.lay(port, line)
             case p.DetachPort(port):
                 await switch.detach(port)
             case p.ApplyFlows(put, remove):

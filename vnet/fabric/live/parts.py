@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
+from vnet.base.line import Line
 from vnet.fabric.asked import Sandbox
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
@@ -87,6 +88,10 @@ class Switch(Protocol):
 
     async def limit(self, port: Port, limits: Limits) -> None:
         """Let a port use so much of the switch from now on; nothing that it has is taken from it."""
+        ...
+
+    async def lay(self, port: Port, line: Line) -> None:
+        """Let a port be as fast as its line from now on; nothing that is under way is lost."""
         ...
 
     async def detach(self, port: Port) -> None:
