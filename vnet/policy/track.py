@@ -135,9 +135,7 @@ def deliver(vlans: Iterable[int], zones: Iterable[int], logging: bool = False) -
     yield miss(Stage.DELIVER, origin.fabric("deliver nowhere", "not in any network", DropReason.NO_DST))
 
 
-def marked(
-    port: int, dscp: int, number: int, zone: int | None, logging: bool = False
-) -> Iterator[Entry]:
+def marked(port: int, dscp: int, number: int, zone: int | None, logging: bool = False) -> Iterator[Entry]:
     """Table 50: the same for what a NIC sends whose packets are marked, whatever they say themselves.
 
     Args:

@@ -25,7 +25,9 @@ def _check_rate(rate: Read[Entry], reading: Reading) -> None:
     both = [rate.value.get(key) for key in (lang.RATE_IN, lang.RATE_OUT)]
     rates, burst = [each.value for each in both if each is not None], rate.value.get(lang.RATE_BURST)
     if not rates and not rate.value.broken:
-        reading.fault(rate.at, rate.path, "neither way has a rate", 'give "in", "out" or both, or leave "rate" out')
+        reading.fault(
+            rate.at, rate.path, "neither way has a rate", 'give "in", "out" or both, or leave "rate" out'
+        )
     elif rates and burst is not None and burst.value * 8 > min(rates) * BURST_MAX_S:
         problem = "the burst takes longer than a minute at this rate"
         reading.fault(burst.at, burst.path, problem, "give a smaller burst")
@@ -35,7 +37,7 @@ def _check_impairment(impair: Read[Entry], reading: Reading) -> None:
     entry = impair.value
     delay, jitter = entry.get(lang.IMPAIR_DELAY), entry.get(lang.IMPAIR_JITTER)
     if not entry.values and not entry.broken:
-        reading.fault(impair.at, impair.path, "it impairs nothing", 'give a delay, a loss or a rate')
+        reading.fault(impair.at, impair.path, "it impairs nothing", "give a delay, a loss or a rate")
     elif jitter is not None and not entry.given(lang.IMPAIR_DELAY):
         reading.fault(jitter.at, jitter.path, "there is no delay that could vary", 'give "delay" too')
     elif jitter is not None and delay is not None and jitter.value > delay.value:

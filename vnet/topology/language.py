@@ -365,7 +365,7 @@ RATE_BURST = Field(
 )
 INTERFACE_RATE = Field(
     "rate",
-    TextForAll(_RATE, Record("a NIC's rate", (RATE_IN, RATE_OUT, RATE_BURST)), (RATE_IN, RATE_OUT)),
+    TextForAll(_RATE, Record("a rate", (RATE_IN, RATE_OUT, RATE_BURST)), (RATE_IN, RATE_OUT)),
     "how fast it may be sent and send, one rate for each way or a map; as fast as it can if left out",
 )
 INTERFACE_DSCP = Field(

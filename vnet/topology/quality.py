@@ -54,7 +54,9 @@ def burst(scalar: Scalar) -> int:
 
 def _hint(word: str, units: str, usual: str) -> str:
     """What somebody probably meant who wrote the unit otherwise, or none."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]?)(i?b|i?bit|i?bps|ibit/s|bit/s|b/s)?", word, re.IGNORECASE)
+    found = re.fullmatch(
+        r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]?)(i?b|i?bit|i?bps|ibit/s|bit/s|b/s)?", word, re.IGNORECASE
+    )
     if not found or (found[2] and found[2].upper() not in units):
         return ""
     return f'did you mean "{found[1]}{found[2].upper() or usual}"?'

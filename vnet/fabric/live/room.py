@@ -1,4 +1,4 @@
-"""Whether this host has what a fabric asks of it: memory beside the guests that run and stay, ways to delay."""
+"""Whether this host has what a fabric asks of it: memory beside guests that run and stay, ways to delay."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _lacks(nics: Sequence[Nic], key: str, kind: str) -> str:
     more = f" and {len(nics) - 1} more" if len(nics) > 1 else ""
     return (
         f'{nics[0].at}: {nics[0].name}{more} has "{key}", which this kernel cannot do: it lacks sch_{kind} '
-        f"(CONFIG_NET_SCH_{kind.upper()}). Load it with `modprobe sch_{kind}`; if there is no such module, boot "
-        f'a kernel that has it, as those of distributions do, or leave "{key}" out'
+        f"(CONFIG_NET_SCH_{kind.upper()}). Load it with `modprobe sch_{kind}`; if there is no such module, "
+        f'boot a kernel that has it, as those of distributions do, or leave "{key}" out'
     )
 
 

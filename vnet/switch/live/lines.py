@@ -1,7 +1,7 @@
 """The lines of ports: what delays the packets of a NIC that has a rate, or is to be impaired.
 
-What goes to the port waits in the qdisc of its own interface. What comes from it waits in that of one end of a
-veth, to which the dataplane redirects it, and comes in at the other end (`bpf/line.h`). Losses are the
+What goes to the port waits in the qdisc of its own interface. What comes from it waits in that of one end of
+a veth, to which the dataplane redirects it, and comes in at the other end (`bpf/line.h`). Losses are the
 dataplane's, so the qdiscs have more room and are a little faster than what is declared. Impairments
 (sch_netem) are the kernel's alone.
 
@@ -50,8 +50,8 @@ DRAIN_S = 0.3
 """How long a queue that is given up may take to hand over what is in it."""
 
 _ROOT, _IMPAIRS, _IMPAIRED, _OUTER, _INNER = 0xFFFFFFFF, 0x10000, 0x10001, 0x20000, 0x30000
-"""Handles (linux/pkt_sched.h): TC_H_ROOT, 1: of sch_netem with its class 1:1, and of sch_tbf 2: at the root and
-3: behind sch_netem; each kind has its own, so that none is taken for another."""
+"""Handles (linux/pkt_sched.h): TC_H_ROOT, 1: of sch_netem with its class 1:1, and of sch_tbf 2: at the root
+and 3: behind sch_netem; each kind has its own, so that none is taken for another."""
 
 
 def name_of(number: int) -> str:
@@ -167,7 +167,7 @@ def _is_told(line: abi.Line) -> bool:
 
 
 def _queue(route: IPRoute, ifindex: int, rate: Rate, impairment: Impairment) -> None:
-    """Let an interface send so: impaired first, then at the rate. What is there changes, and keeps what waits."""
+    """Let an interface send so: impaired first, then at the rate. What waits there is kept."""
     is_impaired = impairment != UNIMPAIRED
     if is_impaired:
         route.tc("replace", "netem", ifindex, _IMPAIRS, parent=_ROOT, **_netem(impairment))
@@ -291,6 +291,6 @@ def _netlink(number: int) -> Iterator[IPRoute]:
     except NetlinkError as error:
         reason = os.strerror(error.code) if error.code else str(error)
         raise HostError(
-            f"cannot give port {number} its rate: {reason}; it needs sch_tbf, and impairments sch_netem, of the "
-            "kernel: `modprobe -a sch_tbf sch_netem`"
+            f"cannot give port {number} its rate: {reason}; it needs sch_tbf, and impairments sch_netem, of "
+            "the kernel: `modprobe -a sch_tbf sch_netem`"
         ) from error
