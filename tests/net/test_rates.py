@@ -219,8 +219,8 @@ def test_who_is_too_fast_is_told(lab: Lab) -> None:
     lab.datapath.watch(frozenset())
     lab.datapath.read_events()
     lab.udp("slow", "third", 4)
-    told = [each for each in lab.datapath.read_events() if each.point is Point.DROP]
-    assert {(each.reason, each.port) for each in told} == {(DropReason.RATE, lab.nics["slow"].port)}
+    told = [each for each in lab.datapath.read_events() if each.reason is DropReason.RATE]
+    assert {(each.port, each.point) for each in told} == {(lab.nics["slow"].port, Point.DROP)}
 
 
 def test_other_nics_are_not_slowed(lab: Lab) -> None:

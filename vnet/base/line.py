@@ -45,22 +45,17 @@ def rate_of(bps: int, burst_bytes: int | None = None) -> Rate:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Impairment:
-    """What a bad cable does to packets, each way: delay and its variation, loss in millionths, bits a second.
-
-    0 is none; `bps` 0 as fast as it can.
-    """
+    """What a bad cable does to packets, each way: delay and its variation, loss in millionths. 0 is none."""
 
     delay_us: int = 0
     jitter_us: int = 0
     loss_ppm: int = 0
-    bps: int = 0
 
     def __str__(self) -> str:
         parts = (
             (self.delay_us, f"delay {self.delay_us / 1000:g}ms"),
             (self.jitter_us, f"jitter {self.jitter_us / 1000:g}ms"),
             (self.loss_ppm, f"loss {self.loss_ppm / 10_000:g}%"),
-            (self.bps, f"rate {bits(self.bps)}/s"),
         )
         return ", ".join(text for value, text in parts if value) or "none"
 

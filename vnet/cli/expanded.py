@@ -153,7 +153,6 @@ def _line(nic: Nic) -> Plain:
         **({"delay": f"{impairment.delay_us}us"} if impairment.delay_us else {}),
         **({"jitter": f"{impairment.jitter_us}us"} if impairment.jitter_us else {}),
         **({"loss": f"{impairment.loss_ppm / 10_000:g}%"} if impairment.loss_ppm else {}),
-        **({"rate": bits(impairment.bps)} if impairment.bps else {}),
     }
     return {
         **({"rate": rate | {"burst": f"{bursts.pop() >> 10}K"} if bursts else rate} if rate else {}),

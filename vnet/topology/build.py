@@ -229,20 +229,19 @@ def _interface(nic: DraftNic) -> Interface:
 
 
 def _line(nic: DraftNic) -> Line:
+    impair = Entry({}) if nic.impair is None else nic.impair.value
+    keys = (lang.IMPAIR_DELAY, lang.IMPAIR_JITTER, lang.IMPAIR_LOSS)
+    given = (impair.get(key) for key in keys)
+    impairment = Impairment(*(0 if each is None else each.value for each in given))
+    return Line(_rate(nic, lang.RATE_IN, impair), _rate(nic, lang.RATE_OUT, impair), impairment)
+
+
+def _rate(nic: DraftNic, way: Field[int], impair: Entry) -> Rate:
+    """The slower one of what it is declared to have and what a bad cable leaves of it."""
     rate = Entry({}) if nic.rate is None else nic.rate.value
-    burst = rate.get(lang.RATE_BURST)
-
-    def one_way(key: Field[int]) -> Rate:
-        given = rate.get(key)
-        return UNLIMITED if given is None else rate_of(given.value, None if burst is None else burst.value)
-
-    return Line(one_way(lang.RATE_IN), one_way(lang.RATE_OUT), _impairment(nic))
-
-
-def _impairment(nic: DraftNic) -> Impairment:
-    entry = Entry({}) if nic.impair is None else nic.impair.value
-    keys = (lang.IMPAIR_DELAY, lang.IMPAIR_JITTER, lang.IMPAIR_LOSS, lang.IMPAIR_RATE)
-    return Impairment(*(0 if (given := entry.get(key)) is None else given.value for key in keys))
+    both = (rate.get(way), impair.get(lang.IMPAIR_RATE))
+    burst, rates = rate.get(lang.RATE_BURST), [each.value for each in both if each is not None]
+    return rate_of(min(rates), None if burst is None else burst.value) if rates else UNLIMITED
 
 
 def _labels(entry: Entry, key: Field[dict[str, Read[str]]]) -> dict[str, str]:

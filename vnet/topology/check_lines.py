@@ -16,19 +16,19 @@ def check(draft: Draft, reading: Reading) -> None:
     for nics in draft.nics.values():
         for nic in nics:
             if nic.rate is not None:
-                _check_rate(nic.rate, reading)
+                _check_rate(nic.rate, nic.impair, reading)
             if nic.impair is not None:
                 _check_impairment(nic.impair, reading)
 
 
-def _check_rate(rate: Read[Entry], reading: Reading) -> None:
-    both = [rate.value.get(key) for key in (lang.RATE_IN, lang.RATE_OUT)]
-    rates, burst = [each.value for each in both if each is not None], rate.value.get(lang.RATE_BURST)
-    if not rates and not rate.value.broken:
-        reading.fault(
-            rate.at, rate.path, "neither way has a rate", 'give "in", "out" or both, or leave "rate" out'
-        )
-    elif rates and burst is not None and burst.value * 8 > min(rates) * BURST_MAX_S:
+def _check_rate(rate: Read[Entry], impair: Read[Entry] | None, reading: Reading) -> None:
+    ways = [each.value for key in (lang.RATE_IN, lang.RATE_OUT) if (each := rate.value.get(key)) is not None]
+    left = None if impair is None else impair.value.get(lang.IMPAIR_RATE)
+    slowest, burst = min([*ways, *([left.value] if left else [])], default=0), rate.value.get(lang.RATE_BURST)
+    if not ways and not rate.value.broken:
+        hint = 'give "in", "out" or both, or leave "rate" out'
+        reading.fault(rate.at, rate.path, "neither way has a rate", hint)
+    elif ways and burst is not None and burst.value * 8 > slowest * BURST_MAX_S:
         problem = "the burst takes longer than a minute at this rate"
         reading.fault(burst.at, burst.path, problem, "give a smaller burst")
 

@@ -205,13 +205,12 @@ def _tbf_rate(bps: int) -> int:
 
 
 def _netem(impairment: Impairment) -> Mapping[str, Any]:
-    options = {
+    return {
         "delay": impairment.delay_us,
         "jitter": impairment.jitter_us,
         "loss": impairment.loss_ppm / 10_000,
         "limit": HELD_PACKETS,
     }
-    return options | ({"rate": impairment.bps // 8} if impairment.bps else {})
 
 
 def _drain(route: IPRoute, ifindex: int) -> None:
@@ -262,12 +261,10 @@ def _impairment(queues: Mapping[str, Any]) -> Impairment:
     options = queues.get("netem")
     if options is None:
         return UNIMPAIRED
-    rate = options.get_attr("TCA_NETEM_RATE")
     return Impairment(
         round(options["delay"] / tick_in_usec),
         round(options["jitter"] / tick_in_usec),
         round(options["loss"] / (2**32 - 1) * 1_000_000),
-        0 if rate is None else rate["rate"] * 8,
     )
 
 
