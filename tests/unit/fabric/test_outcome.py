@@ -218,3 +218,13 @@ def test_a_limit_changes_live_and_the_plan_says_from_what_to_what(told):
     lines, summary = told(SMALL, then=text)
     assert lines == ["~ port a.eth0: live: connections 16384 → 100"]
     assert (summary.ports.changed, summary.vms.kept) == (1, 2)
+
+
+def test_a_rate_changes_live_and_the_plan_says_from_what_to_what(told):
+    slow, quick = (
+        SMALL.replace("networks: [lan]", f"interfaces: {{eth0: {{network: lan, rate: {rate}}}}}", 1)
+        for rate in ("10M", "{in: 100M, out: 10M}")
+    )
+    lines, summary = told(slow, then=quick)
+    assert lines == ["~ port a.eth0: live: in 10M/s, out 10M/s → in 100M/s, out 10M/s"]
+    assert (summary.ports.changed, summary.vms.kept) == (1, 2)
