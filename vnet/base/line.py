@@ -10,10 +10,10 @@ BURST_MIN, BURST_MAX = 16 << 10, 64 << 20
 """In bytes. The least holds the largest frame."""
 BURST_S = 0.005
 """Of the rate, where nothing else is said: no timer of a busy host is later than that for long."""
-WAIT_S = 0.050
+WAIT_S = 0.100
 """How much of the rate may wait: TCP needs a queue, and who waits longer is better told by a loss."""
-WAIT_BYTES_MIN = 12 << 10
-"""Eight frames."""
+WAIT_BYTES_MIN = 32 << 10
+"""Two dozen frames, or half a super packet: with less TCP loses more than it needs to."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

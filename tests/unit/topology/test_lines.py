@@ -76,8 +76,8 @@ def test_a_topology_written_out_has_the_same_lines_and_marks() -> None:
 def test_what_waits_is_bounded_by_time_and_at_slow_rates_by_frames() -> None:
     assert UNLIMITED.bps == 0
     slow, quick = rate_of(10**6), rate_of(10**9)
-    assert (slow.burst_bytes, slow.depth_bytes) == (BURST_MIN, BURST_MIN + (12 << 10))
-    assert (quick.burst_bytes, quick.depth_bytes) == (625_000, 625_000 + 6_250_000)
+    assert (slow.burst_bytes, slow.depth_bytes) == (BURST_MIN, BURST_MIN + (32 << 10))
+    assert (quick.burst_bytes, quick.depth_bytes) == (625_000, 625_000 + 12_500_000)
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ class Lines:
     def _take_up(self, route: IPRoute, number: int) -> None:
         begin = route.link_lookup(ifname=name_of(number))
         if begin:
-            _hurry(route, begin[0])
+            _hurry(route, begin[0], _OUTER, _ROOT)
         end = self.end(number)
         if end is not None:
             self._map["port_by_ifindex"].delete(struct.pack("<I", end))
@@ -168,30 +168,45 @@ def _is_told(line: abi.Line) -> bool:
 
 def _queue(route: IPRoute, ifindex: int, rate: Rate, impairment: Impairment) -> None:
     """Let an interface send so: impaired first, then at the rate. What waits there is kept."""
-    is_impaired = impairment != UNIMPAIRED
-    if is_impaired:
+    if impairment != UNIMPAIRED:
         route.tc("replace", "netem", ifindex, _IMPAIRS, parent=_ROOT, **_netem(impairment))
-    if rate.bps:
-        handle, parent = (_INNER, _IMPAIRED) if is_impaired else (_OUTER, _ROOT)
-        route.tc("replace", "tbf", ifindex, handle, parent=parent, **_tbf(rate))
-    elif is_impaired:
-        _delete(route, ifindex, _INNER, _IMPAIRED)
+        _pace(route, ifindex, rate, _INNER, _IMPAIRED)
     else:
-        _hurry(route, ifindex)
-        _delete(route, ifindex, 0, _ROOT)
+        _pace(route, ifindex, rate, _OUTER, _ROOT)
 
 
-def _hurry(route: IPRoute, ifindex: int) -> None:
-    """Let what waits for its turn go now."""
-    if "tbf" in _queues(route).get(ifindex, {}):
-        with contextlib.suppress(NetlinkError):  # not at the root: it is lost with what impairs it
-            route.tc("change", "tbf", ifindex, _OUTER, parent=_ROOT, **_tbf(rate_of(BPS_MAX)))
+def _pace(route: IPRoute, ifindex: int, rate: Rate, handle: int, parent: int) -> None:
+    """Put sch_tbf there, change it, or take away what is there.
+
+    It never lets go of a packet that is larger than its burst, and compares packets with that when they come:
+    one whose burst shrinks is emptied, and made anew.
+    """
+    had = _queues(route).get(ifindex, {}).get("tbf")
+    if had is not None and (not rate.bps or _burst(had) > rate.burst_bytes):
+        _hurry(route, ifindex, handle, parent)
+    if rate.bps:
+        route.tc("replace", "tbf", ifindex, handle, parent=parent, **_tbf(rate))
+    else:
+        _delete(route, ifindex, parent)
+
+
+def _burst(options: Any) -> int:
+    """How many bytes sch_tbf lets go at once: it knows the time that these take."""
+    parms = options.get_attr("TCA_TBF_PARMS")
+    return int(parms["buffer"] / tick_in_usec * parms["rate"] / 1_000_000)
+
+
+def _hurry(route: IPRoute, ifindex: int, handle: int, parent: int) -> None:
+    """Let what waits for its turn go now, and then make an end of the queue."""
+    with contextlib.suppress(NetlinkError):  # it is elsewhere, and goes with what impairs
+        route.tc("change", "tbf", ifindex, handle, parent=parent, **_tbf(rate_of(BPS_MAX)))
         _drain(route, ifindex)
+    _delete(route, ifindex, parent)
 
 
-def _delete(route: IPRoute, ifindex: int, handle: int, parent: int) -> None:
+def _delete(route: IPRoute, ifindex: int, parent: int) -> None:
     with contextlib.suppress(NetlinkError):  # there is none
-        route.tc("del", index=ifindex, handle=handle, parent=parent)
+        route.tc("del", index=ifindex, parent=parent)
 
 
 def _tbf(rate: Rate) -> Mapping[str, Any]:
