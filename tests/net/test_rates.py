@@ -240,6 +240,17 @@ def test_other_nics_are_not_slowed(lab: Lab) -> None:
 
 def test_a_rate_changes_and_goes_under_a_stream(lab: Lab) -> None:
     """The connection goes on at each; also when a burst becomes smaller than the super packets that wait."""
+    found = []
+    for _ in range(TRIES):
+        found.append(changing(lab))
+        first, second, third, fourth = found[-1]
+        if 0.6 < first < 1.4 and 2 < second < 3.6 and 0.6 < third < 1.5 and fourth > 5:
+            return
+    raise AssertionError(found)
+
+
+def changing(lab: Lab) -> tuple[float, ...]:
+    """How fast a stream is, in multiples of what is declared, while its line is changed three times."""
     port, started, slow = lab.nics["slow"].port, time.monotonic(), lab.nics["slow"].line
     quick = Line(outward=rate_of(3 * DECLARED, 256 << 10))
 
@@ -253,8 +264,8 @@ def test_a_rate_changes_and_goes_under_a_stream(lab: Lab) -> None:
         received = lab.tcp("slow", "third", 4, 3.1, change)
     finally:
         lab.datapath.lay(port, slow)
-    rates = [received.bps(*span) / DECLARED for span in ((0.3, 0.8), (1.0, 1.5), (2.1, 2.8), (2.85, 3.1))]
-    assert 0.6 < rates[0] < 1.4 and 2 < rates[1] < 3.6 and 0.6 < rates[2] < 1.5 and rates[3] > 5, rates
+    spans = ((0.3, 0.8), (1.0, 1.5), (2.1, 2.8), (2.85, 3.1))
+    return tuple(received.bps(*span) / DECLARED for span in spans)
 
 
 def test_a_rate_outlives_the_daemon_and_what_comes_back_is_what_was_laid(lab: Lab) -> None:
