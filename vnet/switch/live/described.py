@@ -199,13 +199,3 @@ def layout_of(folder: Path) -> int:
         return opened.layout
     finally:
         opened.close()
-
-
-def links_of(folder: Path) -> Iterator[tuple[int, int]]:
-    """(port, descriptor) of the pinned links of a switch; each is closed when the next is asked for."""
-    for path in sorted((folder / "links").iterdir()):
-        link = bpf.get(path)
-        try:
-            yield int(path.name), link
-        finally:
-            os.close(link)
