@@ -125,6 +125,7 @@ class Builder:
         spec: str | None = None,
         promiscuous: bool = False,
         pairs: Sequence[tuple[str, int | None]] = (),
+        dscp: int | None = None,
     ) -> Builder:
         """One VM with a NIC `ethN` on each network, given the networks' next free addresses.
 
@@ -137,6 +138,7 @@ class Builder:
                 nic,
                 is_isolated=self.networks[nic.network].is_isolated and not promiscuous,
                 profile=replace(STRICT, pairs=allowed),
+                dscp=dscp,
             )
             for nic in (self._nic(name, f"eth{n}", network, at) for n, network in enumerate(networks))
         )
@@ -284,6 +286,7 @@ def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Bui
         groups = draw(st.sets(st.sampled_from(_GROUPS[:4]), min_size=1, max_size=3))
         pairs = draw(st.one_of(st.just([]), st.lists(st.sampled_from(_PAIRS), max_size=4, unique=True)))
         which = {"groups": sorted(groups), "spec": spec, "promiscuous": draw(st.booleans()), "pairs": pairs}
+        which |= {"dscp": draw(st.sampled_from((None, None, 0, 46)))}
         builder.vm(name, *draw(nets), **which)
     for number in range(draw(st.integers(1, max_policies))):
         _draw_policy(draw, builder, f"p{number}")

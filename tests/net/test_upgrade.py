@@ -50,6 +50,7 @@ PATCHES = {
 RUN = """
 import sys, time
 from pathlib import Path
+from vnet.base.line import Line, rate_of
 from vnet.openflow.fields import CtState, ETH_ARP, ETH_IPV4
 from vnet.openflow.flow import Conntrack, Flow, Instructions, Output, Port, ToGroup, match
 from vnet.openflow.group import Band, BandType, Bucket, Group, GroupType, Meter, MeterFlag
@@ -60,6 +61,10 @@ name, pins = sys.argv[1:]
 datapath = EbpfDatapath.open("upgraded", name, Path(pins))
 for number in (1, 2):
     datapath.attach(number, f"p{number}")
+line = Line(rate_of(5 * 10**9), rate_of(4 * 10**9))
+if not datapath.adopted:
+    datapath.lay(1, line)
+assert datapath.lines()[1] == line, datapath.lines()
 new, old = (CtState.TRK | CtState.NEW,) * 2, (CtState.TRK | CtState.EST,) * 2
 track, commit = Conntrack(zone=7, table=1), Conntrack(zone=7, commit=True)
 ip = {"eth_type": ETH_IPV4}

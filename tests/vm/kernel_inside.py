@@ -32,6 +32,7 @@ from tests.bpf import verifier
 from tests.perf.inside.frames import ACK, PSH, SYN, End, checksum, tcp, udp
 from tests.vm import erspan_inside as erspan
 from vnet.base.drop import DropReason
+from vnet.base.line import STRAIGHT, Impairment, Line, rate_of
 from vnet.openflow import cookie
 from vnet.openflow.fields import ETH_IPV4, CtState
 from vnet.openflow.flow import (
@@ -52,7 +53,7 @@ from vnet.openflow.flow import (
 from vnet.openflow.group import Band, BandType, Bucket, Group, GroupType, Meter, MeterFlag
 from vnet.switch.abi import Point
 from vnet.switch.datapath import Change
-from vnet.switch.live import bpf
+from vnet.switch.live import bpf, queues
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.maps import object_path
 from vnet.switch.live.sandbox import trace_object
@@ -340,6 +341,45 @@ class Trial:
         same(after[1].rx.packets - before[1].rx.packets, 6)  # the mark too
         same(after[2].tx.packets - before[2].tx.packets, 6)
         same(self.switch.flow_counters()[(0, 100, TO_B)].bytes, 8 * len(frame))
+
+    def what_a_nic_sends_beyond_its_rate_is_lost_as_that_and_the_rest_arrives(self) -> None:
+        frame, before = plain(A.mac, B.mac) + bytes(1400), self.switch.drop_counters().get(DropReason.RATE, 0)
+        line = Line(outward=rate_of(256_000))
+        self.switch.lay(1, line)
+        same(self.switch.lines()[1], line)
+        for _ in range(100):
+            self.ends.send(1, frame)
+        time.sleep(2.0)  # a mark takes its turn, too
+        got = self.ends.exchange()
+        lost = self.switch.drop_counters()[DropReason.RATE] - before
+        assert set(got) == {2} and 30 <= len(got[2]) <= 80, {
+            port: len(frames) for port, frames in got.items()
+        }
+        same(len(got[2]) + lost, 100)
+        self.switch.lay(1, STRAIGHT)
+        same(self.ends.exchange(*[(1, frame)] * 40), {2: [frame] * 40})
+
+    def a_bad_cable_is_late_both_ways(self) -> None:
+        assert queues.has("netem")
+        self.switch.lay(2, Line(impairment=Impairment(delay_us=500_000)))
+        there, back = plain(A.mac, B.mac), plain(B.mac, D.mac)
+        began = time.monotonic()
+        same(self.ends.exchange((1, there), (2, back)), {2: [there]})
+        assert time.monotonic() - began >= 0.5
+        time.sleep(0.6)
+        same(self.ends.exchange(), {4: [back]})
+
+    def a_bad_cable_loses_packets_and_is_mended(self) -> None:
+        broken = Line(rate_of(10**6), rate_of(2 * 10**6), Impairment(20_000, 5_000, 1_000_000))
+        self.switch.lay(2, broken)
+        same(self.switch.lines()[2], broken)
+        for frame in [plain(A.mac, B.mac)] * 3:
+            self.ends.send(1, frame)
+        time.sleep(0.1)
+        self.switch.lay(2, STRAIGHT)
+        same(self.ends.exchange(), {})
+        same(set(self.switch.lines().values()), {STRAIGHT})
+        assert "line" not in sh("ip link")
 
     def a_packet_does_what_its_trace_said(self) -> None:
         for frame in (plain(A.mac, B.mac), plain(A.mac, BAD_MAC), checked_udp(A, C, (5000, 53))):

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = image.Recipe(
     name="kernels",
     command="tests.vm.kernel_inside",
-    modules=("veth", "tun", "cls_bpf", "sch_ingress", "ip_gre", "ip6_gre"),
+    modules=("veth", "tun", "cls_bpf", "sch_ingress", "ip_gre", "ip6_gre", "sch_tbf", "sch_netem"),
     host_programs=("/usr/sbin/ip", "/usr/sbin/tc"),
 )
 MACHINE = boot.Machine(options="-cpu max,-cx16 -smp 1", memory_mib=1024)

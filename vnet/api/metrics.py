@@ -340,5 +340,19 @@ _PORT_METRICS = (
         _PORT,
         _of_ports(lambda nic: nic.mac_quota),
     ),
+    Metric(
+        "vnet_port_rate_into_vm_bits",
+        GAUGE,
+        "How many bits a second the VM is sent at most; 0 = no rate.",
+        _PORT,
+        _of_ports(lambda nic: nic.inward_bps),
+    ),
+    Metric(
+        "vnet_port_rate_out_of_vm_bits",
+        GAUGE,
+        "How many bits a second the VM may send; 0 = no rate.",
+        _PORT,
+        _of_ports(lambda nic: nic.outward_bps),
+    ),
 )
 METRICS = (*_DAEMON_METRICS, *_FABRIC_METRICS, *_VM_METRICS, *_PORT_METRICS)

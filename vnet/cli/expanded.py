@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from vnet.base.line import bits, rate_of
 from vnet.hv.spec import format_mac
-from vnet.topology.inventory import Inventory, Vm
+from vnet.topology.inventory import Inventory, Nic, Vm
 from vnet.topology.model import (
     LEASE_S,
     STRICT,
@@ -139,12 +140,31 @@ def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:
             **({"promiscuous": True} if nic.network in isolated and not nic.is_isolated else {}),
             **({"profile": nic.profile.name} if nic.profile != STRICT else {}),
             **({"dhcp": True} if nic.asked else {}),
+            **_line(nic),
         }
         for nic in vm.nics
     }
     interfaces |= {nic.interface: {"mirror_only": True, "mac": format_mac(nic.mac)} for nic in vm.listeners}
     plain: Plain = {"image": vm.image, "cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
     return plain | {"interfaces": interfaces} | ({"groups": groups} if groups else {})
+
+
+def _line(nic: Nic) -> Plain:
+    """How fast a NIC is, and what befalls its packets."""
+    ways = {"in": nic.line.inward, "out": nic.line.outward}
+    rate = {way: bits(each.bps) for way, each in ways.items() if each.bps}
+    bursts = {each.burst_bytes for each in ways.values() if each.bps and each != rate_of(each.bps)}
+    impairment = nic.line.impairment
+    impair = {
+        **({"delay": f"{impairment.delay_us}us"} if impairment.delay_us else {}),
+        **({"jitter": f"{impairment.jitter_us}us"} if impairment.jitter_us else {}),
+        **({"loss": f"{impairment.loss_ppm / 10_000:g}%"} if impairment.loss_ppm else {}),
+    }
+    return {
+        **({"rate": rate | {"burst": f"{bursts.pop() >> 10}K"} if bursts else rate} if rate else {}),
+        **({} if nic.dscp is None else {"dscp": nic.dscp}),
+        **({"impair": impair} if impair else {}),
+    }
 
 
 def _mirrors(mirror: Mirror, inventory: Inventory) -> Iterator[tuple[str, Plain]]:

@@ -9,6 +9,7 @@ import typer
 
 from vnet import __version__
 from vnet.base.errors import Exit, PeerError, UsageError
+from vnet.base.line import bits
 from vnet.base.logs import LogFormat
 from vnet.cli import files
 from vnet.cli.client import Client, data, path
@@ -25,6 +26,7 @@ _PS = (
     Column("IMAGE", lambda row: row["image"], wide=True),
     Column("CPUS", lambda row: str(row["cpus"]), wide=True),
     Column("MEMORY", lambda row: mib(row["memory_bytes"]), wide=True),
+    Column("RATE", lambda row: _rates(row), wide=True),
     Column("PID", lambda row: str(row["pid"] or "-"), wide=True),
     Column("DETAIL", lambda row: row["detail"] or "-", wide=True),
 )
@@ -147,6 +149,15 @@ def _generation(row: Row) -> str:
 
 def _waits(row: Row) -> bool:
     return row["confirm_left_s"] is not None
+
+
+def _rates(row: Row) -> str:
+    """How fast its NICs are that have a rate: `eth0 in 10M out 5M`."""
+    told = []
+    for nic in row["nics"]:
+        ways = [f"{way} {bits(rate['bps'])}" for way, rate in nic["rate"].items() if rate]
+        told += [" ".join([nic["name"].rpartition(".")[2], *ways])] if ways else []
+    return ", ".join(told) or "-"
 
 
 def _unconfirmed(row: Row) -> str:

@@ -45,7 +45,7 @@ ADVICE: Mapping[DropReason, str] = {
     DropReason.ETHERTYPE: "it were IPv4, IPv6 or ARP",
     DropReason.FRAGMENT: "the first fragment of its datagram had come just before",
     DropReason.REFUSAL_QUOTA: "fewer packets of this NIC had just been refused: ask again in a second",
-    DropReason.RATE: "it came more slowly than the meter's rate",
+    DropReason.RATE: "it came more slowly than the rate of its NIC, of its receiver's, or of a meter",
     DropReason.STORM: "fewer such packets came: the NIC's limits of broadcasts, multicasts, unknown targets",
     DropReason.CT_QUOTA: "the NIC had fewer connections, or a higher limit of them",
     DropReason.CT_FULL: "some connection ended: the switch's table of them is full",

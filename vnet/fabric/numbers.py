@@ -18,7 +18,7 @@ class Traffic:
     """What a NIC sent, what it got, and what was lost of either.
 
     `sent_dropped` are packets it sent that never arrived, for whatever reason; `received_dropped` those that
-    were too long for it.
+    were too long or too many for it.
     """
 
     sent_packets: int = 0
@@ -43,6 +43,9 @@ class NicNumbers:
     macs: int = 0
     mac_quota: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    inward_bps: int = 0
+    """How fast it is sent, and sends; 0 = as fast as it can."""
+    outward_bps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -316,7 +316,8 @@ def _attachment_differences(old: Attached | None, new: Attached | None) -> list[
     names = [each.name for each in fields(Limits)]
     pairs = [(name.replace("_", " "), getattr(old.limits, name), getattr(new.limits, name)) for name in names]
     pairs.append(("MTU", old.mtu_bytes, new.mtu_bytes))
-    return [f"{name} {was} → {will}" for name, was, will in pairs if was != will]
+    changed = [f"{name} {was} → {will}" for name, was, will in pairs if was != will]
+    return changed + ([] if old.line == new.line else [f"{old.line} → {new.line}"])
 
 
 # -- policies and their flows ---------------------------------------------------------------------

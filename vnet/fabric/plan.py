@@ -6,7 +6,7 @@ Order, and why:
 1. namespace and switch: everything else lives in them;
 2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
 3. new ports and what answers guests behind some of them, attached while the switch has no rules for them,
-   which means closed; limits of those there are;
+   which means closed; limits and rates of those there are;
 4. all flows at once: from here on the new generation is enforced;
 5. mirrors, so that no packet of a new guest is missing in them;
 6. new guests, which therefore never ran under other rules;
@@ -15,12 +15,13 @@ Order, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
 from vnet.base import limits
 from vnet.base.limits import Limits
+from vnet.base.line import STRAIGHT, Line
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import Attached, Guest, NetworkService, Port, State, remnant
 from vnet.openflow.flow import Flow
@@ -101,6 +102,17 @@ class ResizePort:
 
     def __str__(self) -> str:
         return f"change the MTU of port {self.port.ifname} to {self.mtu_bytes}"
+
+
+@dataclass(frozen=True, slots=True)
+class LayLine:
+    """Let a NIC be as fast as its line from now on; what is under way arrives."""
+
+    port: Port
+    line: Line
+
+    def __str__(self) -> str:
+        return f"rate of port {self.port.ifname}: {self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +218,7 @@ Action = (
     | AttachPort
     | LimitPort
     | ResizePort
+    | LayLine
     | DetachPort
     | RemovePort
     | ApplyFlows
@@ -274,7 +287,7 @@ def _ports_of(attached: Iterable[Attached]) -> frozenset[Port]:
     return frozenset(each.port for each in attached)
 
 
-def _attach(now: State, attached: Iterable[Attached], renewed: frozenset[Port]) -> Iterator[Action]:
+def _attach(now: State, attached: Sequence[Attached], renewed: frozenset[Port]) -> Iterator[Action]:
     """Put the ports into the switch that are not, or whose interface is new; change what is another for
     those that are."""
     known = {each.port: each for each in now.attached if each.port not in renewed}
@@ -285,6 +298,8 @@ def _attach(now: State, attached: Iterable[Attached], renewed: frozenset[Port]) 
     yield from (
         ResizePort(each.port, each.mtu_bytes) for had, each in changed if had.mtu_bytes != each.mtu_bytes
     )
+    laid = {each.port: known[each.port].line if each.port in known else STRAIGHT for each in attached}
+    yield from (LayLine(each.port, each.line) for each in attached if laid[each.port] != each.line)
 
 
 def _mirrors(now: State, wanted: State) -> Iterator[Action]:
@@ -349,6 +364,8 @@ def step(action: Action, state: State) -> State:
             return _with(state, replace(_attached(state, port), limits=limits))
         case ResizePort(port, mtu_bytes):
             return _with(state, replace(_attached(state, port), mtu_bytes=mtu_bytes))
+        case LayLine(port, line):
+            return _with(state, replace(_attached(state, port), line=line))
         case DetachPort(port):
             return replace(state, attached=_without(state, port))
         case ApplyFlows(put, remove):

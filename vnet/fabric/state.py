@@ -11,6 +11,7 @@ from hashlib import blake2b
 
 from vnet.base import limits
 from vnet.base.limits import Limits
+from vnet.base.line import STRAIGHT, Line
 from vnet.fabric.mirror import Mirror
 from vnet.hv.disk import Disk
 from vnet.openflow.flow import Flow
@@ -33,11 +34,13 @@ class Port:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Attached:
-    """A port that is in the switch, how much its NIC may use of it, and the longest packet that it sends."""
+    """A port that is in the switch: how much its NIC may use of it, the longest packet that it sends, and
+    what joins the two."""
 
     port: Port
     limits: Limits = limits.STRICT
     mtu_bytes: int = ETHERNET_BYTES
+    line: Line = STRAIGHT
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -149,7 +152,9 @@ def desired(
     services: frozenset[NetworkService] = frozenset(),
 ) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
-    attached = frozenset(Attached(port_of(nic), nic.profile.limits, nic.mtu_bytes) for nic in inventory.nics)
+    attached = frozenset(
+        Attached(port_of(nic), nic.profile.limits, nic.mtu_bytes, nic.line) for nic in inventory.nics
+    )
     attached |= {Attached(port_of(each), limits.STRICT, each.mtu_bytes) for each in inventory.listeners}
     ports = frozenset(each.port for each in attached)
     attached |= {Attached(service.port, limits.STRICT, service.mtu_bytes) for service in services}

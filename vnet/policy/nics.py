@@ -54,6 +54,10 @@ class Nics:
         self._sharers = Counter[tuple[int, IPAddress]]()
         """How many NICs of a VLAN may use an address."""
         self._delivered: tuple[tuple[int, ...], bool] | None = None
+        self._markers: dict[str, Nic] = {}
+        """Those whose packets are marked."""
+        self._marked: dict[str, tuple[Nic, bool]] = {}
+        """What their flows depend on: the NIC, and whether new connections are told."""
 
     # who is there
 
@@ -84,6 +88,7 @@ class Nics:
         for selector in names_of(ends[0]) if ends else ():
             self._named[selector].discard(nic.name)
         del self._nics[nic.name], self._members[nic.network, nic.vlan][nic.name]
+        self._markers.pop(nic.name, None)
         changed.segments.add((nic.network, nic.vlan))
         return ends
 
@@ -94,6 +99,8 @@ class Nics:
             self._named[selector].add(nic.name)
         self._nics[nic.name] = self._members[nic.network, nic.vlan][nic.name] = nic
         changed.segments.add((nic.network, nic.vlan))
+        if nic.dscp is not None:
+            self._markers[nic.name] = nic
         return ends
 
     def _count(self, ends: Iterable[Endpoint], times: int, changed: Changed) -> None:
@@ -160,6 +167,17 @@ class Nics:
             self._delivered = vlans, logging
             zones = (zone_of(each, self._topology.networks) for each in self._topology.routers.values())
             yield "deliver", tuple(track.deliver(vlans, sorted(zones), logging))
+        yield from self._marks(logging)
+
+    def _marks(self, logging: bool) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
+        was, self._marked = self._marked, {name: (nic, logging) for name, nic in self._markers.items()}
+        for name in was.keys() - self._marked.keys():
+            yield ("mark", name), ()
+        for name, known in self._marked.items():
+            if was.get(name) != known:
+                nic, zone = known[0], self._routing.zone(known[0].network)
+                assert nic.dscp is not None, "it is one of the markers"
+                yield ("mark", name), tuple(track.marked(nic.port, nic.dscp, nic.vlan, zone, logging))
 
     def _of_nic(self, nic: Nic, identities: tuple[int, ...], reached: tuple[Reached, ...]) -> Iterator[Entry]:
         ends, zone = self._ends[nic.name], self._routing.zone(nic.network)

@@ -220,9 +220,9 @@ TABLES = (
     Table(
         Stage.DELIVER,
         "deliver",
-        "Commit a new connection, tell the controller of one that a rule logs, remove the tag, send to the "
-        "receiver's port",
-        ("vlan_vid", "eth_type", "ct_state", "ct_zone", ADMITTED[0], LOGGED),
+        "Commit a new connection, tell the controller of one that a rule logs, mark what a NIC with a DSCP "
+        "sends, remove the tag, send to the receiver's port",
+        ("in_port", "vlan_vid", "eth_type", "ct_state", "ct_zone", ADMITTED[0], LOGGED),
         "drop NO_DST",
         (DropReason.NO_DST,),
     ),

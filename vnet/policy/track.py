@@ -135,6 +135,24 @@ def deliver(vlans: Iterable[int], zones: Iterable[int], logging: bool = False) -
     yield miss(Stage.DELIVER, origin.fabric("deliver nowhere", "not in any network", DropReason.NO_DST))
 
 
+def marked(port: int, dscp: int, number: int, zone: int | None, logging: bool = False) -> Iterator[Entry]:
+    """Table 50: the same for what a NIC sends whose packets are marked, whatever they say themselves.
+
+    Args:
+        number: the VLAN of its network.
+        zone: that of its network's router, if it has one.
+    """
+    leave = (SetField("ip_dscp", dscp), PopVlan(), OutputField(OUT_PORT))
+    yield from _commit({"in_port": port, "vlan_vid": vlan(number)}, number, 240, leave, logging)
+    if zone is not None:
+        routed: dict[str, int | tuple[int, int]] = {"in_port": port, "ct_zone": zone, "vlan_vid": ANY_TAG}
+        yield from _commit(routed, zone, 260, leave, logging)
+    known = origin.fabric("mark", "of a NIC whose packets are marked")
+    for eth_type in (ETH_IPV4, ETH_IPV6):
+        where = match(in_port=port, vlan_vid=ANY_TAG, eth_type=eth_type)
+        yield entry(Stage.DELIVER, 110, where, known, *leave)
+
+
 def _commit(
     where: Mapping[str, int | tuple[int, int]],
     zone: int,

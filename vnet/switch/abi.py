@@ -185,6 +185,8 @@ class PortFlag(IntFlag):
     NO_PACKET_IN = 16
     LIVE = 32
     CAPTURE_DROPS = 64
+    LINE_IN = 128
+    LINE_OUT = 256
 
 
 class Point(IntEnum):
@@ -328,6 +330,14 @@ class Port(ctypes.Structure):
     ]
 
 
+class Rate(ctypes.Structure):
+    _fields_ = [("bps", c_uint64), ("depth_us", c_uint32), ("burst", c_uint32)]
+
+
+class Line(ctypes.Structure):
+    _fields_ = [("inward", Rate), ("outward", Rate), ("ifindex", c_uint32), ("pad", c_uint32)]
+
+
 class PortCounter(ctypes.Structure):
     _fields_ = [
         ("rx_packets", c_uint64),
@@ -428,6 +438,8 @@ class PortStateMap(ctypes.Structure):
         ("broadcasts", c_uint64),
         ("multicasts", c_uint64),
         ("unknowns", c_uint64),
+        ("line_in", c_uint64),
+        ("line_out", c_uint64),
     ]
 
 
@@ -528,6 +540,8 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "vnet_band": Band,
     "vnet_meter": Meter,
     "vnet_port": Port,
+    "vnet_rate": Rate,
+    "vnet_line": Line,
     "vnet_port_counter": PortCounter,
     "vnet_port_state": PortStateMap,
     "vnet_op": PathOp,

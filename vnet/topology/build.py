@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vnet.base.limits import Limits
+from vnet.base.line import UNLIMITED, Impairment, Line, Rate, rate_of
 from vnet.base.source import Location
 from vnet.topology import language as lang
 from vnet.topology.draft import (
@@ -282,7 +283,25 @@ def _interface(nic: DraftNic) -> Interface:
         profile,
         nic.is_mirror_only,
         nic.asks is not None and nic.asks.value,
+        _line(nic),
+        None if nic.dscp is None else nic.dscp.value,
     )
+
+
+def _line(nic: DraftNic) -> Line:
+    impair = Entry({}) if nic.impair is None else nic.impair.value
+    keys = (lang.IMPAIR_DELAY, lang.IMPAIR_JITTER, lang.IMPAIR_LOSS)
+    given = (impair.get(key) for key in keys)
+    impairment = Impairment(*(0 if each is None else each.value for each in given))
+    return Line(_rate(nic, lang.RATE_IN, impair), _rate(nic, lang.RATE_OUT, impair), impairment)
+
+
+def _rate(nic: DraftNic, way: Field[int], impair: Entry) -> Rate:
+    """The slower one of what it is declared to have and what a bad cable leaves of it."""
+    rate = Entry({}) if nic.rate is None else nic.rate.value
+    both = (rate.get(way), impair.get(lang.IMPAIR_RATE))
+    burst, rates = rate.get(lang.RATE_BURST), [each.value for each in both if each is not None]
+    return rate_of(min(rates), None if burst is None else burst.value) if rates else UNLIMITED
 
 
 def _labels(entry: Entry, key: Field[dict[str, Read[str]]]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from vnet.topology import (
     check_forwarders,
     check_life,
+    check_lines,
     check_mirrors,
     check_policies,
     check_profiles,
@@ -39,6 +40,7 @@ def check(draft: Draft, reading: Reading) -> None:
     _check_tiers(draft, reading)
     check_vms.check(draft, reading)
     check_life.check(draft, reading)
+    check_lines.check(draft, reading)
     check_routers.check(draft, reading)
     check_uplinks.check(draft, reading)
     check_services.check(draft, reading)

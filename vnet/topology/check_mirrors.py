@@ -34,6 +34,9 @@ def _check_listener(nic: DraftNic, reading: Reading) -> None:
         "promiscuous": nic.is_promiscuous,
         "profile": nic.profile is not None,
         "dhcp": nic.asks is not None and nic.asks.value,
+        "rate": nic.rate is not None,
+        "dscp": nic.dscp is not None,
+        "impair": nic.impair is not None,
     }
     for key in (key for key, is_given in given.items() if is_given):
         problem = f'a NIC with "mirror_only" gets copies and nothing else: it has no "{key}"'

@@ -36,6 +36,9 @@ class DraftNic:
     at: Location
     path: str
     asks: Read[bool] | None = None
+    rate: Read[Entry] | None = None
+    dscp: Read[int] | None = None
+    impair: Read[Entry] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,9 @@ def _declared(name: str, interface: Read[Entry]) -> DraftNic:
         interface.at,
         interface.path,
         entry.get(lang.INTERFACE_DHCP),
+        entry.get(lang.INTERFACE_RATE),
+        entry.get(lang.INTERFACE_DSCP),
+        entry.get(lang.INTERFACE_IMPAIR),
     )
 
 

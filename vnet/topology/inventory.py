@@ -15,6 +15,7 @@ from itertools import count
 from types import MappingProxyType
 
 from vnet.base.errors import Fault, InputError
+from vnet.base.line import STRAIGHT, Line
 from vnet.base.source import Location
 from vnet.topology.life import NO_LIFE, Condition, HealthCheck, Life
 from vnet.topology.model import (
@@ -88,6 +89,9 @@ class Nic:
     resolvers: tuple[IPAddress, ...] = ()
     """Who answers the guest's questions for names, as far as no DHCP tells it that."""
     domain: str = ""
+    line: Line = STRAIGHT
+    dscp: int | None = None
+    """What the packets that it sends are marked with; None leaves them as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +414,8 @@ def _nic(
         dhcpv6=_dhcpv6(network, macs[nic.name], asked),
         resolvers=resolvers,
         domain=network.domain if resolvers else "",
+        line=nic.declared.line,
+        dscp=nic.declared.dscp,
     )
 
 

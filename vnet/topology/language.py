@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TypeVar
 
 from vnet.base import limits
-from vnet.topology import life, life_text, mirrors, published, selectors, values
+from vnet.topology import life, life_text, mirrors, published, quality, selectors, values
 from vnet.topology.model import (
     LEASE_S,
     TIERS,
@@ -24,7 +24,17 @@ from vnet.topology.model import (
     UplinkMode,
 )
 from vnet.topology.mtu import LEAST_BYTES, MAX_BYTES
-from vnet.topology.shape import Field, ListOf, ListOrMap, MapOf, Record, TextOrMap, Word, YesOrMap
+from vnet.topology.shape import (
+    Field,
+    ListOf,
+    ListOrMap,
+    MapOf,
+    Record,
+    TextForAll,
+    TextOrMap,
+    Word,
+    YesOrMap,
+)
 
 E = TypeVar("E", bound=Enum)
 
@@ -381,6 +391,53 @@ INTERFACE_DHCP = Field(
     "it is configured with them",
     default=False,
 )
+_RATE = Word(quality.RATE_EXPECTED, quality.rate, {"type": "string", "pattern": quality.RATE_PATTERN})
+RATE_IN = Field("in", _RATE, "into the VM; as fast as it can if left out")
+RATE_OUT = Field("out", _RATE, "out of the VM; as fast as it can if left out")
+RATE_BURST = Field(
+    "burst",
+    Word(
+        "a number of bytes with its unit such as 64K or 1M",
+        quality.burst,
+        {"type": "string", "pattern": quality.BURST_PATTERN},
+    ),
+    "how many bytes may go at once after a pause; what 5 ms carry if left out, and 16K at least",
+)
+INTERFACE_RATE = Field(
+    "rate",
+    TextForAll(_RATE, Record("a rate", (RATE_IN, RATE_OUT, RATE_BURST)), (RATE_IN, RATE_OUT)),
+    "how fast it may be sent and send, one rate for each way or a map; as fast as it can if left out",
+)
+INTERFACE_DSCP = Field(
+    "dscp",
+    Word(
+        "a DSCP from 0 to 63, or its name such as EF or AF41",
+        quality.dscp,
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": quality.DSCP_MAX},
+                {"enum": list(quality.DSCPS)},
+            ]
+        },
+    ),
+    "the code point that IP packets get which it sends; their own if left out",
+)
+_DELAY = Word(
+    "a time with its unit such as 20ms", quality.delay, {"type": "string", "pattern": quality.DELAY_PATTERN}
+)
+IMPAIR_DELAY = Field("delay", _DELAY, "how long each packet takes, each way")
+IMPAIR_JITTER = Field("jitter", _DELAY, "by how much that varies, at most as long as the delay")
+IMPAIR_LOSS = Field(
+    "loss",
+    Word("a share such as 1%", quality.loss, {"type": "string", "pattern": quality.LOSS_PATTERN}),
+    "how many packets are lost, each way",
+)
+IMPAIR_RATE = Field("rate", _RATE, "how fast it carries, each way")
+INTERFACE_IMPAIR = Field(
+    "impair",
+    Record("an impairment", (IMPAIR_DELAY, IMPAIR_JITTER, IMPAIR_LOSS, IMPAIR_RATE)),
+    "what a bad cable does to its packets, for labs; the kernel must have sch_netem",
+)
 INTERFACE = Record(
     "an interface",
     (
@@ -391,8 +448,11 @@ INTERFACE = Record(
         INTERFACE_PROFILE,
         INTERFACE_MIRROR_ONLY,
         INTERFACE_DHCP,
+        INTERFACE_RATE,
+        INTERFACE_DSCP,
+        INTERFACE_IMPAIR,
     ),
-    later=("trunk", "native", "rate"),
+    later=("trunk", "native"),
     partial=True,
 )
 

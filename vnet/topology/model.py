@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 from vnet.base import limits
 from vnet.base.limits import Limits
+from vnet.base.line import STRAIGHT, Line
 from vnet.base.source import Location
 from vnet.topology.life import NO_LIFE, Life
 
@@ -219,6 +220,10 @@ class Interface:
     """It is in no network (`network` is empty): it gets what mirrors copy to it, and sends nothing."""
     asks: bool = False
     """The guest asks for its addresses, as far as anybody answers."""
+    line: Line = STRAIGHT
+    """How fast it is, and what befalls its packets."""
+    dscp: int | None = None
+    """What the packets that it sends are marked with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,6 +337,24 @@ class ListOrMap:
 
 
 @dataclass(frozen=True, slots=True)
+class TextForAll(Generic[T]):
+    """A record with a short form: a scalar, which stands for it with each of `fields` set to that."""
+
+    short: Word[T]
+    long: Record
+    fields: tuple[Field[T], ...]
+
+    def read(self, node: Node, path: str, reading: Reading) -> Read[Entry] | None:
+        if isinstance(node, MapNode):
+            return self.long.read(node, path, reading)
+        alone = self.short.read(node, path, reading)
+        return None if alone is None else Read(Entry({f.name: alone for f in self.fields}), alone.at, path)
+
+    def schema(self, definitions: Definitions) -> JsonObject:
+        return {"anyOf": [self.short.schema(definitions), self.long.schema(definitions)]}
+
+
+@dataclass(frozen=True, slots=True)
 class YesOrMap:
     """Something that is there or not: `true` is the record with nothing set, `false` is None."""
 

@@ -172,6 +172,8 @@ def test_every_metric_but_those_of_details_is_on_the_dashboard() -> None:
         "vnet_operations_running",
         "vnet_port_macs",
         "vnet_port_macs_limit",
+        "vnet_port_rate_into_vm_bits",
+        "vnet_port_rate_out_of_vm_bits",
         "vnet_port_up",
         "vnet_switch_up",
         "vnet_vm_memory_bytes",

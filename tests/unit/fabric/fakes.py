@@ -231,7 +231,11 @@ class FakeSwitch:
 
     async def limit(self, port, limits):
         async with self.world.call(f"limit {port.ifname}"):
-            self._replace(port, {Attached(port, limits, self._mtu(port))})
+            self._replace(port, {replace(each, limits=limits) for each in self._of(port)})
+
+    async def lay(self, port, line):
+        async with self.world.call(f"lay {port.ifname}"):
+            self._replace(port, {replace(each, line=line) for each in self._of(port)})
 
     async def look(self):
         seen = (replace(each, mtu_bytes=self._mtu(each.port)) for each in self.world.attached[self.name])
@@ -243,6 +247,9 @@ class FakeSwitch:
     async def detach(self, port):
         async with self.world.call(f"detach {port.ifname}"):
             self._replace(port, set())
+
+    def _of(self, port):
+        return {each for each in self.world.attached[self.name] if each.port == port}
 
     def _replace(self, port, by):
         rest = {each for each in self.world.attached[self.name] if each.port != port}

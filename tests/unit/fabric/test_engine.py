@@ -1,6 +1,7 @@
 """The engine on a host in memory: everything or nothing, and nothing twice."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -215,6 +216,25 @@ def test_guests_that_do_not_fit_are_refused_before_anything_is_made(world, tmp_p
         up(engine)
     assert raised.value.exit_code == Exit.REFUSED
     assert world.calls == [] and engine.store.fabrics() == ()
+    asyncio.run(engine.close())
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"), [("impair: {loss: 1%}", "netem"), ("rate: 1M", "tbf"), ("impair: {rate: 1M}", "tbf")]
+)
+def test_lines_that_the_kernel_cannot_do_are_refused_at_plan(world, tmp_path, key, kind):
+    engine = make_engine(world, tmp_path)
+    engine.host = replace(engine.host, has_queue=lambda asked: asked != kind)
+    text = SMALL.replace("networks: [lan]", f"interfaces: {{eth0: {{network: lan, {key}}}}}", 1)
+    for ask in (lambda: asyncio.run(engine.plan(source(text))), lambda: up(engine, text)):
+        with pytest.raises(
+            AdmissionError, match=rf"small.vnet.yaml:6.*a\.eth0 .*lacks sch_{kind}"
+        ) as refused:
+            ask()
+        assert refused.value.exit_code == Exit.REFUSED
+    assert world.calls == []
+    engine.host = replace(engine.host, has_queue=lambda asked: asked == kind)
+    assert up(engine, text).generation == 1
     asyncio.run(engine.close())
 
 

@@ -225,3 +225,13 @@ def test_an_mtu_changes_live_at_ports_and_makes_guests_again(told):
     assert "~ port a.eth0: live: MTU 1500 → 9000" in lines
     assert "~ vm a: re-create: eth0 MTU 1500 → 9000" in lines
     assert (summary.ports.changed, summary.vms.changed) == (2, 2)
+
+
+def test_a_rate_changes_live_and_the_plan_says_from_what_to_what(told):
+    slow, quick = (
+        SMALL.replace("networks: [lan]", f"interfaces: {{eth0: {{network: lan, rate: {rate}}}}}", 1)
+        for rate in ("10M", "{in: 100M, out: 10M}")
+    )
+    lines, summary = told(slow, then=quick)
+    assert lines == ["~ port a.eth0: live: in 10M/s, out 10M/s → in 100M/s, out 10M/s"]
+    assert (summary.ports.changed, summary.vms.kept) == (1, 2)

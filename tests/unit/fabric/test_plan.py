@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vnet.base.limits import Limits
+from vnet.base.line import STRAIGHT, Impairment, Line, rate_of
 from vnet.fabric import plan as p
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import Attached, Guest, GuestNic, NetworkService, Port, State, ifname, remnant
@@ -29,7 +30,10 @@ def states(draw):
     )
     limits = st.sampled_from([Limits(), Limits(connections=10)])
     mtus = st.sampled_from([1500, 9000])
-    attached = frozenset(Attached(port, draw(limits), draw(mtus)) for port in ports if draw(st.booleans()))
+    lines = st.sampled_from([STRAIGHT, Line(inward=rate_of(10**6)), Line(impairment=Impairment(delay_us=5))])
+    attached = frozenset(
+        Attached(port, draw(limits), draw(mtus), draw(lines)) for port in ports if draw(st.booleans())
+    )
     flows = frozenset(draw(st.lists(st.sampled_from(FLOWS), max_size=2, unique_by=lambda flow: flow.key)))
     guests = frozenset(
         Guest(name, "micro", 1, draw(st.sampled_from([1, 2])), (GuestNic("eth0", port, 1, ()),))
@@ -124,6 +128,26 @@ def test_a_changed_guest_is_made_again_and_the_plan_says_so():
     attached = frozenset({Attached(port)})
     now, wanted = (State(True, True, ports, attached, frozenset(), frozenset({g})) for g in (small, large))
     assert [str(action) for action in p.plan(now, wanted)] == ["re-create a", "start a"]
+
+
+def test_another_rate_is_one_live_action_that_touches_neither_port_nor_guest():
+    port, slow, quick = Port(1, "a.eth0"), Line(outward=rate_of(10**7)), Line(outward=rate_of(10**8))
+    now, wanted = (
+        State(True, True, frozenset({port}), frozenset({Attached(port, line=line)})) for line in (slow, quick)
+    )
+    assert p.plan(now, wanted) == (p.LayLine(port, quick),)
+    assert str(p.plan(now, wanted)[0]) == "rate of port a.eth0: out 100M/s"
+    none = replace(wanted, attached=frozenset({Attached(port)}))
+    assert p.plan(wanted, none) == (p.LayLine(port, STRAIGHT),)
+
+
+@given(states(), states())
+def test_no_new_guest_runs_before_its_nics_have_their_rates(now, wanted):
+    state = now
+    for action in p.plan(now, wanted):
+        if isinstance(action, p.StartGuest):
+            assert all(state.line(port) == wanted.line(port) for port in action.guest.ports)
+        state = p.step(action, state)
 
 
 def test_another_limit_is_one_live_action_that_touches_neither_port_nor_guest():

@@ -75,5 +75,7 @@ def test_every_feature_of_a_policy_has_an_example() -> None:
         "allowed_address_pairs:",
         "storm_control:",
         "limits:",
+        "rate:",
+        "dscp:",
     )
     assert [word for word in (*words, *more) if word not in texts] == []

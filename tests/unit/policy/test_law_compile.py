@@ -10,6 +10,7 @@ from tests.generators import ROUTERS_REASONS, World, delivered, frame, is_routed
 from tests.unit.policy.law import fates, same
 from vnet.base.drop import DropReason
 from vnet.openflow.answer import answer as answered
+from vnet.openflow.rewrite import set_field
 from vnet.openflow.table import PortState, SlowSwitch
 from vnet.policy.compile import compile
 from vnet.policy.semantics import Packet, decide
@@ -63,7 +64,9 @@ def test_the_slow_switch_decides_real_frames_as_the_language_says(world: World) 
                 assert wire not in [out for _, out in outcome.outputs]
                 continue
             told = answered(wire) if verdict.reason is DropReason.REJECTED else None
-            expected = ((target, delivered(world.inventory, sent, wire)),) if verdict.allowed else ()
+            arrives, mark = delivered(world.inventory, sent, wire), nics[sent.source_nic].dscp
+            marked = arrives if mark is None else set_field(arrives, "ip_dscp", mark)
+            expected = ((target, marked),) if verdict.allowed else ()
             if is_routed(world.inventory, sent) and verdict.reason in ROUTERS_REASONS:
                 assert target not in {port for port, _ in outcome.outputs}
                 continue  # the gateway says so, or knows another who has it

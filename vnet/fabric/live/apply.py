@@ -36,6 +36,7 @@ _PLURAL = {
     p.AttachPort: "attach {} ports",
     p.LimitPort: "change the limits of {} ports",
     p.ResizePort: "change the MTU of {} ports",
+    p.LayLine: "change the rates of {} ports",
     p.DetachPort: "detach {} ports",
     p.RemovePort: "remove {} ports",
 }
@@ -78,6 +79,8 @@ class Performer:
             case p.ResizePort(port, mtu_bytes):
                 await network.resize_port(port.ifname, mtu_bytes)
                 await switch.look()
+            case p.LayLine(port, line):
+                await switch.lay(port, line)
             case p.DetachPort(port):
                 await switch.detach(port)
             case p.ApplyFlows(put, remove):

@@ -24,7 +24,7 @@ from vnet.fabric.live.observe import observe
 from vnet.fabric.live.parts import Guests
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry
-from vnet.fabric.live.room import refuse_what_does_not_fit
+from vnet.fabric.live.room import refuse_lines_without_queues, refuse_what_does_not_fit
 from vnet.fabric.live.telling import telling
 from vnet.fabric.outcome import Outcome
 from vnet.fabric.progress import Report, silent
@@ -171,6 +171,7 @@ class Engine(Registry):
         record = fabric.record if fabric else None
         previous = record.assignments if record else {}
         declared = await asyncio.to_thread(work_out, topology, previous, self.host.now(), self.compile)
+        await asyncio.to_thread(refuse_lines_without_queues, declared.inventory, self.host.has_queue)
         parts = fabric.parts if fabric else self.make_parts(name)
         now = await observe(parts, record, self.store, name)
         wanted = declared.state()

@@ -158,6 +158,8 @@ def _nic(nic: Nic, port: PortNumbers | None, reasons: Mapping[DropReason, int]) 
         port.macs,
         port.mac_quota,
         {reason.name: packets for reason, packets in reasons.items()},
+        nic.line.inward.bps,
+        nic.line.outward.bps,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
+from vnet.base.line import Line
 from vnet.fabric.asked import Sandbox
 from vnet.fabric.live.health import Healths
 from vnet.fabric.live.rule_log import RuleLog
@@ -96,6 +97,10 @@ class Switch(Protocol):
 
     async def look(self) -> None:
         """Tell the dataplane at once what has become of the links of its ports."""
+        ...
+
+    async def lay(self, port: Port, line: Line) -> None:
+        """Let a port be as fast as its line from now on; nothing that is under way is lost."""
         ...
 
     async def detach(self, port: Port) -> None:

@@ -38,6 +38,8 @@ class Host:
     """The time of day, in UTC: rules may expire."""
     uptime_s: Callable[[], float]
     """Seconds since the host was booted, whatever its clock is set to."""
+    has_queue: Callable[[str], bool] = lambda kind: True
+    """Whether the kernel has a queueing discipline, such as `netem`."""
 
 
 @dataclass(slots=True)

@@ -1,12 +1,17 @@
-"""Whether guests fit beside those of all fabrics of this host that run and stay."""
+"""Whether this host has what a fabric asks of it: memory beside guests that run and stay, ways to delay."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+from vnet.base.errors import AdmissionError
+from vnet.base.line import UNIMPAIRED
 from vnet.fabric.live.observe import running
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Registry
 from vnet.fabric.state import Guest, State
 from vnet.hv.admission import Commitment, admit
+from vnet.topology.inventory import Inventory, Nic
 
 
 async def refuse_what_does_not_fit(
@@ -22,6 +27,24 @@ async def refuse_what_does_not_fit(
     others = (other for other in registry.fabrics if other != name)
     stay += [each for other in others for each in await _committed(registry, other)]
     admit([(guest.name, guest.memory_bytes) for guest in sorted(asked)], stay, available)
+
+
+def refuse_lines_without_queues(inventory: Inventory, has_queue: Callable[[str], bool]) -> None:
+    """Raises AdmissionError when NICs have rates or impairments that this kernel cannot give them."""
+    limited = [nic for nic in inventory.nics if nic.line.inward.bps or nic.line.outward.bps]
+    impaired = [nic for nic in inventory.nics if nic.line.impairment != UNIMPAIRED]
+    for nics, key, kind in ((limited, "rate", "tbf"), (impaired, "impair", "netem")):
+        if nics and not has_queue(kind):
+            raise AdmissionError(_lacks(nics, key, kind))
+
+
+def _lacks(nics: Sequence[Nic], key: str, kind: str) -> str:
+    more = f" and {len(nics) - 1} more" if len(nics) > 1 else ""
+    return (
+        f'{nics[0].at}: {nics[0].name}{more} has "{key}", which this kernel cannot do: it lacks sch_{kind} '
+        f"(CONFIG_NET_SCH_{kind.upper()}). Load it with `modprobe sch_{kind}`; if there is no such module, "
+        f'boot a kernel that has it, as those of distributions do, or leave "{key}" out'
+    )
 
 
 async def _committed(registry: Registry, name: str) -> list[Commitment]:

@@ -14,6 +14,7 @@ from typing import Any
 from vnet.base import paths
 from vnet.base.drop import DropReason
 from vnet.base.errors import InputError, VnetError
+from vnet.base.line import UNIMPAIRED, Impairment, Rate
 from vnet.capture.comment import MEANING
 from vnet.capture.lines import line
 from vnet.drill.run import BY_HOST
@@ -346,7 +347,18 @@ def _nic(nic: Nic) -> Json:
         "mac": format_mac(nic.mac),
         "addresses": [str(address) for address in nic.addresses],
         "profile": nic.profile.name,
+        "rate": {"in": _rate(nic.line.inward), "out": _rate(nic.line.outward)},
+        "impair": _impairment(nic.line.impairment),
+        "dscp": nic.dscp,
     }
+
+
+def _rate(rate: Rate) -> Json | None:
+    return {"bps": rate.bps, "burst_bytes": rate.burst_bytes} if rate.bps else None
+
+
+def _impairment(impairment: Impairment) -> Json | None:
+    return asdict(impairment) if impairment != UNIMPAIRED else None
 
 
 def _flow(flow: Flow, origin: str) -> Json:

@@ -13,6 +13,7 @@ from vnet.base import paths
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.base.limits import Limits
+from vnet.base.line import Line
 from vnet.capture.record import PacketRecord, Verdict
 from vnet.capture.record import Point as SeenAt
 from vnet.fabric.asked import Sandbox
@@ -145,6 +146,11 @@ class HostSwitch:
         datapath, server = self._opened()
         await server.run(datapath.ports)
 
+    async def lay(self, port: Port, line: Line) -> None:
+        """Let a port be as fast as its line from now on."""
+        datapath, server = self._opened()
+        await server.run(datapath.lay, port.number, line)
+
     async def detach(self, port: Port) -> None:
         """Take it out."""
         datapath, server = self._opened()
@@ -155,11 +161,11 @@ class HostSwitch:
         """What is attached, and runs the program."""
         datapath, server = self._opened()
         found = await server.run(datapath.ports)
-        bare = await server.run(datapath.bare_ports)
-        limits, mtus = await server.run(datapath.limits), await server.run(datapath.mtus)
+        bare, limits = await server.run(datapath.bare_ports), await server.run(datapath.limits)
+        mtus, lines = await server.run(datapath.mtus), await server.run(datapath.lines)
         self._names = {port.number: port.name for port in found}
         return frozenset(
-            Attached(Port(port.number, port.name), limits[port.number], mtus[port.number])
+            Attached(Port(port.number, port.name), limits[port.number], mtus[port.number], lines[port.number])
             for port in found
             if not port.name.startswith(TUNNEL) and (port.number not in bare or not port.mac)
         )

@@ -23,6 +23,7 @@ from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
 from vnet.fabric.live.twin import sweep
 from vnet.hv.live.manager import HvManager
+from vnet.switch.live import queues
 
 
 def make_engine(manager: HvManager) -> Engine:
@@ -35,7 +36,7 @@ def make_engine(manager: HvManager) -> Engine:
         return Parts(network, HostSwitch(fabric, log.see), guests, log, services)
 
     now = partial(datetime.now, UTC)
-    here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now, host.uptime_s)
+    here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now, host.uptime_s, queues.has)
     engine = Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
     engine.events = EventLog(paths.event_dir())
     return engine

@@ -352,6 +352,8 @@ struct vnet_meter {
 #define VNET_PORT_NO_PACKET_IN 16
 #define VNET_PORT_LIVE 32 /* its link is up, for fast failover */
 #define VNET_PORT_CAPTURE_DROPS 64 /* like VNET_PORT_CAPTURE, of what it sends and is lost */
+#define VNET_PORT_LINE_IN 128  /* what it is sent goes at a rate (line.h) */
+#define VNET_PORT_LINE_OUT 256 /* what it sends goes through a line first */
 
 struct vnet_port {
 	__u32 ifindex;
@@ -363,6 +365,20 @@ struct vnet_port {
 	__u32 broadcast_pps; /* packets a second (storm.h); 0 = any number */
 	__u32 multicast_pps;
 	__u32 unknown_unicast_pps;
+};
+
+/* One direction of a port's line. */
+struct vnet_rate {
+	__u64 bps;      /* 0 = as fast as it can */
+	__u32 depth_us; /* how long a packet may have to wait that still finds room */
+	__u32 burst;    /* bytes; read by the agent only */
+};
+
+struct vnet_line {
+	struct vnet_rate inward; /* into what stands behind the port */
+	struct vnet_rate outward;
+	__u32 ifindex;           /* where what the port sends enters its line; 0 = it has none */
+	__u32 pad;
 };
 
 struct vnet_port_counter {
@@ -386,6 +402,8 @@ struct vnet_port_state {
 	__u64 broadcasts; /* until when those sent are paid for (storm.h) */
 	__u64 multicasts;
 	__u64 unknowns;
+	__u64 line_in;    /* until when its line is busy with what it was given (line.h) */
+	__u64 line_out;
 };
 
 /* What is to be done to the packet, in order. */
@@ -774,6 +792,7 @@ struct vnet_text {
 _Static_assert(sizeof(struct vnet_mask) == 120, "mask");
 _Static_assert(sizeof(struct vnet_rule_key) == 104, "rule key");
 _Static_assert(sizeof(struct vnet_rule) == 24, "rule");
+_Static_assert(sizeof(struct vnet_line) == 40, "line");
 _Static_assert(sizeof(struct vnet_action) == 24, "action");
 _Static_assert(sizeof(struct vnet_op) == 16, "op");
 _Static_assert(sizeof(struct vnet_path) == 16, "path");

@@ -7,6 +7,7 @@
 
 #include "advertise.h"
 #include "learn.h"
+#include "line.h"
 #include "meter.h"
 #include "observe.h"
 #include "rewrite.h"
@@ -44,6 +45,12 @@ static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch 
 	if (port->mtu && skb->len > port->mtu + 14 && vnet_is_too_long(skb, port->mtu)) {
 		vnet_note_failure(s, VNET_DROP_MTU);
 		s->too_small = port->mtu;
+		if (counter)
+			counter->tx_dropped++;
+		return 0;
+	}
+	if (port->flags & VNET_PORT_LINE_IN && vnet_line_in(skb, number)) {
+		vnet_note_failure(s, VNET_DROP_RATE);
 		if (counter)
 			counter->tx_dropped++;
 		return 0;

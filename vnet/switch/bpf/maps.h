@@ -61,6 +61,8 @@ VNET_MAP(meters, BPF_MAP_TYPE_ARRAY, 2 * VNET_METERS, __u32, struct vnet_meter, 
 /* Lists of ports: length, then ports. The first two are all ports of the switch, by version & 1. */
 VNET_MAP(outputs, BPF_MAP_TYPE_ARRAY, VNET_OUTPUTS, __u32, __u32, 0);
 VNET_MAP(ports, BPF_MAP_TYPE_ARRAY, VNET_PORTS, __u32, struct vnet_port, 0);
+VNET_MAP(lines, BPF_MAP_TYPE_ARRAY, VNET_PORTS, __u32, struct vnet_line, 0);
+/* Of a port with a line both ends are in it: its own interface, and that by which the line ends. */
 VNET_MAP(port_by_ifindex, BPF_MAP_TYPE_HASH, VNET_PORTS, __u32, __u32, 0);
 /* The same for interfaces with a low index, which are most: by array. 0 = no port. */
 VNET_MAP(port_of, BPF_MAP_TYPE_ARRAY, VNET_LOW_IFINDEX, __u32, __u32, 0);

@@ -323,6 +323,16 @@ static __always_inline __u32 vnet_port_number(struct __sk_buff *skb)
 	return number ? *number : 0;
 }
 
+/* Read a packet that a port may send. Returns why it may not, or cannot be read. */
+static __always_inline int vnet_come_in(struct __sk_buff *skb, struct vnet_scratch *s, __u32 port_flags)
+{
+	if ((port_flags & (VNET_PORT_UP | VNET_PORT_NO_RECV)) != VNET_PORT_UP)
+		return VNET_DROP_PORT_CLOSED;
+	if (vnet_is_for_many(skb) && vnet_storm(skb, VNET_STORM_GROUP))
+		return VNET_DROP_STORM;
+	return vnet_parse(skb, s);
+}
+
 SEC("tc")
 int vnet_ingress(struct __sk_buff *skb)
 {
@@ -332,24 +342,26 @@ int vnet_ingress(struct __sk_buff *skb)
 	struct vnet_port_counter *counter;
 	struct vnet_cached *cached;
 	struct vnet_port *port;
-	int reason;
+	int reason = VNET_DROP_NONE, line;
 
 	if (!s || !control)
 		return TC_ACT_SHOT;
 	vnet_begin(s, in_port, *(volatile __u32 *)&control->version);
 	port = bpf_map_lookup_elem(&ports, &in_port);
+	flags = port && in_port ? port->flags : 0;
+	if (flags & VNET_PORT_LINE_OUT && skb->ifindex == port->ifindex) {
+		line = vnet_line_out(skb, in_port);
+		if (line)
+			return bpf_redirect(line, 0);
+		reason = VNET_DROP_RATE;
+	}
 	counter = bpf_map_lookup_elem(&port_counters, &in_port);
 	if (counter) {
 		counter->rx_packets++;
 		counter->rx_bytes += skb->len;
 	}
-	flags = port && in_port ? port->flags : 0;
-	if ((flags & (VNET_PORT_UP | VNET_PORT_NO_RECV)) != VNET_PORT_UP)
-		reason = VNET_DROP_PORT_CLOSED;
-	else if (vnet_is_for_many(skb) && vnet_storm(skb, VNET_STORM_GROUP))
-		reason = VNET_DROP_STORM;
-	else
-		reason = vnet_parse(skb, s);
+	if (!reason)
+		reason = vnet_come_in(skb, s, flags);
 	if (!reason) {
 		cached = vnet_cache_find(skb, s, control);
 		if (cached)

@@ -18,6 +18,15 @@ INGRESS = 0xFFFFFFF2
 """The ingress half of a clsact qdisc (ffff:fff2)."""
 
 
+LINE = "+line"
+"""After a port's number: the pin of the link at the other end of its line (`lines.py`)."""
+
+
+def line_pin(number: int) -> str:
+    """The name of that pin."""
+    return f"{number}{LINE}"
+
+
 def attach(program: int, ifindex: int, pin: Path) -> None:
     """Attach; a link that is already pinned for this very interface is kept.
 

@@ -15,11 +15,13 @@ from dataclasses import fields
 
 from vnet.base.errors import HostError
 from vnet.base.limits import Limits
+from vnet.base.line import Line
 from vnet.openflow.message import PortConfig
 from vnet.switch import abi
 from vnet.switch.abi import PortFlag
 from vnet.switch.datapath import Counter, PortCounter, SwitchPort
-from vnet.switch.live import attach
+from vnet.switch.live import attach, lines
+from vnet.switch.live.lines import Lines
 from vnet.switch.live.maps import PinnedSwitch
 from vnet.switch.live.netns import inside
 from vnet.switch.live.tidy import Tidier
@@ -58,16 +60,20 @@ class AttachedPorts:
     def __init__(self, pinned: PinnedSwitch, netns: str | None, tidier: Tidier) -> None:
         self._pinned, self._netns, self._tidier = pinned, netns, tidier
         self._map = pinned.map
+        self._lines = Lines(pinned)
         pairs = ((_number(key), _number(value)) for key, value in self._map["port_by_ifindex"].items())
-        self.ifindexes = dict(sorted((number, ifindex) for ifindex, number in pairs))
-        """Interface index by port number."""
+        own = sorted((n, ifindex) for ifindex, n in pairs if self._port(n).ifindex == ifindex)
+        self.ifindexes = dict(own)
+        """Interface index by port number. Where a line ends is no port."""
         self._sweep_leftovers()
 
     def _sweep_leftovers(self) -> None:
         """Cut the links of ports that an agent was making or removing when it was killed."""
         for pin in self._pinned.links.iterdir():
-            if int(pin.name) not in self.ifindexes:
-                self._tell(int(pin.name), abi.Port())
+            number, is_line = int(pin.name.removesuffix(attach.LINE)), pin.name.endswith(attach.LINE)
+            if number not in self.ifindexes:
+                if not is_line:
+                    self._tell(number, abi.Port())
                 attach.unlink(pin)
 
     @property
@@ -130,6 +136,7 @@ class AttachedPorts:
         self._close(number, ifindex)
         with inside(self._netns):
             attach.detach(ifindex, self._pinned.links / str(number))
+            self._lines.remove(number)
         self._map["port_counters"].set(number, bytes(self._map["port_counters"].value_size))
         self._tidier.forget_port(number)
 
@@ -192,7 +199,8 @@ class AttachedPorts:
         if number not in self.ifindexes:
             raise HostError(f"no port {number} to configure")
         port = self._port(number)
-        flags = PortFlag(port.flags) & (PortFlag.LIVE | PortFlag.CAPTURE | PortFlag.CAPTURE_DROPS)
+        kept = PortFlag.LIVE | PortFlag.CAPTURE | PortFlag.CAPTURE_DROPS | lines.FLAGS
+        flags = PortFlag(port.flags) & kept
         flags |= PortFlag(0) if config & PortConfig.PORT_DOWN else PortFlag.UP
         for bit, flag in _FLAG_OF.items():
             flags |= flag if config & bit else PortFlag(0)
@@ -209,6 +217,28 @@ class AttachedPorts:
         for limit, quota in _QUOTA_OF.items():
             setattr(port, quota, getattr(limits, limit))
         self._tell(number, port)
+
+    def lay(self, number: int, line: Line) -> None:
+        """Join a port to what stands behind it by such a line. Raises HostError if there is none."""
+        if number not in self.ifindexes:
+            raise HostError(f"no port {number} to give a rate")
+
+        def flag(flags: PortFlag) -> None:
+            port = self._port(number)
+            port.flags = PortFlag(port.flags) & ~lines.FLAGS | flags
+            self._tell(number, port)
+
+        with inside(self._netns):
+            self._lines.put(number, self.ifindexes[number], line, flag)
+
+    def lines(self) -> Mapping[int, Line]:
+        """By port number: those that the kernel has."""
+        with inside(self._netns):
+            return self._lines.all(self.ifindexes)
+
+    def entry(self, number: int) -> int:
+        """The interface by which packets of a port come in that its line has let through."""
+        return self._lines.end(number) or self.ifindexes[number]
 
     def limits(self) -> Mapping[int, Limits]:
         """By port number."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vnet.base.errors import HostError
 from vnet.base.limits import Limits
+from vnet.base.line import Line
 from vnet.openflow import cookie as cookies
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Action, Flow
@@ -277,6 +278,14 @@ class EbpfDatapath:
         """In bytes, by port number, as the dataplane was told last."""
         return self._ports.mtus()
 
+    def lay(self, number: int, line: Line) -> None:
+        """Join a port to what stands behind it by such a line. Raises HostError if there is none."""
+        self._ports.lay(number, line)
+
+    def lines(self) -> Mapping[int, Line]:
+        """By port number."""
+        return self._ports.lines()
+
     def detach(self, number: int) -> None:
         """Close a port: its interface is left without a program, what was learnt from it is forgotten."""
         with self._reflooding():
@@ -413,7 +422,8 @@ class EbpfDatapath:
         """A copy of the switch to try packets in, which changes nothing here; the caller closes it."""
         flows = {placed.rule: placed.flow for placed in self._image.placed.values()}
         meters = tuple(placed.slot for placed in self._image.meters.values())
-        return Sandbox(Source(self._map, self.netns, dict(self._ports.ifindexes), flows, meters))
+        entries = {number: self._ports.entry(number) for number in self._ports.numbers}
+        return Sandbox(Source(self._map, self.netns, entries, flows, meters))
 
     # end
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,9 +95,18 @@ class DescribedSwitch:
         return self.at("control", 0)["version"]
 
     def ports(self) -> dict[int, int]:
-        """Interface index by port number."""
+        """Interface index by port number; where a port's line ends is not its own."""
+        pairs = self._entries()
+        return {port: index for index, port in pairs if self.at("ports", port)["ifindex"] == index}
+
+    def line_ends(self) -> dict[int, int]:
+        """The interfaces where the lines of ports end, by port number."""
+        pairs = self._entries()
+        return {port: index for index, port in pairs if self.at("ports", port)["ifindex"] != index}
+
+    def _entries(self) -> list[tuple[int, int]]:
         pairs = self.map["port_by_ifindex"].items()
-        return {int.from_bytes(port, "little"): int.from_bytes(index, "little") for index, port in pairs}
+        return [(int.from_bytes(index, "little"), int.from_bytes(port, "little")) for index, port in pairs]
 
     def messages(self) -> dict[int, tuple[Message, int]]:
         """By number of the rule: the OpenFlow message in force, and where the maps have what it made."""
@@ -190,13 +198,3 @@ def layout_of(folder: Path) -> int:
         return opened.layout
     finally:
         opened.close()
-
-
-def links_of(folder: Path) -> Iterator[tuple[int, int]]:
-    """(port, descriptor) of the pinned links of a switch; each is closed when the next is asked for."""
-    for path in sorted((folder / "links").iterdir()):
-        link = bpf.get(path)
-        try:
-            yield int(path.name), link
-        finally:
-            os.close(link)

@@ -17,7 +17,7 @@ PROGRAM = "vnet_ingress"
 PROGRAMS = (PROGRAM, "vnet_packet_out", "vnet_tidy", "vnet_carry")
 MAPS = (
     "control", "entries", "group_entries", "meter_entries", "tables", "masks", "rule_index",
-    "small_index", "rules", "actions", "groups", "buckets", "meters", "outputs", "ports",
+    "small_index", "rules", "actions", "groups", "buckets", "meters", "outputs", "ports", "lines",
     "port_by_ifindex", "port_of", "rule_text", "rule_folded", "rule_counters", "path_counters",
     "meter_counters", "table_misses", "port_counters", "drop_counters", "lost_events", "path_index",
     "path_rules", "macs", "conns", "conn_index", "port_state", "cache", "meter_state", "frags",

@@ -68,15 +68,25 @@ def _prepare(folder: Path, ready: Path) -> None:
 def _copy_ports(old: DescribedSwitch, new: DescribedSwitch) -> None:
     """The ports with their configuration; their links get a second name."""
     convert = Conversion(old.form("ports"), new.form("ports"))
-    for number, ifindex in old.ports().items():
+    for number in old.ports():
         new.map["ports"].set(number, convert(old.map["ports"].index(number) or b""))
+    for number, ifindex in (*old.ports().items(), *old.line_ends().items()):
         new.map["port_by_ifindex"].update(ifindex.to_bytes(4, "little"), number.to_bytes(4, "little"))
         if ifindex < abi.LOW_IFINDEX:
             new.map["port_of"].set(ifindex, number.to_bytes(4, "little"))
+    _copy_lines(old, new)
     for path in (old.folder / "links").iterdir():
         link = bpf.get(path)
         bpf.pin(link, new.folder / "links" / path.name)
         os.close(link)
+
+
+def _copy_lines(old: DescribedSwitch, new: DescribedSwitch) -> None:
+    """How fast ports may send and be sent; a switch of before there were lines has none."""
+    if "lines" in old.map:
+        convert = Conversion(old.form("lines"), new.form("lines"))
+        for number in old.ports():
+            new.map["lines"].set(number, convert(old.map["lines"].index(number) or b""))
 
 
 def _copy_rules(old: DescribedSwitch, new: DescribedSwitch) -> None:
@@ -134,8 +144,10 @@ def _take_over(folder: Path, ready: Path, netns: str | None) -> None:
 def _exchange(old: DescribedSwitch, new: DescribedSwitch, netns: str | None) -> None:
     program = new.program(PROGRAM)
     try:
-        for number, ifindex in sorted(old.ports().items()):
-            pin = new.folder / "links" / str(number)
+        own = [(str(number), ifindex) for number, ifindex in sorted(old.ports().items())]
+        ends = [(attach.line_pin(number), ifindex) for number, ifindex in sorted(old.line_ends().items())]
+        for name, ifindex in own + ends:
+            pin = new.folder / "links" / name
             if pin.exists():
                 _exchange_link(pin, program)
             else:  # a kernel without TCX

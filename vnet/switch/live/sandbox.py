@@ -45,7 +45,8 @@ from vnet.switch.trace import (
 PROGRAM = "vnet_trace"
 READ = (
     "control", "entries", "group_entries", "meter_entries", "tables", "masks", "rule_index", "small_index",
-    "rules", "actions", "groups", "buckets", "meters", "outputs", "ports", "port_by_ifindex", "port_of",
+    "rules", "actions", "groups", "buckets", "meters", "outputs", "ports", "lines", "port_by_ifindex",
+    "port_of",
 )  # fmt: skip
 """The switch's maps that the program has: packets only read them (`bpf/maps.h`)."""
 COPIED = ("conns", "conn_index", "macs", "port_state", "meter_state", "frags", "ct_control")
@@ -68,7 +69,10 @@ _FREE_SLOTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The switch that is asked: its maps, its namespace, its interfaces by port, its flows by rule."""
+    """The switch that is asked: its maps, its namespace, its interfaces by port, its flows by rule.
+
+    `ifindexes` are those by which packets come in that a line has let through.
+    """
 
     maps: Mapping[str, bpf.Map]
     netns: str | None
