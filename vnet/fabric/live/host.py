@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.fabric.live import dnsmasq
+from vnet.fabric.live import dnsmasq, nft
 
 BPFFS = Path("/sys/fs/bpf")
 _TOOLS = {
@@ -71,6 +71,7 @@ def _checks() -> Iterator[Check]:
     yield _bpffs()
     yield from _tools(_TOOLS.items())
     yield _dnsmasq()
+    yield _nft()
     yield _kernel()
     yield _writable("run directory", paths.run_dir())
     yield _writable("state directory", paths.state_dir())
@@ -119,6 +120,12 @@ def _dnsmasq() -> Check:
     found = dnsmasq.find_program()
     hint = "networks with dhcp, ra or dns need it: `apt install dnsmasq-base`"
     return Check("dnsmasq", found is not None, found or "not found", hint, False)
+
+
+def _nft() -> Check:
+    found = nft.find_program()
+    hint = "routers with an uplink need it: `apt install nftables`"
+    return Check("nft", found is not None, found or "not found", hint, False)
 
 
 def _kernel() -> Check:

@@ -1,4 +1,4 @@
-"""Sees to it that the guests of all networks are answered: starts again what has died."""
+"""Sees to it that guests are answered and reach the outside: makes again what has died or was damaged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from vnet.base.errors import VnetError
 from vnet.fabric.events import Kind
 from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.state import MANY
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +29,39 @@ async def tend(registry: Registry) -> None:
             try:
                 await turn(registry, fabric)
             except VnetError as error:
-                log.warning("guests of %s are not answered: %s", name, error)
+                log.warning("guests of %s are not served: %s", name, error)
                 not_before_s[name] = time.monotonic() + RETRY_S
             except Exception:  # a bug met in one fabric must not leave the guests of the others alone
-                log.exception("cannot tend the services of %s", name)
+                log.exception("cannot tend %s", name)
                 not_before_s[name] = time.monotonic() + RETRY_S
 
 
 async def turn(registry: Registry, fabric: Fabric) -> None:
     """Look once at one fabric."""
+    await _services(registry, fabric)
+    await _gateways(registry, fabric)
+
+
+async def _services(registry: Registry, fabric: Fabric) -> None:
     name = fabric.record.name
     for network in await fabric.parts.services.revive():
         text = f"the dnsmasq of network {network} had ended and was started again"
         registry.events.tell(Kind.SERVICE_REVIVED, text, name, network)
+
+
+async def _gateways(registry: Registry, fabric: Fabric) -> None:
+    """While a plan is carried out what is there is not what was put."""
+    name, gateways = fabric.record.name, fabric.parts.gateways
+    if registry.locks[name].locked():
+        return
+    async with registry.locks[name]:
+        for gateway in await gateways.mend():
+            await fabric.parts.switch.attach(gateway.port, MANY)
+            text = f"the gateway of router {gateway.router} had been damaged and was made again"
+            registry.events.tell(Kind.GATEWAY_MENDED, text, name, gateway.router)
+    for answer in await gateways.check():
+        kind = Kind.TARGET_UP if answer.is_there else Kind.TARGET_DOWN
+        how = "answers again" if answer.is_there else "does not answer"
+        fields = {"address": answer.address, "port": answer.port}
+        text = f"{answer.address} port {answer.port} {how}"
+        registry.events.tell(kind, text, name, answer.router, fields)

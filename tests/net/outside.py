@@ -1,0 +1,213 @@
+"""A world outside: a namespace that plays the host, one beyond it, and who asks and answers in them.
+
+Sockets are made in a namespace and used from the test's own threads.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests import leftovers
+from tests.bpf.bench import sh
+from vnet.fabric.live import netns
+from vnet.switch.live.netns import NETNS_DIR, inside
+
+PREFIX = leftovers.prefix("gw")
+PINS = leftovers.pins("gw")
+HOST, WORLD = f"{PREFIX}host", f"{PREFIX}world"
+AT_HOST = {4: "198.51.100.1", 6: "2001:db8:51::1"}
+AT_WORLD = {4: "198.51.100.7", 6: "2001:db8:51::7"}
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+TIMEOUT_S = 1.0
+
+
+@contextmanager
+def host(forwards: bool = True) -> Iterator[Path]:
+    """The calling thread is in the host's namespace, with directories of its own; nothing may be left."""
+    made = Path(tempfile.mkdtemp(prefix=PREFIX))
+    names = {
+        "VNET_RUN_DIR": str(made / "run"),
+        "VNET_STATE_DIR": str(made / "state"),
+        "VNET_BPF_DIR": str(PINS),
+        "VNET_NETNS_PREFIX": PREFIX,
+    }
+    before = {name: os.environ.get(name) for name in names}
+    made.chmod(0o711)
+    os.environ |= names
+    try:
+        _make_world(forwards)
+        with inside(HOST):
+            was = everything()
+            yield made
+            assert everything() == was, "the host is not as it was before"
+        left = [path.name for path in NETNS_DIR.glob(f"{PREFIX}*") if path.name not in (HOST, WORLD)]
+        left += [str(path) for path in PINS.glob("*")]
+        left += [str(path) for path in made.glob("state/gateways/*")]
+        assert not left, left
+    finally:
+        for path in NETNS_DIR.glob(f"{PREFIX}*"):
+            netns.remove(path.name)
+        shutil.rmtree(PINS, ignore_errors=True)
+        shutil.rmtree(made)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _make_world(forwards: bool) -> None:
+    for name in (HOST, WORLD):
+        sh(f"ip netns add {name}")
+        sh(f"ip -n {name} link set lo up")
+    sh(f"ip -n {HOST} link add eth0 type veth peer name eth0 netns {WORLD}")
+    for name, own in ((HOST, AT_HOST), (WORLD, AT_WORLD)):
+        with inside(name):
+            Path("/proc/sys/net/ipv6/conf/eth0/accept_dad").write_text("0")
+            Path("/proc/sys/net/ipv4/ip_forward").write_text(str(int(forwards and name == HOST)))
+            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text(str(int(forwards and name == HOST)))
+        sh(f"ip -n {name} addr add {own[4]}/24 dev eth0")
+        sh(f"ip -n {name} addr add {own[6]}/64 dev eth0 nodad")
+        sh(f"ip -n {name} link set eth0 up")
+
+
+def everything() -> dict[str, str]:
+    """All of the calling thread's namespace that gateways may touch, as its own tools tell it."""
+    commands = ("nft list ruleset", "ip rule", "ip -6 rule", "ip -d link", "ip addr", "ip neigh show proxy")
+    found = {command: sh(command) for command in commands}
+    found |= {command: sh(command) for command in ("ip route show table all", "ip -6 route show table all")}
+    for family in ("ipv4", "ipv6"):
+        for path in Path("/proc/sys/net", family).rglob("*"):
+            if path.is_file() and "stable_secret" not in path.name:
+                with suppress(OSError):  # some can only be written
+                    found[str(path)] = path.read_text()
+    return found
+
+
+class Server:
+    """Answers in a namespace on a port, TCP and UDP: says its name and who asked, then all that it is told."""
+
+    def __init__(self, space: str, name: str, port: int, address: str) -> None:
+        self.name, self.port = name, port
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with inside(space):
+            self._listener = socket.socket(family, socket.SOCK_STREAM)
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._datagrams = socket.socket(family, socket.SOCK_DGRAM)
+        for each in (self._listener, self._datagrams):
+            each.bind((address, port))
+        self._listener.listen()
+        for work in (self._accept, self._reply):
+            threading.Thread(target=work, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, peer = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection, peer), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        with suppress(OSError), connection:
+            connection.sendall(f"{self.name} {peer[0]}\n".encode())
+            while data := connection.recv(4096):
+                connection.sendall(data)
+
+    def _reply(self) -> None:
+        with suppress(OSError):
+            while True:
+                _, peer = self._datagrams.recvfrom(4096)
+                if not peer:  # it was closed
+                    return
+                self._datagrams.sendto(f"{self.name} {peer[0]}\n".encode(), peer)
+
+    def close(self) -> None:
+        """Answer no more: who asks is refused."""
+        for each in (self._listener, self._datagrams):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+@contextmanager
+def serving(*servers: Server) -> Iterator[None]:
+    """Until the end of the body."""
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()
+
+
+def connect(
+    space: str, address: str, port: int, source: str = "", timeout_s: float = TIMEOUT_S
+) -> socket.socket:
+    """A connection from a namespace."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with inside(space):
+        made = socket.socket(family, socket.SOCK_STREAM)
+    made.settimeout(timeout_s)
+    try:
+        if source:
+            made.bind((source, 0))
+        made.connect((address, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def ask(space: str, address: str, port: int, source: str = "", timeout_s: float = TIMEOUT_S) -> str:
+    """Which server answers over TCP, and whom it sees; what went wrong if none does."""
+    try:
+        with connect(space, address, port, source, timeout_s) as connection:
+            return connection.recv(4096).decode().strip()
+    except OSError as error:
+        return f"no answer: {error}"
+
+
+class Talk:
+    """A connection on which one goes on talking."""
+
+    def __init__(self, space: str, address: str, port: int, source: str = "") -> None:
+        self._socket = connect(space, address, port, source)
+        self.greeting = self._socket.recv(4096).decode().strip()
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def goes_on(self) -> bool:
+        """Whether something said now is answered."""
+        try:
+            self._socket.sendall(b"still there?")
+            return self._socket.recv(4096) == b"still there?"
+        except OSError:
+            return False
+
+
+def ask_udp(space: str, address: str, port: int, source: str = "") -> str:
+    """The same over UDP."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with inside(space):
+        made = socket.socket(family, socket.SOCK_DGRAM)
+    with made:
+        made.settimeout(TIMEOUT_S)
+        try:
+            made.bind((source, 0)) if source else None
+            made.sendto(b"hello", (address, port))
+            return made.recv(4096).decode().strip()
+        except OSError as error:
+            return f"no answer: {error}"
+
+
+def pings(space: str, address: str, source: str = "") -> bool:
+    """Whether an echo request is answered."""
+    bound = f"-I {source}" if source else ""
+    words = f"ip netns exec {space} busybox ping -c 1 -W 2 {bound} {address}"
+    return os.system(f"{words} >/dev/null 2>&1") == 0
