@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests import leftovers
-from tests.bpf.bench import sh
 from vnet.fabric.live import netns
 from vnet.switch.live.netns import NETNS_DIR, inside
 
@@ -26,6 +27,13 @@ AT_HOST = {4: "198.51.100.1", 6: "2001:db8:51::1"}
 AT_WORLD = {4: "198.51.100.7", 6: "2001:db8:51::7"}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 TIMEOUT_S = 1.0
+
+
+def sh(command: str) -> str:
+    """What a command prints, in the calling thread's namespace."""
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
 
 
 @contextmanager
@@ -60,6 +68,14 @@ def host(forwards: bool = True) -> Iterator[Path]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def settle(*spaces: str) -> None:
+    """Wait until all interfaces have noticed their cables: before that IPv6 does not use them."""
+    deadline_s = time.monotonic() + 5
+    while any(" state DOWN" in sh(f"ip -n {space} link show up") for space in spaces):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
 def _make_world(forwards: bool) -> None:
     for name in (HOST, WORLD):
         sh(f"ip netns add {name}")
@@ -73,6 +89,7 @@ def _make_world(forwards: bool) -> None:
         sh(f"ip -n {name} addr add {own[4]}/24 dev eth0")
         sh(f"ip -n {name} addr add {own[6]}/64 dev eth0 nodad")
         sh(f"ip -n {name} link set eth0 up")
+    settle(HOST, WORLD)
 
 
 def everything() -> dict[str, str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.bpf.bench import sh
 from tests.net.outside import (
     AT_HOST,
     AT_WORLD,
@@ -24,6 +23,7 @@ from tests.net.outside import (
     host,
     pings,
     serving,
+    sh,
 )
 from vnet.fabric.live.gateways import HostGateways
 from vnet.fabric.state import Gateway, gateway_remnant, gateways_of
@@ -101,7 +101,7 @@ def behind() -> Iterator[Shop]:
     sh(f"ip netns add {SHOP}")
     sh(f"ip -n {SHOP} link set lo up")
     for address in (*WEB[4], *WEB[6], *ONE.values()):
-        sh(f"ip -n {SHOP} addr add {address}/{128 if ':' in address else 32} dev lo")
+        sh(f"ip -n {SHOP} addr add {address}/{'128 nodad' if ':' in address else 32} dev lo")
     made = Shop(HostGateways("shop", SHOP), {})
     try:
         for version in (4, 6):

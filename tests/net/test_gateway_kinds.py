@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.bpf.bench import sh
 from tests.net.outside import (
     AT_HOST,
     AT_WORLD,
@@ -21,6 +20,8 @@ from tests.net.outside import (
     host,
     pings,
     serving,
+    settle,
+    sh,
 )
 from tests.net.test_gateway import (
     BY_GATEWAY,
@@ -71,6 +72,7 @@ def wan() -> Iterator[None]:
         sh(f"ip -n {WORLD} addr add {FAR[version]}/{length} dev wan0 {more}")
     for name in (HOST, WORLD):
         sh(f"ip -n {name} link set wan0 up")
+    settle(HOST, WORLD)
     sh(f"ip -n {HOST} route add 192.168.77.0/24 via 192.0.2.1 dev wan0 metric 7")
     try:
         yield
@@ -234,13 +236,13 @@ def conflicts(shop, text: str = TEXT) -> str:
         ),
         ("true", "true", UPLINK, "there is no interface wan0 on this host"),
         (
-            "ip link add wan0 type dummy; ip addr add 192.0.2.9/24 dev wan0; ip link set wan0 up; ip route add default via 192.0.2.1",
+            "ip link add wan0 type veth peer wan1; ip addr add 192.0.2.9/24 dev wan0; ip link set wan0 up; ip route add default via 192.0.2.1",
             "ip link del wan0",
             UPLINK,
             "wan0 has the host's own way out (0.0.0.0/0 via 192.0.2.1)",
         ),
         (
-            "ip link add wan0 type dummy; ip link add br0 type bridge; ip link set wan0 master br0",
+            "ip link add wan0 type veth peer wan1; ip link add br0 type bridge; ip link set wan0 master br0",
             "ip link del wan0; ip link del br0",
             UPLINK,
             "wan0 is part of a bridge",
@@ -295,9 +297,9 @@ def test_a_port_of_another_fabric_is_told(shop) -> None:
 
 def test_interface_of_somebody_else_with_our_name_is_told(shop) -> None:
     shop.put(gateway())
-    (link,) = json.loads(sh("ip -j link show group 30317"))
+    (link,) = filter(None, json.loads(sh("ip -j link show group 30317")))
     do(shop.gateways.remove("gw"))
-    sh(f"ip link add {link['ifname']} type dummy")
+    sh(f"ip link add {link['ifname']} type veth peer other")
     try:
         assert f"an interface {link['ifname']} that is not vnet's" in conflicts(shop)
     finally:

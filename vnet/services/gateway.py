@@ -33,6 +33,8 @@ FORWARD_TABLE = "vnet-forward"
 """The host's, if vnet had to switch forwarding on."""
 GROUP = 30317
 """Of interfaces (`ip link show group 30317`): that of all which lead from the host to gateways."""
+PROTOCOL = 118
+"""Of our routes (`ip route show proto 118`): none that iproute2 has a name for."""
 AS_HOST = 1
 """The mark of what is to come from the host's address: a try of a port that is open to the host only."""
 _PORTS = range(1024, 65536)
@@ -242,12 +244,18 @@ class Address:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Route:
-    """What is for `prefix` goes to `via`; what is sent from here then comes from `source`, if it says so."""
+    """What is for `prefix` goes to `via`; what is sent from here then comes from `source`, if it says so.
+
+    `metric` 0 is the usual one. `protocol` and `scope` are as in `ip route`.
+    """
 
     prefix: str
     via: str
     device: str
     source: str = ""
+    metric: int = 0
+    protocol: int = PROTOCOL
+    scope: int = 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -356,7 +364,9 @@ def _inward(forwarding: Forwarding, dead: Dead) -> Iterator[str]:
         word = _WORD[ip_address(each.address).version]
         yield f"{word} daddr {each.address} dnat {word} to {each.target}"
     for door in forwarding.doors:
-        asked = _handed_over(door, forwarding) if forwarding.host else f"{_at(door)} {_dport(door, door.port)}"
+        asked = (
+            _handed_over(door, forwarding) if forwarding.host else f"{_at(door)} {_dport(door, door.port)}"
+        )
         yield f"{asked} dnat {_WORD[door.version]} to {_in_turn(door, dead)}:{door.target_port}"
 
 

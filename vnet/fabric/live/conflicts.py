@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from vnet.base.protocols import PORT_PROTOCOLS, TCP
+from vnet.base.protocols import TCP
 from vnet.fabric.live import gateway_links, nft
 from vnet.fabric.live.gateway_links import Names, netlink_to
 from vnet.fabric.live.gateway_side import read
 from vnet.fabric.state import Gateway
-from vnet.services.gateway import FORWARD_TABLE, GROUP, HOST, Address, Door, Forwarding, Side
+from vnet.services.gateway import FORWARD_TABLE, GROUP, Address, Door, Forwarding, Side
 from vnet.topology.model import IPNetwork
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -172,8 +172,8 @@ def _of_forwarding(device: str) -> Iterator[str]:
             where = f"{chain['family']} {chain['table']} {chain['name']}"
             yield (
                 f"the chain {where} forwards only what its rules let pass, and none lets {device} pass; add"
-                f" `nft insert rule {where} iifname {device} accept` and `nft insert rule {where} oifname"
-                f" {device} accept` (with Docker: `iptables -I DOCKER-USER -i {device} -j ACCEPT`, and with"
+                f" `nft insert rule {where} iifname '\"{device}\"' accept` and `nft insert rule {where} oifname"
+                f" '\"{device}\"' accept` (with Docker: `iptables -I DOCKER-USER -i {device} -j ACCEPT`, and with"
                 f" `-o`; with firewalld: `firewall-cmd --zone=trusted --add-interface={device}`)"
             )
 

@@ -16,7 +16,7 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from vnet.base.errors import HostError
-from vnet.services.gateway import Address, Neighbour, Route, Side
+from vnet.services.gateway import PROTOCOL, Address, Neighbour, Route, Side
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NODAD, _ONLINK, _PERMANENT, _PROXY = 0x02, 0x04, 0x80, 0x08
@@ -24,8 +24,8 @@ _NODAD, _ONLINK, _PERMANENT, _PROXY = 0x02, 0x04, 0x80, 0x08
 (linux/neighbour.h)."""
 _MAIN, _UNICAST, _BY_KERNEL = 254, 1, 2
 """RT_TABLE_MAIN, RTN_UNICAST, RTPROT_KERNEL (linux/rtnetlink.h)."""
-PROTOCOL = 118
-"""Of our routes (`ip route show proto 118`): none that iproute2 has a name for."""
+_USUAL_METRIC = {4: 0, 6: 1024}
+"""IP6_RT_PRIO_USER (net/ip6_route.h)."""
 
 
 def read(netlink: IPRoute, devices: Iterable[str]) -> Side:
@@ -56,7 +56,8 @@ def _routes(netlink: IPRoute, names: Mapping[int, str]) -> Iterator[Route]:
             if device and each["type"] == _UNICAST and each["proto"] != _BY_KERNEL:
                 prefix = f"{each.get_attr('RTA_DST') or _nothing(version)}/{each['dst_len']}"
                 via, source = each.get_attr("RTA_GATEWAY") or "", each.get_attr("RTA_PREFSRC") or ""
-                yield Route(prefix, via, device, source)
+                metric = (each.get_attr("RTA_PRIORITY") or 0) - _USUAL_METRIC[version]
+                yield Route(prefix, via, device, source, metric, each["proto"], each["scope"])
 
 
 def _nothing(version: int) -> str:
@@ -118,12 +119,18 @@ def _address(netlink: IPRoute, what: str, address: Address) -> None:
 
 
 def _route(netlink: IPRoute, what: str, route: Route) -> None:
-    fields: dict[str, Any] = {"dst": route.prefix, "oif": _index(netlink, route.device), "proto": PROTOCOL}
+    version = ip_network(route.prefix).version
+    fields: dict[str, Any] = {"dst": route.prefix, "oif": _index(netlink, route.device)}
+    fields |= {"proto": route.protocol, "scope": route.scope}
     if route.via:
-        fields |= {"gateway": route.via, "flags": _ONLINK}
+        fields["gateway"] = route.via
+    if route.protocol == PROTOCOL:
+        fields["flags"] = _ONLINK
     if route.source:
         fields["prefsrc"] = route.source
-    netlink.route(what, family=_FAMILY[ip_network(route.prefix).version], **fields)
+    if route.metric:
+        fields["priority"] = route.metric + _USUAL_METRIC[version]
+    netlink.route(what, family=_FAMILY[version], **fields)
 
 
 def _neighbour(netlink: IPRoute, what: str, neighbour: Neighbour) -> None:
