@@ -106,7 +106,7 @@ def everything() -> dict[str, str]:
 
 
 class Server:
-    """Answers in a namespace on a port, TCP and UDP: says its name and who asked, then all that it is told."""
+    """Answers in a namespace on a port, TCP and UDP: says its name and who asked, then what it is told."""
 
     def __init__(self, space: str, name: str, port: int, address: str) -> None:
         self.name, self.port = name, port

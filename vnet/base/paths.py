@@ -83,7 +83,7 @@ def service_dir(fabric: str) -> Path:
 
 
 def gateway_dir(fabric: str) -> Path:
-    """A file for each of its routers with a way out: what was put, and what of the host was changed for it."""
+    """A file for each of its routers with a way out: what was put, and what the host had before."""
     return state_dir() / "gateways" / fabric
 
 

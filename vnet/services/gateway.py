@@ -1,4 +1,4 @@
-"""What forwards for a router with an uplink: its gateway's rules, addresses, routes and neighbours, as values.
+"""What forwards for a router with an uplink: rules, addresses, routes and neighbours, as values.
 
 A gateway is a network namespace. One of its interfaces leads to the fabric's switch, the other one outside:
 to the host, or it is an interface that was the host's. All translation of addresses is here and on the host.
@@ -88,9 +88,8 @@ class Floating:
 class Forwarding:
     """All that a gateway does. Addresses are texts; `addresses` and `host` have their prefix.
 
-    `subnets` are what is behind its router, `fabric_mac` whom it sends that to. `device` leads outside, and has
-    `addresses`; `next_hops` are whom all else is sent to. `host` is the host's end; () if the device is not
-    the host's.
+    `subnets` are what is behind its router, `fabric_mac` whom it sends that to. `device` leads outside, and
+    has `addresses`; `next_hops` are whom all else is sent to. `host` is the host's end; () if there is none.
     """
 
     fabric_mac: int = 0
@@ -110,6 +109,11 @@ class Forwarding:
     def host_end(self, version: int) -> str:
         """The host's, the same way."""
         return _first(self.host, version)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether targets have to be tried."""
+        return any(door.checked for door in self.doors)
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -215,8 +219,9 @@ def _numbered(doors: tuple[Door, ...]) -> Iterator[Door]:
 
 
 def _number(text: str, taken: set[int]) -> int:
-    start = int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") % len(_PORTS)
-    number = next(each for each in (*_PORTS[start:], *_PORTS[:start]) if each not in taken)
+    number = _PORTS[int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") % len(_PORTS)]
+    while number in taken:
+        number = number + 1 if number + 1 in _PORTS else _PORTS[0]
     taken.add(number)
     return number
 

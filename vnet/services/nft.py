@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A base chain. `hook` is its type, hook and priority as nft has them; `policy` for what no rule decides."""
+    """A base chain. `hook` is type, hook and priority as nft has them; `policy` for what no rule decides."""
 
     name: str
     hook: str
@@ -36,7 +36,7 @@ class Table:
     def text(self) -> str:
         """What puts exactly this table there, whatever is in it now.
 
-        Chains stay and their rules change: a chain that is made anew has its policy a moment before its rules.
+        Chains stay and their rules change: one that is made anew has its policy a moment before its rules.
         """
         lines = [*self._block(False), f"flush table inet {self.name}", *self._block(True)]
         return "\n".join(lines) + "\n"

@@ -382,11 +382,9 @@ class FakeGateways:
     async def observed(self):
         own = {key: each for key, each in self.world.gateways.items() if key[0] == self.name}
         there = {ifname for fabric, ifname in self.world.interfaces if fabric == self.name}
+        damaged = {key for key, each in own.items() if each.port.ifname not in there} | self.world.damaged
         return frozenset(
-            each
-            if each.port.ifname in there and key not in self.world.damaged
-            else gateway_remnant(each.router)
-            for key, each in own.items()
+            gateway_remnant(each.router) if key in damaged else each for key, each in own.items()
         )
 
     async def routers(self):

@@ -58,10 +58,8 @@ def test_it_is_told_which_target_of_a_port_answers(tmp_path):
     async def life(world, engine, fabric):
         told = []
         engine.events.tell = lambda kind, text, *rest: told.append((kind.value, text, *rest))
-        fabric.parts.gateways.answers = [
-            [Answer("gw", "10.0.0.2", 80, True)],
-            [Answer("gw", "10.0.0.2", 80, False)],
-        ]
+        answers = [[Answer("gw", "10.0.0.2", 80, is_there)] for is_there in (True, False)]
+        fabric.parts.gateways.answers = answers  # the last comes first
         for _ in range(3):
             await tending.turn(engine, fabric)
         where = "shop", "gw", {"address": "10.0.0.2", "port": 80}

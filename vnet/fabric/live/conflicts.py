@@ -67,7 +67,7 @@ def _here(but: str) -> Side:
 
 def _of_interface(name: str) -> Iterator[str]:
     if gateway_links.exists(name) and gateway_links.group(name) != GROUP:
-        yield f"the host has an interface {name} that is not vnet's; rename it, or give the router another name"
+        yield f"the host's interface {name} is not vnet's; rename it, or give the router another name"
 
 
 def _of_addresses(forwarding: Forwarding, here: Side) -> Iterator[str]:
@@ -77,9 +77,7 @@ def _of_addresses(forwarding: Forwarding, here: Side) -> Iterator[str]:
         own = ip_interface(text).network
         for network, what in _within(own, taken):
             if network.prefixlen >= 16 or network.subnet_of(own):  # type: ignore[arg-type]
-                yield (
-                    f"{own}, by which host and gateway talk, collides with {what}; give the router another name"
-                )
+                yield (f"{own}, by which host and gateway talk, collides with {what}; rename the router")
     for text in forwarding.subnets:
         subnet = ip_network(text)
         for network, what in _within(subnet, taken):
@@ -172,9 +170,10 @@ def _of_forwarding(device: str) -> Iterator[str]:
             where = f"{chain['family']} {chain['table']} {chain['name']}"
             yield (
                 f"the chain {where} forwards only what its rules let pass, and none lets {device} pass; add"
-                f" `nft insert rule {where} iifname '\"{device}\"' accept` and `nft insert rule {where} oifname"
-                f" '\"{device}\"' accept` (with Docker: `iptables -I DOCKER-USER -i {device} -j ACCEPT`, and with"
-                f" `-o`; with firewalld: `firewall-cmd --zone=trusted --add-interface={device}`)"
+                f" `nft insert rule {where} iifname '\"{device}\"' accept` and"
+                f" `nft insert rule {where} oifname '\"{device}\"' accept`"
+                f" (with Docker: `iptables -I DOCKER-USER -i {device} -j ACCEPT`, and with `-o`;"
+                f" with firewalld: `firewall-cmd --zone=trusted --add-interface={device}`)"
             )
 
 
@@ -222,6 +221,6 @@ def _of_uplink(device: str) -> Iterator[str]:
     everything = [route for route in side.routes if not ip_network(route.prefix).prefixlen]
     if everything:
         yield (
-            f"{device} has the host's own way out ({everything[0].prefix} via {everything[0].via}), and would be"
-            ' the fabric\'s alone; use another interface, or "uplink: host"'
+            f"{device} has the host's own way out ({everything[0].prefix} via {everything[0].via}), and would"
+            ' be the fabric\'s alone; use another interface, or "uplink: host"'
         )

@@ -50,7 +50,7 @@ _NO_LINK_LOCAL = {f"ipv6/conf/{FABRIC}/addr_gen_mode": "1"}
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What belongs to one gateway: a port in the fabric's namespace, its own namespace, the host's interface."""
+    """Of what belongs to one gateway: port, namespaces of the fabric and its own, the host's interface."""
 
     port: str
     fabric: str
@@ -185,12 +185,12 @@ def settle(names: Names, device: str) -> None:
 def give_back(names: Names, device: str, was: Moved | None) -> None:
     """Move an interface back to the host, and make it what it was there."""
     if has(names, device):
-        with open("/proc/thread-self/ns/net", "rb") as home, inside(names.own):
-            with netlink_to(f"give the interface {device} back") as netlink:
-                index = _index(netlink, device)
-                gateway_side.bring(netlink, Side(), (device,))
-                netlink.link("set", index=index, state="down")
-                netlink.link("set", index=index, net_ns_fd=home.fileno())
+        action = f"give the interface {device} back"
+        with open("/proc/thread-self/ns/net", "rb") as home, inside(names.own), netlink_to(action) as netlink:
+            index = _index(netlink, device)
+            gateway_side.bring(netlink, Side(), (device,))
+            netlink.link("set", index=index, state="down")
+            netlink.link("set", index=index, net_ns_fd=home.fileno())
     if was is None or not exists(device):
         return
     with netlink_to(f"make the interface {device} what it was") as netlink:

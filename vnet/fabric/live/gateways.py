@@ -20,6 +20,7 @@ from vnet.fabric.live.gateway_record import Kept, Records
 from vnet.fabric.state import GATEWAY, Gateway, gateway_remnant, ifname
 from vnet.services import gateway as words
 from vnet.services.gateway import FABRIC, HOST, Address, Answer, Dead, Forwarding
+from vnet.services.nft import Table
 from vnet.switch.live.netns import NETNS_DIR, inside
 
 
@@ -214,9 +215,8 @@ class HostGateways:
         found = {}
         for router in self._records.routers():
             kept, names = self._records.load(router), self._names(router)
-            if kept and any(door.checked for door in kept.gateway.forwarding.doors):
-                if netns.exists(names.own):
-                    found[router] = names.own, kept.gateway.forwarding
+            if kept and kept.gateway.forwarding.is_checked and netns.exists(names.own):
+                found[router] = names.own, kept.gateway.forwarding
         return found
 
     def _spare(self, dead: dict[str, Dead]) -> tuple[Answer, ...]:
@@ -233,7 +233,7 @@ class HostGateways:
         yield from (Answer(router, *each, is_there=True) for each in sorted(kept.dead - dead))
 
 
-def _rules(table: nft.Table) -> str:
+def _rules(table: Table) -> str:
     """Put rules, and say how the kernel has them."""
     nft.put(table)
     return nft.digest(table.name)
@@ -282,7 +282,7 @@ def _remark(forwarding: Forwarding) -> str:
     """What does not work, and why."""
     if forwarding.host and 6 in forwarding.versions and settings.get("ipv6/conf/all/forwarding") == "0":
         return (
-            "this host forwards no IPv6, so none leaves by it; `sysctl -w net.ipv6.conf.all.forwarding=1` lets"
-            " it (an interface with router advertisements needs accept_ra=2 then)"
+            "this host forwards no IPv6, so none leaves by it; `sysctl -w net.ipv6.conf.all.forwarding=1`"
+            " lets it (interfaces with router advertisements need accept_ra=2 then)"
         )
     return ""
