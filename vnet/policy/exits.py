@@ -129,16 +129,21 @@ class _Ways:
                 where = match(**{**self._sent(network.version), **prefix("dst", network)})
                 yield self._refused(NOT_OUTSIDE, where, nowhere, network.version)
 
-    def _sent(self, version: int) -> dict[str, int]:
+    def _sent(self, version: int) -> dict[str, int | tuple[int, int]]:
         """What is for the MAC of a gateway of this router, from any of its networks."""
-        return {ROUTER: self._edge.zone, "eth_dst": self._mac, "eth_type": eth_type(version)}
+        return {
+            ROUTER: self._edge.zone,
+            "vlan_vid": ANY_TAG,
+            "eth_dst": self._mac,
+            "eth_type": eth_type(version),
+        }
 
     def _on(self, priority: int, where: Match, why: Origin, version: int) -> Entry:
         hop = DecIpTtl(IcmpError(version, *NO_HOPS_LEFT[version], int(self._own[version])))
         onward = SetField("vlan_vid", vlan(OUTSIDE_VLAN)), SetField("eth_src", self._mac), hop
         return entry(Stage.ROUTE, priority, where, why, *onward, goto=Stage.DESTINATION)
 
-    def _not_through(self, version: int, priority: int = NOT_THROUGH, **fields: int) -> Entry:
+    def _not_through(self, version: int, priority: int = NOT_THROUGH, **fields: int | tuple[int, int]) -> Entry:
         """Nobody outside reaches anybody outside through the fabric."""
         through = _origin(self._edge, "through", "not back to the outside", DropReason.NO_ROUTE)
         where = match(**self._sent(version) | fields | {CLIENT: OUTSIDE})
