@@ -37,8 +37,24 @@ def sh(command: str) -> str:
 
 
 @contextmanager
+def world(forwards: bool = True) -> Iterator[None]:
+    """The calling thread is in the host's namespace, which must be at the end what it was before."""
+    try:
+        _make_world(forwards)
+        with inside(HOST):
+            was = everything()
+            yield
+            now = everything()
+        assert {name: now.get(name) for name in was if now.get(name) != was[name]} == {}
+        assert now.keys() == was.keys()
+    finally:
+        for path in NETNS_DIR.glob(f"{PREFIX}*"):
+            netns.remove(path.name)
+
+
+@contextmanager
 def host(forwards: bool = True) -> Iterator[Path]:
-    """The calling thread is in the host's namespace, with directories of its own; nothing may be left."""
+    """The same with directories of its own, in which nothing may be left."""
     made = Path(tempfile.mkdtemp(prefix=PREFIX))
     names = {
         "VNET_RUN_DIR": str(made / "run"),
@@ -50,18 +66,13 @@ def host(forwards: bool = True) -> Iterator[Path]:
     made.chmod(0o711)
     os.environ |= names
     try:
-        _make_world(forwards)
-        with inside(HOST):
-            was = everything()
+        with world(forwards):
             yield made
-            assert everything() == was, "the host is not as it was before"
-        left = [path.name for path in NETNS_DIR.glob(f"{PREFIX}*") if path.name not in (HOST, WORLD)]
+            left = [path.name for path in NETNS_DIR.glob(f"{PREFIX}*") if path.name not in (HOST, WORLD)]
         left += [str(path) for path in PINS.glob("*")]
         left += [str(path) for path in made.glob("state/gateways/*")]
         assert not left, left
     finally:
-        for path in NETNS_DIR.glob(f"{PREFIX}*"):
-            netns.remove(path.name)
         shutil.rmtree(PINS, ignore_errors=True)
         shutil.rmtree(made)
         for name, value in before.items():

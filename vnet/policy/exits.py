@@ -143,7 +143,9 @@ class _Ways:
         onward = SetField("vlan_vid", vlan(OUTSIDE_VLAN)), SetField("eth_src", self._mac), hop
         return entry(Stage.ROUTE, priority, where, why, *onward, goto=Stage.DESTINATION)
 
-    def _not_through(self, version: int, priority: int = NOT_THROUGH, **fields: int | tuple[int, int]) -> Entry:
+    def _not_through(
+        self, version: int, priority: int = NOT_THROUGH, **fields: int | tuple[int, int]
+    ) -> Entry:
         """Nobody outside reaches anybody outside through the fabric."""
         through = _origin(self._edge, "through", "not back to the outside", DropReason.NO_ROUTE)
         where = match(**self._sent(version) | fields | {CLIENT: OUTSIDE})

@@ -16,11 +16,13 @@ PATIENCE_S = 1.0
 async def dead(netns: str, forwarding: Forwarding) -> Dead:
     """Those of a gateway's targets that take no connection.
 
-    A port that only the host may ask for is tried as the host would: policies tell it from others.
+    One that only the host may ask for is tried as the host would: policies tell it from others.
     """
-    asked = {
-        (target, door.target_port): door.is_local for door in forwarding.doors for target in door.checked
-    }
+    asked: dict[tuple[str, int], bool] = {}
+    for door in forwarding.doors:
+        for target in door.checked:
+            key = target, door.target_port
+            asked[key] = door.is_local and asked.get(key, True)
     answers = await asyncio.gather(*(_answers(netns, *each, as_host) for each, as_host in asked.items()))
     return frozenset(each for each, is_there in zip(asked, answers, strict=True) if not is_there)
 
