@@ -124,9 +124,9 @@ class Server:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with inside(space):
             self._listener = socket.socket(family, socket.SOCK_STREAM)
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._datagrams = socket.socket(family, socket.SOCK_DGRAM)
         for each in (self._listener, self._datagrams):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             each.bind((address, port))
         self._listener.listen()
         for work in (self._accept, self._reply):

@@ -12,6 +12,7 @@ from tests.net.outside import (
     AT_HOST,
     AT_WORLD,
     HOST,
+    PREFIX,
     WORLD,
     Server,
     Talk,
@@ -37,6 +38,7 @@ from tests.net.test_gateway import (
     gateway,
 )
 from vnet.base.errors import HostError
+from vnet.fabric.live.gateways import HostGateways
 from vnet.fabric.state import gateway_remnant
 
 OWN = {4: "203.0.113.2", 6: "2001:db8:113::2"}
@@ -288,12 +290,15 @@ def test_a_port_that_somebody_has_is_told(shop, address: str) -> None:
     assert "ss -lntp sport = :8443" in found
 
 
-def test_a_port_of_another_fabric_is_told(shop) -> None:
+def test_what_another_fabric_has_is_told(shop) -> None:
     shop.put(gateway())
-    others = gateway(TEXT.replace("gw:", "other:"))
-    found = "\n".join(do(shop.gateways.conflicts(frozenset({others}))))
+    other = HostGateways("other", f"{PREFIX}other")
+    found = "\n".join(do(other.conflicts(frozenset({gateway()}))))
     do(shop.gateways.remove("gw"))
-    assert "router gw of another fabric has it" in found
+    assert "port 0.0.0.0:8443/tcp cannot be published: the fabric shop has it" in found
+    assert "198.51.100.50 is a floating address of the fabric shop already" in found
+    assert "the fabric shop has the same addresses between gateway and host" in found
+    assert do(other.conflicts(frozenset({gateway()}))) == ()
 
 
 def test_interface_of_somebody_else_with_our_name_is_told(shop) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_interface, ip_network
+from itertools import product
 from typing import Any
 
 from vnet.base.protocols import TCP
@@ -23,8 +25,16 @@ from vnet.topology.model import IPNetwork
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-def of(gateway: Gateway, names: Names, others: Iterable[Gateway]) -> Iterator[str]:
-    """All of them in words, each with what to do. `others` are the gateways that there are."""
+@dataclass(frozen=True, slots=True)
+class Other:
+    """What a gateway of another fabric of this host does."""
+
+    fabric: str
+    forwarding: Forwarding
+
+
+def of(gateway: Gateway, names: Names, others: tuple[Other, ...]) -> Iterator[str]:
+    """All of them in words, each with what to do."""
     if nft.find_program() is None:
         yield "there is no nft; install it with `apt install nftables`"
         return
@@ -33,7 +43,9 @@ def of(gateway: Gateway, names: Names, others: Iterable[Gateway]) -> Iterator[st
         here = _here(names.host)
         yield from _of_interface(names.host)
         yield from _of_addresses(forwarding, here)
-        yield from _of_ports(gateway, here, tuple(others))
+        yield from _of_ports(forwarding, here)
+        for other in others:
+            yield from _of_other(forwarding, other)
         yield from _of_forwarding(names.host)
     elif not gateway_links.has(names, forwarding.device):
         yield from _of_uplink(forwarding.device)
@@ -107,15 +119,9 @@ def _within(one: IPNetwork, taken: dict[IPNetwork, str]) -> Iterator[tuple[IPNet
 # ---- published ports -------------------------------------------------------------------------
 
 
-def _of_ports(gateway: Gateway, here: Side, others: tuple[Gateway, ...]) -> Iterator[str]:
+def _of_ports(forwarding: Forwarding, here: Side) -> Iterator[str]:
     own = {str(ip_interface(each.address).ip) for each in here.addresses}
-    published = [
-        (other, door)
-        for other in others
-        for door in other.forwarding.doors
-        if other.forwarding.host and other.port != gateway.port
-    ]
-    for door in gateway.forwarding.doors:
+    for door in forwarding.doors:
         at = ip_address(door.listen)
         if not at.is_unspecified and not at.is_loopback and door.listen not in own:
             yield f"port {door} cannot be published: the host has no address {door.listen}"
@@ -125,15 +131,9 @@ def _of_ports(gateway: Gateway, here: Side, others: tuple[Gateway, ...]) -> Iter
                 f"port {door} cannot be published: a process of the host has it (`ss -ln{kind}p sport ="
                 f" :{door.port}` tells which); end it, or publish another port"
             )
-        for other, theirs in published:
-            if _collide(door, theirs):
-                yield f"port {door} cannot be published: router {other.router} of another fabric has it"
-
-
-def _collide(one: Door, other: Door) -> bool:
-    same = (one.port, one.protocol, one.version) == (other.port, other.protocol, other.version)
-    everywhere = any(ip_address(each.listen).is_unspecified for each in (one, other))
-    return same and (everywhere or one.listen == other.listen)
+    for each in forwarding.floating:
+        if each.address in own:
+            yield f"the host has the floating address {each.address} itself; take it away, or choose another"
 
 
 def _is_taken(door: Door) -> bool:
@@ -149,6 +149,32 @@ def _is_taken(door: Door) -> bool:
         except OSError as error:
             return error.errno == errno.EADDRINUSE
     return False
+
+
+# ---- other fabrics ---------------------------------------------------------------------------
+
+
+def _of_other(forwarding: Forwarding, other: Other) -> Iterator[str]:
+    theirs, fabric = other.forwarding, f"the fabric {other.fabric}"
+    if set(forwarding.host) & set(theirs.host):
+        yield f"{fabric} has the same addresses between gateway and host; rename one of the routers"
+    if not forwarding.masquerades and not theirs.masquerades:
+        for one, another in product(map(ip_network, forwarding.subnets), map(ip_network, theirs.subnets)):
+            if one.version == another.version and one.overlaps(another):
+                yield f"{one} collides with {another} of {fabric}, and neither is translated (`nat: none`)"
+    for door, their in product(forwarding.doors, theirs.doors):
+        if theirs.host and _collide(door, their):
+            yield f"port {door} cannot be published: {fabric} has it"
+    for address in {each.address for each in forwarding.floating} & {
+        each.address for each in theirs.floating
+    }:
+        yield f"{address} is a floating address of {fabric} already"
+
+
+def _collide(one: Door, other: Door) -> bool:
+    same = (one.port, one.protocol, one.version) == (other.port, other.protocol, other.version)
+    everywhere = any(ip_address(each.listen).is_unspecified for each in (one, other))
+    return same and (everywhere or one.listen == other.listen)
 
 
 # ---- other people's rules --------------------------------------------------------------------

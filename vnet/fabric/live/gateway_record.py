@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live.gateway_links import Moved
 from vnet.fabric.state import Gateway, Port
@@ -47,12 +46,12 @@ class Records:
         """That of a router."""
         return _load(self._folder / f"{router}.json")
 
-    def everywhere(self) -> Iterator[Kept]:
-        """Those of all fabrics of this host."""
-        for path in sorted(paths.gateway_dir("*").parent.glob("*/*.json")):
+    def elsewhere(self) -> Iterator[tuple[str, Kept]]:
+        """Those of the other fabrics of this host, with their names."""
+        for path in sorted(self._folder.parent.glob("*/*.json")):
             kept = _load(path)
-            if kept is not None:
-                yield kept
+            if kept is not None and path.parent != self._folder:
+                yield path.parent.name, kept
 
     def save(self, kept: Kept) -> None:
         """Keep it."""

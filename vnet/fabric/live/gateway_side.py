@@ -29,8 +29,8 @@ _USUAL_METRIC = {4: 0, 6: 1024}
 
 
 def read(netlink: IPRoute, devices: Iterable[str]) -> Side:
-    """What the interfaces have, as far as somebody gave it to them."""
-    names = {index: name for name in devices for index in netlink.link_lookup(ifname=name)}
+    """What the interfaces have, as far as somebody gave it to them. They are there."""
+    names = {socket.if_nametoindex(name): name for name in devices}
     return Side(
         frozenset(_addresses(netlink, names)),
         frozenset(_routes(netlink, names)),
@@ -101,16 +101,12 @@ def _gone(change: Any, netlink: IPRoute, what: Any) -> None:
         change(netlink, "del", what)
 
 
-def _index(netlink: IPRoute, device: str) -> int:
-    return int(netlink.link_lookup(ifname=device)[0])
-
-
 def _address(netlink: IPRoute, what: str, address: Address) -> None:
     interface = ip_interface(address.address)
     flags = {"flags": _NODAD} if interface.version == 6 and what == "add" else {}
     netlink.addr(
         what,
-        index=_index(netlink, address.device),
+        index=socket.if_nametoindex(address.device),
         address=str(interface.ip),
         prefixlen=interface.network.prefixlen,
         family=_FAMILY[interface.version],
@@ -120,7 +116,7 @@ def _address(netlink: IPRoute, what: str, address: Address) -> None:
 
 def _route(netlink: IPRoute, what: str, route: Route) -> None:
     version = ip_network(route.prefix).version
-    fields: dict[str, Any] = {"dst": route.prefix, "oif": _index(netlink, route.device)}
+    fields: dict[str, Any] = {"dst": route.prefix, "oif": socket.if_nametoindex(route.device)}
     fields |= {"proto": route.protocol, "scope": route.scope}
     if route.via:
         fields["gateway"] = route.via
@@ -138,7 +134,7 @@ def _neighbour(netlink: IPRoute, what: str, neighbour: Neighbour) -> None:
         what,
         dst=neighbour.address,
         lladdr=neighbour.mac.to_bytes(6, "big").hex(":"),
-        ifindex=_index(netlink, neighbour.device),
+        ifindex=socket.if_nametoindex(neighbour.device),
         state=_PERMANENT,
         family=_FAMILY[ip_address(neighbour.address).version],
     )
@@ -149,14 +145,11 @@ def _neighbour(netlink: IPRoute, what: str, neighbour: Neighbour) -> None:
 
 def proxies() -> frozenset[Address]:
     """The addresses that the host answers for by ARP or neighbour discovery, and by which interface."""
-    found = []
-    for family in ("-4", "-6"):
-        command = ["ip", "-j", family, "neigh", "show", "proxy"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise HostError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-        found += json.loads(done.stdout or "[]")
-    return frozenset(Address(each["dev"], each["dst"]) for each in found)
+    command = ["ip", "-j", "neigh", "show", "proxy"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HostError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return frozenset(Address(each["dev"], each["dst"]) for each in json.loads(done.stdout or "[]"))
 
 
 def answer(netlink: IPRoute, proxy: Address) -> None:
@@ -166,7 +159,7 @@ def answer(netlink: IPRoute, proxy: Address) -> None:
 
 def answer_no_more(netlink: IPRoute, proxy: Address) -> None:
     """Have the host answer for it no more; what is not there is no error."""
-    if netlink.link_lookup(ifname=proxy.device):
+    with suppress(OSError):  # the interface is gone
         _gone(_proxy, netlink, proxy)
 
 
@@ -174,7 +167,7 @@ def _proxy(netlink: IPRoute, what: str, proxy: Address) -> None:
     netlink.neigh(
         what,
         dst=proxy.address,
-        ifindex=_index(netlink, proxy.device),
+        ifindex=socket.if_nametoindex(proxy.device),
         flags=_PROXY,
         family=_FAMILY[ip_address(proxy.address).version],
     )

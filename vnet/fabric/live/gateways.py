@@ -15,8 +15,10 @@ from ipaddress import ip_address
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live import conflicts, gateway_links, gateway_side, host, netns, nft, settings, targets
+from vnet.fabric.live.conflicts import Other
 from vnet.fabric.live.gateway_links import Names, netlink_to
 from vnet.fabric.live.gateway_record import Kept, Records
+from vnet.fabric.live.nft import Digests
 from vnet.fabric.state import GATEWAY, Gateway, gateway_remnant, ifname
 from vnet.services import gateway as words
 from vnet.services.gateway import FABRIC, HOST, Address, Answer, Dead, Forwarding
@@ -31,6 +33,7 @@ class HostGateways:
         self._netns = netns
         self._records = Records(paths.gateway_dir(fabric))
         self._lock = asyncio.Lock()
+        self._digests = Digests()
 
     async def observed(self) -> frozenset[Gateway]:
         """Those that are as they were put; of all else that is there a `gateway_remnant`."""
@@ -100,7 +103,7 @@ class HostGateways:
             found = gateway_side.read(netlink, (FABRIC, forwarding.device))
             if gateway_side.lacks(words.gateway_side(forwarding), found):
                 return False
-            if nft.digest(words.TABLE) != kept.own_rules:
+            if self._digests.of(words.TABLE) != kept.own_rules:
                 return False
         return not forwarding.host or self._is_host_whole(kept, names)
 
@@ -109,12 +112,19 @@ class HostGateways:
             found = gateway_side.read(netlink, (names.host,))
         if gateway_side.lacks(words.host_side(kept.gateway.forwarding, names.host), found):
             return False
-        if nft.digest(self._table(kept.gateway.router)) != kept.host_rules or not _forwards():
+        if self._digests.of(self._table(kept.gateway.router)) != kept.host_rules:
+            return False
+        if not self._forwards():
             return False
         return not kept.proxies or set(kept.proxies) <= gateway_side.proxies()
 
+    def _forwards(self) -> bool:
+        if settings.get(_FORWARD) != "1":
+            return False
+        return not settings.is_borrowed(_FORWARD) or bool(self._digests.of(words.FORWARD_TABLE))
+
     def _conflicts(self, wanted: frozenset[Gateway]) -> tuple[str, ...]:
-        others = [kept.gateway for kept in self._records.everywhere()]
+        others = tuple(Other(fabric, kept.gateway.forwarding) for fabric, kept in self._records.elsewhere())
         found = (
             text
             for gateway in sorted(wanted, key=lambda each: each.router)
@@ -248,12 +258,6 @@ def _still(dead: Dead, gateway: Gateway) -> Dead:
 # ---- forwarding by the host ------------------------------------------------------------------
 
 _FORWARD = "ipv4/ip_forward"
-
-
-def _forwards() -> bool:
-    if settings.get(_FORWARD) != "1":
-        return False
-    return not settings.is_borrowed(_FORWARD) or bool(nft.digest(words.FORWARD_TABLE))
 
 
 def _forward() -> None:
