@@ -198,7 +198,7 @@ def _apart(
 ) -> Origin | None:
     """Why two ends cannot meet; None if they can: as neighbours, or by the router of their networks."""
     if source.is_outside and target.is_outside:
-        return NO_ROUTE
+        return NOBODY
     if source.nic.network != target.nic.network:
         return _unrouted(topology, everyone, source, target)
     if target.is_allowed and not reached_by(everyone)[target.name, target.address]:
