@@ -25,6 +25,11 @@ PINS = leftovers.pins("gw")
 HOST, WORLD = f"{PREFIX}host", f"{PREFIX}world"
 AT_HOST = {4: "198.51.100.1", 6: "2001:db8:51::1"}
 AT_WORLD = {4: "198.51.100.7", 6: "2001:db8:51::7"}
+OWN = {4: "203.0.113.2", 6: "2001:db8:113::2"}
+FAR = {4: "203.0.113.1", 6: "2001:db8:113::1"}
+"""At the two ends of `wan`."""
+ALONE = {4: "203.0.113.50", 6: "2001:db8:113::50"}
+"""An address there that is nobody's."""
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 TIMEOUT_S = 1.0
 
@@ -101,6 +106,25 @@ def _make_world(forwards: bool) -> None:
         sh(f"ip -n {name} addr add {own[6]}/64 dev eth0 nodad")
         sh(f"ip -n {name} link set eth0 up")
     settle(HOST, WORLD)
+
+
+@contextmanager
+def wan() -> Iterator[None]:
+    """An interface of the host with an address and routes, that leads to the world."""
+    sh(f"ip -n {HOST} link add wan0 type veth peer name wan0 netns {WORLD}")
+    sh(f"ip -n {HOST} addr add 192.0.2.9/24 dev wan0")
+    sh(f"ip -n {HOST} addr add 2001:db8:9::9/64 dev wan0 nodad")
+    for version, length in ((4, 24), (6, 64)):
+        more = "nodad" if version == 6 else ""
+        sh(f"ip -n {WORLD} addr add {FAR[version]}/{length} dev wan0 {more}")
+    for name in (HOST, WORLD):
+        sh(f"ip -n {name} link set wan0 up")
+    settle(HOST, WORLD)
+    sh(f"ip -n {HOST} route add 192.168.77.0/24 via 192.0.2.1 dev wan0 metric 7")
+    try:
+        yield
+    finally:
+        sh(f"ip -n {HOST} link del wan0")
 
 
 def everything() -> dict[str, str]:

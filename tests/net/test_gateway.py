@@ -238,6 +238,7 @@ DAMAGE = {
     "a neighbour is deleted": f"ip -n {GATEWAY} neigh flush dev fabric0 nud permanent",
     "the way to a floating address is deleted": f"ip -n {HOST} route del {FLOATING[4]}",
     "nobody answers for a floating address": f"ip -n {HOST} neigh del proxy {FLOATING[6]} dev eth0",
+    "the gateway does not forward": f"ip netns exec {GATEWAY} sysctl -qw net.ipv6.conf.all.forwarding=0",
     "the gateway is deleted": f"ip netns del {GATEWAY}",
 }
 

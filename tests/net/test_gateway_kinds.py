@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from tests.net.outside import (
+    ALONE,
     AT_HOST,
     AT_WORLD,
+    FAR,
     HOST,
+    OWN,
     PREFIX,
     WORLD,
     Server,
@@ -21,8 +22,8 @@ from tests.net.outside import (
     host,
     pings,
     serving,
-    settle,
     sh,
+    wan,
 )
 from tests.net.test_gateway import (
     BY_GATEWAY,
@@ -41,9 +42,6 @@ from vnet.base.errors import HostError
 from vnet.fabric.live.gateways import HostGateways
 from vnet.fabric.state import gateway_remnant
 
-OWN = {4: "203.0.113.2", 6: "2001:db8:113::2"}
-FAR = {4: "203.0.113.1", 6: "2001:db8:113::1"}
-ALONE = {4: "203.0.113.50", 6: "2001:db8:113::50"}
 UPLINK = """\
 name: shop
 networks: {dmz: {vlan: 10, subnets: [10.10.10.0/24, "fd00:10::/64"]}}
@@ -61,25 +59,6 @@ vms:
   one: {networks: [dmz], floating: [203.0.113.50, "2001:db8:113::50"]}
 """
 PLAIN = TEXT.replace("nat: masquerade", "nat: none")
-
-
-@contextmanager
-def wan() -> Iterator[None]:
-    """An interface of the host with an address and routes, that leads to the world."""
-    sh(f"ip -n {HOST} link add wan0 type veth peer name wan0 netns {WORLD}")
-    sh(f"ip -n {HOST} addr add 192.0.2.9/24 dev wan0")
-    sh(f"ip -n {HOST} addr add 2001:db8:9::9/64 dev wan0 nodad")
-    for version, length in ((4, 24), (6, 64)):
-        more = "nodad" if version == 6 else ""
-        sh(f"ip -n {WORLD} addr add {FAR[version]}/{length} dev wan0 {more}")
-    for name in (HOST, WORLD):
-        sh(f"ip -n {name} link set wan0 up")
-    settle(HOST, WORLD)
-    sh(f"ip -n {HOST} route add 192.168.77.0/24 via 192.0.2.1 dev wan0 metric 7")
-    try:
-        yield
-    finally:
-        sh(f"ip -n {HOST} link del wan0")
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,12 @@ import pytest
 
 from tests.net.client import client
 from tests.net.outside import (
+    ALONE,
     AT_HOST,
     AT_WORLD,
+    FAR,
     HOST,
+    OWN,
     PREFIX,
     WORLD,
     Server,
@@ -26,7 +29,9 @@ from tests.net.outside import (
     everything,
     host,
     pings,
+    serving,
     sh,
+    wan,
 )
 from tests.unit.fabric.fakes import FakeGuests, World
 from vnet.base import paths
@@ -88,6 +93,15 @@ policies:
   - name: public-app
     applied_to: app
     ingress: [{from: internet, ports: [53/udp, 80/tcp, icmp]}]
+"""
+
+
+WAN = """\
+uplinks:
+  wan:
+    interface: wan0
+    addresses: [203.0.113.2/24, "2001:db8:113::2/64"]
+    gateway: [203.0.113.1, "2001:db8:113::1"]
 """
 
 
@@ -244,6 +258,11 @@ def test_a_replica_that_dies_gets_nothing_and_comes_back(lab: Lab) -> None:
     lab.servers[f"web-2:443 {dies}"].close()
     lab.do(tending.turn(lab.engine, fabric))
     assert {ask(WORLD, AT_HOST[4], 8443) for _ in range(4)} == {f"web-1 {AT_WORLD[4]}"}
+    (told,) = lab.do(Service(lab.engine).inspect("shop"))["gateways"]
+    assert (told["router"], told["by"], told["nat"]) == ("gw", "host", "masquerade")
+    assert told["published"][0]["port"] == "0.0.0.0:8443/tcp"
+    assert [each["answers"] for each in told["published"][0]["targets"]] == [True, False]
+    assert told["floating"][FLOATING[4]] == lab.address("app", 4)
     assert lab.up() == [], "what is dead is no difference"
     lab.serve("web-2", 443, dies)
     lab.do(tending.turn(lab.engine, fabric))
@@ -291,6 +310,12 @@ def test_what_was_damaged_is_made_again_and_told(lab: Lab, damage: str) -> None:
     assert lab.up() == []
 
 
+def test_up_makes_again_what_was_damaged_too(lab: Lab) -> None:
+    sh(f"ip -n {SHOP} link del ~gw")
+    assert "forward for router gw by the host" in lab.up()
+    assert ask(WEB_1, AT_WORLD[4], 80) == f"world {AT_HOST[4]}"
+
+
 def test_a_conflict_is_told_and_nothing_is_changed(lab: Lab) -> None:
     before = everything()
     taken = Server(HOST, "owner", 9443, "0.0.0.0")
@@ -319,3 +344,21 @@ def test_without_translation_and_without_a_way_out(lab: Lab) -> None:
     assert sh("nft list ruleset") == ""
     lab.up()
     assert ask(WEB_1, AT_WORLD[4], 80).startswith("world")
+
+
+def test_an_uplink_of_its_own(lab: Lab) -> None:
+    with wan():
+        text = TEXT.replace("uplink: host, nat: masquerade", "uplink: wan")
+        text = text.replace("198.51.100.50", ALONE[4]).replace("2001:db8:51::50", ALONE[6])
+        text = text.replace("routers:", WAN + "routers:").replace("127.0.0.1:2223", "203.0.113.2:2223")
+        lab.up(text)
+        for version in (4, 6):
+            with serving(Server(WORLD, "far", 80, FAR[version])):
+                assert ask(WEB_1, FAR[version], 80) == f"far {OWN[version]}"
+                assert ask(APP, FAR[version], 80) == f"far {ALONE[version]}"
+            assert ask(WORLD, OWN[version], 8443).startswith("web-")
+        assert "no answer" in ask(WORLD, OWN[4], 2223, timeout_s=SOON_S), "nobody is the host there"
+        lab.again()
+        assert lab.up(text) == []
+        lab.up()
+        assert ask(WORLD, AT_HOST[4], 8443).startswith("web-")

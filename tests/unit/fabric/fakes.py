@@ -411,6 +411,9 @@ class FakeGateways:
             await self.put(self.world.gateways[key])
         return tuple(self.world.gateways[key] for key in mended)
 
+    async def silent(self):
+        return ()
+
     async def check(self):
         return tuple(self.answers.pop()) if self.answers else ()
 

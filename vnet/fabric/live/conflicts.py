@@ -22,6 +22,9 @@ from vnet.fabric.state import Gateway
 from vnet.services.gateway import FORWARD_TABLE, GROUP, Address, Door, Forwarding, Side
 from vnet.topology.model import IPNetwork
 
+_POOL = {4: 16, 6: 48}
+"""Of the prefixes that have all addresses between hosts and gateways (`topology.transfer`): a network as wide
+leaves room for them."""
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -88,7 +91,7 @@ def _of_addresses(forwarding: Forwarding, here: Side) -> Iterator[str]:
     for text in forwarding.host:
         own = ip_interface(text).network
         for network, what in _within(own, taken):
-            if network.prefixlen >= 16 or network.subnet_of(own):  # type: ignore[arg-type]
+            if network.prefixlen > _POOL[own.version]:
                 yield (f"{own}, by which host and gateway talk, collides with {what}; rename the router")
     for text in forwarding.subnets:
         subnet = ip_network(text)

@@ -25,9 +25,8 @@ _UP = 1
 """IFF_UP (linux/if.h)."""
 _GET_FLAGS, _GET_HARDWARE = 0x8913, 0x8927
 """SIOCGIFFLAGS, SIOCGIFHWADDR (linux/sockios.h)."""
-_GATEWAY = {
-    "ipv4/ip_forward": "1",
-    "ipv6/conf/all/forwarding": "1",
+_FORWARDING = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
+_GATEWAY = _FORWARDING | {
     "ipv6/conf/default/forwarding": "1",
     "ipv6/conf/all/disable_ipv6": "0",
     "ipv6/conf/default/disable_ipv6": "0",
@@ -76,11 +75,13 @@ def is_whole(names: Names, mac: int, device: str) -> bool:
     if not netns.exists(names.own) or not netns.exists(names.fabric):
         return False
     with inside(names.own):
-        up = _are_up(FABRIC, device)
-        up = up and _mac(FABRIC) == mac and settings.get("ipv4/ip_forward") == "1"
+        whole = _are_up(FABRIC, device) and _mac(FABRIC) == mac
+        whole = whole and all(settings.get(name) in ("", value) for name, value in _FORWARDING.items())
     with inside(names.fabric):
-        up = up and _are_up(names.port)
-    return up and (device != HOST or _are_up(names.host))
+        whole = whole and _are_up(names.port)
+    if device != HOST:
+        return whole
+    return whole and _are_up(names.host) and settings.get(f"ipv4/conf/{names.host}/route_localnet") == "1"
 
 
 def make(names: Names, mac: int, to_host: bool) -> None:

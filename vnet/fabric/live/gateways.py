@@ -69,6 +69,10 @@ class HostGateways:
         async with self._lock:
             return await netns.finished(None, self._spare, dead)
 
+    async def silent(self) -> tuple[Answer, ...]:
+        """The targets that get nothing because they did not answer."""
+        return await asyncio.to_thread(self._silent)
+
     # blocking: what is there
 
     def _names(self, router: str) -> Names:
@@ -228,6 +232,14 @@ class HostGateways:
             if kept and kept.gateway.forwarding.is_checked and netns.exists(names.own):
                 found[router] = names.own, kept.gateway.forwarding
         return found
+
+    def _silent(self) -> tuple[Answer, ...]:
+        kept = filter(None, map(self._records.load, self._records.routers()))
+        return tuple(
+            Answer(each.gateway.router, *target, is_there=False)
+            for each in kept
+            for target in sorted(each.dead)
+        )
 
     def _spare(self, dead: dict[str, Dead]) -> tuple[Answer, ...]:
         return tuple(answer for router, each in dead.items() for answer in self._spared(router, each))

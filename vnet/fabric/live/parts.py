@@ -331,6 +331,10 @@ class Gateways(Protocol):
         """
         ...
 
+    async def silent(self) -> tuple[Answer, ...]:
+        """The targets that get nothing because they did not answer."""
+        ...
+
 
 class NoGateways:
     """Of a fabric without a way out."""
@@ -359,6 +363,10 @@ class NoGateways:
         return ()
 
     async def check(self) -> tuple[Answer, ...]:
+        """See `Gateways`."""
+        return ()
+
+    async def silent(self) -> tuple[Answer, ...]:
         """See `Gateways`."""
         return ()
 

@@ -32,6 +32,7 @@ from vnet.fabric.live.rule_log import RuleLog, between
 from vnet.fabric.live.seeing import declared_of, nics_of
 from vnet.fabric.live.telling import telling
 from vnet.fabric.mirror import mirrors_of
+from vnet.fabric.outside import outside_rows
 from vnet.fabric.progress import Report
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
@@ -106,6 +107,7 @@ class Service:
                 {"name": net.name, "vlan": net.vlan, "subnets": [str(subnet) for subnet in net.subnets]}
                 for net in declared.topology.networks.values()
             ],
+            "gateways": outside_rows(declared.state().gateways, await fabric.parts.gateways.silent()),
             "mirrors": _mirrors(declared, fabric.parts.switch.mirror_counts()),
             "vms": await self._vms(name),
         }
