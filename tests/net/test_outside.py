@@ -269,6 +269,17 @@ def test_a_replica_that_dies_gets_nothing_and_comes_back(lab: Lab) -> None:
     assert len({ask(WORLD, AT_HOST[4], 8443) for _ in range(4)}) == 2
 
 
+def test_what_is_open_to_the_host_only_is_tried_as_the_host(lab: Lab) -> None:
+    gateways = lab.engine.fabric("shop").parts.gateways
+    lab.do(gateways.check())
+    refused = {each.port for each in lab.do(gateways.silent())}
+    assert refused == {22}, "the world may not ask for it"
+    lab.up(TEXT.replace('"0.0.0.0:2222:22/tcp", ', ""))
+    lab.do(gateways.check())
+    assert lab.do(gateways.silent()) == ()
+    lab.up()
+
+
 def test_connections_go_on_without_a_daemon_and_through_changes(lab: Lab) -> None:
     with Talk(WORLD, AT_HOST[4], 8443) as inward, Talk(WEB_1, AT_WORLD[6], 80) as outward:
         lab.do(lab.engine.close())
