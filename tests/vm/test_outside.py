@@ -55,10 +55,16 @@ def answering() -> set[str]:
 
 
 def test_the_world_reaches_both_web_servers_and_the_host_reaches_the_bastion(shop: Lab) -> None:
-    assert answering() == {"web-1", "web-2"}
+    assert soon(lambda: answering() == {"web-1", "web-2"})
     assert ask(HOST, "127.0.0.1", 2222).startswith("bastion")
     assert ask(HOST, "127.0.0.1", 8443).startswith("web-")
     assert "refused" in ask(WORLD, AT_HOST[4], 2222)
+
+
+def test_the_claims_hold_and_are_tried(shop: Lab) -> None:
+    told = shop.json("verify", "--probe")
+    assert len(told) == 5 and all(claim["passed"] for claim in told)
+    assert sum(bool(claim["probes"]) for claim in told) >= 3
 
 
 def test_guests_reach_the_world_as_far_as_policies_let_them(shop: Lab) -> None:
