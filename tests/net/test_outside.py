@@ -314,7 +314,7 @@ def test_what_was_damaged_is_made_again_and_told(lab: Lab, damage: str) -> None:
         lab.do(tending.turn(lab.engine, fabric))
     finally:
         lab.engine.events.tell = tell
-    assert told == ["gateway-mended"]
+    assert told.count("gateway-mended") == 1
     for version in (4, 6):
         assert ask(WORLD, AT_HOST[version], 8443).startswith("web-")
         assert ask(WEB_1, AT_WORLD[version], 80) == f"world {AT_HOST[version]}"

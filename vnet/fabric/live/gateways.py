@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -65,7 +64,8 @@ class HostGateways:
     async def check(self) -> tuple[Answer, ...]:
         """Try the targets of published ports; those that do not answer get nothing."""
         tried = await asyncio.to_thread(self._to_try)
-        dead = {router: await targets.dead(*question) for router, question in tried.items()}
+        found = await asyncio.gather(*(targets.dead(*question) for question in tried.values()))
+        dead = dict(zip(tried, found, strict=True))
         async with self._lock:
             return await netns.finished(None, self._spare, dead)
 
@@ -213,14 +213,24 @@ class HostGateways:
             gateway_links.give_back(names, device, kept.moved)
 
     def _mend(self) -> tuple[Gateway, ...]:
-        return tuple(self._mended()) if netns.exists(self._netns) else ()
+        """One that cannot be made again keeps no other from it."""
+        mended: list[Gateway] = []
+        failures: list[str] = []
+        for kept in self._damaged() if netns.exists(self._netns) else ():
+            try:
+                self._put(kept.gateway)
+                mended.append(kept.gateway)
+            except HostError as error:
+                failures.append(f"the gateway of router {kept.gateway.router} cannot be made again: {error}")
+        if failures and not mended:
+            raise HostError("; ".join(failures))
+        return tuple(mended)
 
-    def _mended(self) -> Iterator[Gateway]:
+    def _damaged(self) -> Iterator[Kept]:
         for router in self._records.routers():
             kept = self._records.load(router)
             if kept is not None and not self._is_whole(kept):
-                self._put(kept.gateway)
-                yield kept.gateway
+                yield kept
 
     # blocking: published ports
 
@@ -285,7 +295,7 @@ def _forward() -> None:
 
 def _forward_no_more() -> None:
     settings.give_back()
-    with suppress(HostError):  # without nft there is no table either
+    if nft.find_program():
         nft.remove(words.FORWARD_TABLE)
 
 
