@@ -25,6 +25,8 @@ from vnet.topology.model import IPNetwork
 _POOL = {4: 16, 6: 48}
 """Of the prefixes that have all addresses between hosts and gateways (`topology.transfer`): a network as wide
 leaves room for them."""
+_WORD = {4: "ip", 6: "ip6"}
+_FROM = {"meta": {"key": "iifname"}}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -49,7 +51,7 @@ def of(gateway: Gateway, names: Names, others: tuple[Other, ...]) -> Iterator[st
         yield from _of_ports(forwarding, here)
         for other in others:
             yield from _of_other(forwarding, other)
-        yield from _of_forwarding(names.host)
+        yield from _of_forwarding(names.host, forwarding.versions)
     elif not gateway_links.has(names, forwarding.device):
         yield from _of_uplink(forwarding.device)
 
@@ -183,27 +185,29 @@ def _collide(one: Door, other: Door) -> bool:
 # ---- other people's rules --------------------------------------------------------------------
 
 
-def _of_forwarding(device: str) -> Iterator[str]:
+def _of_forwarding(device: str, versions: tuple[int, ...]) -> Iterator[str]:
     """Chains that forward nothing by themselves: no rule of ours can overrule them."""
+    families = {"inet", *(_WORD[version] for version in versions)}
     found = nft.ruleset()
     rules = [each["rule"] for each in found if "rule" in each]
-    for each in found:
-        chain = each.get("chain", {})
-        if chain.get("hook") != "forward" or chain["table"] == FORWARD_TABLE:
-            continue
-        own = [rule for rule in rules if _where(rule) == _where(chain) and rule["chain"] == chain["name"]]
-        if not _refuses(chain, own):
+    for chain in (each["chain"] for each in found if "chain" in each):
+        if chain.get("hook") != "forward" or chain["family"] not in families:
             continue
         table = [rule for rule in rules if _where(rule) == _where(chain)]
-        if not all(_lets(table, key, device) for key in ("iifname", "oifname")):
-            where = f"{chain['family']} {chain['table']} {chain['name']}"
-            yield (
-                f"the chain {where} forwards only what its rules let pass, and none lets {device} pass; add"
-                f" `nft insert rule {where} iifname '\"{device}\"' accept` and"
-                f" `nft insert rule {where} oifname '\"{device}\"' accept`"
-                f" (with Docker: `iptables -I DOCKER-USER -i {device} -j ACCEPT`, and with `-o`;"
-                f" with firewalld: `firewall-cmd --zone=trusted --add-interface={device}`)"
-            )
+        own = [rule for rule in table if rule["chain"] == chain["name"]]
+        is_ours = chain["table"] == FORWARD_TABLE
+        if not is_ours and _refuses(chain, own) and not _names_device(table, device):
+            yield _closed(f"{chain['family']} {chain['table']} {chain['name']}", device)
+
+
+def _closed(chain: str, device: str) -> str:
+    return (
+        f"the chain {chain} forwards only what its rules let pass, and none lets {device} pass; add"
+        f" `nft insert rule {chain} iifname '\"{device}\"' accept` and"
+        f" `nft insert rule {chain} oifname '\"{device}\"' accept`"
+        f" (with Docker: `iptables -I DOCKER-USER -i {device} -j ACCEPT`, and with `-o`;"
+        f" with firewalld: `firewall-cmd --zone=trusted --add-interface={device}`)"
+    )
 
 
 def _where(of: dict[str, Any]) -> tuple[str, str]:
@@ -216,15 +220,15 @@ def _refuses(chain: dict[str, Any], rules: list[dict[str, Any]]) -> bool:
     return chain.get("policy") == "drop" or [each for each in last if each] in ([{"drop"}], [{"reject"}])
 
 
-def _lets(rules: list[dict[str, Any]], key: str, device: str) -> bool:
-    """Whether some rule says what becomes of what comes from, or goes to, an interface."""
-    return any(_names_device(rule["expr"], key, device) for rule in rules)
+def _names_device(rules: list[dict[str, Any]], device: str) -> bool:
+    """Whether some rule says what becomes of packets from an interface: whoever wrote it knows of it."""
+    return any(_lets(rule["expr"], device) for rule in rules)
 
 
-def _names_device(expressions: list[dict[str, Any]], key: str, device: str) -> bool:
+def _lets(expressions: list[dict[str, Any]], device: str) -> bool:
     matches = [each["match"] for each in expressions if "match" in each]
     fits = any(
-        match["left"] == {"meta": {"key": key}} and match["op"] == "==" and _is_one(match["right"], device)
+        match["left"] == _FROM and match["op"] == "==" and _is_one(match["right"], device)
         for match in matches
     )
     return fits and any(verdict in each for each in expressions for verdict in ("accept", "jump", "goto"))

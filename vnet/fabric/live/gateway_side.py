@@ -29,8 +29,9 @@ _USUAL_METRIC = {4: 0, 6: 1024}
 
 
 def read(netlink: IPRoute, devices: Iterable[str]) -> Side:
-    """What the interfaces have, as far as somebody gave it to them. They are there."""
-    names = {socket.if_nametoindex(name): name for name in devices}
+    """What the interfaces have, as far as somebody gave it to them."""
+    wanted = frozenset(devices)
+    names = {index: name for index, name in socket.if_nameindex() if name in wanted}
     return Side(
         frozenset(_addresses(netlink, names)),
         frozenset(_routes(netlink, names)),
