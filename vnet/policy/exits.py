@@ -131,12 +131,8 @@ class _Ways:
 
     def _sent(self, version: int) -> dict[str, int | tuple[int, int]]:
         """What is for the MAC of a gateway of this router, from any of its networks."""
-        return {
-            ROUTER: self._edge.zone,
-            "vlan_vid": ANY_TAG,
-            "eth_dst": self._mac,
-            "eth_type": eth_type(version),
-        }
+        for_gateway = {"eth_dst": self._mac, "eth_type": eth_type(version)}
+        return {ROUTER: self._edge.zone, "vlan_vid": ANY_TAG, **for_gateway}
 
     def _on(self, priority: int, where: Match, why: Origin, version: int) -> Entry:
         hop = DecIpTtl(IcmpError(version, *NO_HOPS_LEFT[version], int(self._own[version])))
