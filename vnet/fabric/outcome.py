@@ -286,23 +286,32 @@ def _services(now: State, wanted: State) -> Iterator[Line]:
 
 
 def _gateways(now: State, wanted: State) -> Iterator[Line]:
-    old, new = ({each.router: each for each in state.gateways} for state in (now, wanted))
+    old, new = ({each.router: each.forwarding for each in state.gateways} for state in (now, wanted))
     for name in sorted(old.keys() | new.keys()):
         if name not in new:
             yield Line(Mark.REMOVE, Kind.GATEWAY, name, "nothing leads outside any more")
         elif name not in old:
-            yield Line(Mark.ADD, Kind.GATEWAY, name, _outside(new[name].forwarding))
+            yield Line(Mark.ADD, Kind.GATEWAY, name, ", ".join(_ways(new[name])))
         elif old[name] != new[name]:
-            live = "live: connections go on"
-            yield Line(Mark.CHANGE, Kind.GATEWAY, name, f"{live}; {_outside(new[name].forwarding)}")
+            yield Line(Mark.CHANGE, Kind.GATEWAY, name, _other_ways(old[name], new[name]))
 
 
-def _outside(forwarding: Forwarding) -> str:
+def _ways(forwarding: Forwarding) -> tuple[str, ...]:
     """Where a gateway leads, and what it opens."""
-    parts = [f"by {'the host' if forwarding.host else forwarding.device}"]
-    parts += [f"{door} published" for door in forwarding.doors]
-    parts += [f"{each.address} is {each.target}" for each in forwarding.floating]
-    return ", ".join(parts)
+    return (
+        f"by {'the host' if forwarding.host else forwarding.device}",
+        "translated" if forwarding.masquerades else "not translated",
+        *(f"{door} published" for door in forwarding.doors),
+        *(f"{each.address} is {each.target}" for each in forwarding.floating),
+    )
+
+
+def _other_ways(old: Forwarding, new: Forwarding) -> str:
+    was, becomes = _ways(old), _ways(new)
+    added = [each for each in becomes if each not in was]
+    gone = [f"no more {each}" for each in was if each not in becomes]
+    told = ", ".join((*added, *gone)) or "other targets"
+    return f"live: {told}" if old.device == new.device else told
 
 
 # -- ports ----------------------------------------------------------------------------------------
