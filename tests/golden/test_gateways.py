@@ -11,16 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vnet.services.gateway import (
-    Forwarding,
-    Side,
-    forward_table,
-    forwarding,
-    gateway_side,
-    gateway_table,
-    host_side,
-    host_table,
-)
+from vnet.services.gateway import Forwarding, Side, forwarding, gateway_side, host_side
+from vnet.services.gateway_rules import forward_table, gateway_table, host_table
 from vnet.services.nft import Table
 from vnet.topology.inventory import expand
 from vnet.topology.load import load_text, read_text

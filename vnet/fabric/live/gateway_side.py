@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any
+from typing import Any, TypeVar
 
 from pyroute2 import IPRoute, NetlinkError
 
 from vnet.base.errors import HostError
 from vnet.services.gateway import PROTOCOL, Address, Neighbour, Route, Side
+
+T = TypeVar("T")
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NODAD, _ONLINK, _PERMANENT, _PROXY = 0x02, 0x04, 0x80, 0x08
@@ -97,7 +99,7 @@ def bring(netlink: IPRoute, wanted: Side, devices: Iterable[str]) -> None:
         _gone(_address, netlink, address)
 
 
-def _gone(change: Any, netlink: IPRoute, what: Any) -> None:
+def _gone(change: Callable[[IPRoute, str, T], None], netlink: IPRoute, what: T) -> None:
     with suppress(NetlinkError):  # it went with something else
         change(netlink, "del", what)
 

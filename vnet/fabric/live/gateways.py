@@ -20,6 +20,7 @@ from vnet.fabric.live.gateway_record import Kept, Records
 from vnet.fabric.live.nft import Digests
 from vnet.fabric.state import GATEWAY, Gateway, gateway_remnant, ifname
 from vnet.services import gateway as words
+from vnet.services import gateway_rules
 from vnet.services.gateway import FABRIC, HOST, Address, Answer, Dead, Forwarding
 from vnet.services.nft import Table
 from vnet.switch.live.netns import NETNS_DIR, inside
@@ -107,7 +108,7 @@ class HostGateways:
             found = gateway_side.read(netlink, (FABRIC, forwarding.device))
             if gateway_side.lacks(words.gateway_side(forwarding), found):
                 return False
-            if self._digests.of(words.TABLE) != kept.own_rules:
+            if self._digests.of(gateway_rules.TABLE) != kept.own_rules:
                 return False
         return not forwarding.host or self._is_host_whole(kept, names)
 
@@ -125,7 +126,7 @@ class HostGateways:
     def _forwards(self) -> bool:
         if settings.get(_FORWARD) != "1":
             return False
-        return not settings.is_borrowed(_FORWARD) or bool(self._digests.of(words.FORWARD_TABLE))
+        return not settings.is_borrowed(_FORWARD) or bool(self._digests.of(gateway_rules.FORWARD_TABLE))
 
     def _conflicts(self, wanted: frozenset[Gateway]) -> tuple[str, ...]:
         others = tuple(Other(fabric, kept.gateway.forwarding) for fabric, kept in self._records.elsewhere())
@@ -151,7 +152,7 @@ class HostGateways:
             with netlink_to(f"set up the gateway of router {router}") as netlink:
                 side = words.gateway_side(forwarding)
                 gateway_side.bring(netlink, side, (FABRIC, forwarding.device))
-            kept = replace(kept, own_rules=_rules(words.gateway_table(forwarding, kept.dead)))
+            kept = replace(kept, own_rules=_rules(gateway_rules.gateway_table(forwarding, kept.dead)))
         if forwarding.host:
             kept = self._put_on_host(kept, names)
         self._records.save(kept)
@@ -184,7 +185,7 @@ class HostGateways:
                 gateway_side.answer(netlink, each)
             for each in set(kept.proxies) - set(proxies):
                 gateway_side.answer_no_more(netlink, each)
-        rules = _rules(words.host_table(table, names.host, forwarding))
+        rules = _rules(gateway_rules.host_table(table, names.host, forwarding))
         return replace(kept, proxies=proxies, host_rules=rules)
 
     def _remove(self, router: str) -> None:
@@ -259,7 +260,7 @@ class HostGateways:
         if kept is None or kept.dead == dead or not netns.exists(names.own):
             return
         with inside(names.own):
-            rules = _rules(words.gateway_table(kept.gateway.forwarding, dead))
+            rules = _rules(gateway_rules.gateway_table(kept.gateway.forwarding, dead))
         self._records.save(replace(kept, dead=dead, own_rules=rules))
         yield from (Answer(router, *each, is_there=False) for each in sorted(dead - kept.dead))
         yield from (Answer(router, *each, is_there=True) for each in sorted(kept.dead - dead))
@@ -288,7 +289,7 @@ def _forward() -> None:
     IPv6 is left as it is: a host that forwards takes no more router advertisements (`accept_ra`).
     """
     if settings.get(_FORWARD) != "1" or settings.is_borrowed(_FORWARD):
-        nft.put(words.forward_table())
+        nft.put(gateway_rules.forward_table())
         each = tuple(f"ipv4/conf/{path.name}/forwarding" for path in (settings.ROOT / "ipv4/conf").iterdir())
         settings.borrow({_FORWARD: "1"}, ("ipv4/conf/all/accept_redirects", *each))
 
@@ -296,7 +297,7 @@ def _forward() -> None:
 def _forward_no_more() -> None:
     settings.give_back()
     if nft.find_program():
-        nft.remove(words.FORWARD_TABLE)
+        nft.remove(gateway_rules.FORWARD_TABLE)
 
 
 def _answer_for(proxy: Address) -> None:
