@@ -195,6 +195,7 @@ class Service:
         through = await self._probe(fabric, wanted, report) if wanted else {}
         claims = [
             _claim(result, [each for each in wanted if each.claim == result.claim], through)
+            | {"untried": probes.untried(result.claim) if probing else ""}
             for result in results
         ]
         self._tell_failed(name, [claim["claim"] for claim in claims if not claim["passed"]])
