@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -22,12 +25,21 @@ nc -ll -p {port} -e /tmp/serve-{port} </dev/null >/dev/null 2>&1 & echo $! >/tmp
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Lab]:
-    with world(), lab() as made, serving(Server(WORLD, "world", 80, AT_WORLD[4])):
+    with lab() as made, serving_world(made):
         made.vnet("up", "-f", SHOP)
         for vm, port in (("web-1", 443), ("web-2", 443), ("bastion", 22)):
             serve(made, vm, port)
         yield made
         made.vnet("down", "-f", SHOP)
+
+
+@contextmanager
+def serving_world(made: Lab) -> Iterator[None]:
+    """The host's namespace and the world. No packages come from there: the guests' image has to be made before."""
+    build = [sys.executable, "-m", "vnet.hv.live.image"]
+    subprocess.run(build, env=made.environment, cwd=ROOT, check=True, capture_output=True)
+    with world(), serving(Server(WORLD, "world", 80, AT_WORLD[4])):
+        yield
 
 
 def serve(shop: Lab, vm: str, port: int) -> None:

@@ -81,7 +81,7 @@ class Endpoint:
         return macs(self.nic, self.address)
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.address})"
+        return f"{self.vm.name if self.is_outside else self.name} ({self.address})"
 
 
 def link_local(mac: int) -> IPv6Address:

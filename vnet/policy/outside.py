@@ -211,6 +211,16 @@ class Outside:
                 f"can tell {LENGTHS_MAX} apart; write some as prefixes of a length that is there already"
             )
 
+    @property
+    def edges(self) -> Iterable[str]:
+        """The names of the edges."""
+        return self._edges.keys()
+
+    def who(self, address: IPAddress, port: int | None = None) -> str:
+        """`internet` or `host` for an address outside, maybe beyond a certain port; empty for others."""
+        ends = (end for end in self.ends() if port is None or end.nic.port == port)
+        return next((end.vm.name for end in ends if end.block and address in end.block), "")
+
     def ends(self) -> Iterator[Endpoint]:
         """The blocks beyond all edges as endpoints."""
         for ends in self._ends.values():

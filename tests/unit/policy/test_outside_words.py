@@ -9,7 +9,7 @@ from vnet.policy.decisions import decisions
 from vnet.policy.explain import explain, peer_named
 from vnet.policy.matrix import words
 from vnet.policy.needless import Kind, needless
-from vnet.policy.probes import probes
+from vnet.policy.probes import probes, untried
 from vnet.policy.reach import reach
 from vnet.policy.reach_changes import Side, reach_changes
 from vnet.topology.inventory import Inventory
@@ -80,5 +80,6 @@ def test_a_way_out_that_comes_opens_what_rules_allowed_already() -> None:
 
 
 def test_a_claim_about_the_outside_is_tried_on_no_guest() -> None:
-    topology, inventory, _ = built(shop().verify("never db -> internet", "allow web -> far:443/tcp"))
+    topology, inventory, _ = built(shop().verify("never db -> internet", "allow host -> app:22/tcp"))
     assert probes(topology, inventory) == ()
+    assert all(untried(each) for each in topology.claims)
