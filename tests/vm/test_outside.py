@@ -35,7 +35,7 @@ def shop() -> Iterator[Lab]:
 
 @contextmanager
 def serving_world(made: Lab) -> Iterator[None]:
-    """The host's namespace and the world. No packages come from there: the guests' image has to be made before."""
+    """The host's namespace and the world. No packages come from there: the image has to be made before."""
     build = [sys.executable, "-m", "vnet.hv.live.image"]
     subprocess.run(build, env=made.environment, cwd=ROOT, check=True, capture_output=True)
     with world(), serving(Server(WORLD, "world", 80, AT_WORLD[4])):
