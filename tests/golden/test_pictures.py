@@ -29,7 +29,7 @@ FORMS: dict[str, Callable[[Scene], str]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["flat", "three-tier", "dmz-bastion"])
+@pytest.mark.parametrize("name", ["flat", "three-tier", "dmz-bastion", "shop"])
 def test_an_example_becomes_the_expected_picture(name: str, form: str) -> None:
     text = (EXAMPLES / f"{name}.vnet.yaml").read_text(encoding="utf-8")
     topology = load_text(text, f"{name}.vnet.yaml", {})

@@ -95,6 +95,7 @@ class Lab:
             "pins": [path.name for path in self.pins.glob("*")] if self.pins.exists() else [],
             "run": [str(path) for path in run.glob("fabrics/*")],
             "services": [str(path) for path in self.directory.glob("state/services/*")],
+            "gateways": [str(path) for path in self.directory.glob("state/gateways/*")],
         }
 
     def _ours(self, line: str) -> bool:

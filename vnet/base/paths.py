@@ -87,6 +87,16 @@ def service_dir(fabric: str) -> Path:
     return state_dir() / "services" / fabric
 
 
+def gateway_dir(fabric: str) -> Path:
+    """A file for each of its routers with a way out: what was put, and what the host had before."""
+    return state_dir() / "gateways" / fabric
+
+
+def borrowed_settings() -> Path:
+    """What settings of the kernel were before vnet changed them for gateways; a reboot changes them back."""
+    return run_dir() / "settings.json"
+
+
 def netns(fabric: str) -> str:
     """The network namespace that holds the fabric's ports."""
     return f"{os.environ.get('VNET_NETNS_PREFIX', 'vnet-')}{fabric}"

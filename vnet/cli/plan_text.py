@@ -11,6 +11,7 @@ _HEADINGS = {
     "port": "ports",
     "mirror": "mirrors",
     "service": "networks whose guests are answered",
+    "gateway": "ways out",
     "policy": "policies",
     "reach": "who may open connections",
     "connection": "live connections that are cut",

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from vnet.base.errors import Fault, InputError
 from vnet.fabric.mirror import mirrors_of
-from vnet.fabric.state import State, desired, services_of
+from vnet.fabric.state import State, desired, gateways_of, services_of
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.difference import normal
@@ -36,7 +36,8 @@ class Declared:
         flows = tuple(map(normal, self.compiled.flows))
         mirrors = mirrors_of(self.topology, self.inventory)
         services = services_of(self.topology, self.inventory)
-        return desired(self.inventory, flows, stopped, mirrors, services)
+        gateways = gateways_of(self.topology, self.inventory)
+        return desired(self.inventory, flows, stopped, mirrors, services, gateways)
 
     def provenance_texts(self) -> Mapping[int, Mapping[str, str]]:
         """The origin of each cookie in words, for the store."""
@@ -55,13 +56,8 @@ def load(source: Source) -> Topology:
 def _not_yet_carried(topology: Topology) -> Iterator[Fault]:
     """What the file may say of the outside, and no fabric can do yet."""
     for name, uplink in topology.uplinks.items():
-        yield Fault(uplink.at, f"uplinks.{name}", later('"uplinks"'))
-    for name, router in topology.routers.items():
-        if router.uplink:
-            yield Fault(router.at, f"routers.{name}.uplink", later('"uplink"'))
-    for name, vm in topology.vms.items():
-        if vm.ports or vm.floating:
-            yield Fault(vm.at, f"vms.{name}", later('"ports" and "floating"'))
+        if uplink.networks:
+            yield Fault(uplink.at, f"uplinks.{name}", later('"networks" of an uplink'))
 
 
 def work_out(

@@ -42,6 +42,9 @@ class Kind(StrEnum):
     VM_HEALTHY = "vm-healthy"
     VM_UNHEALTHY = "vm-unhealthy"
     SERVICE_REVIVED = "service-revived"
+    GATEWAY_MENDED = "gateway-mended"
+    TARGET_DOWN = "target-down"
+    TARGET_UP = "target-up"
     PORT_UP = "port-up"
     PORT_DOWN = "port-down"
     DROP_STORM = "drop-storm"
@@ -84,6 +87,15 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
         "the dnsmasq of a network had ended and was started again; `subject` is the network",
         "",
     ),
+    Kind.GATEWAY_MENDED: (
+        "what forwards for a router had been damaged and was made again; `subject` is the router",
+        "",
+    ),
+    Kind.TARGET_DOWN: (
+        "a VM behind a published port does not answer and gets no more connections; `subject` is the router",
+        "address, port",
+    ),
+    Kind.TARGET_UP: ("it answers and gets connections again", "address, port"),
     Kind.PORT_UP: ("the link of a NIC came; `subject` is the NIC", "port"),
     Kind.PORT_DOWN: ("the link of a NIC went, for a second or longer", "port"),
     Kind.DROP_STORM: (

@@ -17,6 +17,7 @@ from vnet.policy.cuts import Cut
 from vnet.policy.difference import FlowKey
 from vnet.policy.matrix import words
 from vnet.policy.reach_changes import Reach
+from vnet.services.gateway import Forwarding
 
 FABRIC_ITSELF = "(the fabric itself)"
 """Stands for the policy of flows that no policy gave rise to: addresses, VLANs, neighbours."""
@@ -38,6 +39,7 @@ class Kind(StrEnum):
     PORT = "port"
     MIRROR = "mirror"
     SERVICE = "service"
+    GATEWAY = "gateway"
     POLICY = "policy"
     REACH = "reach"
     CONNECTION = "connection"
@@ -167,6 +169,7 @@ def summarize(
             *ports,
             *_mirrors(now, wanted),
             *_services(now, wanted),
+            *_gateways(now, wanted),
             *policies,
             *map(_reach, effects.reach),
             *map(_cut, effects.cuts),
@@ -288,6 +291,35 @@ def _services(now: State, wanted: State) -> Iterator[Line]:
             yield Line(
                 Mark.CHANGE, Kind.SERVICE, name, "live: addresses or names" if live else "other answers"
             )
+
+
+def _gateways(now: State, wanted: State) -> Iterator[Line]:
+    old, new = ({each.router: each.forwarding for each in state.gateways} for state in (now, wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield Line(Mark.REMOVE, Kind.GATEWAY, name, "nothing leads outside any more")
+        elif name not in old:
+            yield Line(Mark.ADD, Kind.GATEWAY, name, ", ".join(_ways(new[name])))
+        elif old[name] != new[name]:
+            yield Line(Mark.CHANGE, Kind.GATEWAY, name, _other_ways(old[name], new[name]))
+
+
+def _ways(forwarding: Forwarding) -> tuple[str, ...]:
+    """Where a gateway leads, and what it opens."""
+    return (
+        f"by {'the host' if forwarding.host else forwarding.device}",
+        "translated" if forwarding.masquerades else "not translated",
+        *(f"{door} published" for door in forwarding.doors),
+        *(f"{each.address} is {each.target}" for each in forwarding.floating),
+    )
+
+
+def _other_ways(old: Forwarding, new: Forwarding) -> str:
+    was, becomes = _ways(old), _ways(new)
+    added = [each for each in becomes if each not in was]
+    gone = [f"no more {each}" for each in was if each not in becomes]
+    told = ", ".join((*added, *gone)) or "other targets"
+    return f"live: {told}" if old.device == new.device else told
 
 
 # -- ports ----------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ Laws (property tests): `apply(plan(a, b), a) == b`, `plan(b, b) == ()`.
 Order, and why:
 1. namespace and switch: everything else lives in them;
 2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
-3. new ports and what answers guests behind some of them, attached while the switch has no rules for them,
-   which means closed; limits and rates of those there are;
+3. new ports and what answers guests or forwards behind some of them, attached while the switch has no rules
+   for them, which means closed; limits and rates of those there are;
 4. all flows at once: from here on the new generation is enforced;
 5. mirrors, so that no packet of a new guest is missing in them;
 6. new guests, which therefore never ran under other rules;
@@ -23,7 +23,16 @@ from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Line
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Guest, NetworkService, Port, State, remnant
+from vnet.fabric.state import (
+    Attached,
+    Gateway,
+    Guest,
+    NetworkService,
+    Port,
+    State,
+    gateway_remnant,
+    remnant,
+)
 from vnet.openflow.flow import Flow
 from vnet.topology.mtu import ETHERNET_BYTES
 
@@ -189,6 +198,30 @@ class RemoveService:
 
 
 @dataclass(frozen=True, slots=True)
+class PutGateway:
+    """Forward so for a router from now on. Its port is made too."""
+
+    gateway: Gateway
+
+    def __str__(self) -> str:
+        return f"forward for router {self.gateway.router} by {_outside(self.gateway)}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveGateway:
+    """Forward no more; the host is again as it was before."""
+
+    gateway: Gateway
+
+    def __str__(self) -> str:
+        return f"forward for router {self.gateway.router} no more"
+
+
+def _outside(gateway: Gateway) -> str:
+    return "the host" if gateway.forwarding.host else gateway.forwarding.device
+
+
+@dataclass(frozen=True, slots=True)
 class StartGuest:
     """Start the guest and wait for its agent."""
 
@@ -226,6 +259,8 @@ Action = (
     | RemoveMirror
     | PutService
     | RemoveService
+    | PutGateway
+    | RemoveGateway
     | StartGuest
     | DestroyGuest
 )
@@ -252,6 +287,7 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _unplug(early_ports & unplugged, early_ports & gone_ports)
     yield from (CreatePort(port) for port in sorted(new_ports))
     yield from (PutService(each) for each in _by_network(wanted.services - now.services))
+    yield from (PutGateway(each) for each in _by_router(wanted.gateways - now.gateways))
     renewed = _renewed(now, wanted)
     yield from _attach(now, sorted({*(wanted.attached - now.attached), *renewed}), _ports_of(renewed))
     if wanted.switch and now.flows != wanted.flows:
@@ -262,6 +298,8 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _unplug(unplugged - early_ports, gone_ports - early_ports)
     gone_services = (each for each in now.services if wanted.service(each.network) is None)
     yield from (RemoveService(each) for each in _by_network(gone_services))
+    gone_gateways = (each for each in now.gateways if wanted.gateway(each.router) is None)
+    yield from (RemoveGateway(each) for each in _by_router(gone_gateways))
     yield from _clear_away(now, wanted)
 
 
@@ -276,10 +314,17 @@ def _by_network(services: Iterable[NetworkService]) -> list[NetworkService]:
     return sorted(services, key=lambda service: service.network)
 
 
+def _by_router(gateways: Iterable[Gateway]) -> list[Gateway]:
+    return sorted(gateways, key=lambda gateway: gateway.router)
+
+
 def _renewed(now: State, wanted: State) -> frozenset[Attached]:
-    """The ports of services that are made again of what is left of them: their interface may be new."""
-    names = {each.network for each in now.services if each == remnant(each.network)}
-    ports = {each.port for each in wanted.services if each.network in names}
+    """The ports of services and gateways that are made again of what is left of them: their interface may be
+    new."""
+    networks = {each.network for each in now.services if each == remnant(each.network)}
+    routers = {each.router for each in now.gateways if each == gateway_remnant(each.router)}
+    ports = {each.port for each in wanted.services if each.network in networks}
+    ports |= {each.port for each in wanted.gateways if each.router in routers}
     return frozenset(each for each in wanted.attached if each.port in ports)
 
 
@@ -379,6 +424,10 @@ def step(action: Action, state: State) -> State:
             return replace(state, services=_other_services(state, service) | {service})
         case RemoveService(service):
             return replace(state, services=_other_services(state, service))
+        case PutGateway(gateway):
+            return replace(state, gateways=_other_gateways(state, gateway) | {gateway})
+        case RemoveGateway(gateway):
+            return replace(state, gateways=_other_gateways(state, gateway))
         case StartGuest(guest):
             return replace(state, guests=state.guests | {guest})
         case DestroyGuest(guest):
@@ -401,3 +450,7 @@ def _without(state: State, port: Port) -> frozenset[Attached]:
 
 def _other_services(state: State, service: NetworkService) -> frozenset[NetworkService]:
     return frozenset(each for each in state.services if each.network != service.network)
+
+
+def _other_gateways(state: State, gateway: Gateway) -> frozenset[Gateway]:
+    return frozenset(each for each in state.gateways if each.router != gateway.router)

@@ -16,6 +16,7 @@ from vnet.fabric.mirror import Mirror
 from vnet.hv.disk import Disk
 from vnet.openflow.flow import Flow
 from vnet.services.dhcp import Files, files
+from vnet.services.gateway import Forwarding, forwarding
 from vnet.topology.inventory import Awaited, Inventory, Listener, Nic, Vm
 from vnet.topology.model import Topology
 from vnet.topology.mtu import ETHERNET_BYTES
@@ -99,6 +100,19 @@ class NetworkService:
 
 
 @dataclass(frozen=True, slots=True)
+class Gateway:
+    """What forwards for a router with an uplink: a namespace behind a port of the switch.
+
+    `mac` is a 48-bit integer, that of its interface to the switch.
+    """
+
+    router: str
+    port: Port
+    mac: int
+    forwarding: Forwarding
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """A whole fabric on this host. `ports` exist as interfaces, `attached` ones are in the switch.
 
@@ -113,10 +127,15 @@ class State:
     guests: frozenset[Guest] = frozenset()
     mirrors: frozenset[Mirror] = frozenset()
     services: frozenset[NetworkService] = frozenset()
+    gateways: frozenset[Gateway] = frozenset()
 
     def service(self, network: str) -> NetworkService | None:
         """Who answers the guests of that network."""
         return next((service for service in self.services if service.network == network), None)
+
+    def gateway(self, router: str) -> Gateway | None:
+        """What forwards for that router."""
+        return next((gateway for gateway in self.gateways if gateway.router == router), None)
 
     def mirror(self, name: str) -> Mirror | None:
         """The mirror of that name."""
@@ -150,6 +169,7 @@ def desired(
     stopped: frozenset[str] = frozenset(),
     mirrors: frozenset[Mirror] = frozenset(),
     services: frozenset[NetworkService] = frozenset(),
+    gateways: frozenset[Gateway] = frozenset(),
 ) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
     attached = frozenset(
@@ -158,8 +178,9 @@ def desired(
     attached |= {Attached(port_of(each), limits.STRICT, each.mtu_bytes) for each in inventory.listeners}
     ports = frozenset(each.port for each in attached)
     attached |= {Attached(service.port, limits.STRICT, service.mtu_bytes) for service in services}
+    attached |= {Attached(gateway.port, MANY) for gateway in gateways}
     guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
-    return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services)
+    return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services, gateways)
 
 
 SERVICE = "@"
@@ -184,6 +205,30 @@ def services_of(topology: Topology, inventory: Inventory) -> frozenset[NetworkSe
             each.mtu_bytes,
         )
         for each in inventory.services
+    )
+
+
+GATEWAY = "~"
+"""The interface of a gateway begins so, and the name of its namespace behind that of the fabric."""
+MANY = Limits(connections=limits.CONNECTIONS_MAX)
+"""What a port may use behind which there are many hosts: none of them is to make the others pay."""
+
+
+def gateway_remnant(router: str) -> Gateway:
+    """What is there of a gateway that is not as it was put: differs from all that can be wanted."""
+    return Gateway(router, Port(0, ""), 0, Forwarding())
+
+
+def gateways_of(topology: Topology, inventory: Inventory) -> frozenset[Gateway]:
+    """The gateways that the routers of a topology ask for."""
+    return frozenset(
+        Gateway(
+            each.router,
+            Port(each.port, ifname(f"{GATEWAY}{each.router}")),
+            each.mac,
+            forwarding(topology, inventory, each),
+        )
+        for each in inventory.exits
     )
 
 

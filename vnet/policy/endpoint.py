@@ -8,18 +8,44 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from itertools import product
 
-from vnet.topology.inventory import Inventory, Nic, Vm, interface_identifier
-from vnet.topology.model import Topology
+from vnet.topology.inventory import (
+    Inventory,
+    Nic,
+    Vm,
+    exit_key,
+    interface_identifier,
+    router_of_exit,
+)
+from vnet.topology.model import IPNetwork, Topology
 from vnet.topology.routing import Routing, gateway_mac
 
 IPAddress = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Addresses outside: those of a prefix that lie in none of the `holes`.
+
+    `depth` is in how many prefixes of other blocks it lies, `tag` what VLAN their packets have at the port.
+    `is_named`: some rule or claim names the prefix.
+    """
+
+    prefix: IPNetwork
+    holes: tuple[IPNetwork, ...] = ()
+    depth: int = 0
+    tag: int = 0
+    is_named: bool = False
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return address in self.prefix and not any(address in hole for hole in self.holes)
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One address of one NIC; compared by NIC name and address.
 
-    `is_allowed`: it is not the NIC's own, but its profile allows it, maybe to others too.
+    `is_allowed`: it is not the NIC's own, but its profile allows it, maybe to others too. `block`: it is
+    outside, and stands for these addresses (see `vnet.policy.outside`); the NIC is the port that leads there.
     """
 
     name: str
@@ -27,11 +53,27 @@ class Endpoint:
     nic: Nic = field(compare=False, repr=False)
     vm: Vm = field(compare=False, repr=False)
     is_allowed: bool = field(default=False, compare=False)
+    block: Block | None = field(default=None, compare=False)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is nobody of the fabric."""
+        return self.block is not None
+
+    @property
+    def who(self) -> str:
+        """What it is called: as the VM is declared, or `internet`, `host` or the CIDR that is named."""
+        return str(self.block.prefix) if self.block and self.block.is_named else self.vm.spec
+
+    @property
+    def is_link_local(self) -> bool:
+        """Whether no router takes packets from it or to it; a host outside may have such an IPv4 address."""
+        return self.address.is_link_local and not (self.is_outside and self.address.version == 4)
 
     @property
     def is_given(self) -> bool:
         """Whether the guest was told to have the address: it is neither link-local nor only allowed."""
-        return not self.is_allowed and not self.address.is_link_local
+        return not self.is_allowed and not self.is_link_local
 
     @property
     def macs(self) -> tuple[int, ...]:
@@ -39,7 +81,7 @@ class Endpoint:
         return macs(self.nic, self.address)
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.address})"
+        return f"{self.vm.name if self.is_outside else self.name} ({self.address})"
 
 
 def link_local(mac: int) -> IPv6Address:
@@ -139,10 +181,16 @@ class Roads:
 
     def are_neighbours(self, source: Endpoint, target: Endpoint) -> bool:
         """Whether they have addresses of one family on one network."""
-        return source.nic.network == target.nic.network and source.address.version == target.address.version
+        return (
+            source.nic.network == target.nic.network
+            and source.address.version == target.address.version
+            and not (source.is_outside and target.is_outside)
+        )
 
     def leads(self, source: Endpoint, target: Endpoint) -> bool:
-        """Whether a router takes packets from one to the other, who is in another network."""
+        """Whether a router takes packets from one to the other, who is in another network or outside."""
+        if source.is_outside or target.is_outside:
+            return source.address.version == target.address.version and self._leads_out(source, target)
         return (
             self.is_routed_to(target)
             and source.nic.network != target.nic.network
@@ -152,6 +200,16 @@ class Roads:
             and self.routing.are_joined(source.nic.network, target.nic.network)
         )
 
+    def _leads_out(self, source: Endpoint, target: Endpoint) -> bool:
+        """The same for an exit: that of the router of the other's network."""
+        own, other = (target, source) if source.is_outside else (source, target)
+        router = self.routing.router(own.nic.network)
+        if own.is_outside or router is None or exit_key(router.name) != other.name:
+            return False
+        if source is own:
+            return not own.address.is_link_local and self.routing.leaves(own.nic.network, other.address)
+        return self.is_routed_to(own)
+
     def can_meet(self, client: Endpoint, server: Endpoint) -> bool:
         """Whether packets come from each to the other, as far as networks and routers go."""
         if client.nic.network == server.nic.network:
@@ -160,12 +218,14 @@ class Roads:
 
     def places(self, end: Endpoint) -> tuple[str, ...]:
         """What the network of a connection of the endpoint may be called: its own, or its router."""
+        if end.is_outside and not end.nic.network:
+            return (f"router {router_of_exit(end.name)}",)
         router = self.routing.router(end.nic.network)
         return (end.nic.network,) if router is None else (end.nic.network, f"router {router.name}")
 
     def between(self, source: Endpoint, target: Endpoint) -> str:
         """What the way is called by which they meet: the network, or one and the other."""
-        here, there = source.nic.network, target.nic.network
+        here, there = (end.nic.network or "outside" for end in (source, target))
         return here if here == there else f"{here} -> {there}"
 
     def mac(self, source: Endpoint, target: Endpoint) -> int:
@@ -182,6 +242,9 @@ class Places:
     def __init__(self, ends: Iterable[Endpoint], routing: Routing) -> None:
         self._vms: dict[tuple[str, int, bool], set[str]] = defaultdict(set)
         for end in ends:
+            if end.is_outside and not end.nic.network:
+                self._vms[f"router {router_of_exit(end.name)}", end.address.version, False].add(end.vm.name)
+                continue
             self._vms[end.nic.network, end.address.version, end.nic.is_isolated].add(end.vm.name)
             router = routing.router(end.nic.network)
             if router is not None:

@@ -186,13 +186,14 @@ def _honest(
 def _own_packets(
     nic: Nic, identities: Mapping[IPAddress, int], own: Origin, onward: Stage
 ) -> Iterator[Entry]:
+    marks = () if nic.dscp is None else (SetField("ip_dscp", nic.dscp),)
     for address, identity in identities.items():
         if address.version == 4:
             source = match(in_port=nic.port, eth_src=nic.mac, eth_type=ETH_IPV4, ipv4_src=int(address))
         else:
             source = match(in_port=nic.port, eth_src=nic.mac, eth_type=ETH_IPV6, ipv6_src=int(address))
         known = (SetField(CLIENT, subject_of(identity)), SetField(CLIENT_PEER, peer_of(identity)))
-        yield entry(Stage.SOURCE_GUARD, OWN, source, own, *known, goto=onward)
+        yield entry(Stage.SOURCE_GUARD, OWN, source, own, *known, *marks, goto=onward)
 
 
 def _own_arp(nic: Nic, address: IPAddress, own: Origin) -> Iterator[Entry]:

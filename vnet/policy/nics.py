@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from vnet.base.objects import not_the_same
-from vnet.policy import guard, segment, serve, track
+from vnet.policy import cables, guard, segment, serve, track
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints_of, is_routed_to
 from vnet.policy.entry import Entry
 from vnet.policy.identity import Classes, Selector, names_of, networks_of
+from vnet.policy.outside import Edge
 from vnet.policy.pipeline import Stage
 from vnet.topology.inventory import Nic, Vm
 from vnet.topology.model import IPNetwork, Topology
@@ -37,8 +38,9 @@ class Changed:
 class Nics:
     """The NICs of a fabric and the units of flows that each of them gives rise to."""
 
-    def __init__(self, topology: Topology) -> None:
-        self._topology = topology
+    def __init__(self, topology: Topology, edges: Sequence[Edge] = ()) -> None:
+        self._topology, self._edges = topology, edges
+        self._cables = {edge.nic.network: edge for edge in edges if not edge.is_exit}
         self._routing = Routing(topology)
         self._gateway = gateway_mac(topology.name)
         self._seen: Sequence[Vm] = ()
@@ -54,9 +56,6 @@ class Nics:
         self._sharers = Counter[tuple[int, IPAddress]]()
         """How many NICs of a VLAN may use an address."""
         self._delivered: tuple[tuple[int, ...], bool] | None = None
-        self._markers: dict[str, Nic] = {}
-        """Those whose packets are marked."""
-        self._marked: dict[str, tuple[Nic, bool]] = {}
         """What their flows depend on: the NIC, and whether new connections are told."""
 
     # who is there
@@ -88,7 +87,6 @@ class Nics:
         for selector in names_of(ends[0]) if ends else ():
             self._named[selector].discard(nic.name)
         del self._nics[nic.name], self._members[nic.network, nic.vlan][nic.name]
-        self._markers.pop(nic.name, None)
         changed.segments.add((nic.network, nic.vlan))
         return ends
 
@@ -99,8 +97,6 @@ class Nics:
             self._named[selector].add(nic.name)
         self._nics[nic.name] = self._members[nic.network, nic.vlan][nic.name] = nic
         changed.segments.add((nic.network, nic.vlan))
-        if nic.dscp is not None:
-            self._markers[nic.name] = nic
         return ends
 
     def _count(self, ends: Iterable[Endpoint], times: int, changed: Changed) -> None:
@@ -157,27 +153,21 @@ class Nics:
                 self._made_of[name] = known
                 yield ("nic", name), tuple(self._of_nic(*known))
         for where in changed.segments:
-            members = self._members[where]
-            shared = segment.shared(self.ends(members))
-            yield ("segment", *where), (*segment.announcements(members.values()), *shared)
+            yield ("segment", *where), tuple(self._of_segment(where))
         for address in changed.addresses:
             yield ("error", address), tuple(track.errors([address] if self._users[address] else ()))
         vlans = tuple(sorted({number for (_, number), nics in self._members.items() if nics}))
         if (vlans, logging) != self._delivered:
             self._delivered = vlans, logging
             zones = (zone_of(each, self._topology.networks) for each in self._topology.routers.values())
-            yield "deliver", tuple(track.deliver(vlans, sorted(zones), logging))
-        yield from self._marks(logging)
+            yield "deliver", tuple(track.deliver(vlans, sorted(zones), logging, self._edges))
 
-    def _marks(self, logging: bool) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
-        was, self._marked = self._marked, {name: (nic, logging) for name, nic in self._markers.items()}
-        for name in was.keys() - self._marked.keys():
-            yield ("mark", name), ()
-        for name, known in self._marked.items():
-            if was.get(name) != known:
-                nic, zone = known[0], self._routing.zone(known[0].network)
-                assert nic.dscp is not None, "it is one of the markers"
-                yield ("mark", name), tuple(track.marked(nic.port, nic.dscp, nic.vlan, zone, logging))
+    def _of_segment(self, where: Segment) -> Iterator[Entry]:
+        members, cable = self._members[where], self._cables.get(where[0])
+        yield from segment.announcements(members.values(), cable)
+        yield from segment.shared(self.ends(members))
+        if cable is not None:
+            yield from cables.own(cable, [*members.values()], self.ends(members))
 
     def _of_nic(self, nic: Nic, identities: tuple[int, ...], reached: tuple[Reached, ...]) -> Iterator[Entry]:
         ends, zone = self._ends[nic.name], self._routing.zone(nic.network)

@@ -15,7 +15,7 @@ from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.watch import Watch
-from vnet.fabric.state import Attached, remnant
+from vnet.fabric.state import Attached, gateway_remnant, remnant
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 from vnet.openflow.message import FlowStats
 from vnet.switch.numbers import SwitchNumbers
@@ -84,6 +84,8 @@ class World:
     connections: dict = field(default_factory=dict)
     mirrors: dict = field(default_factory=dict)
     services: dict = field(default_factory=dict)
+    gateways: dict = field(default_factory=dict)
+    damaged: set = field(default_factory=set)
     guests: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
@@ -109,6 +111,7 @@ class World:
             "attached",
             "mirrors",
             "services",
+            "gateways",
             "guests",
             "specs",
             "calls",
@@ -166,6 +169,7 @@ class World:
             {name: frozenset(flows) for name, flows in self.switches.items()},
             {name: frozenset(ports) for name, ports in self.attached.items()},
             dict(self.services),
+            dict(self.gateways),
             frozenset((key, self.specs[key]) for key in self.guests),
         )
 
@@ -391,6 +395,52 @@ class FakeServices:
         return ()
 
 
+@dataclass
+class FakeGateways:
+    world: World
+    name: str
+    in_the_way: tuple[str, ...] = ()
+    answers: list = field(default_factory=list)
+
+    async def observed(self):
+        own = {key: each for key, each in self.world.gateways.items() if key[0] == self.name}
+        there = {ifname for fabric, ifname in self.world.interfaces if fabric == self.name}
+        damaged = {key for key, each in own.items() if each.port.ifname not in there} | self.world.damaged
+        return frozenset(
+            gateway_remnant(each.router) if key in damaged else each for key, each in own.items()
+        )
+
+    async def routers(self):
+        return tuple(sorted(router for name, router in self.world.gateways if name == self.name))
+
+    async def conflicts(self, wanted):
+        return self.in_the_way if wanted else ()
+
+    async def put(self, gateway):
+        async with self.world.call(f"forward for {gateway.router}"):
+            self.world.interfaces[self.name, gateway.port.ifname] = "veth"
+            self.world.gateways[self.name, gateway.router] = gateway
+            self.world.damaged.discard((self.name, gateway.router))
+        return ""
+
+    async def remove(self, router):
+        async with self.world.call(f"end forwarding for {router}"):
+            self.world.gateways.pop((self.name, router), None)
+            self.world.interfaces.pop((self.name, f"~{router}"), None)
+
+    async def mend(self):
+        mended = [key for key in self.world.damaged if key[0] == self.name]
+        for key in mended:
+            await self.put(self.world.gateways[key])
+        return tuple(self.world.gateways[key] for key in mended)
+
+    async def silent(self):
+        return ()
+
+    async def check(self):
+        return tuple(self.answers.pop()) if self.answers else ()
+
+
 class FakeStore(SqliteStore):
     """The real store, whose writes are steps too."""
 
@@ -436,6 +486,7 @@ def make_engine(world: World, directory: Path, memory_bytes: int = 8 << 30, boot
 
     def parts(name):
         network, switch, guests = FakeNetwork(world, name), FakeSwitch(world, name), FakeGuests(world, name)
-        return Parts(network, switch, guests, services=FakeServices(world, name))
+        services, gateways = FakeServices(world, name), FakeGateways(world, name)
+        return Parts(network, switch, guests, services=services, gateways=gateways)
 
     return Engine(FakeStore(directory / "vnet.db", world), parts, host, lambda declared: ())

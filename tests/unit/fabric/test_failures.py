@@ -51,7 +51,14 @@ LARGE = "{networks: [lan], memory: 128M}"
 SSH, WEB = "{from: any, ports: [22/tcp]}", "{from: any, ports: [80/tcp]}"
 TWO = text({"a": LAN, "b": LAN})
 SERVED = TWO.replace("subnets: 10.0.0.0/24}", "dns: true, subnets: {cidr: 10.0.0.0/24, dhcp: true}}")
+OUTSIDE = SERVED.replace("vms:\n", "routers: {gw: {networks: [lan], uplink: host, nat: masquerade}}\nvms:\n")
 CHANGES = {
+    "outside": (SERVED, OUTSIDE),
+    "no-outside": (OUTSIDE, SERVED),
+    "other-outside": (
+        OUTSIDE,
+        OUTSIDE.replace("a: {networks: [lan]}", "a: {networks: [lan], ports: ['80:80/tcp']}"),
+    ),
     "services": (text({"a": BOTH}), SERVED),
     "no-services": (SERVED, TWO),
     "other-services": (SERVED, SERVED.replace("dhcp: true", "dhcp: {lease: 2h}").replace("  b:", "  c:")),

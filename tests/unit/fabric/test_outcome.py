@@ -235,3 +235,31 @@ def test_a_rate_changes_live_and_the_plan_says_from_what_to_what(told):
     lines, summary = told(slow, then=quick)
     assert lines == ["~ port a.eth0: live: in 10M/s, out 10M/s → in 100M/s, out 10M/s"]
     assert (summary.ports.changed, summary.vms.kept) == (1, 2)
+
+
+OUTSIDE = """\
+name: small
+networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+routers: {gw: {networks: [lan], uplink: host}}
+vms: {a: {image: micro, memory: 96M, networks: [lan], ports: ["8080:80/tcp"], floating: 198.51.100.5}}
+"""
+
+
+def test_ways_out_are_told_with_what_they_open(told):
+    lines, _ = told("", then=OUTSIDE)
+    (line,) = only(lines, "gateway")
+    assert line == (
+        "+ gateway gw: by the host, translated, 127.0.0.1:8080/tcp published, 198.51.100.5 is 10.0.0.2"
+    )
+    other = OUTSIDE.replace("8080:80", "8081:80").replace("uplink: host", "uplink: host, nat: none")
+    lines, _ = told(OUTSIDE, then=other)
+    (line,) = only(lines, "gateway")
+    assert line == (
+        "~ gateway gw: live: not translated, 127.0.0.1:8081/tcp published,"
+        " no more translated, no more 127.0.0.1:8080/tcp published"
+    )
+    closed = OUTSIDE.replace(", uplink: host", "").replace(
+        ', ports: ["8080:80/tcp"], floating: 198.51.100.5', ""
+    )
+    lines, _ = told(OUTSIDE, then=closed)
+    assert only(lines, "gateway") == ["- gateway gw: nothing leads outside any more"]

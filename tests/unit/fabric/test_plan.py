@@ -9,9 +9,20 @@ from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Impairment, Line, rate_of
 from vnet.fabric import plan as p
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Guest, GuestNic, NetworkService, Port, State, ifname, remnant
+from vnet.fabric.state import (
+    Attached,
+    Gateway,
+    Guest,
+    GuestNic,
+    NetworkService,
+    Port,
+    State,
+    ifname,
+    remnant,
+)
 from vnet.openflow.flow import Flow, match
 from vnet.services.dhcp import Files
+from vnet.services.gateway import Forwarding
 from vnet.topology.model import ToFile
 
 PORTS = [Port(number, name) for number in (1, 2, 3) for name in ("a.eth0", "b.eth0", "c.eth0")]
@@ -19,6 +30,7 @@ FLOWS = [Flow(table, 10, match(in_port=1), cookie=cookie) for table in (0, 1) fo
 
 
 SERVICES = {"lan": Port(8, "@lan"), "wan": Port(9, "@wan")}
+GATEWAYS = {"gw": Port(10, "~gw"), "edge": Port(11, "~edge")}
 
 
 @st.composite
@@ -51,7 +63,13 @@ def states(draw):
         if draw(st.booleans())
     )
     attached |= {Attached(each.port) for each in services if draw(st.booleans())}
-    return State(True, True, ports, attached, flows, guests, mirrors, services)
+    gateways = frozenset(
+        Gateway(name, port, 1, Forwarding(device=draw(st.sampled_from(["host0", "eth1"]))))
+        for name, port in GATEWAYS.items()
+        if draw(st.booleans())
+    )
+    attached |= {Attached(each.port) for each in gateways if draw(st.booleans())}
+    return State(True, True, ports, attached, flows, guests, mirrors, services, gateways)
 
 
 def test_the_port_of_a_service_made_again_of_what_is_left_is_attached_again():
@@ -183,3 +201,25 @@ def test_a_service_has_its_port_attached_only_while_it_is_there(now, wanted):
         if isinstance(action, p.RemoveService):
             assert action.service.port not in state.plugged
         state = p.step(action, state)
+
+
+@given(states(), states())
+def test_a_gateway_has_its_port_attached_only_while_it_is_there(now, wanted):
+    state = now
+    for action in p.plan(now, wanted):
+        if isinstance(action, p.AttachPort) and action.port.ifname.startswith("~"):
+            assert action.port in {gateway.port for gateway in state.gateways}
+        if isinstance(action, p.RemoveGateway):
+            assert action.gateway.port not in state.plugged
+        state = p.step(action, state)
+
+
+def test_a_plan_says_where_a_gateway_leads():
+    by_host = Gateway("gw", Port(1, "~gw"), 1, Forwarding(device="host0", host=("169.254.1.0/31",)))
+    by_cable = Gateway("gw", Port(1, "~gw"), 1, Forwarding(device="eth1"))
+    told = [str(each) for each in (p.PutGateway(by_host), p.PutGateway(by_cable), p.RemoveGateway(by_host))]
+    assert told == [
+        "forward for router gw by the host",
+        "forward for router gw by eth1",
+        "forward for router gw no more",
+    ]

@@ -94,6 +94,10 @@ class Performer:
                 await self.parts.services.put(service)
             case p.RemoveService(service):
                 await self.parts.services.remove(service.network)
+            case p.PutGateway(gateway):
+                return await self.parts.gateways.put(gateway)
+            case p.RemoveGateway(gateway):
+                await self.parts.gateways.remove(gateway.router)
             case p.StartGuest(guest):
                 await self._await(guest)
                 self.store.save_guest(self.fabric, guest)

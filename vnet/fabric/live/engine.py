@@ -202,6 +202,7 @@ class Engine(Registry):
             )
         if change.actions:
             self.host.require()
+        await _refuse_conflicts(change)
         name, now = change.planned.name, change.now.guests
         await refuse_what_does_not_fit(self, name, change.parts, now, change.wanted)
 
@@ -356,6 +357,14 @@ class Engine(Registry):
     def alone(self, name: str) -> asyncio.Lock:
         """What operations on a fabric hold while they need it to stay as it is."""
         return self.locks[name]
+
+
+async def _refuse_conflicts(change: Change) -> None:
+    """Raise HostError with all of the host that stands in the way of new gateways."""
+    conflicts = await change.parts.gateways.conflicts(change.wanted.gateways - change.now.gateways)
+    if conflicts:
+        lines = "".join(f"\n  {each}" for each in conflicts)
+        raise HostError(f"this host's configuration stands in the way; nothing was changed:{lines}")
 
 
 def _agreed(change: Change, terms: Terms) -> Outcome:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.fabric.live import dnsmasq
+from vnet.fabric.live import dnsmasq, nft
 
 BPFFS = Path("/sys/fs/bpf")
 _TOOLS = {
@@ -119,7 +119,7 @@ def _dnsmasq() -> Check:
 
 
 def _nft() -> Check:
-    found = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    found = nft.find_program()
     hint = "routers with an uplink need it: `apt install nftables`"
     return Check("nft", found is not None, found or "not found", hint, False)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live.parts import Parts
-from vnet.fabric.state import Attached, Guest, Port, State, ifname, remnant
+from vnet.fabric.state import Attached, Guest, Port, State, gateway_remnant, ifname, remnant
 from vnet.fabric.store import Record, Store
 from vnet.hv.spec import GuestState
 
@@ -36,7 +36,8 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     ports = _known_ports(record, attached, interfaces)
     mirrors = await parts.switch.mirrors() if switch else frozenset()
     guests, services = await running(parts, store, name), await parts.services.observed()
-    return State(there, switch, ports, attached, flows, guests, mirrors, services)
+    gateways = await parts.gateways.observed()
+    return State(there, switch, ports, attached, flows, guests, mirrors, services, gateways)
 
 
 def _known_ports(
@@ -58,7 +59,9 @@ async def remains(parts: Parts, store: Store, name: str) -> State:
     interfaces = await parts.network.interfaces() if there else {}
     taps = frozenset(Port(0, ifname) for ifname, kind in interfaces.items() if kind == TAP_KIND)
     services = frozenset(remnant(network) for network in await parts.services.networks())
-    return State(there, switch, taps, guests=await running(parts, store, name), services=services)
+    gateways = frozenset(gateway_remnant(router) for router in await parts.gateways.routers())
+    guests = await running(parts, store, name)
+    return State(there, switch, taps, guests=guests, services=services, gateways=gateways)
 
 
 async def running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:

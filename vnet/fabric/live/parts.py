@@ -19,12 +19,13 @@ from vnet.fabric.live.health import Healths
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Guest, NetworkService, Port
+from vnet.fabric.state import Attached, Gateway, Guest, NetworkService, Port
 from vnet.fabric.store import Record
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats
+from vnet.services.gateway import Answer
 from vnet.services.leases import Lease
 from vnet.switch.numbers import SwitchNumbers
 from vnet.switch.taps import TapCount
@@ -322,6 +323,80 @@ class NoServices:
         return ()
 
 
+class Gateways(Protocol):
+    """What forwards for the fabric's routers to the outside."""
+
+    async def observed(self) -> frozenset[Gateway]:
+        """Those that are as they were put; of all else that is there a `gateway_remnant`."""
+        ...
+
+    async def routers(self) -> tuple[str, ...]:
+        """The routers of whose gateways anything is there, whether it forwards or not."""
+        ...
+
+    async def conflicts(self, wanted: frozenset[Gateway]) -> tuple[str, ...]:
+        """What of this host stands in the way of gateways that are to be put, with what to do."""
+        ...
+
+    async def put(self, gateway: Gateway) -> str:
+        """Forward so for its router: what works is not touched. Returns a remark, mostly none."""
+        ...
+
+    async def remove(self, router: str) -> None:
+        """Remove all that was made for it; one that is not there is no error."""
+        ...
+
+    async def mend(self) -> tuple[Gateway, ...]:
+        """Make again what was damaged. Returns those gateways; their ports may be others."""
+        ...
+
+    async def check(self) -> tuple[Answer, ...]:
+        """Try the targets of published ports; those that do not answer get nothing.
+
+        Returns those that have begun or ceased to answer.
+        """
+        ...
+
+    async def silent(self) -> tuple[Answer, ...]:
+        """The targets that get nothing because they did not answer."""
+        ...
+
+
+class NoGateways:
+    """Of a fabric without a way out."""
+
+    async def observed(self) -> frozenset[Gateway]:
+        """See `Gateways`."""
+        return frozenset()
+
+    async def routers(self) -> tuple[str, ...]:
+        """See `Gateways`."""
+        return ()
+
+    async def conflicts(self, wanted: frozenset[Gateway]) -> tuple[str, ...]:
+        """See `Gateways`."""
+        return ()
+
+    async def put(self, gateway: Gateway) -> str:
+        """See `Gateways`."""
+        raise AssertionError(gateway)
+
+    async def remove(self, router: str) -> None:
+        """See `Gateways`."""
+
+    async def mend(self) -> tuple[Gateway, ...]:
+        """See `Gateways`."""
+        return ()
+
+    async def check(self) -> tuple[Answer, ...]:
+        """See `Gateways`."""
+        return ()
+
+    async def silent(self) -> tuple[Answer, ...]:
+        """See `Gateways`."""
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """All neighbours of one fabric."""
@@ -331,4 +406,5 @@ class Parts:
     guests: Guests
     log: RuleLog = field(default_factory=RuleLog)
     services: Services = field(default_factory=NoServices)
+    gateways: Gateways = field(default_factory=NoGateways)
     health: Healths = field(default_factory=Healths)

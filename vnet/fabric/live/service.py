@@ -33,6 +33,7 @@ from vnet.fabric.live.rule_log import RuleLog, between
 from vnet.fabric.live.seeing import declared_of, nics_of
 from vnet.fabric.live.telling import telling
 from vnet.fabric.mirror import mirrors_of
+from vnet.fabric.outside import outside_rows
 from vnet.fabric.progress import Report
 from vnet.hv.spec import ExecResult, GuestState, format_mac
 from vnet.openflow import ofctl
@@ -134,6 +135,7 @@ class Service:
                 {"name": net.name, "vlan": net.vlan, "subnets": [str(subnet) for subnet in net.subnets]}
                 for net in declared.topology.networks.values()
             ],
+            "gateways": outside_rows(declared.state().gateways, await fabric.parts.gateways.silent()),
             "mirrors": _mirrors(declared, fabric.parts.switch.mirror_counts()),
             "vms": await self._vms(name),
         }
@@ -221,8 +223,11 @@ class Service:
             remark.text = f"{sum(result.holds for result in results)} of {len(results)} hold"
         wanted = probes.probes(declared.topology, declared.inventory) if probing else ()
         through = await self._probe(fabric, wanted, report) if wanted else {}
-        claims = [
-            _claim(result, [each for each in wanted if each.claim == result.claim], through)
+        claims: list[Json] = [
+            {
+                **_claim(result, [each for each in wanted if each.claim == result.claim], through),
+                "untried": probes.untried(result.claim) if probing else "",
+            }
             for result in results
         ]
         self._tell_failed(name, [claim["claim"] for claim in claims if not claim["passed"]])

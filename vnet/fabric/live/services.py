@@ -21,7 +21,7 @@ from vnet.base.errors import HostError
 from vnet.fabric.live import dnsmasq, netns, service_port
 from vnet.fabric.live.dnsmasq import Folders
 from vnet.fabric.live.service_port import WantedPort
-from vnet.fabric.state import SERVICE, NetworkService, Port, ifname, remnant
+from vnet.fabric.state import GATEWAY, SERVICE, NetworkService, Port, ifname, remnant
 from vnet.hv.live import cgroup, users
 from vnet.services.dhcp import Files
 from vnet.services.leases import Lease, read
@@ -80,7 +80,7 @@ class HostServices:
 
     def _networks(self) -> tuple[str, ...]:
         prefix = f"{self._netns}."
-        there = {path.name.removeprefix(prefix) for path in NETNS_DIR.glob(f"{prefix}*")}
+        there = {path.name.removeprefix(prefix) for path in NETNS_DIR.glob(f"{prefix}[!{GATEWAY}]*")}
         return tuple(sorted({*self._kept(), *there}))
 
     def _kept(self) -> list[str]:

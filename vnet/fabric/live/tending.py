@@ -1,15 +1,17 @@
-"""Sees to it that the guests of all networks are answered: starts again what has died."""
+"""Sees to it that guests are answered and reach the outside: makes again what has died or was damaged."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from vnet.base import limits
 from vnet.base.errors import VnetError
 from vnet.fabric.events import Kind
 from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.state import MANY
 
 log = logging.getLogger(__name__)
 
@@ -17,27 +19,41 @@ LOOK_S = 1.0
 RETRY_S = 10.0
 """After a start that failed."""
 
+Job = Callable[[Registry, Fabric], Awaitable[None]]
+
 
 async def tend(registry: Registry) -> None:
-    """For ever."""
-    not_before_s: dict[str, float] = {}
+    """For ever. What fails in one fabric, or takes its time, keeps nobody else waiting."""
+    not_before_s: dict[tuple[str, Job], float] = {}
     while True:
         await asyncio.sleep(LOOK_S)
-        for name, fabric in tuple(registry.fabrics.items()):
-            if time.monotonic() < not_before_s.get(name, 0.0):
-                continue
-            try:
-                await turn(registry, fabric)
-            except VnetError as error:
-                log.warning("guests of %s are not answered: %s", name, error)
-                not_before_s[name] = time.monotonic() + RETRY_S
-            except Exception:  # a bug met in one fabric must not leave the guests of the others alone
-                log.exception("cannot tend the services of %s", name)
-                not_before_s[name] = time.monotonic() + RETRY_S
+        fabrics = tuple(registry.fabrics.values())
+        await asyncio.gather(*(_try(registry, each, job, not_before_s) for each in fabrics for job in JOBS))
+
+
+async def _try(
+    registry: Registry, fabric: Fabric, job: Job, not_before_s: dict[tuple[str, Job], float]
+) -> None:
+    name = fabric.record.name
+    if time.monotonic() < not_before_s.get((name, job), 0.0):
+        return
+    try:
+        await job(registry, fabric)
+    except VnetError as error:
+        log.warning("guests of %s are not served: %s", name, error)
+        not_before_s[name, job] = time.monotonic() + RETRY_S
+    except Exception:  # a bug met in one fabric must not leave the guests of the others alone
+        log.exception("cannot tend %s", name)
+        not_before_s[name, job] = time.monotonic() + RETRY_S
 
 
 async def turn(registry: Registry, fabric: Fabric) -> None:
     """Look once at one fabric."""
+    for job in JOBS:
+        await job(registry, fabric)
+
+
+async def _services(registry: Registry, fabric: Fabric) -> None:
     name, parts = fabric.record.name, fabric.parts
     revived = await parts.services.revive()
     for service in await parts.services.observed() if revived and parts.switch.is_open else ():
@@ -46,3 +62,27 @@ async def turn(registry: Registry, fabric: Fabric) -> None:
     for network in revived:
         text = f"the dnsmasq of network {network} had ended and was started again"
         registry.events.tell(Kind.SERVICE_REVIVED, text, name, network)
+
+
+async def _gateways(registry: Registry, fabric: Fabric) -> None:
+    """While a plan is carried out what is there is not what was put."""
+    name = fabric.record.name
+    if registry.locks[name].locked():
+        return
+    async with registry.locks[name]:
+        for gateway in await fabric.parts.gateways.mend():
+            await fabric.parts.switch.attach(gateway.port, MANY)
+            text = f"the gateway of router {gateway.router} had been damaged and was made again"
+            registry.events.tell(Kind.GATEWAY_MENDED, text, name, gateway.router)
+
+
+async def _targets(registry: Registry, fabric: Fabric) -> None:
+    for answer in await fabric.parts.gateways.check():
+        kind = Kind.TARGET_UP if answer.is_there else Kind.TARGET_DOWN
+        how = "answers again" if answer.is_there else "does not answer"
+        fields = {"address": answer.address, "port": answer.port}
+        text = f"{answer.address} port {answer.port} {how}"
+        registry.events.tell(kind, text, fabric.record.name, answer.router, fields)
+
+
+JOBS: tuple[Job, ...] = (_services, _gateways, _targets)

@@ -11,6 +11,7 @@ from vnet.base import paths
 from vnet.fabric.live import host
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.event_log import EventLog
+from vnet.fabric.live.gateways import HostGateways
 from vnet.fabric.live.guests import HostGuests
 from vnet.fabric.live.journal import forget_oldest
 from vnet.fabric.live.network import HostNetwork
@@ -33,7 +34,8 @@ def make_engine(manager: HvManager) -> Engine:
         network, log = HostNetwork(paths.netns(fabric)), RuleLog(paths.log_dir(fabric))
         guests = HostGuests(fabric, manager, network.open_tap)
         services = HostServices(fabric, paths.netns(fabric))
-        return Parts(network, HostSwitch(fabric, log.see), guests, log, services)
+        gateways = HostGateways(fabric, paths.netns(fabric))
+        return Parts(network, HostSwitch(fabric, log.see), guests, log, services, gateways)
 
     now = partial(datetime.now, UTC)
     here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now, host.uptime_s, queues.has)
