@@ -8,7 +8,7 @@ from datetime import datetime
 
 from vnet.base.errors import Fault, InputError
 from vnet.fabric.mirror import mirrors_of
-from vnet.fabric.state import State, desired, services_of
+from vnet.fabric.state import State, cables_of, desired, services_of
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.difference import normal
@@ -35,7 +35,7 @@ class Declared:
         flows = tuple(map(normal, self.compiled.flows))
         mirrors = mirrors_of(self.topology, self.inventory)
         services = services_of(self.topology, self.inventory)
-        return desired(self.inventory, flows, stopped, mirrors, services)
+        return desired(self.inventory, flows, stopped, mirrors, services, cables_of(self.inventory))
 
     def provenance_texts(self) -> Mapping[int, Mapping[str, str]]:
         """The origin of each cookie in words, for the store."""
@@ -54,7 +54,8 @@ def load(source: Source) -> Topology:
 def _not_yet_carried(topology: Topology) -> Iterator[Fault]:
     """What the file may say of the outside, and no fabric can do yet."""
     for name, uplink in topology.uplinks.items():
-        yield Fault(uplink.at, f"uplinks.{name}", later('"uplinks"'))
+        if not uplink.networks:
+            yield Fault(uplink.at, f"uplinks.{name}", later('"addresses"'))
     for name, router in topology.routers.items():
         if router.uplink:
             yield Fault(router.at, f"routers.{name}.uplink", later('"uplink"'))

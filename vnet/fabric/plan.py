@@ -5,12 +5,13 @@ Laws (property tests): `apply(plan(a, b), a) == b`, `plan(b, b) == ()`.
 Order, and why:
 1. namespace and switch: everything else lives in them;
 2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
-3. new ports and what answers guests behind some of them, attached while the switch has no rules for them,
-   which means closed; limits of those there are;
+3. new ports, what answers guests behind some of them and interfaces of the host, attached while the switch
+   has no rules for them, which means closed; limits of those there are;
 4. all flows at once: from here on the new generation is enforced;
 5. mirrors, so that no packet of a new guest is missing in them;
 6. new guests, which therefore never ran under other rules;
-7. what is wanted no more, last: a failure before this point has broken nothing.
+7. what is wanted no more, last: a failure before this point has broken nothing. The host gets interfaces back
+   when no program is on them any more, and before the namespace goes, which could take them along.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Guest, NetworkService, Port, State
+from vnet.fabric.state import Attached, Cable, Guest, NetworkService, Port, State
 from vnet.openflow.flow import Flow
 
 
@@ -163,6 +164,26 @@ class RemoveService:
 
 
 @dataclass(frozen=True, slots=True)
+class PutCable:
+    """Take an interface of the host into the fabric's namespace."""
+
+    cable: Cable
+
+    def __str__(self) -> str:
+        return f"take interface {self.cable.interface} for uplink {self.cable.uplink}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveCable:
+    """Give the interface of an uplink back to the host, as it was."""
+
+    cable: Cable
+
+    def __str__(self) -> str:
+        return f"give the interface of uplink {self.cable.uplink} back"
+
+
+@dataclass(frozen=True, slots=True)
 class StartGuest:
     """Start the guest and wait for its agent."""
 
@@ -198,6 +219,8 @@ Action = (
     | RemoveMirror
     | PutService
     | RemoveService
+    | PutCable
+    | RemoveCable
     | StartGuest
     | DestroyGuest
 )
@@ -213,7 +236,11 @@ def plan(now: State, wanted: State) -> tuple[Action, ...]:
 
 def _actions(now: State, wanted: State) -> Iterator[Action]:
     gone_ports, new_ports = now.ports - wanted.ports, wanted.ports - now.ports
-    unplugged, plugged = now.plugged - wanted.plugged, wanted.plugged - now.plugged
+    new_cables = wanted.cables - now.cables
+    early_cables = _cables_in_the_way(now.cables - wanted.cables, new_cables)
+    again = {cable.port for cable in early_cables | new_cables} & now.plugged
+    stay = now.plugged - again
+    unplugged, plugged = now.plugged - wanted.plugged, wanted.plugged - stay
     unplugged_guests = {guest for guest in now.guests if guest.ports & new_ports}
     gone_guests = (now.guests - wanted.guests) | unplugged_guests
     early_ports = _in_the_way(gone_ports | unplugged, new_ports | plugged)
@@ -221,19 +248,22 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
 
     yield from _make_room(now, wanted)
     yield from _destroy(early_guests, wanted)
-    yield from _unplug(early_ports & unplugged, early_ports & gone_ports)
+    yield from _unplug(early_ports & unplugged | again, early_ports & gone_ports)
+    yield from (RemoveCable(cable) for cable in sorted(early_cables))
     yield from (CreatePort(port) for port in sorted(new_ports))
     yield from (PutService(each) for each in _by_network(wanted.services - now.services))
-    yield from _attach(sorted(wanted.attached - now.attached), plugged)
+    yield from (PutCable(cable) for cable in sorted(new_cables))
+    kept = {each for each in now.attached if each.port in stay}
+    yield from _attach(sorted(wanted.attached - kept), plugged)
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
     yield from _mirrors(now, wanted)
     yield from (StartGuest(guest) for guest in sorted(wanted.guests - (now.guests - gone_guests)))
     yield from _destroy(gone_guests - early_guests, wanted)
-    yield from _unplug(unplugged - early_ports, gone_ports - early_ports)
+    yield from _unplug(unplugged - early_ports - again, gone_ports - early_ports)
     gone_services = (each for each in now.services if wanted.service(each.network) is None)
     yield from (RemoveService(each) for each in _by_network(gone_services))
-    yield from _clear_away(now, wanted)
+    yield from _clear_away(now, wanted, now.cables - wanted.cables - early_cables)
 
 
 def _by_network(services: Iterable[NetworkService]) -> list[NetworkService]:
@@ -259,6 +289,17 @@ def _in_the_way(gone: frozenset[Port], new: frozenset[Port]) -> frozenset[Port]:
     return frozenset(port for port in gone if port.number in numbers or port.ifname in names)
 
 
+def _cables_in_the_way(gone: frozenset[Cable], new: frozenset[Cable]) -> frozenset[Cable]:
+    """Cables that must go first because a new one is of their uplink, or needs their interface or port."""
+    uplinks, interfaces = {cable.uplink for cable in new}, {cable.interface for cable in new}
+    ports = _in_the_way(frozenset(cable.port for cable in gone), frozenset(cable.port for cable in new))
+    return frozenset(
+        cable
+        for cable in gone
+        if cable.uplink in uplinks or cable.interface in interfaces or cable.port in ports
+    )
+
+
 def _make_room(now: State, wanted: State) -> Iterator[Action]:
     if wanted.namespace and not now.namespace:
         yield CreateNamespace()
@@ -266,9 +307,10 @@ def _make_room(now: State, wanted: State) -> Iterator[Action]:
         yield CreateSwitch()
 
 
-def _clear_away(now: State, wanted: State) -> Iterator[Action]:
+def _clear_away(now: State, wanted: State, gone_cables: Iterable[Cable]) -> Iterator[Action]:
     if now.switch and not wanted.switch:
         yield DestroySwitch()
+    yield from (RemoveCable(cable) for cable in sorted(gone_cables))
     if now.namespace and not wanted.namespace:
         yield RemoveNamespace()
 
@@ -317,6 +359,10 @@ def step(action: Action, state: State) -> State:
             return replace(state, services=_other_services(state, service) | {service})
         case RemoveService(service):
             return replace(state, services=_other_services(state, service))
+        case PutCable(cable):
+            return replace(state, cables=_other_cables(state, cable) | {cable})
+        case RemoveCable(cable):
+            return replace(state, cables=_other_cables(state, cable))
         case StartGuest(guest):
             return replace(state, guests=state.guests | {guest})
         case DestroyGuest(guest):
@@ -329,3 +375,7 @@ def _without(state: State, port: Port) -> frozenset[Attached]:
 
 def _other_services(state: State, service: NetworkService) -> frozenset[NetworkService]:
     return frozenset(each for each in state.services if each.network != service.network)
+
+
+def _other_cables(state: State, cable: Cable) -> frozenset[Cable]:
+    return frozenset(each for each in state.cables if each.uplink != cable.uplink)

@@ -82,6 +82,18 @@ class NetworkService:
     files: Files
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Cable:
+    """An interface of the host that is a port of the switch as long as the fabric has it.
+
+    `interface` is its name on the host; in the fabric's namespace it has the port's.
+    """
+
+    uplink: str
+    interface: str
+    port: Port
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """A whole fabric on this host. `ports` exist as interfaces, `attached` ones are in the switch.
@@ -97,6 +109,11 @@ class State:
     guests: frozenset[Guest] = frozenset()
     mirrors: frozenset[Mirror] = frozenset()
     services: frozenset[NetworkService] = frozenset()
+    cables: frozenset[Cable] = frozenset()
+
+    def cable(self, uplink: str) -> Cable | None:
+        """The cable of that uplink."""
+        return next((cable for cable in self.cables if cable.uplink == uplink), None)
 
     def service(self, network: str) -> NetworkService | None:
         """Who answers the guests of that network."""
@@ -134,18 +151,24 @@ def desired(
     stopped: frozenset[str] = frozenset(),
     mirrors: frozenset[Mirror] = frozenset(),
     services: frozenset[NetworkService] = frozenset(),
+    cables: frozenset[Cable] = frozenset(),
 ) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
     attached = frozenset(Attached(port_of(nic), nic.profile.limits) for nic in inventory.nics)
     attached |= {Attached(port_of(listener)) for listener in inventory.listeners}
     ports = frozenset(each.port for each in attached)
     attached |= {Attached(service.port) for service in services}
+    attached |= {Attached(cable.port, MANY) for cable in cables}
     guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
-    return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services)
+    return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services, cables)
 
 
 SERVICE = "@"
 """The interface of a network's service begins so: no NIC's does."""
+CABLE = "="
+"""The interface of an uplink begins so, as long as the fabric has it."""
+MANY = Limits(connections=limits.CONNECTIONS_MAX, macs=limits.MACS_MAX)
+"""Of a port with many hosts behind it: none of them may use up what the others need."""
 
 
 def remnant(network: str) -> NetworkService:
@@ -165,6 +188,19 @@ def services_of(topology: Topology, inventory: Inventory) -> frozenset[NetworkSe
         )
         for each in inventory.services
     )
+
+
+def cables_of(inventory: Inventory) -> frozenset[Cable]:
+    """The cables that the uplinks of a topology ask for."""
+    return frozenset(
+        Cable(each.uplink, each.interface, Port(each.port, ifname(f"{CABLE}{each.uplink}")))
+        for each in inventory.uplinks
+    )
+
+
+def cable_remnant(uplink: str) -> Cable:
+    """What is there of a cable that is not as it was put: differs from all that can be wanted."""
+    return Cable(uplink, "", Port(0, ""))
 
 
 def guest_of(vm: Vm) -> Guest:
