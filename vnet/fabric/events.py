@@ -36,6 +36,7 @@ class Kind(StrEnum):
     VM_DIED = "vm-died"
     VM_PANICKED = "vm-panicked"
     SERVICE_REVIVED = "service-revived"
+    UPLINK_RETAKEN = "uplink-retaken"
     PORT_UP = "port-up"
     PORT_DOWN = "port-down"
     DROP_STORM = "drop-storm"
@@ -72,8 +73,12 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
         "the dnsmasq of a network had ended and was started again; `subject` is the network",
         "",
     ),
-    Kind.PORT_UP: ("the link of a NIC came; `subject` is the NIC", "port"),
-    Kind.PORT_DOWN: ("the link of a NIC went, for a second or longer", "port"),
+    Kind.UPLINK_RETAKEN: (
+        "the interface of an uplink had gone, and is a port again; `subject` is the uplink",
+        "",
+    ),
+    Kind.PORT_UP: ("the link of a NIC or an uplink came; `subject` is which", "port"),
+    Kind.PORT_DOWN: ("the link of a NIC or an uplink went, for a second or longer", "port"),
     Kind.DROP_STORM: (
         f"a VM loses {STORM_PPS:.0f} packets a second or more",
         "pps, reason (of most of them)",

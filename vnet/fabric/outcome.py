@@ -38,6 +38,7 @@ class Kind(StrEnum):
     PORT = "port"
     MIRROR = "mirror"
     SERVICE = "service"
+    UPLINK = "uplink"
     POLICY = "policy"
     REACH = "reach"
     CONNECTION = "connection"
@@ -167,6 +168,7 @@ def summarize(
             *ports,
             *_mirrors(now, wanted),
             *_services(now, wanted),
+            *_cables(now, wanted),
             *policies,
             *map(_reach, effects.reach),
             *map(_cut, effects.cuts),
@@ -280,6 +282,17 @@ def _services(now: State, wanted: State) -> Iterator[Line]:
             yield Line(
                 Mark.CHANGE, Kind.SERVICE, name, "live: addresses or names" if live else "other answers"
             )
+
+
+def _cables(now: State, wanted: State) -> Iterator[Line]:
+    old, new = ({each.uplink: each for each in state.cables} for state in (now, wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield Line(Mark.REMOVE, Kind.UPLINK, name, "the host gets its interface back")
+        elif name not in old:
+            yield Line(Mark.ADD, Kind.UPLINK, name, f"takes {new[name].interface} from the host")
+        elif old[name] != new[name]:
+            yield Line(Mark.CHANGE, Kind.UPLINK, name, f"takes {new[name].interface} from the host")
 
 
 # -- ports ----------------------------------------------------------------------------------------

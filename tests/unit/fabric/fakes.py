@@ -10,12 +10,13 @@ from pathlib import Path
 
 from tests.fakes.twin_sandbox import TwinSandbox
 from vnet.base.errors import HostError
+from vnet.fabric.cable import Interface, LinkState, missing, obstacle
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.watch import Watch
-from vnet.fabric.state import Attached, remnant
+from vnet.fabric.state import Attached, cable_remnant, remnant
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 from vnet.openflow.message import FlowStats
 from vnet.switch.numbers import SwitchNumbers
@@ -83,6 +84,8 @@ class World:
     connections: dict = field(default_factory=dict)
     mirrors: dict = field(default_factory=dict)
     services: dict = field(default_factory=dict)
+    cables: dict = field(default_factory=dict)
+    host: dict = field(default_factory=lambda: {name: Interface(name) for name in ("eth1", "eth2")})
     guests: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
@@ -107,6 +110,8 @@ class World:
             "attached",
             "mirrors",
             "services",
+            "cables",
+            "host",
             "guests",
             "specs",
             "calls",
@@ -164,6 +169,8 @@ class World:
             {name: frozenset(flows) for name, flows in self.switches.items()},
             {name: frozenset(ports) for name, ports in self.attached.items()},
             dict(self.services),
+            dict(self.cables),
+            dict(self.host),
             frozenset((key, self.specs[key]) for key in self.guests),
         )
 
@@ -368,6 +375,71 @@ class FakeServices:
         return ()
 
 
+@dataclass
+class FakeCables:
+    world: World
+    name: str
+
+    def _own(self):
+        return [each for (fabric, _), each in self.world.cables.items() if fabric == self.name]
+
+    def _is_inside(self, cable):
+        return (self.name, cable.port.ifname) in self.world.interfaces
+
+    async def observed(self):
+        return frozenset(
+            each
+            if self._is_inside(each) or each.interface not in self.world.host
+            else cable_remnant(each.uplink)
+            for each in self._own()
+        )
+
+    async def uplinks(self):
+        return tuple(sorted(each.uplink for each in self._own()))
+
+    async def obstacles(self, cables):
+        own = {each.interface for each in self._own()}
+        found = {
+            each.uplink: obstacle(self.world.host[each.interface])
+            if each.interface in self.world.host
+            else missing(each.interface, tuple(self.world.host))
+            for each in cables
+            if each.interface not in own
+        }
+        return {uplink: why for uplink, why in found.items() if why}
+
+    async def put(self, cable):
+        async with self.world.call(f"note {cable.uplink}"):
+            self.world.cables[self.name, cable.uplink] = cable
+        async with self.world.call(f"take {cable.interface}"):
+            if not self._is_inside(cable):
+                del self.world.host[cable.interface]
+                self.world.interfaces[self.name, cable.port.ifname] = "veth"
+
+    async def remove(self, uplink):
+        cable = self.world.cables.get((self.name, uplink))
+        if cable is None:
+            return
+        assert cable.port not in {each.port for each in self.world.attached.get(self.name, ())}
+        async with self.world.call(f"give back {cable.interface}"):
+            if self.world.interfaces.pop((self.name, cable.port.ifname), None):
+                self.world.host[cable.interface] = Interface(cable.interface)
+        async with self.world.call(f"forget {uplink}"):
+            self.world.cables.pop((self.name, uplink), None)
+
+    async def links(self):
+        states = {True: LinkState.UP, False: LinkState.MISSING}
+        return {each.uplink: states[self._is_inside(each)] for each in self._own()}
+
+    async def retake(self):
+        lost = [
+            each for each in self._own() if not self._is_inside(each) and each.interface in self.world.host
+        ]
+        for cable in lost:
+            await self.put(cable)
+        return tuple(lost)
+
+
 class FakeStore(SqliteStore):
     """The real store, whose writes are steps too."""
 
@@ -413,6 +485,7 @@ def make_engine(world: World, directory: Path, memory_bytes: int = 8 << 30, boot
 
     def parts(name):
         network, switch, guests = FakeNetwork(world, name), FakeSwitch(world, name), FakeGuests(world, name)
-        return Parts(network, switch, guests, services=FakeServices(world, name))
+        services, cables = FakeServices(world, name), FakeCables(world, name)
+        return Parts(network, switch, guests, services=services, cables=cables)
 
     return Engine(FakeStore(directory / "vnet.db", world), parts, host, lambda declared: ())

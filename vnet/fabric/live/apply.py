@@ -85,6 +85,10 @@ class Performer:
                 await self.parts.services.put(service)
             case p.RemoveService(service):
                 await self.parts.services.remove(service.network)
+            case p.PutCable(cable):
+                await self.parts.cables.put(cable)
+            case p.RemoveCable(cable):
+                await self.parts.cables.remove(cable.uplink)
             case p.StartGuest(guest):
                 self.store.save_guest(self.fabric, guest)
                 how = await self.parts.guests.start(guest, note)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from vnet.base import paths
 from vnet.base.errors import HostError
+from vnet.fabric.cable import LinkState
 from vnet.fabric.live.parts import Parts
-from vnet.fabric.state import Attached, Guest, Port, State, ifname, remnant
+from vnet.fabric.state import Attached, Cable, Guest, Port, State, cable_remnant, ifname, remnant
 from vnet.fabric.store import Record, Store
 from vnet.hv.spec import GuestState
 
@@ -31,12 +32,22 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     if switch:
         await parts.switch.open()
     interfaces = dict(await parts.network.interfaces()) if there else {}
-    attached = await parts.switch.ports() if switch else frozenset()
+    cables, links = await parts.cables.observed(), await parts.cables.links()
+    missing = {cable.port.number: cable for cable in cables if links.get(cable.uplink) is LinkState.MISSING}
+    attached = _as_put(await parts.switch.ports(), missing) if switch else frozenset()
     flows = await parts.switch.flows() if switch else frozenset()
     ports = _known_ports(record, attached, interfaces)
     mirrors = await parts.switch.mirrors() if switch else frozenset()
     guests, services = await running(parts, store, name), await parts.services.observed()
-    return State(there, switch, ports, attached, flows, guests, mirrors, services)
+    return State(there, switch, ports, attached, flows, guests, mirrors, services, cables)
+
+
+def _as_put(attached: frozenset[Attached], missing: Mapping[int, Cable]) -> frozenset[Attached]:
+    """What is in the switch; the port of an interface that is missing waits for it under its own name."""
+    return frozenset(
+        Attached(missing[each.port.number].port, each.limits) if each.port.number in missing else each
+        for each in attached
+    )
 
 
 def _known_ports(
@@ -58,7 +69,9 @@ async def remains(parts: Parts, store: Store, name: str) -> State:
     interfaces = await parts.network.interfaces() if there else {}
     taps = frozenset(Port(0, ifname) for ifname, kind in interfaces.items() if kind == TAP_KIND)
     services = frozenset(remnant(network) for network in await parts.services.networks())
-    return State(there, switch, taps, guests=await running(parts, store, name), services=services)
+    cables = frozenset(map(cable_remnant, await parts.cables.uplinks()))
+    guests = await running(parts, store, name)
+    return State(there, switch, taps, guests=guests, services=services, cables=cables)
 
 
 async def running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:

@@ -1,4 +1,4 @@
-"""Sees to it that the guests of all networks are answered: starts again what has died."""
+"""Sees to it that the guests of all networks are answered, and uplinks that come back are ports again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from vnet.base.errors import VnetError
 from vnet.fabric.events import Kind
 from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.state import MANY
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,10 @@ async def tend(registry: Registry) -> None:
             try:
                 await turn(registry, fabric)
             except VnetError as error:
-                log.warning("guests of %s are not answered: %s", name, error)
+                log.warning("not all of %s can be brought back: %s", name, error)
                 not_before_s[name] = time.monotonic() + RETRY_S
-            except Exception:  # a bug met in one fabric must not leave the guests of the others alone
-                log.exception("cannot tend the services of %s", name)
+            except Exception:  # a bug met in one fabric must not leave the others alone
+                log.exception("cannot tend %s", name)
                 not_before_s[name] = time.monotonic() + RETRY_S
 
 
@@ -41,3 +42,14 @@ async def turn(registry: Registry, fabric: Fabric) -> None:
     for network in await fabric.parts.services.revive():
         text = f"the dnsmasq of network {network} had ended and was started again"
         registry.events.tell(Kind.SERVICE_REVIVED, text, name, network)
+    if not registry.locks[name].locked():  # else it is being changed
+        async with registry.locks[name]:
+            await _retake(registry, fabric)
+
+
+async def _retake(registry: Registry, fabric: Fabric) -> None:
+    name = fabric.record.name
+    for cable in await fabric.parts.cables.retake():
+        await fabric.parts.switch.attach(cable.port, MANY)
+        text = f"the interface {cable.interface} of uplink {cable.uplink} was gone, and is taken again"
+        registry.events.tell(Kind.UPLINK_RETAKEN, text, name, f"uplink:{cable.uplink}")
