@@ -16,7 +16,7 @@ from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.watch import Watch
-from vnet.fabric.state import Attached, cable_remnant, remnant
+from vnet.fabric.state import CABLE, Attached, cable_remnant, remnant
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 from vnet.openflow.message import FlowStats
 from vnet.switch.numbers import SwitchNumbers
@@ -188,6 +188,8 @@ class FakeNetwork:
             self.world.namespaces.add(self.name)
 
     async def remove(self):
+        if any(ifname.startswith(CABLE) for name, ifname in self.world.interfaces if name == self.name):
+            raise HostError("interfaces of the host are still in the namespace")
         async with self.world.call("remove namespace"):
             self.world.namespaces.discard(self.name)
             for key in [key for key in self.world.interfaces if key[0] == self.name]:
@@ -420,7 +422,8 @@ class FakeCables:
         cable = self.world.cables.get((self.name, uplink))
         if cable is None:
             return
-        assert cable.port not in {each.port for each in self.world.attached.get(self.name, ())}
+        if cable.port in {each.port for each in self.world.attached.get(self.name, ())}:
+            raise HostError(f"{cable.interface} is still a port of a switch")
         async with self.world.call(f"give back {cable.interface}"):
             if self.world.interfaces.pop((self.name, cable.port.ifname), None):
                 self.world.host[cable.interface] = Interface(cable.interface)
