@@ -55,7 +55,8 @@ def hosts() -> Iterator[None]:
 def plug_in() -> None:
     sh(f"ip -n {HOST} link add trunk0 type veth peer name far0 netns {LAN}")
     sh(f"ip -n {HOST} link set trunk0 address 02:00:00:00:00:77 mtu 1600")
-    sh(f"ip netns exec {HOST} sysctl -qw net.ipv6.conf.trunk0.accept_ra=0 net.ipv4.conf.trunk0.rp_filter=2")
+    settings = "net.ipv6.conf.trunk0.accept_dad=0 net.ipv4.conf.trunk0.rp_filter=2"
+    sh(f"ip netns exec {HOST} sysctl -qw {settings}")
     sh(f"ip -n {HOST} link set trunk0 up")
     sh(f"ip -n {LAN} link set far0 mtu 1600 up")
 
@@ -157,33 +158,32 @@ class Killed(BaseException):
     """The daemon is no more."""
 
 
-STEPS = ["move", "listen", "silence", "restore"]
+TAKING, GIVING = ("move", "listen"), ("silence", "move", "restore")
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
 def test_a_daemon_killed_at_any_step_leaves_what_the_next_can_end(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = getattr(interface, step)
+    def until_killed(step: str, after: bool) -> None:
+        whole = getattr(interface, step)
 
-    def killed(*given: Any) -> None:
-        if after:
-            whole(*given)
-        raise Killed
+        def killed(*given: Any) -> None:
+            if after:
+                whole(*given)
+            raise Killed
 
-    async def life(engine: Any) -> None:
-        await engine.up(Source("small.vnet.yaml", PLAIN), silent)
-        before = await settled()
-        cables = HostCables("small", NETNS, HOST)
-        if step in ("silence", "restore"):
+        monkeypatch.setattr(interface, step, killed)
+
+    async def at(step: str, after: bool, giving: bool) -> None:
+        cables, as_put = HostCables("small", NETNS, HOST), frozenset({CAMPUS})
+        if giving:
             await cables.put(CAMPUS)
-        with monkeypatch.context() as patched, pytest.raises(Killed):
-            patched.setattr(interface, step, killed)
-            await (cables.remove("campus") if step in ("silence", "restore") else cables.put(CAMPUS))
+        until_killed(step, after)
+        with pytest.raises(Killed):
+            await (cables.remove("campus") if giving else cables.put(CAMPUS))
+        monkeypatch.undo()
         cables = HostCables("small", NETNS, HOST)
         assert await cables.uplinks() == ("campus",)
-        as_put = frozenset({CAMPUS})
         assert await cables.observed() in (as_put, frozenset({cable_remnant("campus")}))
         await cables.remove("campus")
         assert (await cables.uplinks(), await settled()) == ((), before)
@@ -191,6 +191,16 @@ def test_a_daemon_killed_at_any_step_leaves_what_the_next_can_end(
         assert await cables.observed() == as_put
         await cables.remove("campus")
         assert await settled() == before
+
+    before: dict[str, Any] = {}
+
+    async def life(engine: Any) -> None:
+        await engine.up(Source("small.vnet.yaml", PLAIN), silent)
+        before.update(await settled())
+        for giving, steps in ((False, TAKING), (True, GIVING)):
+            for step in steps:
+                for after in (False, True):
+                    await at(step, after, giving)
 
     living(directory, life)
 
