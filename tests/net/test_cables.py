@@ -21,7 +21,10 @@ from vnet.base.errors import HostError, InputError
 from vnet.fabric.cable import LinkState
 from vnet.fabric.live import interface, tending
 from vnet.fabric.live.cables import HostCables
+from vnet.fabric.live.numbers import Taker
+from vnet.fabric.live.service import Service
 from vnet.fabric.progress import silent
+from vnet.fabric.readiness import unready
 from vnet.fabric.state import Cable, Port, cable_remnant
 from vnet.fabric.store import Source
 from vnet.switch.live import bpf
@@ -212,9 +215,16 @@ def test_an_interface_that_comes_back_is_taken_again(
 
     async def life(engine: Any) -> None:
         await engine.up(Source("small.vnet.yaml", TEXT), silent)
-        fabric = engine.fabric("small")
+        fabric, taker = engine.fabric("small"), Taker(engine)
+        sh(f"ip -n {LAN} link set far0 down")
+        assert await fabric.parts.cables.links() == {"campus": LinkState.DOWN}
         sh(f"ip -n {LAN} link del far0")
         assert await fabric.parts.cables.links() == {"campus": LinkState.MISSING}
+        (told,) = (await Service(engine).inspect("small"))["uplinks"]
+        assert (told["uplink"], told["interface"], told["link"]) == ("campus", "trunk0", "missing")
+        assert [each.why for each in unready(await taker.take())] == [
+            "the interface trunk0 of uplink campus is missing"
+        ]
         assert (await engine.up(Source("small.vnet.yaml", TEXT), silent)).actions == ()
         plan = await engine.plan(Source("small.vnet.yaml", PLAIN))
         assert "detach port =campus" in map(str, plan.actions)

@@ -61,6 +61,7 @@ class Api:
         routes = [
             Route("/v1/version", self.version),
             Route("/v1/vms", self.vms),
+            Route("/v1/uplinks", self.uplinks),
             Route("/v1/plan", self.plan, methods=["POST"]),
             Route("/v1/fabrics", self.up, methods=["POST"]),
             Route(fabric, self.down, methods=["DELETE"]),
@@ -101,6 +102,11 @@ class Api:
         """VMs of one fabric or of all."""
         wanted = request.query_params.get("fabric")
         return JSONResponse(await self.service.vms(self._name(wanted) if wanted else None))
+
+    async def uplinks(self, request: Request) -> Response:
+        """Uplinks of one fabric or of all."""
+        wanted = request.query_params.get("fabric")
+        return JSONResponse(await self.service.uplinks(self._name(wanted) if wanted else None))
 
     async def inspect(self, request: Request) -> Response:
         """All about a fabric."""

@@ -7,8 +7,8 @@ A file is a list of blocks, each a multiple of four bytes, little endian here:
     Enhanced Packet                   one packet: time, bytes, direction, verdict, comments
     Interface Statistics              one for each interface, last: how many packets, how many lost
 
-Direction is the guest's: what a VM sends is outbound of its NIC, what it is handed is inbound. At an uplink it
-is the host's: what comes in is inbound.
+Direction is the guest's: what a VM sends is outbound of its NIC, what it is handed is inbound. At an uplink
+it is the host's: what comes in is inbound.
 
 Source: draft-ietf-opsawg-pcapng (sections 3.5 options, 4.1 SHB, 4.2 IDB, 4.3 EPB, 4.6 ISB).
 """

@@ -52,4 +52,4 @@ async def _retake(registry: Registry, fabric: Fabric) -> None:
     for cable in await fabric.parts.cables.retake():
         await fabric.parts.switch.attach(cable.port, MANY)
         text = f"the interface {cable.interface} of uplink {cable.uplink} was gone, and is taken again"
-        registry.events.tell(Kind.UPLINK_RETAKEN, text, name, f"uplink:{cable.uplink}")
+        registry.events.tell(Kind.UPLINK_RETAKEN, text, name, cable.uplink)
