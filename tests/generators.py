@@ -21,8 +21,9 @@ from vnet.openflow.rewrite import set_field
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, macs
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.semantics import Packet, selects_any
-from vnet.topology.inventory import Inventory, Nic, Vm
+from vnet.topology.inventory import Exit, Inventory, Nic, UplinkPort, Vm
 from vnet.topology.model import (
+    HOST_UPLINK,
     STRICT,
     TIERS,
     Action,
@@ -42,10 +43,15 @@ from vnet.topology.model import (
     Rule,
     Service,
     Topology,
+    Uplink,
+    UplinkMode,
 )
 from vnet.topology.routing import Routing, gateway_mac
+from vnet.topology.transfer import Transfer
 
 FILE = "test.vnet.yaml"
+FIRST_EDGE = 41
+"""The ports of exits and cables come behind those of all NICs."""
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "sctp": 132}
 
 
@@ -96,6 +102,7 @@ class Builder:
     claims: list[Claim] = field(default_factory=list)
     tiers: tuple[str, ...] = TIERS
     routers: dict[str, Router] = field(default_factory=dict)
+    cables: dict[str, Uplink] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lines = count(1)
@@ -111,10 +118,18 @@ class Builder:
         self._hosts[name] = count(11)
         return self
 
-    def router(self, name: str, *networks: str, routes: Sequence[tuple[str, str]] = ()) -> Builder:
-        """A router; `routes` are CIDRs and who carries packets there."""
+    def router(
+        self, name: str, *networks: str, routes: Sequence[tuple[str, str]] = (), uplink: str = ""
+    ) -> Builder:
+        """A router; `routes` are CIDRs and who carries packets there. It has an exit if it has an uplink."""
         known = tuple(Route(ip_network(to), ip_address(via), self.at()) for to, via in routes)
-        self.routers[name] = Router(name, networks, known, self.at())
+        self.routers[name] = Router(name, networks, known, self.at(), uplink)
+        return self
+
+    def cable(self, name: str, *networks: str, trunk: bool = False) -> Builder:
+        """An uplink that carries networks."""
+        mode = UplinkMode.TRUNK if trunk else UplinkMode.ACCESS
+        self.cables[name] = Uplink(name, f"{name}0", self.at(), mode, networks)
         return self
 
     def vm(
@@ -201,8 +216,21 @@ class Builder:
             tuple(self.claims),
             Location(FILE),
             routers=dict(self.routers),
+            uplinks=dict(self.cables),
         )
-        return topology, Inventory("test", tuple(self.vms))
+        ports = count(FIRST_EDGE)
+        exits = [self._exit(each, next(ports)) for each in self.routers.values() if each.uplink]
+        cables = [self._cable(each, next(ports)) for each in self.cables.values()]
+        return topology, Inventory("test", tuple(self.vms), exits=tuple(exits), uplinks=tuple(cables))
+
+    def _exit(self, router: Router, port: int) -> Exit:
+        host = Transfer.of("test", router.name).host if router.uplink == HOST_UPLINK else ()
+        return Exit(router.name, router.uplink, port, 0x5254_00EE_0000 | port, host, router.at)
+
+    def _cable(self, uplink: Uplink, port: int) -> UplinkPort:
+        vlans = {name: self.networks[name].vlan for name in uplink.networks}
+        is_tagged = uplink.mode is UplinkMode.TRUNK
+        return UplinkPort(uplink.name, uplink.interface, port, vlans, is_tagged, uplink.at)
 
 
 def three_tier() -> Builder:

@@ -7,22 +7,26 @@ same thing done once, so both give the same flows.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
 from vnet.base.objects import not_the_same
 from vnet.openflow.flow import Flow
-from vnet.policy import gateway, guard, segment, serve, track
+from vnet.policy import cables, exits, gateway, guard, segment, serve, track
 from vnet.policy.difference import Difference, diff
+from vnet.policy.endpoint import Block, Endpoint
 from vnet.policy.entry import Entry
+from vnet.policy.exits import Numbered
 from vnet.policy.identity import Classes, Collision, Identities, Moved, Role, Selector
-from vnet.policy.judge import Judge, logs_connections, misses, sides
+from vnet.policy.judge import Judge, logs_connections, misses, outside, sides
 from vnet.policy.nics import Nics
 from vnet.policy.origin import Origin
+from vnet.policy.outside import Edge, Outside, edges
 from vnet.topology.inventory import Inventory, ServicePort
 from vnet.topology.model import Policy, Topology
-from vnet.topology.routing import Routing
+from vnet.topology.routing import Routing, gateway_mac
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,17 @@ class Compiler:
         self._sides = sides(topology)
         self._classes = Classes(topology.groups)
         self._judges = tuple(map(Judge, self._sides))
-        self._nics = Nics(topology)
+        self._edges = edges(topology, inventory)
+        self._outside: Mapping[str, Numbered] = {}
+        """The blocks beyond each edge and their identities, as the flows have them."""
+        self._nics = Nics(topology, self._edges)
         self._logging = 0
         """How many policies want new connections to be told."""
         for policy in topology.policies:
             self._count(policy, 1)
         changed = self._nics.see(inventory.vms)
-        moved = self._classes.place(self._nics.ends(changed.seen), afresh=True)
+        self._strangers = self._beyond()
+        moved = self._classes.place((*self._nics.ends(changed.seen), *self._strangers), afresh=True)
         self._units: Units = {"everywhere": tuple(self._everywhere())}
         self._served: dict[str, tuple[ServicePort, frozenset[int]]] = {}
         """The servers of networks, and whom they serve, as their flows have it."""
@@ -78,6 +86,7 @@ class Compiler:
                 self._nics.units(changed, self._classes, self._logging > 0),
                 self._judged(moved),
                 self._services(inventory),
+                self._ways_out(),
             )
         )
 
@@ -97,22 +106,29 @@ class Compiler:
 
     def _change(self, topology: Topology, inventory: Inventory) -> Units:
         """Returns the units before that may be others now. Raises Collision when all is to be made afresh."""
-        if self._rests_on_more(topology):
+        if self._rests_on_more(topology) or edges(topology, inventory) != self._edges:
             raise Collision
         told_apart = self._use(topology)
         self._topology = topology
         changed = self._nics.see(inventory.vms)
         changed.seen |= dict.fromkeys(self._nics.taken_by(told_apart, topology.groups))
-        forgotten = self._classes.forget(changed.gone_ends)
-        placed = self._classes.place(self._nics.ends(changed.seen))
+        were, self._strangers = self._strangers, self._beyond()
+        gone = [end for end in were if end not in self._strangers]
+        forgotten = self._classes.forget((*changed.gone_ends, *gone))
+        placed = self._classes.place((*self._nics.ends(changed.seen), *self._strangers))
         moved = {role: forgotten[role] | placed[role] for role in Role}
         return self._take(
             chain(
                 self._nics.units(changed, self._classes, self._logging > 0),
                 self._judged(moved),
                 self._services(inventory),
+                self._ways_out(),
             )
         )
+
+    def _beyond(self) -> tuple[Endpoint, ...]:
+        """Those outside, as the rules tell them apart."""
+        return tuple(Outside(self._edges, self._classes.named()).ends()) if self._edges else ()
 
     def _rests_on_more(self, topology: Topology) -> bool:
         """Whether something differs that all flows may depend on."""
@@ -156,6 +172,25 @@ class Compiler:
                 network = self._topology.networks[name]
                 yield ("service", name), tuple(serve.service(server, network, is_routed, ports))
 
+    def _ways_out(self) -> Iterator[tuple[Hashable, tuple[Entry, ...]]]:
+        """The units of edges of which the blocks are not as they were."""
+        was, self._outside = self._outside, self._numbered()
+        for edge in self._edges:
+            numbered = self._outside[edge.name]
+            if was.get(edge.name) == numbered:
+                continue
+            if edge.is_exit:
+                yield ("edge", edge.name), tuple(exits.leads_out(edge, numbered, self._topology))
+            else:
+                yield ("edge", edge.name), tuple(cables.blocks(edge, numbered))
+
+    def _numbered(self) -> Mapping[str, Numbered]:
+        found: dict[str, list[tuple[Block, int]]] = defaultdict(list)
+        for end in self._strangers:
+            assert end.block is not None
+            found[end.name].append((end.block, self._classes.of(end)))
+        return {name: tuple(ends) for name, ends in found.items()}
+
     def _take(self, units: Iterable[tuple[Hashable, tuple[Entry, ...]]]) -> Units:
         """Put units in place of others, which are returned."""
         replaced: Units = {}
@@ -177,6 +212,18 @@ class Compiler:
             yield from serve.connection()
         for side in self._sides:
             yield from misses(side)
+        if self._edges:
+            yield from self._everywhere_outside()
+
+    def _everywhere_outside(self) -> Iterator[Entry]:
+        yield track.errors_outside()
+        yield from map(outside, self._sides)
+        mac, by_port = gateway_mac(self._topology.name), defaultdict[int, list[Edge]](list)
+        for edge in self._edges:
+            if not edge.is_exit:
+                by_port[edge.nic.port].append(edge)
+        for networks in by_port.values():
+            yield from cables.carries(networks, mac)
 
     @property
     def compiled(self) -> Compiled:

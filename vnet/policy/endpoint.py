@@ -9,17 +9,33 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import product
 
 from vnet.topology.inventory import Inventory, Nic, Vm, interface_identifier
-from vnet.topology.model import Topology
+from vnet.topology.model import IPNetwork, Topology
 from vnet.topology.routing import Routing, gateway_mac
 
 IPAddress = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Addresses outside: those of a prefix that lie in none of the `holes`.
+
+    `depth` is in how many prefixes of other blocks it lies.
+    """
+
+    prefix: IPNetwork
+    holes: tuple[IPNetwork, ...] = ()
+    depth: int = 0
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return address in self.prefix and not any(address in hole for hole in self.holes)
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One address of one NIC; compared by NIC name and address.
 
-    `is_allowed`: it is not the NIC's own, but its profile allows it, maybe to others too.
+    `is_allowed`: it is not the NIC's own, but its profile allows it, maybe to others too. `block`: it is
+    outside, and stands for these addresses (see `vnet.policy.outside`); the NIC is the port that leads there.
     """
 
     name: str
@@ -27,6 +43,12 @@ class Endpoint:
     nic: Nic = field(compare=False, repr=False)
     vm: Vm = field(compare=False, repr=False)
     is_allowed: bool = field(default=False, compare=False)
+    block: Block | None = field(default=None, compare=False)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is nobody of the fabric."""
+        return self.block is not None
 
     @property
     def is_given(self) -> bool:

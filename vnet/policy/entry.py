@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vnet.openflow.fields import VLAN_PRESENT
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, VLAN_PRESENT
 from vnet.openflow.flow import Action, Flow, Instructions, Match, Reject
 from vnet.policy.origin import Origin
+from vnet.topology.model import IPNetwork
 
 NOTHING = Instructions()
 """To drop silently."""
@@ -44,3 +45,15 @@ def vlan(number: int) -> int:
 
 
 ANY_TAG = (VLAN_PRESENT, VLAN_PRESENT)
+
+
+def eth_type(version: int) -> int:
+    """The EtherType of a version of IP."""
+    return ETH_IPV4 if version == 4 else ETH_IPV6
+
+
+def prefix(side: str, network: IPNetwork) -> dict[str, int | tuple[int, int]]:
+    """What packets from (`src`) or to (`dst`) a network have, in a match."""
+    name = f"ipv{network.version}_{side}"
+    bits: dict[str, int | tuple[int, int]] = {name: (int(network.network_address), int(network.netmask))}
+    return {"eth_type": eth_type(network.version), **bits}

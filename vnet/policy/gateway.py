@@ -6,10 +6,9 @@ In all networks they have one MAC. Packets for it meet table 3, all others pass 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network
 
 from vnet.base.drop import DropReason
-from vnet.openflow.fields import ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6
+from vnet.openflow.fields import ETH_ARP, ETH_IPV6, ICMP, ICMPV6
 from vnet.openflow.flow import (
     Action,
     Advertise,
@@ -26,13 +25,14 @@ from vnet.openflow.flow import (
     match,
 )
 from vnet.policy.endpoint import IPAddress, link_local
-from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
+from vnet.policy.entry import ANY_TAG, Entry, entry, eth_type, miss, prefix, vlan
 from vnet.policy.guard import REPLY, REQUEST, SOLICITATION
 from vnet.policy.origin import Origin, OriginKind
 from vnet.policy.origin import fabric as fabric_origin
+from vnet.policy.outside import LINK, MANY
 from vnet.policy.pipeline import ROUTER, Stage
 from vnet.policy.segment import OWNED
-from vnet.topology.model import IPNetwork, Router, Topology
+from vnet.topology.model import Router, Topology
 from vnet.topology.routing import Routing, Way, gateway_mac, zone_of
 
 # Priorities of table 3. A way has that of its prefix: no prefix of IPv6 is longer than 128 bits.
@@ -41,9 +41,6 @@ UNREACHED = 60
 """In table 4: below those who are there, above what is for many."""
 HOPS = 64
 """The TTL of what a gateway itself sends."""
-
-LINK = (IPv4Network("169.254.0.0/16"), IPv6Network("fe80::/10"))
-MANY = (IPv4Network("224.0.0.0/4"), IPv6Network("ff00::/8"))
 
 # Type and code: RFC 792 and RFC 1812, section 5; RFC 4443, section 3.
 NO_ROUTE = {4: (3, 0), 6: (1, 0)}
@@ -66,7 +63,7 @@ def gateways(topology: Topology) -> Iterator[Entry]:
     for networks, what in ((LINK, "link-local"), (MANY, "multicast")):
         where = fabric_origin(f"route {what}", f"{what} addresses are not routed", DropReason.NO_ROUTE)
         for network in networks:
-            beyond = match(eth_dst=mac, **_prefix("dst", network))
+            beyond = match(eth_dst=mac, **prefix("dst", network))
             yield entry(Stage.ROUTE, BEYOND, beyond, where)
     direct = fabric_origin("route", "it is for somebody in its own network")
     yield miss(Stage.ROUTE, direct, goto=Stage.DESTINATION)
@@ -92,7 +89,7 @@ class _Gateways:
             for version in {4, 6} - by_version.keys():
                 text = f"network {network} has no IPv{version} gateway"
                 none = self._origin(f"no IPv{version} gateway {network}", text, DropReason.NO_ROUTE)
-                where = match(vlan_vid=tag, eth_dst=self._mac, eth_type=_eth_type(version))
+                where = match(vlan_vid=tag, eth_dst=self._mac, eth_type=eth_type(version))
                 yield entry(Stage.ROUTE, NO_GATEWAY, where, none)
             if 6 in by_version:
                 yield from self._neighbour(network, tag, link_local(self._mac))
@@ -167,13 +164,13 @@ class _Gateways:
     def _lost(self, network: str, tag: int, own: IPAddress) -> Iterator[Entry]:
         """Tables 3 and 4: packets that the gateway of their network does not send on, and says why."""
         version = own.version
-        where = {"vlan_vid": tag, "eth_dst": self._mac, "eth_type": _eth_type(version)}
+        where = {"vlan_vid": tag, "eth_dst": self._mac, "eth_type": eth_type(version)}
         nowhere = self._origin(f"no route {network}", "it has no route there", DropReason.NO_ROUTE)
         yield self._error(NO_WAY, match(**where), nowhere, NO_ROUTE, own)
         if version == 6:
             text = "packets from link-local addresses are not routed"
             local = self._origin(f"link-local {network}", text, DropReason.NO_ROUTE)
-            sent = match(vlan_vid=tag, eth_dst=self._mac, **_prefix("src", LINK[1]))
+            sent = match(vlan_vid=tag, eth_dst=self._mac, **prefix("src", LINK[1]))
             yield self._error(BEYOND, sent, local, {6: BEYOND_SCOPE}, own)
         text = f"nobody in network {network} has that address"
         nobody = self._origin(f"no host {network}", text, DropReason.NO_DST)
@@ -204,7 +201,7 @@ class _Gateways:
             "vlan_vid": ANY_TAG,
             **self._for_gateway(way.prefix.version),
         }
-        where = match(**{**tagged, **_prefix("dst", way.prefix)})
+        where = match(**{**tagged, **prefix("dst", way.prefix)})
         hop = DecIpTtl(self._hops_ended(way))
         onward = SetField("vlan_vid", tag), SetField("eth_src", self._mac), hop
         return entry(Stage.ROUTE, _priority(way), where, known, *onward, goto=Stage.DESTINATION)
@@ -222,28 +219,18 @@ class _Gateways:
         own = next(gateways, None)
         text = f"not back into network {way.network}, from which it comes"
         back = self._origin(f"back {way.network}", text, DropReason.NO_ROUTE)
-        where = match(vlan_vid=vlan(network.vlan), eth_dst=self._mac, **_prefix("dst", way.prefix))
+        where = match(vlan_vid=vlan(network.vlan), eth_dst=self._mac, **prefix("dst", way.prefix))
         if own is not None:
             yield self._error(_priority(way) + 1, where, back, NO_ROUTE, own)
 
     def _for_gateway(self, version: int, **fields: int) -> dict[str, int]:
         """What is for the MAC of a gateway of this router, from any of its networks."""
-        return {ROUTER: self._zone, "eth_dst": self._mac, "eth_type": _eth_type(version), **fields}
+        return {ROUTER: self._zone, "eth_dst": self._mac, "eth_type": eth_type(version), **fields}
 
 
 def _priority(way: Way) -> int:
     return WAY + 2 * way.prefix.prefixlen
 
 
-def _prefix(side: str, network: IPNetwork) -> dict[str, int | tuple[int, int]]:
-    name = f"ipv{network.version}_{side}"
-    bits: dict[str, int | tuple[int, int]] = {name: (int(network.network_address), int(network.netmask))}
-    return {"eth_type": _eth_type(network.version), **bits}
-
-
 def _address(side: str, address: IPAddress) -> dict[str, int]:
     return {f"ipv{address.version}_{side}": int(address)}
-
-
-def _eth_type(version: int) -> int:
-    return ETH_IPV4 if version == 4 else ETH_IPV6

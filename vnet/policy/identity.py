@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
 from heapq import nsmallest
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from vnet.base.source import Location
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
@@ -31,6 +31,8 @@ Membership = frozenset[Selector]
 """The selectors of one role that take an endpoint."""
 
 ANYONE: Selector = "any:any"
+OUTSIDE = 1
+"""The subject number of who is outside: no policy applies to them."""
 
 
 class Role(IntEnum):
@@ -164,7 +166,9 @@ class Classes:
         """
         ends = tuple(ends)
         self._ends.update(((end.name, end.address), end) for end in ends)
-        return {role: classes.place(ends, afresh) for role, classes in self._roles.items()}
+        own = tuple(end for end in ends if not end.is_outside)
+        taken = {Role.SUBJECT: own, Role.PEER: ends}
+        return {role: classes.place(taken[role], afresh) for role, classes in self._roles.items()}
 
     def forget(self, ends: Iterable[Endpoint]) -> Mapping[Role, Moved]:
         """Take endpoints out of their classes."""
@@ -176,7 +180,12 @@ class Classes:
     def of(self, end: Endpoint) -> int:
         """The identity of a placed endpoint."""
         key = end.name, end.address
-        return number_of(self._roles[Role.SUBJECT].of[key].number, self._roles[Role.PEER].of[key].number)
+        subject = OUTSIDE if end.is_outside else self._roles[Role.SUBJECT].of[key].number
+        return number_of(subject, self._roles[Role.PEER].of[key].number)
+
+    def named(self) -> frozenset[IPNetwork]:
+        """The CIDRs that rules name."""
+        return self._roles[Role.PEER].networks
 
     def select(self, role: Role, selectors: Iterable[Selector]) -> frozenset[int]:
         """The numbers that the selectors take together in a role."""
@@ -210,7 +219,7 @@ class Classes:
 
     def _identity(self, number: int, members: tuple[Endpoint, ...]) -> Identity:
         selectors = (
-            self._roles[Role.SUBJECT].memberships[subject_of(number)]
+            self._roles[Role.SUBJECT].memberships.get(subject_of(number), frozenset())
             | self._roles[Role.PEER].memberships[peer_of(number)]
         )
         return Identity(number, selectors, members, frozenset(end.address.version for end in members))
@@ -254,6 +263,11 @@ class _RoleClasses:
                     self._prefixes.change(network, selector, is_used=not before)
         return changed
 
+    @property
+    def networks(self) -> frozenset[IPNetwork]:
+        """The CIDRs of all selectors in use."""
+        return frozenset(self._prefixes.used())
+
     def place(self, ends: tuple[Endpoint, ...], afresh: bool) -> Moved:
         found = [(end, self._membership(end)) for end in ends]
         moved = Moved()
@@ -274,7 +288,11 @@ class _RoleClasses:
     def _membership(self, end: Endpoint) -> Membership:
         used = self._used
         found = [selector for selector in names_of(end) if used.get(selector)]
-        return frozenset((*found, *self._prefixes.taking(end.address)))
+        block = end.block
+        taking = (
+            self._prefixes.taking(end.address) if block is None else self._prefixes.taking_all(block.prefix)
+        )
+        return frozenset((*found, *taking))
 
     def _begin(self, membership: Membership, afresh: bool, moved: Moved) -> None:
         number = digest(text(membership), self.memberships.keys())
@@ -326,12 +344,12 @@ def text(selectors: frozenset[Selector]) -> str:
 
 
 def digest(name: str, used: Collection[int]) -> int:
-    """A non-zero 32-bit number for `name` that is not in `used`; the first try unless they collide."""
+    """A 32-bit number above OUTSIDE for `name` that is not in `used`; the first try unless they collide."""
     attempt = 0
     while True:
         salted = name if not attempt else f"{name}\n#{attempt}"
         number = int.from_bytes(blake2b(salted.encode(), digest_size=4).digest(), "big")
-        if number and number not in used:
+        if number > OUTSIDE and number not in used:
             return number
         attempt += 1
 
@@ -339,6 +357,9 @@ def digest(name: str, used: Collection[int]) -> int:
 def names_of(end: Endpoint) -> Iterator[Selector]:
     """The selectors that take an endpoint for what it is called, each once; CIDRs left out."""
     yield ANYONE
+    if end.is_outside:
+        yield selector(PeerKind(end.vm.spec), end.vm.spec)
+        return
     yield selector(PeerKind.VM, end.vm.spec)
     if end.vm.name != end.vm.spec:
         yield selector(PeerKind.VM, end.vm.name)
@@ -370,8 +391,21 @@ class _Prefixes:
         else:
             row.discard(selector)
 
-    def taking(self, address: IPAddress) -> Iterator[Selector]:
+    def used(self) -> Iterator[IPNetwork]:
+        """All CIDRs that some selector stands for."""
+        for (version, bits), row in self._rows.items():
+            address = IPv4Address if version == 4 else IPv6Address
+            for number, selectors in row.items():
+                if selectors:
+                    yield ip_network((address(number << bits), address(0).max_prefixlen - bits))
+
+    def taking(self, address: IPAddress, least_bits: int = 0) -> Iterator[Selector]:
+        """Those that take an address, by CIDRs with at least so many host bits."""
         number, version = int(address), address.version
         for (family, bits), row in self._rows.items():
-            if family == version:
+            if family == version and bits >= least_bits:
                 yield from row.get(number >> bits, ())
+
+    def taking_all(self, network: IPNetwork) -> Iterator[Selector]:
+        """Those that take all of a network's addresses."""
+        return self.taking(network.network_address, network.max_prefixlen - network.prefixlen)

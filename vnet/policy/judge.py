@@ -20,7 +20,7 @@ from vnet.base.errors import InputError
 from vnet.openflow.flow import Flow, Instructions, Match, SetField
 from vnet.policy import origin
 from vnet.policy.entry import ANSWER, NOTHING, Entry, miss
-from vnet.policy.identity import ANYONE, Classes, Moved, Role, Selector, selector_of
+from vnet.policy.identity import ANYONE, OUTSIDE, Classes, Moved, Role, Selector, selector_of
 from vnet.policy.origin import Origin
 from vnet.policy.pipeline import (
     ADMITTED,
@@ -463,6 +463,12 @@ def misses(side: Side) -> Iterator[Entry]:
     else:
         closed = origin.fabric("ingress", "ingress is closed unless a rule opens it", DropReason.POLICY)
         yield miss(side.last, closed)
+
+
+def outside(side: Side) -> Entry:
+    """What takes packets whose subject is outside: no policy applies to them."""
+    where = side.match(OUTSIDE, ALL, None, False)
+    return _fate(Instructions(goto=side.onward), origin.OUTSIDE).entry(side.first, FIRST_PRIORITY + 1, where)
 
 
 class _Defaults:

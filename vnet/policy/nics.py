@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from vnet.base.objects import not_the_same
-from vnet.policy import guard, segment, serve, track
+from vnet.policy import cables, guard, segment, serve, track
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints_of, is_routed_to
 from vnet.policy.entry import Entry
 from vnet.policy.identity import Classes, Selector, names_of, networks_of
+from vnet.policy.outside import Edge
 from vnet.policy.pipeline import Stage
 from vnet.topology.inventory import Nic, Vm
 from vnet.topology.model import IPNetwork, Topology
@@ -37,8 +38,9 @@ class Changed:
 class Nics:
     """The NICs of a fabric and the units of flows that each of them gives rise to."""
 
-    def __init__(self, topology: Topology) -> None:
-        self._topology = topology
+    def __init__(self, topology: Topology, edges: Sequence[Edge] = ()) -> None:
+        self._topology, self._edges = topology, edges
+        self._cables = {edge.nic.network: edge for edge in edges if not edge.is_exit}
         self._routing = Routing(topology)
         self._gateway = gateway_mac(topology.name)
         self._seen: Sequence[Vm] = ()
@@ -150,16 +152,21 @@ class Nics:
                 self._made_of[name] = known
                 yield ("nic", name), tuple(self._of_nic(*known))
         for where in changed.segments:
-            members = self._members[where]
-            shared = segment.shared(self.ends(members))
-            yield ("segment", *where), (*segment.announcements(members.values()), *shared)
+            yield ("segment", *where), tuple(self._of_segment(where))
         for address in changed.addresses:
             yield ("error", address), tuple(track.errors([address] if self._users[address] else ()))
         vlans = tuple(sorted({number for (_, number), nics in self._members.items() if nics}))
         if (vlans, logging) != self._delivered:
             self._delivered = vlans, logging
             zones = (zone_of(each, self._topology.networks) for each in self._topology.routers.values())
-            yield "deliver", tuple(track.deliver(vlans, sorted(zones), logging))
+            yield "deliver", tuple(track.deliver(vlans, sorted(zones), logging, self._edges))
+
+    def _of_segment(self, where: Segment) -> Iterator[Entry]:
+        members, cable = self._members[where], self._cables.get(where[0])
+        yield from segment.announcements(members.values(), cable)
+        yield from segment.shared(self.ends(members))
+        if cable is not None:
+            yield from cables.own(cable, [*members.values()], self.ends(members))
 
     def _of_nic(self, nic: Nic, identities: tuple[int, ...], reached: tuple[Reached, ...]) -> Iterator[Entry]:
         ends, zone = self._ends[nic.name], self._routing.zone(nic.network)

@@ -14,12 +14,13 @@ from vnet.topology.model import Action, Direction, Policy, Rule
 
 class OriginKind(Enum):
     """RULE a line of a policy, DEFAULT what holds when no rule matches, NIC a declared interface, ROUTER a
-    declared router, GUARD port security, FABRIC the pipeline itself."""
+    declared router, UPLINK a declared uplink, GUARD port security, FABRIC the pipeline itself."""
 
     RULE = "rule"
     DEFAULT = "default"
     NIC = "nic"
     ROUTER = "router"
+    UPLINK = "uplink"
     GUARD = "guard"
     FABRIC = "fabric"
 
@@ -132,6 +133,9 @@ EGRESS_OPEN = Origin(
     "egress is open: no policy that applies lists egress",
     BUILT_IN,
 )
+
+
+OUTSIDE = Origin(OriginKind.DEFAULT, "default outside open", "no policy applies to who is outside", BUILT_IN)
 
 
 def fabric(name: str, text: str, reason: DropReason = DropReason.NONE) -> Origin:

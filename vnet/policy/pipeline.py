@@ -45,9 +45,11 @@ SENDER_APART, RECEIVER_APART = 1, 2
 BOTH_APART = SENDER_APART | RECEIVER_APART
 ADMITTED = "ct_mark", 1
 """Connections are committed with this mark, so that a packet of one that was let in can be told."""
+OUTSIDER = "ct_mark", 2
+"""Connections of which one end is outside have this bit too: errors about them may come from any router."""
 NEIGHBOUR_KIND = "reg5"
 """What source_guard found an ARP or ND packet to be: ANNOUNCE or PROBE; ASKS or ANSWERS what is asked of the
-network's own server, or answered by it; else 0."""
+network's own server, or answered by it; FOREIGN from outside; else 0."""
 LOGGED = "reg9"
 """1 when a rule that lets the packet pass wants its connection logged."""
 LOGGED_BY = {Direction.EGRESS: "reg10", Direction.INGRESS: "reg11"}
@@ -58,11 +60,15 @@ ROUTER = "reg12"
 SERVED = "reg13"
 """Whether the packet goes to the network's own server (DHCP, DNS) or comes from it."""
 
-ANNOUNCE, PROBE, ASKS, ANSWERS = 1, 2, 3, 4
+ANNOUNCE, PROBE, ASKS, ANSWERS, FOREIGN = 1, 2, 3, 4, 5
 TO_SERVICE, FROM_SERVICE = 1, 2
 
 REGISTERS = (
-    (CLIENT, "identity of the client as the one whom policies apply to (before table 5: of the sender)"),
+    (
+        CLIENT,
+        "identity of the client as the one whom policies apply to (before table 5: of the sender); "
+        "1 = it is outside",
+    ),
     (SERVER, "identity of the server as the one whom policies apply to (before table 5: of the receiver)"),
     (OUT_PORT, "port of the receiver"),
     (
@@ -74,7 +80,8 @@ REGISTERS = (
     (
         NEIGHBOUR_KIND,
         "1 = announcement of an own address, 2 = probe for an own address, "
-        "3 = asked of the network's server (DHCP, router solicitation), 4 = answered by it",
+        "3 = asked of the network's server (DHCP, router solicitation), 4 = answered by it, "
+        "5 = from outside",
     ),
     (APART, "1 = the sender is isolated, 2 = the receiver is"),
     (CLIENT_PEER, "identity of the client as the one whom rules name (before table 5: of the sender)"),
@@ -128,7 +135,8 @@ TABLES = (
         "Is the sender who it says it is? MAC, IPv4, IPv6, ARP and ND source guard; rogue DHCP and RA; "
         "later fragments. Sets the sender's identity",
         (
-            *("in_port", "eth_src", "eth_dst", "eth_type", "ip_proto", "ip_frag", "ipv4_src", "ipv6_src"),
+            *("in_port", "vlan_vid", "eth_src", "eth_dst"),
+            *("eth_type", "ip_proto", "ip_frag", "ipv4_src", "ipv6_src"),
             *("arp_op", "arp_sha", "arp_spa", "arp_tpa", "udp_src", "udp_dst"),
             *("icmpv4_type", "icmpv6_type", "ipv6_nd_target", "ipv6_nd_sll", "ipv6_nd_tll"),
         ),
@@ -136,7 +144,7 @@ TABLES = (
         (
             *(DropReason.SPOOF_MAC, DropReason.SPOOF_IP, DropReason.SPOOF_ARP, DropReason.SPOOF_ND),
             *(DropReason.ETHERTYPE, DropReason.FRAGMENT, DropReason.ROGUE_DHCP, DropReason.ROGUE_RA),
-            DropReason.MULTICAST,
+            *(DropReason.MULTICAST, DropReason.NO_ROUTE),
         ),
         (Stage.NEIGHBOUR, Stage.ROUTE, Stage.DESTINATION),
     ),
@@ -160,7 +168,7 @@ TABLES = (
         (
             *("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_src", "ipv6_dst", ROUTER),
             *("ip_proto", "ip_frag", "icmpv4_type", "icmpv4_code", "icmpv6_type", "icmpv6_code"),
-            *("udp_dst", "tcp_dst"),
+            *("udp_dst", "tcp_dst", CLIENT),
         ),
         "goto destination",
         (DropReason.NO_ROUTE, DropReason.NO_DST),
@@ -172,7 +180,7 @@ TABLES = (
         "Who is it for? Sets the receiver's identity and port, and asks the connection tracker "
         "in the network's zone, or the router's",
         (
-            *("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_dst"),
+            *("vlan_vid", "eth_dst", "eth_type", "ipv4_dst", "ipv6_dst", ROUTER, CLIENT),
             *("ip_proto", "udp_dst", "tcp_dst", "icmpv4_type", "icmpv6_type"),
         ),
         "drop NO_DST",
@@ -187,7 +195,7 @@ TABLES = (
         "isolated network part here",
         (
             *("ct_state", "eth_type", "ip_proto", "icmpv4_type", "icmpv6_type", "ipv4_src", "ipv6_src"),
-            *("ct_nw_src", "ct_nw_dst", "ct_ipv6_src", "ct_ipv6_dst", APART, SERVED),
+            *("ct_nw_src", "ct_nw_dst", "ct_ipv6_src", "ct_ipv6_dst", OUTSIDER[0], CLIENT, APART, SERVED),
         ),
         "drop INVALID_STATE",
         (DropReason.INVALID_STATE, DropReason.ISOLATED),
@@ -217,7 +225,7 @@ TABLES = (
         "deliver",
         "Commit a new connection, tell the controller of one that a rule logs, remove the tag, send to the "
         "receiver's port",
-        ("vlan_vid", "eth_type", "ct_state", "ct_zone", ADMITTED[0], LOGGED),
+        ("vlan_vid", "eth_type", "ct_state", "ct_zone", ADMITTED[0], LOGGED, CLIENT, SERVER, OUT_PORT),
         "drop NO_DST",
         (DropReason.NO_DST,),
     ),

@@ -13,6 +13,7 @@ from vnet.policy.endpoint import Endpoint, IPAddress
 from vnet.policy.entry import Entry, entry, miss, vlan
 from vnet.policy.guard import ADVERTISEMENT, REPLY, REQUEST, SOLICITATION, mac_text, nic_origin
 from vnet.policy.identity import peer_of, subject_of
+from vnet.policy.outside import Edge
 from vnet.policy.pipeline import (
     ANNOUNCE,
     APART,
@@ -84,39 +85,45 @@ def _to_holders(number: int, what: str, holders: list[Nic], fields: Mapping[str,
     owners = origin.fabric(f"shared {number} {what}", f"{what} is allowed to {names}")
     where = {"vlan_vid": vlan(number), **fields}
     if not any(nic.is_isolated for nic in holders):
-        yield entry(Stage.NEIGHBOUR, OWNED, match(**where), owners, *_flood(holders))
+        yield entry(Stage.NEIGHBOUR, OWNED, match(**where), owners, *flood(holders))
         return
-    yield entry(Stage.NEIGHBOUR, OWNED, match(**where, **{APART: 0}), owners, *_flood(holders))
+    yield entry(Stage.NEIGHBOUR, OWNED, match(**where, **{APART: 0}), owners, *flood(holders))
     promiscuous = [nic for nic in holders if not nic.is_isolated]
     if promiscuous:
         apart = match(**where, **{APART: SENDER_APART})
-        yield entry(Stage.NEIGHBOUR, OWNED, apart, owners, *_flood(promiscuous))
+        yield entry(Stage.NEIGHBOUR, OWNED, apart, owners, *flood(promiscuous))
 
 
-def announcements(nics: Iterable[Nic]) -> Iterator[Entry]:
+def announcements(nics: Iterable[Nic], cable: Edge | None = None) -> Iterator[Entry]:
     """Table 2: an announcement of an own address (checked in table 1) reaches its whole network.
 
     That of an isolated NIC reaches the promiscuous ones.
+
+    Args: `cable` is where the network goes on.
     """
     by_network: dict[tuple[str, int], list[Nic]] = defaultdict(list)
     for nic in nics:
         by_network[nic.network, nic.vlan].append(nic)
     for (network, number), members in by_network.items():
-        if len(members) < 2:
+        if len(members) < 2 and cable is None:
             continue
         text = f"announcements reach all of network {network}"
-        flood = origin.fabric(f"announce {network}", text)
+        why = origin.fabric(f"announce {network}", text)
         isolated = any(nic.is_isolated for nic in members)
         for where in _announcing(vlan(number), {APART: 0} if isolated else {}):
-            yield entry(Stage.NEIGHBOUR, FLOODED, where, flood, *_flood(members))
+            yield entry(Stage.NEIGHBOUR, FLOODED, where, why, *flood(members, cable))
         if isolated:
             promiscuous = [nic for nic in members if not nic.is_isolated]
             for where in _announcing(vlan(number), {APART: SENDER_APART}):
-                yield entry(Stage.NEIGHBOUR, FLOODED, where, flood, *_flood(promiscuous))
+                yield entry(Stage.NEIGHBOUR, FLOODED, where, why, *flood(promiscuous, cable))
 
 
-def _flood(members: Iterable[Nic]) -> tuple[Action, ...]:
-    return (PopVlan(), *(Output(port) for port in sorted(nic.port for nic in members)))
+def flood(members: Iterable[Nic], cable: Edge | None = None) -> tuple[Action, ...]:
+    """To all of these NICs, and out by the cable."""
+    ports = sorted(nic.port for nic in members)
+    tagged = () if cable is None or not cable.is_tagged else (Output(cable.nic.port),)
+    untagged = () if cable is None or cable.is_tagged else (cable.nic.port,)
+    return (*tagged, PopVlan(), *(Output(port) for port in (*ports, *untagged)))
 
 
 def _announcing(tag: int, sender: Mapping[str, int]) -> tuple[Match, ...]:

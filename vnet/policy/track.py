@@ -20,6 +20,8 @@ from vnet.openflow.flow import (
 from vnet.policy import origin
 from vnet.policy.endpoint import IPAddress
 from vnet.policy.entry import ANY_TAG, Entry, entry, miss, vlan
+from vnet.policy.identity import OUTSIDE
+from vnet.policy.outside import Edge
 from vnet.policy.pipeline import (
     ADMITTED,
     APART,
@@ -28,6 +30,7 @@ from vnet.policy.pipeline import (
     CLIENT_PEER,
     LOGGED,
     OUT_PORT,
+    OUTSIDER,
     SCRATCH,
     SERVER,
     SERVER_PEER,
@@ -96,6 +99,17 @@ def errors(addresses: Iterable[IPAddress]) -> Iterator[Entry]:
             yield entry(Stage.CONNECTION, 310, about, related, goto=Stage.DELIVER)
 
 
+def errors_outside() -> Entry:
+    """Table 5: an error from outside about a connection with somebody outside is delivered.
+
+    Any router on the way may send it, so it may come from any address there. About other people's connections
+    nobody outside has anything to say.
+    """
+    related = origin.fabric("related outside", "an error about a known connection with the outside")
+    about = match(ct_state=RELATED_STATE, ct_mark=(OUTSIDER[1], OUTSIDER[1]), **{CLIENT: OUTSIDE})
+    return entry(Stage.CONNECTION, 310, about, related, goto=Stage.DELIVER)
+
+
 def _with_service(
     why: origin.Origin, state: tuple[int, int], first: tuple[Action, ...], server: int, onward: int
 ) -> Iterator[Entry]:
@@ -116,7 +130,9 @@ def _with_service(
     yield entry(Stage.CONNECTION, 100, match(ct_state=state), why, *first, goto=onward)
 
 
-def deliver(vlans: Iterable[int], zones: Iterable[int], logging: bool = False) -> Iterator[Entry]:
+def deliver(
+    vlans: Iterable[int], zones: Iterable[int], logging: bool = False, edges: Iterable[Edge] = ()
+) -> Iterator[Entry]:
     """Table 50: the first packet of a connection commits it; every packet leaves untagged.
 
     A connection is new until it is answered, so the mark tells its first packet, the one to log, from others.
@@ -124,15 +140,34 @@ def deliver(vlans: Iterable[int], zones: Iterable[int], logging: bool = False) -
     Args:
         zones: those of routers: what they carry is committed there, whichever network it goes to.
         logging: whether some rule has `log: true`.
+        edges: connections that cross these are marked.
     """
     leave = (PopVlan(), OutputField(OUT_PORT))
     for number in vlans:
         yield from _commit({"vlan_vid": vlan(number)}, number, 200, leave, logging)
     for zone in zones:
         yield from _commit({"ct_zone": zone, "vlan_vid": ANY_TAG}, zone, 220, leave, logging)
+    for edge in edges:
+        yield from _deliver_outside(edge, leave, logging)
     known = origin.fabric("deliver", "of a known connection")
     yield entry(Stage.DELIVER, 100, match(vlan_vid=ANY_TAG), known, *leave)
     yield miss(Stage.DELIVER, origin.fabric("deliver nowhere", "not in any network", DropReason.NO_DST))
+
+
+def _deliver_outside(edge: Edge, leave: tuple[Action, ...], logging: bool) -> Iterator[Entry]:
+    """Connections with somebody outside are marked as such; by a trunk packets leave with their tag."""
+    where: dict[str, int | tuple[int, int]] = {"vlan_vid": vlan(edge.nic.vlan)}
+    if edge.is_exit:
+        where = {"ct_zone": edge.zone, "vlan_vid": ANY_TAG}
+    priority, mark = 260 if edge.is_exit else 240, ADMITTED[1] | OUTSIDER[1]
+    yield from _commit(where | {CLIENT: OUTSIDE}, edge.zone, priority, leave, logging, mark)
+    if not edge.is_tagged:
+        yield from _commit(where | {SERVER: OUTSIDE}, edge.zone, priority, leave, logging, mark)
+        return
+    there, out = where | {OUT_PORT: edge.nic.port}, (OutputField(OUT_PORT),)
+    yield from _commit(there, edge.zone, 280, out, logging, mark)
+    known = origin.fabric("deliver tagged", "of a known connection, by a trunk")
+    yield entry(Stage.DELIVER, 110, match(**there), known, *out)
 
 
 def _commit(
@@ -141,6 +176,7 @@ def _commit(
     priority: int,
     leave: tuple[Action, ...],
     logging: bool,
+    mark: int = ADMITTED[1],
 ) -> Iterator[Entry]:
     """What enters a new connection into a zone, and tells the controller of it if that is wanted."""
     commit = origin.fabric("commit", "a new connection")
@@ -151,7 +187,7 @@ def _commit(
             "eth_type": eth_type,
             "ct_state": (_TRK | CtState.NEW, _TRK | CtState.NEW | _RPL | _INV),
         }
-        enter = Conntrack(zone=zone, commit=True, mark=(ADMITTED[1], ADMITTED[1]))
+        enter = Conntrack(zone=zone, commit=True, mark=(mark, mark))
         yield entry(Stage.DELIVER, priority, match(**new), commit, enter, *leave)
         if logging:
             first = match(**new | {ADMITTED[0]: (0, ADMITTED[1]), LOGGED: 1})
