@@ -6,6 +6,7 @@ The trunk's far end and the hosts are ports of a switch in a namespace of its ow
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from vnet.switch.datapath import Change
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.netns import inside
 
+ETH_P_ALL, PACKET_OUTGOING = 3, 4
+SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 1 << 4
+"""linux/if_packet.h: `struct tpacket_auxdata` has the tag, which the kernel takes out of the frame."""
 TRUNK = 1
 PRESENT = 0x1000
 """Of vlan_vid: there is a tag."""
@@ -71,6 +75,17 @@ class Campus:
             raw.bind(("far0", 0))
             raw.send(frame)
 
+    @contextmanager
+    def overheard(self) -> Iterator[socket.socket]:
+        """What comes out of the trunk, as the kernel tells anybody who listens; `tags` reads it."""
+        with inside(self.netns):
+            raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        with raw:
+            raw.bind(("far0", ETH_P_ALL))
+            raw.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+            raw.setblocking(False)
+            yield raw
+
     def close(self) -> None:
         """Nothing of it is left."""
         self._datapath.destroy()
@@ -89,6 +104,20 @@ def _access(number: int, vlan: int) -> tuple[Flow, Flow]:
 
 def _flow(priority: int, fields: Mapping[str, int], actions: tuple[Action, ...]) -> Flow:
     return Flow(0, priority, match(**fields), Instructions(apply=actions))
+
+
+def tags(overheard: socket.socket, source_mac: str) -> set[int | None]:
+    """The VLANs of the frames that a sender has sent until now; None of one without a tag."""
+    found: set[int | None] = set()
+    while True:
+        try:
+            frame, beside, _, address = overheard.recvmsg(2048, 64)
+        except BlockingIOError:
+            return found
+        if frame[6:12] == bytes.fromhex(source_mac.replace(":", "")) and address[2] != PACKET_OUTGOING:
+            ((_, _, auxdata),) = beside
+            status, tci = struct.unpack("=I12xH", auxdata[:18])
+            found.add(tci if status & TP_STATUS_VLAN_VALID else None)
 
 
 @contextmanager

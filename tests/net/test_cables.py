@@ -15,6 +15,7 @@ import pytest
 
 from tests.bpf.bench import sh
 from tests.net import fabric_lab
+from tests.net.client import client, run
 from tests.net.fabric_lab import NETNS, PREFIX
 from tests.unit.fabric.fakes import World
 from vnet.base.errors import HostError, InputError
@@ -29,6 +30,7 @@ from vnet.fabric.state import Cable, Port, cable_remnant
 from vnet.fabric.store import Source
 from vnet.switch.live import bpf
 from vnet.switch.live.netns import inside
+from vnet.topology.values import format_mac
 
 HOST, LAN = f"{PREFIX}host", f"{PREFIX}lan"
 PLAIN = "name: small\nnetworks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}\nvms: {a: {networks: [lan]}}\n"
@@ -236,6 +238,41 @@ def test_an_interface_that_comes_back_is_taken_again(
         assert "trunk0 of uplink campus was gone, and is taken again" in caplog.text
         with inside(NETNS):
             assert bpf.tcx_programs(links(NETNS)["=campus"]["ifindex"]) == ("vnet_ingress",)
+
+    living(directory, life)
+
+
+ACCESS = """\
+name: small
+networks: {lan: {vlan: 10, subnets: [10.0.0.0/24, "fd00::/64"]}}
+vms: {a: {networks: [lan]}}
+uplinks: {office: {interface: trunk0, networks: [lan]}}
+policies: [{name: a, applied_to: "vm:a", ingress: [{from: [10.0.0.200/32, "fd00::200/128"], ports: [icmp]}]}]
+"""
+
+
+def test_an_access_uplink_joins_a_network_and_a_lan_without_tags(directory: Path) -> None:
+    pc = {4: ("10.0.0.200", "10.0.0.201"), 6: ("fd00::200", "fd00::201")}
+    vm = {4: "10.0.0.2", 6: "fd00::2"}
+
+    def pings(netns: str, source: str, target: str) -> bool:
+        return "1 received" in run(netns, f"ping -c 1 -W 1 -I {source} {target}").stdout
+
+    def tried(mac: str) -> None:
+        with client(f"{PREFIX}a", NETNS, "a.eth0", mac) as name:
+            for family in (4, 6):
+                length = 24 if family == 4 else 64
+                sh(f"ip -n {name} addr add {vm[family]}/{length} dev eth0")
+                for address in pc[family]:
+                    sh(f"ip -n {LAN} addr add {address}/{length} dev far0 {'nodad' * (family == 6)}")
+                assert pings(name, vm[family], pc[family][1])
+                assert pings(LAN, pc[family][0], vm[family])
+                assert not pings(LAN, pc[family][1], vm[family])
+
+    async def life(engine: Any) -> None:
+        await engine.up(Source("small.vnet.yaml", ACCESS), silent)
+        (nic,) = engine.fabric("small").declared.inventory.nics
+        await asyncio.to_thread(tried, format_mac(nic.mac))
 
     living(directory, life)
 

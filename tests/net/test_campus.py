@@ -19,7 +19,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 
 from tests.bpf.bench import sh
 from tests.net import fabric_lab
-from tests.net.campus_lab import Campus, Host, campus
+from tests.net.campus_lab import Campus, Host, campus, tags
 from tests.net.client import client, run
 from tests.net.fabric_lab import NETNS, PREFIX
 from tests.unit.fabric.fakes import World
@@ -67,7 +67,7 @@ class Lab:
         self.do(self.engine.up(Source("campus.vnet.yaml", TEXT), silent))
         for nic in self.nics.values():
             name = self.guest(nic.vm)
-            self._clients.enter_context(client(name, NETNS, nic.name, format_mac(nic.mac)))
+            self._clients.enter_context(client(name, NETNS, nic.name, format_mac(nic.mac), offload=True))
             for address in nic.addresses:
                 sh(f"ip -n {name} addr add {address} dev eth0")
 
@@ -186,10 +186,16 @@ def test_hosts_of_the_campus_reach_the_vms_that_policies_open_to_them(lab: Lab, 
 def test_vms_reach_the_machines_that_policies_open_to_them(lab: Lab, family: int) -> None:
     desk, desk_netns = lab.address("desk-1", family), lab.guest("desk-1")
     printer = lab.campus.name("printer")
-    with serving(printer, family, 631), serving(printer, family, 80), serving(desk_netns, family, 80):
+    with (
+        serving(printer, family, 631),
+        serving(printer, family, 80),
+        serving(desk_netns, family, 80),
+        lab.campus.overheard() as overheard,
+    ):
         assert told(desk_netns, desk, PRINTER[family], 631) == "631 0"
         assert told(desk_netns, desk, PRINTER[family], 80) == ""
         assert told(printer, PRINTER[family], desk, 80) == ""
+        assert tags(overheard, format_mac(lab.nics["desk-1"].mac)) == {110}
     lines = [line for line in lab.recent() if "POLICY" in line and desk in line]
     ruled = EXAMPLE.read_text(encoding="utf-8").splitlines()
     at = {int(line.rpartition("campus.vnet.yaml:")[2].split(":")[0]) for line in lines}
@@ -208,9 +214,9 @@ def test_what_has_no_tag_or_a_foreign_one_does_not_come_in(lab: Lab, family: int
     packet = udp(family, LIBRARY[family], lab.address("mail", family))
     ether = Ether(src=MACS["library"], dst=format_mac(mail.mac))
     before = lab.drops()
-    for tags in ((), (30,), (110, 120), (0,)):
+    for vlans in ((), (30,), (110, 120), (0,)):
         frame = ether
-        for tag in tags:
+        for tag in vlans:
             frame = frame / Dot1Q(vlan=tag)
         lab.campus.send(bytes(frame / packet))
     after = lab.drops()
