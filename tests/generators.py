@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from vnet.base.drop import DropReason
 from vnet.base.source import Location
-from vnet.openflow.fields import ICMP, ICMPV6, TCP, UDP
+from vnet.openflow.fields import ICMP, ICMPV6, TCP, UDP, VLAN_PRESENT
 from vnet.openflow.rewrite import set_field
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, macs
 from vnet.policy.explain import CLIENT_PORT
+from vnet.policy.outside import OUTSIDE_VLAN, of_fabric
 from vnet.policy.semantics import Packet, selects_any
-from vnet.topology.inventory import Exit, Inventory, Nic, UplinkPort, Vm
+from vnet.topology.inventory import Exit, Inventory, Nic, UplinkPort, Vm, exit_key, uplink_key
 from vnet.topology.model import (
     HOST_UPLINK,
     STRICT,
@@ -275,11 +276,12 @@ _SERVICES = (
     *("22/tcp", "80/tcp", "80/udp", "80-443/tcp", "8080-8090/tcp", "8085/tcp", "1-65535/udp"),
     *("0-80/tcp", "tcp", "icmp", "icmp:8", "icmpv6:128", "any"),
 )
-_GROUPS = ("web", "app", "db", "ops", "low", "six")
+_GROUPS = ("web", "app", "db", "ops", "low", "six", "far")
 _PEERS = (
     *_GROUPS,
-    *("any", "internet", "vm:a", "vm:b-1", "vm:b", "network:front", "network:back", "network:mgmt"),
+    *("any", "internet", "host", "vm:a", "vm:b-1", "vm:b", "network:front", "network:back", "network:mgmt"),
     *("10.10.10.200/30", "10.10.10.201/32", "fd00:10::f0/124"),
+    *("0.0.0.0/1", "203.0.0.0/8", "203.0.113.0/24", "2001:db8::/32", "2000::/3", "169.254.0.0/16"),
     *("10.10.0.0/16", "10.10.10.0/29", "10.10.10.8/29", "10.10.20.12/32", "fd00:10::/64", "fe80::/10"),
 )
 
@@ -305,7 +307,9 @@ def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Bui
     builder.network("back", 20, "10.10.20.0/24")
     builder.network("mgmt", 30, "fd00:30::/64")
     _draw_routers(draw, builder)
+    _draw_cables(draw, builder)
     builder.group("low", "10.10.10.0/29", "10.10.20.0/28").group("six", "fd00:10::/64", "fd00:30::b/128")
+    builder.group("far", "203.0.113.0/25", "fd00::/16")
     names = (("a", "a"), ("b-1", "b"), ("b-2", "b"), ("c", "c"), ("d", "d"))
     nets = st.lists(st.sampled_from(("front", "front", "front", "back", "mgmt")), min_size=1, max_size=3)
     for name, spec in names[: draw(st.integers(min(3, max_vms), max_vms))]:
@@ -321,13 +325,24 @@ def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Bui
 def _draw_routers(draw: st.DrawFn, builder: Builder) -> None:
     """None, or one of some or all networks; its routes lead to addresses that pairs allow."""
     joined = draw(st.sampled_from(((), (), ("front", "back"), ("mgmt", "front"), ("back", "mgmt", "front"))))
+    uplink = draw(st.sampled_from(("", "host", "wan")))
     via = st.sampled_from(("10.10.10.11", "10.10.10.12", "10.10.20.11"))
     routes = st.lists(st.sampled_from(("192.0.2.0/24", "192.0.2.7/32", "0.0.0.0/0")), max_size=2, unique=True)
     if joined:
         known = [(to, draw(via)) for to in draw(routes)]
         builder.router(
-            "gw", *joined, routes=[each for each in known if "back" in joined or "20" not in each[1]]
+            "gw",
+            *joined,
+            routes=[each for each in known if "back" in joined or "20" not in each[1]],
+            uplink=uplink,
         )
+
+
+def _draw_cables(draw: st.DrawFn, builder: Builder) -> None:
+    """None, or one for one network, or for two."""
+    carried = draw(st.sampled_from(((), (), ("front",), ("back",), ("front", "mgmt"))))
+    if carried:
+        builder.cable("lan", *carried, trunk=len(carried) > 1 or draw(st.booleans()))
 
 
 def _written(act: str, who: str, what: str, log: str) -> str:
@@ -356,9 +371,23 @@ def _draw_policy(draw: st.DrawFn, builder: Builder, name: str) -> None:
     )
 
 
+def everybody(topology: Topology, inventory: Inventory) -> tuple[Endpoint, ...]:
+    """All endpoints, and of each block outside an address or two; some that are not outside at all."""
+    outside = of_fabric(topology, inventory)
+    strangers = tuple(outside.ends())
+    last = (
+        replace(end, address=end.block.prefix.broadcast_address)
+        for end in strangers
+        if end.block and end.block.prefix.broadcast_address in end.block
+    )
+    own = tuple(endpoints(topology, inventory))
+    forged = (replace(end, address=other.address) for end in strangers[:2] for other in own[:2])
+    return (*own, *strangers, *last, *forged)
+
+
 def packets(topology: Topology, inventory: Inventory) -> st.SearchStrategy[Packet]:
     """Packets between endpoints, most of them aimed at a rule: its peers, its subjects, its ports' edges."""
-    ends = tuple(endpoints(topology, inventory))
+    ends = everybody(topology, inventory)
     anything = st.sampled_from(ends).flatmap(lambda source: _stray(source, ends))
     aims = tuple(aim for policy in topology.policies for aim in _aims(topology, policy, ends))
     aimed = st.sampled_from(aims).flatmap(_aimed) if aims else anything
@@ -367,8 +396,9 @@ def packets(topology: Topology, inventory: Inventory) -> st.SearchStrategy[Packe
 
 def _stray(source: Endpoint, ends: Sequence[Endpoint]) -> st.SearchStrategy[Packet]:
     same = [end for end in ends if end.address.version == source.address.version and not end.is_allowed]
+    same = [end for end in same if not (source.is_outside or end.is_outside) or _is_by_exit(source, end)]
     near = [end for end in ends if _neighbours(source, end)]
-    target = st.sampled_from(near or same) | st.sampled_from(same)
+    target = st.sampled_from(near or same or [source]) | st.sampled_from(same or near or [source])
     protocol = st.sampled_from((TCP, UDP, ICMP))
     port = st.sampled_from(PORTS)
     return st.builds(_packet, st.just(source), target, protocol, port, st.booleans(), st.booleans())
@@ -396,8 +426,14 @@ def _neighbours(one: Endpoint, other: Endpoint) -> bool:
 def _may_meet(topology: Topology, one: Endpoint, other: Endpoint) -> bool:
     if one.nic.network == other.nic.network:
         return _neighbours(one, other)
+    if one.is_outside or other.is_outside:
+        return _is_by_exit(one, other) and one.address.version == other.address.version
     joined = Routing(topology).are_joined(one.nic.network, other.nic.network)
     return joined and one.address.version == other.address.version
+
+
+def _is_by_exit(one: Endpoint, other: Endpoint) -> bool:
+    return "" in (one.nic.network, other.nic.network)
 
 
 def _edges(service: Service) -> Iterator[tuple[int, int]]:
@@ -436,16 +472,38 @@ def worlds(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5, max_pack
     return World(topology, inventory, tuple(draw(tried)))
 
 
+STRANGER = 0x02_00_00_00_99_01
+"""The MAC of whoever is beyond a cable."""
+
+
+def plugs(inventory: Inventory) -> Mapping[str, Nic]:
+    """What packets come from and go to: NICs, exits and cables, by name. An exit is in no network."""
+    found = {nic.name: nic for nic in inventory.nics}
+    for each in inventory.exits:
+        name = exit_key(each.router)
+        found[name] = Nic(name, "", "", "", OUTSIDE_VLAN, each.port, each.mac, (), each.at)
+    for cable in inventory.uplinks:
+        for network, vlan in cable.networks.items():
+            name = f"{uplink_key(cable.uplink)}/{network}"
+            found[name] = Nic(name, "", "", network, vlan, cable.port, STRANGER, (), cable.at)
+    return found
+
+
+def is_tagged(inventory: Inventory, nic: Nic) -> bool:
+    """Whether packets have a tag at the port."""
+    return any(each.port == nic.port and each.is_tagged for each in inventory.uplinks)
+
+
 def link(inventory: Inventory, packet: Packet) -> tuple[int, int]:
     """The packet's MACs: with which its sender may use the source, and by which its receiver is reached.
 
     In another network that is the gateways'.
     """
-    nics = {nic.name: nic for nic in inventory.nics}
+    nics = plugs(inventory)
     source, target = nics[packet.source_nic], nics[packet.target_nic]
     holders = [nic for nic in inventory.nics if nic.network == target.network and _holds(nic, packet.target)]
     users = Counter(mac for nic in holders for mac in macs(nic, packet.target))
-    if source.network != target.network:
+    if is_routed(inventory, packet):
         return macs(source, packet.source)[0], gateway_mac(inventory.fabric)
     return macs(source, packet.source)[0], min(macs(target, packet.target), key=lambda mac: users[mac])
 
@@ -456,8 +514,7 @@ def _holds(nic: Nic, address: IPAddress) -> bool:
 
 def header(inventory: Inventory, packet: Packet) -> Mapping[str, int]:
     """The packet as match fields, as it arrives untagged from the sender's port."""
-    nics = {nic.name: nic for nic in inventory.nics}
-    source = nics[packet.source_nic]
+    source = plugs(inventory)[packet.source_nic]
     sender, receiver = link(inventory, packet)
     version = packet.source.version
     fields = {
@@ -465,7 +522,7 @@ def header(inventory: Inventory, packet: Packet) -> Mapping[str, int]:
         "eth_src": sender,
         "eth_dst": receiver,
         "eth_type": 0x0800 if version == 4 else 0x86DD,
-        "vlan_vid": 0,
+        "vlan_vid": VLAN_PRESENT | source.vlan if is_tagged(inventory, source) else 0,
         "ip_proto": packet.protocol,
         "ip_frag": 0,
         "nw_ttl": 64,
@@ -488,10 +545,13 @@ def frame(inventory: Inventory, packet: Packet) -> bytes:
     from scapy.layers.inet import TCP as Tcp
     from scapy.layers.inet import UDP as Udp
     from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
-    from scapy.layers.l2 import Ether
+    from scapy.layers.l2 import Dot1Q, Ether
 
     sender, receiver = link(inventory, packet)
     ether = Ether(src=_mac(sender), dst=_mac(receiver))
+    source = plugs(inventory)[packet.source_nic]
+    if is_tagged(inventory, source):
+        ether = ether / Dot1Q(vlan=source.vlan)
     layer = IP if packet.source.version == 4 else IPv6
     network = layer(src=str(packet.source), dst=str(packet.target))
     ports = {"sport": packet.source_port, "dport": packet.target_port}
@@ -508,9 +568,13 @@ def frame(inventory: Inventory, packet: Packet) -> bytes:
 
 def delivered(inventory: Inventory, packet: Packet, wire: bytes) -> bytes:
     """The frame as its receiver gets it: from another network with other MACs, and a hop less."""
-    nics = {nic.name: nic for nic in inventory.nics}
+    nics = plugs(inventory)
     source, target = nics[packet.source_nic], nics[packet.target_nic]
-    if source.network == target.network:
+    if is_tagged(inventory, source):
+        wire = wire[:12] + wire[16:]
+    if is_tagged(inventory, target):
+        return wire[:12] + (0x8100 << 16 | target.vlan).to_bytes(4, "big") + wire[12:]
+    if not is_routed(inventory, packet):
         return wire
     owner = macs(target, packet.target)[0].to_bytes(6, "big")
     lowered = set_field(wire, "nw_ttl", 63)
@@ -518,9 +582,10 @@ def delivered(inventory: Inventory, packet: Packet, wire: bytes) -> bytes:
 
 
 def is_routed(inventory: Inventory, packet: Packet) -> bool:
-    """Whether the packet is for another network."""
-    networks = {nic.name: nic.network for nic in inventory.nics}
-    return networks[packet.source_nic] != networks[packet.target_nic]
+    """Whether the packet is for another network, or goes through an exit."""
+    networks = {name: nic.network for name, nic in plugs(inventory).items()}
+    source, target = networks[packet.source_nic], networks[packet.target_nic]
+    return source != target or not source
 
 
 def _mac(number: int) -> str:

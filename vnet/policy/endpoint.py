@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from itertools import product
 
-from vnet.topology.inventory import Inventory, Nic, Vm, interface_identifier
+from vnet.topology.inventory import (
+    Inventory,
+    Nic,
+    Vm,
+    exit_key,
+    interface_identifier,
+    router_of_exit,
+)
 from vnet.topology.model import IPNetwork, Topology
 from vnet.topology.routing import Routing, gateway_mac
 
@@ -161,10 +168,16 @@ class Roads:
 
     def are_neighbours(self, source: Endpoint, target: Endpoint) -> bool:
         """Whether they have addresses of one family on one network."""
-        return source.nic.network == target.nic.network and source.address.version == target.address.version
+        return (
+            source.nic.network == target.nic.network
+            and source.address.version == target.address.version
+            and not (source.is_outside and target.is_outside)
+        )
 
     def leads(self, source: Endpoint, target: Endpoint) -> bool:
-        """Whether a router takes packets from one to the other, who is in another network."""
+        """Whether a router takes packets from one to the other, who is in another network or outside."""
+        if source.is_outside or target.is_outside:
+            return source.address.version == target.address.version and self._leads_out(source, target)
         return (
             self.is_routed_to(target)
             and source.nic.network != target.nic.network
@@ -174,6 +187,16 @@ class Roads:
             and self.routing.are_joined(source.nic.network, target.nic.network)
         )
 
+    def _leads_out(self, source: Endpoint, target: Endpoint) -> bool:
+        """The same for an exit: that of the router of the other's network."""
+        own, other = (target, source) if source.is_outside else (source, target)
+        router = self.routing.router(own.nic.network)
+        if own.is_outside or router is None or exit_key(router.name) != other.name:
+            return False
+        if source is own:
+            return not own.address.is_link_local and self.routing.leaves(own.nic.network, other.address)
+        return self.is_routed_to(own)
+
     def can_meet(self, client: Endpoint, server: Endpoint) -> bool:
         """Whether packets come from each to the other, as far as networks and routers go."""
         if client.nic.network == server.nic.network:
@@ -182,12 +205,14 @@ class Roads:
 
     def places(self, end: Endpoint) -> tuple[str, ...]:
         """What the network of a connection of the endpoint may be called: its own, or its router."""
+        if end.is_outside and not end.nic.network:
+            return (f"router {router_of_exit(end.name)}",)
         router = self.routing.router(end.nic.network)
         return (end.nic.network,) if router is None else (end.nic.network, f"router {router.name}")
 
     def between(self, source: Endpoint, target: Endpoint) -> str:
         """What the way is called by which they meet: the network, or one and the other."""
-        here, there = source.nic.network, target.nic.network
+        here, there = (end.nic.network or "outside" for end in (source, target))
         return here if here == there else f"{here} -> {there}"
 
     def mac(self, source: Endpoint, target: Endpoint) -> int:

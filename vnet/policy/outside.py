@@ -7,14 +7,16 @@ some rule names (or of 0.0.0.0/0 and ::/0) which lie in no longer one. Behind ea
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
+from itertools import chain
 
 from vnet.base.errors import InputError
-from vnet.policy.endpoint import Block, Endpoint, IPAddress
+from vnet.policy.endpoint import Block, Endpoint, IPAddress, endpoints
 from vnet.topology.inventory import Exit, Inventory, Nic, UplinkPort, Vm, exit_key, uplink_key
-from vnet.topology.model import IPNetwork, PeerKind, Topology
+from vnet.topology.model import Claim, IPNetwork, PeerKind, Topology
 from vnet.topology.routing import Routing, gateway_mac, zone_of
 from vnet.topology.transfer import Transfer
 
@@ -187,8 +189,11 @@ def _representative(block: Block) -> IPAddress | None:
 class Outside:
     """Everybody outside of a fabric, told apart by some prefixes."""
 
-    def __init__(self, edges: Sequence[Edge], named: Iterable[IPNetwork]) -> None:
-        """Raises: InputError when they have too many lengths."""
+    def __init__(self, edges: Sequence[Edge], named: Iterable[IPNetwork], is_bounded: bool = True) -> None:
+        """Args: `is_bounded`: they are to become flows.
+
+        Raises: InputError when they have too many lengths for flows.
+        """
         self._edges = {edge.name: edge for edge in edges}
         named = tuple(named)
         self._ends = {edge.name: tuple(_ends(edge, named)) for edge in edges}
@@ -196,7 +201,7 @@ class Outside:
         lengths = {
             (each.version, each.prefixlen) for each in prefixes if 0 < each.prefixlen < each.max_prefixlen
         }
-        if len(lengths) > LENGTHS_MAX:
+        if is_bounded and len(lengths) > LENGTHS_MAX:
             told = ", ".join(f"/{length} of IPv{version}" for version, length in sorted(lengths))
             raise InputError(
                 f"rules name addresses outside by prefixes of {len(lengths)} lengths ({told}); the switch "
@@ -220,6 +225,34 @@ class Outside:
         """The same with the address itself."""
         found = self.block(edge, address)
         return None if found is None else replace(found, address=address)
+
+
+def of_fabric(topology: Topology, inventory: Inventory, claims: Iterable[Claim] = ()) -> Outside:
+    """Who is outside of a fabric, told apart by all that its rules, its groups and some claims name.
+
+    At a cable nobody outside has an address that one of the network's NICs may use.
+    """
+    own: dict[str, list[IPAddress]] = defaultdict(list)
+    found = edges(topology, inventory)
+    if not found:
+        return Outside((), ())
+    for end in endpoints(topology, inventory):
+        own[end.nic.network].append(end.address)
+    known = [replace(edge, own=(*edge.own, *dict.fromkeys(own[edge.nic.network]))) for edge in found]
+    return Outside(known, _named(topology, claims), is_bounded=False)
+
+
+def _named(topology: Topology, claims: Iterable[Claim]) -> Iterator[IPNetwork]:
+    rules = (
+        rule for policy in topology.policies for rule in (*(policy.ingress or ()), *(policy.egress or ()))
+    )
+    peers = chain.from_iterable(rule.peers for rule in rules)
+    asked = chain.from_iterable((claim.source, claim.target) for claim in claims)
+    for peer in (*peers, *asked):
+        if peer.kind is PeerKind.CIDR:
+            yield ip_network(peer.value, strict=False)
+        elif peer.kind is PeerKind.GROUP:
+            yield from topology.groups.get(peer.value, ())
 
 
 def _ends(edge: Edge, named: Sequence[IPNetwork]) -> Iterator[Endpoint]:

@@ -19,7 +19,8 @@ from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
 from vnet.policy import origin
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints, is_routed_to, reached_by
 from vnet.policy.origin import Origin
-from vnet.topology.inventory import Inventory
+from vnet.policy.outside import of_fabric
+from vnet.topology.inventory import Inventory, exit_key
 from vnet.topology.model import (
     Action,
     Direction,
@@ -116,11 +117,11 @@ def selects(topology: Topology, peer: Peer, end: Endpoint) -> bool:
         case PeerKind.ANY:
             return True
         case PeerKind.VM:
-            return peer.value in (end.vm.spec, end.vm.name)
+            return not end.is_outside and peer.value in (end.vm.spec, end.vm.name)
         case PeerKind.INTERNET | PeerKind.HOST:
-            return False  # neither has a NIC of the fabric
+            return end.is_outside and peer.value == end.vm.name
         case PeerKind.NETWORK:
-            return peer.value == end.nic.network
+            return not end.is_outside and peer.value == end.nic.network
         case PeerKind.CIDR:
             return end.address in ip_network(peer.value, strict=False)
         case PeerKind.GROUP:
@@ -173,8 +174,9 @@ def decide(topology: Topology, inventory: Inventory, packet: Packet) -> Verdict:
     if packet.protocol == ICMPV6 and packet.icmp_type in NEIGHBOUR_DISCOVERY:
         raise ValueError("neighbour discovery is not judged by policies")
     ends = {(end.name, end.address): end for end in endpoints(topology, inventory)}
-    source = ends.get((packet.source_nic, packet.source))
-    target = ends.get((packet.target_nic, packet.target))
+    outside = of_fabric(topology, inventory)
+    source = ends.get((packet.source_nic, packet.source)) or outside.at(packet.source_nic, packet.source)
+    target = ends.get((packet.target_nic, packet.target)) or outside.at(packet.target_nic, packet.target)
     guarded = _guarded(packet)
     if guarded:
         return Verdict(False, guarded)
@@ -195,6 +197,8 @@ def _apart(
     topology: Topology, everyone: Sequence[Endpoint], source: Endpoint, target: Endpoint
 ) -> Origin | None:
     """Why two ends cannot meet; None if they can: as neighbours, or by the router of their networks."""
+    if source.is_outside and target.is_outside:
+        return NOBODY
     if source.nic.network != target.nic.network:
         return _unrouted(topology, everyone, source, target)
     if target.is_allowed and not reached_by(everyone)[target.name, target.address]:
@@ -209,6 +213,8 @@ def _unrouted(
 ) -> Origin | None:
     """Why no router delivers a packet; None if one does."""
     routing = Routing(topology)
+    if source.is_outside or target.is_outside:
+        return _no_exit(topology, everyone, routing, source, target)
     if routing.router(source.nic.network) is None:
         return NOBODY
     way = routing.way(source.nic.network, target.address)
@@ -218,6 +224,27 @@ def _unrouted(
         return NOBODY
     holders = {end.name for end in everyone if _is_at(end, target.nic.network, target.address)}
     return None if is_routed_to(routing, target, len(holders)) else NOBODY
+
+
+def _no_exit(
+    topology: Topology, everyone: Sequence[Endpoint], routing: Routing, source: Endpoint, target: Endpoint
+) -> Origin | None:
+    """Why a packet does not leave by the exit of a router, or does not come in by it; None if it does."""
+    own, other = (target, source) if source.is_outside else (source, target)
+    router = routing.router(own.nic.network)
+    if router is None or exit_key(router.name) != other.name:
+        return NOBODY
+    if source is own:
+        if own.address.is_link_local or not routing.leaves(own.nic.network, other.address):
+            return NO_ROUTE
+        return None
+    way = routing.lead(router, own.address)
+    if way is None:
+        return NO_ROUTE
+    if way.network != own.nic.network:
+        return NOBODY
+    holders = {end.name for end in everyone if _is_at(end, own.nic.network, own.address)}
+    return None if is_routed_to(routing, own, len(holders)) else NOBODY
 
 
 def _is_at(end: Endpoint, network: str, address: IPAddress) -> bool:
@@ -238,7 +265,12 @@ def judged(topology: Topology, client: Endpoint, server: Endpoint, packet: Packe
 def _first_match(
     topology: Topology, direction: Direction, subject: Endpoint, peer: Endpoint, packet: Packet
 ) -> tuple[bool, Origin]:
-    """What one side says: its first matching rule, else ingress closed and egress open until listed."""
+    """What one side says: its first matching rule, else ingress closed and egress open until listed.
+
+    Policies apply to VMs only: who is outside may send and be reached.
+    """
+    if subject.is_outside:
+        return True, origin.OUTSIDE
     for tier in topology.tiers:
         for policy, rule in _rules(topology, tier, direction, subject):
             if not _matches(topology, rule, peer, packet):

@@ -256,6 +256,11 @@ def exit_key(router: str) -> str:
     return f"exit:{router}"
 
 
+def router_of_exit(key: str) -> str:
+    """The router of which this is the `exit_key`."""
+    return key.partition(":")[2]
+
+
 def uplink_key(name: str) -> str:
     """What the port of an uplink is assigned under: no NIC can be called that."""
     return f"uplink:{name}"

@@ -91,6 +91,17 @@ class Routing:
         found = self.lead(router, target) if router is not None and has_gateway else None
         return None if found is None or found.network == network else found
 
+    def leaves(self, network: str, target: IPAddress) -> bool:
+        """Whether packets of a network for an address that is outside leave by its router's uplink.
+
+        A network without a subnet of their version of IP has no gateway; routes of the router's own go first.
+        """
+        router = self._routers.get(network)
+        if router is None or not router.uplink:
+            return False
+        has_gateway = any(each.version == target.version for each in self.gateways(network))
+        return has_gateway and self.lead(router, target) is None
+
     def lead(self, router: Router, target: IPAddress) -> Way | None:
         """The way of a router to an address, from wherever; None for nowhere."""
         if target.is_link_local or target.is_multicast:

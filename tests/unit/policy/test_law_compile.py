@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 
-from tests.generators import ROUTERS_REASONS, World, delivered, frame, is_routed, worlds
+from tests.generators import ROUTERS_REASONS, World, delivered, frame, is_routed, plugs, worlds
 from tests.unit.policy.law import fates, same
 from vnet.base.drop import DropReason
 from vnet.openflow.answer import answer as answered
@@ -47,7 +47,7 @@ def answer(packet: Packet) -> Packet:
 def test_the_slow_switch_decides_real_frames_as_the_language_says(world: World) -> None:
     """Each connection is opened in an empty tracker; what the server may answer is tried as well."""
     flows = compile(world.topology, world.inventory).flows
-    nics = {nic.name: nic for nic in world.inventory.nics}
+    nics = plugs(world.inventory)
     ports = {nic.port: PortState() for nic in nics.values()}
     for packet in (replace(one, admitted=False) for one in world.packets if not one.reply):
         switch = SlowSwitch(flows, ports)

@@ -60,7 +60,8 @@ def test_flows_match_only_on_what_their_table_declares(builder: Builder) -> None
 
 def test_each_declared_field_is_used() -> None:
     builder = three_tier().network("cells", 30, "10.10.30.0/24", isolated=True)
-    builder.vm("one", "cells").vm("two", "cells").router("gw", "front", "cells")
+    builder.vm("one", "cells").vm("two", "cells").router("gw", "front", "cells", uplink="host")
+    builder.cable("wire", "front", "back", trunk=True)
     for established, tier in (("keep", "application"), ("reset", "admin")):
         rules = ["allow web 80/tcp log", "deny any"]
         builder.policy(tier, "app", egress=rules, ingress=rules, tier=tier, established=established)
@@ -74,7 +75,8 @@ def test_each_declared_field_is_used() -> None:
 
 def test_what_leaves_a_table_is_declared_and_nothing_else_is() -> None:
     builder = three_tier().network("cells", 30, "10.10.30.0/24", isolated=True)
-    builder.vm("one", "cells").vm("two", "cells").router("gw", "front", "cells")
+    builder.vm("one", "cells").vm("two", "cells").router("gw", "front", "cells", uplink="host")
+    builder.cable("wire", "front", "back", trunk=True)
     for tier in ("admin", "application", "baseline"):
         rules = ["allow web 80/tcp", "reject any 22/tcp", "pass web", "deny any"]
         builder.policy(tier, "app", egress=rules, ingress=rules, tier=tier)
