@@ -256,7 +256,7 @@ def test_an_access_uplink_joins_a_network_and_a_lan_without_tags(directory: Path
     vm = {4: "10.0.0.2", 6: "fd00::2"}
 
     def pings(netns: str, source: str, target: str) -> bool:
-        return "1 received" in run(netns, f"ping -c 1 -W 1 -I {source} {target}").stdout
+        return "1 received" in run(netns, f"ping -c 1 -W 0.5 -I {source} {target}").stdout
 
     def tried(mac: str) -> None:
         with client(f"{PREFIX}a", NETNS, "a.eth0", mac) as name:

@@ -43,13 +43,19 @@ MACS = {"printer": "02:00:00:00:01:01", "library": "02:00:00:00:01:02"}
 HOSTS = {
     "printer": Host(110, MACS["printer"], ("10.110.0.200/24", "fd00:110::c8/64")),
     "library": Host(
-        120, MACS["library"], ("10.120.0.200/24", "fd00:120::c8/64", "10.120.0.60/24", "fd00:120::60/64")
+        120,
+        MACS["library"],
+        tuple(f"10.120.0.{last}/24" for last in (200, 60, 254))
+        + tuple(f"fd00:120::{last}/64" for last in ("c8", "60", "fe"))
+        + ("203.0.113.7/32", "2001:db8::7/128"),
     ),
 }
 PRINTER = {4: "10.110.0.200", 6: "fd00:110::c8"}
 LIBRARY = {4: "10.120.0.200", 6: "fd00:120::c8"}
 VISITOR = {4: "10.120.0.60", 6: "fd00:120::60"}
 """Another address of the library's host, which is in no group."""
+FAR = {4: "203.0.113.7", 6: "2001:db8::7"}
+"""Somewhere else, behind the campus's router, which the library's host is too."""
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 both = pytest.mark.parametrize("family", [4, 6])
 
@@ -70,6 +76,8 @@ class Lab:
             self._clients.enter_context(client(name, NETNS, nic.name, format_mac(nic.mac), offload=True))
             for address in nic.addresses:
                 sh(f"ip -n {name} addr add {address} dev eth0")
+            for gateway in nic.gateways:
+                sh(f"ip -n {name} -{gateway.version} route add default via {gateway}")
 
     async def begin(self) -> None:
         """A new daemon."""
@@ -202,6 +210,16 @@ def test_vms_reach_the_machines_that_policies_open_to_them(lab: Lab, family: int
     assert any("action: deny, log: true" in ruled[number - 1] for number in at), lines
     neighbours = run(printer, f"ip -{family} neigh show {desk}").stdout
     assert format_mac(lab.nics["desk-1"].mac) in neighbours
+
+
+@both
+def test_what_is_behind_the_router_of_the_campus_is_reached_through_it(lab: Lab, family: int) -> None:
+    mail, mail_netns = lab.address("mail", family), lab.guest("mail")
+    library = lab.campus.name("library")
+    with serving(library, family, 25), serving(mail_netns, family, 25):
+        assert told(mail_netns, mail, FAR[family], 25) == "25 0"
+        assert told(library, FAR[family], mail, 25) == "25 0"
+        assert told(mail_netns, mail, FAR[family], 26) == ""
 
 
 def udp(family: int, source: str, target: str) -> Any:
