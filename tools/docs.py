@@ -106,6 +106,9 @@ def pictures() -> Iterator[tuple[Path, str]]:
     shown = _declared(file.name, file.read_text(encoding="utf-8"))
     yield DOCS / "images" / "three-tier.svg", svg(layout(scene(*shown, Wanted())))
     yield DOCS / "images" / "three-tier-matrix.svg", heat_svg(heat_layout(heat(*shown)))
+    file = TOPOLOGIES / "campus.vnet.yaml"
+    shown = _declared(file.name, file.read_text(encoding="utf-8"))
+    yield DOCS / "images" / "campus.svg", svg(layout(scene(*shown, Wanted())))
 
 
 def _declared(name: str, text: str) -> tuple[Topology, Inventory, Compiled]:
