@@ -112,7 +112,7 @@ class HostCables:
 
     def _links(self) -> Mapping[str, LinkState]:
         cables = [note.cable for note in _notes(self._folder)]
-        if not netns.exists(self._netns):
+        if not cables or not netns.exists(self._netns):
             return {cable.uplink: LinkState.MISSING for cable in cables}
         with inside(self._netns):
             return {cable.uplink: interface.state(cable.port.ifname) for cable in cables}
