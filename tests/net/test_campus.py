@@ -23,6 +23,7 @@ from tests.net.campus_lab import Campus, Host, campus, tags
 from tests.net.client import client, run
 from tests.net.fabric_lab import NETNS, PREFIX
 from tests.unit.fabric.fakes import World
+from vnet.base import paths
 from vnet.base.drop import DropReason
 from vnet.capture.record import PacketRecord, Point
 from vnet.fabric.capturing import Wanted, points
@@ -37,7 +38,9 @@ from vnet.topology.values import format_mac
 T = TypeVar("T")
 
 EXAMPLE = Path(__file__).parents[2] / "topologies" / "campus.vnet.yaml"
-TEXT = EXAMPLE.read_text(encoding="utf-8").replace("name: campus", "name: small")
+TEXT = EXAMPLE.read_text(encoding="utf-8").replace("name: campus", "name: small") + (
+    'mirrors: {wire: {source: "uplink:trunk", to: "pcap:wire.pcapng", filter: "vlan 120 and port 25"}}\n'
+)
 HOST = f"{PREFIX}host"
 MACS = {"printer": "02:00:00:00:01:01", "library": "02:00:00:00:01:02"}
 HOSTS = {
@@ -220,6 +223,11 @@ def test_what_is_behind_the_router_of_the_campus_is_reached_through_it(lab: Lab,
         assert told(mail_netns, mail, FAR[family], 25) == "25 0"
         assert told(library, FAR[family], mail, 25) == "25 0"
         assert told(mail_netns, mail, FAR[family], 26) == ""
+    (mirror,) = lab.do(Service(lab.engine).inspect("small"))["mirrors"]
+    assert mirror["matched"] >= 10 and mirror["lost"] == 0
+    recorded = b"".join(path.read_bytes() for path in paths.mirror_dir("small").glob("wire*"))
+    for point in (b"uplink:trunk/uplink-in", b"uplink:trunk/uplink-out"):
+        assert point in recorded
 
 
 def udp(family: int, source: str, target: str) -> Any:
