@@ -6,6 +6,7 @@ evaluator of `vnet.policy.walk`, by the slow interpreter, and by the loaded swit
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -85,10 +86,9 @@ def claim(text: str, line: int = 0) -> Claim:
     """`allow web -> app:8080/tcp`, `never web -> db`."""
     kind, source, _, target = text.split()
     wanted = None
-    for split in range(len(target) - 1, 0, -1):
-        if target[split] == ":" and ("/" in target[split:] or target[split + 1 :] in _PROTOCOLS):
-            target, wanted = target[:split], service(target[split + 1 :])
-            break
+    served = re.fullmatch(r"(.+):((?:[0-9-]+/)?(?:tcp|udp|sctp|icmp))", target)
+    if served:
+        target, wanted = served[1], service(served[2])
     return Claim(ClaimKind(kind), peer(source), peer(target), wanted, text, Location(FILE, line, 1))
 
 

@@ -35,9 +35,9 @@ from vnet.policy.segment import BROADCAST, PROBED, flood
 from vnet.topology.inventory import Nic
 
 # Priorities. In table 1 what nobody beyond may say lies above all that may pass; in table 4 all of it lies
-# above the blocks, and below who is there.
-STOLEN_MAC, STOLEN_LINK, STOLEN_TARGET, STOLEN_SOURCE, TO_GATEWAY = 690, 688, 686, 684, 682
-OTHER_ADDRESS, OTHER_MAC, ELSEWHERE, NOT_BACK = 48, 47, 46, 45
+# above the blocks, and below who is there, but for what goes to the gateway.
+STOLEN_MAC, STOLEN_LINK, STOLEN_TARGET, STOLEN_SOURCE, ASKED_GATEWAY = 690, 688, 686, 684, 682
+TO_GATEWAY, OTHER_ADDRESS, OTHER_MAC, ELSEWHERE, NOT_BACK = 120, 48, 47, 46, 45
 UNKNOWN = 50
 """In table 2: below those whose address is known."""
 
@@ -169,17 +169,20 @@ def _nowhere(edge: Edge) -> Iterator[Entry]:
 
 
 def _gateway(edge: Edge, mac: int) -> Iterator[Entry]:
-    """Table 1: the fabric's gateways are for its own NICs. They could not answer: no ARP tells them whom."""
+    """Tables 1 and 4: the fabric's gateways are for its own NICs.
+
+    They could not answer others: no ARP tells them whom.
+    """
     text = "the fabric's gateways are for its own NICs only"
     closed = _origin(edge, "gateway", text, DropReason.NO_ROUTE)
-    sent = match(**_sender(edge), eth_dst=mac)
-    yield entry(Stage.SOURCE_GUARD, TO_GATEWAY, sent, closed)
+    sent = match(vlan_vid=vlan(edge.nic.vlan), eth_dst=mac, **{CLIENT: OUTSIDE})
+    yield entry(Stage.DESTINATION, TO_GATEWAY, sent, closed)
     for address in edge.own:
         if address.version == 4:
             asked = match(**_sender(edge), eth_type=ETH_ARP, arp_tpa=int(address))
         else:
             asked = match(**_sender(edge), **_discovery(SOLICITATION), ipv6_nd_target=int(address))
-        yield entry(Stage.SOURCE_GUARD, TO_GATEWAY - 1, asked, closed)
+        yield entry(Stage.SOURCE_GUARD, ASKED_GATEWAY, asked, closed)
 
 
 def _stolen_mac(edge: Edge, mac: int, whose: str) -> Iterator[Entry]:

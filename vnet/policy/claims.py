@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vnet.base.protocols import PORT_PROTOCOLS
-from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, TCP, UDP, VLAN_PRESENT
 from vnet.policy.endpoint import Endpoint, IPAddress, Roads
+from vnet.policy.entry import prefix
 from vnet.policy.space import Cube, Region, exactly, meet
 from vnet.policy.spans import masks
 from vnet.topology.inventory import Nic
@@ -33,11 +34,24 @@ NO_SUCH_FRAGMENT: Cube = {"ip_frag": (2, 3)}
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A NIC that a claim's source names; `only` are the addresses it names, None when it names them all."""
+    """A NIC that a claim's source names; `only` are the addresses it names, None when it names them all.
+
+    Each block outside is a sender of its own.
+    """
 
     nic: Nic
     vm: str
     only: tuple[Endpoint, ...] | None
+
+    @property
+    def key(self) -> Hashable:
+        """The same for what is of one NIC, or of one block."""
+        return self.block or self.nic.name
+
+    @property
+    def block(self) -> Endpoint | None:
+        """The block outside that it is."""
+        return self.only[0] if self.only and self.only[0].is_outside else None
 
 
 def senders(chosen: Iterable[Endpoint], everyone: Iterable[Endpoint]) -> Iterator[Sender]:
@@ -45,7 +59,11 @@ def senders(chosen: Iterable[Endpoint], everyone: Iterable[Endpoint]) -> Iterato
     own: dict[str, int] = defaultdict(int)
     for end in everyone:
         own[end.name] += 1
-    for ends in grouped(chosen).values():
+    chosen = tuple(chosen)
+    for end in chosen:
+        if end.is_outside:
+            yield Sender(end.nic, end.vm.name, (end,))
+    for ends in grouped(end for end in chosen if not end.is_outside).values():
         whole = len(ends) == own[ends[0].name]
         yield Sender(ends[0].nic, ends[0].vm.name, None if whole else tuple(ends))
 
@@ -56,6 +74,11 @@ def grouped(ends: Iterable[Endpoint]) -> Mapping[str, list[Endpoint]]:
     for end in ends:
         found[end.name].append(end)
     return found
+
+
+def is_own_affair(sender: Sender, target: Endpoint) -> bool:
+    """Whether no claim is about it: what a VM sends itself, and what passes between two who are outside."""
+    return sender.vm == target.vm.name or (sender.block is not None and target.is_outside)
 
 
 def between(sending: Iterable[Sender], targets: Sequence[Endpoint]) -> Iterator[tuple[Sender, Endpoint]]:
@@ -92,11 +115,7 @@ def promised(peer: Peer, ends: Sequence[Endpoint]) -> Sequence[Endpoint]:
 
 def can_meet(roads: Roads, source: Endpoint, target: Endpoint) -> bool:
     """Whether the addresses are of one family on one network or of one router, and neither is link-local."""
-    return (
-        roads.can_meet(source, target)
-        and not source.address.is_link_local
-        and not target.address.is_link_local
-    )
+    return roads.can_meet(source, target) and not source.is_link_local and not target.is_link_local
 
 
 def permitted(service: Service | None, sender: Sender | None, target: Endpoint) -> tuple[Cube, ...]:
@@ -105,7 +124,7 @@ def permitted(service: Service | None, sender: Sender | None, target: Endpoint) 
         return ()
     version = target.address.version
     cubes = services(service, version)
-    if sender.only is None:
+    if sender.only is None or sender.block is not None:
         return cubes
     named = [end.address for end in sender.only if end.address.version == version]
     return tuple({**cube, **exactly(**_address("src", address))} for cube in cubes for address in named)
@@ -121,28 +140,40 @@ def whatever(sender: Sender, version: int) -> Iterator[Region]:
         yield _possible(cube, version)
         return
     for end in sender.only:
-        if end.address.version == version:
-            yield _possible({**cube, **exactly(**_address("src", end.address))}, version)
+        sent = of(Region({**cube, **_tagged(end)}), end, "src") if end.address.version == version else None
+        if sent is not None:
+            yield _possible(sent.cube, version, sent.holes)
 
 
-def sources(sender: Sender) -> Iterator[Cube]:
-    """What the claim says of a sender's source addresses; {} if it may use any."""
+def _tagged(end: Endpoint) -> Cube:
+    """What packets of a block have at a port where they are tagged."""
+    return exactly(vlan_vid=VLAN_PRESENT | end.block.tag) if end.block and end.block.tag else {}
+
+
+def sources(sender: Sender, region: Region | None) -> Iterator[Region | None]:
+    """What of a set of packets the claim's source may send; all of it if it may use any address."""
     if sender.only is None:
-        yield {}
+        yield region
     for end in sender.only or ():
-        yield exactly(eth_type=_eth_type(end.address.version), **_address("src", end.address))
+        named = region and region.meet({**exactly(eth_type=_eth_type(end.address.version)), **_tagged(end)})
+        yield named and of(named, end, "src")
 
 
-def _possible(cube: Cube, version: int) -> Region:
-    region = Region(cube)
+def of(region: Region, end: Endpoint, side: str) -> Region | None:
+    """What of a set of packets is from (`src`) or for (`dst`) an endpoint; None when there is none."""
+    if end.block is None:
+        return region.meet(exactly(**_address(side, end.address)))
+    rest = region.meet(prefix(side, end.block.prefix))
+    for hole in end.block.holes:
+        rest = rest.minus(prefix(side, hole)) if rest else None
+    return rest
+
+
+def _possible(cube: Cube, version: int, holes: tuple[Cube, ...] = ()) -> Region:
+    region = Region(cube, holes)
     for hole in (NO_SUCH_FRAGMENT, *(NEIGHBOUR_DISCOVERY if version == 6 else ())):
         region = region.minus(hole) or region
     return region
-
-
-def toward(target: Endpoint) -> Cube:
-    """The packets for the target's address."""
-    return exactly(**_address("dst", target.address))
 
 
 def services(service: Service | None, version: int) -> tuple[Cube, ...]:
@@ -196,15 +227,16 @@ def _honest(
         eth_type=_eth_type(version),
         ip_frag=0,
         nw_ttl=HOPS,
-        **_address("src", source.address),
-        **_address("dst", target.address),
     )
     client = "src" if server == "dst" else "dst"
     for wanted in _spelled_out(service):
         for cube in _towards(wanted, version, server):
-            narrowed = meet({**base, **_client(wanted, version, client, echo)}, cube)
+            narrowed = meet({**base, **_tagged(source), **_client(wanted, version, client, echo)}, cube)
             assert narrowed is not None
-            yield Region(narrowed)
+            sent = of(Region(narrowed), source, "src")
+            arriving = sent and of(sent, target, "dst")
+            assert arriving is not None, "an endpoint has an address"
+            yield arriving
 
 
 def _client(service: Service, version: int, side: str, echo: Mapping[int, int]) -> Cube:

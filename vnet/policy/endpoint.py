@@ -26,12 +26,13 @@ IPAddress = IPv4Address | IPv6Address
 class Block:
     """Addresses outside: those of a prefix that lie in none of the `holes`.
 
-    `depth` is in how many prefixes of other blocks it lies.
+    `depth` is in how many prefixes of other blocks it lies, `tag` what VLAN their packets have at the port.
     """
 
     prefix: IPNetwork
     holes: tuple[IPNetwork, ...] = ()
     depth: int = 0
+    tag: int = 0
 
     def __contains__(self, address: IPAddress) -> bool:
         return address in self.prefix and not any(address in hole for hole in self.holes)
@@ -58,9 +59,14 @@ class Endpoint:
         return self.block is not None
 
     @property
+    def is_link_local(self) -> bool:
+        """Whether no router takes packets from it or to it; a host outside may have such an IPv4 address."""
+        return self.address.is_link_local and not (self.is_outside and self.address.version == 4)
+
+    @property
     def is_given(self) -> bool:
         """Whether the guest was told to have the address: it is neither link-local nor only allowed."""
-        return not self.is_allowed and not self.address.is_link_local
+        return not self.is_allowed and not self.is_link_local
 
     @property
     def macs(self) -> tuple[int, ...]:

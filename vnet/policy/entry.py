@@ -52,8 +52,7 @@ def eth_type(version: int) -> int:
     return ETH_IPV4 if version == 4 else ETH_IPV6
 
 
-def prefix(side: str, network: IPNetwork) -> dict[str, int | tuple[int, int]]:
+def prefix(side: str, network: IPNetwork) -> dict[str, tuple[int, int]]:
     """What packets from (`src`) or to (`dst`) a network have, in a match."""
-    name = f"ipv{network.version}_{side}"
-    bits: dict[str, int | tuple[int, int]] = {name: (int(network.network_address), int(network.netmask))}
-    return {"eth_type": eth_type(network.version), **bits}
+    bits = int(network.network_address), int(network.netmask)
+    return {"eth_type": (eth_type(network.version), 0xFFFF), f"ipv{network.version}_{side}": bits}

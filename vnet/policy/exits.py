@@ -42,7 +42,7 @@ Numbered = tuple[tuple[Block, int], ...]
 def leads_out(edge: Edge, numbered: Numbered, topology: Topology) -> Iterator[Entry]:
     """All flows of one exit."""
     yield from _admit(edge)
-    yield from _source_guard(edge, numbered, gateway_mac(topology.name))
+    yield from _source_guard(edge, numbered)
     yield from _Ways(edge, topology).entries()
     for block, identity in numbered:
         yield _destination(edge, block, identity, gateway_mac(topology.name))
@@ -64,13 +64,13 @@ def _admit(edge: Edge) -> Iterator[Entry]:
     yield entry(Stage.ADMIT, 100, match(in_port=port, vlan_vid=ANY_TAG), tagged)
 
 
-def _source_guard(edge: Edge, numbered: Numbered, gateway: int) -> Iterator[Entry]:
+def _source_guard(edge: Edge, numbered: Numbered) -> Iterator[Entry]:
     """Table 1: only the gateway behind the exit sends, and never from an address of the fabric."""
     sender = {"in_port": edge.nic.port, "eth_src": edge.nic.mac}
     outside = _origin(edge, "source", "from outside")
     for block, identity in numbered:
         known = SetField(CLIENT, subject_of(identity)), SetField(CLIENT_PEER, peer_of(identity))
-        where = match(**sender, eth_dst=gateway, **prefix("src", block.prefix))
+        where = match(**sender, **prefix("src", block.prefix))
         priority = NEVER + 1 if _is_single(edge, block) else OWN + block.depth
         yield entry(Stage.SOURCE_GUARD, priority, where, outside, *known, goto=Stage.ROUTE)
     forged = _origin(edge, "spoof_ip", "these addresses are not outside", DropReason.SPOOF_IP)
@@ -88,7 +88,7 @@ def _nothing_else(edge: Edge, sender: dict[str, int]) -> Iterator[Entry]:
         yield entry(Stage.SOURCE_GUARD, ND_OWN, asked, discovery)
     arp = _origin(edge, "spoof_arp", static, DropReason.SPOOF_ARP)
     yield entry(Stage.SOURCE_GUARD, FORGED, match(**sender, eth_type=ETH_ARP), arp)
-    other = _origin(edge, "ethertype", "IPv4 and IPv6 for the fabric's gateways only", DropReason.ETHERTYPE)
+    other = _origin(edge, "ethertype", "IPv4 and IPv6 only", DropReason.ETHERTYPE)
     yield entry(Stage.SOURCE_GUARD, OTHER_TYPE, match(**sender), other)
     unknown = _origin(edge, "spoof_mac", "only from the gateway's MAC", DropReason.SPOOF_MAC)
     yield entry(Stage.SOURCE_GUARD, OTHER_MAC, match(in_port=edge.nic.port), unknown)
@@ -126,10 +126,10 @@ class _Ways:
         nowhere = _origin(edge, "no route", text, DropReason.NO_ROUTE)
         for network in edge.never:
             if network.version in self._own:
-                where = match(**{**self._sent(network.version), **prefix("dst", network)})
+                where = match(**self._sent(network.version) | prefix("dst", network))
                 yield self._refused(NOT_OUTSIDE, where, nowhere, network.version)
 
-    def _sent(self, version: int) -> dict[str, int]:
+    def _sent(self, version: int) -> dict[str, int | tuple[int, int]]:
         """What is for the MAC of a gateway of this router, from any of its networks."""
         return {ROUTER: self._edge.zone, "eth_dst": self._mac, "eth_type": eth_type(version)}
 
@@ -138,7 +138,9 @@ class _Ways:
         onward = SetField("vlan_vid", vlan(OUTSIDE_VLAN)), SetField("eth_src", self._mac), hop
         return entry(Stage.ROUTE, priority, where, why, *onward, goto=Stage.DESTINATION)
 
-    def _not_through(self, version: int, priority: int = NOT_THROUGH, **fields: int) -> Entry:
+    def _not_through(
+        self, version: int, priority: int = NOT_THROUGH, **fields: int | tuple[int, int]
+    ) -> Entry:
         """Nobody outside reaches anybody outside through the fabric."""
         through = _origin(self._edge, "through", "not back to the outside", DropReason.NO_ROUTE)
         where = match(**self._sent(version) | fields | {CLIENT: OUTSIDE})

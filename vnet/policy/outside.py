@@ -20,6 +20,8 @@ from vnet.topology.model import Claim, IPNetwork, PeerKind, Topology
 from vnet.topology.routing import Routing, gateway_mac, zone_of
 from vnet.topology.transfer import Transfer
 
+STRANGER = 0x02766F000001
+"""A MAC of whoever is beyond a cable, where one has to be named: no NIC gets one of that prefix."""
 OUTSIDE_VLAN = 4095
 """The tag, between tables 0 and 50, of what is beyond exits: no network can have it (IEEE 802.1Q, 9.6)."""
 INTERNET, HOST = PeerKind.INTERNET.value, PeerKind.HOST.value
@@ -109,7 +111,7 @@ def _cable(topology: Topology, each: UplinkPort, network: str) -> Edge:
         network=network,
         vlan=vlan,
         port=each.port,
-        mac=0,
+        mac=STRANGER,
         addresses=(),
         at=each.at,
     )
@@ -161,7 +163,7 @@ def blocks_of(edge: Edge, named: Iterable[IPNetwork]) -> Iterator[tuple[Block, b
         without = [] if prefix in exact else [*edge.never, *map(_alone, edge.own)]
         holes = [*inner, *(each for each in without if _within(each, prefix))]
         depth = sum(1 for each in prefixes if each != prefix and _within(prefix, each))
-        yield Block(prefix, tuple(holes), depth), prefix in hosts
+        yield Block(prefix, tuple(holes), depth, edge.nic.vlan if edge.is_tagged else 0), prefix in hosts
 
 
 def _alone(address: IPAddress) -> IPNetwork:
@@ -215,7 +217,17 @@ class Outside:
 
     def beyond(self, edge: str) -> tuple[Endpoint, ...]:
         """The blocks beyond one edge."""
-        return self._ends[edge]
+        return self._ends.get(edge, ())
+
+    def nowhere(self) -> Iterator[Endpoint]:
+        """What is not outside, as if it were: forged sources, and for what no packet may leave."""
+        for edge in self._edges.values():
+            tag = edge.nic.vlan if edge.is_tagged else 0
+            for prefix in (*edge.never, *map(_alone, edge.own)):
+                others = map(_alone, (*edge.host, *edge.near))
+                block = Block(prefix, tuple(each for each in others if _within(each, prefix)), tag=tag)
+                who = _stranger(edge, INTERNET)
+                yield Endpoint(edge.name, prefix.network_address, edge.nic, who, block=block)
 
     def block(self, edge: str, address: IPAddress) -> Endpoint | None:
         """The endpoint that stands for an address; None where the address is not outside, or no such edge."""

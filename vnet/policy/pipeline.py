@@ -184,7 +184,7 @@ TABLES = (
             *("ip_proto", "udp_dst", "tcp_dst", "icmpv4_type", "icmpv6_type"),
         ),
         "drop NO_DST",
-        (DropReason.NO_DST, DropReason.MULTICAST),
+        (DropReason.NO_DST, DropReason.MULTICAST, DropReason.NO_ROUTE),
         (Stage.CONNECTION,),
     ),
     Table(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
-from vnet.openflow.fields import CtState
+from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, CtState
 from vnet.openflow.flow import Flow
 from vnet.policy import claims
 from vnet.policy.claims import Sender
@@ -21,19 +21,22 @@ from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.explain import describe
 from vnet.policy.identity import Selector, names_of, networks_of, selector_of
 from vnet.policy.origin import Origin, OriginKind
+from vnet.policy.outside import of_fabric
 from vnet.policy.semantics import selects
-from vnet.policy.space import Cube, Region, meet
+from vnet.policy.space import Cube, Region
 from vnet.policy.strays import Owned, Stray, rewrites_header, strays
 from vnet.policy.walk import Alike, Leaf, Narrow, Step, Walk
 from vnet.policy.witness import Witness
 from vnet.topology.inventory import Inventory
-from vnet.topology.model import Claim, ClaimKind, Peer, Topology
+from vnet.topology.model import Claim, ClaimKind, Peer, PeerKind, Topology
 
 REQUEST_STATES = (CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST)
 """What the tracker can say of a packet that opens a connection, or goes on with one that was opened."""
 BANNED_STATES = (*REQUEST_STATES, CtState.TRK | CtState.INV)
 """The same, or that it fits no connection: none of these may pass where a ban holds."""
 KEPT_SENDERS = 4096
+BEYOND = (PeerKind.INTERNET, PeerKind.ANY)
+"""Of these claims mean all that is outside, and also what only pretends to be."""
 REPLY_STATE = CtState.TRK | CtState.EST | CtState.RPL
 
 
@@ -97,7 +100,9 @@ class _Judge:
         self._topology = topology
         self._flows, self._walk = flows, Walk(flows)
         self._inventory = inventory
-        self._ends = tuple(endpoints(topology, inventory))
+        outside = of_fabric(topology, inventory, topology.claims)
+        self._ends = (*endpoints(topology, inventory), *outside.ends())
+        self._nowhere = tuple(outside.nowhere())
         self._roads = Roads(topology, self._ends)
         self._senders: dict[tuple[Sender, int], tuple[Step, ...]] = {}
         self._checked = 0
@@ -120,6 +125,8 @@ class _Judge:
 
     def _breaches(self, claim: Claim) -> Iterator[Counterexample]:
         sources, targets = self._taken_by(claim.source), self._taken_by(claim.target)
+        if claim.kind is not ClaimKind.ALLOW and self._nowhere:
+            yield from self._forged(claim, sources, targets)
         match claim.kind:
             case ClaimKind.ALLOW:
                 yield from self._unreachable(claim, sources, targets)
@@ -128,6 +135,16 @@ class _Judge:
             case ClaimKind.ONLY:
                 yield from self._unreachable(claim, sources, targets)
                 yield from self._others(claim, sources, targets)
+
+    def _forged(
+        self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
+    ) -> Iterator[Counterexample]:
+        """What reaches a target from outside by a forged address, or leaves for what is not outside."""
+        is_banned = claim.kind is not ClaimKind.ONLY
+        if claim.source.kind in BEYOND or not is_banned:
+            yield from self._passing(claim, self._nowhere, targets)
+        if claim.target.kind in BEYOND:
+            yield from self._passing(claim, sources if is_banned else self._ends, self._nowhere)
 
     def _taken_by(self, peer: Peer) -> Sequence[Endpoint]:
         """The endpoints that a selector takes (see `semantics.selects`)."""
@@ -181,24 +198,29 @@ class _Judge:
         self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
     ) -> Iterator[Counterexample]:
         """Packets of the claim's service that arrive."""
+        yield from self._passing(claim, sources, targets)
+        if claim.service is None and self._strays:
+            yield from self._astray(claims.senders(sources, self._ends), targets)
+
+    def _passing(
+        self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
+    ) -> Iterator[Counterexample]:
         classes = self._classes(claims.senders(sources, self._ends), targets)
         for target in targets:
             for cube in claims.services(claim.service, target.address.version):
                 yield from self._of_any(classes[target.address.version], target, cube)
-        if claim.service is None and self._strays:
-            yield from self._astray(claims.senders(sources, self._ends), targets)
 
     def _others(
         self, claim: Claim, sources: Sequence[Endpoint], targets: Sequence[Endpoint]
     ) -> Iterator[Counterexample]:
         """Packets that arrive although they are not the source's to the service."""
-        named = {sender.nic.name: sender for sender in claims.senders(sources, self._ends)}
+        named = {sender.key: sender for sender in claims.senders(sources, self._ends)}
         everyone = tuple(claims.senders(self._ends, self._ends))
-        classes = self._classes((each for each in everyone if each.nic.name not in named), targets)
+        classes = self._classes((each for each in everyone if each.key not in named), targets)
         for target in targets:
             for sender in everyone:
-                if sender.nic.name in named and sender.vm != target.vm.name:
-                    permitted = claims.permitted(claim.service, named[sender.nic.name], target)
+                if sender.key in named and not claims.is_own_affair(sender, target):
+                    permitted = claims.permitted(claim.service, named[sender.key], target)
                     yield from self._arriving(sender, target, {}, permitted)
             yield from self._of_any(classes[target.address.version], target, {})
         yield from self._astray(everyone, targets)
@@ -210,8 +232,8 @@ class _Judge:
         for sender, stray in product(sending, found):
             for port in (port for port, vm in nics.items() if stray.reaches(port) and vm != sender.vm):
                 region = stray.region(sender.nic.port, self._owned[port], self._is_rewritten)
-                for cube in claims.sources(sender):
-                    yield from self._handed(region and region.meet(cube), port)
+                for sent in claims.sources(sender, region):
+                    yield from self._handed(sent, port)
 
     def _handed(self, region: Region | None, port: int) -> Iterator[Counterexample]:
         for state in BANNED_STATES if region and region.some() is not None else ():
@@ -225,7 +247,10 @@ class _Judge:
     def _owned(self) -> Owned:
         found: dict[int, set[tuple[str, int]]] = defaultdict(set)
         for end in self._ends:
-            found[end.nic.port].add((f"ipv{end.address.version}_dst", int(end.address)))
+            if end.is_outside:  # all that is IP is for somebody there
+                found[end.nic.port] |= {("eth_type", ETH_IPV4), ("eth_type", ETH_IPV6)}
+            else:
+                found[end.nic.port].add((f"ipv{end.address.version}_dst", int(end.address)))
         return {port: frozenset(addresses) for port, addresses in found.items()}
 
     @cached_property
@@ -240,7 +265,7 @@ class _Judge:
         """What any sender can bring to the target; worked out once for those who are not told apart."""
         narrow = _narrowing(target, service, ())
         for steps, alike in classes.items():
-            others = [sender for sender in alike if sender.vm != target.vm.name]
+            others = [sender for sender in alike if not claims.is_own_affair(sender, target)]
             if all(self._walk.are_lost(steps, narrow, state) for state in BANNED_STATES):
                 self._checked += len(others) * len(BANNED_STATES)
                 continue
@@ -285,10 +310,10 @@ class _Judge:
 
 def _narrowing(target: Endpoint, service: Cube, permitted: Sequence[Cube]) -> Narrow:
     """What of a set of packets is for the target and of the service, and not permitted."""
-    wanted = meet(claims.toward(target), service) or {}
 
     def narrow(region: Region) -> Region | None:
-        rest = region.meet(wanted)
+        served = region.meet(service)
+        rest = served and claims.of(served, target, "dst")
         for cube in permitted:
             rest = rest.minus(cube) if rest else None
         return rest

@@ -10,6 +10,7 @@ from vnet.openflow.fields import ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, CtState
 from vnet.policy.endpoint import IPAddress, addresses, allowed_addresses
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.guard import mac_text
+from vnet.policy.outside import of_fabric
 from vnet.policy.space import Cube, Region, exactly
 from vnet.topology.inventory import Inventory, Nic
 from vnet.topology.model import Topology
@@ -22,10 +23,13 @@ class Witness:
     """Names packets of a fabric: ports by their NICs, addresses by their owners."""
 
     def __init__(self, topology: Topology, inventory: Inventory) -> None:
-        self._by_port = {nic.port: nic for nic in inventory.nics}
+        outside = of_fabric(topology, inventory)
+        self._by_port = {end.nic.port: end.nic for end in outside.ends()}
+        self._by_port |= {nic.port: nic for nic in inventory.nics}
         self._own = {
             nic.name: (*addresses(topology, nic), *allowed_addresses(topology, nic)) for nic in inventory.nics
         }
+        self._outside = outside
         self._owners = {
             (nic.vlan, address): nic.name for nic in inventory.nics for address in self._own[nic.name]
         }
@@ -43,9 +47,10 @@ class Witness:
             6 if "ipv6_dst" in cube or cube.get("eth_type") == exactly(eth_type=ETH_IPV6)["eth_type"] else 4
         )
         yield exactly(eth_type=ETH_IPV4 if version == 4 else ETH_IPV6)
-        yield exactly(vlan_vid=0, ip_frag=0)
+        yield exactly(vlan_vid=0)
+        yield exactly(ip_frag=0)
         yield exactly(eth_src=nic.mac)
-        for address in self._own[nic.name]:
+        for address in self._own.get(nic.name) or [end.address for end in self._outside.beyond(nic.name)]:
             if address.version == version:
                 yield exactly(**{f"ipv{version}_src": int(address)})
         for protocol, name in PORT_PROTOCOLS.items():
@@ -63,8 +68,8 @@ class Witness:
         version = 4 if ethertype == ETH_IPV4 else 6
         source, target = (_address(version, packet.get(f"ipv{version}_{s}", 0)) for s in ("src", "dst"))
         protocol = packet.get("ip_proto", 0)
-        sender = f"{nic.name} {source}{self._forged(nic, source, packet)}"
-        receiver = f"{self._owners.get((nic.vlan, target), 'nobody there')} {target}"
+        sender = f"{self._sender(nic, source)} {source}{self._forged(nic, source, packet)}"
+        receiver = f"{self._receiver(nic, target)} {target}"
         begun = "established " if state & CtState.EST else ""
         if name := PORT_PROTOCOLS.get(protocol):
             client, server = (packet.get(f"{name}_{side}", 0) for side in ("src", "dst"))
@@ -73,9 +78,23 @@ class Witness:
         name = f"icmp type {kind}" if protocol in (ICMP, ICMPV6) else f"IP protocol {protocol}"
         return f"{begun}{name} from {sender} to {receiver}"
 
+    def _sender(self, nic: Nic, address: IPAddress) -> str:
+        """The NIC, or of who is outside `internet` or `host`."""
+        stranger = self._outside.block(nic.name, address)
+        return nic.name if stranger is None else stranger.vm.name
+
+    def _receiver(self, nic: Nic, address: IPAddress) -> str:
+        """Who has an address, in the sender's network if anybody has it there."""
+        routed = (name for (_, other), name in self._owners.items() if other == address)
+        beyond = (end.vm.name for end in self._outside.ends() if end.block and address in end.block)
+        if nic.name not in self._own and not nic.network:
+            return next(routed, "nobody there")
+        return self._owners.get((nic.vlan, address)) or next(beyond, "nobody there")
+
     def _forged(self, nic: Nic, source: IPAddress, packet: dict[str, int]) -> str:
         mac = packet.get("eth_src", nic.mac)
-        forged = [] if source in self._own[nic.name] else ["forged"]
+        is_own = source in self._own.get(nic.name, ()) or self._outside.block(nic.name, source) is not None
+        forged = [] if is_own else ["forged"]
         forged += [] if mac == nic.mac else [f"MAC {mac_text(mac)}"]
         return f" ({', '.join(forged)})" if forged else ""
 

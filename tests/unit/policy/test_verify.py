@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from tests.generators import Builder, World, claim, header, three_tier, worlds
+from tests.generators import Builder, World, claim, header, plugs, three_tier, worlds
 from vnet.openflow.cookie import make
 from vnet.openflow.fields import CtState
 from vnet.openflow.flow import (
@@ -272,7 +272,7 @@ def test_what_a_proof_rules_out_never_passes(world: World) -> None:
     claim = builder.verify("never any -> any").claims
     topology = replace(world.topology, claims=tuple(claim))
     (result,) = verify(topology, world.inventory, compile(topology, world.inventory).flows)
-    owner = {nic.name: nic.vm for nic in world.inventory.nics}
+    owner = {name: nic.vm or name for name, nic in plugs(world.inventory).items()}
     fresh = [p for p in world.packets if not p.reply and not p.admitted]
     requests = [p for p in fresh if owner[p.source_nic] != owner[p.target_nic]]
     passing = [p for p in requests if decide(topology, world.inventory, p).allowed]
