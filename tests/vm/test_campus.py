@@ -27,6 +27,7 @@ def there() -> Iterator[tuple[Lab, Campus]]:
     sh(f"ip netns add {HOST}")
     try:
         with campus(BESIDE, HOST, "campus0", HOSTS) as made, lab(within=HOST) as host:
+            host.have_image()
             yield host, made
     finally:
         sh(f"ip netns del {HOST}")
@@ -35,7 +36,7 @@ def there() -> Iterator[tuple[Lab, Campus]]:
 def test_guests_stand_among_the_machines_of_a_campus(there: tuple[Lab, Campus]) -> None:
     host, made = there
     refused = host.vnet("up", *FILE, expect=1) if _address("add") else ""
-    assert "campus.vnet.yaml:17:3" in refused and "addresses 192.0.2.1/24 on campus0" in refused, refused
+    assert "campus.vnet.yaml:13:3" in refused and "addresses 192.0.2.1/24 on campus0" in refused, refused
     assert _address("del")
     host.vnet("up", *FILE)
     (uplink,) = host.json("inspect")["uplinks"]
@@ -54,7 +55,7 @@ def test_guests_stand_among_the_machines_of_a_campus(there: tuple[Lab, Campus]) 
         done = subprocess.run([*ping, address.partition("/")[0]], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
     claims = host.json("verify", "--probe")
-    assert len(claims) == 6
+    assert len(claims) == 7
     assert all(claim["holds"] and claim["passed"] for claim in claims), claims
     host.kill_daemon()
     host.vnet("down", "-n", "campus")
