@@ -52,8 +52,8 @@ from vnet.topology.routing import Routing, gateway_mac
 from vnet.topology.transfer import Transfer
 
 FILE = "test.vnet.yaml"
-FIRST_EDGE = 41
-"""The ports of exits and cables come behind those of all NICs."""
+FIRST_EDGE = 16
+"""The ports of exits and cables come behind those of NICs, of which a fabric that has any has fewer."""
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "sctp": 132}
 
 

@@ -15,7 +15,19 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from tests.bpf.bench import Bench
-from tests.generators import ROUTERS_REASONS, Builder, World, frame, is_routed, packets, three_tier, worlds
+from tests.generators import (
+    FIRST_EDGE,
+    ROUTERS_REASONS,
+    Builder,
+    World,
+    frame,
+    is_routed,
+    is_tagged,
+    packets,
+    plugs,
+    three_tier,
+    worlds,
+)
 from tests.ovs import OpenVSwitch, why_not
 from vnet.base.drop import DropReason
 from vnet.openflow.conntrack import Tracker
@@ -25,8 +37,9 @@ from vnet.openflow.table import PortState, SlowSwitch
 from vnet.policy.compile import compile
 from vnet.policy.difference import without_answers
 from vnet.policy.semantics import Packet, Verdict, decide
+from vnet.topology.inventory import Inventory
 
-PORTS = 16
+PORTS = FIRST_EDGE + 1
 PHASES = tuple(Phase) if os.environ.get("VNET_EXPLORE") else (Phase.explicit, Phase.generate)
 """Making a failure smaller takes longer on three switches than a test may."""
 Sent = tuple[tuple[int, bool], ...]
@@ -134,15 +147,23 @@ def means(world: World, packet: Packet) -> Verdict | None:
     return decide(world.topology, world.inventory, packet)
 
 
-def outputs(verdict: Verdict, ports: Mapping[str, int], packet: Packet, *, answers: bool) -> Sent:
+Ports = Mapping[str, tuple[int, bool]]
+"""By name, the port of a NIC, an exit or a cable, and whether packets are tagged there."""
+
+
+def outputs(verdict: Verdict, ports: Ports, packet: Packet, *, answers: bool) -> Sent:
     if verdict.allowed:
-        return ((ports[packet.target_nic], False),)
+        return (ports[packet.target_nic],)
     told = answers and verdict.reason is DropReason.REJECTED
-    return ((ports[packet.source_nic], False),) if told else ()
+    return (ports[packet.source_nic],) if told else ()
+
+
+def ports_of(inventory: Inventory) -> Ports:
+    return {name: (nic.port, is_tagged(inventory, nic)) for name, nic in plugs(inventory).items()}
 
 
 def check(switches: dict[str, Switch], world: World) -> None:
-    ports = {nic.name: nic.port for nic in world.inventory.nics}
+    ports = ports_of(world.inventory)
     flows = compile(world.topology, world.inventory).flows
     for switch in switches.values():
         switch.load(flows)
@@ -161,12 +182,13 @@ def check(switches: dict[str, Switch], world: World) -> None:
             switch.forget()
             if packet.reply:
                 opening = request(packet)
-                switch.send(ports[opening.source_nic], frame(world.inventory, opening))
+                switch.send(ports[opening.source_nic][0], frame(world.inventory, opening))
             for attempt in ("first", "second"):  # the second may come from a flow cache
-                sent = switch.send(ports[packet.source_nic], frame(world.inventory, packet))
+                sent = switch.send(ports[packet.source_nic][0], frame(world.inventory, packet))
                 if is_routed(world.inventory, packet) and verdict.reason in ROUTERS_REASONS:
                     # a gateway says so, or knows another who has the address
-                    assert ports[packet.target_nic] not in {port for port, _ in sent}, (name, packet)
+                    reached = {port for port, _ in sent} - {ports[packet.source_nic][0]}
+                    assert ports[packet.target_nic][0] not in reached, (name, packet)
                 else:
                     assert sent == expected, (name, attempt, packet)
 
@@ -181,6 +203,36 @@ def test_three_tier_decides_as_the_language_says_on_all_three(switches: dict[str
     topology, inventory = three_tier().build()
 
     @settings(max_examples=25, deadline=None, phases=PHASES)
+    @given(packet=packets(topology, inventory))
+    def tried(packet: Packet) -> None:
+        check(switches, World(topology, inventory, (packet,)))
+
+    tried()
+
+
+@pytest.mark.parametrize("trunk", [False, True], ids=["access", "trunk"])
+def test_who_is_outside_fares_as_the_language_says_on_all_three(
+    switches: dict[str, Switch], trunk: bool
+) -> None:
+    """A fabric that has an exit and a cable, with packets from and to both."""
+    builder = (
+        Builder()
+        .network("front", 10, "10.10.10.0/24", "fd00:10::/64")
+        .network("lan", 20, "10.10.20.0/24", "fd00:20::/64")
+        .network("back", 30, "10.10.30.0/24")
+        .router("gw", "front", "lan", uplink="host")
+        .cable("wire", "lan", *(["back"] if trunk else []), trunk=trunk)
+        .vm("a", "front")
+        .vm("b", "lan")
+        .vm("c", "back")
+        .policy(
+            "in", "any", ingress=["allow 203.0.113.0/24 80/tcp", "allow internet 443/tcp,icmp", "allow host"]
+        )
+        .policy("out", "vm:a,vm:b", egress=["deny 2001:db8::/32", "reject 10.10.20.200/29", "allow internet"])
+    )
+    topology, inventory = builder.build()
+
+    @settings(max_examples=40, deadline=None, phases=PHASES)
     @given(packet=packets(topology, inventory))
     def tried(packet: Packet) -> None:
         check(switches, World(topology, inventory, (packet,)))
@@ -209,7 +261,7 @@ def test_a_live_connection_fares_as_the_policy_that_forbids_it_says(
         switch.forget()
         assert switch.send(a.port, frame(after[1], opening)) == ((b.port, False),), name
         switch.load(compile(*after).flows)
-        ports = {"a.eth0": a.port, "b.eth0": b.port}
+        ports = ports_of(after[1])
         expected = outputs(decide(*after, answer), ports, answer, answers=name != "Open vSwitch")
         for _ in range(2):
             assert switch.send(b.port, frame(after[1], answer)) == expected, name

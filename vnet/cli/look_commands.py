@@ -56,10 +56,10 @@ def verify(
 
 
 def _probed(row: Row) -> str:
-    """`3 of 3 as claimed`, or `-` when nothing was tried."""
+    """`3 of 3 as claimed`, or `-` when nothing was tried; who is outside is never asked to send."""
     tried = row["probes"]
     if not tried:
-        return "-"
+        return "not tried: outside" if row["untried"] else "-"
     return f"{sum(probe['passed'] for probe in tried)} of {len(tried)} as claimed"
 
 

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from vnet.capture.ends import ends_of
 from vnet.policy.endpoint import Endpoint
 from vnet.policy.identity import Identities, label, peer_of, subject_of
+from vnet.policy.outside import edges
 from vnet.topology.inventory import Inventory, Nic
 from vnet.topology.model import Topology
 from vnet.topology.routing import Routing, gateway_mac
@@ -33,8 +34,9 @@ class Known:
     """The states of VMs that do not run: nobody there takes a packet."""
 
     def nic(self, port: int) -> Nic | None:
-        """That of a port."""
-        return next((nic for nic in self.inventory.nics if nic.port == port), None)
+        """That of a port, also an exit's or a cable's."""
+        plugged = (*self.inventory.nics, *(edge.nic for edge in edges(self.topology, self.inventory)))
+        return next((nic for nic in plugged if nic.port == port), None)
 
     def name(self, port: int) -> str:
         """What a port is called."""
@@ -51,12 +53,24 @@ class Known:
         mac = int.from_bytes(frame[:6], "big")
         if mac == gateway_mac(self.topology.name):
             target = ends_of(frame).target
-            routing = Routing(self.topology)
-            way = None if target is None else routing.way(sender.network, target)
-            there = (nic for nic in self.inventory.nics if way is not None and nic.network == way.network)
-            return next((nic for nic in there if target in {each.ip for each in nic.addresses}), None)
+            return None if target is None else self._routed(sender, target)
         near = (nic for nic in self.inventory.nics if nic.vlan == sender.vlan)
-        return next((nic for nic in near if nic.mac == mac), None)
+        beyond = (edge.nic for edge in edges(self.topology, self.inventory) if edge.nic.vlan == sender.vlan)
+        return next((nic for nic in near if nic.mac == mac), next(beyond, None))
+
+    def _routed(self, sender: Nic, target: IPAddress) -> Nic | None:
+        """Whom a router's gateway hands it to: a NIC, or its exit."""
+        routing, ways_out = Routing(self.topology), edges(self.topology, self.inventory)
+        own = next((edge for edge in ways_out if edge.is_exit and edge.name == sender.name), None)
+        if own is not None:
+            way = routing.lead(self.topology.routers[own.router], target)
+        else:
+            way = routing.way(sender.network, target)
+            if way is None and routing.leaves(sender.network, target):
+                router = routing.router(sender.network)
+                return next((edge.nic for edge in ways_out if router and edge.router == router.name), None)
+        there = (nic for nic in self.inventory.nics if way is not None and nic.network == way.network)
+        return next((nic for nic in there if target in {each.ip for each in nic.addresses}), None)
 
 
 def labels(identities: Identities) -> tuple[dict[int, str], dict[int, str]]:

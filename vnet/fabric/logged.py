@@ -22,6 +22,7 @@ from vnet.openflow.message import PacketIn
 from vnet.openflow.packet import Malformed, Packet, parse
 from vnet.policy.endpoint import endpoints
 from vnet.policy.origin import Lets
+from vnet.policy.outside import Outside, of_fabric
 from vnet.policy.pipeline import LOGGED_BY
 
 REFERENCE_MASK = 0xFFFFFFFF
@@ -157,6 +158,8 @@ class Names:
     vms: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     """By port: VM and network."""
     addresses: Mapping[tuple[str, IPv4Address | IPv6Address], str] = field(default_factory=dict)
+    outside: Outside | None = None
+    """Whoever is not of the fabric is `internet` or `host`."""
 
     def rule(self, reference: int) -> Rule:
         """The rule, as well as it is known."""
@@ -184,8 +187,15 @@ class Names:
         source, target = _addresses(packet)
         ports = PORTS.get(packet.get("ip_proto") or 0, ("", ""))
         source_port, target_port = (packet.get(name) or 0 for name in ports)
-        receiver = self.addresses.get((network, target), "") if target is not None else ""
+        receiver = self._owner(network, target) if target is not None else ""
+        vm = vm or (self.outside.who(source) if self.outside and source is not None else "")
         return End(vm, source, source_port), End(receiver, target, target_port)
+
+    def _owner(self, network: str, address: IPv4Address | IPv6Address) -> str:
+        """Who of the sender's network has an address, or outside; of any, if the sender is in none."""
+        near = self.addresses.get((network, address))
+        others = (vm for (_, other), vm in self.addresses.items() if other == address and not network)
+        return near or next(others, self.outside.who(address) if self.outside else "")
 
 
 def _read(seen: Sighting) -> Packet | None:
@@ -218,7 +228,8 @@ def names(provenance: Mapping[int, Mapping[str, str]], declared: Declared | None
         return Names(rules)
     vms = {nic.port: (nic.vm, nic.network) for nic in declared.inventory.nics}
     ends = endpoints(declared.topology, declared.inventory)
-    return Names(rules, vms, {(end.nic.network, end.address): end.vm.name for end in ends})
+    outside = of_fabric(declared.topology, declared.inventory)
+    return Names(rules, vms, {(end.nic.network, end.address): end.vm.name for end in ends}, outside)
 
 
 _RULE = ("policy", "rule", "at", "text")

@@ -17,6 +17,7 @@ from vnet.openflow.conntrack import Direction
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
 from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.explain import CLIENT_PORT
+from vnet.policy.outside import of_fabric
 from vnet.topology.inventory import Inventory, Nic
 from vnet.topology.model import Service, Topology
 from vnet.topology.reading import suggestion
@@ -27,6 +28,7 @@ from scapy.layers import inet, inet6, l2, sctp  # isort: skip
 from scapy.packet import NoPayload, Packet, Raw  # isort: skip
 
 IPAddress = IPv4Address | IPv6Address
+OUTSIDE = ("internet", "host")
 NOBODYS_MAC = "02:00:00:00:00:fe"
 """Of what is sent to an address that nobody has."""
 ECHO_ID = 1
@@ -54,6 +56,7 @@ class Asking:
         self._topology, self._inventory = topology, inventory
         self._connections = tuple(connections)
         self._ends = tuple(endpoints(topology, inventory))
+        self._outside = of_fabric(topology, inventory)
         self._roads = Roads(topology, self._ends)
         self._assumed: list[str] = []
 
@@ -94,6 +97,23 @@ class Asking:
         names = {nic.name for nic in nics}
         return [end for end in self._ends if end.name in names and not end.address.is_link_local]
 
+    def _named(self, name: str) -> list[Endpoint]:
+        """Whom a word means: who is outside by `internet`, `host` or an address, else a VM or a NIC."""
+        address = _address(name)
+        if address is None and name not in OUTSIDE:
+            return self._of(self._nics(name))
+        if address is None:
+            found = [end for end in self._outside.ends() if end.vm.name == name and not end.is_link_local]
+        else:
+            found = [end for end in self._ends if end.address == address]
+            beyond = (self._outside.at(edge, address) for edge in self._outside.edges)
+            found = found or [end for end in beyond if end is not None]
+        if not found:
+            raise InputError(
+                f"nobody is {name}: no router has an uplink, and no uplink carries a network there"
+            )
+        return found
+
     def _sender(self, name: str, frame: bytes) -> Nic:
         """The NIC that a frame comes from: the one named, else whose MAC address it has."""
         nics = self._nics(name) if name else self._inventory.nics
@@ -110,7 +130,7 @@ class Asking:
     # from two names
 
     def _between(self, asked: Asked) -> Question:
-        service, sources = service_of(asked.service), self._of(self._nics(asked.source))
+        service, sources = service_of(asked.service), self._named(asked.source)
         source, target, address = self._ways(sources, asked)
         protocol = _protocol(service, source.address.version)
         port = service.ports[0] if service.ports and protocol in (TCP, UDP, SCTP) else 0
@@ -138,9 +158,9 @@ class Asking:
     def _ways(self, sources: list[Endpoint], asked: Asked) -> tuple[Endpoint, Endpoint | None, IPAddress]:
         """Who sends to whom: two on one network, if there are any."""
         address = _address(asked.target)
-        if address is not None:
+        if address is not None and not any(each.is_outside for each in sources):
             return self._to_address(sources, address, asked)
-        targets = self._of(self._nics(asked.target))
+        targets = self._named(asked.target)
         pairs = [
             (a, b)
             for a in sources
@@ -158,8 +178,9 @@ class Asking:
         if len(near) > 1:
             self._assumed.append(f"from {source} to {target}, the first of {len(near)} pairs of addresses")
         if not near:
+            where = source.nic.network or source.name
             self._assumed.append(
-                f"{asked.source} and {asked.target} share no network: sent on {source.nic.network} anyway"
+                f"{asked.source} and {asked.target} share no network: sent on {where} anyway"
             )
         return source, target, target.address
 
@@ -178,6 +199,7 @@ class Asking:
             for end in sources
             if end.address.version == address.version and self._routed(end.nic, address)
         ]
+        fitting = fitting or [end for end in sources if self._on_cable(end, address)]
         if not fitting:
             words = ", ".join(
                 f"{network} ({', '.join(map(str, networks[network].subnets))})"
@@ -194,6 +216,11 @@ class Asking:
         if not owner and not routed and server is None:
             self._assumed.append(f"nobody on {source.nic.network} has {address}: sent to {NOBODYS_MAC}")
         return source, owner[0] if owner else None, address
+
+    def _on_cable(self, source: Endpoint, address: IPAddress) -> bool:
+        """Whether an address that is not of the network may be beyond the cable that it is on."""
+        beyond = (self._outside.at(edge, address) for edge in self._outside.edges)
+        return any(end is not None and self._roads.are_neighbours(source, end) for end in beyond)
 
     def _server_mac(self, network: str, address: IPAddress) -> str | None:
         """The MAC of who answers the guests of a network, if the address is one of that one's."""
@@ -214,7 +241,8 @@ class Asking:
             mac = format_mac(self._roads.mac(source, target))
         elif self._routed(source.nic, address):
             mac = format_mac(gateway_mac(self._topology.name))
-        return l2.Ether(src=format_mac(source.macs[0]), dst=mac)
+        ether = l2.Ether(src=format_mac(source.macs[0]), dst=mac)
+        return ether / l2.Dot1Q(vlan=source.block.tag) if source.block and source.block.tag else ether
 
     def _living(self, source: Endpoint, target: IPAddress, protocol: int, port: int) -> Direction | None:
         """A connection of the source to that port."""

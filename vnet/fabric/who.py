@@ -17,6 +17,7 @@ from vnet.fabric.seen import DecidedBy
 from vnet.openflow.fields import ICMP, ICMPV6
 from vnet.policy.endpoint import Endpoint, endpoints
 from vnet.policy.origin import Lets, Origin
+from vnet.policy.outside import edges, of_fabric
 from vnet.policy.semantics import REQUEST_TYPE, Packet, Verdict, judged
 from vnet.switch.connections import Tracked
 from vnet.topology.inventory import Nic
@@ -78,7 +79,11 @@ class Directory:
             for name, router in declared.topology.routers.items()
         }
         self._own = {(end.name, end.address) for end in ends}
-        self._identities = declared.compiled.identities.of
+        self._outside = of_fabric(declared.topology, declared.inventory)
+        ways_out = edges(declared.topology, declared.inventory)
+        self._edges = {edge.zone: edge.name for edge in ways_out}
+        self._edge_ports = {edge.nic.port: edge.name for edge in ways_out}
+        self._identities = declared.compiled.identities
         self._judge = lru_cache(RULES_KEPT)(self._judged)
         self._by_identity: dict[tuple[int, int, int, int, int], Let] = {}
 
@@ -88,7 +93,7 @@ class Directory:
 
     def ports(self) -> Mapping[int, str]:
         """The names of all NICs by port."""
-        return {port: nic.name for port, nic in self._by_port.items()}
+        return {**self._edge_ports, **{port: nic.name for port, nic in self._by_port.items()}}
 
     def network(self, vlan: int) -> str:
         """The name of a network by its VLAN, `router gw` by that one's zone; `VLAN 7` if there is none."""
@@ -99,13 +104,20 @@ class Directory:
 
         Of one that several NICs may have, the first of them by name.
         """
-        here = self._ends.get((vlan, at.version, int(at)))
-        return here or self._ends.get((self._routers.get(vlan, vlan), at.version, int(at)))
+        zones = vlan, self._routers.get(vlan, vlan)
+        found = (self._ends.get((zone, at.version, int(at))) for zone in zones)
+        return next(filter(None, found), None) or next(
+            filter(None, (self._beyond(z, at) for z in zones)), None
+        )
+
+    def _beyond(self, zone: int, at: IPAddress) -> Endpoint | None:
+        """Who outside has an address, by a network's cable or a router's exit."""
+        return self._outside.at(self._edges[zone], at) if zone in self._edges else None
 
     def name(self, vlan: int, at: IPAddress | None) -> str | None:
-        """The NIC (`web-1.eth0`) that has an address."""
+        """The NIC (`web-1.eth0`) that has an address; of who is outside `internet` or `host`."""
         end = self.end(vlan, at) if at is not None else None
-        return end.name if end else None
+        return (end.vm.name if end.is_outside else end.name) if end else None
 
     def has(self, nic: Nic, at: IPAddress) -> bool:
         """Whether the address is one of the NIC's own, or its profile allows it."""
@@ -116,15 +128,18 @@ class Directory:
 
         Where a default says no, it may be that of another VM that no policy tells apart.
         """
-        client = self._ends.get((one.zone, one.version, one.client))
-        server = self._ends.get((one.zone, one.version, one.server))
+        client, server = (self._in_zone(one.zone, one.version, each) for each in (one.client, one.server))
         if client is None or server is None or client.name == server.name:
             return None
         return self._let(client, server, one.protocol, one.service_port or 0)
 
+    def _in_zone(self, zone: int, version: int, number: int) -> Endpoint | None:
+        address = IPv4Address(number) if version == 4 else IPv6Address(number)
+        return self._ends.get((zone, version, number)) or self._beyond(zone, address)
+
     def _let(self, client: Endpoint, server: Endpoint, protocol: int, port: int) -> Let:
         """Ends that no policy tells apart have the same rule; but an audited default names its VM."""
-        one, other = (self._identities[end.name, end.address] for end in (client, server))
+        one, other = (self._identities.number(end) for end in (client, server))
         key = one, other, client.address.version, protocol, port
         known = self._by_identity.get(key)
         if known is None:

@@ -27,6 +27,7 @@ from vnet.policy.pipeline import (
     NEIGHBOUR_KIND,
     OUT_PORT,
     PROBE,
+    ROUTER,
     SERVER,
     SERVER_PEER,
     Stage,
@@ -175,7 +176,8 @@ def _gateway(edge: Edge, mac: int) -> Iterator[Entry]:
     """
     text = "the fabric's gateways are for its own NICs only"
     closed = _origin(edge, "gateway", text, DropReason.NO_ROUTE)
-    sent = match(vlan_vid=vlan(edge.nic.vlan), eth_dst=mac, **{CLIENT: OUTSIDE})
+    straight = {CLIENT: OUTSIDE, ROUTER: 0}  # and not by a router's exit
+    sent = match(vlan_vid=vlan(edge.nic.vlan), eth_dst=mac, **straight)
     yield entry(Stage.DESTINATION, TO_GATEWAY, sent, closed)
     for address in edge.own:
         if address.version == 4:

@@ -13,6 +13,7 @@ from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.explain import say
 from vnet.policy.matrix import EVERY, Matrix, Spans, joined, words
 from vnet.policy.origin import Origin
+from vnet.policy.outside import of_fabric
 from vnet.policy.semantics import selects
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Peer, Topology
@@ -47,19 +48,26 @@ def decisions(
     topology: Topology, inventory: Inventory, compiled: Compiled, source: Peer, target: Peer
 ) -> tuple[Decision, ...]:
     """Each pair of VMs that share a network or a router: what is allowed first, then what is not."""
-    ends = [end for end in endpoints(topology, inventory) if not end.address.is_link_local]
+    outside = of_fabric(topology, inventory, (source, target)).ends()
+    ends = [end for end in (*endpoints(topology, inventory), *outside) if not end.is_link_local]
     sources = promised(source, [end for end in ends if selects(topology, source, end)])
     targets = promised(target, [end for end in ends if selects(topology, target, end)])
     asked, found = Asked(compiled), dict[tuple[str, str, bool, Origin], dict[int, Spans]]()
     versions: dict[tuple[str, str], set[int]] = defaultdict(set)
     for one, other in _pairs(Roads(topology, endpoints(topology, inventory)), sources, targets):
-        versions[one.vm.name, other.vm.name].add(one.address.version)
+        versions[_names(one, other)].add(one.address.version)
         for allowed, why, services in asked.between(one, other):
-            family = found.setdefault((one.vm.name, other.vm.name, allowed, why), {})
+            family = found.setdefault((*_names(one, other), allowed, why), {})
             version = one.address.version
             family[version] = joined((*family.get(version, ()), *services))
     told = [each for key, family in found.items() for each in _told(key, family, versions[key[:2]])]
     return tuple(sorted(told, key=lambda each: (each.source, each.target, not each.allowed)))
+
+
+def _names(one: Endpoint, other: Endpoint) -> tuple[str, str]:
+    """What two ends are called: VMs by their own names, also replicas."""
+    first, second = (end.who if end.is_outside else end.vm.name for end in (one, other))
+    return first, second
 
 
 def _pairs(
@@ -89,7 +97,7 @@ class Asked:
 
     def __init__(self, compiled: Compiled) -> None:
         self._matrix = Matrix(compiled.flows)
-        self._identities, self._provenance = compiled.identities.of, compiled.provenance
+        self._identities, self._provenance = compiled.identities, compiled.provenance
         self._known: dict[tuple[int, int], list[tuple[bool, Origin, Spans]]] = {}
 
     def open(self, source: Endpoint, target: Endpoint) -> Spans:
@@ -101,7 +109,7 @@ class Asked:
         here = source.nic.network == target.nic.network
         if here and source.nic.is_isolated and target.nic.is_isolated:
             return [(False, origin.APART, EVERY)]
-        one, other = (self._identities[end.name, end.address] for end in (source, target))
+        one, other = (self._identities.number(end) for end in (source, target))
         if (one, other) not in self._known:
             decided = self._matrix.decided(one, other)
             self._known[one, other] = [

@@ -27,12 +27,14 @@ class Block:
     """Addresses outside: those of a prefix that lie in none of the `holes`.
 
     `depth` is in how many prefixes of other blocks it lies, `tag` what VLAN their packets have at the port.
+    `is_named`: some rule or claim names the prefix.
     """
 
     prefix: IPNetwork
     holes: tuple[IPNetwork, ...] = ()
     depth: int = 0
     tag: int = 0
+    is_named: bool = False
 
     def __contains__(self, address: IPAddress) -> bool:
         return address in self.prefix and not any(address in hole for hole in self.holes)
@@ -59,6 +61,11 @@ class Endpoint:
         return self.block is not None
 
     @property
+    def who(self) -> str:
+        """What it is called: as the VM is declared, or `internet`, `host` or the CIDR that is named."""
+        return str(self.block.prefix) if self.block and self.block.is_named else self.vm.spec
+
+    @property
     def is_link_local(self) -> bool:
         """Whether no router takes packets from it or to it; a host outside may have such an IPv4 address."""
         return self.address.is_link_local and not (self.is_outside and self.address.version == 4)
@@ -74,7 +81,7 @@ class Endpoint:
         return macs(self.nic, self.address)
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.address})"
+        return f"{self.vm.name if self.is_outside else self.name} ({self.address})"
 
 
 def link_local(mac: int) -> IPv6Address:
@@ -235,6 +242,9 @@ class Places:
     def __init__(self, ends: Iterable[Endpoint], routing: Routing) -> None:
         self._vms: dict[tuple[str, int, bool], set[str]] = defaultdict(set)
         for end in ends:
+            if end.is_outside and not end.nic.network:
+                self._vms[f"router {router_of_exit(end.name)}", end.address.version, False].add(end.vm.name)
+                continue
             self._vms[end.nic.network, end.address.version, end.nic.is_isolated].add(end.vm.name)
             router = routing.router(end.nic.network)
             if router is not None:

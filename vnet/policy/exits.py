@@ -14,7 +14,7 @@ from vnet.openflow.flow import Conntrack, DecIpTtl, IcmpError, Match, PushVlan, 
 from vnet.policy.endpoint import Block, IPAddress
 from vnet.policy.entry import ANY_TAG, Entry, entry, eth_type, prefix, vlan
 from vnet.policy.gateway import BEYOND, NO_HOPS_LEFT, NO_ROUTE
-from vnet.policy.guard import ADVERTISEMENT, FORGED, ND_OWN, OTHER_MAC, OTHER_TYPE, OWN, SOLICITATION
+from vnet.policy.guard import ADVERTISEMENT, ND_OWN, OTHER_TYPE, OWN, SOLICITATION
 from vnet.policy.identity import OUTSIDE, peer_of, subject_of
 from vnet.policy.origin import Origin, OriginKind
 from vnet.policy.outside import OUTSIDE_VLAN, Edge
@@ -54,19 +54,21 @@ def _origin(edge: Edge, what: str, text: str, reason: DropReason = DropReason.NO
 
 
 def _admit(edge: Edge) -> Iterator[Entry]:
-    """Table 0."""
+    """Table 0: only the gateway behind the exit sends, without a tag."""
     port = edge.nic.port
     into = _origin(edge, "admit", "packets from outside")
     tag = PushVlan(), SetField("vlan_vid", vlan(OUTSIDE_VLAN)), SetField(ROUTER, edge.zone)
-    untagged = match(in_port=port, vlan_vid=0)
+    untagged = match(in_port=port, vlan_vid=0, eth_src=edge.nic.mac)
     yield entry(Stage.ADMIT, 200, untagged, into, *tag, goto=Stage.SOURCE_GUARD)
     tagged = _origin(edge, "tagged", "no VLAN tags", DropReason.VLAN_NOT_ALLOWED)
     yield entry(Stage.ADMIT, 100, match(in_port=port, vlan_vid=ANY_TAG), tagged)
+    unknown = _origin(edge, "spoof_mac", "only from the gateway's MAC", DropReason.SPOOF_MAC)
+    yield entry(Stage.ADMIT, 90, match(in_port=port), unknown)
 
 
 def _source_guard(edge: Edge, numbered: Numbered) -> Iterator[Entry]:
-    """Table 1: only the gateway behind the exit sends, and never from an address of the fabric."""
-    sender = {"in_port": edge.nic.port, "eth_src": edge.nic.mac}
+    """Table 1: nothing comes from an address of the fabric, and no neighbour is asked for."""
+    sender = {"in_port": edge.nic.port, "vlan_vid": vlan(OUTSIDE_VLAN)}
     outside = _origin(edge, "source", "from outside")
     for block, identity in numbered:
         known = SetField(CLIENT, subject_of(identity)), SetField(CLIENT_PEER, peer_of(identity))
@@ -87,11 +89,9 @@ def _nothing_else(edge: Edge, sender: dict[str, int]) -> Iterator[Entry]:
         asked = match(**sender, eth_type=eth_type(6), ip_proto=ICMPV6, icmpv6_type=kind)
         yield entry(Stage.SOURCE_GUARD, ND_OWN, asked, discovery)
     arp = _origin(edge, "spoof_arp", static, DropReason.SPOOF_ARP)
-    yield entry(Stage.SOURCE_GUARD, FORGED, match(**sender, eth_type=ETH_ARP), arp)
+    yield entry(Stage.SOURCE_GUARD, OWN, match(**sender, eth_type=ETH_ARP), arp)
     other = _origin(edge, "ethertype", "IPv4 and IPv6 only", DropReason.ETHERTYPE)
     yield entry(Stage.SOURCE_GUARD, OTHER_TYPE, match(**sender), other)
-    unknown = _origin(edge, "spoof_mac", "only from the gateway's MAC", DropReason.SPOOF_MAC)
-    yield entry(Stage.SOURCE_GUARD, OTHER_MAC, match(in_port=edge.nic.port), unknown)
 
 
 def _is_single(edge: Edge, block: Block) -> bool:
@@ -131,7 +131,8 @@ class _Ways:
 
     def _sent(self, version: int) -> dict[str, int | tuple[int, int]]:
         """What is for the MAC of a gateway of this router, from any of its networks."""
-        return {ROUTER: self._edge.zone, "eth_dst": self._mac, "eth_type": eth_type(version)}
+        for_gateway = {"eth_dst": self._mac, "eth_type": eth_type(version)}
+        return {ROUTER: self._edge.zone, "vlan_vid": ANY_TAG, **for_gateway}
 
     def _on(self, priority: int, where: Match, why: Origin, version: int) -> Entry:
         hop = DecIpTtl(IcmpError(version, *NO_HOPS_LEFT[version], int(self._own[version])))

@@ -14,12 +14,17 @@ from vnet.openflow.fields import ICMP, ICMPV6
 from vnet.policy.claims import promised
 from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.origin import Origin, OriginKind
+from vnet.policy.outside import of_fabric
 from vnet.policy.semantics import Packet, Verdict, decide, selects
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Peer, PeerKind, Service, Topology
 
 CLIENT_PORT = 40_000
 """The client's port in explanations and examples: any ephemeral one."""
+
+
+WORDS = ("any", "internet", "host")
+"""Peers that are words of the language."""
 
 
 def place(at: Location) -> str:
@@ -92,8 +97,8 @@ def peer_named(topology: Topology, inventory: Inventory, text: str) -> Peer:
     """
     at = Location("(command line)")
     kind, colon, value = text.partition(":")
-    if text == "any":
-        return Peer(PeerKind.ANY, text, at)
+    if text in WORDS:
+        return Peer(PeerKind(text), text, at)
     if colon and kind in ("vm", "network"):
         return Peer(PeerKind(kind), value, at)
     if any(text in (vm.name, vm.spec) for vm in inventory.vms):
@@ -117,7 +122,8 @@ def explain(
     a profile only allows where no CIDR names them; where two VMs cannot meet, their first addresses of one
     family stand for the rest.
     """
-    ends = [end for end in endpoints(topology, inventory) if not end.address.is_link_local]
+    outside = of_fabric(topology, inventory, (source, target)).ends()
+    ends = [end for end in (*endpoints(topology, inventory), *outside) if not end.is_link_local]
     sources = promised(source, [end for end in ends if selects(topology, source, end)])
     targets = promised(target, [end for end in ends if selects(topology, target, end)])
     pairs = [(a, b) for a in sources for b in targets if _comparable(a, b)]
@@ -134,7 +140,8 @@ def explain(
 
 
 def _comparable(a: Endpoint, b: Endpoint) -> bool:
-    return a.vm.name != b.vm.name and a.address.version == b.address.version
+    strangers = a.is_outside and b.is_outside
+    return a.vm.name != b.vm.name and a.address.version == b.address.version and not strangers
 
 
 def _packet(source: Endpoint, target: Endpoint, service: Service) -> Packet:

@@ -75,7 +75,7 @@ class Identity:
 
 def label(members: Iterable[Endpoint]) -> str:
     """Whose endpoints these are, in words."""
-    return told({end.vm.spec for end in members})
+    return told({end.who for end in members})
 
 
 def told(names: Iterable[str]) -> str:
@@ -92,6 +92,20 @@ class Identities:
     of: Mapping[EndpointKey, int]
     by_number: Mapping[int, Identity]
     taken: Mapping[Selector, frozenset[int]]
+
+    @property
+    def outside(self) -> tuple[Endpoint, ...]:
+        """The blocks of who is outside."""
+        return tuple(end for each in self.by_number.values() for end in each.members if end.is_outside)
+
+    def number(self, end: Endpoint) -> int:
+        """That of an endpoint; of one outside also if a block of which it is a part stands for it."""
+        known = self.of.get((end.name, end.address))
+        if known is not None or not end.is_outside:
+            return self.of[end.name, end.address]
+        alike = (each for each in self.outside if each.name == end.name)
+        block = next(each for each in alike if each.block and end.address in each.block)
+        return self.of[block.name, block.address]
 
     def select(self, peers: Iterable[Peer]) -> frozenset[int]:
         """The numbers of all identities that the selectors take together."""

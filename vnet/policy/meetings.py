@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import product
 
 from vnet.policy.endpoint import Endpoint, Roads, reached_by
-from vnet.policy.identity import Identities
+from vnet.policy.identity import OUTSIDE, Identities, subject_of
 from vnet.policy.rows import Asked, Default, Row, RuleList
 from vnet.policy.semantics import in_order, rules_of
+from vnet.topology.inventory import router_of_exit
 from vnet.topology.model import Direction, Peer, PeerKind, Topology
 
 
@@ -48,12 +49,17 @@ def rule_lists(topology: Topology, identities: Identities, direction: Direction)
             )
         )
         for number in selected(identities, policy.applied_to)[0]:
-            applied[number].append(place)
+            if subject_of(number) != OUTSIDE:
+                applied[number].append(place)
     shared: dict[tuple[int, ...], RuleList] = {}
     for places in {tuple(each) for each in applied.values()}:
         default = Default(direction, tuple(policies[place] for place in places))
         shared[places] = RuleList((rule for place in places for rule in asked[place]), default)
-    return {number: shared[tuple(places)] for number, places in applied.items()}
+    beyond = RuleList((), Default(direction, (), is_outside=True))
+    return {
+        number: beyond if subject_of(number) == OUTSIDE else shared[tuple(places)]
+        for number, places in applied.items()
+    }
 
 
 def selected(identities: Identities, peers: tuple[Peer, ...]) -> tuple[frozenset[int], bool]:
@@ -141,12 +147,16 @@ class Meetings:
         two networks that are sent packets and that are not: enough to find a pair."""
         found: dict[_Place, list[Endpoint]] = defaultdict(list)
         for end in members:
+            if end.is_outside and not end.nic.network:
+                reps = found[router_of_exit(end.name), end.address.version, True]
+                reps += [] if reps else [end]
+                continue
             reps = found[end.nic.network, end.address.version, False]
             alike = [other.name for other in reps if other.nic.is_isolated == end.nic.is_isolated]
             if len(alike) < 2 and end.name not in alike:
                 reps.append(end)
             router = self._roads.routing.router(end.nic.network)
-            if router is None or end.address.is_link_local:
+            if router is None or end.is_outside or end.is_link_local:
                 continue
             reps = found[router.name, end.address.version, True]
             routed = self._roads.is_routed_to(end)

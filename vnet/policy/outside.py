@@ -16,7 +16,7 @@ from itertools import chain
 from vnet.base.errors import InputError
 from vnet.policy.endpoint import Block, Endpoint, IPAddress, endpoints
 from vnet.topology.inventory import Exit, Inventory, Nic, UplinkPort, Vm, exit_key, uplink_key
-from vnet.topology.model import Claim, IPNetwork, PeerKind, Topology
+from vnet.topology.model import IPNetwork, Peer, PeerKind, Topology
 from vnet.topology.routing import Routing, gateway_mac, zone_of
 from vnet.topology.transfer import Transfer
 
@@ -163,7 +163,8 @@ def blocks_of(edge: Edge, named: Iterable[IPNetwork]) -> Iterator[tuple[Block, b
         without = [] if prefix in exact else [*edge.never, *map(_alone, edge.own)]
         holes = [*inner, *(each for each in without if _within(each, prefix))]
         depth = sum(1 for each in prefixes if each != prefix and _within(prefix, each))
-        yield Block(prefix, tuple(holes), depth, edge.nic.vlan if edge.is_tagged else 0), prefix in hosts
+        tag = edge.nic.vlan if edge.is_tagged else 0
+        yield Block(prefix, tuple(holes), depth, tag, prefix in asked - exact), prefix in hosts
 
 
 def _alone(address: IPAddress) -> IPNetwork:
@@ -210,6 +211,16 @@ class Outside:
                 f"can tell {LENGTHS_MAX} apart; write some as prefixes of a length that is there already"
             )
 
+    @property
+    def edges(self) -> Iterable[str]:
+        """The names of the edges."""
+        return self._edges.keys()
+
+    def who(self, address: IPAddress, port: int | None = None) -> str:
+        """`internet` or `host` for an address outside, maybe beyond a certain port; empty for others."""
+        ends = (end for end in self.ends() if port is None or end.nic.port == port)
+        return next((end.vm.name for end in ends if end.block and address in end.block), "")
+
     def ends(self) -> Iterator[Endpoint]:
         """The blocks beyond all edges as endpoints."""
         for ends in self._ends.values():
@@ -239,8 +250,8 @@ class Outside:
         return None if found is None else replace(found, address=address)
 
 
-def of_fabric(topology: Topology, inventory: Inventory, claims: Iterable[Claim] = ()) -> Outside:
-    """Who is outside of a fabric, told apart by all that its rules, its groups and some claims name.
+def of_fabric(topology: Topology, inventory: Inventory, asked: Iterable[Peer] = ()) -> Outside:
+    """Who is outside of a fabric, told apart by all that its rules name, and what is asked about.
 
     At a cable nobody outside has an address that one of the network's NICs may use.
     """
@@ -251,15 +262,14 @@ def of_fabric(topology: Topology, inventory: Inventory, claims: Iterable[Claim] 
     for end in endpoints(topology, inventory):
         own[end.nic.network].append(end.address)
     known = [replace(edge, own=(*edge.own, *dict.fromkeys(own[edge.nic.network]))) for edge in found]
-    return Outside(known, _named(topology, claims), is_bounded=False)
+    return Outside(known, _named(topology, asked), is_bounded=False)
 
 
-def _named(topology: Topology, claims: Iterable[Claim]) -> Iterator[IPNetwork]:
+def _named(topology: Topology, asked: Iterable[Peer]) -> Iterator[IPNetwork]:
     rules = (
         rule for policy in topology.policies for rule in (*(policy.ingress or ()), *(policy.egress or ()))
     )
     peers = chain.from_iterable(rule.peers for rule in rules)
-    asked = chain.from_iterable((claim.source, claim.target) for claim in claims)
     for peer in (*peers, *asked):
         if peer.kind is PeerKind.CIDR:
             yield ip_network(peer.value, strict=False)

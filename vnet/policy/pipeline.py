@@ -124,9 +124,9 @@ TABLES = (
         Stage.ADMIT,
         "admit",
         "Which network is this? Untagged packets of a known port get the tag of its network",
-        ("in_port", "vlan_vid"),
+        ("in_port", "vlan_vid", "eth_src"),
         "drop PORT_CLOSED",
-        (DropReason.PORT_CLOSED, DropReason.VLAN_NOT_ALLOWED),
+        (DropReason.PORT_CLOSED, DropReason.VLAN_NOT_ALLOWED, DropReason.SPOOF_MAC),
         (Stage.SOURCE_GUARD,),
     ),
     Table(

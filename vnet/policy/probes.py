@@ -16,7 +16,7 @@ from vnet.policy.endpoint import Endpoint, IPAddress, Roads, endpoints
 from vnet.policy.explain import CLIENT_PORT
 from vnet.policy.semantics import Packet, decide, selects
 from vnet.topology.inventory import Inventory
-from vnet.topology.model import Claim, ClaimKind, Service, Topology
+from vnet.topology.model import Claim, ClaimKind, PeerKind, Service, Topology
 
 PER_CLAIM = 16
 """At most this many probes for one claim; a proof covers the rest."""
@@ -49,6 +49,12 @@ def probes(topology: Topology, inventory: Inventory, most: int = PER_CLAIM) -> t
     return tuple(
         probe for claim in topology.claims for probe in islice(dict.fromkeys(chosen.of(claim)), most)
     )
+
+
+def untried(claim: Claim) -> str:
+    """Why nothing can be tried of a claim from inside of guests; empty if something can."""
+    ends = {claim.source.kind, claim.target.kind} & {PeerKind.INTERNET, PeerKind.HOST}
+    return "the rules are proved, but nobody outside is asked to send or to listen" if ends else ""
 
 
 class _Chooser:

@@ -31,26 +31,31 @@ class Pair:
 def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Iterator[Pair]:
     """Every pair of VMs that share a network or are joined by a router, in file order; replicas one by one.
 
-    Families with different answers are told apart. Addresses that the guests were not given are left out.
+    Families with different answers are told apart. Addresses that the guests were not given are left out. Who
+    is outside is there as `internet`, `host` and the CIDRs that rules name, each without what is named apart.
     """
     asked, roads = Asked(compiled), Roads(topology, endpoints(topology, inventory))
     by_network: dict[str, list[Endpoint]] = {}
-    for end in endpoints(topology, inventory):
+    for end in (*endpoints(topology, inventory), *compiled.identities.outside):
         if end.is_given:
             by_network.setdefault(end.nic.network, []).append(end)
     for here, there in product(by_network, repeat=2):
-        if not roads.routing.are_joined(here, there):
+        if here and there and not roads.routing.are_joined(here, there):
             continue
-        network = here if here == there else f"{here} -> {there}"
+        network = here if here == there else f"{here or 'outside'} -> {there or 'outside'}"
         answers: dict[tuple[str, str], dict[int, Spans]] = defaultdict(dict)
         for source in by_network[here]:
             for target in by_network[there]:
                 if source.vm.name != target.vm.name and roads.can_meet(source, target):
-                    pair = answers[source.vm.name, target.vm.name]
+                    pair = answers[_name(source), _name(target)]
                     version = source.address.version
                     pair[version] = joined((*pair.get(version, ()), *asked.open(source, target)))
         for (one, other), by_family in answers.items():
             yield Pair(one, other, network, told(by_family))
+
+
+def _name(end: Endpoint) -> str:
+    return end.who if end.is_outside else end.vm.name
 
 
 def told(by_family: Mapping[int, Spans]) -> str:

@@ -43,7 +43,8 @@ def reach_changes(before: Side, after: Side, touched: Iterable[Flow]) -> tuple[R
     """Which services open and close, by client and server; `touched` are the flows that differ."""
     was, becomes = Matrix(before.flows), Matrix(after.flows)
     met, meet = _Ground(before.topology), _Ground(after.topology)
-    rejoined = before.topology.routers != after.topology.routers
+    joins = ((side.topology.routers, side.topology.uplinks) for side in (before, after))
+    rejoined = next(joins) != next(joins)
     opens: dict[tuple[str, str], Spans] = defaultdict(tuple)
     closes: dict[tuple[str, str], Spans] = defaultdict(tuple)
     for client, server in _pairs(_classes(before.identities, after.identities), touched, rejoined):
@@ -90,7 +91,7 @@ class _Ground:
         """Where its members are that were given addresses."""
         key = one.before, one.after
         if key not in self._places:
-            given = (end for end in one.members if not end.address.is_link_local)
+            given = (end for end in one.members if not end.is_link_local)
             self._places[key] = Places(given, self._routing)
         return self._places[key]
 

@@ -97,22 +97,31 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Default:
-    """What holds if no rule matches; `listing` are the policies that list the direction for the subject."""
+    """What holds if no rule matches; `listing` are the policies that list the direction for the subject.
+
+    `is_outside`: no policy applies to the subject, who is not of the fabric.
+    """
 
     direction: Direction
     listing: tuple[Policy, ...]
+    is_outside: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all passes."""
+        return self.is_outside or (self.direction is Direction.EGRESS and not self.listing)
 
     @cached_property
     def fates(self) -> Fates:
         """What becomes of packets that no rule takes."""
-        if self.direction is Direction.EGRESS and not self.listing:
+        if self.is_open:
             return Fate(), Fate()
         return _refused(responsible(self.listing), DropReason.POLICY, False)
 
     def origin_for(self, subject: Endpoint) -> Origin:
         """The origin of what is decided for this subject."""
-        if self.direction is Direction.EGRESS and not self.listing:
-            return origin.EGRESS_OPEN
+        if self.is_open:
+            return origin.OUTSIDE if self.is_outside else origin.EGRESS_OPEN
         vm = subject.vm
         return origin.of_default(self.direction, vm.name, vm.name, self.listing, vm.at)
 

@@ -100,7 +100,8 @@ class _Judge:
         self._topology = topology
         self._flows, self._walk = flows, Walk(flows)
         self._inventory = inventory
-        outside = of_fabric(topology, inventory, topology.claims)
+        asked = (peer for claim in topology.claims for peer in (claim.source, claim.target))
+        outside = of_fabric(topology, inventory, asked)
         self._ends = (*endpoints(topology, inventory), *outside.ends())
         self._nowhere = tuple(outside.nowhere())
         self._roads = Roads(topology, self._ends)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_network
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -12,8 +13,15 @@ from scapy.packet import Packet as Layers
 
 from tests.generators import Builder
 from vnet.base.drop import DropReason
+from vnet.base.errors import InputError
+from vnet.openflow.fields import CtState
 from vnet.openflow.table import Outcome, PortState, SlowSwitch
 from vnet.policy.compile import compile
+from vnet.policy.outside import LENGTHS_MAX, edges
+from vnet.policy.space import Region, exactly
+from vnet.policy.verify import verify
+from vnet.policy.walk import Walk
+from vnet.switch.abi import TABLE_MASKS
 from vnet.topology.inventory import Nic
 from vnet.topology.routing import gateway_mac
 from vnet.topology.transfer import Transfer
@@ -215,3 +223,45 @@ def test_a_vm_may_tell_the_outside_of_a_connection() -> None:
         "web.eth0", IPv6(src=address(web, 6), dst=FAR6), ICMPv6DestUnreach(code=4), sent[0] / sent[1]
     )
     assert [port for port, _ in told.outputs] == [lab.exit.port]
+
+
+def prefixes(lengths: Iterable[int]) -> list[str]:
+    return [f"allow {ip_network(f'203.0.113.7/{length}', strict=False)} 80/tcp" for length in lengths]
+
+
+def test_so_many_prefixes_as_are_told_apart_fit_the_switch() -> None:
+    """Also where a fabric has everything that makes a table search more."""
+    builder = shop().network("lan", 40, "10.10.40.0/24", "fd00:40::/64", isolated=True).vm("pc", "lan")
+    builder.policy("far", "vm:web", ingress=prefixes(range(9, 9 + LENGTHS_MAX)))
+    builder.cable("wire", "lan")
+    shapes: dict[int, set[object]] = {}
+    for flow in compile(*builder.build()).flows:
+        shapes.setdefault(flow.table, set()).add(tuple((name, mask) for name, _, mask in flow.match))
+    assert max(map(len, shapes.values())) <= TABLE_MASKS
+
+
+def test_more_prefixes_than_the_switch_can_tell_apart_are_refused_in_words() -> None:
+    builder = shop().policy("far", "vm:web", ingress=prefixes(range(9, 10 + LENGTHS_MAX)))
+    with pytest.raises(InputError, match=f"by prefixes of {LENGTHS_MAX + 1} lengths"):
+        compile(*builder.build())
+    inside = Builder().network("n", 10, "10.0.0.0/24").vm("web", "n")
+    compile(*inside.policy("far", "vm:web", ingress=prefixes(range(9, 10 + LENGTHS_MAX))).build())
+
+
+def test_nothing_leads_from_an_internal_network_to_a_way_out() -> None:
+    """Whatever its VMs send: no flow that they meet has anything to do with an exit or a cable."""
+    builder = shop().cable("wire", "back").policy("open", "any", ingress=["allow any"], egress=["allow any"])
+    builder.verify(
+        "never network:data -> internet", "never network:data -> host", "never internet -> network:data"
+    )
+    topology, inventory = builder.build()
+    assert topology.networks["data"].vlan == 30
+    flows = compile(topology, inventory).flows
+    assert all(result.holds for result in verify(topology, inventory, flows))
+    walk, ways_out = Walk(flows), {edge.nic.port for edge in edges(topology, inventory)}
+    for nic in (nic for nic in inventory.nics if nic.network == "data"):
+        for kind in (0x0800, 0x86DD, 0x0806):
+            for state in (CtState.TRK | CtState.NEW, CtState.TRK | CtState.EST | CtState.RPL):
+                sent = Region(exactly(in_port=nic.port, eth_type=kind))
+                reached = {port for leaf in walk.leaves(sent, state) for port in leaf.outputs}
+                assert not reached & ways_out

@@ -210,3 +210,26 @@ def test_colliding_numbers_are_the_same_as_when_compiled_anew(monkeypatch: pytes
         becomes = lab(names)
         check(compiler, world, becomes)
         world = becomes
+
+
+def outside(*rules: str) -> World:
+    builder = Builder().network("net", 10, "10.0.0.0/24").vm("a", "net").vm("b", "net")
+    builder.router("gw", "net", uplink="host").cable("wire", "net")
+    builder.policy("first", "vm:a", ingress=["allow internet 80/tcp"])
+    return (builder.policy("second", "vm:b", ingress=rules) if rules else builder).build()
+
+
+def test_a_rule_that_tells_addresses_outside_apart_moves_only_what_speaks_of_them() -> None:
+    was, becomes = outside(), outside("allow 203.0.113.0/24 22/tcp")
+    compiler = Compiler(*was)
+    edit = check(compiler, was, becomes)
+    assert {flow.table for flow in edit.put} <= {
+        Stage.SOURCE_GUARD,
+        Stage.DESTINATION,
+        Stage.INGRESS + 1,
+        Stage.INGRESS + 2,
+    }
+    assert len(edit.put) < 12
+    deeper = outside("allow 203.0.113.0/24 22/tcp", "deny 203.0.0.0/16 23/tcp")
+    check(compiler, becomes, deeper)
+    check(compiler, deeper, was)

@@ -206,8 +206,11 @@ class Service:
             remark.text = f"{sum(result.holds for result in results)} of {len(results)} hold"
         wanted = probes.probes(declared.topology, declared.inventory) if probing else ()
         through = await self._probe(fabric, wanted, report) if wanted else {}
-        claims = [
-            _claim(result, [each for each in wanted if each.claim == result.claim], through)
+        claims: list[Json] = [
+            {
+                **_claim(result, [each for each in wanted if each.claim == result.claim], through),
+                "untried": probes.untried(result.claim) if probing else "",
+            }
             for result in results
         ]
         self._tell_failed(name, [claim["claim"] for claim in claims if not claim["passed"]])
