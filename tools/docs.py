@@ -115,10 +115,6 @@ def pictures() -> Iterator[tuple[Path, str]]:
     shown = _declared(file.name, file.read_text(encoding="utf-8"))
     yield DOCS / "images" / "three-tier.svg", svg(layout(scene(*shown, Wanted())))
     yield DOCS / "images" / "three-tier-matrix.svg", heat_svg(heat_layout(heat(*shown)))
-    file = TOPOLOGIES / "shop.vnet.yaml"
-    shown = _declared(file.name, file.read_text(encoding="utf-8"))
-    yield DOCS / "images" / "shop.svg", svg(layout(scene(*shown, Wanted())))
-
     for file in _shown():
         shown = _declared(file.name, file.read_text(encoding="utf-8"))
         yield _image(file), svg(layout(scene(*shown, Wanted())))

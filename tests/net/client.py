@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shutil
@@ -19,13 +20,18 @@ from vnet.switch.live import ports
 
 T = TypeVar("T")
 
+_TUNSETOFFLOAD, _CSUM_TSO4_TSO6 = 0x400454D0, 0x7
+"""linux/if_tun.h: TUN_F_CSUM, TUN_F_TSO4 and TUN_F_TSO6."""
 FRAME_BYTES = 66_000
 """A super-packet with its header."""
 
 
 @contextmanager
-def client(name: str, fabric_netns: str, tap: str, mac: str) -> Iterator[str]:
-    """A namespace whose eth0 is plugged into a TAP of the fabric; frames go both ways unchanged."""
+def client(name: str, fabric_netns: str, tap: str, mac: str, offload: bool = False) -> Iterator[str]:
+    """A namespace whose eth0 is plugged into a TAP of the fabric; frames go both ways unchanged.
+
+    With `offload` its TCP leaves segments and checksums to whoever gets them, as a guest's does.
+    """
     sh(f"ip netns add {name}")
     wire = None
     try:
@@ -36,6 +42,8 @@ def client(name: str, fabric_netns: str, tap: str, mac: str) -> Iterator[str]:
         sh(f"ip -n {name} link set eth0 up")
         sh(f"ip -n {name} link set lo up")
         far = _inside(fabric_netns, ports.open_tap, tap)
+        for end in (near, far) if offload else ():
+            fcntl.ioctl(end, _TUNSETOFFLOAD, _CSUM_TSO4_TSO6)
         wire = _Wire(near, far)
         yield name
     finally:

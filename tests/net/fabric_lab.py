@@ -15,6 +15,7 @@ from tests import leftovers
 from tests.unit.fabric.fakes import FakeGuests, World
 from vnet.base import paths
 from vnet.fabric.live import netns
+from vnet.fabric.live.cables import HostCables
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.host import uptime_s
 from vnet.fabric.live.network import HostNetwork
@@ -30,13 +31,19 @@ NETNS = f"{PREFIX}small"
 PINS = leftovers.pins("eng")
 
 
-def make_engine(directory: Path, world: World, underlay: str | None = None) -> Engine:
-    """A new daemon, as far as the engine can tell. `world` has the guests, which are none."""
+def make_engine(
+    directory: Path, world: World, underlay: str | None = None, host_netns: str | None = None
+) -> Engine:
+    """A new daemon, as far as the engine can tell. `world` has the guests, which are none.
+
+    `host_netns` is the namespace that plays the host where interfaces are taken from it.
+    """
 
     def parts(fabric: str) -> Parts:
         log = RuleLog(paths.log_dir(fabric))
         network, switch = HostNetwork(paths.netns(fabric)), HostSwitch(fabric, log.see, underlay)
-        return Parts(network, switch, FakeGuests(world, fabric), log)
+        cables = HostCables(fabric, paths.netns(fabric), host_netns)
+        return Parts(network, switch, FakeGuests(world, fabric), log, cables=cables)
 
     host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, partial(datetime.now, UTC), uptime_s)
     return Engine(SqliteStore(directory / "state" / "vnet.db"), parts, host, lambda declared: ())

@@ -263,7 +263,7 @@ def test_packets_that_the_guest_leaves_whole_are_marked() -> None:
 def test_what_cannot_be_captured_is_refused_with_what_could_be() -> None:
     async def life(lab: Lab) -> None:
         for request, words in (
-            ({"points": ("uplink",)}, "this fabric has no uplink"),
+            ({"points": ("uplink",)}, "the fabric small has no uplink"),
             ({"networks": ("wan",)}, "no network wan in fabric small; its networks: lan, other"),
             ({"nics": ("x",)}, "no VM or NIC x"),
             ({"filter": "tcp prot 3"}, "syntax error"),

@@ -25,10 +25,11 @@ PREFIX = leftovers.prefix("vm")
 
 
 class Lab:
-    """Runs `vnet` and looks at what is there."""
+    """Runs `vnet` and looks at what is there. `within` is the namespace that plays the host, if one does."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, within: str = "") -> None:
         self.directory = directory
+        self._enter = ["nsenter", f"--net=/run/netns/{within}"] if within else []
         self.pins = leftovers.pins("vm")
         images = Path(os.environ.get("VNET_TEST_IMAGES", "/var/lib/vnet/images"))
         images.mkdir(parents=True, exist_ok=True)
@@ -44,9 +45,14 @@ class Lab:
             "PYTHONPATH": str(ROOT),
         }
 
+    def have_image(self) -> None:
+        """Make the guest image if there is none: where the host is played, no package mirror is reached."""
+        run = "from vnet.hv.live.image import ensure; ensure(print)"
+        subprocess.run([sys.executable, "-c", run], check=True, env=self.environment, cwd=ROOT)
+
     def start(self, *words: str) -> subprocess.Popen[str]:
         """A command that goes on beside the test."""
-        command = [sys.executable, "-m", "vnet", *words]
+        command = [*self._enter, sys.executable, "-m", "vnet", *words]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=self.environment, cwd=ROOT)
 
@@ -114,13 +120,13 @@ class Lab:
 
 
 @contextmanager
-def lab() -> Iterator[Lab]:
+def lab(within: str = "") -> Iterator[Lab]:
     """A lab that is swept at the end, whatever the test did, and that must be clean after its own sweep.
 
     Its directory is not pytest's: QEMU, which runs as nobody in particular, must be able to reach it.
     """
     directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-    made = Lab(directory)
+    made = Lab(directory, within)
     try:
         yield made
     finally:

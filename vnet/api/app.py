@@ -62,6 +62,7 @@ class Api:
             Route("/v1/version", self.version),
             Route("/v1/vms", self.vms),
             Route("/v1/silent", self.silent),
+            Route("/v1/uplinks", self.uplinks),
             Route("/v1/plan", self.plan, methods=["POST"]),
             Route("/v1/fabrics", self.up, methods=["POST"]),
             Route(fabric, self.down, methods=["DELETE"]),
@@ -112,6 +113,11 @@ class Api:
     async def silent(self, request: Request) -> Response:
         """VMs that run and whose agent does not answer."""
         return JSONResponse(await self.service.silent())
+
+    async def uplinks(self, request: Request) -> Response:
+        """Uplinks of one fabric or of all."""
+        wanted = request.query_params.get("fabric")
+        return JSONResponse(await self.service.uplinks(self._name(wanted) if wanted else None))
 
     async def inspect(self, request: Request) -> Response:
         """All about a fabric."""

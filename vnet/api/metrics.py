@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, NicNumbers, Numbers, VmNumbers
+from vnet.fabric.cable import LinkState
+from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, NicNumbers, Numbers, UplinkNumbers, VmNumbers
 from vnet.fabric.readiness import reasons
 from vnet.hv.spec import GuestState
 
@@ -95,6 +96,15 @@ def _of_ports(value: Callable[[NicNumbers], float]) -> Callable[[Numbers], Itera
     ]
 
 
+def _of_uplinks(value: Callable[[UplinkNumbers], float]) -> Callable[[Numbers], Iterable[Sample]]:
+    return lambda numbers: [
+        ((("fabric", fabric.name), ("uplink", uplink.name)), value(uplink))
+        for fabric in numbers.fabrics
+        if not fabric.unanswered
+        for uplink in fabric.uplinks
+    ]
+
+
 def _states(numbers: Numbers) -> Iterable[Sample]:
     for fabric in numbers.fabrics:
         for vm in fabric.vms:
@@ -105,6 +115,7 @@ def _states(numbers: Numbers) -> Iterable[Sample]:
 # -- the metrics ----------------------------------------------------------------------------------
 
 _FABRIC, _VM, _PORT = ("fabric",), ("fabric", "vm"), ("fabric", "vm", "nic")
+_UPLINK = ("fabric", "uplink")
 
 _DAEMON_METRICS = (
     Metric(
@@ -355,4 +366,48 @@ _PORT_METRICS = (
         _of_ports(lambda nic: nic.outward_bps),
     ),
 )
-METRICS = (*_DAEMON_METRICS, *_FABRIC_METRICS, *_VM_METRICS, *_PORT_METRICS)
+_UPLINK_METRICS = (
+    Metric(
+        "vnet_uplink_up",
+        GAUGE,
+        "1 when the uplink's interface is there and its link has a carrier.",
+        _UPLINK,
+        _of_uplinks(lambda uplink: uplink.link == LinkState.UP),
+    ),
+    Metric(
+        "vnet_uplink_receive_packets_total",
+        COUNTER,
+        "Packets that came in by the uplink.",
+        _UPLINK,
+        _of_uplinks(lambda uplink: uplink.traffic.sent_packets),
+    ),
+    Metric(
+        "vnet_uplink_receive_bytes_total",
+        COUNTER,
+        "Bytes that came in by the uplink.",
+        _UPLINK,
+        _of_uplinks(lambda uplink: uplink.traffic.sent_bytes),
+    ),
+    Metric(
+        "vnet_uplink_receive_drops_total",
+        COUNTER,
+        "Packets that came in by the uplink and were lost, for whatever reason.",
+        _UPLINK,
+        _of_uplinks(lambda uplink: uplink.traffic.sent_dropped),
+    ),
+    Metric(
+        "vnet_uplink_transmit_packets_total",
+        COUNTER,
+        "Packets that left by the uplink.",
+        _UPLINK,
+        _of_uplinks(lambda uplink: uplink.traffic.received_packets),
+    ),
+    Metric(
+        "vnet_uplink_transmit_bytes_total",
+        COUNTER,
+        "Bytes that left by the uplink.",
+        _UPLINK,
+        _of_uplinks(lambda uplink: uplink.traffic.received_bytes),
+    ),
+)
+METRICS = (*_DAEMON_METRICS, *_FABRIC_METRICS, *_VM_METRICS, *_PORT_METRICS, *_UPLINK_METRICS)

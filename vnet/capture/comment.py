@@ -93,7 +93,7 @@ def outcome(record: PacketRecord) -> str:
     """`dropped: REASON`, `passed` or `delivered`."""
     if record.verdict is Verdict.DROP:
         return f"dropped: {record.reason.name}"
-    return "delivered" if record.point is Point.DELIVERED else "passed"
+    return "delivered" if record.point in (Point.DELIVERED, Point.UPLINK_OUT) else "passed"
 
 
 def because(record: PacketRecord, explain: Explain) -> str:

@@ -7,7 +7,8 @@ A file is a list of blocks, each a multiple of four bytes, little endian here:
     Enhanced Packet                   one packet: time, bytes, direction, verdict, comments
     Interface Statistics              one for each interface, last: how many packets, how many lost
 
-Direction is the guest's: what a VM sends is outbound of its NIC, what it is handed is inbound.
+Direction is the guest's: what a VM sends is outbound of its NIC, what it is handed is inbound. At an uplink
+it is the host's: what comes in is inbound.
 
 Source: draft-ietf-opsawg-pcapng (sections 3.5 options, 4.1 SHB, 4.2 IDB, 4.3 EPB, 4.6 ISB).
 """
@@ -35,7 +36,7 @@ NANOSECONDS = 9
 """if_tsresol: the exponent of ten of the time unit, negated."""
 FILTER_STRING = 0
 """First octet of if_filter: a pcap expression follows."""
-DIRECTION = {Point.DELIVERED: 1} | dict.fromkeys(SENT, 2)
+DIRECTION = {Point.DELIVERED: 1, Point.UPLINK_IN: 1, Point.UPLINK_OUT: 2} | dict.fromkeys(SENT, 2)
 """Bits 0-1 of epb_flags: 1 inbound, 2 outbound."""
 VERDICT_TC = 1
 """First octet of epb_verdict: a TC_ACT_* value of linux/pkt_cls.h follows, in 64 bits."""
@@ -49,6 +50,8 @@ _SEEN_AT = {
     Point.AFTER_GUARDS: "frames that {nic} sends and the guards believe",
     Point.AFTER_POLICY: "frames that {nic} sends and the policies allow",
     Point.DELIVERED: "frames handed to {nic}, after all rules",
+    Point.UPLINK_IN: "frames that come in by {nic}, before any rule",
+    Point.UPLINK_OUT: "frames that leave by {nic}, after all rules",
 }
 
 

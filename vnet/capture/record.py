@@ -15,7 +15,8 @@ from vnet.base.drop import DropReason
 class Point(StrEnum):
     """Where on its way the packet was seen, named from the NIC that the record names.
 
-    All show the frame as the guest knows it, so on an access port without a VLAN tag.
+    Those of a NIC show the frame as the guest knows it, so on an access port without a VLAN tag; those of an
+    uplink as it is on the wire there.
     """
 
     GUEST = "guest"
@@ -26,10 +27,15 @@ class Point(StrEnum):
     """Of that, what the policies allow."""
     DELIVERED = "delivered"
     """As it was handed to the guest, after all rules."""
+    UPLINK_IN = "uplink-in"
+    """As it came in by an uplink, before any rule."""
+    UPLINK_OUT = "uplink-out"
+    """As it left by an uplink, after all rules."""
 
 
 SENT = (Point.GUEST, Point.AFTER_GUARDS, Point.AFTER_POLICY)
 """Those that a packet passes on its way from the NIC that sends it, in order."""
+AT_UPLINKS = (Point.UPLINK_IN, Point.UPLINK_OUT)
 
 
 class Verdict(StrEnum):

@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
 def capture(
     settings: Settings,
     nics: Annotated[
-        list[str] | None, typer.Argument(metavar="[VM[.NIC]]...", help="Default: all NICs.")
+        list[str] | None,
+        typer.Argument(metavar="[VM[.NIC]|uplink:NAME]...", help="Default: all NICs."),
     ] = None,
     network: Annotated[
         list[str] | None, typer.Option("--network", metavar="NET", help="All NICs of a network.")

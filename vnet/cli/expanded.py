@@ -173,8 +173,9 @@ def _mirrors(mirror: Mirror, inventory: Inventory) -> Iterator[tuple[str, Plain]
     rest: Plain = {"direction": mirror.direction.value, "to": _copied_to(to)}
     rest |= {"filter": mirror.filter} if mirror.filter else {}
     rest |= {"snaplen": mirror.snaplen_bytes} if isinstance(to, ToFile) else {}
-    if isinstance(source, MirrorNetwork):
-        yield mirror.name, {"source": f"network:{source.name}"} | rest
+    if not isinstance(source, MirrorNic):
+        kind = "network" if isinstance(source, MirrorNetwork) else "uplink"
+        yield mirror.name, {"source": f"{kind}:{source.name}"} | rest
         return
     for vm in inventory.vms:
         if source.vm == vm.name:

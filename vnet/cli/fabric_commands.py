@@ -32,6 +32,17 @@ _PS = (
 )
 
 
+_UPLINKS = (
+    Column("FABRIC", lambda row: row["fabric"]),
+    Column("UPLINK", lambda row: row["uplink"]),
+    Column("LINK", lambda row: row["link"]),
+    Column("INTERFACE", lambda row: row["interface"]),
+    Column("MODE", lambda row: row["mode"]),
+    Column("NETWORKS", lambda row: ", ".join(f"{name} ({vlan})" for name, vlan in row["networks"].items())),
+    Column("PORT", lambda row: str(row["port"]), wide=True),
+)
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     command(app)(validate)
@@ -110,9 +121,15 @@ def down(
 
 
 def ps(settings: Settings) -> None:
-    """List VMs, of all fabrics or of the one that -n or -f names."""
-    found = _vms(settings)
+    """List VMs and uplinks, of all fabrics or of one (-n, -f).
+
+    With -o json VMs alone; `vnet inspect -o json` has the uplinks too.
+    """
+    found, uplinks = _listed(settings)
     rows(found, _PS, settings.output)
+    if uplinks and settings.output in (Format.TABLE, Format.WIDE):
+        emit("")
+        rows(uplinks, _UPLINKS, settings.output)
     if settings.output is Format.TABLE:
         for trouble in dict.fromkeys(row["detail"] for row in found if row["detail"]):
             tell(f"vnet: {trouble}")
@@ -120,17 +137,17 @@ def ps(settings: Settings) -> None:
             tell(f"vnet: {text}")
 
 
-def _vms(settings: Settings) -> list[Row]:
+def _listed(settings: Settings) -> tuple[list[Row], list[Row]]:
+    """VMs and uplinks."""
     from vnet.cli import daemon
 
     client = settings.client()
     if not client.alive():
         if not daemon.has_fabrics():
-            return []
+            return [], []
         daemon.ensure(client)
     wanted = settings.fabric if settings.name or settings.file else None
-    vms: list[Row] = client.get("/v1/vms", fabric=wanted)
-    return vms
+    return client.get("/v1/vms", fabric=wanted), client.get("/v1/uplinks", fabric=wanted)
 
 
 def _state(row: Row) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from vnet.base.errors import InputError
 from vnet.capture.limits import WHOLE_PACKET_BYTES
-from vnet.capture.record import SENT, PacketRecord, Point, Verdict
+from vnet.capture.record import AT_UPLINKS, SENT, PacketRecord, Point, Verdict
 from vnet.policy.pipeline import Stage
 from vnet.switch.abi import Point as SwitchPoint
 from vnet.switch.taps import WHOLE, Tap
@@ -19,27 +19,33 @@ REACHED = {
 }
 """The first table behind each point: what is lost earlier has not come so far."""
 UPLINK = "uplink"
+"""Both points of uplinks."""
 USUAL = (Point.GUEST, Point.DELIVERED)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Packets of some ports, seen at some points, that match a filter (classic BPF; empty = all)."""
+    """Packets of some ports, seen at some points, that match a filter (classic BPF; empty = all).
+
+    `ports` are those of NICs, `uplinks` those of uplinks.
+    """
 
     ports: frozenset[int]
     points: tuple[Point, ...] = USUAL
     program: bytes = b""
     snaplen_bytes: int = WHOLE_PACKET_BYTES
     only_dropped: bool = False
+    uplinks: frozenset[int] = frozenset()
 
     def tap(self, to_port: int = 0) -> Tap:
         """What the switch is asked for."""
         sent = [REACHED[point] for point in self.points if point in SENT]
+        sent += [Stage.ADMIT] if Point.UPLINK_IN in self.points else []
         points = {SwitchPoint.GUEST} if sent else set()
-        if Point.DELIVERED in self.points and not self.only_dropped:
+        if {Point.DELIVERED, Point.UPLINK_OUT} & {*self.points} and not self.only_dropped:
             points.add(SwitchPoint.DELIVERED)
         return Tap(
-            ports=self.ports,
+            ports=self.ports | self.uplinks,
             program=self.program,
             points=frozenset(points),
             snaplen_bytes=min(self.snaplen_bytes, WHOLE),
@@ -50,12 +56,17 @@ class Wanted:
 
     def seen(self, record: PacketRecord) -> Iterator[PacketRecord]:
         """A packet that the switch reports, once for each wanted point that it came to."""
-        if record.point is Point.DELIVERED:
-            yield record
-            return
-        for point in SENT:
-            if point in self.points and came_to(record, point):
+        for point in self._points_of(record):
+            if point in self.points:
                 yield replace(record, point=point)
+
+    def _points_of(self, record: PacketRecord) -> Iterator[Point]:
+        if record.port in self.uplinks:
+            yield Point.UPLINK_OUT if record.point is Point.DELIVERED else Point.UPLINK_IN
+        elif record.point is Point.DELIVERED:
+            yield record.point
+        else:
+            yield from (point for point in SENT if came_to(record, point))
 
 
 def came_to(record: PacketRecord, point: Point) -> bool:
@@ -66,13 +77,11 @@ def came_to(record: PacketRecord, point: Point) -> bool:
 def points(names: Iterable[str]) -> tuple[Point, ...]:
     """The points that `--point` names, several with commas between them; the usual two for none.
 
-    Raises: InputError for a word that is none, and for uplinks, which no fabric has yet.
+    Raises: InputError for a word that is none.
     """
     words = [word.strip() for name in names for word in name.split(",") if word.strip()]
-    if UPLINK in words:
-        raise InputError("point uplink: this fabric has no uplink, since `uplinks` are not supported yet")
-    known = {str(point): point for point in Point}
+    known = {str(point): (point,) for point in Point} | {UPLINK: AT_UPLINKS}
     for word in words:
         if word not in known:
-            raise InputError(f"point {word}: the observation points are {', '.join((*known, UPLINK))}")
-    return tuple(known[word] for word in dict.fromkeys(words)) or USUAL
+            raise InputError(f"point {word}: the observation points are {', '.join(known)}")
+    return tuple(dict.fromkeys(point for word in words for point in known[word])) or USUAL

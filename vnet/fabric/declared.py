@@ -8,7 +8,7 @@ from datetime import datetime
 
 from vnet.base.errors import Fault, InputError
 from vnet.fabric.mirror import mirrors_of
-from vnet.fabric.state import State, desired, gateways_of, services_of
+from vnet.fabric.state import State, cables_of, desired, gateways_of, services_of
 from vnet.fabric.store import Source
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.difference import normal
@@ -18,7 +18,6 @@ from vnet.topology.inventory import NO_INTERFACES, Assignment, Inventory, expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
 from vnet.topology.mtu import Interfaces, why_not_through
-from vnet.topology.shape import later
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,8 @@ class Declared:
         flows = tuple(map(normal, self.compiled.flows))
         mirrors = mirrors_of(self.topology, self.inventory)
         services = services_of(self.topology, self.inventory)
-        gateways = gateways_of(self.topology, self.inventory)
-        return desired(self.inventory, flows, stopped, mirrors, services, gateways)
+        gateways, cables = gateways_of(self.topology, self.inventory), cables_of(self.inventory)
+        return desired(self.inventory, flows, stopped, mirrors, services, gateways, cables)
 
     def provenance_texts(self) -> Mapping[int, Mapping[str, str]]:
         """The origin of each cookie in words, for the store."""
@@ -46,18 +45,7 @@ class Declared:
 
 def load(source: Source) -> Topology:
     """The checked topology of a source. Raises InputError with every fault of the file."""
-    topology = load_text(source.text, source.file, source.env, source.included)
-    faults = tuple(_not_yet_carried(topology))
-    if faults:
-        raise InputError(faults)
-    return topology
-
-
-def _not_yet_carried(topology: Topology) -> Iterator[Fault]:
-    """What the file may say of the outside, and no fabric can do yet."""
-    for name, uplink in topology.uplinks.items():
-        if uplink.networks:
-            yield Fault(uplink.at, f"uplinks.{name}", later('"networks" of an uplink'))
+    return load_text(source.text, source.file, source.env, source.included)
 
 
 def work_out(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from vnet.fabric.cable import LinkState
 from vnet.fabric.logged import stamp
 from vnet.fabric.numbers import FabricNumbers, NicNumbers, Numbers
 from vnet.fabric.rates import grown, rates
@@ -45,6 +46,9 @@ class Kind(StrEnum):
     GATEWAY_MENDED = "gateway-mended"
     TARGET_DOWN = "target-down"
     TARGET_UP = "target-up"
+    UPLINK_UP = "uplink-up"
+    UPLINK_DOWN = "uplink-down"
+    UPLINK_RETAKEN = "uplink-retaken"
     PORT_UP = "port-up"
     PORT_DOWN = "port-down"
     DROP_STORM = "drop-storm"
@@ -96,6 +100,15 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
         "address, port",
     ),
     Kind.TARGET_UP: ("it answers and gets connections again", "address, port"),
+    Kind.UPLINK_UP: ("the link of an uplink came; `subject` is the uplink", "link, interface"),
+    Kind.UPLINK_DOWN: (
+        "the link of an uplink went, or its interface is missing; for a second or longer",
+        "link (down or missing), interface",
+    ),
+    Kind.UPLINK_RETAKEN: (
+        "the interface of an uplink had gone, and is a port again; `subject` is the uplink",
+        "",
+    ),
     Kind.PORT_UP: ("the link of a NIC came; `subject` is the NIC", "port"),
     Kind.PORT_DOWN: ("the link of a NIC went, for a second or longer", "port"),
     Kind.DROP_STORM: (
@@ -197,6 +210,7 @@ def notice(before: Numbers | None, now: Numbers, episodes: Episodes) -> Noticed:
     there = {fabric.name for fabric in now.fabrics}
     going = {key: episode for key, episode in episodes.items() if key[0] in there}
     events = [event for was, each in pairs for event in _links(was, each, now.time_ns)]
+    events += [event for was, each in pairs for event in _uplinks(was, each, now.time_ns)]
     events += _storms(before, now, going)
     events += _unreported(pairs, now, going)
     return Noticed(tuple(events), going)
@@ -212,6 +226,24 @@ def _links(before: FabricNumbers, now: FabricNumbers, time_ns: int) -> Iterator[
         if name in old and old[name].up != nic.up:
             kind, what = (Kind.PORT_UP, "came") if nic.up else (Kind.PORT_DOWN, "went")
             yield Event(time_ns, kind, f"the link of {name} {what}", now.name, name, {"port": nic.port})
+
+
+def _uplinks(before: FabricNumbers, now: FabricNumbers, time_ns: int) -> Iterator[Event]:
+    old = {uplink.name: uplink.link for uplink in before.uplinks}
+    for uplink in now.uplinks:
+        link = LinkState(uplink.link)
+        if old.get(uplink.name, link) == link:
+            continue
+        kind = Kind.UPLINK_UP if link is LinkState.UP else Kind.UPLINK_DOWN
+        fields = {"link": link.value, "interface": uplink.interface}
+        yield Event(time_ns, kind, _SAID[link].format(**asdict(uplink)), now.name, uplink.name, fields)
+
+
+_SAID = {
+    LinkState.UP: "the link of uplink {name} came",
+    LinkState.DOWN: "the link of uplink {name} is down: {interface} has no cable, or the other end is off",
+    LinkState.MISSING: "the interface {interface} of uplink {name} is missing; it is taken when it is back",
+}
 
 
 def _storms(before: Numbers, now: Numbers, going: dict[tuple[str, str], Episode]) -> Iterator[Event]:

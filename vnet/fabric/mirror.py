@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vnet.capture.record import Point
+from vnet.capture.record import AT_UPLINKS, Point
 from vnet.topology import model
 from vnet.topology.inventory import Inventory, mirror_key
-from vnet.topology.model import MirrorDirection, MirrorNetwork, MirrorNic, ToErspan, ToFile, Topology, ToVxlan
+from vnet.topology.model import (
+    MirrorDirection,
+    MirrorNetwork,
+    MirrorNic,
+    MirrorSource,
+    MirrorUplink,
+    ToErspan,
+    ToFile,
+    Topology,
+    ToVxlan,
+)
 
 Target = MirrorNic | ToFile | ToVxlan | ToErspan
 TUNNEL = "+"
@@ -16,7 +26,10 @@ TUNNEL = "+"
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """One mirror. `to_port` is the port that copies go to, 0 for a file."""
+    """One mirror. `to_port` is the port that copies go to, 0 for a file.
+
+    `ports` are those of NICs, or of an uplink: `points` say which.
+    """
 
     name: str
     source: str
@@ -30,8 +43,14 @@ class Mirror:
 
     def __str__(self) -> str:
         packets = f'"{self.filter}" ' if self.filter else ""
-        side = {"in": "what reaches ", "out": "what leaves ", "both": ""}[self.direction]
+        reaches = "what comes in by " if self.is_of_uplink else "what reaches "
+        side = {"in": reaches, "out": "what leaves ", "both": ""}[self.direction]
         return f"{packets}{side}{self.source} to {target_text(self.to)}"
+
+    @property
+    def is_of_uplink(self) -> bool:
+        """Whether it copies what comes in and leaves by an uplink."""
+        return bool({*AT_UPLINKS} & {*self.points})
 
 
 def target_text(to: Target) -> str:
@@ -45,13 +64,12 @@ def mirrors_of(topology: Topology, inventory: Inventory) -> frozenset[Mirror]:
 
 
 def _mirror(declared: model.Mirror, inventory: Inventory) -> Mirror:
-    is_network = isinstance(declared.source, MirrorNetwork)
     return Mirror(
         declared.name,
         _source_text(declared.source),
         declared.direction.value,
         tuple(sorted(_ports(declared.source, inventory))),
-        _points(declared.direction, is_network),
+        _points(declared.direction, declared.source),
         declared.filter,
         declared.snaplen_bytes,
         declared.to,
@@ -59,13 +77,19 @@ def _mirror(declared: model.Mirror, inventory: Inventory) -> Mirror:
     )
 
 
-def _source_text(source: MirrorNic | MirrorNetwork) -> str:
-    return (
-        f"network:{source.name}" if isinstance(source, MirrorNetwork) else f"{source.vm}:{source.interface}"
-    )
+def _source_text(source: MirrorSource) -> str:
+    match source:
+        case MirrorNetwork(name):
+            return f"network:{name}"
+        case MirrorUplink(name):
+            return f"uplink:{name}"
+        case MirrorNic(vm, interface):
+            return f"{vm}:{interface}"
 
 
-def _ports(source: MirrorNic | MirrorNetwork, inventory: Inventory) -> frozenset[int]:
+def _ports(source: MirrorSource, inventory: Inventory) -> frozenset[int]:
+    if isinstance(source, MirrorUplink):
+        return frozenset(each.port for each in inventory.uplinks if each.uplink == source.name)
     if isinstance(source, MirrorNetwork):
         return frozenset(nic.port for nic in inventory.nics if nic.network == source.name)
     meant = {vm.name for vm in inventory.vms if source.vm in (vm.name, vm.spec)}
@@ -74,11 +98,14 @@ def _ports(source: MirrorNic | MirrorNetwork, inventory: Inventory) -> frozenset
     )
 
 
-def _points(direction: MirrorDirection, is_network: bool) -> tuple[Point, ...]:
+def _points(direction: MirrorDirection, source: MirrorSource) -> tuple[Point, ...]:
     """What is handed to a NIC of a network was sent by another of it, so `both` is what they send, once."""
+    if isinstance(source, MirrorUplink):
+        one_way = {MirrorDirection.IN: AT_UPLINKS[:1], MirrorDirection.OUT: AT_UPLINKS[1:]}
+        return one_way.get(direction, AT_UPLINKS)
     if direction is MirrorDirection.IN:
         return (Point.DELIVERED,)
-    if direction is MirrorDirection.OUT or is_network:
+    if direction is MirrorDirection.OUT or isinstance(source, MirrorNetwork):
         return (Point.GUEST,)
     return (Point.GUEST, Point.DELIVERED)
 

@@ -64,6 +64,17 @@ class VmNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class UplinkNumbers:
+    """One uplink that is a port. `link` is a `LinkState`; what comes in by it is `sent`, as by a NIC."""
+
+    name: str
+    interface: str
+    port: int
+    link: str
+    traffic: Traffic = Traffic()
+
+
+@dataclass(frozen=True, slots=True)
 class FabricNumbers:
     """One fabric. `unanswered` says why its switch could not be asked; then all that it counts is missing.
 
@@ -84,6 +95,7 @@ class FabricNumbers:
     confirm_left_s: float | None = None
     unserved: tuple[str, ...] = ()
     """The networks whose guests ask in vain: their dnsmasq does not run."""
+    uplinks: tuple[UplinkNumbers, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +140,20 @@ def from_json(answer: Json) -> Numbers:
 
 
 def _fabric(answer: Json) -> FabricNumbers:
-    lists = {"vms": tuple(map(_vm, answer["vms"])), "unserved": tuple(answer["unserved"])}
+    lists = {
+        "vms": tuple(map(_vm, answer["vms"])),
+        "unserved": tuple(answer["unserved"]),
+        "uplinks": tuple(map(_uplink, answer["uplinks"])),
+    }
     return FabricNumbers(**{**answer, **lists})
 
 
 def _vm(answer: Json) -> VmNumbers:
     return VmNumbers(**{**answer, "nics": tuple(map(_nic, answer["nics"]))})
+
+
+def _uplink(answer: Json) -> UplinkNumbers:
+    return UplinkNumbers(**{**answer, "traffic": Traffic(**answer["traffic"])})
 
 
 def _nic(answer: Json) -> NicNumbers:

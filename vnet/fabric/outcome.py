@@ -40,6 +40,7 @@ class Kind(StrEnum):
     MIRROR = "mirror"
     SERVICE = "service"
     GATEWAY = "gateway"
+    UPLINK = "uplink"
     POLICY = "policy"
     REACH = "reach"
     CONNECTION = "connection"
@@ -170,6 +171,7 @@ def summarize(
             *_mirrors(now, wanted),
             *_services(now, wanted),
             *_gateways(now, wanted),
+            *_cables(now, wanted),
             *policies,
             *map(_reach, effects.reach),
             *map(_cut, effects.cuts),
@@ -320,6 +322,17 @@ def _other_ways(old: Forwarding, new: Forwarding) -> str:
     gone = [f"no more {each}" for each in was if each not in becomes]
     told = ", ".join((*added, *gone)) or "other targets"
     return f"live: {told}" if old.device == new.device else told
+
+
+def _cables(now: State, wanted: State) -> Iterator[Line]:
+    old, new = ({each.uplink: each for each in state.cables} for state in (now, wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield Line(Mark.REMOVE, Kind.UPLINK, name, "the host gets its interface back")
+        elif name not in old:
+            yield Line(Mark.ADD, Kind.UPLINK, name, f"takes {new[name].interface} from the host")
+        elif old[name] != new[name]:
+            yield Line(Mark.CHANGE, Kind.UPLINK, name, f"takes {new[name].interface} from the host")
 
 
 # -- ports ----------------------------------------------------------------------------------------

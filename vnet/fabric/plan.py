@@ -5,12 +5,13 @@ Laws (property tests): `apply(plan(a, b), a) == b`, `plan(b, b) == ()`.
 Order, and why:
 1. namespace and switch: everything else lives in them;
 2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
-3. new ports and what answers guests or forwards behind some of them, attached while the switch has no rules
-   for them, which means closed; limits and rates of those there are;
+3. new ports, what answers guests or forwards behind some of them, and interfaces of the host, attached while
+   the switch has no rules for them, which means closed; limits and rates of those there are;
 4. all flows at once: from here on the new generation is enforced;
 5. mirrors, so that no packet of a new guest is missing in them;
 6. new guests, which therefore never ran under other rules;
-7. what is wanted no more, last: a failure before this point has broken nothing.
+7. what is wanted no more, last: a failure before this point has broken nothing. The host gets interfaces back
+   when no program is on them any more, and before the namespace goes, which could take them along.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from vnet.base.line import STRAIGHT, Line
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import (
     Attached,
+    Cable,
     Gateway,
     Guest,
     NetworkService,
@@ -222,6 +224,26 @@ def _outside(gateway: Gateway) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class PutCable:
+    """Take an interface of the host into the fabric's namespace."""
+
+    cable: Cable
+
+    def __str__(self) -> str:
+        return f"take interface {self.cable.interface} for uplink {self.cable.uplink}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveCable:
+    """Give the interface of an uplink back to the host, as it was."""
+
+    cable: Cable
+
+    def __str__(self) -> str:
+        return f"give the interface of uplink {self.cable.uplink} back"
+
+
+@dataclass(frozen=True, slots=True)
 class StartGuest:
     """Start the guest and wait for its agent."""
 
@@ -261,6 +283,8 @@ Action = (
     | RemoveService
     | PutGateway
     | RemoveGateway
+    | PutCable
+    | RemoveCable
     | StartGuest
     | DestroyGuest
 )
@@ -276,7 +300,11 @@ def plan(now: State, wanted: State) -> tuple[Action, ...]:
 
 def _actions(now: State, wanted: State) -> Iterator[Action]:
     gone_ports, new_ports = now.ports - wanted.ports, wanted.ports - now.ports
-    unplugged, plugged = now.plugged - wanted.plugged, wanted.plugged - now.plugged
+    new_cables = wanted.cables - now.cables
+    early_cables = _cables_in_the_way(now.cables - wanted.cables, new_cables)
+    again = {cable.port for cable in early_cables | new_cables} & now.plugged
+    stay = now.plugged - again
+    unplugged, plugged = now.plugged - wanted.plugged, wanted.plugged - stay
     unplugged_guests = {guest for guest in now.guests if guest.ports & new_ports}
     gone_guests = (now.guests - wanted.guests) | unplugged_guests
     early_ports = _in_the_way(gone_ports | unplugged, new_ports | plugged)
@@ -284,23 +312,26 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
 
     yield from _make_room(now, wanted)
     yield from _destroy(early_guests, wanted)
-    yield from _unplug(early_ports & unplugged, early_ports & gone_ports)
+    yield from _unplug(early_ports & unplugged | again, early_ports & gone_ports)
+    yield from (RemoveCable(cable) for cable in sorted(early_cables))
     yield from (CreatePort(port) for port in sorted(new_ports))
     yield from (PutService(each) for each in _by_network(wanted.services - now.services))
     yield from (PutGateway(each) for each in _by_router(wanted.gateways - now.gateways))
-    renewed = _renewed(now, wanted)
-    yield from _attach(now, sorted({*(wanted.attached - now.attached), *renewed}), _ports_of(renewed))
+    yield from (PutCable(cable) for cable in sorted(new_cables))
+    anew = again | _renewed(now, wanted)
+    kept = frozenset(each for each in now.attached if each.port not in anew)
+    yield from _attach(kept, sorted(wanted.attached - kept))
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
     yield from _mirrors(now, wanted)
     yield from (StartGuest(guest) for guest in _in_order(wanted.guests - (now.guests - gone_guests)))
     yield from _destroy(gone_guests - early_guests, wanted)
-    yield from _unplug(unplugged - early_ports, gone_ports - early_ports)
+    yield from _unplug(unplugged - early_ports - again, gone_ports - early_ports)
     gone_services = (each for each in now.services if wanted.service(each.network) is None)
     yield from (RemoveService(each) for each in _by_network(gone_services))
     gone_gateways = (each for each in now.gateways if wanted.gateway(each.router) is None)
     yield from (RemoveGateway(each) for each in _by_router(gone_gateways))
-    yield from _clear_away(now, wanted)
+    yield from _clear_away(now, wanted, now.cables - wanted.cables - early_cables)
 
 
 def _in_order(guests: Iterable[Guest]) -> Iterator[Guest]:
@@ -318,24 +349,19 @@ def _by_router(gateways: Iterable[Gateway]) -> list[Gateway]:
     return sorted(gateways, key=lambda gateway: gateway.router)
 
 
-def _renewed(now: State, wanted: State) -> frozenset[Attached]:
+def _renewed(now: State, wanted: State) -> frozenset[Port]:
     """The ports of services and gateways that are made again of what is left of them: their interface may be
     new."""
     networks = {each.network for each in now.services if each == remnant(each.network)}
     routers = {each.router for each in now.gateways if each == gateway_remnant(each.router)}
     ports = {each.port for each in wanted.services if each.network in networks}
     ports |= {each.port for each in wanted.gateways if each.router in routers}
-    return frozenset(each for each in wanted.attached if each.port in ports)
+    return frozenset(ports)
 
 
-def _ports_of(attached: Iterable[Attached]) -> frozenset[Port]:
-    return frozenset(each.port for each in attached)
-
-
-def _attach(now: State, attached: Sequence[Attached], renewed: frozenset[Port]) -> Iterator[Action]:
-    """Put the ports into the switch that are not, or whose interface is new; change what is another for
-    those that are."""
-    known = {each.port: each for each in now.attached if each.port not in renewed}
+def _attach(kept: frozenset[Attached], attached: Sequence[Attached]) -> Iterator[Action]:
+    """Put the ports into the switch that are not kept in it; change what is another for those that are."""
+    known = {each.port: each for each in kept}
     new = [each for each in attached if each.port not in known]
     changed = [(known[each.port], each) for each in attached if each.port in known]
     yield from (AttachPort(each.port, each.limits, each.mtu_bytes) for each in new)
@@ -360,6 +386,17 @@ def _in_the_way(gone: frozenset[Port], new: frozenset[Port]) -> frozenset[Port]:
     return frozenset(port for port in gone if port.number in numbers or port.ifname in names)
 
 
+def _cables_in_the_way(gone: frozenset[Cable], new: frozenset[Cable]) -> frozenset[Cable]:
+    """Cables that must go first because a new one is of their uplink, or needs their interface or port."""
+    uplinks, interfaces = {cable.uplink for cable in new}, {cable.interface for cable in new}
+    ports = _in_the_way(frozenset(cable.port for cable in gone), frozenset(cable.port for cable in new))
+    return frozenset(
+        cable
+        for cable in gone
+        if cable.uplink in uplinks or cable.interface in interfaces or cable.port in ports
+    )
+
+
 def _make_room(now: State, wanted: State) -> Iterator[Action]:
     if wanted.namespace and not now.namespace:
         yield CreateNamespace()
@@ -367,9 +404,10 @@ def _make_room(now: State, wanted: State) -> Iterator[Action]:
         yield CreateSwitch()
 
 
-def _clear_away(now: State, wanted: State) -> Iterator[Action]:
+def _clear_away(now: State, wanted: State, gone_cables: Iterable[Cable]) -> Iterator[Action]:
     if now.switch and not wanted.switch:
         yield DestroySwitch()
+    yield from (RemoveCable(cable) for cable in sorted(gone_cables))
     if now.namespace and not wanted.namespace:
         yield RemoveNamespace()
 
@@ -428,6 +466,10 @@ def step(action: Action, state: State) -> State:
             return replace(state, gateways=_other_gateways(state, gateway) | {gateway})
         case RemoveGateway(gateway):
             return replace(state, gateways=_other_gateways(state, gateway))
+        case PutCable(cable):
+            return replace(state, cables=_other_cables(state, cable) | {cable})
+        case RemoveCable(cable):
+            return replace(state, cables=_other_cables(state, cable))
         case StartGuest(guest):
             return replace(state, guests=state.guests | {guest})
         case DestroyGuest(guest):
@@ -454,3 +496,7 @@ def _other_services(state: State, service: NetworkService) -> frozenset[NetworkS
 
 def _other_gateways(state: State, gateway: Gateway) -> frozenset[Gateway]:
     return frozenset(each for each in state.gateways if each.router != gateway.router)
+
+
+def _other_cables(state: State, cable: Cable) -> frozenset[Cable]:
+    return frozenset(each for each in state.cables if each.uplink != cable.uplink)

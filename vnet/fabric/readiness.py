@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vnet.fabric.cable import LinkState
 from vnet.fabric.numbers import FabricNumbers, Numbers
 
 
@@ -31,3 +32,6 @@ def reasons(fabric: FabricNumbers) -> Iterator[str]:
         yield fabric.trouble
     for network in fabric.unserved:
         yield f"nobody answers the guests of network {network}: its dnsmasq does not run"
+    for uplink in fabric.uplinks:
+        if uplink.link == LinkState.MISSING:
+            yield f"the interface {uplink.interface} of uplink {uplink.name} is missing"

@@ -33,6 +33,10 @@ class Port:
     ifname: str
 
 
+HOSTS_OWN = 0
+"""Instead of an MTU: the port is an interface of the host, whose MTU is the host's to say."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Attached:
     """A port that is in the switch: how much its NIC may use of it, the longest packet that it sends, and
@@ -112,6 +116,18 @@ class Gateway:
     forwarding: Forwarding
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Cable:
+    """An interface of the host that is a port of the switch as long as the fabric has it.
+
+    `interface` is its name on the host; in the fabric's namespace it has the port's.
+    """
+
+    uplink: str
+    interface: str
+    port: Port
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """A whole fabric on this host. `ports` exist as interfaces, `attached` ones are in the switch.
@@ -128,6 +144,11 @@ class State:
     mirrors: frozenset[Mirror] = frozenset()
     services: frozenset[NetworkService] = frozenset()
     gateways: frozenset[Gateway] = frozenset()
+    cables: frozenset[Cable] = frozenset()
+
+    def cable(self, uplink: str) -> Cable | None:
+        """The cable of that uplink."""
+        return next((cable for cable in self.cables if cable.uplink == uplink), None)
 
     def service(self, network: str) -> NetworkService | None:
         """Who answers the guests of that network."""
@@ -170,6 +191,7 @@ def desired(
     mirrors: frozenset[Mirror] = frozenset(),
     services: frozenset[NetworkService] = frozenset(),
     gateways: frozenset[Gateway] = frozenset(),
+    cables: frozenset[Cable] = frozenset(),
 ) -> State:
     """The state that a topology asks for; VMs in `stopped` keep their ports but do not run."""
     attached = frozenset(
@@ -179,12 +201,17 @@ def desired(
     ports = frozenset(each.port for each in attached)
     attached |= {Attached(service.port, limits.STRICT, service.mtu_bytes) for service in services}
     attached |= {Attached(gateway.port, MANY) for gateway in gateways}
+    attached |= {Attached(cable.port, MANY, HOSTS_OWN) for cable in cables}
     guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
-    return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services, gateways)
+    return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services, gateways, cables)
 
 
 SERVICE = "@"
 """The interface of a network's service begins so: no NIC's does."""
+CABLE = "="
+"""The interface of an uplink begins so, as long as the fabric has it."""
+MANY = Limits(connections=limits.CONNECTIONS_MAX, macs=limits.MACS_MAX)
+"""Of a port with many hosts behind it: none of them may use up what the others need."""
 
 
 def remnant(network: str) -> NetworkService:
@@ -210,8 +237,6 @@ def services_of(topology: Topology, inventory: Inventory) -> frozenset[NetworkSe
 
 GATEWAY = "~"
 """The interface of a gateway begins so, and the name of its namespace behind that of the fabric."""
-MANY = Limits(connections=limits.CONNECTIONS_MAX)
-"""What a port may use behind which there are many hosts: none of them is to make the others pay."""
 
 
 def gateway_remnant(router: str) -> Gateway:
@@ -230,6 +255,19 @@ def gateways_of(topology: Topology, inventory: Inventory) -> frozenset[Gateway]:
         )
         for each in inventory.exits
     )
+
+
+def cables_of(inventory: Inventory) -> frozenset[Cable]:
+    """The cables that the uplinks of a topology ask for."""
+    return frozenset(
+        Cable(each.uplink, each.interface, Port(each.port, ifname(f"{CABLE}{each.uplink}")))
+        for each in inventory.uplinks
+    )
+
+
+def cable_remnant(uplink: str) -> Cable:
+    """What is there of a cable that is not as it was put: differs from all that can be wanted."""
+    return Cable(uplink, "", Port(0, ""))
 
 
 def guest_of(vm: Vm) -> Guest:

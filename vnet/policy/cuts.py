@@ -6,10 +6,11 @@ A connection that was let in before may go on although no new one may be opened:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cache
+from ipaddress import IPv4Address, IPv6Address
 
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.fields import ETH_IPV6, ICMP
@@ -18,7 +19,8 @@ from vnet.policy.matrix import NOTHING, Matrix, Spans
 from vnet.policy.reach_changes import Side
 from vnet.policy.semantics import REQUEST_TYPE, WITH_PORTS
 from vnet.policy.spans import packed
-from vnet.topology.routing import Routing
+from vnet.topology.inventory import router_of_exit
+from vnet.topology.routing import Routing, zone_of
 
 _Ends = Mapping[tuple[int, int, int], Endpoint]
 """By VLAN, IP version and address."""
@@ -68,17 +70,24 @@ class _Fabric:
     """One generation, asked about connections that were let in before."""
 
     def __init__(self, side: Side) -> None:
-        self._identities = side.identities.of
-        self._ends = _by_address(side)
+        self._identities = side.identities
+        self._ends, self._beyond = _by_address(side), _by_zone(side)
         self._allowed = cache(Matrix(side.flows, admitted=True).allowed)
 
     def ends_of(self, one: Direction) -> tuple[Endpoint, Endpoint] | None:
         """Client and server; None if one of them is not there."""
         version = 6 if one.family == ETH_IPV6 else 4
-        client, server = (
-            self._ends.get((one.zone, version, end.address)) for end in (one.source, one.target)
-        )
+        client, server = (self._end(one.zone, version, end.address) for end in (one.source, one.target))
         return (client, server) if client and server else None
+
+    def _end(self, zone: int, version: int, number: int) -> Endpoint | None:
+        """Whose address it is; of one outside, the address itself."""
+        own = self._ends.get((zone, version, number))
+        if own is not None:
+            return own
+        address = IPv4Address(number) if version == 4 else IPv6Address(number)
+        blocks = (end for end in self._beyond.get(zone, ()) if end.block and address in end.block)
+        return next((replace(end, address=address) for end in blocks), None)
 
     def passes(self, ends: tuple[Endpoint, Endpoint], service: int) -> bool:
         """Whether packets of the connection go on."""
@@ -88,13 +97,14 @@ class _Fabric:
         here = client.nic.network == server.nic.network
         if here and client.nic.is_isolated and server.nic.is_isolated:
             return NOTHING
-        one, other = (self._identities[end.name, end.address] for end in (client, server))
+        one, other = (self._identities.number(end) for end in (client, server))
         return self._allowed(one, other)
 
 
 def _by_address(side: Side) -> _Ends:
     """Of an address that several NICs may have, the first of them by name: no connection tells who it was."""
-    ends = [end for identity in side.identities.by_number.values() for end in identity.members]
+    members = (end for identity in side.identities.by_number.values() for end in identity.members)
+    ends = [end for end in members if not end.is_outside]
     ends.sort(key=lambda end: end.name, reverse=True)
     routing = Routing(side.topology)
     return {
@@ -102,3 +112,15 @@ def _by_address(side: Side) -> _Ends:
         for end in ends
         for zone in routing.zones(end.nic.network, end.nic.vlan)
     }
+
+
+def _by_zone(side: Side) -> Mapping[int, Sequence[Endpoint]]:
+    """The blocks outside, by the zone of the connections that cross their edge."""
+    found: dict[int, list[Endpoint]] = defaultdict(list)
+    for end in side.identities.outside:
+        if end.nic.network:
+            found[end.nic.vlan].append(end)
+        else:
+            router = side.topology.routers[router_of_exit(end.name)]
+            found[zone_of(router, side.topology.networks)].append(end)
+    return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vnet.topology import language as lang
-from vnet.topology.draft import Draft, DraftNic, replicas
+from vnet.topology.draft import Draft, DraftNic, carried, replicas
 from vnet.topology.inventory import replica_names
-from vnet.topology.model import MirrorNetwork, MirrorNic, ToFile
+from vnet.topology.model import MirrorNetwork, MirrorNic, MirrorSource, MirrorUplink, ToFile
 from vnet.topology.reading import Reading, quoted, suggestion
 from vnet.topology.shape import Entry, Read
 
@@ -52,10 +52,22 @@ def _check_source(mirror: Entry, draft: Draft, reading: Reading) -> None:
         if name not in draft.networks:
             problem = f"there is no network {quoted(name)}"
             reading.fault(source.at, source.path, problem, suggestion(name, draft.networks))
+    elif isinstance(source.value, MirrorUplink):
+        _check_uplink(source, source.value.name, draft, reading)
     elif (nic := _nic(source, source.value, draft, reading)) and nic.is_mirror_only:
         reading.fault(
             source.at, source.path, f'{quoted(_text(source.value))} is "mirror_only": it sends nothing'
         )
+
+
+def _check_uplink(source: Read[MirrorSource], name: str, draft: Draft, reading: Reading) -> None:
+    cables = [uplink for uplink, networks in carried(draft).items() if networks]
+    if name not in draft.uplinks:
+        problem = f"there is no uplink {quoted(name)}"
+        reading.fault(source.at, source.path, problem, suggestion(name, cables))
+    elif name not in cables:
+        problem = f"the uplink {quoted(name)} is a router's, and no port of the switch"
+        reading.fault(source.at, source.path, problem, "mirror the router's networks")
 
 
 def _check_target(mirror: Entry, draft: Draft, reading: Reading) -> None:

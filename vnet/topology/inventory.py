@@ -379,7 +379,7 @@ def _with_gateways(topology: Topology, nics: Sequence[Nic]) -> Iterator[Nic]:
     routing, known = Routing(topology), set[int]()
     for nic in nics:
         versions = {address.version for address in nic.addresses} - known
-        found = {each.version: each for each in reversed(routing.gateways(nic.network))}
+        found = {each.version: each for each in reversed(routing.next_hops(nic.network))}
         own = tuple(found[version] for version in sorted(versions & found.keys()))
         known |= {each.version for each in own}
         yield replace(nic, gateways=own) if own else nic

@@ -724,7 +724,7 @@ PROFILES = Field(
 MIRROR_SOURCE = Field(
     "source",
     Word(mirrors.SOURCE_EXPECTED, mirrors.source, {"type": "string", "pattern": "^[a-z0-9-]+:[a-z0-9-]+$"}),
-    "whose packets are copied: VM:INTERFACE, or network:NAME for all NICs of a network",
+    "whose packets are copied: VM:INTERFACE, network:NAME for all NICs of a network, or uplink:NAME",
     required=True,
 )
 MIRROR_DIRECTION = Field(

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 
-from vnet.topology.model import MirrorNetwork, MirrorNic, ToErspan, ToFile, ToVxlan
+from vnet.topology.model import (
+    MirrorNetwork,
+    MirrorNic,
+    MirrorSource,
+    MirrorUplink,
+    ToErspan,
+    ToFile,
+    ToVxlan,
+)
 from vnet.topology.reading import quoted
 from vnet.topology.shape import Refused
 from vnet.topology.yaml import Scalar
 
-SOURCE_EXPECTED = '"VM:INTERFACE" or "network:NAME"'
+SOURCE_EXPECTED = '"VM:INTERFACE", "network:NAME" or "uplink:NAME"'
 TARGET_EXPECTED = '"VM:INTERFACE", "pcap:FILE", "vxlan:IP/VNI" or "erspan:IP/ID"'
 FILE_EXPECTED = "a plain file name of letters, digits, dot, dash and underscore, without a folder"
 VXLAN_PORT = 4789
@@ -23,10 +31,12 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _TUNNEL = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::(\d+))?/(\d+)")
 
 
-def source(scalar: Scalar) -> MirrorNic | MirrorNetwork:
+def source(scalar: Scalar) -> MirrorSource:
     """Whose packets are copied."""
     kind, _, name = scalar.text.partition(":")
-    return MirrorNetwork(name) if kind == "network" and name else _nic(scalar)
+    if kind == "network" and name:
+        return MirrorNetwork(name)
+    return MirrorUplink(name) if kind == "uplink" and name else _nic(scalar)
 
 
 def target(scalar: Scalar) -> MirrorNic | ToFile | ToVxlan | ToErspan:

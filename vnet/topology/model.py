@@ -431,6 +431,16 @@ class MirrorNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorUplink:
+    """The interface of an uplink that carries networks."""
+
+    name: str
+
+
+MirrorSource = MirrorNic | MirrorNetwork | MirrorUplink
+
+
+@dataclass(frozen=True, slots=True)
 class ToFile:
     """A file of that name where the daemon keeps what mirrors record."""
 
@@ -480,7 +490,7 @@ class Mirror:
     """Copies of packets, made by the switch. `filter` is a pcap expression, empty for all."""
 
     name: str
-    source: MirrorNic | MirrorNetwork
+    source: MirrorSource
     direction: MirrorDirection
     filter: str
     to: MirrorNic | ToFile | ToVxlan | ToErspan

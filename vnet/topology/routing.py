@@ -78,6 +78,16 @@ class Routing:
         found = (declared.gateway(subnet) for subnet in declared.subnets)
         return tuple(each for each in found if each is not None)
 
+    def next_hops(self, network: str) -> tuple[IPAddress, ...]:
+        """To whom the NICs of a network send what is for other networks.
+
+        That is its router; or, on a cable without one, whoever beyond has the gateways of the file.
+        """
+        declared = self._topology.networks[network]
+        on_cable = any(network in uplink.networks for uplink in self._topology.uplinks.values())
+        beyond = declared.gateways if on_cable and not declared.has_services else ()
+        return self.gateways(network) or beyond
+
     def ways(self, router: Router) -> tuple[Way, ...]:
         """All ways of a router, the longest prefixes first."""
         return self._ways[router.name]

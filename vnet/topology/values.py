@@ -20,7 +20,7 @@ NAME_MAX = 63
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 NAME_EXPECTED = 'a name of lowercase letters, digits and "-"'
 IFNAME_PATTERN = r"^[a-z][a-z0-9]*$"
-DEVICE_PATTERN = r"^[^/\\s:]{1,15}$"
+DEVICE_PATTERN = r"^[^/\s:]{1,15}$"
 """What Linux takes for the name of an interface (net/core/dev.c, dev_valid_name)."""
 IFNAME_MAX = 15
 """IFNAMSIZ - 1 (linux/if.h)."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.fabric.numbers_samples import fabric, nic, numbers, vm
+from tests.unit.fabric.numbers_samples import fabric, nic, numbers, uplink, vm
 from vnet.api.metrics import METRICS, exposition
 from vnet.base.drop import DropReason
 
@@ -24,6 +24,7 @@ SAMPLE = numbers(
         lost_events={"drop": 4},
         flows={"admit": 3},
         enforced=2,
+        uplinks=(uplink("campus", sent=7, dropped=2), uplink("lab", "missing")),
     )
 )
 _LINE = re.compile(
@@ -60,6 +61,14 @@ def test_a_port_receives_what_its_vm_sends() -> None:
     assert value(text, "vnet_port_connections_limit", **port) == 16384
     assert value(text, "vnet_vm_cpu_seconds_total", fabric="small", vm="web-1") == 0.25
     assert value(text, "vnet_drops_total", fabric="small", reason="POLICY") == 10
+
+
+def test_an_uplink_is_up_when_its_link_is() -> None:
+    text = exposition(SAMPLE)
+    campus, lab = ({"fabric": "small", "uplink": name} for name in ("campus", "lab"))
+    assert (value(text, "vnet_uplink_up", **campus), value(text, "vnet_uplink_up", **lab)) == (1, 0)
+    assert value(text, "vnet_uplink_receive_bytes_total", **campus) == 700
+    assert value(text, "vnet_uplink_receive_drops_total", **campus) == 2
 
 
 def test_a_vm_is_in_one_state() -> None:

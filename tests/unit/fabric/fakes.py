@@ -10,12 +10,13 @@ from pathlib import Path
 
 from tests.fakes.twin_sandbox import TwinSandbox
 from vnet.base.errors import HostError
+from vnet.fabric.cable import Interface, LinkState, missing, obstacle
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.watch import Watch
-from vnet.fabric.state import Attached, gateway_remnant, remnant
+from vnet.fabric.state import CABLE, Attached, cable_remnant, gateway_remnant, remnant
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 from vnet.openflow.message import FlowStats
 from vnet.switch.numbers import SwitchNumbers
@@ -86,6 +87,8 @@ class World:
     services: dict = field(default_factory=dict)
     gateways: dict = field(default_factory=dict)
     damaged: set = field(default_factory=set)
+    cables: dict = field(default_factory=dict)
+    host: dict = field(default_factory=lambda: {name: Interface(name) for name in ("eth1", "eth2")})
     guests: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
@@ -112,6 +115,8 @@ class World:
             "mirrors",
             "services",
             "gateways",
+            "cables",
+            "host",
             "guests",
             "specs",
             "calls",
@@ -170,6 +175,8 @@ class World:
             {name: frozenset(ports) for name, ports in self.attached.items()},
             dict(self.services),
             dict(self.gateways),
+            dict(self.cables),
+            dict(self.host),
             frozenset((key, self.specs[key]) for key in self.guests),
         )
 
@@ -187,6 +194,8 @@ class FakeNetwork:
             self.world.namespaces.add(self.name)
 
     async def remove(self):
+        if any(ifname.startswith(CABLE) for name, ifname in self.world.interfaces if name == self.name):
+            raise HostError("interfaces of the host are still in the namespace")
         async with self.world.call("remove namespace"):
             self.world.namespaces.discard(self.name)
             for key in [key for key in self.world.interfaces if key[0] == self.name]:
@@ -441,6 +450,72 @@ class FakeGateways:
         return tuple(self.answers.pop()) if self.answers else ()
 
 
+@dataclass
+class FakeCables:
+    world: World
+    name: str
+
+    def _own(self):
+        return [each for (fabric, _), each in self.world.cables.items() if fabric == self.name]
+
+    def _is_inside(self, cable):
+        return (self.name, cable.port.ifname) in self.world.interfaces
+
+    async def observed(self):
+        return frozenset(
+            each
+            if self._is_inside(each) or each.interface not in self.world.host
+            else cable_remnant(each.uplink)
+            for each in self._own()
+        )
+
+    async def uplinks(self):
+        return tuple(sorted(each.uplink for each in self._own()))
+
+    async def obstacles(self, cables):
+        own = {each.interface for each in self._own()}
+        found = {
+            each.uplink: obstacle(self.world.host[each.interface])
+            if each.interface in self.world.host
+            else missing(each.interface, tuple(self.world.host))
+            for each in cables
+            if each.interface not in own
+        }
+        return {uplink: why for uplink, why in found.items() if why}
+
+    async def put(self, cable):
+        async with self.world.call(f"note {cable.uplink}"):
+            self.world.cables[self.name, cable.uplink] = cable
+        async with self.world.call(f"take {cable.interface}"):
+            if not self._is_inside(cable):
+                del self.world.host[cable.interface]
+                self.world.interfaces[self.name, cable.port.ifname] = "veth"
+
+    async def remove(self, uplink):
+        cable = self.world.cables.get((self.name, uplink))
+        if cable is None:
+            return
+        if cable.port in {each.port for each in self.world.attached.get(self.name, ())}:
+            raise HostError(f"{cable.interface} is still a port of a switch")
+        async with self.world.call(f"give back {cable.interface}"):
+            if self.world.interfaces.pop((self.name, cable.port.ifname), None):
+                self.world.host[cable.interface] = Interface(cable.interface)
+        async with self.world.call(f"forget {uplink}"):
+            self.world.cables.pop((self.name, uplink), None)
+
+    async def links(self):
+        states = {True: LinkState.UP, False: LinkState.MISSING}
+        return {each.uplink: states[self._is_inside(each)] for each in self._own()}
+
+    async def retake(self):
+        lost = [
+            each for each in self._own() if not self._is_inside(each) and each.interface in self.world.host
+        ]
+        for cable in lost:
+            await self.put(cable)
+        return tuple(lost)
+
+
 class FakeStore(SqliteStore):
     """The real store, whose writes are steps too."""
 
@@ -487,6 +562,7 @@ def make_engine(world: World, directory: Path, memory_bytes: int = 8 << 30, boot
     def parts(name):
         network, switch, guests = FakeNetwork(world, name), FakeSwitch(world, name), FakeGuests(world, name)
         services, gateways = FakeServices(world, name), FakeGateways(world, name)
-        return Parts(network, switch, guests, services=services, gateways=gateways)
+        cables = FakeCables(world, name)
+        return Parts(network, switch, guests, services=services, gateways=gateways, cables=cables)
 
     return Engine(FakeStore(directory / "vnet.db", world), parts, host, lambda declared: ())

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, NicNumbers, Numbers, Traffic, VmNumbers
+from vnet.fabric.numbers import (
+    DaemonNumbers,
+    FabricNumbers,
+    NicNumbers,
+    Numbers,
+    Traffic,
+    UplinkNumbers,
+    VmNumbers,
+)
 
 
 def nic(name: str, sent: int = 0, received: int = 0, dropped: int = 0, **more: object) -> NicNumbers:
@@ -17,6 +25,11 @@ def nic(name: str, sent: int = 0, received: int = 0, dropped: int = 0, **more: o
 def vm(name: str, *nics: NicNumbers, state: str = "ready", cpu_s: float = 0.0) -> VmNumbers:
     """One that runs."""
     return VmNumbers(name, state, 2, 96 << 20, nics, 40 << 20, cpu_s, 61.25, "")
+
+
+def uplink(name: str, link: str = "up", sent: int = 0, dropped: int = 0) -> UplinkNumbers:
+    """One by whose interface packets of 100 bytes came in."""
+    return UplinkNumbers(name, "eth1", 9, link, Traffic(sent, 100 * sent, dropped))
 
 
 def fabric(*vms: VmNumbers, name: str = "small", **more: object) -> FabricNumbers:

@@ -10,12 +10,13 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.unit.fabric.fakes import Trap, World, make_engine, refuse_host
-from tests.unit.fabric.numbers_samples import fabric, nic, numbers, vm
+from tests.unit.fabric.numbers_samples import fabric, nic, numbers, uplink, vm
 from tests.unit.fabric.test_engine import LARGER, SMALL, WITHOUT_A, source
 from vnet.base.errors import VnetError
 from vnet.fabric.events import CALM_PPS, CALM_S, MEANING, STORM_PPS, Event, Kind, is_wanted, notice
@@ -193,6 +194,19 @@ def test_a_link_that_goes_and_comes_is_told(watched):
     assert watched.kinds(up=False) == [(Kind.PORT_DOWN, "a.eth0")]
     assert watched.kinds(up=False) == []
     assert watched.kinds() == [(Kind.PORT_UP, "a.eth0")]
+
+
+def test_the_link_of_an_uplink_is_told_and_how_it_is_now():
+    states = ["up", "up", "down", "missing", "up"]
+    taken = [numbers(fabric(uplinks=(uplink("campus", each),)), at_s=n) for n, each in enumerate(states)]
+    events = [event for pair in pairwise(taken) for event in notice(*pair, {}).events]
+    assert [(event.kind, event.fields["link"]) for event in events] == [
+        (Kind.UPLINK_DOWN, "down"),
+        (Kind.UPLINK_DOWN, "missing"),
+        (Kind.UPLINK_UP, "up"),
+    ]
+    assert {(event.fabric, event.subject) for event in events} == {("small", "campus")}
+    assert "the interface eth1 of uplink campus is missing" in events[1].text
 
 
 def test_a_storm_is_told_when_it_begins_and_when_it_is_over(watched):

@@ -52,6 +52,7 @@ SSH, WEB = "{from: any, ports: [22/tcp]}", "{from: any, ports: [80/tcp]}"
 TWO = text({"a": LAN, "b": LAN})
 SERVED = TWO.replace("subnets: 10.0.0.0/24}", "dns: true, subnets: {cidr: 10.0.0.0/24, dhcp: true}}")
 OUTSIDE = SERVED.replace("vms:\n", "routers: {gw: {networks: [lan], uplink: host, nat: masquerade}}\nvms:\n")
+CABLED = TWO + "uplinks: {up: {interface: eth1, networks: [lan]}}\n"
 CHANGES = {
     "outside": (SERVED, OUTSIDE),
     "no-outside": (OUTSIDE, SERVED),
@@ -59,6 +60,11 @@ CHANGES = {
         OUTSIDE,
         OUTSIDE.replace("a: {networks: [lan]}", "a: {networks: [lan], ports: ['80:80/tcp']}"),
     ),
+    "uplink": (TWO, CABLED),
+    "first-uplink": (NEW, CABLED),
+    "no-uplink": (CABLED, TWO),
+    "other-uplink": (CABLED, CABLED.replace("up:", "out:").replace("lan]}}", "wan]}}")),
+    "other-interface": (CABLED, CABLED.replace("eth1", "eth2")),
     "services": (text({"a": BOTH}), SERVED),
     "no-services": (SERVED, TWO),
     "other-services": (SERVED, SERVED.replace("dhcp: true", "dhcp: {lease: 2h}").replace("  b:", "  c:")),

@@ -45,6 +45,34 @@ def mirrors(text: str = TEXT + MIRRORS) -> dict[str, Mirror]:
     return {mirror.name: mirror for mirror in mirrors_of(topology, inventory)}
 
 
+def test_an_uplink_is_copied_as_frames_come_in_and_leave_by_it() -> None:
+    uplink = "uplinks: {wire: {interface: eth1, networks: [lan]}}\nmirrors:\n"
+    sides = {"both": "", "in": "direction: in, ", "out": "direction: out, "}
+    lines = [
+        f'  {name}: {{source: "uplink:wire", {side}to: "pcap:{name}"}}\n' for name, side in sides.items()
+    ]
+    text = TEXT + uplink + "".join(lines)
+    found, inventory = mirrors(text), expand(load_text(text, "lab.vnet.yaml", {}), {})
+    assert {each.ports for each in found.values()} == {(inventory.uplinks[0].port,)}
+    points = {name: tuple(map(str, each.points)) for name, each in found.items()}
+    assert points == {"both": ("uplink-in", "uplink-out"), "in": ("uplink-in",), "out": ("uplink-out",)}
+    assert str(found["in"]) == "what comes in by uplink:wire to pcap:in"
+
+
+@pytest.mark.parametrize(
+    ("uplink", "said"),
+    [
+        ("{interface: eth1, networks: [dmz]}", 'there is no uplink "wire"'),
+        ("{interface: eth1, addresses: [192.0.2.1/24]}", 'the uplink "other" is a router\'s'),
+    ],
+)
+def test_what_is_no_port_of_the_switch_is_not_copied(uplink: str, said: str) -> None:
+    name = "wire" if "wire" in said else "other"
+    text = TEXT + f'uplinks: {{other: {uplink}}}\nmirrors: {{m: {{source: "uplink:{name}", to: "pcap:x"}}}}\n'
+    with pytest.raises(InputError, match=said):
+        load_text(text, "lab.vnet.yaml", {})
+
+
 def test_a_source_becomes_ports_and_points() -> None:
     topology = load_text(TEXT + MIRRORS, "lab.vnet.yaml", {})
     ports = {nic.name: nic.port for nic in expand(topology, {}).nics}

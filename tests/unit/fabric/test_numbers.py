@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.fabric.fakes import World, make_engine
-from tests.unit.fabric.numbers_samples import fabric, nic, numbers, vm
+from tests.unit.fabric.numbers_samples import fabric, nic, numbers, uplink, vm
 from tests.unit.fabric.test_engine import SMALL
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
@@ -39,6 +39,7 @@ NOW = numbers(
         vm("new", nic("new.eth0", 1000)),
         drops={"POLICY": 14, "MTU": 2, "STORM": 4},
         lost_events={"drop": 5},
+        uplinks=(uplink("campus", sent=9),),
     ),
     at_s=2.0,
 )

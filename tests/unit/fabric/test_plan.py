@@ -11,6 +11,7 @@ from vnet.fabric import plan as p
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import (
     Attached,
+    Cable,
     Gateway,
     Guest,
     GuestNic,
@@ -30,7 +31,20 @@ FLOWS = [Flow(table, 10, match(in_port=1), cookie=cookie) for table in (0, 1) fo
 
 
 SERVICES = {"lan": Port(8, "@lan"), "wan": Port(9, "@wan")}
-GATEWAYS = {"gw": Port(10, "~gw"), "edge": Port(11, "~edge")}
+GATEWAYS = {"gw": Port(10, "~gw"), "edge": Port(14, "~edge")}
+
+CABLES = [
+    Cable(uplink, interface, Port(number, f"={uplink}"))
+    for uplink in ("campus", "lab")
+    for interface in ("eth1", "eth2")
+    for number in (12, 13)
+]
+
+
+def each_once(cables):
+    """No two of an uplink, of an interface, or at a port."""
+    keys = [key for each in cables for key in (each.uplink, each.interface, each.port.number)]
+    return len(keys) == len(set(keys))
 
 
 @st.composite
@@ -69,7 +83,9 @@ def states(draw):
         if draw(st.booleans())
     )
     attached |= {Attached(each.port) for each in gateways if draw(st.booleans())}
-    return State(True, True, ports, attached, flows, guests, mirrors, services, gateways)
+    cables = draw(st.frozensets(st.sampled_from(CABLES)).filter(each_once))
+    attached |= {Attached(each.port) for each in cables if draw(st.booleans())}
+    return State(True, True, ports, attached, flows, guests, mirrors, services, gateways, cables)
 
 
 def test_the_port_of_a_service_made_again_of_what_is_left_is_attached_again():
@@ -222,4 +238,39 @@ def test_a_plan_says_where_a_gateway_leads():
         "forward for router gw by the host",
         "forward for router gw by eth1",
         "forward for router gw no more",
+    ]
+
+
+@given(states(), states())
+def test_a_cable_is_a_port_only_while_the_fabric_has_it_and_none_is_taken_twice(now, wanted):
+    state = now
+    for action in p.plan(now, wanted):
+        if isinstance(action, p.AttachPort) and action.port.ifname.startswith("="):
+            assert action.port in {cable.port for cable in state.cables}
+        if isinstance(action, p.PutCable | p.RemoveCable):
+            assert not any(port.ifname == f"={action.cable.uplink}" for port in state.plugged)
+        if isinstance(action, p.PutCable):
+            assert state.namespace
+        state = p.step(action, state)
+        assert each_once(state.cables)
+
+
+@given(states())
+def test_the_host_has_its_interfaces_back_before_the_namespace_is_removed(now):
+    state = now
+    for action in p.plan(now, State()):
+        if isinstance(action, p.RemoveNamespace):
+            assert not state.cables
+        state = p.step(action, state)
+
+
+def test_another_interface_for_an_uplink_is_a_port_anew():
+    old, new = (Cable("lab", interface, Port(11, "=lab")) for interface in ("eth1", "eth2"))
+    attached = frozenset({Attached(Port(11, "=lab"))})
+    now, wanted = (State(True, True, attached=attached, cables=frozenset({each})) for each in (old, new))
+    assert [str(action) for action in p.plan(now, wanted)] == [
+        "detach port =lab",
+        "give the interface of uplink lab back",
+        "take interface eth2 for uplink lab",
+        "attach port =lab as number 11",
     ]

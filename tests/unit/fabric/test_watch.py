@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tests.unit.capture.samples import delivered, record
 from vnet.base.drop import DropReason
 from vnet.base.errors import InputError
 from vnet.capture.live.stream import Lost
-from vnet.capture.record import PacketRecord, Point, Verdict
+from vnet.capture.record import SENT, PacketRecord, Point, Verdict
 from vnet.fabric.capturing import Wanted, came_to, points
 from vnet.fabric.live.watch import QUEUED, Subscription, Watch
 from vnet.policy.pipeline import Stage
@@ -186,16 +187,32 @@ def test_points_are_named_one_by_one_or_with_commas() -> None:
         Point.GUEST,
         Point.AFTER_GUARDS,
     )
-    with pytest.raises(InputError, match="guest, after-guards, after-policy, delivered, uplink"):
+    assert points(("uplink", "uplink-in")) == (Point.UPLINK_IN, Point.UPLINK_OUT)
+    with pytest.raises(
+        InputError, match=r"guest, after-guards, after-policy, delivered, uplink-in, .*uplink"
+    ):
         points(("ingress",))
-    with pytest.raises(InputError, match="has no uplink"):
-        points(("guest,uplink",))
 
 
 def test_what_nobody_lost_came_everywhere() -> None:
-    assert all(
-        came_to(record(verdict=Verdict.PASS, table=2), point) for point in Point if point != Point.DELIVERED
-    )
+    assert all(came_to(record(verdict=Verdict.PASS, table=2), point) for point in SENT)
+
+
+@pytest.mark.parametrize("asked", ["guest", "delivered", "uplink-in", "uplink-out", "guest,uplink"])
+def test_uplinks_and_nics_are_seen_at_their_own_points(asked: str) -> None:
+    wanted = Wanted(frozenset({1}), points((asked,)), uplinks=frozenset({2}))
+    assert wanted.tap().ports == {1, 2}
+    seen = [
+        (each.port, each.point)
+        for port in (1, 2)
+        for point in (Point.GUEST, Point.DELIVERED)
+        for each in wanted.seen(replace(record(verdict=Verdict.PASS), port=port, point=point))
+    ]
+    at = {1: (Point.GUEST, Point.DELIVERED), 2: (Point.UPLINK_IN, Point.UPLINK_OUT)}
+    assert seen == [(port, point) for port in (1, 2) for point in at[port] if point in wanted.points]
+    in_switch = {SwitchPoint.GUEST: {Point.GUEST, Point.UPLINK_IN}}
+    in_switch[SwitchPoint.DELIVERED] = {Point.DELIVERED, Point.UPLINK_OUT}
+    assert wanted.tap().points == {at for at, means in in_switch.items() if means & {*wanted.points}}
 
 
 def test_a_switch_that_goes_ends_its_captures_with_what_it_counted() -> None:

@@ -91,6 +91,23 @@ def test_an_address_that_becomes_the_gateway_is_taken_from_its_nic() -> None:
     assert "10.0.1.2" not in {str(nic.addresses[0].ip) for nic in after.nics}
 
 
+def test_on_a_cable_without_a_router_the_gateway_of_the_file_is_somebody_beyond() -> None:
+    cable = "uplinks: {c: {interface: eth1, mode: trunk, networks: [a, b, c]}}\nname: lab\n"
+    text = TEXT.replace("name: lab\n", cable).replace("networks: [b, a]", "networks: [a]")
+    text = text.replace("via: 10.0.1.9", "via: 10.0.0.9")
+    hops = [
+        list(map(str, Routing(load_text(each, "x", {})).next_hops(name)))
+        for name, each in (
+            ("a", text),
+            ("b", text),
+            ("c", text),
+            ("b", text.replace("vlan: 20", "dns: true, vlan: 20")),
+            ("b", text.replace(cable, "name: lab\n")),
+        )
+    ]
+    assert hops == [["10.0.0.1", "fd00::1"], ["10.0.1.2"], [], [], []]
+
+
 def test_the_mac_of_gateways_is_unicast_and_locally_administered() -> None:
     first = gateway_mac("lab") >> 40
     assert first & 3 == 2

@@ -168,3 +168,14 @@ def test_no_claim_makes_the_reader_crash(text: str) -> None:
     except Refused as refused:
         offset = refused.offset
     assert 0 <= offset <= len(text)
+
+
+@pytest.mark.parametrize("name", ["eth1", "ens18", "enp0s31f6", "wlp2s0.20", "br-lan", "="])
+def test_an_interface_of_the_host_may_be_called_as_linux_lets_it(name: str) -> None:
+    assert values.device(scalar(name)) == name
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "a b", "..", "sixteen-letters1"])
+def test_what_linux_calls_no_interface_is_refused(name: str) -> None:
+    with pytest.raises(Refused):
+        values.device(scalar(name))

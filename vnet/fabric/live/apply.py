@@ -17,7 +17,7 @@ from vnet.fabric.events import Kind
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.telling import telling
 from vnet.fabric.progress import Progress, Report, Status
-from vnet.fabric.state import Guest
+from vnet.fabric.state import HOSTS_OWN, Guest
 from vnet.fabric.store import Record, Store
 
 Tell = Callable[[Kind, str, str, str, Mapping[str, Any]], None]
@@ -72,7 +72,8 @@ class Performer:
             case p.RemovePort(port):
                 await network.remove_port(port.ifname)
             case p.AttachPort(port, limits, mtu_bytes):
-                await network.resize_port(port.ifname, mtu_bytes)
+                if mtu_bytes != HOSTS_OWN:
+                    await network.resize_port(port.ifname, mtu_bytes)
                 await switch.attach(port, limits)
             case p.LimitPort(port, limits):
                 await switch.limit(port, limits)
@@ -98,6 +99,10 @@ class Performer:
                 return await self.parts.gateways.put(gateway)
             case p.RemoveGateway(gateway):
                 await self.parts.gateways.remove(gateway.router)
+            case p.PutCable(cable):
+                await self.parts.cables.put(cable)
+            case p.RemoveCable(cable):
+                await self.parts.cables.remove(cable.uplink)
             case p.StartGuest(guest):
                 await self._await(guest)
                 self.store.save_guest(self.fabric, guest)

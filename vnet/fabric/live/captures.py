@@ -17,13 +17,19 @@ from vnet.capture.lines import line_encoder
 from vnet.capture.live import stream
 from vnet.capture.live.bounded import compile_bounded
 from vnet.capture.pcapng import PcapngEncoder, Producer
-from vnet.capture.record import Point
+from vnet.capture.record import AT_UPLINKS, Point
 from vnet.capture.recorder import Recorder, Totals
 from vnet.capture.ways import Ways
 from vnet.fabric.capturing import Wanted, points
 from vnet.fabric.declared import Declared
 from vnet.fabric.live.registry import Fabric, Registry
-from vnet.fabric.live.seeing import declared_of, nics_of, refuse_unknown_network
+from vnet.fabric.live.seeing import (
+    UPLINK_PREFIX,
+    declared_of,
+    nics_of,
+    refuse_unknown_network,
+    uplink_ports,
+)
 from vnet.fabric.live.teller import Teller, table_name
 from vnet.fabric.live.watch import Watch
 from vnet.policy import pipeline
@@ -113,15 +119,22 @@ def _places(declared: Declared) -> Callable[[int], str]:
 
 def _wanted(declared: Declared, request: CaptureRequest) -> Wanted:
     """What a capture is asked for, as the switch can be."""
-    named = nics_of(declared, request.nics) if request.nics or not request.networks else ()
+    uplinks = tuple(name for name in request.nics if name.startswith(UPLINK_PREFIX))
+    names = tuple(name for name in request.nics if name not in uplinks)
     wanted_points = points(request.points)
-    if request.only_dropped and wanted_points == (Point.DELIVERED,):
+    if uplinks and not {*AT_UPLINKS} & {*wanted_points}:
+        wanted_points += AT_UPLINKS
+    only_uplinks = uplinks or {*wanted_points} <= {*AT_UPLINKS}
+    named = nics_of(declared, names) if names or not (request.networks or only_uplinks) else ()
+    if request.only_dropped and {*wanted_points} <= {Point.DELIVERED, Point.UPLINK_OUT}:
         raise InputError("of packets that are delivered none is dropped: leave away --dropped, or --point")
     snaplen = request.snaplen_bytes or WHOLE_PACKET_BYTES
     program = compile_bounded(request.filter)
     check(program)
     nics = (*named, *_nics_of_networks(declared, request.networks))
-    return Wanted(frozenset(nic.port for nic in nics), wanted_points, program, snaplen, request.only_dropped)
+    ports = frozenset(nic.port for nic in nics)
+    beyond = uplink_ports(declared, uplinks) if {*AT_UPLINKS} & {*wanted_points} else frozenset()
+    return Wanted(ports, wanted_points, program, snaplen, request.only_dropped, beyond)
 
 
 def _nics_of_networks(declared: Declared, names: tuple[str, ...]) -> Iterator[Nic]:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vnet.base.errors import Exit, HostError, InputError, VnetError
+from vnet.base.errors import Exit, Fault, HostError, InputError, VnetError
 from vnet.fabric import plan as p
 from vnet.fabric.declared import Declared, declare, load, work_out
 from vnet.fabric.events import Kind
@@ -21,7 +21,7 @@ from vnet.fabric.live.apply import carry_out
 from vnet.fabric.live.change import Change, make, remove
 from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.observe import observe
-from vnet.fabric.live.parts import Guests
+from vnet.fabric.live.parts import Guests, Parts
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.room import refuse_lines_without_queues, refuse_what_does_not_fit
@@ -176,6 +176,7 @@ class Engine(Registry):
         now = await observe(parts, record, self.store, name)
         wanted = declared.state()
         actions = p.plan(now, wanted)
+        await _refuse_cables(parts, declared, actions)
         generation = (record.generation if record else 0) + bool(actions)
         planned = Record(
             name,
@@ -365,6 +366,19 @@ async def _refuse_conflicts(change: Change) -> None:
     if conflicts:
         lines = "".join(f"\n  {each}" for each in conflicts)
         raise HostError(f"this host's configuration stands in the way; nothing was changed:{lines}")
+
+
+async def _refuse_cables(parts: Parts, declared: Declared, actions: tuple[p.Action, ...]) -> None:
+    """Raises InputError for interfaces that the host has to keep, or has not."""
+    wanted = [action.cable for action in actions if isinstance(action, p.PutCable)]
+    found = await parts.cables.obstacles(wanted)
+    at = {each.uplink: each.at for each in declared.inventory.uplinks}
+    faults = tuple(
+        Fault(at[uplink], f"uplinks.{uplink}.interface", each.problem, each.hint)
+        for uplink, each in sorted(found.items())
+    )
+    if faults:
+        raise InputError(faults)
 
 
 def _agreed(change: Change, terms: Terms) -> Outcome:

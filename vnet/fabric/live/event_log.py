@@ -35,6 +35,7 @@ WORRYING = frozenset(
         Kind.DROP_STORM,
         Kind.REPORTS_LOST,
         Kind.VERIFY_FAILED,
+        Kind.UPLINK_DOWN,
     }
 )
 """What is logged as a warning."""

@@ -80,7 +80,9 @@ class HostMirrors:
         """Put a mirror in force in place of what had its name. `record` gives the fabric's, for comments."""
         await self.remove(mirror.name)
         program = await asyncio.to_thread(compile_bounded, mirror.filter)
-        wanted = Wanted(frozenset(mirror.ports), mirror.points, program, mirror.snaplen_bytes)
+        ports, none = frozenset(mirror.ports), frozenset[int]()
+        nics, uplinks = (none, ports) if mirror.is_of_uplink else (ports, none)
+        wanted = Wanted(nics, mirror.points, program, mirror.snaplen_bytes, uplinks=uplinks)
         if isinstance(mirror.to, ToFile):
             self._running[mirror.name] = await self._record(mirror, mirror.to, wanted, record)
             return

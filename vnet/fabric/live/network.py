@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from vnet.base.errors import HostError
 from vnet.fabric.live import netns
 from vnet.fabric.live.netns import Namespace
+from vnet.fabric.state import CABLE
 from vnet.switch.live import ports
 
 
@@ -31,8 +33,20 @@ class HostNetwork:
         self._namespace.run_blocking(ports.silence)
 
     async def remove(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove it with all that is in it. Raises HostError if interfaces of the host are."""
+        if netns.exists(self.name):
+            await self._refuse_loss()
         await netns.finished(None, netns.remove, self.name)
+
+    async def _refuse_loss(self) -> None:
+        """A veth would be gone, and hardware not be called as it was."""
+        of_host = [name for name in await self.interfaces() if name.startswith(CABLE)]
+        if of_host:
+            back = f"`ip -n {self.name} link set {of_host[0]} netns 1 name NAME`"
+            raise HostError(
+                f"interfaces of the host are still in the network namespace {self.name}: "
+                f"{', '.join(of_host)}; give them back by hand with {back} if `vnet down` cannot"
+            )
 
     async def interfaces(self) -> Mapping[str, str]:
         """Name → kind."""

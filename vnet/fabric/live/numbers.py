@@ -12,9 +12,18 @@ from pathlib import Path
 from vnet import __version__
 from vnet.base.drop import DropReason
 from vnet.base.errors import VnetError
+from vnet.fabric.cable import LinkState
 from vnet.fabric.live import confirmation
 from vnet.fabric.live.registry import Fabric, Registry
-from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, NicNumbers, Numbers, Traffic, VmNumbers
+from vnet.fabric.numbers import (
+    DaemonNumbers,
+    FabricNumbers,
+    NicNumbers,
+    Numbers,
+    Traffic,
+    UplinkNumbers,
+    VmNumbers,
+)
 from vnet.hv.spec import GuestState, GuestStatus
 from vnet.policy import pipeline
 from vnet.switch.abi import Point
@@ -111,6 +120,7 @@ class Taker:
             unanswered,
             confirmation.left_s(self._registry, fabric),
             await fabric.parts.services.dead(),
+            await _uplinks(fabric, numbers),
         )
 
 
@@ -123,6 +133,21 @@ async def _asked(fabric: Fabric) -> tuple[SwitchNumbers, str]:
         return SwitchNumbers(), f"its switch has not answered for {ANSWER_S:g} s"
     except VnetError as error:
         return SwitchNumbers(), str(error)
+
+
+async def _uplinks(fabric: Fabric, numbers: SwitchNumbers) -> tuple[UplinkNumbers, ...]:
+    links = await fabric.parts.cables.links()
+    cables = fabric.declared.inventory.uplinks if fabric.declared else ()
+    return tuple(
+        UplinkNumbers(
+            each.uplink,
+            each.interface,
+            each.port,
+            links.get(each.uplink, LinkState.MISSING).value,
+            _traffic(numbers.ports.get(each.port, PortNumbers())),
+        )
+        for each in cables
+    )
 
 
 def _vm(
@@ -146,13 +171,12 @@ def _vm(
 def _nic(nic: Nic, port: PortNumbers | None, reasons: Mapping[DropReason, int]) -> NicNumbers:
     if port is None:
         return NicNumbers(nic.name, nic.network, nic.port)
-    rx, tx = port.counter.rx, port.counter.tx
     return NicNumbers(
         nic.name,
         nic.network,
         nic.port,
         port.up,
-        Traffic(rx.packets, rx.bytes, port.counter.rx_dropped, tx.packets, tx.bytes, port.counter.tx_dropped),
+        _traffic(port),
         port.connections,
         port.connection_quota,
         port.macs,
@@ -160,6 +184,13 @@ def _nic(nic: Nic, port: PortNumbers | None, reasons: Mapping[DropReason, int]) 
         {reason.name: packets for reason, packets in reasons.items()},
         nic.line.inward.bps,
         nic.line.outward.bps,
+    )
+
+
+def _traffic(port: PortNumbers) -> Traffic:
+    rx, tx = port.counter.rx, port.counter.tx
+    return Traffic(
+        rx.packets, rx.bytes, port.counter.rx_dropped, tx.packets, tx.bytes, port.counter.tx_dropped
     )
 
 

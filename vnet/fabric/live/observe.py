@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from vnet.base import paths
 from vnet.base.errors import HostError
+from vnet.fabric.cable import LinkState
 from vnet.fabric.live.parts import Parts
-from vnet.fabric.state import Attached, Guest, Port, State, gateway_remnant, ifname, remnant
+from vnet.fabric.state import (
+    HOSTS_OWN,
+    Attached,
+    Cable,
+    Guest,
+    Port,
+    State,
+    cable_remnant,
+    gateway_remnant,
+    ifname,
+    remnant,
+)
 from vnet.fabric.store import Record, Store
 from vnet.hv.spec import GuestState
 
@@ -31,13 +44,28 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     if switch:
         await parts.switch.open()
     interfaces = dict(await parts.network.interfaces()) if there else {}
-    attached = await parts.switch.ports() if switch else frozenset()
+    cables, links = await parts.cables.observed(), await parts.cables.links()
+    missing = {cable.port.number: cable for cable in cables if links.get(cable.uplink) is LinkState.MISSING}
+    attached = _as_put(await parts.switch.ports(), cables, missing) if switch else frozenset()
     flows = await parts.switch.flows() if switch else frozenset()
     ports = _known_ports(record, attached, interfaces)
     mirrors = await parts.switch.mirrors() if switch else frozenset()
     guests, services = await running(parts, store, name), await parts.services.observed()
     gateways = await parts.gateways.observed()
-    return State(there, switch, ports, attached, flows, guests, mirrors, services, gateways)
+    return State(there, switch, ports, attached, flows, guests, mirrors, services, gateways, cables)
+
+
+def _as_put(
+    attached: frozenset[Attached], cables: frozenset[Cable], missing: Mapping[int, Cable]
+) -> frozenset[Attached]:
+    """What is in the switch; the MTU of a cable is not the fabric's, and the port of an interface that is
+    missing waits for it under its own name."""
+    numbers = {cable.port.number for cable in cables}
+    ours = (replace(each, mtu_bytes=HOSTS_OWN) if each.port.number in numbers else each for each in attached)
+    return frozenset(
+        replace(each, port=missing[each.port.number].port) if each.port.number in missing else each
+        for each in ours
+    )
 
 
 def _known_ports(
@@ -60,8 +88,9 @@ async def remains(parts: Parts, store: Store, name: str) -> State:
     taps = frozenset(Port(0, ifname) for ifname, kind in interfaces.items() if kind == TAP_KIND)
     services = frozenset(remnant(network) for network in await parts.services.networks())
     gateways = frozenset(gateway_remnant(router) for router in await parts.gateways.routers())
+    cables = frozenset(map(cable_remnant, await parts.cables.uplinks()))
     guests = await running(parts, store, name)
-    return State(there, switch, taps, guests=guests, services=services, gateways=gateways)
+    return State(there, switch, taps, guests=guests, services=services, gateways=gateways, cables=cables)
 
 
 async def running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:

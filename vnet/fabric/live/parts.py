@@ -6,7 +6,7 @@ is there and removing one that is not are no errors: actions may be carried out 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -15,11 +15,12 @@ from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
 from vnet.base.line import Line
 from vnet.fabric.asked import Sandbox
+from vnet.fabric.cable import LinkState, Obstacle
 from vnet.fabric.live.health import Healths
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Gateway, Guest, NetworkService, Port
+from vnet.fabric.state import Attached, Cable, Gateway, Guest, NetworkService, Port
 from vnet.fabric.store import Record
 from vnet.hv.spec import ExecResult, GuestStatus
 from vnet.openflow.conntrack import Direction
@@ -397,6 +398,69 @@ class NoGateways:
         return ()
 
 
+class Cables(Protocol):
+    """The interfaces of the host that the fabric has as its uplinks."""
+
+    async def observed(self) -> frozenset[Cable]:
+        """Those that it has, as they were put, the missing too; of all else a `cable_remnant`."""
+        ...
+
+    async def uplinks(self) -> tuple[str, ...]:
+        """The uplinks for which anything was done on the host."""
+        ...
+
+    async def obstacles(self, cables: Iterable[Cable]) -> Mapping[str, Obstacle]:
+        """Why some of these cannot be put, by their uplinks."""
+        ...
+
+    async def put(self, cable: Cable) -> None:
+        """Take the interface into the fabric's namespace, and switch it on there."""
+        ...
+
+    async def remove(self, uplink: str) -> None:
+        """Give its interface back to the host as it was; one that is not there is no error."""
+        ...
+
+    async def links(self) -> Mapping[str, LinkState]:
+        """How the interfaces are that it has, by their uplinks."""
+        ...
+
+    async def retake(self) -> tuple[Cable, ...]:
+        """Take again those that were missing and are back on the host. They are no ports yet."""
+        ...
+
+
+class NoCables:
+    """Of a fabric that has none."""
+
+    async def observed(self) -> frozenset[Cable]:
+        """See `Cables`."""
+        return frozenset()
+
+    async def uplinks(self) -> tuple[str, ...]:
+        """See `Cables`."""
+        return ()
+
+    async def obstacles(self, cables: Iterable[Cable]) -> Mapping[str, Obstacle]:
+        """See `Cables`."""
+        return {}
+
+    async def put(self, cable: Cable) -> None:
+        """See `Cables`."""
+        raise AssertionError(cable)
+
+    async def remove(self, uplink: str) -> None:
+        """See `Cables`."""
+
+    async def links(self) -> Mapping[str, LinkState]:
+        """See `Cables`."""
+        return {}
+
+    async def retake(self) -> tuple[Cable, ...]:
+        """See `Cables`."""
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """All neighbours of one fabric."""
@@ -407,4 +471,5 @@ class Parts:
     log: RuleLog = field(default_factory=RuleLog)
     services: Services = field(default_factory=NoServices)
     gateways: Gateways = field(default_factory=NoGateways)
+    cables: Cables = field(default_factory=NoCables)
     health: Healths = field(default_factory=Healths)

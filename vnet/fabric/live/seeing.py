@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from vnet.fabric.who import Directory
 from vnet.topology.inventory import Nic
 
 Json = Mapping[str, Any]
+UPLINK_PREFIX = "uplink:"
 
 
 def declared_of(fabric: Fabric) -> Declared:
@@ -47,6 +49,28 @@ def nics_of(declared: Declared, names: tuple[str, ...]) -> tuple[Nic, ...]:
             )
     wanted = {nic.port for found in meant.values() for nic in found}
     return tuple(nic for nic in nics if nic.port in wanted) if names else nics
+
+
+def uplink_ports(declared: Declared, names: tuple[str, ...]) -> frozenset[int]:
+    """The ports by which packets leave, of the uplinks named `uplink:NAME`; all if none is named.
+
+    `uplink:host` are those of all routers whose way out is the host. Raises InputError.
+    """
+    ports: dict[str, set[int]] = defaultdict(set)
+    inventory = declared.inventory
+    pairs = [(each.uplink, each.port) for each in inventory.uplinks]
+    pairs += [(each.uplink, each.port) for each in inventory.exits]
+    for uplink, port in pairs:
+        ports[f"{UPLINK_PREFIX}{uplink}"].add(port)
+    if not ports:
+        raise InputError(f"the fabric {declared.topology.name} has no uplink: `uplinks` declares one")
+    for name in names:
+        if name not in ports:
+            raise InputError(
+                f"there is no uplink {name.removeprefix(UPLINK_PREFIX)} in fabric {declared.topology.name}; "
+                f"its uplinks: {', '.join(sorted(ports))}"
+            )
+    return frozenset(port for name in names or ports for port in ports[name])
 
 
 def refuse_unknown_network(declared: Declared, network: str | None) -> None:

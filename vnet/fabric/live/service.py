@@ -20,6 +20,7 @@ from vnet.capture.lines import line
 from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
 from vnet.fabric.asked import Asked, Sandbox
+from vnet.fabric.cable import LinkState
 from vnet.fabric.declared import Declared, sentence
 from vnet.fabric.events import Kind
 from vnet.fabric.known import Known, labels
@@ -44,7 +45,7 @@ from vnet.policy.hits import hits
 from vnet.policy.listing import ruling
 from vnet.policy.verify import ClaimResult, verify
 from vnet.switch.taps import TapCount
-from vnet.topology.inventory import Nic, Vm
+from vnet.topology.inventory import Nic, UplinkPort, Vm
 
 Json = Mapping[str, Any]
 
@@ -137,8 +138,20 @@ class Service:
             ],
             "gateways": outside_rows(declared.state().gateways, await fabric.parts.gateways.silent()),
             "mirrors": _mirrors(declared, fabric.parts.switch.mirror_counts()),
+            "uplinks": await self._uplinks(name),
             "vms": await self._vms(name),
         }
+
+    async def uplinks(self, name: str | None) -> list[Json]:
+        """The uplinks that are ports, of one fabric or of all."""
+        names = [name] if name else sorted(self.engine.fabrics)
+        return [row for each in names for row in await self._uplinks(each)]
+
+    async def _uplinks(self, name: str) -> list[Json]:
+        fabric = self.engine.fabric(name)
+        links = await fabric.parts.cables.links()
+        declared = fabric.declared.inventory.uplinks if fabric.declared else ()
+        return [_uplink(name, each, links.get(each.uplink, LinkState.MISSING)) for each in declared]
 
     async def picture(self, name: str) -> Json:
         """What `vnet graph` draws of a fabric."""
@@ -341,6 +354,19 @@ def _mirrors(declared: Declared, counts: Mapping[str, TapCount]) -> list[Json]:
         {"name": each.name, "copies": str(each), **asdict(counts.get(each.name, TapCount()))}
         for each in found
     ]
+
+
+def _uplink(fabric: str, uplink: UplinkPort, link: LinkState) -> Json:
+    return {
+        "fabric": fabric,
+        "uplink": uplink.uplink,
+        "interface": uplink.interface,
+        "link": link.value,
+        "mode": "trunk" if uplink.is_tagged else "access",
+        "networks": dict(uplink.networks),
+        "port": uplink.port,
+        "at": str(uplink.at),
+    }
 
 
 def _nic(nic: Nic) -> Json:

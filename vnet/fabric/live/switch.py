@@ -22,7 +22,7 @@ from vnet.fabric.live.netns import finished
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.logged import REFERENCE_MASK, Sighting, sighting
 from vnet.fabric.mirror import TUNNEL, Mirror
-from vnet.fabric.state import Attached, Port
+from vnet.fabric.state import CABLE, Attached, Port
 from vnet.fabric.store import Record
 from vnet.openflow import cookie
 from vnet.openflow.conntrack import Direction
@@ -131,8 +131,8 @@ class HostSwitch:
     async def attach(self, port: Port, limits: Limits) -> None:
         """Put an interface into the switch."""
         datapath, server = self._opened()
-        self._names = {**self._names, port.number: port.ifname}
-        await server.run(datapath.attach, port.number, port.ifname)
+        self._names = {**self._names, port.number: _shown(port.ifname)}
+        await server.run(datapath.attach, port.number, port.ifname, port.ifname.startswith(CABLE))
         await server.run(datapath.limit, port.number, limits)
         server.port_changed()
 
@@ -163,7 +163,7 @@ class HostSwitch:
         found = await server.run(datapath.ports)
         bare, limits = await server.run(datapath.bare_ports), await server.run(datapath.limits)
         mtus, lines = await server.run(datapath.mtus), await server.run(datapath.lines)
-        self._names = {port.number: port.name for port in found}
+        self._names = {port.number: _shown(port.name) for port in found}
         return frozenset(
             Attached(Port(port.number, port.name), limits[port.number], mtus[port.number], lines[port.number])
             for port in found
@@ -373,6 +373,11 @@ class HostSwitch:
         seen = sighting(packet, time.time_ns())
         if seen is not None:
             self._on_logged(seen)
+
+
+def _shown(ifname: str) -> str:
+    """How the port behind an interface is called where packets are told of."""
+    return f"uplink:{ifname.removeprefix(CABLE)}" if ifname.startswith(CABLE) else ifname
 
 
 def _in_sandbox(datapath: EbpfDatapath, work: Callable[[Sandbox, tuple[Direction, ...]], T]) -> T:

@@ -1,4 +1,5 @@
-"""Sees to it that guests are answered and reach the outside: makes again what has died or was damaged."""
+"""Sees to it that guests are answered and reach the outside: makes again what has died or was damaged, and
+takes uplinks again that come back."""
 
 from __future__ import annotations
 
@@ -85,4 +86,15 @@ async def _targets(registry: Registry, fabric: Fabric) -> None:
         registry.events.tell(kind, text, fabric.record.name, answer.router, fields)
 
 
-JOBS: tuple[Job, ...] = (_services, _gateways, _targets)
+async def _cables(registry: Registry, fabric: Fabric) -> None:
+    name = fabric.record.name
+    if registry.locks[name].locked():
+        return
+    async with registry.locks[name]:
+        for cable in await fabric.parts.cables.retake():
+            await fabric.parts.switch.attach(cable.port, MANY)
+            text = f"the interface {cable.interface} of uplink {cable.uplink} was gone, and is taken again"
+            registry.events.tell(Kind.UPLINK_RETAKEN, text, name, cable.uplink)
+
+
+JOBS: tuple[Job, ...] = (_services, _gateways, _targets, _cables)

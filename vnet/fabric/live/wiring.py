@@ -9,6 +9,7 @@ from functools import partial
 
 from vnet.base import paths
 from vnet.fabric.live import host
+from vnet.fabric.live.cables import HostCables
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.gateways import HostGateways
@@ -35,7 +36,8 @@ def make_engine(manager: HvManager) -> Engine:
         guests = HostGuests(fabric, manager, network.open_tap)
         services = HostServices(fabric, paths.netns(fabric))
         gateways = HostGateways(fabric, paths.netns(fabric))
-        return Parts(network, HostSwitch(fabric, log.see), guests, log, services, gateways)
+        cables = HostCables(fabric, paths.netns(fabric))
+        return Parts(network, HostSwitch(fabric, log.see), guests, log, services, gateways, cables)
 
     now = partial(datetime.now, UTC)
     here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now, host.uptime_s, queues.has)

@@ -1,0 +1,224 @@
+"""An interface of the host: looked at, moved from one namespace to another, and made as it was.
+
+Every function works in the network namespace of the *calling thread*.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute, NetlinkError
+
+from vnet.base.errors import HostError
+from vnet.fabric.cable import MOVABLE, Interface, LinkState, Was
+from vnet.switch.live.attached import LINK_UP
+
+_UP, _PROMISCUOUS = 0x1, 0x100
+"""IFF_UP and IFF_PROMISC (linux/if.h)."""
+_SIOCETHTOOL, _GET_FLAGS, _SET_FLAGS, _LRO = 0x8946, 0x25, 0x26, 1 << 15
+"""ETHTOOL_GFLAGS, ETHTOOL_SFLAGS and ETH_FLAG_LRO (linux/ethtool.h)."""
+_UNICAST = 1
+"""RTN_UNICAST (linux/rtnetlink.h)."""
+_SETTINGS = Path("/proc/sys/net")
+
+
+def find(name: str) -> Interface | None:
+    """The interface as it is here."""
+    with netlink(f"look at {name}") as route:
+        link = _link(route, name)
+        if link is None:
+            return None
+        links = {each["index"]: each for each in route.get_links()}
+        master = links.get(link.get_attr("IFLA_MASTER"))
+        return Interface(
+            name,
+            _kind(link),
+            master.get_attr("IFLA_IFNAME") if master else "",
+            tuple(each.get_attr("IFLA_IFNAME") for each in links.values() if _is_on(each, link["index"])),
+            tuple(_addresses(route, link["index"])),
+            tuple(_routes(route, link["index"])),
+            Path("/sys/class/net", name, "phy80211").exists(),
+        )
+
+
+def exists(name: str) -> bool:
+    """Whether there is an interface of the name."""
+    with netlink(f"look for {name}") as route:
+        return _link(route, name) is not None
+
+
+def movable() -> tuple[str, ...]:
+    """The names of those that can be taken, as far as their kind goes."""
+    with netlink("list interfaces") as route:
+        links = [link for link in route.get_links() if _kind(link) in MOVABLE]
+    names = (link.get_attr("IFLA_IFNAME") for link in links)
+    return tuple(sorted(name for name in names if name != "lo"))
+
+
+def state(name: str) -> LinkState:
+    """Its link, or that it is missing here."""
+    with netlink(f"look at {name}") as route:
+        link = _link(route, name)
+    if link is None:
+        return LinkState.MISSING
+    return LinkState.UP if link["flags"] & LINK_UP == LINK_UP else LinkState.DOWN
+
+
+def is_up(name: str) -> bool:
+    """Whether it is there and switched on."""
+    with netlink(f"look at {name}") as route:
+        link = _link(route, name)
+        return link is not None and bool(link["flags"] & _UP)
+
+
+def remember(name: str) -> Was:
+    """What of it will have to be made again."""
+    with netlink(f"look at {name}") as route:
+        link = _there(route, name)
+        up, promiscuous = bool(link["flags"] & _UP), bool(link["flags"] & _PROMISCUOUS)
+        return Was(up, promiscuous, bool(_flags(name) & _LRO), link.get_attr("IFLA_MTU"), _settings(name))
+
+
+def move(name: str, to: str, netns: int) -> None:
+    """Move it into a namespace that is open as `netns`, where it is called `to`: both or nothing."""
+    with netlink(f"move the interface {name} into another network namespace") as route:
+        route.link("set", index=_there(route, name)["index"], net_ns_fd=netns, ifname=to)
+
+
+def rename(name: str, to: str) -> None:
+    """Give it another name."""
+    with netlink(f"rename the interface {name}") as route:
+        index = _there(route, name)["index"]
+        route.link("set", index=index, flags=0, change=_UP)
+        route.link("set", index=index, ifname=to)
+
+
+def listen(name: str) -> None:
+    """Have it take frames for all MACs, each as it came: what LRO joins can be sent on by nobody."""
+    _without_lro(name)
+    _set_flags(name, _UP | _PROMISCUOUS, _UP | _PROMISCUOUS)
+
+
+def silence(name: str, was: Was) -> None:
+    """Undo `listen`, and switch it off."""
+    _set_flags(name, _PROMISCUOUS if was.is_promiscuous else 0, _UP | _PROMISCUOUS)
+
+
+def restore(name: str, was: Was) -> None:
+    """Make it as it was."""
+    for path, value in was.settings.items():
+        with suppress(OSError):  # some can only be read, and some need others first
+            if (_SETTINGS / path).read_text() != value:
+                (_SETTINGS / path).write_text(value)
+    with netlink(f"restore {name}") as route:
+        link = _there(route, name)
+        if was.mtu and link.get_attr("IFLA_MTU") != was.mtu:
+            route.link("set", index=link["index"], mtu=was.mtu)
+    if was.has_lro:
+        with suppress(OSError):
+            _ethtool(name, _SET_FLAGS, _flags(name) | _LRO)
+    promiscuous = _PROMISCUOUS if was.is_promiscuous else 0
+    _set_flags(name, (_UP if was.is_up else 0) | promiscuous, _UP | _PROMISCUOUS)
+
+
+def _set_flags(name: str, flags: int, change: int) -> None:
+    with netlink(f"set up {name}") as route:
+        route.link("set", index=_there(route, name)["index"], flags=flags, change=change)
+
+
+def _without_lro(name: str) -> None:
+    flags = _flags(name)
+    if flags & _LRO:
+        try:
+            _ethtool(name, _SET_FLAGS, flags & ~_LRO)
+        except OSError as error:
+            raise HostError(f"cannot switch LRO of {name} off: {error.strerror}") from error
+
+
+def _flags(name: str) -> int:
+    """ETH_FLAG_*; none of an interface that knows no such thing."""
+    with suppress(OSError):
+        return _ethtool(name, _GET_FLAGS, 0)
+    return 0
+
+
+def _ethtool(name: str, command: int, value: int) -> int:
+    request = array.array("B", struct.pack("II", command, value))
+    packed = struct.pack("16sQ16x", name.encode(), request.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCETHTOOL, packed)
+    return int(struct.unpack("II", request)[1])
+
+
+def _settings(name: str) -> Mapping[str, str]:
+    """The kernel's settings for this interface, by their path."""
+    found = {}
+    for folder in ("ipv4/conf", "ipv6/conf"):
+        for path in (_SETTINGS / folder / name).glob("*"):
+            with suppress(OSError):
+                found[str(path.relative_to(_SETTINGS))] = path.read_text()
+    return found
+
+
+def _link(route: IPRoute, name: str) -> Any:
+    index = next(iter(route.link_lookup(ifname=name)), None)
+    return None if index is None else route.get_links(index)[0]
+
+
+def _there(route: IPRoute, name: str) -> Any:
+    link = _link(route, name)
+    if link is None:
+        raise HostError(f"the interface {name} has gone")
+    return link
+
+
+def _kind(link: Any) -> str:
+    info = link.get_attr("IFLA_LINKINFO")
+    return (info.get_attr("IFLA_INFO_KIND") or "") if info else ""
+
+
+def _is_on(link: Any, index: int) -> bool:
+    """Whether a link is made of another, as VLANs are; the ends of a veth name each other too."""
+    is_here = link.get_attr("IFLA_LINK_NETNSID") is None
+    return is_here and link.get_attr("IFLA_LINK") == index and _kind(link) != "veth"
+
+
+def _addresses(route: IPRoute, index: int) -> Iterator[str]:
+    for each in route.get_addr(index=index):
+        address = ip_interface(
+            f"{each.get_attr('IFA_LOCAL') or each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}"
+        )
+        if address.version == 4 or not address.is_link_local:
+            yield str(address)
+
+
+def _routes(route: IPRoute, index: int) -> Iterator[str]:
+    """Those by an interface, without what the kernel has for link-local addresses."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for each in route.get_routes(family=family, oif=index):
+            target = each.get_attr("RTA_DST")
+            if each["type"] == _UNICAST and not (target or "").startswith("fe80:"):
+                via = each.get_attr("RTA_GATEWAY")
+                yield f"{target}/{each['dst_len']}" if target else f"default{f' via {via}' if via else ''}"
+
+
+@contextmanager
+def netlink(action: str) -> Iterator[IPRoute]:
+    """A netlink socket whose refusals name what was tried."""
+    try:
+        with IPRoute() as route:
+            yield route
+    except NetlinkError as error:
+        reason = os.strerror(error.code) if error.code else str(error)
+        raise HostError(f"cannot {action}: {reason}") from error
+    except OSError as error:
+        raise HostError(f"cannot {action}: {error.strerror or error}") from error
