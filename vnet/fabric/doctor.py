@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from vnet.fabric.cable import LinkState
 from vnet.fabric.state import NetworkService, Port
 from vnet.fabric.symptoms import FabricSeen, Seen, ServiceSeen
 
@@ -351,6 +352,41 @@ def _surplus(of: Patient) -> Iterator[Trouble]:
             yield of.trouble(found.network, "something answers there, and the topology does not ask for it")
 
 
+def _gateways(of: Patient) -> Iterator[Trouble]:
+    wanted = of.fabric.wanted
+    for gateway in sorted(wanted.gateways, key=lambda each: each.router) if wanted else ():
+        if not of.fabric.namespace:
+            continue
+        if gateway not in of.fabric.gateways:
+            text = "its gateway is not as it was made: nothing leads outside; vnetd makes it again"
+            yield of.trouble(gateway.router, text)
+        elif not _has_program(of, gateway.port):
+            text = f"the switch's program is not attached to {gateway.port.ifname}"
+            yield of.trouble(gateway.router, text)
+
+
+def _uplinks(of: Patient) -> Iterator[Trouble]:
+    wanted = of.fabric.wanted
+    for cable in sorted(wanted.cables) if wanted and of.fabric.namespace else ():
+        state = of.fabric.links.get(cable.uplink)
+        if state is None:
+            yield of.trouble(cable.uplink, f"the fabric has not got the interface {cable.interface}")
+        elif state is LinkState.MISSING:
+            text = f"the interface {cable.interface} is gone from this host; it is taken when it is back"
+            yield of.trouble(cable.uplink, text, f"ip link show {cable.interface}")
+        elif not _has_program(of, cable.port):
+            yield of.trouble(cable.uplink, f"the switch's program is not attached to {cable.port.ifname}")
+
+
+def _unplugged(of: Patient) -> Iterator[Trouble]:
+    wanted = of.fabric.wanted
+    for cable in sorted(wanted.cables) if wanted else ():
+        if of.fabric.links.get(cable.uplink) is LinkState.DOWN:
+            text = f"the interface {cable.interface} has no carrier: is the other end there, and on?"
+            mend = f"ip netns exec {of.fabric.netns} ip link show {cable.port.ifname}"
+            yield of.trouble(cable.uplink, text, mend)
+
+
 def _guests(of: Patient) -> Iterator[Trouble]:
     wanted = of.fabric.wanted
     numbers = of.seen.daemon.fabric(of.fabric.name)
@@ -385,6 +421,9 @@ FABRIC: tuple[Check[Patient], ...] = (
     Check("dnsmasq", "whether each network's dnsmasq runs", Level.BROKEN, _answering),
     Check("leases", "what each network's dnsmasq has given out", Level.BROKEN, _leases),
     Check("left-service", "dnsmasq of networks that have none", Level.WARNING, _surplus),
+    Check("gateway", "what forwards for each router with an uplink", Level.BROKEN, _gateways),
+    Check("uplink", "the interface of each uplink that carries networks", Level.BROKEN, _uplinks),
+    Check("cable", "whether something is at the other end of it", Level.WARNING, _unplugged),
     Check("guest", "a QEMU for each VM that is to run", Level.BROKEN, _guests),
     Check("guest-answers", "whether somebody in each VM answers", Level.BROKEN, _silent),
 )

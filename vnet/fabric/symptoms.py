@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vnet.fabric.cable import LinkState
 from vnet.fabric.numbers import FabricNumbers, Numbers
-from vnet.fabric.state import State
+from vnet.fabric.state import Gateway, State
 from vnet.openflow.flow import Flow
 
 
@@ -117,6 +118,10 @@ class FabricSeen:
     agent: bool = False
     services: tuple[ServiceSeen, ...] = ()
     running: frozenset[str] = frozenset()
+    gateways: frozenset[Gateway] = frozenset()
+    """Those that are as they were put."""
+    links: Mapping[str, LinkState] = field(default_factory=dict)
+    """How the interfaces are that it has as cables, by their uplinks."""
 
     def service(self, network: str) -> ServiceSeen:
         """Who answers there; of one that nothing is there of, a `ServiceSeen` that says so."""

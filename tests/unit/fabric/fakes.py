@@ -507,6 +507,9 @@ class FakeCables:
         states = {True: LinkState.UP, False: LinkState.MISSING}
         return {each.uplink: states[self._is_inside(each)] for each in self._own()}
 
+    async def mtus(self, topology):
+        return {}
+
     async def retake(self):
         lost = [
             each for each in self._own() if not self._is_inside(each) and each.interface in self.world.host

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from vnet.fabric.cable import LinkState
 from vnet.fabric.declared import declare
 from vnet.fabric.doctor import FABRIC, HOST, TAP, Level, diagnose, is_broken
 from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, Numbers, VmNumbers
@@ -27,6 +28,8 @@ from vnet.fabric.symptoms import (
 TEXT = """\
 name: lab
 networks: {lan: {vlan: 10, dns: true, subnets: {cidr: 10.0.0.0/24, dhcp: true}}}
+routers: {gw: {networks: [lan], uplink: host}}
+uplinks: {wire: {interface: eth1, networks: [lan]}}
 vms: {a: {networks: [lan]}, b: {networks: [lan]}}
 policies: [{name: ping, applied_to: any, ingress: [{from: any, ports: [icmp]}]}]
 """
@@ -49,6 +52,8 @@ HEALTHY = FabricSeen(
     agent=True,
     services=(ServiceSeen("lan", namespace=True, veth=True, pid=4711),),
     running=frozenset({"a", "b"}),
+    gateways=WANTED.gateways,
+    links={"wire": LinkState.UP},
 )
 HOST_WELL = HostSeen("/var/lib/vnet", 8 << 30, 80 << 30, "kvm", "KVM works", 2e9, 1.9e9)
 COUNTED = FabricNumbers("lab", 3, 3, (VmNumbers("a", "ready", 1, 0), VmNumbers("b", "ready", 1, 0)))
@@ -101,6 +106,12 @@ SICK: dict[str, tuple[FabricSeen, str]] = {
     "dnsmasq lan": (replace(HEALTHY, services=(replace(SERVICE, pid=0),)), UP),
     "leases lan": (replace(HEALTHY, services=(replace(SERVICE, leases="/l"),)), "rm -r /l; kill 4711"),
     "left-service old": (replace(HEALTHY, services=(SERVICE, ServiceSeen("old"))), UP),
+    "gateway gw": (replace(HEALTHY, gateways=frozenset()), UP),
+    "uplink wire": (replace(HEALTHY, links={}), UP),
+    "cable wire": (
+        replace(HEALTHY, links={"wire": LinkState.DOWN}),
+        "ip netns exec vnet-lab ip link show =wire",
+    ),
     "guest a": (replace(HEALTHY, running=frozenset({"b"})), "vnet start -n lab a"),
 }
 
@@ -116,6 +127,11 @@ def test_a_switch_that_cannot_be_read_is_not_compared() -> None:
         found = told(replace(SEEN, fabrics=(replace(HEALTHY, switch=switch),)))
         assert "flows lab" not in found
         assert "switch /sys/fs/bpf/vnet/lab" in found
+
+
+def test_an_interface_that_is_gone_from_the_host_is_told_of() -> None:
+    found = told(replace(SEEN, fabrics=(replace(HEALTHY, links={"wire": LinkState.MISSING}),)))
+    assert found == {"uplink wire": "ip link show eth1"}
 
 
 def test_a_switched_off_interface_is_switched_on() -> None:

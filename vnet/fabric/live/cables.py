@@ -21,10 +21,12 @@ from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.cable import LinkState, Obstacle, Was, missing, obstacle
 from vnet.fabric.live import interface, netns
+from vnet.fabric.live.uplink_mtus import mtus
 from vnet.fabric.state import Cable, Port, cable_remnant
 from vnet.switch.live import bpf
 from vnet.switch.live.attach import FILTER_NAME
 from vnet.switch.live.netns import NETNS_DIR, inside
+from vnet.topology.model import Topology
 
 FOLDER = "cables"
 FREE_S = 2.0
@@ -75,6 +77,10 @@ class HostCables:
     async def links(self) -> Mapping[str, LinkState]:
         """How the interfaces are that the fabric has."""
         return await asyncio.to_thread(self._links)
+
+    async def mtus(self, topology: Topology) -> Mapping[str, int]:
+        """The MTUs of the interfaces that its uplinks name, by their names on the host."""
+        return await asyncio.to_thread(mtus, topology, self._netns, self._host)
 
     async def retake(self) -> tuple[Cable, ...]:
         """Take again those that were missing and are back on the host."""

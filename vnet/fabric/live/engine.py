@@ -14,7 +14,7 @@ from datetime import datetime
 
 from vnet.base.errors import Exit, Fault, HostError, InputError, VnetError
 from vnet.fabric import plan as p
-from vnet.fabric.declared import Declared, declare, load, work_out
+from vnet.fabric.declared import Declared, load, work_out
 from vnet.fabric.events import Kind
 from vnet.fabric.live import confirmation
 from vnet.fabric.live.apply import carry_out
@@ -111,8 +111,10 @@ class Engine(Registry):
         for guest in self.store.guests(name):
             await fabric.parts.guests.adopt(guest)
         given_up = confirmation.adopt(self, fabric)
+        topology = await asyncio.to_thread(load, fabric.record.source)
+        mtus, previous = await fabric.parts.cables.mtus(topology), fabric.record.assignments
         fabric.declared = await asyncio.to_thread(
-            declare, fabric.record.source, fabric.record.assignments, self.host.now()
+            work_out, topology, previous, self.host.now(), interfaces=mtus
         )
         self._begin_lives_again(fabric)
         now = await observe(fabric.parts, fabric.record, self.store, name)
@@ -170,12 +172,13 @@ class Engine(Registry):
         fabric = self.fabrics.get(name)
         record = fabric.record if fabric else None
         previous = record.assignments if record else {}
-        declared = await asyncio.to_thread(work_out, topology, previous, self.host.now(), self.compile)
-        await asyncio.to_thread(refuse_lines_without_queues, declared.inventory, self.host.has_queue)
         parts = fabric.parts if fabric else self.make_parts(name)
-        now = await observe(parts, record, self.store, name)
+        mtus, now = await parts.cables.mtus(topology), self.host.now()
+        declared = await asyncio.to_thread(work_out, topology, previous, now, self.compile, mtus)
+        await asyncio.to_thread(refuse_lines_without_queues, declared.inventory, self.host.has_queue)
+        observed = await observe(parts, record, self.store, name)
         wanted = declared.state()
-        actions = p.plan(now, wanted)
+        actions = p.plan(observed, wanted)
         await _refuse_cables(parts, declared, actions)
         generation = (record.generation if record else 0) + bool(actions)
         planned = Record(
@@ -189,9 +192,9 @@ class Engine(Registry):
             declared.provenance_texts(),
         )
         was = fabric.declared if fabric else None
-        tracked = await parts.switch.connections() if was and actions and now.switch else ()
+        tracked = await parts.switch.connections() if was and actions and observed.switch else ()
         seen = await recorded(name) if was and actions else ()
-        return Change(parts, record, planned, declared, now, wanted, actions, was, tracked, seen)
+        return Change(parts, record, planned, declared, observed, wanted, actions, was, tracked, seen)
 
     async def _refuse_what_cannot_be(self, change: Change) -> None:
         declared = change.declared

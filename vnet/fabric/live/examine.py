@@ -6,6 +6,7 @@ hangs or is gone. Only root sees all of it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -18,10 +19,13 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError, VnetError
-from vnet.fabric.declared import declare
+from vnet.fabric.declared import load, work_out
 from vnet.fabric.live import dnsmasq, netns, remnants, service_port
+from vnet.fabric.live.cables import HostCables
+from vnet.fabric.live.gateways import HostGateways
 from vnet.fabric.live.host import available_memory_bytes
 from vnet.fabric.live.store import SqliteStore
+from vnet.fabric.live.uplink_mtus import mtus
 from vnet.fabric.state import SERVICE, ifname
 from vnet.fabric.store import Record
 from vnet.fabric.symptoms import (
@@ -107,7 +111,8 @@ def _fabrics() -> Iterator[FabricSeen]:
 def _fabric(found: Record, started: Iterable[str]) -> FabricSeen:
     name, space = found.name, paths.netns(found.name)
     try:
-        declared = declare(found.source, found.assignments, datetime.now(UTC))
+        topology = load(found.source)
+        declared = work_out(topology, found.assignments, datetime.now(UTC), interfaces=mtus(topology, space))
         wanted, unreadable = declared.state(found.stopped), ""
     except VnetError as error:
         wanted, unreadable = None, str(error)
@@ -129,6 +134,8 @@ def _fabric(found: Record, started: Iterable[str]) -> FabricSeen:
         _answers(paths.switch_socket(name)),
         tuple(_service(name, network, there) for network in sorted(networks | _served(name))),
         frozenset(guest for guest in started if _runs(name, guest)),
+        asyncio.run(HostGateways(name, space).observed()),
+        asyncio.run(HostCables(name, space).links()),
     )
 
 

@@ -73,6 +73,13 @@ def state(name: str) -> LinkState:
     return LinkState.UP if link["flags"] & LINK_UP == LINK_UP else LinkState.DOWN
 
 
+def mtu_bytes(name: str) -> int | None:
+    """Its MTU; None if there is none of the name."""
+    with netlink(f"look at {name}") as route:
+        link = _link(route, name)
+        return None if link is None else int(link.get_attr("IFLA_MTU"))
+
+
 def is_up(name: str) -> bool:
     """Whether it is there and switched on."""
     with netlink(f"look at {name}") as route:

@@ -30,6 +30,7 @@ from vnet.services.gateway import Answer
 from vnet.services.leases import Lease
 from vnet.switch.numbers import SwitchNumbers
 from vnet.switch.taps import TapCount
+from vnet.topology.model import Topology
 
 T = TypeVar("T")
 
@@ -425,6 +426,10 @@ class Cables(Protocol):
         """How the interfaces are that it has, by their uplinks."""
         ...
 
+    async def mtus(self, topology: Topology) -> Mapping[str, int]:
+        """The MTUs of the interfaces that uplinks name, by their names on the host."""
+        ...
+
     async def retake(self) -> tuple[Cable, ...]:
         """Take again those that were missing and are back on the host. They are no ports yet."""
         ...
@@ -453,6 +458,10 @@ class NoCables:
         """See `Cables`."""
 
     async def links(self) -> Mapping[str, LinkState]:
+        """See `Cables`."""
+        return {}
+
+    async def mtus(self, topology: Topology) -> Mapping[str, int]:
         """See `Cables`."""
         return {}
 
