@@ -14,7 +14,7 @@ import pytest
 from tests.net.outside import AT_HOST, AT_WORLD, HOST, WORLD, Server, Talk, ask, serving, sh, world
 from tests.vm.fabric_lab import ROOT, Lab, lab
 
-SHOP = str(ROOT / "topologies" / "shop.vnet.yaml")
+SHOP, DMZ = (str(ROOT / "topologies" / f"{name}.vnet.yaml") for name in ("shop", "dmz-bastion"))
 SOON_S = 3.0
 """How soon the daemon notices what is wrong, and has mended it."""
 SERVE = """\
@@ -110,3 +110,15 @@ def test_a_damaged_gateway_is_mended_soon(shop: Lab, damage: str) -> None:
     sh(damage)
     assert soon(lambda: answering() == {"web-1", "web-2"})
     assert "gateway-mended" in happened(shop)
+
+
+def test_the_dmz_is_reached_by_its_bastion_and_its_published_port_only(shop: Lab) -> None:
+    shop.vnet("up", "-f", DMZ)
+    for vm, port in (("web", 80), ("bastion", 22)):
+        shop.vnet("exec", "-n", "dmz-bastion", vm, "--", "sh", "-c", SERVE.format(vm=vm, port=port))
+    assert soon(lambda: ask(HOST, "127.0.0.1", 8070).startswith("web"))
+    assert ask(HOST, "127.0.0.1", 2270).startswith("bastion")
+    assert "refused" in ask(WORLD, AT_HOST[4], 8070)
+    told = shop.json("verify", "--probe", "-n", "dmz-bastion")
+    assert told and all(claim["passed"] for claim in told)
+    shop.vnet("down", "-f", DMZ)
