@@ -133,6 +133,20 @@ def test_an_interface_is_taken_and_given_back_as_it_was(directory: Path) -> None
     living(directory, life)
 
 
+def test_a_network_has_the_mtu_of_the_interface_that_carries_it(directory: Path) -> None:
+    async def life(engine: Any) -> None:
+        await engine.up(Source("small.vnet.yaml", TEXT), silent)
+        (nic,) = engine.fabric("small").declared.inventory.nics
+        assert (nic.mtu_bytes, links(NETNS)["a.eth0"]["mtu"]) == (1600, 1600)
+        assert (await engine.up(Source("small.vnet.yaml", TEXT), silent)).actions == ()
+        longer = TEXT.replace("vlan: 10,", "vlan: 10, mtu: 9000,")
+        why = "trunk0, uplink campus, has an MTU of 1600, and network lan has 9000: raise it with"
+        with pytest.raises(InputError, match=why):
+            await engine.plan(Source("small.vnet.yaml", longer))
+
+    living(directory, life)
+
+
 ADDRESSES = "ip -n {0} addr add 192.0.2.1/24 dev trunk0; ip -n {0} -6 addr add 2001:db8::1/64 dev trunk0"
 REFUSED = {
     ADDRESSES: r"small.vnet.yaml:4:.*addresses 192.0.2.1/24, 2001:db8::1/64 on trunk0",
