@@ -11,6 +11,7 @@ from vnet.policy.compile import Compiled
 from vnet.policy.decisions import Asked
 from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.matrix import Spans, joined, words
+from vnet.policy.outside import of_fabric
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
 
@@ -36,7 +37,7 @@ def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Itera
     """
     asked, roads = Asked(compiled), Roads(topology, endpoints(topology, inventory))
     by_network: dict[str, list[Endpoint]] = {}
-    for end in (*endpoints(topology, inventory), *compiled.identities.outside):
+    for end in (*endpoints(topology, inventory), *of_fabric(topology, inventory).ends()):
         if end.is_given:
             by_network.setdefault(end.nic.network, []).append(end)
     for here, there in product(by_network, repeat=2):
