@@ -50,7 +50,7 @@ def some(
 
 
 @settings(max_examples=40, deadline=None)
-@given(worlds(outside=False))
+@given(worlds())
 def test_every_cell_is_what_the_flows_say(world: World) -> None:
     compiled = compile(world.topology, world.inventory)
     found = heat(world.topology, world.inventory, compiled, expand=True)
