@@ -50,6 +50,18 @@ def test_decisions_and_explanations_are_of_any_address_that_is_asked_about() -> 
     assert named("host") == ({"host 53/udp"}, [False, False])
 
 
+def test_what_decides_about_the_outside_is_the_rule_of_the_vm() -> None:
+    topology, inventory, compiled = built(shop())
+
+    def decided(source: str, target: str) -> set[tuple[bool, str]]:
+        ends = peer_named(topology, inventory, source), peer_named(topology, inventory, target)
+        found = decisions(topology, inventory, compiled, *ends)
+        return {(each.allowed, each.origin.rule) for each in found}
+
+    assert decided("web", "host") == {(True, "egress 2"), (False, "")}
+    assert decided("host", "app") == {(True, "ingress 1"), (False, "")}
+
+
 def test_a_rule_for_internet_is_needless_only_if_another_does_the_same() -> None:
     builder = shop().policy("again", "vm:web", ingress=["allow internet 443/tcp", "allow host 99/tcp"])
     topology, _, compiled = built(builder)
