@@ -301,15 +301,19 @@ _PAIRS = (
 
 
 @st.composite
-def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Builder:
-    """Fabrics whose groups, ranges, tiers and actions overlap; two to `max_vms` VMs, several NICs."""
+def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5, outside: bool = True) -> Builder:
+    """Fabrics whose groups, ranges, tiers and actions overlap; two to `max_vms` VMs, several NICs.
+
+    Args: `outside`: some have an exit, a cable or both.
+    """
     builder = Builder()
     isolated = draw(st.sampled_from((False, False, False, True)))
     builder.network("front", 10, "10.10.10.0/24", "fd00:10::/64", isolated=isolated)
     builder.network("back", 20, "10.10.20.0/24")
     builder.network("mgmt", 30, "fd00:30::/64")
-    _draw_routers(draw, builder)
-    _draw_cables(draw, builder)
+    _draw_routers(draw, builder, outside)
+    if outside:
+        _draw_cables(draw, builder)
     builder.group("low", "10.10.10.0/29", "10.10.20.0/28").group("six", "fd00:10::/64", "fd00:30::b/128")
     builder.group("far", "203.0.113.0/25", "fd00::/16")
     names = (("a", "a"), ("b-1", "b"), ("b-2", "b"), ("c", "c"), ("d", "d"))
@@ -325,10 +329,10 @@ def builders(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5) -> Bui
     return builder
 
 
-def _draw_routers(draw: st.DrawFn, builder: Builder) -> None:
+def _draw_routers(draw: st.DrawFn, builder: Builder, outside: bool) -> None:
     """None, or one of some or all networks; its routes lead to addresses that pairs allow."""
     joined = draw(st.sampled_from(((), (), ("front", "back"), ("mgmt", "front"), ("back", "mgmt", "front"))))
-    uplink = draw(st.sampled_from(("", "host", "wan")))
+    uplink = draw(st.sampled_from(("", "host", "wan") if outside else ("",)))
     via = st.sampled_from(("10.10.10.11", "10.10.10.12", "10.10.20.11"))
     routes = st.lists(st.sampled_from(("192.0.2.0/24", "192.0.2.7/32", "0.0.0.0/0")), max_size=2, unique=True)
     if joined:
@@ -468,9 +472,17 @@ def _packet(
 
 
 @st.composite
-def worlds(draw: st.DrawFn, *, max_vms: int = 5, max_policies: int = 5, max_packets: int = 40) -> World:
+def worlds(
+    draw: st.DrawFn,
+    *,
+    max_vms: int = 5,
+    max_policies: int = 5,
+    max_packets: int = 40,
+    outside: bool = True,
+) -> World:
     """A fabric and packets for it."""
-    topology, inventory = draw(builders(max_vms=max_vms, max_policies=max_policies)).build()
+    drawn = builders(max_vms=max_vms, max_policies=max_policies, outside=outside)
+    topology, inventory = draw(drawn).build()
     tried = st.lists(packets(topology, inventory), min_size=max_packets // 2, max_size=max_packets)
     return World(topology, inventory, tuple(draw(tried)))
 

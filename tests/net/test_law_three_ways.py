@@ -232,7 +232,7 @@ def test_who_is_outside_fares_as_the_language_says_on_all_three(
     )
     topology, inventory = builder.build()
 
-    @settings(max_examples=40, deadline=None, phases=PHASES)
+    @settings(max_examples=25, deadline=None, phases=PHASES)
     @given(packet=packets(topology, inventory))
     def tried(packet: Packet) -> None:
         check(switches, World(topology, inventory, (packet,)))

@@ -12,6 +12,7 @@ from itertools import product
 from vnet.fabric.seen import Seen, Verdict
 from vnet.openflow.fields import ICMP, ICMPV6
 from vnet.policy.endpoint import Endpoint, IPAddress, Roads, endpoints
+from vnet.policy.outside import HOST, INTERNET, Outside, of_fabric
 from vnet.policy.semantics import WITH_PORTS
 from vnet.policy.wanted import Wanted
 from vnet.topology.inventory import Inventory
@@ -79,6 +80,7 @@ def observed(
         vms: only what these send or get, by the names they are declared under or their own; empty for all.
     """
     ends, specs = _Ends(topology, inventory), {vm.name: vm.spec for vm in inventory.vms}
+    outside = of_fabric(topology, inventory)
     wanted: dict[Wanted, list[Evidence]] = defaultdict(list)
     apart: dict[tuple[str, str, str, str, str], list[Evidence]] = defaultdict(list)
     for one in seen:
@@ -92,6 +94,9 @@ def observed(
         if _is_summed_up(one):
             meaning_of_many = "so many were met in a minute that they were not kept apart: a scan?"
             apart[_apart(one, "MANY", meaning_of_many)].append(so_much)
+        elif found is None and _is_outside(one, outside):
+            meaning_outside = "one end is outside: whom to name (internet, host, a CIDR) is yours to say"
+            apart[_apart(one, "OUTSIDE", meaning_outside)].append(so_much)
         elif found is None:
             apart[_apart(one, "GONE", "one of the two is not there, so no rule is needed")].append(so_much)
         else:
@@ -99,6 +104,15 @@ def observed(
     return Observed(
         {each: evidence(parts) for each, parts in wanted.items()},
         tuple(Apart(*key, evidence(parts)) for key, parts in apart.items()),
+    )
+
+
+def _is_outside(one: Seen, outside: Outside) -> bool:
+    """Whether one of the two ends is outside of the fabric."""
+    ends = (one.source, one.source_address), (one.destination, one.destination_address)
+    return any(
+        name in (INTERNET, HOST) or (name is None and address is not None and bool(outside.who(address)))
+        for name, address in ends
     )
 
 

@@ -39,8 +39,8 @@ class DecidedBy:
 class Seen:
     """Packets from one client to one server.
 
-    `source` and `destination` are `VM.NIC` names, None where the address is none of the fabric's (or is
-    not that NIC's); source is the client, also where its server's packet is what was lost. Addresses are
+    `source` and `destination` are `VM.NIC` names, `internet`, `host`, None where the address is nobody's (or
+    is not that NIC's); source is the client, also where its server's packet is what was lost. Addresses are
     None for what has none (no IP); the destination and the port are also None where too many were met in a
     minute to keep them apart. `protocol` is the IP protocol number, ICMP (1) and ICMPv6 (58) apart, None
     for what is not IP. `port` is the server's port; of ICMP the request's type; None for other protocols.

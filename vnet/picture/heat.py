@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vnet.picture.alike import MANY, Kin, Opening, Openings, kins
 from vnet.policy.compile import Compiled
+from vnet.policy.outside import of_fabric
+from vnet.policy.reach import beyond
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
 
@@ -25,7 +27,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Whom a row and a column is about: a VM, or `count` that are alike."""
+    """Whom a row and a column is about: a VM, `count` that are alike, or who is outside."""
 
     name: str
     count: int
@@ -59,12 +61,32 @@ def heat(topology: Topology, inventory: Inventory, compiled: Compiled, expand: b
     """The table of a fabric; if there are many VMs those that are alike share a row, unless `expand`."""
     found = kins(topology, inventory, compiled, merge=not expand and len(inventory.vms) > MANY)
     openings = Openings(topology, inventory, compiled)
-    return Heat(
-        topology.name,
-        len(inventory.vms),
-        tuple(Head(kin.name, kin.count, tuple(vm.name for vm in kin.vms)) for kin in found),
-        tuple(tuple(_cell(one, other, openings.between(one, other)) for other in found) for one in found),
-    )
+    heads = tuple(Head(kin.name, kin.count, tuple(vm.name for vm in kin.vms)) for kin in found)
+    cells = tuple(tuple(_cell(one, other, openings.between(one, other)) for other in found) for one in found)
+    return _with_outside(Heat(topology.name, len(inventory.vms), heads, cells), topology, inventory, compiled)
+
+
+def _with_outside(inside: Heat, topology: Topology, inventory: Inventory, compiled: Compiled) -> Heat:
+    """With a row and a column for each who is outside; VMs that share a row fare alike there too."""
+    names = dict.fromkeys(end.who for end in of_fabric(topology, inventory).ends())
+    strangers = tuple(Head(name, 1, (name,)) for name in names)
+    ports = beyond(topology, inventory, compiled, {head.members[0] for head in inside.heads})
+
+    def cell(one: Head, other: Head) -> Cell:
+        if one is other:
+            return Cell(Level.SELF)
+        told = ports.get((one.members[0], other.members[0]))
+        if told is None:
+            return Cell(Level.APART)
+        return Cell(Level.NOTHING) if told == "-" else Cell(Level.ALL if told == "any" else Level.SOME, told)
+
+    rows = [
+        (*row, *(cell(head, stranger) for stranger in strangers))
+        for head, row in zip(inside.heads, inside.cells, strict=True)
+    ]
+    heads = (*inside.heads, *strangers)
+    rows += [tuple(cell(stranger, head) for head in heads) for stranger in strangers]
+    return replace(inside, heads=heads, cells=tuple(rows))
 
 
 def _cell(one: Kin, other: Kin, opening: Opening) -> Cell:

@@ -154,8 +154,9 @@ def _neighbour(edge: Edge) -> Iterator[Entry]:
         unknown = match(vlan_vid=tag, eth_type=eth_type, **{NEIGHBOUR_KIND: 0})
         yield entry(Stage.NEIGHBOUR, UNKNOWN, unknown, talk, *leave(edge))
     probed = _origin(edge, "probe", "somebody outside may have the address that is probed")
-    where = match(vlan_vid=tag, **{NEIGHBOUR_KIND: PROBE})
-    yield entry(Stage.NEIGHBOUR, PROBED + 1, where, probed, *leave(edge))
+    for eth_type in (ETH_ARP, ETH_IPV6):
+        where = match(vlan_vid=tag, eth_type=eth_type, **{NEIGHBOUR_KIND: PROBE})
+        yield entry(Stage.NEIGHBOUR, PROBED + 1, where, probed, *leave(edge))
 
 
 def _nowhere(edge: Edge) -> Iterator[Entry]:

@@ -21,6 +21,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from vnet.base.source import Location
 from vnet.policy.endpoint import Endpoint, IPAddress, endpoints
+from vnet.policy.outside import Outside, edges
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import IPNetwork, Peer, PeerKind, Policy, Topology
 
@@ -100,12 +101,18 @@ class Identities:
 
     def number(self, end: Endpoint) -> int:
         """That of an endpoint; of one outside also if a block of which it is a part stands for it."""
+        found = self.find(end)
+        assert found is not None, f"{end} is not of this fabric"
+        return found
+
+    def find(self, end: Endpoint) -> int | None:
+        """The same; None for who is not there."""
         known = self.of.get((end.name, end.address))
         if known is not None or not end.is_outside:
-            return self.of[end.name, end.address]
+            return known
         alike = (each for each in self.outside if each.name == end.name)
-        block = next(each for each in alike if each.block and end.address in each.block)
-        return self.of[block.name, block.address]
+        block = next((each for each in alike if each.block and end.address in each.block), None)
+        return None if block is None else self.of[block.name, block.address]
 
     def select(self, peers: Iterable[Peer]) -> frozenset[int]:
         """The numbers of all identities that the selectors take together."""
@@ -136,7 +143,8 @@ def identify(topology: Topology, inventory: Inventory) -> Identities:
     classes = Classes(topology.groups)
     for policy in topology.policies:
         classes.use(policy)
-    classes.place(endpoints(topology, inventory), afresh=True)
+    outside = Outside(edges(topology, inventory), classes.named())
+    classes.place((*endpoints(topology, inventory), *outside.ends()), afresh=True)
     return classes.identities()
 
 

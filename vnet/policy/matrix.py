@@ -14,7 +14,7 @@ from itertools import product
 from vnet.base.protocols import PORT_PROTOCOLS
 from vnet.openflow.fields import ICMP, SCTP, TCP, UDP
 from vnet.openflow.flow import Flow
-from vnet.policy.identity import peer_of, subject_of
+from vnet.policy.identity import OUTSIDE, peer_of, subject_of
 from vnet.policy.pipeline import ADMITTED, CLIENT, CLIENT_PEER, SERVER, SERVER_PEER, SERVICE, Stage
 from vnet.policy.spans import packed
 
@@ -62,10 +62,15 @@ class Matrix:
         return joined(span for row, taken in met if row.onward == Stage.DELIVER for span in taken)
 
     def decided(self, client: int, server: int) -> Mapping[tuple[bool, int], Spans]:
-        """All services, by whether they are allowed and the cookie of the flow that has the last word."""
+        """All services, by whether they are allowed and the cookie of the flow that has the last word.
+
+        Of servers outside, who have no ingress, that is a flow of the client's egress.
+        """
         found: dict[tuple[bool, int], list[tuple[int, int]]] = defaultdict(list)
+        by_client = subject_of(server) == OUTSIDE and is_egress(self._first)
         for row, taken in self._met(self._first, client, server, EVERY):
-            if row.onward in (None, Stage.DELIVER):
+            last = range(Stage.INGRESS, Stage.DELIVER) if by_client else (Stage.DELIVER,)
+            if row.onward is None or row.onward in last:
                 found[row.onward is not None, row.cookie] += taken
         return {key: joined(spans) for key, spans in found.items()}
 

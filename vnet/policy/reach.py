@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -11,6 +11,7 @@ from vnet.policy.compile import Compiled
 from vnet.policy.decisions import Asked
 from vnet.policy.endpoint import Endpoint, Roads, endpoints
 from vnet.policy.matrix import Spans, joined, words
+from vnet.policy.outside import of_fabric
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
 
@@ -36,7 +37,7 @@ def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Itera
     """
     asked, roads = Asked(compiled), Roads(topology, endpoints(topology, inventory))
     by_network: dict[str, list[Endpoint]] = {}
-    for end in (*endpoints(topology, inventory), *compiled.identities.outside):
+    for end in (*endpoints(topology, inventory), *of_fabric(topology, inventory).ends()):
         if end.is_given:
             by_network.setdefault(end.nic.network, []).append(end)
     for here, there in product(by_network, repeat=2):
@@ -52,6 +53,24 @@ def reach(topology: Topology, inventory: Inventory, compiled: Compiled) -> Itera
                     pair[version] = joined((*pair.get(version, ()), *asked.open(source, target)))
         for (one, other), by_family in answers.items():
             yield Pair(one, other, network, told(by_family))
+
+
+def beyond(
+    topology: Topology, inventory: Inventory, compiled: Compiled, vms: Container[str]
+) -> Mapping[tuple[str, str], str]:
+    """What is open between some VMs and who is outside, both ways, in words; of those that can meet."""
+    strangers = tuple(of_fabric(topology, inventory).ends())
+    if not strangers:
+        return {}
+    asked, roads = Asked(compiled), Roads(topology, endpoints(topology, inventory))
+    found: dict[tuple[str, str], dict[int, Spans]] = defaultdict(dict)
+    own = [end for end in endpoints(topology, inventory) if end.is_given and end.vm.name in vms]
+    for end, stranger in product(own, strangers):
+        for source, target in ((end, stranger), (stranger, end)):
+            if roads.can_meet(source, target):
+                pair, version = found[_name(source), _name(target)], source.address.version
+                pair[version] = joined((*pair.get(version, ()), *asked.open(source, target)))
+    return {names: told(by_family) for names, by_family in found.items()}
 
 
 def _name(end: Endpoint) -> str:

@@ -101,8 +101,8 @@ def _classes(before: Identities, after: Identities) -> tuple[_Class, ...]:
     for identity in (*before.by_number.values(), *after.by_number.values()):
         ends |= {(end.name, end.address): end for end in identity.members}
     found: dict[tuple[int | None, int | None], list[Endpoint]] = defaultdict(list)
-    for key, end in ends.items():
-        found[before.of.get(key), after.of.get(key)].append(end)
+    for end in ends.values():
+        found[before.find(end), after.find(end)].append(end)
     return tuple(_Class(*numbers, tuple(members)) for numbers, members in found.items())
 
 

@@ -50,7 +50,7 @@ def steps(now: State, wanted: State) -> Iterator[State]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(worlds(max_vms=4, max_packets=10), worlds(max_vms=4, max_packets=10))
+@given(worlds(max_vms=4, max_packets=10, outside=False), worlds(max_vms=4, max_packets=10, outside=False))
 def test_every_step_lets_through_what_both_do_and_nothing_that_neither_does(
     before: World, after: World
 ) -> None:
@@ -87,7 +87,7 @@ def _continued(first: Inventory, second: Inventory) -> Inventory:
 
 
 @settings(max_examples=40, deadline=None)
-@given(builders(), builders())
+@given(builders(outside=False), builders(outside=False))
 def test_there_and_back_again_is_where_it_was(one: Builder, other: Builder) -> None:
     """Law 5: flows by key, their order, and what they come from."""
     world, elsewhere = one.build(), other.build()
@@ -100,7 +100,7 @@ def test_there_and_back_again_is_where_it_was(one: Builder, other: Builder) -> N
 
 
 @settings(max_examples=40, deadline=None)
-@given(worlds(max_packets=20), st.randoms(use_true_random=False))
+@given(worlds(max_packets=20, outside=False), st.randoms(use_true_random=False))
 def test_where_vms_are_plugged_in_is_no_matter(world: World, mixed: Random) -> None:
     """Law 6: other port numbers, other MACs, another order of VMs; the same verdict and the same rule."""
     topology, inventory = world.topology, world.inventory

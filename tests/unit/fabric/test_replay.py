@@ -124,7 +124,7 @@ def of(packet: Packet) -> Seen:
 
 
 @settings(max_examples=40, deadline=None)
-@given(worlds(max_packets=30), st.data())
+@given(worlds(max_packets=30, outside=False), st.data())
 def test_the_verdicts_are_those_of_the_language(world: World, data: st.DataObject) -> None:
     """Every flow whose packets the law decides otherwise after the change is told, and no other."""
     policies = world.topology.policies

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from tests.generators import Builder, World, three_tier, worlds
+from tests.generators import Builder, World, everybody, three_tier, worlds
 from tests.unit.policy.law import service
 from vnet.policy.compile import compile
 from vnet.policy.matrix import EVERY, NOTHING, Matrix, Spans, words
@@ -24,14 +24,15 @@ def holds(spans: Spans, number: int) -> bool:
 @given(worlds())
 def test_the_matrix_says_what_the_language_says(world: World) -> None:
     compiled = compile(world.topology, world.inventory)
-    matrix, identities = Matrix(compiled.flows), compiled.identities.of
+    matrix, identities = Matrix(compiled.flows), compiled.identities
+    ends = {(end.name, end.address): end for end in everybody(world.topology, world.inventory)}
     for packet in (replace(one, admitted=False) for one in world.packets if not one.reply):
         verdict = decide(world.topology, world.inventory, packet)
         if verdict.origin.kind.value not in ("rule", "default"):
             continue  # guards and the fabric itself are no policy's affair
         client, server = (
-            identities[packet.source_nic, packet.source],
-            identities[packet.target_nic, packet.target],
+            identities.number(ends[key])
+            for key in ((packet.source_nic, packet.source), (packet.target_nic, packet.target))
         )
         assert holds(matrix.allowed(client, server), service(packet)) == verdict.allowed, packet
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.exams.policies.small import fabric, of_two_rules
 from tests.exams.policies.small import packets as small_packets
-from tests.generators import Builder, World, worlds
+from tests.generators import Builder, World, everybody, worlds
 from vnet.openflow.fields import ICMP, ICMPV6, SCTP, TCP, UDP
 from vnet.policy.endpoint import Endpoint, endpoints, reached_by
 from vnet.policy.identity import identify
@@ -77,8 +77,9 @@ def changes(topology: Topology, inventory: Inventory, gone: RuleAt, packet: Pack
 def spoken_of(topology: Topology, inventory: Inventory, gone: RuleAt) -> Iterator[Packet]:
     """What the rule may speak of: a packet for each two endpoints and each span that no rule cuts."""
     policy, rule = gone
-    ends = tuple(endpoints(topology, inventory))
-    subjects = [one for one in ends if selects_any(topology, policy.applied_to, one)]
+    ends = everybody(topology, inventory)
+    own = endpoints(topology, inventory)
+    subjects = [one for one in own if selects_any(topology, policy.applied_to, one)]
     peers = [one for one in ends if selects_any(topology, rule.peers, one)]
     clients, servers = (peers, subjects) if rule.direction is Direction.INGRESS else (subjects, peers)
     for client, server, admitted in product(clients, servers, (False, True)):
@@ -147,7 +148,7 @@ def test_the_packet_of_a_finding_shows_it(world: World) -> None:
             continue
         assert finding.by is not None
         policy, rule = rules[key]
-        ends = {(one.name, one.address): one for one in endpoints(topology, inventory)}
+        ends = {(one.name, one.address): one for one in everybody(topology, inventory)}
         if not reached_by(ends.values())[finding.packet.target_nic, finding.packet.target]:
             continue  # whoever has the address now, no packet gets there
         client = ends[finding.packet.source_nic, finding.packet.source]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from ipaddress import ip_address
+
 from tests.generators import Builder, service
 from tests.unit.policy.test_outside_claims import shop
+from vnet.fabric.evidence import observed
+from vnet.fabric.seen import Seen, Verdict
 from vnet.policy.compile import Compiled, compile
 from vnet.policy.decisions import decisions
 from vnet.policy.explain import explain, peer_named
@@ -45,6 +50,18 @@ def test_decisions_and_explanations_are_of_any_address_that_is_asked_about() -> 
     assert named("host") == ({"host 53/udp"}, [False, False])
 
 
+def test_what_decides_about_the_outside_is_the_rule_of_the_vm() -> None:
+    topology, inventory, compiled = built(shop())
+
+    def decided(source: str, target: str) -> set[tuple[bool, str]]:
+        ends = peer_named(topology, inventory, source), peer_named(topology, inventory, target)
+        found = decisions(topology, inventory, compiled, *ends)
+        return {(each.allowed, each.origin.rule) for each in found}
+
+    assert decided("web", "host") == {(True, "egress 2"), (False, "")}
+    assert decided("host", "app") == {(True, "ingress 1"), (False, "")}
+
+
 def test_a_rule_for_internet_is_needless_only_if_another_does_the_same() -> None:
     builder = shop().policy("again", "vm:web", ingress=["allow internet 443/tcp", "allow host 99/tcp"])
     topology, _, compiled = built(builder)
@@ -83,3 +100,19 @@ def test_a_claim_about_the_outside_is_tried_on_no_guest() -> None:
     topology, inventory, _ = built(shop().verify("never db -> internet", "allow host -> app:22/tcp"))
     assert probes(topology, inventory) == ()
     assert all(untried(each) for each in topology.claims)
+
+
+def test_what_was_denied_to_the_outside_is_apart_and_not_gone() -> None:
+    topology, inventory, _ = built(shop())
+    when = datetime(2026, 11, 28, tzinfo=UTC)
+    ends = {"network": "router gw", "protocol": 6, "port": 443, "verdict": Verdict.DENIED, "reason": "POLICY"}
+    rest = {"by": None, "packets": 1, "bytes": 60, "first": when, "last": when, "generation": 1}
+
+    def seen(target: str | None, address: str | None) -> Seen:
+        there = None if address is None else ip_address(address)
+        return Seen("web.eth0", None, target, there, **ends, **rest)  # type: ignore[arg-type]
+
+    tried = [seen("internet", "198.51.100.7"), seen(None, "198.51.100.7"), seen("gone.eth0", None)]
+    found = observed(topology, inventory, tried, {})
+    assert not found.wanted
+    assert sorted(each.reason for each in found.apart) == ["GONE", "OUTSIDE", "OUTSIDE"]

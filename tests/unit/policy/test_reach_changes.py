@@ -61,8 +61,12 @@ def test_every_pair_whose_answer_changes_is_told_and_no_other(builder: Builder, 
     for source, target in expected:
         near = [each for (a, b), each in told.items() if names(a, source) and names(b, target)]
         assert near, (source, target, told)
-    if not expected:
-        assert not told
+    if not expected and not topology.routers:  # by a router others may meet than those of one network
+        assert all(is_outside(source) or is_outside(target) for source, target in told)
+
+
+def is_outside(label: str) -> bool:
+    return any("/" in name or name in ("internet", "host") for name in label.split(", "))
 
 
 def names(label: str, spec: str) -> bool:

@@ -99,5 +99,10 @@ def test_compiled_flows_hand_a_nic_only_what_is_for_it(world: World) -> None:
     owned = defaultdict(set)
     for end in endpoints(world.topology, world.inventory):
         owned[end.nic.port].add((f"ipv{end.address.version}_dst", int(end.address)))
+    for port in (
+        *(each.port for each in world.inventory.exits),
+        *(each.port for each in world.inventory.uplinks),
+    ):
+        owned[port] |= {("eth_type", 0x0800), ("eth_type", 0x86DD)}
     frozen = {port: frozenset(own) for port, own in owned.items()}
     assert strays(compile(world.topology, world.inventory).flows, frozen) == ()
