@@ -17,7 +17,7 @@ from vnet.policy.gateway import BEYOND, NO_HOPS_LEFT, NO_ROUTE
 from vnet.policy.guard import ADVERTISEMENT, ND_OWN, OTHER_TYPE, OWN, SOLICITATION
 from vnet.policy.identity import OUTSIDE, peer_of, subject_of
 from vnet.policy.origin import Origin, OriginKind
-from vnet.policy.outside import OUTSIDE_VLAN, Edge
+from vnet.policy.outside import Edge
 from vnet.policy.pipeline import (
     CLIENT,
     CLIENT_PEER,
@@ -28,7 +28,7 @@ from vnet.policy.pipeline import (
     Stage,
 )
 from vnet.topology.model import Topology
-from vnet.topology.routing import Routing, gateway_mac
+from vnet.topology.routing import OUTSIDE_VLAN, Routing, gateway_mac
 
 # Priorities. In table 3 the default way comes after all prefixes of routers and before "no route"; what is in
 # no case outside lies above it. In table 4 blocks begin at BLOCK and go up as they lie in each other.

@@ -17,13 +17,12 @@ from vnet.base.errors import InputError
 from vnet.policy.endpoint import Block, Endpoint, IPAddress, endpoints
 from vnet.topology.inventory import Exit, Inventory, Nic, UplinkPort, Vm, exit_key, uplink_key
 from vnet.topology.model import IPNetwork, Peer, PeerKind, Topology
-from vnet.topology.routing import Routing, gateway_mac, zone_of
+from vnet.topology.routing import OUTSIDE_VLAN, Routing, gateway_mac, zone_of
 from vnet.topology.transfer import Transfer
 
 STRANGER = 0x02766F000001
 """A MAC of whoever is beyond a cable, where one has to be named: no NIC gets one of that prefix."""
-OUTSIDE_VLAN = 4095
-"""The tag, between tables 0 and 50, of what is beyond exits: no network can have it (IEEE 802.1Q, 9.6)."""
+
 INTERNET, HOST = PeerKind.INTERNET.value, PeerKind.HOST.value
 LENGTHS_MAX = 12
 """So many lengths of prefixes may be told apart: each is one more table that is searched."""

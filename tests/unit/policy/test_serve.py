@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
 from vnet.base.drop import DropReason
@@ -13,7 +15,7 @@ from vnet.policy.segment import ALL_NODES, BROADCAST
 from vnet.policy.serve import ALL_DHCP, ALL_ROUTERS
 from vnet.policy.space import Region, exactly
 from vnet.policy.walk import Leaf, Walk
-from vnet.topology.inventory import Inventory, Nic, ServicePort, expand
+from vnet.topology.inventory import Exit, Inventory, Nic, ServicePort, expand
 from vnet.topology.load import load_text
 from vnet.topology.model import Topology
 
@@ -61,7 +63,7 @@ class Lab:
     def server(self, network: str = "n") -> ServicePort:
         return next(each for each in self.inventory.services if each.network == network)
 
-    def leaf(self, sender: Nic | ServicePort, state: int = NEW, **fields: int) -> Leaf:
+    def leaf(self, sender: Nic | ServicePort | Exit, state: int = NEW, **fields: int) -> Leaf:
         known = dict.fromkeys(PACKET_FIELDS, 0)
         known |= {"in_port": sender.port, "vlan_vid": 0, "eth_src": sender.mac, **fields}
         (leaf,) = self.walk.leaves(Region(exactly(**known)), state, 0)
@@ -270,3 +272,21 @@ def test_a_forwarder_answers_what_it_was_asked(forwarding: Lab, family: int, pro
     assert forwarding.leaf(names, REPLY, **to, **other_port).outputs == ()
     asks = between(family, address(guest, family), own, protocol, src=53, dst=53)
     assert forwarding.leaf(guest, NEW, **to, **asks).outputs == (server.port,)
+
+
+@pytest.mark.parametrize("protocol", [UDP, TCP])
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_forwarder_beyond_the_uplink_is_asked_and_answers(family: int, protocol: int) -> None:
+    lab, outside = Lab(), {4: "192.0.2.53", 6: "2001:db8::53"}
+    text = FORWARDING.replace('10.0.2.9, "fd00:2::9"]}, subnets', '192.0.2.53, "2001:db8::53"]}, subnets')
+    lab.topology, lab.inventory = declared(text=text.replace("[n, far]}", "[n, far], uplink: host}"))
+    lab.walk = Walk(compile(lab.topology, lab.inventory).flows)
+    (exit_,), server = lab.inventory.exits, lab.server()
+    own, far, to = address(server, family), int(ip_address(outside[family])), {"eth_dst": server.mac}
+    asked = between(family, own, far, protocol, src=4000, dst=53)
+    assert lab.leaf(server, NEW, **to, **asked).outputs == (exit_.port,)
+    assert lab.leaf(server, NEW, **to, **between(family, own, far, protocol, src=4000, dst=54)).outputs == ()
+    answer = between(family, far, own, protocol, src=53, dst=4000)
+    assert lab.leaf(exit_, REPLY, **to, **answer).outputs == (server.port,)
+    assert lab.leaf(exit_, NEW, **to, **answer).outputs == ()
+    assert lab.leaf(exit_, NEW, **to, **between(family, far, own, protocol, src=9, dst=53)).outputs == ()
