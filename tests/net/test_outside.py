@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import subprocess
+import time
 from collections.abc import Awaitable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -277,6 +281,64 @@ def test_what_is_open_to_the_host_only_is_tried_as_the_host(lab: Lab) -> None:
     lab.up(TEXT.replace('"0.0.0.0:2222:22/tcp", ', ""))
     lab.do(gateways.check())
     assert lab.do(gateways.silent()) == ()
+    lab.up()
+
+
+@contextmanager
+def running(space: str, *command: str) -> Iterator[None]:
+    """A program in a namespace, as long as it is needed."""
+    pipe = subprocess.DEVNULL
+    process = subprocess.Popen(["ip", "netns", "exec", space, *command], stdout=pipe, stderr=pipe)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(5)
+
+
+def eventually(command: str) -> str:
+    """What a command prints, as soon as who is asked is there."""
+    deadline_s = time.monotonic() + 5
+    while True:
+        try:
+            return sh(command)
+        except AssertionError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.1)
+
+
+@BOTH
+def test_curl_and_iperf3_reach_what_is_published(lab: Lab, version: int) -> None:
+    doors = f"{'0.0.0.0' if version == 4 else '[::]'}:{{0}}:{{0}}/tcp"
+    text = TEXT.replace(
+        'ports: ["0.0.0.0:5353', f'ports: ["{doors.format(8080)}", "{doors.format(5201)}", "0.0.0.0:5353'
+    )
+    lab.up(text.replace("53/udp, 80/tcp", "53/udp, 80/tcp, 8080/tcp, 5201/tcp"))
+    page = lab.directory / "page"
+    page.write_bytes(bytes(range(256)) * 8192)
+    at = AT_HOST[version] if version == 4 else f"[{AT_HOST[version]}]"
+    with running(APP, "busybox", "httpd", "-f", "-p", "8080", "-h", str(lab.directory)):
+        fetch = f"ip netns exec {WORLD} curl -gsf --max-time 10 http://{at}:8080/page | sha256sum"
+        eventually(f"ip netns exec {WORLD} curl -gsf --max-time 10 -o /dev/null http://{at}:8080/page")
+        assert sh(fetch).split()[0] == hashlib.sha256(page.read_bytes()).hexdigest()
+    with running(APP, "iperf3", "-s"):
+        told = json.loads(eventually(f"ip netns exec {WORLD} iperf3 -c {AT_HOST[version]} -t 1 -J"))
+    assert told["end"]["sum_received"]["bytes"] > 1 << 20
+    lab.up()
+
+
+def test_names_of_the_outside_are_asked_of_the_forwarder(lab: Lab) -> None:
+    dns = "dmz: {vlan: 10, dns: {forwarders: [198.51.100.7]},"
+    lab.up(TEXT.replace("dmz: {vlan: 10,", dns))
+    answer = ("--address=/example.test/192.0.2.99", "--address=/example.test/2001:db8::99")
+    knows = ("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--port=53")
+    ask_server = f"ip netns exec {WEB_1} dig +short +time=1 +tries=3"
+    with running(WORLD, *knows, *answer, "--bind-interfaces", f"--listen-address={AT_WORLD[4]}"):
+        eventually(f"ip netns exec {WORLD} dig +short +time=1 @{AT_WORLD[4]} example.test | grep -q 192")
+        assert sh(f"{ask_server} @10.10.10.1 example.test") == "192.0.2.99\n"
+        assert sh(f"{ask_server} +tcp @fd00:10::1 AAAA example.test") == "2001:db8::99\n"
+        assert sh(f"{ask_server} @10.10.10.1 web-2.shop.internal") == f"{lab.address('web-2', 4)}\n"
     lab.up()
 
 
