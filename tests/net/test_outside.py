@@ -366,6 +366,7 @@ def test_connections_go_on_without_a_daemon_and_through_changes(lab: Lab) -> Non
         f"ip netns del {SHOP}.~gw",
         f"ip -n {SHOP} link del ~gw",
     ],
+    ids=["rules", "namespace", "interface"],
 )
 def test_what_was_damaged_is_made_again_and_told(lab: Lab, damage: str) -> None:
     told: list[str] = []

@@ -169,14 +169,14 @@ class _Judge:
         return self._between(*met).of(key.service)
 
     def _met(self, key: _Key) -> tuple[Endpoint, Endpoint] | None:
-        """Client and server; of several the first two that share a network and an IP version."""
+        """Client and server; of several the first two of an IP version of which one reaches the other."""
         clients = self._ends(key.source, key.source_address, key.network)
         servers = self._ends(key.target, key.target_address, key.network)
         version = ICMP_OF.get(key.protocol)
         met = [
             (client, server)
             for client, server in product(clients, servers)
-            if client.name != server.name and self._roads.can_meet(client, server)
+            if client.name != server.name and self._roads.reaches(client, server)
         ]
         return min(met, key=lambda ends: version not in (None, ends[0].address.version), default=None)
 

@@ -210,11 +210,15 @@ class Roads:
             return not own.address.is_link_local and self.routing.leaves(own.nic.network, other.address)
         return self.is_routed_to(own)
 
+    def reaches(self, source: Endpoint, target: Endpoint) -> bool:
+        """Whether packets come from the one to the other, as far as networks and routers go."""
+        if source.nic.network == target.nic.network:
+            return self.are_neighbours(source, target)
+        return self.leads(source, target)
+
     def can_meet(self, client: Endpoint, server: Endpoint) -> bool:
-        """Whether packets come from each to the other, as far as networks and routers go."""
-        if client.nic.network == server.nic.network:
-            return self.are_neighbours(client, server)
-        return self.leads(client, server) and self.leads(server, client)
+        """Whether they come from each to the other."""
+        return self.reaches(client, server) and self.reaches(server, client)
 
     def places(self, end: Endpoint) -> tuple[str, ...]:
         """What the network of a connection of the endpoint may be called: its own, or its router."""

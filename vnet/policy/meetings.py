@@ -75,12 +75,16 @@ class Meetings:
         self._egress, self._ingress = egress, ingress
         everyone = [end for each in identities.by_number.values() for end in each.members]
         self._roads = Roads(topology, everyone)
-        reached = reached_by(everyone)  # who is not reached stands for others only where all are such
+        self._reached = reached_by(everyone)  # who is not stands for others only where all are such
         self._ends = {
-            number: self._by_place(sorted(each.members, key=lambda end: not reached[end.name, end.address]))
+            number: self._by_place(sorted(each.members, key=lambda end: not self._is_reached(end)))
             for number, each in identities.by_number.items()
         }
         self._servers = _named_pairs(egress, ingress)
+
+    def _is_reached(self, end: Endpoint) -> bool:
+        """Whether anybody is handed what is for it: several with the same MAC may have an address."""
+        return end.is_outside or bool(self._reached[end.name, end.address])
 
     def __iter__(self) -> Iterator[Meeting]:
         yield from self._named()
@@ -169,7 +173,8 @@ class Meetings:
         """Whether they can, given that both are there."""
         if place[2]:
             return self._roads.leads(client, server)
-        return client.name != server.name and not (client.nic.is_isolated and server.nic.is_isolated)
+        apart = client.nic.is_isolated and server.nic.is_isolated
+        return client.name != server.name and not apart and self._is_reached(server)
 
     def _pair(
         self, place: _Place, clients: Sequence[Endpoint], servers: Sequence[Endpoint]

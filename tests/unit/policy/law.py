@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from tests.generators import ROUTERS_REASONS, header, is_routed, plugs
 from vnet.base.drop import DropReason
@@ -35,7 +36,9 @@ def same(compiled: Compiled, inventory: Inventory, verdict: Verdict, leaf: Leaf,
     if verdict.reason is DropReason.SAME_PORT:
         return not leaf.outputs
     ports = {name: nic.port for name, nic in plugs(inventory).items()}
-    if is_routed(inventory, packet) and (verdict.origin == NOBODY or is_lost_at_an_exit(packet, verdict)):
+    if is_routed(inventory, packet) and (
+        verdict.origin == NOBODY or is_lost_at_an_exit(packet, verdict) or is_led_out(leaf, ports, verdict)
+    ):
         # a router may know another who has it
         return ports[packet.target_nic] not in leaf.outputs
     expected = (ports[packet.target_nic],) if verdict.allowed else ()
@@ -57,6 +60,12 @@ def is_lost_at_an_exit(packet: Packet, verdict: Verdict) -> bool:
     """Whether it is not led out, or not in: for which of several reasons does not matter."""
     crosses = any(name.startswith("exit:") for name in (packet.source_nic, packet.target_nic))
     return crosses and verdict.reason in ROUTERS_REASONS
+
+
+def is_led_out(leaf: Leaf, ports: Mapping[str, int], verdict: Verdict) -> bool:
+    """Whether what no router sends to the one who has it goes to the outside, where somebody may have it."""
+    exits = {port for name, port in ports.items() if name.startswith("exit:")}
+    return verdict.reason in ROUTERS_REASONS and bool(leaf.outputs) and set(leaf.outputs) <= exits
 
 
 def service(packet: Packet) -> int:

@@ -114,7 +114,7 @@ def test_without_a_needless_rule_no_packet_fares_otherwise(world: World) -> None
         assert not changes(world.topology, world.inventory, rules[key], packet), (key, packet)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds(max_vms=3, max_policies=4, max_packets=2))
 def test_without_any_other_rule_some_packet_fares_otherwise(world: World) -> None:
     topology, inventory = world.topology, world.inventory

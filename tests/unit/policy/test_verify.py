@@ -279,7 +279,7 @@ def test_what_a_proof_rules_out_never_passes(world: World) -> None:
     assert not (result.holds and passing)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(worlds(max_vms=3, max_policies=3, max_packets=1))
 def test_proving_together_is_proving_one_by_one(world: World) -> None:
     names = dict.fromkeys(vm.spec for vm in world.inventory.vms)
