@@ -214,5 +214,10 @@ class Guest:
         ran = self._run(("sh", "-c", script, "sh", *words), stdin)
         if ran.exit_code:
             text = (ran.stderr or ran.stdout)[-500:].decode(errors="replace").strip()
-            raise HostError(f"{self.vm} refused: {text or f'exit code {ran.exit_code}'}")
+            raise HostError(f"{self.vm} refused: {text or _without_a_word(ran.exit_code)}")
         return ran.stdout
+
+
+def _without_a_word(exit_code: int) -> str:
+    """A guest whose memory is full cannot even keep a message."""
+    return f"exit code {exit_code} and no message; is its memory full?"
