@@ -55,7 +55,7 @@ def unpack(archive: BinaryIO, size_bytes: int, folder: Path) -> tuple[str, ...]:
     except tarfile.TarError as error:
         raise PeerError(f"the guest sent no archive: {error}") from error
     except OSError as error:
-        raise HostError(f"cannot unpack {error.filename}: {error.strerror}") from error
+        raise HostError(f"cannot unpack {str(error.filename)!r}: {error.strerror}") from error
 
 
 def _unpack(members: tarfile.TarFile, size_bytes: int, folder: Path) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from vnet.base.errors import HostError, InputError, PeerError, VnetError
 from vnet.cli.archive import Sink
+from vnet.cli.records import printable
 
 PIECE_BYTES = 4 << 20
 _BLOCK_BYTES = 1 << 16
@@ -113,7 +114,7 @@ class Guest:
         """Makes a folder of the archive that `pack` writes; in a folder that is there under its name here."""
         place = self._target(path, name)
         if place.kind != "absent":
-            raise InputError(f"{self.vm}:{place.path} is there already: remove it first")
+            raise InputError(f"{self.vm}:{printable(place.path)} is there already: remove it first")
         with self._beside(place.path) as part:
             self._upload(pack, part, told)
             self._shell(_UNPACK, part, place.path)
@@ -161,14 +162,16 @@ class Guest:
 
     def _compare(self, path: str, size_bytes: int, digest: str) -> None:
         if self._shell(_DIGEST, path, str(size_bytes)).split()[:1] != [digest.encode()]:
-            raise PeerError(f"{self.vm}:{path} is not what was copied: it changed meanwhile. Copy it again")
+            raise PeerError(
+                f"{self.vm}:{printable(path)} is not what was copied: it changed meanwhile. Copy it again"
+            )
 
     def _state(self, path: str) -> tuple[int, int]:
         words = self._shell('stat -c "%a %s" "$1"', path).split()
         try:
             mode, size_bytes = int(words[0], 8), int(words[1])
         except (ValueError, IndexError):
-            raise PeerError(f"{self.vm} does not say how long {path} is") from None
+            raise PeerError(f"{self.vm} does not say how long {printable(path)} is") from None
         return mode, size_bytes
 
     def _target(self, path: str, name: str) -> Place:
@@ -177,7 +180,7 @@ class Guest:
             place = self._look(posixpath.join(path, name))
             if place.kind == "folder":
                 raise InputError(
-                    f"{self.vm}:{place.path} is there already: remove it, or name another target"
+                    f"{self.vm}:{printable(place.path)} is there already: remove it, or name another target"
                 )
         if place.kind == "nowhere":
             raise InputError(
@@ -213,9 +216,14 @@ class Guest:
     def _shell(self, script: str, *words: str, stdin: bytes = b"") -> bytes:
         ran = self._run(("sh", "-c", script, "sh", *words), stdin)
         if ran.exit_code:
-            text = (ran.stderr or ran.stdout)[-500:].decode(errors="replace").strip()
-            raise HostError(f"{self.vm} refused: {text or _without_a_word(ran.exit_code)}")
+            raise HostError(f"{self.vm} refused: {_last_words(ran) or _without_a_word(ran.exit_code)}")
         return ran.stdout
+
+
+def _last_words(ran: Ran) -> str:
+    """What the guest says, as text for a terminal."""
+    lines = (ran.stderr or ran.stdout)[-500:].decode(errors="replace").splitlines()
+    return printable("; ".join(line.strip() for line in lines if line.strip()))
 
 
 def _without_a_word(exit_code: int) -> str:

@@ -154,7 +154,7 @@ class _Copy:
         if target.is_dir() or (target.exists() and not target.is_file()):
             raise InputError(f"{target} is there and no regular file: it is not replaced")
         with _beside(target) as part:
-            with part.open("xb") as file:
+            with open(part, "xb", opener=_private) as file:
                 mode = guest.fetch_file(self._given.path, file, told)
             part.chmod(mode & 0o777)
             part.replace(target)
@@ -166,7 +166,11 @@ class _Copy:
         target = _target(self._taken.path, self._given.path)
         if target.exists():
             raise InputError(f"{target} is there already: remove it first")
-        with _beside(target) as part, _beside(target) as packed, packed.open("x+b") as archive:
+        with (
+            _beside(target) as part,
+            _beside(target) as packed,
+            open(packed, "x+b", opener=_private) as archive,
+        ):
             guest.fetch_folder(self._given.path, archive, told)
             size_bytes = archive.tell()
             archive.seek(0)
@@ -202,6 +206,11 @@ def _beside(target: Path) -> Iterator[Path]:
         raise HostError(f"cannot write {target}: {error.strerror}") from error
     finally:
         shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
+
+
+def _private(name: str, flags: int) -> int:
+    """For nobody else, until it has the mode that it had there."""
+    return os.open(name, flags, 0o600)
 
 
 def _shown(where: Side) -> str:
