@@ -30,6 +30,7 @@ def host(tmp_path_factory):
     with lab() as made:
         made.vnet("up", "-f", str(file))
         yield made
+        made.vnet("stop", "web", "--wait", "0")  # what it printed goes with the fabric all the same
         made.vnet("down", "-n", "transfer", "--disks")
         assert not list(made.directory.glob("state/consoles/*"))
         made.vnet("serve", "--stop")
