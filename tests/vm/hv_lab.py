@@ -119,10 +119,13 @@ class Lab:
 @contextmanager
 def lab(*, warm: bool = True) -> Iterator[Lab]:
     """A lab that fails if it leaves anything."""
-    run_dir = tempfile.mkdtemp(prefix="vnet-hv-", dir="/tmp")
+    run_dir, state_dir = (tempfile.mkdtemp(prefix="vnet-hv-", dir="/tmp") for _ in range(2))
     Path(run_dir).chmod(0o755)
-    before = os.environ.get("VNET_RUN_DIR")
-    os.environ["VNET_RUN_DIR"] = run_dir
+    images = Path(os.environ.get("VNET_TEST_IMAGES", paths.image_dir()))
+    images.mkdir(parents=True, exist_ok=True)
+    Path(state_dir, "images").symlink_to(images)
+    before = {name: os.environ.get(name) for name in ("VNET_RUN_DIR", "VNET_STATE_DIR")}
+    os.environ |= {"VNET_RUN_DIR": run_dir, "VNET_STATE_DIR": state_dir}
     namespace = f"vnet-hvlab-{uuid.uuid4().hex[:6]}"
     _make_namespace(namespace)
     made = Lab(namespace, warm=warm)
@@ -135,9 +138,10 @@ def lab(*, warm: bool = True) -> Iterator[Lab]:
         finally:
             netns.remove(namespace)
             shutil.rmtree(run_dir)
-            os.environ.pop("VNET_RUN_DIR")
-            if before is not None:
-                os.environ["VNET_RUN_DIR"] = before
+            shutil.rmtree(state_dir)
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ |= {name: value} if value is not None else {}
         assert left == [], left
 
 

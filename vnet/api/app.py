@@ -25,8 +25,9 @@ from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import HostError, InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
 from vnet.fabric.events import is_wanted
-from vnet.fabric.live import captures, disks, recorded
+from vnet.fabric.live import captures, consoles, disks, recorded
 from vnet.fabric.live.captures import CaptureRequest
+from vnet.fabric.live.consoles import LinesWanted
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.numbers import Taker
 from vnet.fabric.live.past import Past
@@ -34,6 +35,7 @@ from vnet.fabric.live.service import Service
 from vnet.fabric.live.talking import Talking
 from vnet.fabric.seen_lines import lines_of, read
 from vnet.fabric.store import Source
+from vnet.hv.live.console_log import Start
 
 BLOCKS_QUEUED = 4096
 """What a slow reader of a capture may lag behind before packets are counted as lost."""
@@ -90,6 +92,7 @@ class Api:
             ),
             Route(f"{vm}/exec", self.exec, methods=["POST"]),
             Route(f"{vm}/console", self.console),
+            Route(f"{vm}/logs", self.logs),
             Route(f"{vm}/disks/{{disk}}", self.remove_disk, methods=["DELETE"]),
             Route("/v1/disks", self.disks),
             Route("/v1/events", self.events),
@@ -339,6 +342,16 @@ class Api:
         """Where a VM's console is."""
         socket = await self.service.console(self._fabric(request), request.path_params["vm"])
         return JSONResponse({"socket": str(socket)})
+
+    async def logs(self, request: Request) -> ASGIApp:
+        """What a VM printed on its console."""
+        query, name = request.query_params, self._fabric(request)
+        start = Start.PREVIOUS if "previous" in query else Start.CURRENT
+        wanted = LinesWanted(start, _number(query.get("lines"), int), "follow" in query)
+        vm = self.service.engine.guest(name, request.path_params["vm"]).name
+        blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
+        produce = await asyncio.to_thread(consoles.read, name, vm, wanted)
+        return Bytes(produce, self.operations, b"application/jsonl", blocks)
 
     async def disks(self, request: Request) -> Response:
         """The disks of all fabrics, or of one."""

@@ -62,6 +62,11 @@ def disks_dir() -> Path:
     return state_dir() / "disks"
 
 
+def console_dir(fabric: str) -> Path:
+    """A folder for each of its VMs: what it printed on its serial console."""
+    return state_dir() / "consoles" / fabric
+
+
 def history_file() -> Path:
     """What was seen and dropped, kept when fabrics go: an SQLite database of bounded size."""
     return state_dir() / "history" / "history.db"

@@ -7,6 +7,7 @@ import typer
 from vnet.cli import (
     capture_command,
     change_commands,
+    cp_command,
     disk_commands,
     doctor_command,
     drill_command,
@@ -38,6 +39,7 @@ fabric_commands.register(app)
 doctor_command.register(app)
 import_commands.register(app)
 vm_commands.register(app)
+cp_command.register(app)
 disk_commands.register(app)
 look_commands.register(app)
 past_commands.register(app)

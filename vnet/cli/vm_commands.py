@@ -1,11 +1,13 @@
-"""Commands about one VM: start, stop, exec, console."""
+"""Commands about one VM: start, stop, exec, console, logs."""
 
 from __future__ import annotations
 
+import re
 import sys
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +16,7 @@ from vnet.cli import given
 from vnet.cli.client import path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, document, tell
+from vnet.cli.records import Follow, print_records, printable
 
 Vm = Annotated[
     str, typer.Argument(metavar="VM", help="Name of the VM, for instance web-1.", show_default=False)
@@ -30,6 +33,7 @@ def register(app: typer.Typer) -> None:
     whole_line = {"ignore_unknown_options": True, "allow_interspersed_args": False}
     command(app, context_settings=whole_line)(exec_)
     command(app)(console)
+    command(app)(logs)
 
 
 def start(settings: Settings, vm: Vm) -> None:
@@ -123,3 +127,40 @@ def console(settings: Settings, vm: Vm) -> None:
 
     answer = settings.daemon().get(path("fabrics", settings.fabric, "vms", vm, "console"))
     attach(Path(answer["socket"]), vm)
+
+
+def logs(
+    settings: Settings,
+    vm: Vm,
+    follow: Follow = False,
+    lines: Annotated[
+        int | None, typer.Option("--lines", min=0, metavar="N", help="Only the last so many.")
+    ] = None,
+    previous: Annotated[
+        bool, typer.Option("--previous", "-p", help="Of the start before this one: why it ended.")
+    ] = False,
+) -> None:
+    """Print what a VM printed on its serial console.
+
+    Of this start, also when it has ended; `-o json` as JSON Lines.
+    """
+    if follow and previous:
+        raise UsageError("--previous is over: leave --follow out")
+    query = {"lines": lines, "follow": "1" if follow else None, "previous": "1" if previous else None}
+    client = settings.daemon()
+    if follow:
+        client.timeout_s = None
+    stream = client.read(path("fabrics", settings.fabric, "vms", vm, "logs"), **query)
+    try:
+        print_records(stream, settings.output, in_words)
+    finally:
+        stream.close()
+
+
+_ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
+"""What terminals take as commands. Source: ECMA-48, 5.3 and 5.4."""
+
+
+def in_words(record: Mapping[str, Any]) -> str:
+    """One line for a terminal, which the guest must not command."""
+    return printable(_ESCAPE.sub("", record["text"]).expandtabs())

@@ -28,6 +28,9 @@ KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet nokaslr mitigations=off tsc=reliable no_timer_check audit=0 8250.nr_uarts=1 panic=-1"
 )
 
+_CONSOLE_LOG_SET = 0
+"""Of descriptors; those of disks count from 1."""
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -77,6 +80,8 @@ class Machine:
     memory_path: str | None = None
     nics: tuple[NicArgument, ...] = ()
     disks: tuple[DiskArgument, ...] = ()
+    console_log_fd: int | None = None
+    """Where what it prints on its console is kept."""
 
 
 def root_ports(devices: int) -> int:
@@ -136,6 +141,7 @@ def template_key(machine: Machine, *, image: str, qemu_version: str) -> str:
         memory_path="",
         nics=(),
         disks=(),
+        console_log_fd=None,
     )
     text = "\n".join((image, qemu_version, *command_line(common)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -177,7 +183,18 @@ def _devices(machine: Machine) -> tuple[str, ...]:
         *("-chardev", _socket(machine, "agent")),
         *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
         *("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"),
-        *("-chardev", _socket(machine, "console"), "-serial", "chardev:console"),
+        *_console(machine),
+    )
+
+
+def _console(machine: Machine) -> tuple[str, ...]:
+    """A log is appended to: cut to nothing, it would lose the hole that it begins with."""
+    chardev, words = _socket(machine, "console"), ("-serial", "chardev:console")
+    if machine.console_log_fd is None:
+        return ("-chardev", chardev, *words)
+    return (
+        *("-add-fd", f"fd={machine.console_log_fd},set={_CONSOLE_LOG_SET}"),
+        *("-chardev", f"{chardev},logfile=/dev/fdset/{_CONSOLE_LOG_SET},logappend=on", *words),
     )
 
 

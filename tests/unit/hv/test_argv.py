@@ -16,7 +16,8 @@ from vnet.hv.argv import Memory, NicArgument, command_line, escape, nic_device, 
 
 EXPECTED = Path(__file__).parent / "expected"
 
-COLD = replace(machine(2), nics=(NicArgument(0x525400123450, 5), NicArgument(0x525400123451, 6, vhost_fd=9)))
+NICS = (NicArgument(0x525400123450, 5), NicArgument(0x525400123451, 6, vhost_fd=9))
+COLD = replace(machine(2), nics=NICS, console_log_fd=4)
 CLONE = replace(machine(), memory=Memory.CLONE, memory_path="/proc/self/fd/6")
 TEMPLATE = replace(machine(), memory=Memory.TEMPLATE, memory_path="/proc/self/fd/6")
 KVM = replace(machine(), accel="kvm", cpus=2)

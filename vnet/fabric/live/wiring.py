@@ -47,8 +47,10 @@ def make_engine(manager: HvManager) -> Engine:
 
 
 def tidy(fabric: str) -> None:
-    """Remove the run directory of a fabric that is gone, what a drill of it left, and empty directories."""
-    shutil.rmtree(paths.fabric_run_dir(fabric), ignore_errors=True)
+    """Remove the run directory of a fabric that is gone, what its VMs printed, what a drill of it left, and
+    empty directories."""
+    for directory in (paths.fabric_run_dir(fabric), paths.console_dir(fabric)):
+        shutil.rmtree(directory, ignore_errors=True)
     sweep(fabric)
     forget_oldest()
     for directory in (paths.fabric_run_dir(fabric).parent, paths.bpf_dir()):

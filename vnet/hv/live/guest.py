@@ -25,14 +25,14 @@ from vnet.hv.argv import DiskArgument, Machine, Memory, NicArgument, machine_of
 from vnet.hv.disk import plugged
 from vnet.hv.identity import ENTROPY_BYTES, identity_lines
 from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
-from vnet.hv.live import cgroup
+from vnet.hv.live import cgroup, console_log
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.console import ConsoleTail
 from vnet.hv.live.disk import open_all
 from vnet.hv.live.finding import find_recorded
 from vnet.hv.live.image import Image
 from vnet.hv.live.launcher import LOG, Confinement, launch_machine, open_vhost, opened
-from vnet.hv.live.process import Process, start_ticks
+from vnet.hv.live.process import Process, file_limit, start_ticks
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.record import Record, read, record_path
 from vnet.hv.live.template import Template
@@ -207,7 +207,14 @@ class Guest:
         means = self._need()
         file_bytes = max((disk.file_bytes for disk in self.spec.disks), default=0)
         confinement = Confinement(self._recorded().user, self._group(), means.accel, file_bytes)
-        self.process = await launch_machine(machine, means.image, confinement, memory_fd=memory_fd, fds=fds)
+        with console_log.begun(self.spec.fabric, self.spec.name, file_limit(file_bytes)) as log:
+            self.process = await launch_machine(
+                replace(machine, console_log_fd=log),
+                means.image,
+                confinement,
+                memory_fd=memory_fd,
+                fds=(*fds, log),
+            )
         await self._connect_monitor()
 
     async def _connect_monitor(self) -> None:
@@ -457,7 +464,12 @@ class Guest:
     async def _watch_process(self, process: Process) -> None:
         """Sees QEMU's death, and that the guest switched itself off or boots again, while nobody else is at
         work on it."""
-        await _first(process.wait(None), self._powered_off.wait(), self._rebooted.wait())
+        await _first(
+            process.wait(None),
+            self._powered_off.wait(),
+            self._rebooted.wait(),
+            console_log.keep_short(self.spec.fabric, self.spec.name),
+        )
         async with self.lock:
             if self.phase not in (Phase.RUNNING, Phase.PAUSED) or self.process is not process:
                 return

@@ -13,7 +13,7 @@ from vnet.hv import admission
 from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, command_line, machine_of
 from vnet.hv.lifecycle import Event, Phase, attempts
-from vnet.hv.live import image, kvm, record
+from vnet.hv.live import console_log, image, kvm, record
 from vnet.hv.live.guest import Guest, Means
 from vnet.hv.live.template import Template, Templates
 from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestStatus
@@ -137,9 +137,10 @@ class HvManager:
             await guest.reset()
 
     async def destroy(self, fabric: str, name: str) -> None:
-        """Ends a guest at once and forgets it: no process, socket, folder or control group is left."""
+        """Ends a guest at once and forgets it: no process, socket, folder, log or control group is left."""
         await self.stop(fabric, name, timeout_s=0)
         self._guests.pop((fabric, name), None)
+        await asyncio.to_thread(console_log.remove, fabric, name)
 
     async def adopt(self, fabric: str, specs: Sequence[GuestSpec]) -> tuple[GuestStatus, ...]:
         """Takes over the guests that an earlier manager left running; cleans up the half-made ones.

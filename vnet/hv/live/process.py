@@ -103,7 +103,7 @@ def launch(
     Raises:
         HostError: a program is missing or the kernel refused.
     """
-    words = (*_confinement(user, groups, max(_LOG_BYTES, file_bytes)), *command)
+    words = (*_confinement(user, groups, file_limit(file_bytes)), *command)
     try:
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as output:
             child = subprocess.Popen(
@@ -120,6 +120,11 @@ def launch(
         raise HostError(f"cannot start `{' '.join(words)}`: {error}") from error
     cgroup.add(child.pid)  # the programs in front of QEMU are still at work
     return Process(child.pid, os.pidfd_open(child.pid), child)
+
+
+def file_limit(file_bytes: int) -> int:
+    """How long QEMU may make any of its files when it needs one so long."""
+    return max(_LOG_BYTES, file_bytes)
 
 
 def _confinement(user: int, groups: Iterable[int], file_bytes: int) -> tuple[str, ...]:
