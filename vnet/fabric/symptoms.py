@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from vnet.fabric.cable import LinkState
 from vnet.fabric.numbers import FabricNumbers, Numbers
 from vnet.fabric.state import Gateway, State
+from vnet.fabric.strain import Strain
 from vnet.openflow.flow import Flow
 
 
@@ -34,7 +35,8 @@ class DaemonSeen:
 
     `pid` is the one that holds the lock of this host, 0 if nobody does. `problem` says why it did not answer
     although it listens. `numbers` are None of a daemon that does not run or is of another version.
-    `silent` are the guests, with their fabrics, that run and whose agent does not answer.
+    `silent` are the guests, with their fabrics, that run and whose agent does not answer, `strains` who waits
+    too long for what this host lacks.
     """
 
     socket: str
@@ -45,6 +47,7 @@ class DaemonSeen:
     version: str = ""
     numbers: Numbers | None = None
     silent: frozenset[tuple[str, str]] = frozenset()
+    strains: tuple[Strain, ...] = ()
 
     @property
     def answers(self) -> bool:

@@ -13,6 +13,7 @@ from vnet.fabric.declared import declare
 from vnet.fabric.doctor import FABRIC, HOST, TAP, Level, diagnose, is_broken
 from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, Numbers, VmNumbers
 from vnet.fabric.store import Source
+from vnet.fabric.strain import Lack, Strain
 from vnet.fabric.symptoms import (
     DaemonSeen,
     FabricSeen,
@@ -149,6 +150,22 @@ def test_what_only_the_daemon_knows_of_a_fabric() -> None:
     assert told(counted(unanswered="silent")) == {"session lab": "vnet serve --stop; vnet ps"}
     silent = replace(DAEMON, silent=frozenset({("lab", "b"), ("other", "a")}))
     assert list(told(replace(SEEN, daemon=silent))) == ["guest-answers b"]
+
+
+def test_who_waits_for_the_host_is_a_warning_with_what_shows_it() -> None:
+    waiting = (
+        Strain("lab", "a", Lack.CPU, 0.3, "a waits 30 % of the time for a CPU: 9 vCPUs on 2 cores"),
+        Strain("lab", "b", Lack.MEMORY, 0.3, "b waits"),
+        Strain("other", "c", Lack.CPU, 0.3, "c waits"),
+        Strain("", "host", Lack.MEMORY, 0.2, "something waits"),
+    )
+    seen = replace(SEEN, daemon=replace(DAEMON, strains=waiting))
+    assert told(seen) == {
+        "pressure host": "vnet top --sort memory",
+        "guest-waits a": "vnet top --sort ready -n lab",
+        "guest-waits b": "vnet top --sort memory -n lab",
+    }
+    assert not is_broken(diagnose(seen))
 
 
 @pytest.mark.parametrize(
