@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from vnet.fabric.cable import LinkState
+from vnet.fabric.sizing import advice
 from vnet.fabric.state import NetworkService, Port
 from vnet.fabric.strain import Lack
 from vnet.fabric.symptoms import FabricSeen, Seen, ServiceSeen
@@ -421,6 +422,12 @@ def _short(of: Patient) -> Iterator[Trouble]:
             yield of.trouble(each.subject, each.text, f"{_SHOWN[each.lack]} -n {each.fabric}")
 
 
+def _sizes(of: Patient) -> Iterator[Trouble]:
+    host = of.seen.host
+    for each in advice(of.fabric.wanted.guests if of.fabric.wanted else (), host.cpus, host.memory_bytes):
+        yield of.trouble(each.vm, each.text)
+
+
 FABRIC: tuple[Check[Patient], ...] = (
     Check("topology", "the topology that it was made of", Level.BROKEN, _declared),
     Check("generation", "whether what is wanted is in force", Level.BROKEN, _generation),
@@ -443,6 +450,7 @@ FABRIC: tuple[Check[Patient], ...] = (
     Check("cable", "whether something is at the other end of it", Level.WARNING, _unplugged),
     Check("guest", "a QEMU for each VM that is to run", Level.BROKEN, _guests),
     Check("guest-answers", "whether somebody in each VM answers", Level.BROKEN, _silent),
+    Check("size", "whether each VM fits this host well", Level.WARNING, _sizes),
     Check("guest-waits", "whether VMs wait for CPUs or memory of the host", Level.WARNING, _short),
 )
 

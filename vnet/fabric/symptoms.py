@@ -17,7 +17,8 @@ class HostSeen:
     """The host itself.
 
     `accel` is `kvm` or `tcg`, `accel_reason` the timed probe's words. `now_s` is what the clock says,
-    `newest_s` when the state directory was last written to, both since 1970.
+    `newest_s` when the state directory was last written to, both since 1970. `cpus` are those that guests may
+    use.
     """
 
     state_dir: str
@@ -27,6 +28,8 @@ class HostSeen:
     accel_reason: str
     now_s: float
     newest_s: float
+    cpus: int
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ HEALTHY = FabricSeen(
     gateways=WANTED.gateways,
     links={"wire": LinkState.UP},
 )
-HOST_WELL = HostSeen("/var/lib/vnet", 8 << 30, 80 << 30, "kvm", "KVM works", 2e9, 1.9e9)
+HOST_WELL = HostSeen("/var/lib/vnet", 8 << 30, 80 << 30, "kvm", "KVM works", 2e9, 1.9e9, 2, 16 << 30)
 COUNTED = FabricNumbers("lab", 3, 3, (VmNumbers("a", "ready", 1, 0), VmNumbers("b", "ready", 1, 0)))
 NUMBERS = Numbers(0, 0.0, DaemonNumbers("1", 99), (COUNTED,))
 DAEMON = DaemonSeen("/run/vnet/vnetd.sock", "1", 99, True, "", "1", NUMBERS)
@@ -150,6 +150,12 @@ def test_what_only_the_daemon_knows_of_a_fabric() -> None:
     assert told(counted(unanswered="silent")) == {"session lab": "vnet serve --stop; vnet ps"}
     silent = replace(DAEMON, silent=frozenset({("lab", "b"), ("other", "a")}))
     assert list(told(replace(SEEN, daemon=silent))) == ["guest-answers b"]
+
+
+def test_a_vm_that_is_too_large_for_the_host_is_a_warning() -> None:
+    small = replace(HOST_WELL, cpus=1, memory_bytes=150 << 20)
+    assert told(replace(SEEN, host=small)) == {"size a": UP, "size b": UP}
+    assert told(replace(SEEN, host=replace(small, memory_bytes=192 << 20))) == {}
 
 
 def test_who_waits_for_the_host_is_a_warning_with_what_shows_it() -> None:

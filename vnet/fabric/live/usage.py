@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from vnet.fabric.live.host import available_memory_bytes
+from vnet.fabric.live.host import available_memory_bytes, cpus, memory_bytes
 from vnet.fabric.numbers import HostNumbers, Pressure
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _VCPU = re.compile(r"CPU \d+/|ALL CPUs/")
 """How QEMU names the threads that run vCPUs, when it is told to name threads at all."""
 _MOUNTS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
@@ -67,8 +66,8 @@ def group_pressure(pid: int, group: str) -> Pressure:
 def host() -> HostNumbers:
     """What there is to share."""
     return HostNumbers(
-        len(os.sched_getaffinity(0)),
-        os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES,
+        cpus(),
+        memory_bytes(),
         available_memory_bytes(),
         pressure_in(Path("/proc/pressure"), "{}"),
     )
