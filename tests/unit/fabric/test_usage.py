@@ -48,9 +48,9 @@ def test_only_threads_that_run_vcpus_are_counted(monkeypatch: pytest.MonkeyPatch
     def live(name: str) -> None:
         ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
         named.wait()
-        go_on.wait()
+        go_on.wait(10)
 
-    threads = [threading.Thread(target=live, args=(name,)) for name in waited_ns]
+    threads = [threading.Thread(target=live, args=(name,), daemon=True) for name in waited_ns]
     for thread in threads:
         thread.start()
     named.wait()
