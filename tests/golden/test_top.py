@@ -25,8 +25,8 @@ def shop(step: int) -> FabricNumbers:
         "intruder.eth0", 900 * step, 0, 800 * step, reasons={"REFUSAL_QUOTA": 30 * step, "POLICY": step}
     )
     return fabric(
-        vm("web-1", busy, cpu_s=1.25 * step),
-        vm("intruder", scanning, cpu_s=0.4 * step),
+        vm("web-1", busy, cpu_s=1.25 * step, ready_s=1.24 * step),
+        vm("intruder", scanning, cpu_s=0.4 * step, ready_s=0.1 * step),
         vm("db", nic("db.eth0", 3, 3), cpu_s=0.01 * step),
         vm("app", nic("app.eth0"), state="crashed"),
         name="shop",
@@ -112,4 +112,4 @@ def test_a_screen_is_as_large_as_the_terminal(columns: int, lines: int) -> None:
 
 
 def test_on_paper_all_vms_are_told() -> None:
-    assert plain(whole(seen("many"), 120, View())).count("\n") == 206
+    assert plain(whole(seen("many"), 120, View())).count("\n") == 207

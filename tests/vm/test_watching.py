@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ vms: {a: {networks: [lan]}, b: {networks: [lan]}}
 policies: [{name: b-from-a, applied_to: 'vm:b', ingress: [{from: 'vm:a', ports: [icmp]}]}]
 """
 PINGS = 40
+BUSY_S = "10"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,25 @@ def test_what_a_guest_sends_is_what_top_says(up: Lab) -> None:
     assert vms["a"]["sent_bytes_ps"] == pytest.approx(vms["b"]["received_bytes_ps"], rel=0.3)
     assert vms["a"]["resident_bytes"] > 20 << 20 and vms["a"]["uptime_s"] > 0
     assert [(each["client"], each["server"], each["service"]) for each in connections] == [("a", "b", "icmp")]
+
+
+def test_guests_that_have_to_share_a_cpu_are_told_to_wait_for_it(up: Lab) -> None:
+    for row in up.json("ps"):
+        for task in Path(f"/proc/{row['pid']}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {min(os.sched_getaffinity(0))})
+    busy = [up.start("exec", vm, "timeout", BUSY_S, "sh", "-c", "while :; do :; done") for vm in ("a", "b")]
+    deadline = time.monotonic() + float(BUSY_S)
+    while len(told := events(up, "--kind", "cpu-short")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    rows, found = up.json("ps"), {vm["vm"]: vm for vm in top(up)["vms"]}
+    waits = [each for each in json.loads(up.vnet("doctor", "-o", "json")) if each["check"] == "guest-waits"]
+    for process in busy:
+        process.communicate(timeout=60)
+    assert {each["subject"] for each in told} == {"a", "b"}
+    assert re.fullmatch(r"[ab] waits \d\d % of the time for a CPU: 2 vCPUs on \d+ cores?", told[0]["text"])
+    assert all(row["ready_percent"] > 10 and row["cpu_percent"] > 5 for row in rows)
+    assert all(vm["ready_percent"] > 20 and vm["committed_bytes"] == 160 << 20 for vm in found.values())
+    assert {each["level"] for each in waits} == {"warning"}
 
 
 def test_a_guest_that_dies_and_a_daemon_that_is_killed_are_told(up: Lab) -> None:

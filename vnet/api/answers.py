@@ -17,6 +17,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "generation": outcome.generation,
         "actions": [str(action) for action in outcome.actions],
         **_summary(outcome.summary),
+        "advice": [asdict(each) for each in outcome.advice],
         "verdicts": [_verdict(change) for change in outcome.summary.verdicts],
     }
 

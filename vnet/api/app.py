@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from vnet import __version__
 from vnet.api.answers import outcome_json
-from vnet.api.observed import Observed
+from vnet.api.observed import Observed, with_usage
 from vnet.api.seen_routes import SeenRoutes
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import HostError, InputError, UsageError, VnetError
@@ -111,7 +111,8 @@ class Api:
     async def vms(self, request: Request) -> Response:
         """VMs of one fabric or of all."""
         wanted = request.query_params.get("fabric")
-        return JSONResponse(await self.service.vms(self._name(wanted) if wanted else None))
+        found = await self.service.vms(self._name(wanted) if wanted else None)
+        return JSONResponse(with_usage(found, self.taker.recent()))
 
     async def silent(self, request: Request) -> Response:
         """VMs that run and whose agent does not answer."""

@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vnet.fabric.cable import LinkState
-from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, NicNumbers, Numbers, UplinkNumbers, VmNumbers
+from vnet.fabric.numbers import (
+    DaemonNumbers,
+    FabricNumbers,
+    HostNumbers,
+    NicNumbers,
+    Numbers,
+    Pressure,
+    UplinkNumbers,
+    VmNumbers,
+)
 from vnet.fabric.readiness import reasons
 from vnet.hv.spec import GuestState
 
@@ -84,6 +93,21 @@ def _of_vms(value: Callable[[VmNumbers], float]) -> Callable[[Numbers], Iterable
 
 def _vm(fabric: FabricNumbers, vm: VmNumbers) -> Labels:
     return (("fabric", fabric.name), ("vm", vm.name))
+
+
+def _pressures(numbers: Numbers) -> Iterable[Sample]:
+    for fabric in numbers.fabrics:
+        for vm in fabric.vms:
+            for resource, waited_s in _by_resource(vm.pressure):
+                yield (*_vm(fabric, vm), ("resource", resource)), waited_s
+
+
+def _by_resource(pressure: Pressure) -> Iterable[tuple[str, float]]:
+    return (("cpu", pressure.cpu_s), ("memory", pressure.memory_s), ("io", pressure.io_s))
+
+
+def _of_host(value: Callable[[HostNumbers], float]) -> Callable[[Numbers], Iterable[Sample]]:
+    return lambda numbers: [((), value(numbers.host))]
 
 
 def _of_ports(value: Callable[[NicNumbers], float]) -> Callable[[Numbers], Iterable[Sample]]:
@@ -182,6 +206,29 @@ _DAEMON_METRICS = (
         lambda numbers: [((("level", level),), n) for level, n in numbers.daemon.messages.items()],
     ),
 )
+_HOST_METRICS = (
+    Metric("vnet_host_cpus", GAUGE, "Processors that VMs share.", (), _of_host(lambda host: host.cpus)),
+    Metric(
+        "vnet_host_memory_bytes", GAUGE, "Memory of the host.", (), _of_host(lambda host: host.memory_bytes)
+    ),
+    Metric(
+        "vnet_host_memory_available_bytes",
+        GAUGE,
+        "Memory that can still be had.",
+        (),
+        _of_host(lambda host: host.available_bytes),
+    ),
+    Metric(
+        "vnet_host_pressure_seconds_total",
+        COUNTER,
+        "How long something on the host waited for cpu, memory, io.",
+        ("resource",),
+        lambda numbers: [
+            ((("resource", resource),), waited_s)
+            for resource, waited_s in _by_resource(numbers.host.pressure)
+        ],
+    ),
+)
 _FABRIC_METRICS = (
     Metric(
         "vnet_fabric_ready",
@@ -258,6 +305,13 @@ _VM_METRICS = (
         _VM,
         _of_vms(lambda vm: vm.cpu_s),
     ),
+    Metric(
+        "vnet_vm_cpu_ready_seconds_total",
+        COUNTER,
+        "How long the VM's vCPUs, taken together, could run and had no processor of the host.",
+        _VM,
+        _of_vms(lambda vm: vm.ready_s),
+    ),
     Metric("vnet_vm_cpus", GAUGE, "Processors that the VM has.", _VM, _of_vms(lambda vm: vm.cpus)),
     Metric(
         "vnet_vm_resident_memory_bytes",
@@ -268,6 +322,27 @@ _VM_METRICS = (
     ),
     Metric(
         "vnet_vm_memory_bytes", GAUGE, "Memory that the VM has.", _VM, _of_vms(lambda vm: vm.memory_bytes)
+    ),
+    Metric(
+        "vnet_vm_committed_memory_bytes",
+        GAUGE,
+        "Memory that the host has promised the VM, its QEMU's own included; 0 when it does not run.",
+        _VM,
+        _of_vms(lambda vm: vm.committed_bytes),
+    ),
+    Metric(
+        "vnet_vm_swapped_memory_bytes",
+        GAUGE,
+        "Memory of the VM that lies in the host's swap.",
+        _VM,
+        _of_vms(lambda vm: vm.swapped_bytes),
+    ),
+    Metric(
+        "vnet_vm_pressure_seconds_total",
+        COUNTER,
+        "How long something in the VM's control group waited for cpu, memory, io; 0 without version 2.",
+        (*_VM, "resource"),
+        _pressures,
     ),
     Metric(
         "vnet_vm_uptime_seconds",
@@ -410,4 +485,4 @@ _UPLINK_METRICS = (
         _of_uplinks(lambda uplink: uplink.traffic.received_bytes),
     ),
 )
-METRICS = (*_DAEMON_METRICS, *_FABRIC_METRICS, *_VM_METRICS, *_PORT_METRICS, *_UPLINK_METRICS)
+METRICS = (*_DAEMON_METRICS, *_HOST_METRICS, *_FABRIC_METRICS, *_VM_METRICS, *_PORT_METRICS, *_UPLINK_METRICS)

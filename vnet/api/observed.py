@@ -5,6 +5,7 @@ On TCP there is nothing else, and nothing that can be changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +17,22 @@ from starlette.routing import Route
 from vnet.api.metrics import CONTENT_TYPE, exposition
 from vnet.fabric.live.numbers import Taker
 from vnet.fabric.numbers import to_json
+from vnet.fabric.rates import Rates, VmRate
 from vnet.fabric.readiness import unready
+from vnet.fabric.strain import strains
+
+
+def with_usage(vms: Iterable[Mapping[str, Any]], recent: Rates) -> list[Mapping[str, Any]]:
+    """Rows of VMs, and what each used and waited for lately; None of one that is too new to say so."""
+    known = recent.vms
+    return [{**row, **_usage(known.get((row["fabric"], row["vm"])))} for row in vms]
+
+
+def _usage(rate: VmRate | None) -> Mapping[str, float | None]:
+    return {
+        "cpu_percent": round(100 * rate.cpu, 1) if rate else None,
+        "ready_percent": round(100 * rate.ready, 1) if rate else None,
+    }
 
 
 class Observed:
@@ -39,11 +55,21 @@ class Observed:
 
     def routes(self) -> list[Route]:
         """The same, and what vnet's own commands ask."""
-        return [*self.public_routes(), Route("/v1/numbers", self.numbers), Route("/v1/ready", self.readiness)]
+        return [
+            *self.public_routes(),
+            Route("/v1/numbers", self.numbers),
+            Route("/v1/strains", self.strains),
+            Route("/v1/ready", self.readiness),
+        ]
 
     async def numbers(self, request: Request) -> Response:
         """Everything that is counted."""
         return JSONResponse(to_json(await self._taker.take()))
+
+    async def strains(self, request: Request) -> Response:
+        """Who has waited too long lately for what the host lacks."""
+        found = strains(await self._taker.take(), self._taker.recent())
+        return JSONResponse([asdict(each) for each in found])
 
     async def metrics(self, request: Request) -> Response:
         """The same for Prometheus."""

@@ -26,6 +26,9 @@ _PS = (
     Column("IMAGE", lambda row: row["image"], wide=True),
     Column("CPUS", lambda row: str(row["cpus"]), wide=True),
     Column("MEMORY", lambda row: mib(row["memory_bytes"]), wide=True),
+    Column("CPU%", lambda row: _percent(row, "cpu_percent"), wide=True),
+    Column("READY%", lambda row: _percent(row, "ready_percent"), wide=True),
+    Column("RESIDENT", lambda row: mib(row["resident_bytes"]), wide=True),
     Column("RATE", lambda row: _rates(row), wide=True),
     Column("PID", lambda row: str(row["pid"] or "-"), wide=True),
     Column("DETAIL", lambda row: row["detail"] or "-", wide=True),
@@ -148,6 +151,12 @@ def _listed(settings: Settings) -> tuple[list[Row], list[Row]]:
         daemon.ensure(client)
     wanted = settings.fabric if settings.name or settings.file else None
     return client.get("/v1/vms", fabric=wanted), client.get("/v1/uplinks", fabric=wanted)
+
+
+def _percent(row: Row, key: str) -> str:
+    """None of a VM that is too new, or of a daemon that does not tell it."""
+    found = row.get(key)
+    return "-" if found is None else f"{found:.0f}"
 
 
 def _state(row: Row) -> str:

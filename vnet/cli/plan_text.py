@@ -36,6 +36,7 @@ def lines(plan: Plan, coloured: bool) -> Iterator[str]:
             yield heading
         yield from (_change(change, coloured) for change in found)
     yield from _verdicts(plan.get("verdicts", ()), coloured)
+    yield from (f"advice: {each['vm']}: {each['text']}" for each in plan.get("advice", ()))
     yield "; ".join(
         filter(None, (_counted(plan["counts"][kind], *names) for kind, names in _COUNTED.items()))
     )

@@ -44,7 +44,7 @@ def top(
         float, typer.Option("--interval", min=LEAST_INTERVAL_S, help="Seconds between two looks.")
     ] = 2.0,
     sort: Annotated[
-        str, typer.Option("--sort", metavar="KEY", help="traffic, cpu, memory, drops or name.")
+        str, typer.Option("--sort", metavar="KEY", help="traffic, cpu, ready, memory, drops or name.")
     ] = "traffic",
     connections: Annotated[
         bool, typer.Option("--connections", help="The connections that carry most, instead of VMs.")

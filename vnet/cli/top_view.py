@@ -1,7 +1,7 @@
 """What `vnet top` shows: a pure function of what was seen, the terminal's size, and the state of the view.
 
-From the top: totals, lost packets by reason, the daemon and what is not ready; then a line for each VM; last
-the keys. Each sparkline has a scale of its own.
+From the top: totals, the host, lost packets by reason, the daemon and what is not ready; then a line for each
+VM; last the keys. Each sparkline has a scale of its own.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from vnet.cli.output import age
 from vnet.fabric.numbers import Numbers, VmNumbers
 from vnet.fabric.rates import Rates, TrafficRate, VmRate
 from vnet.fabric.readiness import Unready, unready
+from vnet.fabric.strain import WAITS
 
 KEPT = 60
 """Rates that are remembered for sparklines."""
-HEAD_LINES = 6
+HEAD_LINES = 7
 BARS = " ▁▂▃▄▅▆▇█"
 BARS_ASCII = " .:-=+*#@"
 NAME_LEAST, WHY_MOST, SPARK_MOST = 12, 24, 24
@@ -29,6 +30,7 @@ class Sort(StrEnum):
 
     TRAFFIC = "traffic"
     CPU = "cpu"
+    READY = "ready"
     MEMORY = "memory"
     DROPS = "drops"
     NAME = "name"
@@ -187,6 +189,7 @@ _ORDER: Mapping[Sort, Callable[[Row], tuple[float | str, ...]]] = {
         *_name(row),
     ),
     Sort.CPU: lambda row: (-row.rate.cpu, *_name(row)),
+    Sort.READY: lambda row: (-row.rate.ready, *_name(row)),
     Sort.MEMORY: lambda row: (-row.vm.resident_bytes, *_name(row)),
     Sort.DROPS: lambda row: (-row.rate.traffic.drops_pps, *_name(row)),
     Sort.NAME: lambda row: _name(row),
@@ -204,8 +207,8 @@ class _Widths:
     why: int
 
 
-_FIXED = 8 + 5 + 5 + 6 + 6 + 6 + 9
-"""State, CPU, memory, two rates, drops, and a space behind each column but the last."""
+_FIXED = 8 + 5 + 5 + 5 + 6 + 6 + 6 + 9
+"""State, CPU, ready, memory, two rates, drops, and a space behind each column but the last."""
 
 
 def _widths(rows: Sequence[Row], columns: int, several: bool) -> _Widths:
@@ -215,15 +218,15 @@ def _widths(rows: Sequence[Row], columns: int, several: bool) -> _Widths:
     name = max(NAME_LEAST, min(longest, left - 22))
     left = max(0, left - name)
     reason = max((len(row.rate.reason) for row in rows), default=0)
-    why = max(3, min(WHY_MOST, left - 10, max(reason, 6)))
+    why = max(3, min(WHY_MOST, left - 5, max(reason, 6)))
     return _Widths(name, max(0, min(SPARK_MOST, (left - why) // 2)), why)
 
 
 def _table(rows: Sequence[Row], columns: int, view: View, several: bool) -> list[Line]:
     widths = _widths(rows, columns, several)
     heading = (
-        f"{'VM':<{widths.name}} {'STATE':<8} {'CPU%':>5} {'MEM':>5} {'TX/s':>6} {'':<{widths.spark}}"
-        f" {'RX/s':>6} {'':<{widths.spark}} {'LOST/s':>6} WHY"
+        f"{'VM':<{widths.name}} {'STATE':<8} {'CPU%':>5} {'RDY%':>4} {'MEM':>5} {'TX/s':>6}"
+        f" {'':<{widths.spark}} {'RX/s':>6} {'':<{widths.spark}} {'LOST/s':>6} WHY"
     )
     return [(Span(f"{heading:<{columns}}", "head"),), *(_vm(row, widths, view, several) for row in rows)]
 
@@ -238,7 +241,9 @@ def _vm(row: Row, widths: _Widths, view: View, several: bool) -> Line:
     return (
         Span(f"{shortened(_label(row, several), widths.name, view.unicode):<{widths.name}} "),
         Span(f"{vm.state[:8]:<8} ", _STATE_STYLES.get(vm.state, "warn")),
-        Span(f"{rate.cpu * 100:>5.0f} {amount(vm.resident_bytes, 1024):>5} "),
+        Span(f"{rate.cpu * 100:>5.0f} "),
+        Span(f"{rate.ready * 100:>4.0f} ", "warn" if rate.ready >= WAITS else ""),
+        Span(f"{amount(vm.resident_bytes, 1024):>5} "),
         Span(f"{amount(traffic.sent_bytes_ps):>6} "),
         Span(f"{spark(row.sent, widths.spark, bars)} ", "good"),
         Span(f"{amount(traffic.received_bytes_ps):>6} "),
@@ -337,10 +342,24 @@ def _head(seen: Seen, columns: int, view: View) -> list[Line]:
                 f"  CPU {cpu * 100:.0f}%"
             ),
         ),
+        _host(seen),
         _lost(rates, columns),
         _daemon(seen),
         _trouble(seen),
     ]
+
+
+def _host(seen: Seen) -> Line:
+    host, waits = seen.now.host, seen.last.host
+    text = (
+        f"host    {_counted(host.cpus, 'CPU')}, {_counted(seen.now.running_vcpus, 'vCPU')}"
+        f"  {amount(host.available_bytes, 1024)} of {amount(host.memory_bytes, 1024)} free  waits"
+    )
+    found = (("CPU", waits.cpu), ("mem", waits.memory), ("disk", waits.io))
+    return (
+        Span(text),
+        *(Span(f" {what} {share * 100:.0f}%", "warn" if share >= WAITS else "") for what, share in found),
+    )
 
 
 def _counted(number: int, what: str) -> str:
@@ -399,7 +418,7 @@ _HELP: tuple[Line, ...] = (
     (Span("vnet top: what the VMs of this host send, get and lose", "title"),),
     (),
     (Span("  q            quit"),),
-    (Span("  s            sort by traffic, cpu, memory, drops, name in turn"),),
+    (Span("  s            sort by traffic, cpu, ready, memory, drops, name in turn"),),
     (Span("  c            the connections that carry most, and back"),),
     (Span("  /            show only VMs whose fabric, name, state or reason has a text"),),
     (Span("  ↑ ↓ k j      one line; PgUp PgDn a page; Home End all the way"),),
@@ -407,6 +426,7 @@ _HELP: tuple[Line, ...] = (
     (Span("  ? h          this"),),
     (),
     (Span("CPU%    of one processor, used by the VM's QEMU"),),
+    (Span("RDY%    of the time a vCPU could run and had no CPU of the host: 10 is much"),),
     (Span("MEM     what the host spends on it; clones share pages, which count in each"),),
     (Span("TX/s    bytes that the VM sends, RX/s those it gets; k, M, G are powers of 1000"),),
     (Span("        the bars are the last of them, each line on a scale of its own"),),

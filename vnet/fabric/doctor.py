@@ -13,7 +13,9 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from vnet.fabric.cable import LinkState
+from vnet.fabric.sizing import advice
 from vnet.fabric.state import NetworkService, Port
+from vnet.fabric.strain import Lack
 from vnet.fabric.symptoms import FabricSeen, Seen, ServiceSeen
 
 T = TypeVar("T")
@@ -175,8 +177,15 @@ def _left_folders(seen: Seen) -> Iterator[Trouble]:
         yield Trouble(path, "of a fabric that is no more", f"rm -r {shlex.quote(path)}")
 
 
+def _strained(seen: Seen) -> Iterator[Trouble]:
+    for each in seen.daemon.strains:
+        if not each.fabric:
+            yield Trouble(each.subject, each.text, "vnet top --sort memory")
+
+
 HOST: tuple[Check[Seen], ...] = (
     Check("memory", "memory for more guests", Level.WARNING, _memory),
+    Check("pressure", "whether somebody waits for memory", Level.WARNING, _strained),
     Check("disk", "room in the state directory", Level.WARNING, _disk),
     Check("clock", "whether the clock goes forward", Level.WARNING, _clock),
     Check("kvm", "how guests are run, by a timed probe", Level.WARNING, _accel),
@@ -404,6 +413,21 @@ def _silent(of: Patient) -> Iterator[Trouble]:
             yield of.trouble(guest, "its QEMU runs, and nobody in it answers", of.again(guest))
 
 
+_SHOWN = {Lack.CPU: "vnet top --sort ready", Lack.MEMORY: "vnet top --sort memory"}
+
+
+def _short(of: Patient) -> Iterator[Trouble]:
+    for each in of.seen.daemon.strains:
+        if each.fabric == of.fabric.name:
+            yield of.trouble(each.subject, each.text, f"{_SHOWN[each.lack]} -n {each.fabric}")
+
+
+def _sizes(of: Patient) -> Iterator[Trouble]:
+    host = of.seen.host
+    for each in advice(of.fabric.wanted.guests if of.fabric.wanted else (), host.cpus, host.memory_bytes):
+        yield of.trouble(each.vm, each.text)
+
+
 FABRIC: tuple[Check[Patient], ...] = (
     Check("topology", "the topology that it was made of", Level.BROKEN, _declared),
     Check("generation", "whether what is wanted is in force", Level.BROKEN, _generation),
@@ -426,6 +450,8 @@ FABRIC: tuple[Check[Patient], ...] = (
     Check("cable", "whether something is at the other end of it", Level.WARNING, _unplugged),
     Check("guest", "a QEMU for each VM that is to run", Level.BROKEN, _guests),
     Check("guest-answers", "whether somebody in each VM answers", Level.BROKEN, _silent),
+    Check("size", "whether each VM fits this host well", Level.WARNING, _sizes),
+    Check("guest-waits", "whether VMs wait for CPUs or memory of the host", Level.WARNING, _short),
 )
 
 

@@ -55,6 +55,10 @@ class Kind(StrEnum):
     DROP_STORM_OVER = "drop-storm-over"
     REPORTS_LOST = "reports-lost"
     REPORTS_LOST_OVER = "reports-lost-over"
+    CPU_SHORT = "cpu-short"
+    CPU_SHORT_OVER = "cpu-short-over"
+    MEMORY_SHORT = "memory-short"
+    MEMORY_SHORT_OVER = "memory-short-over"
     VERIFY_FAILED = "verify-failed"
     HISTORY_STOPPED = "history-stopped"
     HISTORY_GOES_ON = "history-goes-on"
@@ -124,6 +128,19 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
         "packets",
     ),
     Kind.REPORTS_LOST_OVER: (f"no more were lost for {CALM_S:.0f} seconds", "packets (in all), lasted_s"),
+    Kind.CPU_SHORT: ("a VM waits for a CPU of the host, 10 % of the time or more", "percent"),
+    Kind.CPU_SHORT_OVER: (
+        f"it waits less than 5 % of the time, for {CALM_S:.0f} seconds",
+        "most_percent, lasted_s",
+    ),
+    Kind.MEMORY_SHORT: (
+        "something waits for memory of the host, 10 % of the time or more; `subject` is the VM, or `host`",
+        "percent",
+    ),
+    Kind.MEMORY_SHORT_OVER: (
+        f"it waits less than 5 % of the time, for {CALM_S:.0f} seconds",
+        "most_percent, lasted_s",
+    ),
     Kind.VERIFY_FAILED: ("`vnet verify` found claims that do not hold", "claims (of the topology, as text)"),
     Kind.HISTORY_STOPPED: ("what happens is not kept any more, a full disk for instance", "why"),
     Kind.HISTORY_GOES_ON: ("it is kept again; what is missing shows as a gap", "why (it was not)"),

@@ -10,7 +10,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vnet.hv.admission import OVERHEAD_BYTES
+
 Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """How long something waited for CPU, memory and disks, since it was first counted; 0 where it is not.
+
+    Source: Linux Documentation/accounting/psi.rst, the lines `some`.
+    """
+
+    cpu_s: float = 0.0
+    memory_s: float = 0.0
+    io_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,11 @@ class NicNumbers:
 
 @dataclass(frozen=True, slots=True)
 class VmNumbers:
-    """One VM. What it costs the host is 0 when it does not run; `cpu_s` is the time its QEMU has used."""
+    """One VM. What it costs the host is 0 when it does not run; `cpu_s` is the time its QEMU has used.
+
+    `ready_s` is how long its vCPUs, taken together, could have run and had no CPU of the host. `pressure` is
+    that of its control group of version 2.
+    """
 
     name: str
     state: str
@@ -61,6 +79,19 @@ class VmNumbers:
     cpu_s: float = 0.0
     uptime_s: float = 0.0
     detail: str = ""
+    ready_s: float = 0.0
+    swapped_bytes: int = 0
+    pressure: Pressure = Pressure()
+
+    @property
+    def committed_bytes(self) -> int:
+        """What the host has promised it, QEMU's own included; 0 when it does not run."""
+        return self.memory_bytes + OVERHEAD_BYTES if self.runs else 0
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has a QEMU."""
+        return self.uptime_s > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +150,16 @@ class DaemonNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class HostNumbers:
+    """What all guests share: CPUs that the daemon may use, memory, and who waits for either."""
+
+    cpus: int = 0
+    memory_bytes: int = 0
+    available_bytes: int = 0
+    pressure: Pressure = Pressure()
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
     """Everything, taken at `time_ns` since 1970; `clock_s` is of a clock that nobody can set."""
 
@@ -126,6 +167,12 @@ class Numbers:
     clock_s: float
     daemon: DaemonNumbers
     fabrics: tuple[FabricNumbers, ...] = ()
+    host: HostNumbers = HostNumbers()
+
+    @property
+    def running_vcpus(self) -> int:
+        """Of all guests that run."""
+        return sum(vm.cpus for fabric in self.fabrics for vm in fabric.vms if vm.runs)
 
 
 def to_json(numbers: Numbers) -> Json:
@@ -136,7 +183,12 @@ def to_json(numbers: Numbers) -> Json:
 def from_json(answer: Json) -> Numbers:
     """The same again."""
     fabrics = tuple(map(_fabric, answer["fabrics"]))
-    return Numbers(answer["time_ns"], answer["clock_s"], DaemonNumbers(**answer["daemon"]), fabrics)
+    daemon = DaemonNumbers(**answer["daemon"])
+    return Numbers(answer["time_ns"], answer["clock_s"], daemon, fabrics, _host(answer["host"]))
+
+
+def _host(answer: Json) -> HostNumbers:
+    return HostNumbers(**{**answer, "pressure": Pressure(**answer["pressure"])})
 
 
 def _fabric(answer: Json) -> FabricNumbers:
@@ -149,7 +201,8 @@ def _fabric(answer: Json) -> FabricNumbers:
 
 
 def _vm(answer: Json) -> VmNumbers:
-    return VmNumbers(**{**answer, "nics": tuple(map(_nic, answer["nics"]))})
+    parts = {"nics": tuple(map(_nic, answer["nics"])), "pressure": Pressure(**answer["pressure"])}
+    return VmNumbers(**{**answer, **parts})
 
 
 def _uplink(answer: Json) -> UplinkNumbers:

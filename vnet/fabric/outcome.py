@@ -11,6 +11,7 @@ from hashlib import blake2b
 from vnet.base.limits import Limits
 from vnet.fabric import plan as p
 from vnet.fabric.replay import VerdictChange
+from vnet.fabric.sizing import Advice
 from vnet.fabric.state import Attached, Guest, GuestNic, State
 from vnet.fabric.store import Record
 from vnet.policy.cuts import Cut
@@ -122,6 +123,8 @@ class Outcome:
     generation: int
     actions: tuple[p.Action, ...]
     summary: Summary = field(default_factory=Summary)
+    advice: tuple[Advice, ...] = ()
+    """About the sizes of the VMs that are to be started."""
 
     @property
     def id(self) -> str:

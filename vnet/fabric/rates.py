@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
-from vnet.fabric.numbers import FabricNumbers, NicNumbers, Numbers, Traffic, VmNumbers
+from vnet.fabric.numbers import FabricNumbers, NicNumbers, Numbers, Pressure, Traffic, VmNumbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,29 @@ class TrafficRate:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """Which part of the time something waited for CPU, memory, disks; 1 is all of it."""
+
+    cpu: float = 0.0
+    memory: float = 0.0
+    io: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class VmRate:
-    """One VM. `cpu`: how many processors it used; `reason`: of most packets that it lost, "" if unknown."""
+    """One VM. `cpu`: how many processors it used; `reason`: of most packets that it lost, "" if unknown.
+
+    `ready` is the part of the time that a vCPU of it, on average, could have run and had no CPU of the host;
+    `waits` are those of its control group.
+    """
 
     fabric: str
     name: str
     traffic: TrafficRate
     cpu: float = 0.0
     reason: str = ""
+    ready: float = 0.0
+    waits: Waits = Waits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,7 @@ class Rates:
     drops_pps: Mapping[str, float] = field(default_factory=dict)
     lost_events_ps: float = 0.0
     total: TrafficRate = TrafficRate()
+    host: Waits = Waits()
 
 
 def rates(before: Numbers | None, now: Numbers) -> Rates:
@@ -63,7 +79,9 @@ def rates(before: Numbers | None, now: Numbers) -> Rates:
         for reason, count in fabric.drops.items():
             drops[reason] = drops.get(reason, 0.0) + grown(was.drops.get(reason, 0), count) / span_s
     lost = sum(grown(sum(was.lost_events.values()), sum(is_.lost_events.values())) for was, is_ in pairs)
-    return Rates(span_s, vms, drops, lost / span_s, _sum(rate.traffic for rate in vms.values()))
+    total = _sum(rate.traffic for rate in vms.values())
+    host = _waits(before.host.pressure, now.host.pressure, span_s)
+    return Rates(span_s, vms, drops, lost / span_s, total, host)
 
 
 def grown(before: float, now: float) -> float:
@@ -80,7 +98,23 @@ def _vm(fabric: str, before: VmNumbers, now: VmNumbers, span_s: float) -> VmRate
     old = {nic.name: nic for nic in before.nics}
     pairs = [(old[nic.name], nic) for nic in now.nics if nic.name in old]
     traffic = _sum(_traffic(was.traffic, nic.traffic, span_s) for was, nic in pairs)
-    return VmRate(fabric, now.name, traffic, grown(before.cpu_s, now.cpu_s) / span_s, _main_reason(pairs))
+    return VmRate(
+        fabric,
+        now.name,
+        traffic,
+        grown(before.cpu_s, now.cpu_s) / span_s,
+        _main_reason(pairs),
+        grown(before.ready_s, now.ready_s) / span_s / max(1, now.cpus),
+        _waits(before.pressure, now.pressure, span_s),
+    )
+
+
+def _waits(before: Pressure, now: Pressure, span_s: float) -> Waits:
+    return Waits(
+        grown(before.cpu_s, now.cpu_s) / span_s,
+        grown(before.memory_s, now.memory_s) / span_s,
+        grown(before.io_s, now.io_s) / span_s,
+    )
 
 
 def _traffic(before: Traffic, now: Traffic, span_s: float) -> TrafficRate:

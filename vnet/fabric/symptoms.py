@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from vnet.fabric.cable import LinkState
 from vnet.fabric.numbers import FabricNumbers, Numbers
 from vnet.fabric.state import Gateway, State
+from vnet.fabric.strain import Strain
 from vnet.openflow.flow import Flow
 
 
@@ -16,7 +17,8 @@ class HostSeen:
     """The host itself.
 
     `accel` is `kvm` or `tcg`, `accel_reason` the timed probe's words. `now_s` is what the clock says,
-    `newest_s` when the state directory was last written to, both since 1970.
+    `newest_s` when the state directory was last written to, both since 1970. `cpus` are those that guests may
+    use.
     """
 
     state_dir: str
@@ -26,6 +28,8 @@ class HostSeen:
     accel_reason: str
     now_s: float
     newest_s: float
+    cpus: int
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class DaemonSeen:
 
     `pid` is the one that holds the lock of this host, 0 if nobody does. `problem` says why it did not answer
     although it listens. `numbers` are None of a daemon that does not run or is of another version.
-    `silent` are the guests, with their fabrics, that run and whose agent does not answer.
+    `silent` are the guests, with their fabrics, that run and whose agent does not answer, `strains` who waits
+    too long for what this host lacks.
     """
 
     socket: str
@@ -45,6 +50,7 @@ class DaemonSeen:
     version: str = ""
     numbers: Numbers | None = None
     silent: frozenset[tuple[str, str]] = frozenset()
+    strains: tuple[Strain, ...] = ()
 
     @property
     def answers(self) -> bool:

@@ -113,7 +113,7 @@ def command_line(machine: Machine) -> tuple[str, ...]:
     """
     return (
         QEMU,
-        *("-name", escape(machine.name), "-uuid", machine.uuid),
+        *("-name", f"{escape(machine.name)},debug-threads=on", "-uuid", machine.uuid),
         *_hardware(machine),
         *_boot(machine),
         *_ports(machine),

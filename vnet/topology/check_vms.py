@@ -34,6 +34,7 @@ def check(draft: Draft, reading: Reading) -> None:
         _check_groups(vm.value, reading)
         _check_has_nics(vm, reading)
         _check_disks(vm.value, reading)
+        _check_memory(vm.value, reading)
     for name, nics in draft.nics.items():
         for nic in nics:
             _check_network(nic, draft, reading)
@@ -58,6 +59,17 @@ def _check_disks(vm: Entry, reading: Reading) -> None:
     listed = () if several is None else several.value
     names = [each.value.get(lang.DISK_NAME) for each in listed]
     report_repeated(tuple(name for name in names if name is not None), "disk", reading)
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+
+def _check_memory(vm: Entry, reading: Reading) -> None:
+    memory, image = vm.get(lang.VM_MEMORY), vm.get(lang.VM_IMAGE)
+    is_micro = image is None or image.value == lang.MICRO
+    if is_micro and memory is not None and memory.value < lang.MICRO_MEMORY_MIN:
+        problem = f"the micro guest does not boot with {memory.value >> 20}M"
+        reading.fault(memory.at, memory.path, problem, f"give it {lang.MICRO_MEMORY_MIN >> 20}M or more")
 
 
 # ---- names -----------------------------------------------------------------------------------

@@ -457,7 +457,10 @@ INTERFACE = Record(
 )
 
 VM_TEMPLATE = Field("template", _name("a template"), "the template that gives what the VM leaves out")
-VM_IMAGE = Field("image", _IMAGE, "the guest image; micro if left out", default="micro")
+MICRO = "micro"
+MICRO_MEMORY_MIN = 80 << 20
+"""With less its kernel has no room to unpack its files into memory, and panics again and again."""
+VM_IMAGE = Field("image", _IMAGE, "the guest image; micro if left out", default=MICRO)
 VM_CPUS = Field("cpus", _integer(1, CPUS_MAX), "the number of virtual CPUs; 1 if left out", default=1)
 VM_MEMORY = Field("memory", _MEMORY, "the memory, with its unit; 96M if left out", default=96 << 20)
 VM_NETWORKS = Field(

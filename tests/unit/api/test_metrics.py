@@ -125,7 +125,7 @@ def test_the_number_of_series_depends_on_nics_reasons_and_tables_only() -> None:
     many = {f"vm-{n}": vm(f"vm-{n}", nic(f"vm-{n}.eth0")) for n in range(200)}
     drops = {reason.name: 1 for reason in DropReason}
     found = list(parsed(exposition(numbers(fabric(*many.values(), drops=drops)))))
-    assert len(found) < 200 * 25 + len(DropReason) + 30
+    assert len(found) < 200 * 31 + len(DropReason) + 30
 
 
 # -- the dashboard --------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_without_a_terminal_it_prints_one_moment(vnet):
     told = vnet("top", "--interval", "0.2").stdout
     assert "\x1b" not in told
     assert told.startswith("vnet top  ") and "ready   what is wanted is in force" in told
-    assert len(told.splitlines()) == 6 + 2
+    assert len(told.splitlines()) == 7 + 2
 
 
 def test_a_stream_for_programs_has_a_line_for_each_moment(vnet):
@@ -155,7 +155,7 @@ def test_a_daemon_that_goes_away_is_told_and_found_again(vnet):
 
 
 def test_an_order_that_there_is_not_is_refused_with_those_there_are(vnet):
-    assert "traffic, cpu, memory, drops, name" in vnet("top", "--sort", "age", expect=2).stderr
+    assert "traffic, cpu, ready, memory, drops, name" in vnet("top", "--sort", "age", expect=2).stderr
 
 
 def test_a_fabric_that_is_not_up_is_refused(vnet):

@@ -7,8 +7,10 @@ from dataclasses import replace
 from vnet.fabric.numbers import (
     DaemonNumbers,
     FabricNumbers,
+    HostNumbers,
     NicNumbers,
     Numbers,
+    Pressure,
     Traffic,
     UplinkNumbers,
     VmNumbers,
@@ -22,9 +24,13 @@ def nic(name: str, sent: int = 0, received: int = 0, dropped: int = 0, **more: o
     return NicNumbers(name, "lan", 1, True, traffic, **{**quotas, **more})  # type: ignore[arg-type]
 
 
-def vm(name: str, *nics: NicNumbers, state: str = "ready", cpu_s: float = 0.0) -> VmNumbers:
-    """One that runs."""
-    return VmNumbers(name, state, 2, 96 << 20, nics, 40 << 20, cpu_s, 61.25, "")
+def vm(
+    name: str, *nics: NicNumbers, state: str = "ready", cpu_s: float = 0.0, ready_s: float = 0.0
+) -> VmNumbers:
+    """One that runs, unless it has crashed."""
+    if state == "crashed":
+        return VmNumbers(name, state, 2, 96 << 20, nics)
+    return VmNumbers(name, state, 2, 96 << 20, nics, 40 << 20, cpu_s, 61.25, ready_s=ready_s)
 
 
 def uplink(name: str, link: str = "up", sent: int = 0, dropped: int = 0) -> UplinkNumbers:
@@ -40,4 +46,5 @@ def fabric(*vms: VmNumbers, name: str = "small", **more: object) -> FabricNumber
 def numbers(*fabrics: FabricNumbers, at_s: float = 0.0) -> Numbers:
     """Taken so many seconds after noon."""
     daemon = DaemonNumbers("0.1.0", 4711, 100.0 + at_s, 1.5, 90 << 20, 31, 0.0125, {"warning": 2}, 1)
-    return Numbers(1_796_040_000_000_000_000 + round(at_s * 1e9), 1000.0 + at_s, daemon, fabrics)
+    host = HostNumbers(2, 24 << 30, 5 << 30, Pressure(50.0 + 0.4 * at_s, 0.02 * at_s, 0.0))
+    return Numbers(1_796_040_000_000_000_000 + round(at_s * 1e9), 1000.0 + at_s, daemon, fabrics, host)

@@ -13,6 +13,7 @@ from vnet.fabric.declared import declare
 from vnet.fabric.doctor import FABRIC, HOST, TAP, Level, diagnose, is_broken
 from vnet.fabric.numbers import DaemonNumbers, FabricNumbers, Numbers, VmNumbers
 from vnet.fabric.store import Source
+from vnet.fabric.strain import Lack, Strain
 from vnet.fabric.symptoms import (
     DaemonSeen,
     FabricSeen,
@@ -55,7 +56,7 @@ HEALTHY = FabricSeen(
     gateways=WANTED.gateways,
     links={"wire": LinkState.UP},
 )
-HOST_WELL = HostSeen("/var/lib/vnet", 8 << 30, 80 << 30, "kvm", "KVM works", 2e9, 1.9e9)
+HOST_WELL = HostSeen("/var/lib/vnet", 8 << 30, 80 << 30, "kvm", "KVM works", 2e9, 1.9e9, 2, 16 << 30)
 COUNTED = FabricNumbers("lab", 3, 3, (VmNumbers("a", "ready", 1, 0), VmNumbers("b", "ready", 1, 0)))
 NUMBERS = Numbers(0, 0.0, DaemonNumbers("1", 99), (COUNTED,))
 DAEMON = DaemonSeen("/run/vnet/vnetd.sock", "1", 99, True, "", "1", NUMBERS)
@@ -149,6 +150,28 @@ def test_what_only_the_daemon_knows_of_a_fabric() -> None:
     assert told(counted(unanswered="silent")) == {"session lab": "vnet serve --stop; vnet ps"}
     silent = replace(DAEMON, silent=frozenset({("lab", "b"), ("other", "a")}))
     assert list(told(replace(SEEN, daemon=silent))) == ["guest-answers b"]
+
+
+def test_a_vm_that_is_too_large_for_the_host_is_a_warning() -> None:
+    small = replace(HOST_WELL, cpus=1, memory_bytes=150 << 20)
+    assert told(replace(SEEN, host=small)) == {"size a": UP, "size b": UP}
+    assert told(replace(SEEN, host=replace(small, memory_bytes=192 << 20))) == {}
+
+
+def test_who_waits_for_the_host_is_a_warning_with_what_shows_it() -> None:
+    waiting = (
+        Strain("lab", "a", Lack.CPU, 0.3, "a waits 30 % of the time for a CPU: 9 vCPUs on 2 cores"),
+        Strain("lab", "b", Lack.MEMORY, 0.3, "b waits"),
+        Strain("other", "c", Lack.CPU, 0.3, "c waits"),
+        Strain("", "host", Lack.MEMORY, 0.2, "something waits"),
+    )
+    seen = replace(SEEN, daemon=replace(DAEMON, strains=waiting))
+    assert told(seen) == {
+        "pressure host": "vnet top --sort memory",
+        "guest-waits a": "vnet top --sort ready -n lab",
+        "guest-waits b": "vnet top --sort memory -n lab",
+    }
+    assert not is_broken(diagnose(seen))
 
 
 @pytest.mark.parametrize(

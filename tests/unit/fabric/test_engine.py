@@ -219,6 +219,36 @@ def test_guests_that_do_not_fit_are_refused_before_anything_is_made(world, tmp_p
     asyncio.run(engine.close())
 
 
+def test_vcpus_that_are_too_many_are_refused_and_those_of_other_fabrics_count(world, tmp_path):
+    engine = make_engine(world, tmp_path)
+    engine.host = replace(engine.host, cpus=lambda: 1, vcpus_per_cpu=lambda: 3)
+    up(engine)
+    calls = list(world.calls)
+    with pytest.raises(AdmissionError, match="2 vCPUs are asked for and 2 run already") as refused:
+        up(engine, SMALL.replace("name: small", "name: second"))
+    assert refused.value.exit_code == Exit.REFUSED
+    assert world.calls == calls and engine.store.fabrics() == ("small",)
+    asyncio.run(engine.close())
+
+
+def test_preallocated_disks_are_refused_before_anything_is_made_and_thin_ones_are_not(world, tmp_path):
+    def missing_bytes(fabric, vm, disk):
+        return disk.size_bytes if disk.is_full else 0
+
+    engine = make_engine(world, tmp_path)
+    engine.host = replace(
+        engine.host, missing_disk_bytes=missing_bytes, free_disk_bytes=lambda: (1 << 30) - 1 + (512 << 20)
+    )
+    full = SMALL.replace(
+        "networks: [lan]", "networks: [lan], disks: [{name: data, size: 1G, preallocated: true}]", 1
+    )
+    with pytest.raises(AdmissionError, match=r"disks a/\w+: they take 1,024 MiB"):
+        up(engine, full)
+    assert world.calls == [] and engine.store.fabrics() == ()
+    assert up(engine, full.replace("preallocated: true", "preallocated: false")).generation == 1
+    asyncio.run(engine.close())
+
+
 @pytest.mark.parametrize(
     ("key", "kind"), [("impair: {loss: 1%}", "netem"), ("rate: 1M", "tbf"), ("impair: {rate: 1M}", "tbf")]
 )

@@ -16,9 +16,10 @@ from tests.unit.fabric.test_engine import SMALL
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.fabric.live import numbers as live
-from vnet.fabric.numbers import from_json, to_json
+from vnet.fabric.live import usage
+from vnet.fabric.numbers import HostNumbers, Pressure, from_json, to_json
 from vnet.fabric.progress import silent
-from vnet.fabric.rates import Rates, TrafficRate, grown, rates
+from vnet.fabric.rates import Rates, TrafficRate, Waits, grown, rates
 from vnet.fabric.readiness import Unready, unready
 from vnet.fabric.store import Source
 from vnet.switch.datapath import Counter, PortCounter
@@ -77,6 +78,21 @@ def test_a_switch_that_did_not_answer_gives_no_rates() -> None:
     (known,) = NOW.fabrics
     silent_one = replace(NOW, fabrics=(replace(known, unanswered="it is gone", vms=()),))
     assert rates(silent_one, replace(NOW, clock_s=2000.0)).total == TrafficRate()
+
+
+def test_ready_is_the_part_of_the_time_that_a_vcpu_waited_on_average() -> None:
+    def at(clock_s: float, ready_s: float, memory_s: float) -> Any:
+        one = replace(vm("a"), cpus=2, ready_s=ready_s, pressure=Pressure(memory_s=memory_s))
+        host = HostNumbers(2, 8 << 30, 4 << 30, Pressure(2 * memory_s, memory_s, 0.0))
+        return replace(numbers(fabric(one), at_s=clock_s), host=host)
+
+    found = rates(at(0, 7.0, 1.0), at(10, 13.2, 3.0))
+    assert found.vms["small", "a"].ready == pytest.approx(0.31)
+    assert found.vms["small", "a"].waits == Waits(memory=0.2)
+    assert found.host == Waits(0.4, 0.2, 0.0)
+    assert rates(at(0, 7.0, 0.0), at(10, 2.0, 0.0)).vms["small", "a"].ready == pytest.approx(0.1), (
+        "a new QEMU"
+    )
 
 
 def test_numbers_come_back_from_json_as_they_went() -> None:
@@ -152,5 +168,5 @@ def test_who_asks_at_the_same_moment_is_given_the_same_answer(tmp_path: Path) ->
     assert len(asked) == 1
 
 
-def test_the_processor_time_of_a_process_that_ended_is_nothing() -> None:
-    assert live.cpu_s(1 << 22) == 0.0
+def test_of_a_process_that_ended_nothing_is_told() -> None:
+    assert usage.cpu_s(1 << 22) == usage.ready_s(1 << 22) == usage.swapped_bytes(1 << 22) == 0

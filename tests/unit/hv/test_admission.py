@@ -2,8 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from vnet.base.errors import AdmissionError, Exit
-from vnet.hv.admission import HOST_RESERVE_BYTES, OVERHEAD_BYTES, Commitment, admit
+from vnet.base.errors import AdmissionError, Exit, InputError
+from vnet.hv.admission import (
+    DISK_RESERVE_BYTES,
+    HOST_RESERVE_BYTES,
+    OVERHEAD_BYTES,
+    VCPUS_PER_CPU,
+    Commitment,
+    admit,
+    admit_disks,
+    admit_vcpus,
+    vcpus_per_cpu,
+)
 
 MIB = 1 << 20
 
@@ -37,3 +47,39 @@ def test_a_guest_that_has_all_its_memory_asks_for_nothing_more():
 
 def test_nothing_wanted_is_always_admitted():
     admit([], [], HOST_RESERVE_BYTES)
+
+
+def test_fifty_small_guests_may_share_two_cpus():
+    admit_vcpus([(f"vm-{n}", 1) for n in range(50)], 0, 2, VCPUS_PER_CPU)
+
+
+def test_one_vcpu_too_many_is_refused_with_the_sum():
+    admit_vcpus([("a", 4), ("b", 2)], 2, 2, 4)
+    with pytest.raises(AdmissionError) as caught:
+        admit_vcpus([("a", 4), ("b", 3)], 2, 2, 4)
+    assert caught.value.exit_code is Exit.REFUSED
+    text = str(caught.value)
+    assert "not enough CPUs for a, b: 7 vCPUs are asked for and 2 run already" in text
+    assert "2 CPUs with 4 vCPUs each are enough for 8: 6 are left" in text and "VNET_VCPUS_PER_CPU" in text
+
+
+def test_who_asks_for_no_vcpu_is_admitted_however_many_run():
+    admit_vcpus([], 900, 2, 4)
+
+
+def test_how_many_share_a_cpu_can_be_said():
+    assert (vcpus_per_cpu(None), vcpus_per_cpu(""), vcpus_per_cpu("4")) == (32, 32, 4)
+    for wrong in ("0", "-1", "many", "1.5"):
+        with pytest.raises(InputError, match=f"VNET_VCPUS_PER_CPU={wrong}"):
+            vcpus_per_cpu(wrong)
+
+
+def test_preallocated_disks_that_do_not_fit_are_refused_with_the_sum():
+    wanted = [("db/data", 600 * MIB), ("db/logs", 400 * MIB), ("db/thin", 0)]
+    admit_disks(wanted, 1000 * MIB + DISK_RESERVE_BYTES, "/d")
+    with pytest.raises(AdmissionError) as caught:
+        admit_disks(wanted, 1000 * MIB + DISK_RESERVE_BYTES - 1, "/d")
+    assert caught.value.exit_code is Exit.REFUSED
+    text = str(caught.value)
+    assert "disks db/data, db/logs: they take 1,000 MiB" in text and "1,000 MiB are left" in text
+    admit_disks([("db/thin", 0)], 0, "/d")

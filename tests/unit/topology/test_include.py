@@ -12,7 +12,7 @@ from vnet.topology.model import Topology
 BASE = """\
 name: base
 tiers: [admin, application]
-defaults: {image: micro, memory: 64M, cpus: 2}
+defaults: {image: micro, memory: 128M, cpus: 2}
 networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
 groups: {office: {cidrs: [192.0.2.0/24]}}
 policies: [{name: ssh, applied_to: any, ingress: [{from: office, ports: [ssh]}]}]

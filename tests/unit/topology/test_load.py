@@ -82,7 +82,7 @@ def test_every_value_keeps_the_line_it_came_from() -> None:
 
 def test_vm_wins_over_template_and_template_over_defaults() -> None:
     topology = load(
-        HEAD + "defaults: {cpus: 1, memory: 64M, groups: [all], labels: {a: d, b: d, c: d}}\n"
+        HEAD + "defaults: {cpus: 1, memory: 128M, groups: [all], labels: {a: d, b: d, c: d}}\n"
         "templates: {big: {cpus: 2, memory: 256M, labels: {b: t, c: t}}}\n"
         "vms:\n"
         "  web: {template: big, cpus: 4, networks: [lan], groups: [web], labels: {c: v}}\n"
@@ -92,7 +92,7 @@ def test_vm_wins_over_template_and_template_over_defaults() -> None:
     assert (web.cpus, web.memory_bytes) == (4, 256 << 20)
     assert web.groups == ("web",)
     assert web.labels == {"a": "d", "b": "t", "c": "v"}
-    assert (db.cpus, db.memory_bytes, db.groups) == (1, 64 << 20, ("all",))
+    assert (db.cpus, db.memory_bytes, db.groups) == (1, 128 << 20, ("all",))
 
 
 def test_interfaces_merge_field_by_field() -> None:
@@ -168,9 +168,9 @@ def test_a_vm_may_be_called_x_ray() -> None:
 
 def test_anchors_in_extension_keys_serve_as_templates() -> None:
     topology = load(
-        HEAD + "x-small: &small {memory: 64M, cpus: 2}\nvms: {a: {<<: *small, networks: [lan]}}\n"
+        HEAD + "x-small: &small {memory: 128M, cpus: 2}\nvms: {a: {<<: *small, networks: [lan]}}\n"
     )
-    assert (topology.vms["a"].memory_bytes, topology.vms["a"].cpus) == (64 << 20, 2)
+    assert (topology.vms["a"].memory_bytes, topology.vms["a"].cpus) == (128 << 20, 2)
 
 
 def test_variables_are_substituted_in_values_and_read_anew() -> None:

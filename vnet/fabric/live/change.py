@@ -25,6 +25,7 @@ from vnet.fabric.outcome import NO_EFFECTS, Effects, Outcome, summarize
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.fabric.replay import changes_of_verdict
 from vnet.fabric.seen import Seen
+from vnet.fabric.sizing import Advice
 from vnet.fabric.state import Guest, State
 from vnet.fabric.store import Record
 from vnet.openflow.conntrack import Direction
@@ -57,6 +58,8 @@ class Change:
     """Those that the switch tracked when the change was planned."""
     seen: tuple[Seen, ...] = ()
     """What was recorded, to be run through the change."""
+    advice: tuple[Advice, ...] = ()
+    """About the VMs that it starts."""
     confirm_s: float | None = None
     """How long it waits for its confirmation once it is made; None if it needs none."""
 
@@ -65,7 +68,7 @@ class Change:
         """The change as the user is told of it."""
         effects = self._effects(self.was) if self.was and self.actions else NO_EFFECTS
         summary = summarize(self.now, self.wanted, self.actions, self.before, self.planned, effects)
-        return Outcome(self.planned.name, self.planned.generation, self.actions, summary)
+        return Outcome(self.planned.name, self.planned.generation, self.actions, summary, self.advice)
 
     def _effects(self, was: Declared) -> Effects:
         before = Side(self.now.flows, was.compiled.identities, was.topology)

@@ -29,6 +29,7 @@ from vnet.fabric.live.telling import telling
 from vnet.fabric.outcome import Outcome
 from vnet.fabric.progress import Report, silent
 from vnet.fabric.restart import begin_again
+from vnet.fabric.sizing import advice
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
 from vnet.hv.spec import GuestState
@@ -194,7 +195,8 @@ class Engine(Registry):
         was = fabric.declared if fabric else None
         tracked = await parts.switch.connections() if was and actions and observed.switch else ()
         seen = await recorded(name) if was and actions else ()
-        return Change(parts, record, planned, declared, observed, wanted, actions, was, tracked, seen)
+        hints = advice(wanted.guests - observed.guests, self.host.cpus(), self.host.memory_bytes())
+        return Change(parts, record, planned, declared, observed, wanted, actions, was, tracked, seen, hints)
 
     async def _refuse_what_cannot_be(self, change: Change) -> None:
         declared = change.declared

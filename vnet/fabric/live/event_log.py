@@ -34,6 +34,8 @@ WORRYING = frozenset(
         Kind.VM_UNHEALTHY,
         Kind.DROP_STORM,
         Kind.REPORTS_LOST,
+        Kind.CPU_SHORT,
+        Kind.MEMORY_SHORT,
         Kind.VERIFY_FAILED,
         Kind.UPLINK_DOWN,
     }

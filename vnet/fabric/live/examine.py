@@ -23,7 +23,7 @@ from vnet.fabric.declared import load, work_out
 from vnet.fabric.live import dnsmasq, netns, remnants, service_port
 from vnet.fabric.live.cables import HostCables
 from vnet.fabric.live.gateways import HostGateways
-from vnet.fabric.live.host import available_memory_bytes
+from vnet.fabric.live.host import available_memory_bytes, cpus, memory_bytes
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.uplink_mtus import mtus
 from vnet.fabric.state import SERVICE, ifname
@@ -92,6 +92,8 @@ def _host() -> HostSeen:
         accel.reason if accel else "",
         time.time(),
         max((path.stat().st_mtime for path in state.glob("*.db*")), default=0.0),
+        cpus(),
+        memory_bytes(),
     )
 
 

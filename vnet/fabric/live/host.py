@@ -13,6 +13,7 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live import dnsmasq, nft
+from vnet.hv import admission
 
 BPFFS = Path("/sys/fs/bpf")
 _TOOLS = {
@@ -45,6 +46,21 @@ def require() -> None:
     if missing:
         lines = [f"  {check.name}: {check.detail}; {check.hint}" for check in missing]
         raise HostError("\n".join(["this host lacks what a fabric needs:", *lines]))
+
+
+def cpus() -> int:
+    """Those that the daemon, and so guests, may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory_bytes() -> int:
+    """All that this host has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def vcpus_per_cpu() -> int:
+    """How many vCPUs may share a CPU. Raises InputError."""
+    return admission.vcpus_per_cpu(os.environ.get(admission.VCPUS_PER_CPU_VARIABLE))
 
 
 def boot_id() -> str:

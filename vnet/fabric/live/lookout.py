@@ -9,6 +9,7 @@ from vnet.fabric.events import Episodes, notice
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.numbers import Taker
 from vnet.fabric.numbers import Numbers
+from vnet.fabric.strain import Spells, follow
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +20,16 @@ async def look_out(taker: Taker, events: EventLog) -> None:
     """For ever."""
     before: Numbers | None = None
     episodes: Episodes = {}
+    spells: Spells = {}
     while True:
         await asyncio.sleep(LOOK_S)
         try:
             now = await taker.take()
             noticed = notice(before, now, episodes)
+            strained = follow(now, taker.recent(), spells)
         except Exception:  # a bug met here must not end what comes after it
             log.exception("cannot look at the numbers")
             continue
-        for event in noticed.events:
+        for event in (*noticed.events, *strained.events):
             events.add(event)
-        before, episodes = now, noticed.episodes
+        before, episodes, spells = now, noticed.episodes, strained.spells

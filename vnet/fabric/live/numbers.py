@@ -7,13 +7,14 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vnet import __version__
 from vnet.base.drop import DropReason
 from vnet.base.errors import VnetError
 from vnet.fabric.cable import LinkState
-from vnet.fabric.live import confirmation
+from vnet.fabric.live import confirmation, usage
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.numbers import (
     DaemonNumbers,
@@ -24,6 +25,8 @@ from vnet.fabric.numbers import (
     UplinkNumbers,
     VmNumbers,
 )
+from vnet.fabric.rates import Rates, rates
+from vnet.hv.live.cgroup import group_of
 from vnet.hv.spec import GuestState, GuestStatus
 from vnet.policy import pipeline
 from vnet.switch.abi import Point
@@ -37,9 +40,10 @@ SHARED_S = 0.2
 LAG_POLL_S = 0.25
 LAG_KEPT = 240
 """A minute of measurements."""
+RECENT_S = 10.0
+"""Over how long it is told what VMs use and wait for, where nobody asks for another time."""
 
 _REASONS: Mapping[int, str] = {int(reason): reason.name for reason in DropReason}
-_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -57,6 +61,7 @@ class Taker:
         self._began_s = time.monotonic()
         self._turn = asyncio.Lock()
         self._last: Numbers | None = None
+        self._kept: deque[Numbers] = deque()
         self.messages: Counter[str] = Counter()
         """What was logged, by level: whoever logs counts here."""
 
@@ -73,12 +78,22 @@ class Taker:
         async with self._turn:
             if self._last is None or time.monotonic() - self._last.clock_s > SHARED_S:
                 self._last = await self._take()
+                self._keep(self._last)
             return self._last
+
+    def recent(self) -> Rates:
+        """What happened in the last seconds, between two snapshots that were taken for whomever."""
+        return rates(self._kept[0], self._kept[-1]) if self._kept else Rates()
+
+    def _keep(self, now: Numbers) -> None:
+        self._kept.append(now)
+        while now.clock_s - self._kept[0].clock_s > RECENT_S:
+            self._kept.popleft()
 
     async def _take(self) -> Numbers:
         fabrics = [self._registry.fabrics[name] for name in sorted(self._registry.fabrics)]
         taken = await asyncio.gather(*(self._fabric(fabric) for fabric in fabrics))
-        return Numbers(time.time_ns(), time.monotonic(), self._daemon(), tuple(taken))
+        return Numbers(time.time_ns(), time.monotonic(), self._daemon(), tuple(taken), usage.host())
 
     def pulse(self) -> Mapping[str, float]:
         """What is known without asking anybody."""
@@ -111,7 +126,10 @@ class Taker:
             record.name,
             record.generation,
             record.enforced,
-            tuple(_vm(vm, status, numbers, fabric.parts.switch.watch.by_port) for vm, status in told),
+            tuple(
+                _vm(record.name, vm, status, numbers, fabric.parts.switch.watch.by_port)
+                for vm, status in told
+            ),
             {_reason(reason): packets for reason, packets in numbers.drops.items()},
             {Point(point).name.lower(): events for point, events in numbers.lost.items()},
             {table_name(table): flows for table, flows in sorted(numbers.flows.items())},
@@ -151,20 +169,34 @@ async def _uplinks(fabric: Fabric, numbers: SwitchNumbers) -> tuple[UplinkNumber
 
 
 def _vm(
-    vm: Vm, status: GuestStatus, numbers: SwitchNumbers, reasons: Mapping[int, Mapping[DropReason, int]]
+    fabric: str,
+    vm: Vm,
+    status: GuestStatus,
+    numbers: SwitchNumbers,
+    reasons: Mapping[int, Mapping[DropReason, int]],
 ) -> VmNumbers:
     ready = status.state is GuestState.RUNNING and status.agent
     nothing: Mapping[DropReason, int] = {}
-    return VmNumbers(
+    found = VmNumbers(
         vm.name,
         "ready" if ready else status.state.value,
         vm.cpus,
         vm.memory_bytes,
         tuple(_nic(nic, numbers.ports.get(nic.port), reasons.get(nic.port, nothing)) for nic in vm.nics),
         status.resident_bytes,
-        cpu_s(status.pid) if status.pid else 0.0,
-        status.uptime_s,
-        status.reason,
+        uptime_s=status.uptime_s,
+        detail=status.reason,
+    )
+    return _with_usage(found, status.pid, fabric) if status.pid else found
+
+
+def _with_usage(vm: VmNumbers, pid: int, fabric: str) -> VmNumbers:
+    return replace(
+        vm,
+        cpu_s=usage.cpu_s(pid),
+        ready_s=usage.ready_s(pid),
+        swapped_bytes=usage.swapped_bytes(pid),
+        pressure=usage.group_pressure(pid, group_of(fabric, vm.name)),
     )
 
 
@@ -202,16 +234,3 @@ def _reason(number: int) -> str:
 def table_name(number: int) -> str:
     """A table as people know it."""
     return pipeline.name_of(number) or str(number)
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time that a process has used, in user and kernel mode; 0 once it has ended.
-
-    Source: proc(5), fields 14 and 15 of stat.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    fields = text.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -17,6 +17,8 @@ from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Pending, Record, Store
+from vnet.hv.admission import VCPUS_PER_CPU
+from vnet.hv.disk import Disk
 from vnet.policy.compile import Compiled, Compiler, compile
 from vnet.topology.inventory import Inventory
 from vnet.topology.model import Topology
@@ -40,6 +42,12 @@ class Host:
     """Seconds since the host was booted, whatever its clock is set to."""
     has_queue: Callable[[str], bool] = lambda kind: True
     """Whether the kernel has a queueing discipline, such as `netem`."""
+    cpus: Callable[[], int] = lambda: 2
+    memory_bytes: Callable[[], int] = lambda: 8 << 30
+    vcpus_per_cpu: Callable[[], int] = lambda: VCPUS_PER_CPU
+    missing_disk_bytes: Callable[[str, str, Disk], int] = lambda fabric, vm, wanted: 0
+    """What a VM's disk takes at once when the VM is started."""
+    free_disk_bytes: Callable[[], int] = lambda: 0
 
 
 @dataclass(slots=True)

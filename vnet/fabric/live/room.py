@@ -1,32 +1,48 @@
-"""Whether this host has what a fabric asks of it: memory beside guests that run and stay, ways to delay."""
+"""Whether this host has what a fabric asks of it: room beside guests that run and stay, ways to delay."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
+from vnet.base import paths
 from vnet.base.errors import AdmissionError
 from vnet.base.line import UNIMPAIRED
 from vnet.fabric.live.observe import running
 from vnet.fabric.live.parts import Parts
-from vnet.fabric.live.registry import Registry
+from vnet.fabric.live.registry import Host, Registry
 from vnet.fabric.state import Guest, State
-from vnet.hv.admission import Commitment, admit
+from vnet.hv.admission import Commitment, admit, admit_disks, admit_vcpus
 from vnet.topology.inventory import Inventory, Nic
 
 
 async def refuse_what_does_not_fit(
     registry: Registry, name: str, parts: Parts, now: frozenset[Guest], wanted: State
 ) -> None:
-    """Raises AdmissionError when the guests of `wanted` that are not in `now` lack memory."""
-    asked = wanted.guests - now
+    """Raises AdmissionError when the guests of `wanted` that are not in `now` lack CPUs, memory or disk."""
+    asked = sorted(wanted.guests - now)
     if not asked:
         return
-    leave = [await parts.guests.status(guest.name) for guest in now - wanted.guests]
-    available = registry.host.available_memory_bytes() + sum(status.resident_bytes for status in leave)
-    stay = [await _commitment(parts, guest) for guest in now & wanted.guests]
+    stay = [(parts, guest) for guest in now & wanted.guests]
     others = (other for other in registry.fabrics if other != name)
-    stay += [each for other in others for each in await _committed(registry, other)]
-    admit([(guest.name, guest.memory_bytes) for guest in sorted(asked)], stay, available)
+    stay += [each for other in others for each in await _guests(registry, other)]
+    host, running_vcpus = registry.host, sum(guest.cpus for _, guest in stay)
+    admit_vcpus([(each.name, each.cpus) for each in asked], running_vcpus, host.cpus(), host.vcpus_per_cpu())
+    leave = [await parts.guests.status(guest.name) for guest in now - wanted.guests]
+    available = host.available_memory_bytes() + sum(status.resident_bytes for status in leave)
+    committed = [await _commitment(*each) for each in stay]
+    admit([(guest.name, guest.memory_bytes) for guest in asked], committed, available)
+    await asyncio.to_thread(_refuse_disks, host, name, asked)
+
+
+def _refuse_disks(host: Host, fabric: str, asked: Sequence[Guest]) -> None:
+    taking = [
+        (f"{guest.name}/{disk.name}", host.missing_disk_bytes(fabric, guest.name, disk))
+        for guest in asked
+        for disk in guest.disks
+    ]
+    if any(size_bytes for _, size_bytes in taking):
+        admit_disks(taking, host.free_disk_bytes(), str(paths.disks_dir()))
 
 
 def refuse_lines_without_queues(inventory: Inventory, has_queue: Callable[[str], bool]) -> None:
@@ -47,11 +63,11 @@ def _lacks(nics: Sequence[Nic], key: str, kind: str) -> str:
     )
 
 
-async def _committed(registry: Registry, name: str) -> list[Commitment]:
-    """What the guests of another fabric may take, those included that it is about to start."""
+async def _guests(registry: Registry, name: str) -> list[tuple[Parts, Guest]]:
+    """Those of another fabric that run, those included that it is about to start."""
     fabric = registry.fabrics[name]
     guests = await running(fabric.parts, registry.store, name) | fabric.starting
-    return [await _commitment(fabric.parts, guest) for guest in guests]
+    return [(fabric.parts, guest) for guest in guests]
 
 
 async def _commitment(parts: Parts, guest: Guest) -> Commitment:

@@ -24,6 +24,7 @@ from vnet.fabric.live.services import HostServices
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
 from vnet.fabric.live.twin import sweep
+from vnet.hv.live import disk
 from vnet.hv.live.manager import HvManager
 from vnet.switch.live import queues
 
@@ -40,7 +41,20 @@ def make_engine(manager: HvManager) -> Engine:
         return Parts(network, HostSwitch(fabric, log.see), guests, log, services, gateways, cables)
 
     now = partial(datetime.now, UTC)
-    here = Host(host.require, host.available_memory_bytes, host.boot_id, tidy, now, host.uptime_s, queues.has)
+    here = Host(
+        host.require,
+        host.available_memory_bytes,
+        host.boot_id,
+        tidy,
+        now,
+        host.uptime_s,
+        queues.has,
+        host.cpus,
+        host.memory_bytes,
+        host.vcpus_per_cpu,
+        disk.missing_bytes,
+        disk.free_bytes,
+    )
     engine = Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
     engine.events = EventLog(paths.event_dir())
     return engine

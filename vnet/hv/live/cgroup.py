@@ -46,12 +46,17 @@ class Cgroup:
                 folder.parent.rmdir()
 
 
+def group_of(fabric: str, name: str) -> str:
+    """How the paths of a guest's groups end."""
+    return f"vnet-{fabric}/{name}"
+
+
 def create(fabric: str, name: str, memory_bytes: int) -> Cgroup:
     """Makes the groups for a guest, empty."""
     limit = memory_bytes + OVERHEAD_BYTES + _GRACE_BYTES
     made = []
     for base, values in _hierarchies(limit):
-        folder = base / f"vnet-{fabric}" / name
+        folder = base / group_of(fabric, name)
         try:
             folder.parent.mkdir(exist_ok=True)
             _enable(base, folder.parent)

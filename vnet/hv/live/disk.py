@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -49,6 +50,23 @@ def _make(path: Path, wanted: Disk) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def missing_bytes(fabric: str, vm: str, wanted: Disk) -> int:
+    """What a disk takes at once when it is made or grown: nothing of one that takes it as the guest writes.
+
+    Raises: HostError for one that is there and cannot be read.
+    """
+    path = _path(fabric, vm, wanted)
+    if not wanted.is_full:
+        return 0
+    return max(0, wanted.size_bytes - (_size_bytes(path) if path.exists() else 0))
+
+
+def free_bytes() -> int:
+    """What is free where disks are, or will be."""
+    folder = paths.disks_dir()
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
 def open_all(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -> list[int]:
