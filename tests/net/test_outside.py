@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Iterator
@@ -56,6 +57,7 @@ from vnet.fabric.live.wiring import tidy
 from vnet.fabric.progress import silent
 from vnet.fabric.store import Source
 from vnet.hv.spec import format_mac
+from vnet.switch.live.netns import inside
 from vnet.topology.inventory import Nic
 from vnet.topology.transfer import Transfer
 
@@ -241,6 +243,75 @@ def test_a_vm_gets_through_to_a_published_port(lab: Lab, version: int) -> None:
     assert ask(APP, AT_HOST[version], 8443) in {f"web-{number} {BY_GATEWAY[version]}" for number in (1, 2)}
     found = {ask(WEB_1, AT_HOST[version], 8443) for _ in range(4)}
     assert found == {f"web-{number} {BY_GATEWAY[version]}" for number in (1, 2)}, "itself too"
+
+
+SECOND = {
+    "networks": '  ops: {vlan: 40, subnets: [10.10.40.0/24, "fd00:40::/64"]}',
+    "routers": "  second: {networks: [ops], uplink: host, nat: masquerade}",
+    "vms": "  ops: {networks: [ops]}",
+}
+"""Of who is behind another gateway."""
+
+
+def test_nobody_else_is_taken_for_the_host(lab: Lab) -> None:
+    text = TEXT.replace('"127.0.0.1:2223:22/tcp"]', '"127.0.0.1:2223:22/tcp", "[::]:2222:22/tcp"]')
+    for heading, line in SECOND.items():
+        text = text.replace(f"{heading}:\n", f"{heading}:\n{line}\n", 1)
+    lab.up(text)
+    with lab.vm("ops"):
+        for version in (4, 6):
+            assert "no answer" in ask(space_of("ops"), AT_HOST[version], 2222, timeout_s=SOON_S)
+            found = ask(space_of("ops"), AT_HOST[version], 8443)
+            assert found in {f"web-{number} {BY_GATEWAY[version]}" for number in (1, 2)}
+            assert ask(space_of("ops"), FLOATING[version], 80) == f"app {BY_GATEWAY[version]}"
+            assert ask(HOST, AT_HOST[version], 2222).startswith("web-")
+            _pretend_to_be(BY_HOST[version], AT_HOST[version], 2222)
+    found = lab.do(lab.engine.fabric("shop").parts.switch.connections())
+    assert all(each.source.port != PRETENDED for each in found)
+    lab.up()
+
+
+PRETENDED = 4444
+
+
+def _pretend_to_be(source: str, address: str, port: int) -> None:
+    """The world sends from an address that is not its own."""
+    where = f"{source}/{32 if ':' not in source else 128}"
+    sh(f"ip -n {WORLD} addr add {where} dev lo nodad")
+    try:
+        with inside(WORLD), socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET) as made:
+            made.bind((source, PRETENDED))
+            made.settimeout(SOON_S)
+            made.connect_ex((address, port))
+    finally:
+        sh(f"ip -n {WORLD} addr del {where} dev lo")
+
+
+@contextmanager
+def container() -> Iterator[str]:
+    """Somebody on the host behind its own translation, as Docker has it."""
+    name = f"{PREFIX}box"
+    sh(f"ip netns add {name}")
+    sh(f"ip link add box0 type veth peer name eth0 netns {name}")
+    try:
+        for command in (
+            "ip addr add 172.17.0.1/16 dev box0; ip link set box0 up",
+            f"ip -n {name} addr add 172.17.0.2/16 dev eth0; ip -n {name} link set eth0 up",
+            f"ip -n {name} route add default via 172.17.0.1",
+            "nft 'table ip box { chain post { type nat hook postrouting priority srcnat; };"
+            ' chain post { ip saddr 172.17.0.0/16 oifname != "box0" masquerade; }; }\'',
+        ):
+            sh(command)
+        yield name
+    finally:
+        sh(f"ip netns del {name}; nft delete table ip box")
+
+
+def test_who_is_translated_by_the_host_is_not_the_host(lab: Lab) -> None:
+    with container() as box:
+        assert ask(box, AT_WORLD[4], 80) == f"world {AT_HOST[4]}"
+        assert ask(box, AT_HOST[4], 8443) in {f"web-{number} 172.17.0.2" for number in (1, 2)}
+        assert "no answer" in ask(box, AT_HOST[4], 2222, timeout_s=SOON_S)
 
 
 @BOTH
