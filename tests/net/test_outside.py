@@ -69,6 +69,7 @@ BY_HOST = {4: str(TRANSFER.host[0]), 6: str(TRANSFER.host[1])}
 BY_GATEWAY = {4: str(TRANSFER.gateway[0]), 6: str(TRANSFER.gateway[1])}
 FLOATING = {4: "198.51.100.50", 6: "2001:db8:51::50"}
 SOON_S = 0.3
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 BOTH = pytest.mark.parametrize("version", [4, 6])
 TEXT = """\
 name: shop
@@ -325,6 +326,28 @@ def test_a_floating_address_is_its_vms_both_ways(lab: Lab, version: int) -> None
 
 def test_udp_is_published(lab: Lab) -> None:
     assert ask_udp(WORLD, AT_HOST[4], 5353) == f"app {AT_WORLD[4]}"
+
+
+@BOTH
+def test_who_goes_on_sending_datagrams_gets_to_who_is_there_by_now(lab: Lab, version: int) -> None:
+    mine = '    ports: ["0.0.0.0:5353:53/udp", "[::]:5353:53/udp"]\n'
+    floating = '    floating: [198.51.100.50, "2001:db8:51::50"]\n'
+    text = TEXT.replace('    ports: ["0.0.0.0:5353:53/udp"]\n', mine)
+    lab.up(text)
+    with inside(WORLD), socket.socket(_FAMILY[version], socket.SOCK_DGRAM) as asker:
+        asker.settimeout(1.0)
+        asker.connect((AT_HOST[version], 5353))
+        assert _asked(asker) == f"app {AT_WORLD[version]}"
+        other = f"  other:\n    networks: [app]\n    groups: [app]\n{mine}"
+        lab.up(text.replace(mine, "").replace(floating, "").replace("  db: ", f"{other}  db: "))
+        with lab.vm("other", 53):
+            assert _asked(asker) == f"other {AT_WORLD[version]}"
+    lab.up()
+
+
+def _asked(asker: socket.socket) -> str:
+    asker.send(b"hello")
+    return asker.recv(4096).decode().strip()
 
 
 def test_a_replica_that_dies_gets_nothing_and_comes_back(lab: Lab) -> None:
