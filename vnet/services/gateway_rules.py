@@ -126,8 +126,8 @@ def _turning(forwarding: Forwarding, version: int) -> Iterator[str]:
     if subnets:
         yield f'oifname "{FABRIC}" {word} saddr {either(subnets)} snat {word} to {own}'
     for protocol, numbers in _turned(forwarding, version).items():
-        which = f"meta l4proto {protocol} ct original proto-dst {either(numbers)}"
-        yield f'oifname "{FABRIC}" meta nfproto ipv{version} {which} snat {word} to {own}'
+        asked = f"ct original {word} daddr {own} ct original proto-dst {either(numbers)}"
+        yield f'oifname "{FABRIC}" meta l4proto {protocol} {asked} snat {word} to {own}'
 
 
 def _turned(forwarding: Forwarding, version: int) -> Mapping[str, tuple[str, ...]]:
