@@ -42,6 +42,7 @@ from tests.unit.fabric.fakes import FakeGuests, World
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live import tending
+from vnet.fabric.live.cables import HostCables
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.gateways import HostGateways
 from vnet.fabric.live.host import uptime_s
@@ -55,6 +56,7 @@ from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
 from vnet.fabric.live.wiring import tidy
 from vnet.fabric.progress import silent
+from vnet.fabric.state import Cable, Port
 from vnet.fabric.store import Source
 from vnet.hv.spec import format_mac
 from vnet.switch.live.netns import inside
@@ -527,5 +529,8 @@ def test_an_uplink_of_its_own(lab: Lab) -> None:
         assert "no answer" in ask(WORLD, OWN[4], 2223, timeout_s=SOON_S), "nobody is the host there"
         lab.again()
         assert lab.up(text) == []
+        cable = Cable("trunk", "wan0", Port(99, "=trunk"))
+        found = lab.do(HostCables("shop", SHOP, HOST).obstacles([cable]))
+        assert "the gateway of router gw in fabric shop has the interface wan0" in str(found["trunk"])
         lab.up()
         assert ask(WORLD, AT_HOST[4], 8443).startswith("web-")

@@ -19,8 +19,9 @@ from typing import Any
 
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.fabric.cable import LinkState, Obstacle, Was, missing, obstacle
+from vnet.fabric.cable import LinkState, Obstacle, Was, lent, missing, obstacle
 from vnet.fabric.live import interface, netns
+from vnet.fabric.live.gateway_record import Records
 from vnet.fabric.live.uplink_mtus import mtus
 from vnet.fabric.state import Cable, Port, cable_remnant
 from vnet.switch.live import bpf
@@ -133,11 +134,19 @@ class HostCables:
             return None
         with inside(self._host):
             there = interface.find(cable.interface)
-            return (
-                obstacle(there)
-                if there
-                else missing(cable.interface, interface.movable(), self._owner(cable))
-            )
+            if there:
+                return obstacle(there)
+            absent = missing(cable.interface, interface.movable(), self._owner(cable))
+            return self._lent(cable) or absent
+
+    def _lent(self, cable: Cable) -> Obstacle | None:
+        """That a gateway has the interface, if one has."""
+        records = Records(paths.gateway_dir(self._fabric))
+        own = ((self._fabric, records.load(router)) for router in records.routers())
+        for fabric, kept in (*own, *records.elsewhere()):
+            if kept is not None and kept.gateway.forwarding.device == cable.interface:
+                return lent(cable.interface, fabric, kept.gateway.router)
+        return None
 
     def _owner(self, cable: Cable) -> str:
         """The other fabric that has the interface, if one has."""
