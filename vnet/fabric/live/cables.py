@@ -80,8 +80,11 @@ class HostCables:
         return await asyncio.to_thread(self._links)
 
     async def mtus(self, topology: Topology) -> Mapping[str, int]:
-        """The MTUs of the interfaces that its uplinks name, by their names on the host."""
-        return await asyncio.to_thread(mtus, topology, self._netns, self._host)
+        """The MTUs of the interfaces that its uplinks name, by their names on the host.
+
+        One that is missing and waited for has that which it had when it was taken.
+        """
+        return await asyncio.to_thread(self._mtus, topology)
 
     async def retake(self) -> tuple[Cable, ...]:
         """Take again those that were missing and are back on the host."""
@@ -89,6 +92,10 @@ class HostCables:
             return await netns.finished(None, self._retake)
 
     # blocking
+
+    def _mtus(self, topology: Topology) -> Mapping[str, int]:
+        noted = {note.cable.interface: note.was.mtu for note in _notes(self._folder) if note.was.mtu}
+        return noted | dict(mtus(topology, self._netns, self._host))
 
     def _observed(self) -> frozenset[Cable]:
         return frozenset(
