@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Iterator
@@ -41,6 +42,7 @@ from tests.unit.fabric.fakes import FakeGuests, World
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.fabric.live import tending
+from vnet.fabric.live.cables import HostCables
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.gateways import HostGateways
 from vnet.fabric.live.host import uptime_s
@@ -54,8 +56,10 @@ from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
 from vnet.fabric.live.wiring import tidy
 from vnet.fabric.progress import silent
+from vnet.fabric.state import Cable, Port
 from vnet.fabric.store import Source
 from vnet.hv.spec import format_mac
+from vnet.switch.live.netns import inside
 from vnet.topology.inventory import Nic
 from vnet.topology.transfer import Transfer
 
@@ -67,6 +71,7 @@ BY_HOST = {4: str(TRANSFER.host[0]), 6: str(TRANSFER.host[1])}
 BY_GATEWAY = {4: str(TRANSFER.gateway[0]), 6: str(TRANSFER.gateway[1])}
 FLOATING = {4: "198.51.100.50", 6: "2001:db8:51::50"}
 SOON_S = 0.3
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 BOTH = pytest.mark.parametrize("version", [4, 6])
 TEXT = """\
 name: shop
@@ -243,6 +248,75 @@ def test_a_vm_gets_through_to_a_published_port(lab: Lab, version: int) -> None:
     assert found == {f"web-{number} {BY_GATEWAY[version]}" for number in (1, 2)}, "itself too"
 
 
+SECOND = {
+    "networks": '  ops: {vlan: 40, subnets: [10.10.40.0/24, "fd00:40::/64"]}',
+    "routers": "  second: {networks: [ops], uplink: host, nat: masquerade}",
+    "vms": "  ops: {networks: [ops]}",
+}
+"""Of who is behind another gateway."""
+
+
+def test_nobody_else_is_taken_for_the_host(lab: Lab) -> None:
+    text = TEXT.replace('"127.0.0.1:2223:22/tcp"]', '"127.0.0.1:2223:22/tcp", "[::]:2222:22/tcp"]')
+    for heading, line in SECOND.items():
+        text = text.replace(f"{heading}:\n", f"{heading}:\n{line}\n", 1)
+    lab.up(text)
+    with lab.vm("ops"):
+        for version in (4, 6):
+            assert "no answer" in ask(space_of("ops"), AT_HOST[version], 2222, timeout_s=SOON_S)
+            found = ask(space_of("ops"), AT_HOST[version], 8443)
+            assert found in {f"web-{number} {BY_GATEWAY[version]}" for number in (1, 2)}
+            assert ask(space_of("ops"), FLOATING[version], 80) == f"app {BY_GATEWAY[version]}"
+            assert ask(HOST, AT_HOST[version], 2222).startswith("web-")
+            _pretend_to_be(BY_HOST[version], AT_HOST[version], 2222)
+    found = lab.do(lab.engine.fabric("shop").parts.switch.connections())
+    assert all(each.source.port != PRETENDED for each in found)
+    lab.up()
+
+
+PRETENDED = 4444
+
+
+def _pretend_to_be(source: str, address: str, port: int) -> None:
+    """The world sends from an address that is not its own."""
+    where = f"{source}/{32 if ':' not in source else 128}"
+    sh(f"ip -n {WORLD} addr add {where} dev lo nodad")
+    try:
+        with inside(WORLD), socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET) as made:
+            made.bind((source, PRETENDED))
+            made.settimeout(SOON_S)
+            made.connect_ex((address, port))
+    finally:
+        sh(f"ip -n {WORLD} addr del {where} dev lo")
+
+
+@contextmanager
+def container() -> Iterator[str]:
+    """Somebody on the host behind its own translation, as Docker has it."""
+    name = f"{PREFIX}box"
+    sh(f"ip netns add {name}")
+    sh(f"ip link add box0 type veth peer name eth0 netns {name}")
+    try:
+        for command in (
+            "ip addr add 172.17.0.1/16 dev box0; ip link set box0 up",
+            f"ip -n {name} addr add 172.17.0.2/16 dev eth0; ip -n {name} link set eth0 up",
+            f"ip -n {name} route add default via 172.17.0.1",
+            "nft 'table ip box { chain post { type nat hook postrouting priority srcnat; };"
+            ' chain post { ip saddr 172.17.0.0/16 oifname != "box0" masquerade; }; }\'',
+        ):
+            sh(command)
+        yield name
+    finally:
+        sh(f"ip netns del {name}; nft delete table ip box")
+
+
+def test_who_is_translated_by_the_host_is_not_the_host(lab: Lab) -> None:
+    with container() as box:
+        assert ask(box, AT_WORLD[4], 80) == f"world {AT_HOST[4]}"
+        assert ask(box, AT_HOST[4], 8443) in {f"web-{number} 172.17.0.2" for number in (1, 2)}
+        assert "no answer" in ask(box, AT_HOST[4], 2222, timeout_s=SOON_S)
+
+
 @BOTH
 def test_a_floating_address_is_its_vms_both_ways(lab: Lab, version: int) -> None:
     assert ask(WORLD, FLOATING[version], 80) == f"app {AT_WORLD[version]}"
@@ -254,6 +328,28 @@ def test_a_floating_address_is_its_vms_both_ways(lab: Lab, version: int) -> None
 
 def test_udp_is_published(lab: Lab) -> None:
     assert ask_udp(WORLD, AT_HOST[4], 5353) == f"app {AT_WORLD[4]}"
+
+
+@BOTH
+def test_who_goes_on_sending_datagrams_gets_to_who_is_there_by_now(lab: Lab, version: int) -> None:
+    mine = '    ports: ["0.0.0.0:5353:53/udp", "[::]:5353:53/udp"]\n'
+    floating = '    floating: [198.51.100.50, "2001:db8:51::50"]\n'
+    text = TEXT.replace('    ports: ["0.0.0.0:5353:53/udp"]\n', mine)
+    lab.up(text)
+    with inside(WORLD), socket.socket(_FAMILY[version], socket.SOCK_DGRAM) as asker:
+        asker.settimeout(1.0)
+        asker.connect((AT_HOST[version], 5353))
+        assert _asked(asker) == f"app {AT_WORLD[version]}"
+        other = f"  other:\n    networks: [app]\n    groups: [app]\n{mine}"
+        lab.up(text.replace(mine, "").replace(floating, "").replace("  db: ", f"{other}  db: "))
+        with lab.vm("other", 53):
+            assert _asked(asker) == f"other {AT_WORLD[version]}"
+    lab.up()
+
+
+def _asked(asker: socket.socket) -> str:
+    asker.send(b"hello")
+    return asker.recv(4096).decode().strip()
 
 
 def test_a_replica_that_dies_gets_nothing_and_comes_back(lab: Lab) -> None:
@@ -434,5 +530,8 @@ def test_an_uplink_of_its_own(lab: Lab) -> None:
         assert "no answer" in ask(WORLD, OWN[4], 2223, timeout_s=SOON_S), "nobody is the host there"
         lab.again()
         assert lab.up(text) == []
+        cable = Cable("trunk", "wan0", Port(99, "=trunk"))
+        found = lab.do(HostCables("shop", SHOP, HOST).obstacles([cable]))
+        assert "the gateway of router gw in fabric shop has the interface wan0" in str(found["trunk"])
         lab.up()
         assert ask(WORLD, AT_HOST[4], 8443).startswith("web-")

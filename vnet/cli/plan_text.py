@@ -12,6 +12,7 @@ _HEADINGS = {
     "mirror": "mirrors",
     "service": "networks whose guests are answered",
     "gateway": "ways out",
+    "uplink": "uplinks",
     "policy": "policies",
     "reach": "who may open connections",
     "connection": "live connections that are cut",

@@ -75,6 +75,12 @@ def missing(name: str, there: tuple[str, ...], owner: str = "") -> Obstacle:
     return Obstacle(f"there is no interface {name} on this host", f"{fitting}; `ip link` lists all")
 
 
+def lent(name: str, fabric: str, router: str) -> Obstacle:
+    """That the gateway of a router has the interface."""
+    problem = f"the gateway of router {router} in fabric {fabric} has the interface {name}"
+    return Obstacle(problem, "`vnet up` without that uplink gives it back; then name it here")
+
+
 def _obstacles(found: Interface) -> Iterator[Obstacle]:
     name = found.name
     if found.kind not in MOVABLE:

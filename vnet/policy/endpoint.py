@@ -238,25 +238,28 @@ class Roads:
 
 
 class Places:
-    """Where some endpoints are: by network, IP version and whether they are isolated there, the VMs.
+    """Where some endpoints are: by network, IP version and who they are apart from there, the VMs.
 
-    Networks of one router are one place more, in which nobody is isolated.
+    Networks of one router are one place more, in which nobody is isolated. Who is beyond a cable is in its
+    network alone.
     """
 
     def __init__(self, ends: Iterable[Endpoint], routing: Routing) -> None:
-        self._vms: dict[tuple[str, int, bool], set[str]] = defaultdict(set)
+        self._vms: dict[tuple[str, int, str], set[str]] = defaultdict(set)
         for end in ends:
-            if end.is_outside and not end.nic.network:
-                self._vms[f"router {router_of_exit(end.name)}", end.address.version, False].add(end.vm.name)
+            version, who = end.address.version, end.vm.name
+            if end.is_outside:
+                place = end.nic.network or f"router {router_of_exit(end.name)}"
+                self._vms[place, version, "outside"].add(who)
                 continue
-            self._vms[end.nic.network, end.address.version, end.nic.is_isolated].add(end.vm.name)
+            self._vms[end.nic.network, version, "isolated" if end.nic.is_isolated else ""].add(who)
             router = routing.router(end.nic.network)
             if router is not None:
-                self._vms[f"router {router.name}", end.address.version, False].add(end.vm.name)
+                self._vms[f"router {router.name}", version, ""].add(who)
 
     def can_meet(self, others: Places) -> bool:
-        """Whether some two VMs of them are on one network, and not both isolated there."""
+        """Whether some two of them are at one place, and not both isolated or outside there."""
         return any(
-            here[:2] == there[:2] and not (here[2] and there[2]) and len(ours | theirs) > 1
+            here[:2] == there[:2] and not (here[2] and here[2] == there[2]) and len(ours | theirs) > 1
             for (here, ours), (there, theirs) in product(self._vms.items(), others._vms.items())
         )

@@ -101,6 +101,12 @@ class Forwarding:
         return _first(self.host, version)
 
     @property
+    def targets(self) -> frozenset[str]:
+        """The addresses of all to whom something outside leads."""
+        doors = (target for door in self.doors for target in door.targets)
+        return frozenset((*doors, *(each.target for each in self.floating)))
+
+    @property
     def is_checked(self) -> bool:
         """Whether targets have to be tried."""
         return any(door.checked for door in self.doors)

@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 from vnet.base.protocols import PORT_PROTOCOLS
 from vnet.services.gateway import AS_HOST, FABRIC, GROUP, HOST, Dead, Door, Forwarding
 from vnet.services.nft import Chain, Table, either
+from vnet.topology.transfer import POOL, STRANGER
 
 TABLE = "vnet"
 """The gateway's own."""
@@ -114,14 +115,19 @@ def _outward(forwarding: Forwarding) -> Iterator[str]:
 
 
 def _turning(forwarding: Forwarding, version: int) -> Iterator[str]:
-    """What comes from VMs and goes back to VMs has to come back here, so it comes from here."""
+    """What comes from VMs and goes back to VMs has to come back here, so it comes from here.
+
+    So does what comes from other gateways of the host.
+    """
     word, own = _WORD[version], forwarding.own(version)
     subnets = tuple(each for each in forwarding.subnets if ip_network(each).version == version)
+    if forwarding.host:
+        yield f'oifname "{FABRIC}" {word} saddr {STRANGER[version]} snat {word} to {own}'
     if subnets:
         yield f'oifname "{FABRIC}" {word} saddr {either(subnets)} snat {word} to {own}'
     for protocol, numbers in _turned(forwarding, version).items():
-        which = f"meta l4proto {protocol} ct original proto-dst {either(numbers)}"
-        yield f'oifname "{FABRIC}" meta nfproto ipv{version} {which} snat {word} to {own}'
+        asked = f"ct original {word} daddr {own} ct original proto-dst {either(numbers)}"
+        yield f'oifname "{FABRIC}" meta l4proto {protocol} {asked} snat {word} to {own}'
 
 
 def _turned(forwarding: Forwarding, version: int) -> Mapping[str, tuple[str, ...]]:
@@ -143,17 +149,20 @@ def host_table(name: str, device: str, forwarding: Forwarding) -> Table:
             Chain("inward", "nat hook prerouting priority dstnat", tuple(_host_inward(device, forwarding))),
             Chain("own", "nat hook output priority -100", tuple(_host_own(forwarding))),
             Chain(
-                "outward", "nat hook postrouting priority srcnat", tuple(_host_outward(device, forwarding))
+                "outward",
+                "nat hook postrouting priority srcnat - 1",
+                tuple(_host_outward(device, forwarding)),
             ),
         ),
     )
 
 
 def _guard(device: str, forwarding: Forwarding) -> Iterator[str]:
-    """The host's loopback is not for gateways, and nobody hands anything over but the host."""
+    """The host's loopback is not for gateways, nobody hands anything over but the host, and nobody is it."""
     yield f'iifname "{device}" ip daddr 127.0.0.0/8 drop'
     for version in forwarding.versions:
         yield f'iifname != "{device}" {_WORD[version]} daddr {forwarding.own(version)} drop'
+        yield f'iifname != "lo" {_WORD[version]} saddr {forwarding.host_end(version)} drop'
 
 
 def _host_inward(device: str, forwarding: Forwarding) -> Iterator[str]:
@@ -175,14 +184,21 @@ def _hand_over(door: Door, forwarding: Forwarding, number: int) -> str:
 
 
 def _host_outward(device: str, forwarding: Forwarding) -> Iterator[str]:
+    """Before other people's translations: whom they give the address of the device is not the host.
+
+    Nor is who comes from another gateway, which leaves it to this one what becomes of that.
+    """
     for version in forwarding.versions:
         word, own, host = _WORD[version], forwarding.own(version), forwarding.host_end(version)
         for protocol, numbers in _turned(forwarding, version).items():
             which = f"{word} daddr {own} {protocol} dport {either(numbers)}"
             yield f'oifname "{device}" {which} snat {word} to {host}'
         yield f'oifname "{device}" meta nfproto ipv{version} fib saddr type local snat {word} to {host}'
+        other = f"iifgroup {GROUP} {word} saddr {POOL[version]}"
+        yield f'{other} oifname "{device}" snat {word} to {STRANGER[version]}'
+        yield f'oifname "{device}" snat {word} to {word} saddr'
         if forwarding.masquerades:
-            yield f'oifname != "{device}" {word} saddr {own} masquerade'
+            yield f"oifgroup != {GROUP} {word} saddr {own} masquerade"
 
 
 def forward_table() -> Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vnet.topology import language as lang
 from vnet.topology.draft import Draft, carried, replicas, subnets_of
-from vnet.topology.model import HOST_UPLINK, IPAddress, Nat, UplinkMode
+from vnet.topology.model import HOST_UPLINK, IPAddress, IPInterface, IPNetwork, Nat, UplinkMode
 from vnet.topology.published import PortText
 from vnet.topology.reading import Reading, quoted, suggestion
 from vnet.topology.repeated import report_repeated
@@ -66,7 +66,44 @@ def _check_uplink(
         reading.fault(networks[1].at, networks[1].path, problem, 'use "mode: trunk"')
     for network in networks:
         _check_carried(network, draft, reading)
+    _check_addresses(entry, draft, reading)
     _check_gateways(entry, reading)
+
+
+def _check_addresses(uplink: Entry, draft: Draft, reading: Reading) -> None:
+    for address in _addresses(uplink):
+        overlapping = (each for each in _subnets(draft) if each.overlaps(address.value.network))
+        kind, within = _unfit(address.value.ip), next(overlapping, None)
+        if kind:
+            reading.fault(
+                address.at, address.path, f"{address.value.ip} is {kind}: nobody outside can reach it"
+            )
+        elif within is not None:
+            problem = f"{address.value.network} overlaps with {within}, a subnet of the fabric"
+            hint = "what is for the one would go to the other; choose other addresses for the network"
+            reading.fault(address.at, address.path, problem, hint)
+
+
+def _addresses(uplink: Entry) -> tuple[Read[IPInterface], ...]:
+    found = uplink.get(lang.UPLINK_ADDRESSES)
+    return () if found is None else found.value
+
+
+def _subnets(draft: Draft) -> Iterator[IPNetwork]:
+    """Those of the fabric."""
+    return (cidr.value for network in draft.networks.values() for cidr in subnets_of(network.value))
+
+
+def _unfit(address: IPAddress) -> str:
+    """Why nobody outside can have an address; empty if somebody can."""
+    kinds = (
+        (address.is_unspecified, "the unspecified address"),
+        (address.is_loopback, "a loopback address"),
+        (address.is_multicast, "a multicast address"),
+        (address.is_link_local, "a link-local address"),
+        (address.version == 4 and address.is_reserved, "a reserved address"),
+    )
+    return next((what for fits, what in kinds if fits), "")
 
 
 def _check_carried(network: Read[str], draft: Draft, reading: Reading) -> None:
@@ -233,9 +270,15 @@ def _is_open(uplink: str, listen: IPAddress, draft: Draft) -> bool:
     return addresses is None or listen in {each.value.ip for each in addresses.value}
 
 
+def _uplink_addresses(draft: Draft) -> Iterator[tuple[str, Read[IPInterface]]]:
+    for name, uplink in draft.uplinks.items():
+        yield from ((name, each) for each in _addresses(uplink.value))
+
+
 def _check_floating(draft: Draft, reading: Reading) -> None:
     owners: dict[IPAddress, str] = {}
-    subnets = [cidr.value for network in draft.networks.values() for cidr in subnets_of(network.value)]
+    subnets = [*_subnets(draft)]
+    taken = {own.value.ip: name for name, own in _uplink_addresses(draft)}
     for name, vm in draft.vms.items():
         for address in vm.value.value(lang.VM_FLOATING):
             ways = tuple(_ways(name, draft))
@@ -249,6 +292,10 @@ def _check_floating(draft: Draft, reading: Reading) -> None:
                 )
             elif owner != name:
                 problem = f"{address.value} is a floating address of {quoted(owner)} already"
+            elif kind := _unfit(address.value):
+                problem = f"{address.value} is {kind}: nobody outside can reach it"
+            elif address.value in taken:
+                problem = f"{address.value} is an address of the uplink {quoted(taken[address.value])}"
             elif within is not None:
                 problem = f"{address.value} lies in {within}, a subnet of the fabric, and not outside"
             elif not any(address.value.version in way.versions for way in ways):

@@ -14,6 +14,11 @@ _V4 = int(IPv4Address("169.254.1.0"))
 _PAIRS = (169 - 1) * 128
 _V6 = int(IPv6Address("fd76:6e65:7400::"))
 """Unique local addresses (RFC 4193) of a prefix that spells vnet."""
+POOL = {4: "169.254.0.0/16", 6: "fd76:6e65:7400::/48"}
+"""Where all of them lie, by version of IP."""
+STRANGER = {4: "169.254.0.2", 6: "fd76:6e65:7400::2"}
+"""Of whoever is behind another gateway of the host: between host and gateway they have this one, and no pair
+has it."""
 
 
 @dataclass(frozen=True, slots=True)

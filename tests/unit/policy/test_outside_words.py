@@ -96,6 +96,22 @@ def test_a_way_out_that_comes_opens_what_rules_allowed_already() -> None:
     assert opened["web", "host"] == "53/udp"
 
 
+def test_a_cable_that_comes_opens_its_own_networks_only() -> None:
+    """Whose router leads elsewhere: what is beyond the cable is no way further for others."""
+
+    def fabric() -> Builder:
+        found = Builder().network("lan", 10, "10.10.10.0/24").network("app", 20, "10.10.20.0/24")
+        found.vm("a", "lan").vm("b", "app").router("gw", "lan", "app", uplink="host")
+        for name in ("a", "b"):
+            found.policy(name, f"vm:{name}", ingress=["allow internet 80/tcp"])
+        return found
+
+    was, becomes = built(fabric()), built(fabric().cable("wire", "lan"))
+    before, after = (Side(each[2].flows, each[2].identities, each[0]) for each in (was, becomes))
+    found = reach_changes(before, after, set(was[2].flows) ^ set(becomes[2].flows))
+    assert {(each.source, each.target) for each in found} == {("internet", "a"), ("a", "internet")}
+
+
 def test_a_claim_about_the_outside_is_tried_on_no_guest() -> None:
     topology, inventory, _ = built(shop().verify("never db -> internet", "allow host -> app:22/tcp"))
     assert probes(topology, inventory) == ()

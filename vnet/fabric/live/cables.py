@@ -19,8 +19,9 @@ from typing import Any
 
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.fabric.cable import LinkState, Obstacle, Was, missing, obstacle
+from vnet.fabric.cable import LinkState, Obstacle, Was, lent, missing, obstacle
 from vnet.fabric.live import interface, netns
+from vnet.fabric.live.gateway_record import Records
 from vnet.fabric.live.uplink_mtus import mtus
 from vnet.fabric.state import Cable, Port, cable_remnant
 from vnet.switch.live import bpf
@@ -79,8 +80,11 @@ class HostCables:
         return await asyncio.to_thread(self._links)
 
     async def mtus(self, topology: Topology) -> Mapping[str, int]:
-        """The MTUs of the interfaces that its uplinks name, by their names on the host."""
-        return await asyncio.to_thread(mtus, topology, self._netns, self._host)
+        """The MTUs of the interfaces that its uplinks name, by their names on the host.
+
+        One that is missing and waited for has that which it had when it was taken.
+        """
+        return await asyncio.to_thread(self._mtus, topology)
 
     async def retake(self) -> tuple[Cable, ...]:
         """Take again those that were missing and are back on the host."""
@@ -88,6 +92,10 @@ class HostCables:
             return await netns.finished(None, self._retake)
 
     # blocking
+
+    def _mtus(self, topology: Topology) -> Mapping[str, int]:
+        noted = {note.cable.interface: note.was.mtu for note in _notes(self._folder) if note.was.mtu}
+        return noted | dict(mtus(topology, self._netns, self._host))
 
     def _observed(self) -> frozenset[Cable]:
         return frozenset(
@@ -133,11 +141,19 @@ class HostCables:
             return None
         with inside(self._host):
             there = interface.find(cable.interface)
-            return (
-                obstacle(there)
-                if there
-                else missing(cable.interface, interface.movable(), self._owner(cable))
-            )
+            if there:
+                return obstacle(there)
+            absent = missing(cable.interface, interface.movable(), self._owner(cable))
+            return self._lent(cable) or absent
+
+    def _lent(self, cable: Cable) -> Obstacle | None:
+        """That a gateway has the interface, if one has."""
+        records = Records(paths.gateway_dir(self._fabric))
+        own = ((self._fabric, records.load(router)) for router in records.routers())
+        for fabric, kept in (*own, *records.elsewhere()):
+            if kept is not None and kept.gateway.forwarding.device == cable.interface:
+                return lent(cable.interface, fabric, kept.gateway.router)
+        return None
 
     def _owner(self, cable: Cable) -> str:
         """The other fabric that has the interface, if one has."""

@@ -13,7 +13,17 @@ from ipaddress import ip_address
 
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.fabric.live import conflicts, gateway_links, gateway_side, host, netns, nft, settings, targets
+from vnet.fabric.live import (
+    conflicts,
+    gateway_links,
+    gateway_side,
+    gateway_tracked,
+    host,
+    netns,
+    nft,
+    settings,
+    targets,
+)
 from vnet.fabric.live.conflicts import Other
 from vnet.fabric.live.gateway_links import Names, netlink_to
 from vnet.fabric.live.gateway_record import Kept, Records
@@ -153,6 +163,8 @@ class HostGateways:
                 side = words.gateway_side(forwarding)
                 gateway_side.bring(netlink, side, (FABRIC, forwarding.device))
             kept = replace(kept, own_rules=_rules(gateway_rules.gateway_table(forwarding, kept.dead)))
+            had = frozenset() if was is None else was.gateway.forwarding.targets
+            gateway_tracked.forget(had - forwarding.targets)
         if forwarding.host:
             kept = self._put_on_host(kept, names)
         self._records.save(kept)
