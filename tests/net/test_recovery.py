@@ -29,7 +29,7 @@ vms:
   c: {interfaces: {eth0: {network: lan, addresses: [10.0.0.13/24, "fd00::13/64"], mac: "52:54:00:00:00:13"}}}
 policies: [{name: open, applied_to: any, ingress: [{from: any, ports: [icmp, 5001/tcp]}]}]
 """
-REVIVED_S = 3.0
+REVIVED_S = 5.0
 SERVE = """
 import socket
 listener = socket.create_server(("10.0.0.12", 5001))

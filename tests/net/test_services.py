@@ -247,7 +247,7 @@ def test_a_guest_that_serves_addresses_is_not_heard() -> None:
             static(rogue, *lab.addresses("b.eth0"))
             os.kill(lab.pid("front"), signal.SIGKILL)
             serve = (
-                "timeout 8 /usr/sbin/dnsmasq -k --user=root --pid-file= --port=0 --interface=eth0"
+                "timeout 60 /usr/sbin/dnsmasq -k --user=root --pid-file= --port=0 --interface=eth0"
                 " --dhcp-authoritative --dhcp-range=10.10.10.2,10.10.10.9 --dhcp-leasefile=/dev/null"
             )
             other = await asyncio.create_subprocess_shell(f"ip netns exec {rogue} {serve}")
@@ -511,7 +511,7 @@ def test_names_outside_are_asked_of_a_forwarder_by_either_version_of_ip() -> Non
             static(far, *lab.addresses("names.eth0"))
             run(far, "ip route add default via 10.10.20.1; ip -6 route add default via fd00:20::1")
             serve = (
-                "timeout 15 /usr/sbin/dnsmasq -k --user=root --pid-file= --no-resolv --no-hosts"
+                "timeout 60 /usr/sbin/dnsmasq -k --user=root --pid-file= --no-resolv --no-hosts"
                 " --interface=eth0 --address=/www.example.com/192.0.2.80 --txt-record=long.example.com,"
                 + "x"
                 * 200

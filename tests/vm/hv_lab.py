@@ -26,7 +26,8 @@ from vnet.base import paths
 from vnet.hv.live.manager import HvManager
 from vnet.hv.spec import GuestEvent, GuestNic, GuestSpec
 
-FABRIC = "hvlab"
+FABRIC = os.environ.setdefault("VNET_HVLAB", f"hvlab{os.getpid()}")
+"""Of its own for each run, the managers that it kills included: control groups are named by it."""
 MEMORY_BYTES = 96 << 20
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x2, 0x1000, 0x4000
@@ -181,7 +182,7 @@ def processes(run_dir: str) -> list[str]:
 def left_over(run_dir: str) -> list[str]:
     """Everything of a lab that outlived it."""
     files = [str(path) for path in Path(run_dir).rglob("*") if path.name not in ("fabrics", "templates")]
-    groups = [str(path) for path in Path("/sys/fs/cgroup").rglob(f"vnet-{FABRIC}*")]
+    groups = [str(path) for path in Path("/sys/fs/cgroup").rglob(f"vnet-{FABRIC}")]
     return files + groups + processes(run_dir)
 
 
