@@ -16,11 +16,12 @@ from typing import Any
 
 from vnet.base.protocols import TCP
 from vnet.fabric.live import gateway_links, nft
-from vnet.fabric.live.gateway_links import Names, netlink_to
+from vnet.fabric.live.gateway_links import Names
 from vnet.fabric.live.gateway_side import read
 from vnet.fabric.state import Gateway
 from vnet.services.gateway import GROUP, Address, Door, Forwarding, Side
 from vnet.services.gateway_rules import FORWARD_TABLE
+from vnet.switch.live.netlink import netlink_to
 from vnet.topology.model import IPNetwork
 
 _POOL = {4: 16, 6: 48}

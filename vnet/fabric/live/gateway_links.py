@@ -9,16 +9,17 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import NetlinkError
 
 from vnet.base.errors import HostError
 from vnet.fabric.live import gateway_side, netns, settings
 from vnet.fabric.live.gateway_side import read
 from vnet.services.gateway import FABRIC, GROUP, HOST, Address, Route, Side
+from vnet.switch.live.netlink import netlink_to
 from vnet.switch.live.netns import NETNS_DIR, inside
 
 _UP = 1
@@ -266,16 +267,3 @@ def _index(name: str) -> int:
         return socket.if_nametoindex(name)
     except OSError as error:
         raise HostError(f"there is no interface {name}") from error
-
-
-@contextmanager
-def netlink_to(action: str) -> Iterator[IPRoute]:
-    """A netlink socket whose refusals name what was tried."""
-    try:
-        with IPRoute() as netlink:
-            yield netlink
-    except NetlinkError as error:
-        reason = os.strerror(error.code) if error.code else str(error)
-        raise HostError(f"cannot {action}: {reason}") from error
-    except OSError as error:
-        raise HostError(f"cannot {action}: {error.strerror or error}") from error

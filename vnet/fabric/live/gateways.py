@@ -25,7 +25,7 @@ from vnet.fabric.live import (
     targets,
 )
 from vnet.fabric.live.conflicts import Other
-from vnet.fabric.live.gateway_links import Names, netlink_to
+from vnet.fabric.live.gateway_links import Names
 from vnet.fabric.live.gateway_record import Kept, Records
 from vnet.fabric.live.nft import Digests
 from vnet.fabric.state import GATEWAY, Gateway, gateway_remnant, ifname
@@ -33,6 +33,7 @@ from vnet.services import gateway as words
 from vnet.services import gateway_rules
 from vnet.services.gateway import FABRIC, HOST, Address, Answer, Dead, Forwarding
 from vnet.services.nft import Table
+from vnet.switch.live.netlink import netlink_to
 from vnet.switch.live.netns import NETNS_DIR, inside
 
 

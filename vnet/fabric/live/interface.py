@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import array
 import fcntl
-import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import IPRoute
 
 from vnet.base.errors import HostError
 from vnet.fabric.cable import MOVABLE, Interface, LinkState, Was
 from vnet.switch.live.attached import LINK_UP
+from vnet.switch.live.netlink import netlink_to
 
 _UP, _PROMISCUOUS = 0x1, 0x100
 """IFF_UP and IFF_PROMISC (linux/if.h)."""
@@ -33,7 +33,7 @@ _SETTINGS = Path("/proc/sys/net")
 
 def find(name: str) -> Interface | None:
     """The interface as it is here."""
-    with netlink(f"look at {name}") as route:
+    with netlink_to(f"look at {name}") as route:
         link = _link(route, name)
         if link is None:
             return None
@@ -52,13 +52,13 @@ def find(name: str) -> Interface | None:
 
 def exists(name: str) -> bool:
     """Whether there is an interface of the name."""
-    with netlink(f"look for {name}") as route:
+    with netlink_to(f"look for {name}") as route:
         return _link(route, name) is not None
 
 
 def movable() -> tuple[str, ...]:
     """The names of those that can be taken, as far as their kind goes."""
-    with netlink("list interfaces") as route:
+    with netlink_to("list interfaces") as route:
         links = [link for link in route.get_links() if _kind(link) in MOVABLE]
     names = (link.get_attr("IFLA_IFNAME") for link in links)
     return tuple(sorted(name for name in names if name != "lo"))
@@ -66,7 +66,7 @@ def movable() -> tuple[str, ...]:
 
 def state(name: str) -> LinkState:
     """Its link, or that it is missing here."""
-    with netlink(f"look at {name}") as route:
+    with netlink_to(f"look at {name}") as route:
         link = _link(route, name)
     if link is None:
         return LinkState.MISSING
@@ -75,21 +75,21 @@ def state(name: str) -> LinkState:
 
 def mtu_bytes(name: str) -> int | None:
     """Its MTU; None if there is none of the name."""
-    with netlink(f"look at {name}") as route:
+    with netlink_to(f"look at {name}") as route:
         link = _link(route, name)
         return None if link is None else int(link.get_attr("IFLA_MTU"))
 
 
 def is_up(name: str) -> bool:
     """Whether it is there and switched on."""
-    with netlink(f"look at {name}") as route:
+    with netlink_to(f"look at {name}") as route:
         link = _link(route, name)
         return link is not None and bool(link["flags"] & _UP)
 
 
 def remember(name: str) -> Was:
     """What of it will have to be made again."""
-    with netlink(f"look at {name}") as route:
+    with netlink_to(f"look at {name}") as route:
         link = _there(route, name)
         up, promiscuous = bool(link["flags"] & _UP), bool(link["flags"] & _PROMISCUOUS)
         return Was(up, promiscuous, bool(_flags(name) & _LRO), link.get_attr("IFLA_MTU"), _settings(name))
@@ -97,13 +97,13 @@ def remember(name: str) -> Was:
 
 def move(name: str, to: str, netns: int) -> None:
     """Move it into a namespace that is open as `netns`, where it is called `to`: both or nothing."""
-    with netlink(f"move the interface {name} into another network namespace") as route:
+    with netlink_to(f"move the interface {name} into another network namespace") as route:
         route.link("set", index=_there(route, name)["index"], net_ns_fd=netns, ifname=to)
 
 
 def rename(name: str, to: str) -> None:
     """Give it another name."""
-    with netlink(f"rename the interface {name}") as route:
+    with netlink_to(f"rename the interface {name}") as route:
         index = _there(route, name)["index"]
         route.link("set", index=index, flags=0, change=_UP)
         route.link("set", index=index, ifname=to)
@@ -126,7 +126,7 @@ def restore(name: str, was: Was) -> None:
         with suppress(OSError):  # some can only be read, and some need others first
             if (_SETTINGS / path).read_text() != value:
                 (_SETTINGS / path).write_text(value)
-    with netlink(f"restore {name}") as route:
+    with netlink_to(f"restore {name}") as route:
         link = _there(route, name)
         if was.mtu and link.get_attr("IFLA_MTU") != was.mtu:
             route.link("set", index=link["index"], mtu=was.mtu)
@@ -138,7 +138,7 @@ def restore(name: str, was: Was) -> None:
 
 
 def _set_flags(name: str, flags: int, change: int) -> None:
-    with netlink(f"set up {name}") as route:
+    with netlink_to(f"set up {name}") as route:
         route.link("set", index=_there(route, name)["index"], flags=flags, change=change)
 
 
@@ -216,16 +216,3 @@ def _routes(route: IPRoute, index: int) -> Iterator[str]:
             if each["type"] == _UNICAST and not (target or "").startswith("fe80:"):
                 via = each.get_attr("RTA_GATEWAY")
                 yield f"{target}/{each['dst_len']}" if target else f"default{f' via {via}' if via else ''}"
-
-
-@contextmanager
-def netlink(action: str) -> Iterator[IPRoute]:
-    """A netlink socket whose refusals name what was tried."""
-    try:
-        with IPRoute() as route:
-            yield route
-    except NetlinkError as error:
-        reason = os.strerror(error.code) if error.code else str(error)
-        raise HostError(f"cannot {action}: {reason}") from error
-    except OSError as error:
-        raise HostError(f"cannot {action}: {error.strerror or error}") from error

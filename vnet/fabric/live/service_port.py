@@ -7,17 +7,15 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import IPRoute
 
-from vnet.base.errors import HostError
 from vnet.fabric.live import netns
 from vnet.services.dhcp import INTERFACE
+from vnet.switch.live.netlink import netlink_to
 from vnet.switch.live.netns import NETNS_DIR, inside
 
 _NODAD = 0x02
@@ -75,16 +73,16 @@ def make(ifname: str, fabric_netns: str, service_netns: str, wanted: WantedPort)
             if path.exists():
                 path.write_text(value)
         _without_offload()
-        with _netlink("set up the service's interface") as netlink:
+        with netlink_to("set up the service's interface") as netlink:
             _set_up(netlink, wanted)
             _lead(netlink, wanted)
-    with inside(fabric_netns), _netlink(f"set the MTU of {ifname}") as netlink:
+    with inside(fabric_netns), netlink_to(f"set the MTU of {ifname}") as netlink:
         netlink.link("set", index=netlink.link_lookup(ifname=ifname)[0], mtu=wanted.mtu_bytes)
     return is_new
 
 
 def _make_veth(ifname: str, fabric_netns: str, service_netns: str) -> None:
-    with inside(fabric_netns), _netlink(f"make the port {ifname}") as netlink:
+    with inside(fabric_netns), netlink_to(f"make the port {ifname}") as netlink:
         target = os.open(NETNS_DIR / service_netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
             peer = {"ifname": INTERFACE, "net_ns_fd": target}
@@ -148,19 +146,7 @@ def _without_offload() -> None:
 def remove(ifname: str, fabric_netns: str, service_netns: str) -> None:
     """Remove the veth and the namespace; what is not there is no error."""
     if netns.exists(fabric_netns):
-        with inside(fabric_netns), _netlink(f"remove the port {ifname}") as netlink:
+        with inside(fabric_netns), netlink_to(f"remove the port {ifname}") as netlink:
             for index in netlink.link_lookup(ifname=ifname):
                 netlink.link("del", index=index)
     netns.remove(service_netns)
-
-
-@contextmanager
-def _netlink(action: str) -> Iterator[IPRoute]:
-    try:
-        with IPRoute() as netlink:
-            yield netlink
-    except NetlinkError as error:
-        reason = os.strerror(error.code) if error.code else str(error)
-        raise HostError(f"cannot {action}: {reason}") from error
-    except OSError as error:
-        raise HostError(f"cannot {action}: {error.strerror or error}") from error

@@ -11,17 +11,14 @@ All calls are made in the network namespace of the ports.
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 from pyroute2.netlink.rtnl.tcmsg.common import tick_in_usec
 
-from vnet.base.errors import HostError
 from vnet.base.line import (
     BPS_MAX,
     STRAIGHT,
@@ -36,6 +33,7 @@ from vnet.switch import abi
 from vnet.switch.abi import PortFlag
 from vnet.switch.live import attach
 from vnet.switch.live.maps import PinnedSwitch
+from vnet.switch.live.netlink import netlink_to
 
 FLAGS = PortFlag.LINE_IN | PortFlag.LINE_OUT
 FASTER = 1.01
@@ -48,6 +46,8 @@ MTU = 65535
 """Of both ends: what is too large for the port is told by the port."""
 DRAIN_S = 0.3
 """How long a queue that is given up may take to hand over what is in it."""
+
+QDISCS = "it needs sch_tbf, and impairments sch_netem, of the kernel: `modprobe -a sch_tbf sch_netem`"
 
 _ROOT, _IMPAIRS, _IMPAIRED, _OUTER, _INNER = 0xFFFFFFFF, 0x10000, 0x10001, 0x20000, 0x30000
 """Handles (linux/pkt_sched.h): TC_H_ROOT, 1: of sch_netem with its class 1:1, and of sch_tbf 2: at the root
@@ -75,7 +75,7 @@ class Lines:
         Args:
             flag: tells the dataplane which of FLAGS the port has.
         """
-        with _netlink(number) as route:
+        with netlink_to(f"give port {number} its rate", QDISCS) as route:
             wanted = abi.Line(_rate(line.inward), _rate(line.outward))
             leads_through = bool(line.outward.bps or line.impairment != UNIMPAIRED)
             _queue(route, ifindex, line.inward, line.impairment)
@@ -95,7 +95,7 @@ class Lines:
         pin = self._pinned.links / attach.line_pin(number)
         if not _is_told(self._told(number)) and not pin.exists():
             return
-        with _netlink(number) as route:
+        with netlink_to(f"give port {number} its rate", QDISCS) as route:
             self._take_up(route, number)
         self._map["lines"].set(number, bytes(abi.Line()))
 
@@ -292,17 +292,3 @@ def _rate(rate: Rate) -> abi.Rate:
 
 def _number(raw: bytes) -> int:
     return int.from_bytes(raw, "little")
-
-
-@contextmanager
-def _netlink(number: int) -> Iterator[IPRoute]:
-    """A netlink socket whose refusals say what was tried."""
-    try:
-        with IPRoute() as route:
-            yield route
-    except NetlinkError as error:
-        reason = os.strerror(error.code) if error.code else str(error)
-        raise HostError(
-            f"cannot give port {number} its rate: {reason}; it needs sch_tbf, and impairments sch_netem, of "
-            "the kernel: `modprobe -a sch_tbf sch_netem`"
-        ) from error

@@ -10,14 +10,13 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
 from vnet.base.errors import HostError
+from vnet.switch.live.netlink import netlink_to
 
 TUN = Path("/dev/net/tun")
 _TUNSETIFF = 0x400454CA
@@ -46,7 +45,7 @@ def silence() -> None:
 
 def create_tap(ifname: str, owner_uid: int = 0) -> None:
     """Make a persistent TAP, up, with `IFF_VNET_HDR`; only `owner_uid` (or root) may open it."""
-    with _netlink("create the TAP", ifname) as netlink:
+    with netlink_to(f"create the TAP {ifname}") as netlink:
         netlink.link("add", ifname=ifname, kind="tuntap", mode="tap", uid=owner_uid, ifr=dict(_TAP_FLAGS))
         index = _index(netlink, ifname)
         try:
@@ -58,7 +57,7 @@ def create_tap(ifname: str, owner_uid: int = 0) -> None:
 
 def resize(ifname: str, mtu_bytes: int) -> None:
     """Give an interface an MTU; it goes on."""
-    with _netlink(f"set an MTU of {mtu_bytes} for", ifname) as netlink:
+    with netlink_to(f"set an MTU of {mtu_bytes} for {ifname}") as netlink:
         links = netlink.get_links(ifname=ifname)
         if not links:
             raise HostError(f"cannot set the MTU of {ifname}: there is no such interface")
@@ -68,14 +67,14 @@ def resize(ifname: str, mtu_bytes: int) -> None:
 
 def remove(ifname: str) -> None:
     """Delete an interface; one that is not there is no error."""
-    with _netlink("remove", ifname) as netlink:
+    with netlink_to(f"remove {ifname}") as netlink:
         for index in netlink.link_lookup(ifname=ifname):
             netlink.link("del", index=index)
 
 
 def interfaces() -> dict[str, str]:
     """Interface name → kind (`tun` for a TAP, `veth`, `""` for hardware), without the loopback."""
-    with _netlink("list", "interfaces") as netlink:
+    with netlink_to("list interfaces") as netlink:
         links = [link for link in netlink.get_links() if link.get_attr("IFLA_IFNAME") != "lo"]
         return {link.get_attr("IFLA_IFNAME"): kind(link) for link in links}
 
@@ -115,16 +114,3 @@ def kind(link: Any) -> str:
 
 def _index(netlink: IPRoute, ifname: str) -> int:
     return int(netlink.link_lookup(ifname=ifname)[0])
-
-
-@contextmanager
-def _netlink(action: str, what: str) -> Iterator[IPRoute]:
-    """A netlink socket whose refusals name what was tried."""
-    try:
-        with IPRoute() as netlink:
-            yield netlink
-    except NetlinkError as error:
-        reason = os.strerror(error.code) if error.code else str(error)
-        raise HostError(f"cannot {action} {what}: {reason}") from error
-    except OSError as error:
-        raise HostError(f"cannot {action} {what}: {error.strerror or error}") from error
