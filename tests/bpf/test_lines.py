@@ -118,7 +118,7 @@ def test_a_rate_that_changes_holds_from_the_next_packet_on(bench: Bench) -> None
     assert lost(bench)
     before, quick = lost(bench), Line(outward=rate_of(20 * BPS))
     bench.datapath.lay(1, quick)
-    time.sleep(0.3)  # what is under way leaves
+    time.sleep(RATE.depth_bytes * 8 / BPS + 0.1)  # what is under way on the slow line leaves
     bench.datapath.run(1, FRAME, repeat=50)
     assert (lost(bench), bench.datapath.lines()[1]) == (before, quick)
     bench.datapath.lay(1, STRAIGHT)
