@@ -325,6 +325,7 @@ static __always_inline int vnet_dec_mpls_ttl(struct vnet_scratch *s)
 {
 	if (!vnet_is_mpls(s->key[VNET_W_SRC]))
 		return 0;
+	s->cacheable = 0;
 	if ((__u8)s->key[VNET_W_MPLS] <= 1)
 		return vnet_ttl_over(s);
 	s->key[VNET_W_MPLS]--;
