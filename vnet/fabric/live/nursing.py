@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -79,17 +78,33 @@ async def start_automatically(engine: Engine) -> None:
 
 
 async def restart_ended(engine: Engine) -> None:
-    """For ever: start VMs again that have ended and whose policy says so."""
+    """For ever: start VMs again that have ended and whose policy says so, side by side.
+
+    Who was stopped or removed in between is counted from the beginning.
+    """
     await start_automatically(engine)
-    tries: dict[tuple[str, str], Tries] = defaultdict(Tries)
-    while True:
-        await asyncio.sleep(RESTART_LOOK_S)
-        for name, fabric in tuple(engine.fabrics.items()):
-            for vm in _restarted(fabric):
-                try:
-                    tries[name, vm.name] = await _turn(engine, fabric, vm, tries[name, vm.name])
-                except Exception:  # a bug met with one VM must not leave the others alone
-                    log.exception("cannot restart %s of %s", vm.name, name)
+    looks: dict[tuple[str, str], asyncio.Task[Tries]] = {}
+    async with asyncio.TaskGroup() as tasks:
+        while True:
+            await asyncio.sleep(RESTART_LOOK_S)
+            looked_after = set()
+            for fabric in engine.fabrics.values():
+                for vm in _restarted(fabric):
+                    key = fabric.record.name, vm.name
+                    looked_after.add(key)
+                    last = looks.get(key)
+                    if last is None or last.done():
+                        tries = last.result() if last else Tries()
+                        looks[key] = tasks.create_task(_try(engine, fabric, vm, tries))
+            looks = {key: look for key, look in looks.items() if key in looked_after}
+
+
+async def _try(engine: Engine, fabric: Fabric, vm: Vm, tries: Tries) -> Tries:
+    try:
+        return await _turn(engine, fabric, vm, tries)
+    except Exception:  # a bug met with one VM must not leave the others alone
+        log.exception("cannot restart %s of %s", vm.name, fabric.record.name)
+        return tries
 
 
 def _restarted(fabric: Fabric) -> list[Vm]:
@@ -111,9 +126,10 @@ async def _turn(engine: Engine, fabric: Fabric, vm: Vm, tries: Tries) -> Tries:
         return tries
     name = fabric.record.name
     try:
-        if await engine.start_again(name, vm.name):
-            text = f"{vm.name} had ended and was started again"
-            engine.events.tell(Kind.VM_RESTARTED, text, name, vm.name, {"tries": tries.made + 1})
+        if not await engine.start_again(name, vm.name):
+            return Tries()
+        text = f"{vm.name} had ended and was started again"
+        engine.events.tell(Kind.VM_RESTARTED, text, name, vm.name, {"tries": tries.made + 1})
     except VnetError as error:
         log.warning("%s of %s ended and cannot be started again: %s", vm.name, name, error)
     return restart.started(tries)
