@@ -31,6 +31,9 @@ KERNEL_COMMAND_LINE = (
 _CONSOLE_LOG_SET = 0
 """Of descriptors; those of disks count from 1."""
 
+BALLOON = "balloon"
+"""The device by which a guest tells how it gets on with its memory, and gives some of it back."""
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -183,6 +186,7 @@ def _devices(machine: Machine) -> tuple[str, ...]:
         *("-chardev", _socket(machine, "agent")),
         *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
         *("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"),
+        *("-device", f"virtio-balloon-pci,id={BALLOON},deflate-on-oom=on"),
         *_console(machine),
     )
 
