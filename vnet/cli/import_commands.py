@@ -1,28 +1,26 @@
-"""`vnet import`: other people's policies as a topology file, without a daemon and without root."""
+"""`vnet import`: what others declare as a topology file, without a daemon and without root."""
 
 from __future__ import annotations
 
-import re
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vnet.base.errors import UsageError
-from vnet.cli import files
+from vnet.cli import files, foreign_commands
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, document, tell
 
 if TYPE_CHECKING:
     from vnet.topology.model import IPNetwork
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?")
-
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    group = typer.Typer(help="Make a topology file of other people's policies.", no_args_is_help=True)
+    group = typer.Typer(help="Make a topology of what others declare.", no_args_is_help=True)
     command(group)(kubernetes)
+    foreign_commands.add(group)
     app.add_typer(group, name="import")
 
 
@@ -47,9 +45,7 @@ def kubernetes(
 
     if settings.file:
         raise UsageError(f"-f {settings.file[0]}: manifests are given without -f")
-    name = settings.name or "kubernetes"
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"-n {name}: a fabric's name has lowercase letters, digits and -, at most 24")
+    name = foreign_commands.name(settings) or "kubernetes"
     subnets = tuple(map(_subnet, subnet or ())) or SUBNETS
     texts = {("(stdin)" if file == "-" else file): files.text_of(file) for file in dict.fromkeys(manifests)}
     found = imported(texts, name, subnets)

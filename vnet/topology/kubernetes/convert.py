@@ -14,12 +14,13 @@ from typing import Any
 
 from vnet.base.errors import InputError
 from vnet.topology.kubernetes.addresses import PodAddresses, cidrs
-from vnet.topology.kubernetes.groups import ALL_PODS, Groups, Names
+from vnet.topology.kubernetes.groups import ALL_PODS, Groups
 from vnet.topology.kubernetes.manifest import read
 from vnet.topology.kubernetes.objects import IpBlock, Manifests, NetworkPolicy, Pod, PolicyPort, PolicyRule
 from vnet.topology.kubernetes.ports import is_named, numbers, service
 from vnet.topology.language import VM_NAME_MAX
 from vnet.topology.model import IPNetwork
+from vnet.topology.names import Names
 from vnet.topology.reading import Reading, quoted
 
 Plain = dict[str, Any]

@@ -11,9 +11,7 @@ A VM carries the labels of its pod, those of the pod's namespace behind `namespa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from hashlib import blake2b
 from itertools import product
 from math import prod
 
@@ -28,9 +26,9 @@ from vnet.topology.kubernetes.objects import (
     Selector,
     Who,
 )
+from vnet.topology.names import Names
 from vnet.topology.reading import Reading, quoted
 from vnet.topology.selectors import RESERVED_GROUPS
-from vnet.topology.values import NAME_MAX
 
 Labels = Mapping[str, str]
 Place = Selector | PolicyPort
@@ -41,28 +39,6 @@ OF_NAMESPACE = "namespace:"
 OF_SELECTOR = "selector:"
 ALTERNATIVES_MAX = 16
 """As many groups at most for one selector; beyond that it is worked out for the declared pods."""
-
-
-class Names:
-    """Gives out names of the language, each once."""
-
-    def __init__(self, maximum: int = NAME_MAX, taken: Iterable[str] = ()) -> None:
-        self._maximum = maximum
-        self._taken = set(taken)
-
-    def fresh(self, wanted: str) -> str:
-        """The name nearest to what is wanted: with what is not legal replaced, shortened, numbered."""
-        word = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-") or "x"
-        if len(word) > self._maximum:
-            digest = blake2b(wanted.encode(), digest_size=3).hexdigest()
-            word = f"{word[: self._maximum - len(digest) - 1].rstrip('-')}-{digest}"
-        name, number = word, 1
-        while name in self._taken:
-            number += 1
-            suffix = f"-{number}"
-            name = word[: self._maximum - len(suffix)].rstrip("-") + suffix
-        self._taken.add(name)
-        return name
 
 
 class Groups:

@@ -1,0 +1,392 @@
+"""libvirt's XML as a topology: `virsh dumpxml DOMAIN` and `virsh net-dumpxml NETWORK`, a file each.
+
+Source: https://libvirt.org/formatdomain.html and formatnetwork.html. A domain's first disk is its image. What
+hardware a guest has vnet decides itself, so devices that every guest has are not told of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import ip_interface
+from typing import Any
+
+from vnet.base.errors import Fault, InputError
+from vnet.topology.foreign.sheet import Network, Plain, Sheet, Vm, memory
+from vnet.topology.foreign.xml import Element, parse, shown
+from vnet.topology.values import MAC_PATTERN
+
+_FORMATS = ("qcow2", "raw")
+_UNITS = {
+    "b": 1,
+    "bytes": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "k": 1 << 10,
+    "KiB": 1 << 10,
+    "M": 1 << 20,
+    "MiB": 1 << 20,
+    "G": 1 << 30,
+    "GiB": 1 << 30,
+    "T": 1 << 40,
+    "TiB": 1 << 40,
+}
+_OWN = (
+    *("emulator", "controller", "input", "console", "serial", "parallel", "channel", "memballoon", "rng"),
+    *("graphics", "video", "audio", "sound", "panic", "disk", "interface"),
+)
+"""Devices that vnet gives a guest itself or has no use for, and those that are taken over."""
+_OF_DOMAIN = (
+    *("name", "uuid", "title", "description", "metadata", "memory", "currentMemory", "maxMemory", "vcpu"),
+    *("os", "features", "cpu", "clock", "on_poweroff", "on_reboot", "on_crash", "on_lockfailure", "pm"),
+    *("devices", "resource", "seclabel", "genid", "iothreads", "commandline", "deprecated", "bootloader"),
+)
+"""Elements of a domain that are read, or that vnet decides itself; others are told of."""
+
+
+def imported(texts: Mapping[str, str], fabric: str) -> Plain:
+    """The topology of some domains. Raises InputError with every fault found.
+
+    Args:
+        texts: one domain or network for each file.
+    """
+    sheet, faults = Sheet(), list[Fault]()
+    roots = []
+    for file, text in texts.items():
+        try:
+            roots.append(parse(text, file))
+        except InputError as error:
+            faults += error.faults
+    for root in roots:
+        if root.tag == "network":
+            _network(root, sheet, faults)
+    domains = [root for root in roots if root.tag == "domain"]
+    for domain in domains:
+        _domain(domain, sheet, faults)
+    for root in roots:
+        if root.tag not in ("domain", "network"):
+            faults.append(_fault(root, f"expected <domain> or <network>, found <{root.tag}>"))
+    if not domains and not faults:
+        file = next(iter(texts))
+        raise InputError(f"{file}: there is no domain: `virsh dumpxml DOMAIN` prints one")
+    if faults:
+        raise InputError(shown(fault, texts[fault.where.file]) for fault in faults)
+    return sheet.document(fabric)
+
+
+def _fault(element: Element, problem: str, hint: str = "") -> Fault:
+    return Fault(element.at, element.tag, problem, hint)
+
+
+# ---- networks --------------------------------------------------------------------------------
+
+
+def _network(root: Element, sheet: Sheet, faults: list[Fault]) -> None:
+    name = root.text_of("name")
+    if not name:
+        faults.append(_fault(root, "a network needs <name>"))
+        return
+    network = sheet.network(name)
+    mode = root.attribute("forward", "mode", "nat" if root.first("forward") is not None else "")
+    network.way_out = mode in ("nat", "route", "open")
+    tag = root.first("vlan/tag")
+    if tag is not None:
+        network.vlan = _number(tag, "id", faults)
+    domain = root.attribute("domain", "name")
+    if domain:
+        network.extra["dns"] = domain
+    for address in root.all("ip"):
+        subnet = _subnet(address, sheet, faults)
+        if subnet is not None:
+            network.subnets.append(subnet)
+    network.has_dhcp = any("dhcp" in each for each in network.subnets)
+    if mode in ("bridge", "passthrough", "private", "vepa", "hostdev"):
+        where = root.attribute("bridge", "name") or root.attribute("forward/interface", "dev")
+        why = f"its way out is {where or mode}: declare it as an uplink of the network"
+        sheet.leave_out(f"network {name}: forward", root.at, why)
+
+
+def _subnet(address: Element, sheet: Sheet, faults: list[Fault]) -> Plain | None:
+    given = address.attributes
+    length = given.get("prefix") or given.get("netmask") or ("64" if given.get("family") == "ipv6" else "")
+    try:
+        found = ip_interface(f"{given['address']}/{length}" if length else given["address"])
+    except (KeyError, ValueError):
+        faults.append(_fault(address, "expected an address with its netmask or prefix"))
+        return None
+    subnet: Plain = {"cidr": str(found.network), "gateway": str(found.ip)}
+    dhcp = address.first("dhcp")
+    if dhcp is not None:
+        subnet["dhcp"] = _dhcp(dhcp) or True
+    for kind in address.all("tftp"):
+        sheet.leave_out("network tftp", kind.at, "nothing boots from the network")
+    return subnet
+
+
+def _dhcp(dhcp: Element) -> Plain:
+    told: Plain = {}
+    for each in dhcp.all("range"):
+        start, end = each.attributes.get("start"), each.attributes.get("end")
+        if start and end:
+            told.setdefault("range", f"{start}-{end}")
+    reserved = {
+        each.attributes["mac"].lower(): each.attributes["ip"]
+        for each in dhcp.all("host")
+        if "mac" in each.attributes and "ip" in each.attributes
+    }
+    if reserved:
+        told["reservations"] = reserved
+    return told
+
+
+# ---- domains ---------------------------------------------------------------------------------
+
+
+def _domain(root: Element, sheet: Sheet, faults: list[Fault]) -> None:
+    name = root.text_of("name")
+    if not name:
+        faults.append(_fault(root, "a domain needs <name>"))
+        return
+    vm = sheet.vm(name, root.at)
+    vm.keys["cpus"] = _cpus(root, faults)
+    vm.keys["memory"] = memory(_memory_bytes(root, faults))
+    _os(root, vm, sheet)
+    _disks(root, vm, sheet)
+    for index, nic in enumerate(root.all("devices/interface")):
+        _interface(nic, index, vm, sheet, faults)
+    _rest(root, vm, sheet)
+
+
+def _cpus(root: Element, faults: list[Fault]) -> int:
+    vcpu = root.first("vcpu")
+    if vcpu is None:
+        return 1
+    text = vcpu.attributes.get("current", vcpu.text)
+    if not text.isdecimal() or not int(text):
+        faults.append(_fault(vcpu, f"expected a number of CPUs, found {text!r}"))
+        return 1
+    return int(text)
+
+
+def _memory_bytes(root: Element, faults: list[Fault]) -> int:
+    """What the guest has, not what it could be given: `currentMemory`, where there is one."""
+    found = root.first("currentMemory") or root.first("memory")
+    if found is None:
+        faults.append(_fault(root, "a domain needs <memory>"))
+        return 0
+    unit = found.attributes.get("unit", "KiB")
+    if not found.text.isdecimal() or unit not in _UNITS:
+        faults.append(_fault(found, f"expected an amount of memory, found {found.text!r} {unit}"))
+        return 0
+    return int(found.text) * _UNITS[unit]
+
+
+def _os(root: Element, vm: Vm, sheet: Sheet) -> None:
+    boot: Plain = {}
+    kernel = root.text_of("os/kernel")
+    if kernel:
+        words = {"kernel": kernel, "initrd": root.text_of("os/initrd"), "cmdline": root.text_of("os/cmdline")}
+        boot |= {key: value for key, value in words.items() if value}
+    is_uefi = root.attribute("os", "firmware") == "efi" or root.attribute("os/loader", "type") == "pflash"
+    if is_uefi:
+        boot["firmware"] = "uefi"
+    if boot:
+        vm.keys["boot"] = boot
+    kind, machine = root.first("os/type"), root.attribute("os/type", "arch", "x86_64")
+    if kind is not None and machine != "x86_64":
+        sheet.leave_out(f"{vm.name}: architecture", kind.at, f"{machine}: guests are x86_64 here")
+    for each in root.all("os/nvram"):
+        sheet.leave_out(
+            f"{vm.name}: nvram", each.at, f"UEFI begins with new variables, {each.text} is not read"
+        )
+
+
+def _disks(root: Element, vm: Vm, sheet: Sheet) -> None:
+    found = list(root.all("devices/disk"))
+    plain = [each for each in found if each.attributes.get("device", "disk") == "disk"]
+    first = min(plain, key=_boot_order, default=None)
+    for disk in found:
+        called = (
+            f"{vm.name}: {disk.attributes.get('device', 'disk')} {disk.attribute('target', 'dev')}".rstrip()
+        )
+        source, why = _source(disk)
+        if disk.attributes.get("device", "disk") not in ("disk", "cdrom"):
+            sheet.leave_out(called, disk.at, "there is no such device here")
+        elif why:
+            sheet.leave_out(called, disk.at, why)
+        elif disk.attributes.get("device") == "cdrom":
+            _cdrom(disk, source, vm, sheet, called, is_first=_boots_from_cdrom(root))
+        elif disk is first:
+            _root(disk, source, vm, sheet, called)
+        elif source:
+            sheet.leave_out(called, disk.at, _second(vm.name, disk, source))
+
+
+def _root(disk: Element, source: str, vm: Vm, sheet: Sheet, called: str) -> None:
+    form = disk.attribute("driver", "type", "raw")
+    if form not in _FORMATS:
+        sheet.note(called, disk.at, f"{form} is read only: `qemu-img convert -O qcow2 {source} FILE` first")
+    vm.image = {"path": source, "format": form if form in _FORMATS else "qcow2"}
+    if disk.first("backingStore/source") is not None:
+        sheet.note(called, disk.at, "it stands on another file; keep both, or `qemu-img convert` it")
+
+
+def _second(name: str, disk: Element, source: str) -> str:
+    called = disk.attribute("target", "dev") or "data"
+    return (
+        f"declare it with its size in `disks`, then `vnet import disk {name} {called} {source}` before `up`"
+    )
+
+
+def _source(disk: Element) -> tuple[str, str]:
+    """The path of a disk's contents, or why it has none here."""
+    source = disk.first("source")
+    if source is None:
+        return "", "" if disk.attributes.get("device") == "cdrom" else "it has no source"
+    path = source.attributes.get("file") or source.attributes.get("dev") or ""
+    if path:
+        return path, ""
+    kind = disk.attributes.get("type", "file")
+    if kind == "volume":
+        pool, volume = source.attributes.get("pool", "POOL"), source.attributes.get("volume", "VOLUME")
+        return "", f"`virsh vol-path --pool {pool} {volume}` tells its file: make an image of it"
+    return "", f"it lies on a {kind}: copy it here with qemu-img convert"
+
+
+def _cdrom(disk: Element, source: str, vm: Vm, sheet: Sheet, called: str, *, is_first: bool) -> None:
+    if source and is_first:
+        vm.keys.setdefault("boot", {})["iso"] = source
+    elif source:
+        sheet.leave_out(called, disk.at, f"{source} is not what it boots from")
+
+
+def _boots_from_cdrom(root: Element) -> bool:
+    order = [each.attributes.get("dev") for each in root.all("os/boot")]
+    ordered = sorted((d for d in root.all("devices/disk") if d.first("boot") is not None), key=_boot_order)
+    if ordered:
+        return ordered[0].attributes.get("device") == "cdrom"
+    return order[:1] == ["cdrom"]
+
+
+def _boot_order(disk: Element) -> int:
+    text = disk.attribute("boot", "order", "")
+    return int(text) if text.isdecimal() else 1 << 16
+
+
+# ---- interfaces ------------------------------------------------------------------------------
+
+
+def _interface(nic: Element, index: int, vm: Vm, sheet: Sheet, faults: list[Fault]) -> None:
+    called, kind = f"{vm.name}: eth{index}", nic.attributes.get("type", "")
+    if kind == "hostdev":
+        sheet.leave_out(called, nic.at, "a device of the host that is handed through; there is none here")
+        return
+    network = _network_of(nic, kind, vm, sheet)
+    keys: Plain = {"network": network.name}
+    mac = nic.attribute("mac", "address").lower()
+    if mac:
+        keys["mac"] = mac
+        _check_mac(nic, mac, faults)
+    keys["dhcp"] = True
+    rate = _rate(nic)
+    if rate:
+        keys["rate"] = rate
+    vm.interfaces[f"eth{index}"] = keys
+    _rest_of_interface(nic, called, sheet)
+
+
+def _check_mac(nic: Element, mac: str, faults: list[Fault]) -> None:
+    if not re.fullmatch(MAC_PATTERN, mac):
+        faults.append(_fault(nic.first("mac") or nic, f"expected a MAC, found {mac!r}"))
+
+
+def _network_of(nic: Element, kind: str, vm: Vm, sheet: Sheet) -> Network:
+    """By libvirt's name, or that of the bridge or device; a tag makes another network of the same bridge."""
+    source = nic.first("source")
+    given: Mapping[str, Any] = {} if source is None else source.attributes
+    name = given.get("network") or given.get("bridge") or given.get("dev") or kind or "network"
+    if kind == "user":
+        name = "user"
+    tags = list(nic.all("vlan/tag"))
+    if len(tags) == 1 and tags[0].attributes.get("id", "").isdecimal():
+        number = int(tags[0].attributes["id"])
+        network = sheet.network(f"{name}/{number}", f"{name}-{number}")
+        network.vlan = network.vlan or number
+    else:
+        network = sheet.network(name)
+    if len(tags) > 1:
+        sheet.leave_out(
+            f"{vm.name}: vlan of {name}", nic.at, "it has several tags; give it a NIC for each network"
+        )
+    if kind == "user":
+        network.way_out = True
+    if kind in ("bridge", "direct"):
+        why = f"{given.get('bridge') or given.get('dev')} leads out of the host: declare an uplink for it"
+        sheet.note(f"network {network.name}", nic.at, why)
+    network.has_dhcp = network.has_dhcp or not network.subnets
+    return network
+
+
+def _rate(nic: Element) -> Plain:
+    """libvirt counts kilobytes a second, and so as the guest sees it."""
+    found: Plain = {}
+    for key, way in (("in", "inbound"), ("out", "outbound")):
+        average = nic.attribute(f"bandwidth/{way}", "average")
+        if average.isdecimal() and int(average):
+            found[key] = f"{int(average) * 8}K"
+    return found
+
+
+_OF_INTERFACE = (
+    *("mac", "source", "model", "address", "alias", "target", "boot", "vlan", "bandwidth", "driver", "guest"),
+    *("script", "backend", "rom", "acpi", "tune", "coalesce"),
+)
+_WHY_NIC = {
+    "filterref": "addresses are guarded anyhow (profile: strict); make policies of the rest",
+    "link": "a NIC whose link is down is left out of `interfaces` by hand",
+    "mtu": "the MTU is the network's: `mtu:` there",
+    "port": "see network isolation: `isolation: isolated`",
+    "ip": "the guest has its own configuration",
+    "route": "the guest has its own configuration",
+}
+
+
+def _rest_of_interface(nic: Element, called: str, sheet: Sheet) -> None:
+    for child in nic.children:
+        if child.tag not in _OF_INTERFACE:
+            why = _WHY_NIC.get(child.tag, "there is nothing like it here")
+            sheet.leave_out(f"{called} {child.tag}", child.at, why)
+
+
+# ---- what is left ----------------------------------------------------------------------------
+
+_WHY = {
+    "hostdev": "devices of the host are not handed through",
+    "filesystem": "folders are not shared; copy them with `vnet cp`",
+    "tpm": "there is no TPM",
+    "watchdog": "use `healthcheck`",
+    "cputune": "give it fewer `cpus`",
+    "memoryBacking": "memory is the host's plain memory",
+    "numatune": "memory is the host's plain memory",
+    "blkiotune": "disks have no limits",
+    "launchSecurity": "memory is not encrypted",
+}
+
+
+def _rest(root: Element, vm: Vm, sheet: Sheet) -> None:
+    others = [each for each in root.children if each.tag not in _OF_DOMAIN]
+    devices = root.first("devices")
+    others += [each for each in (devices.children if devices else ()) if each.tag not in _OWN]
+    for each in others:
+        why = _WHY.get(each.tag, "there is nothing like it here")
+        sheet.leave_out(f"{vm.name}: {each.tag}", each.at, why)
+
+
+def _number(element: Element, name: str, faults: list[Fault]) -> int | None:
+    text = element.attributes.get(name, "")
+    if text.isdecimal():
+        return int(text)
+    faults.append(_fault(element, f"expected a number in {name}=, found {text!r}"))
+    return None
