@@ -21,11 +21,12 @@ from vnet import __version__
 from vnet.api.answers import outcome_json
 from vnet.api.observed import Observed, with_usage
 from vnet.api.seen_routes import SeenRoutes
+from vnet.api.snapshot_routes import SnapshotRoutes
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
 from vnet.base.errors import HostError, InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
 from vnet.fabric.events import is_wanted
-from vnet.fabric.live import captures, consoles, disks, recorded
+from vnet.fabric.live import captures, consoles, disks, recorded, snapshots
 from vnet.fabric.live.captures import CaptureRequest
 from vnet.fabric.live.consoles import LinesWanted
 from vnet.fabric.live.engine import Terms
@@ -96,6 +97,7 @@ class Api:
             Route(f"{vm}/disks/{{disk}}", self.remove_disk, methods=["DELETE"]),
             Route("/v1/disks", self.disks),
             Route("/v1/events", self.events),
+            *SnapshotRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),
             Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
             Route("/v1/operations/{number}/summary", self.summary),
@@ -291,9 +293,11 @@ class Api:
 
     async def start(self, request: Request) -> ASGIApp:
         """Start a VM."""
-        name, vm = self._fabric(request), request.path_params["vm"]
+        name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
+            if body.get("boot") is True:
+                await snapshots.forget_memory(self.service.engine, name, vm)
             return outcome_json(await self.service.engine.start(name, vm, report))
 
         return JsonLines(self.operations, work)

@@ -62,6 +62,11 @@ def disks_dir() -> Path:
     return state_dir() / "disks"
 
 
+def snapshots_dir(fabric: str) -> Path:
+    """A folder for each snapshot of its VMs, with the memory of each VM; kept when the fabric goes."""
+    return state_dir() / "snapshots" / fabric
+
+
 def console_dir(fabric: str) -> Path:
     """A folder for each of its VMs: what it printed on its serial console."""
     return state_dir() / "consoles" / fabric

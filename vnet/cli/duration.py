@@ -8,14 +8,14 @@ from datetime import datetime, time, timedelta
 
 from vnet.base.errors import UsageError
 
-_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)")
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _DAYS = {"today": 0, "yesterday": 1}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds(text: str, option: str) -> float:
-    """`120s`, `2m`, `1.5h`, or a plain number of seconds. Raises UsageError."""
+    """`120s`, `2m`, `1.5h`, `30d`, or a plain number of seconds. Raises UsageError."""
     found = _SPAN.fullmatch(text)
     span_s = float(found[1]) * _SECONDS[found[2]] if found else 0.0
     if span_s <= 0:

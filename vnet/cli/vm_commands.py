@@ -36,14 +36,19 @@ def register(app: typer.Typer) -> None:
     command(app)(logs)
 
 
-def start(settings: Settings, vm: Vm) -> None:
-    """Start a VM that was stopped or has died.
+def start(
+    settings: Settings,
+    vm: Vm,
+    boot: Annotated[
+        bool, typer.Option("--boot", help="Also one that is suspended: what is in its memory is lost.")
+    ] = False,
+) -> None:
+    """Start a VM that was stopped, has died or is suspended.
 
-    Waits until its agent answers.
+    A suspended one goes on where it was. Waits until its agent answers.
     """
-    outcome = settings.daemon().run(
-        "POST", path("fabrics", settings.fabric, "vms", vm, "start"), {}, settings.report
-    )
+    where = path("fabrics", settings.fabric, "vms", vm, "start")
+    outcome = settings.daemon().run("POST", where, {"boot": boot}, settings.report)
     if not outcome["actions"]:
         tell(f"{vm} runs already")
 
@@ -67,7 +72,7 @@ def pause(settings: Settings, vm: Vm) -> None:
 
 
 def resume(settings: Settings, vm: Vm) -> None:
-    """Let a paused VM go on."""
+    """Let a paused or suspended VM go on."""
     _do("resume", settings, vm)
 
 

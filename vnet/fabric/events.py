@@ -38,10 +38,14 @@ class Kind(StrEnum):
     VM_PANICKED = "vm-panicked"
     VM_PAUSED = "vm-paused"
     VM_RESUMED = "vm-resumed"
+    VM_SUSPENDED = "vm-suspended"
     VM_REBOOTED = "vm-rebooted"
     VM_RESTARTED = "vm-restarted"
     VM_HEALTHY = "vm-healthy"
     VM_UNHEALTHY = "vm-unhealthy"
+    SNAPSHOT_SAVED = "snapshot-saved"
+    SNAPSHOT_RESTORED = "snapshot-restored"
+    SNAPSHOT_REMOVED = "snapshot-removed"
     SERVICE_REVIVED = "service-revived"
     GATEWAY_MENDED = "gateway-mended"
     TARGET_DOWN = "target-down"
@@ -87,9 +91,16 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     Kind.VM_PANICKED: ("a VM's kernel panicked", ""),
     Kind.VM_PAUSED: ("a VM was paused", "why"),
     Kind.VM_RESUMED: ("a paused VM goes on", "why"),
+    Kind.VM_SUSPENDED: ("a VM's memory was written to a file and its QEMU ended", "memory_bytes"),
     Kind.VM_RESTARTED: ("a VM had ended and was started again, as its `restart` says", "tries (in a row)"),
     Kind.VM_HEALTHY: ("a VM's health check succeeds", ""),
     Kind.VM_UNHEALTHY: ("a VM's health check failed too often", "why"),
+    Kind.SNAPSHOT_SAVED: (
+        "VMs were snapshotted at one moment; `subject` is the snapshot",
+        "vms, id, pause_s (the longest)",
+    ),
+    Kind.SNAPSHOT_RESTORED: ("VMs are what they were in a snapshot", "vms, id, memory (whether that too)"),
+    Kind.SNAPSHOT_REMOVED: ("a snapshot of VMs was removed", "vms, id"),
     Kind.VM_REBOOTED: ("a VM was reset, or rebooted by itself, and answers again", "why"),
     Kind.SERVICE_REVIVED: (
         "the dnsmasq of a network had ended and was started again; `subject` is the network",

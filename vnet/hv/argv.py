@@ -85,6 +85,8 @@ class Machine:
     disks: tuple[DiskArgument, ...] = ()
     console_log_fd: int | None = None
     """Where what it prints on its console is kept."""
+    is_saved: bool = False
+    """It waits for a state of its own that was saved."""
 
 
 def root_ports(devices: int) -> int:
@@ -133,21 +135,25 @@ def template_key(machine: Machine, *, image: str, qemu_version: str) -> str:
     It covers the image, QEMU's version, memory, CPUs and every word of the command line but those that
     name this one guest.
     """
-    common = replace(
-        machine,
-        name="",
-        uuid="",
-        run_dir="",
-        kernel="",
-        initrd="",
-        memory=Memory.CLONE,
-        memory_path="",
-        nics=(),
-        disks=(),
-        console_log_fd=None,
-    )
+    common = replace(_nameless(machine), memory=Memory.CLONE, memory_path="", nics=(), disks=())
     text = "\n".join((image, qemu_version, *command_line(common)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def machine_key(machine: Machine) -> str:
+    """Names all that a saved state of this machine is bound to, its NICs and disks included.
+
+    Descriptors are numbered in their order, whatever their numbers are, and vhost is no part of it.
+    """
+    nics = tuple(NicArgument(nic.mac, 0) for nic in machine.nics)
+    disks = tuple(replace(each, fd=0) for each in machine.disks)
+    common = replace(_nameless(machine), memory=Memory.OWN, is_saved=False, nics=nics, disks=disks)
+    return hashlib.sha256("\n".join(command_line(common)).encode()).hexdigest()[:16]
+
+
+def _nameless(machine: Machine) -> Machine:
+    """Without what names this one guest."""
+    return replace(machine, name="", uuid="", run_dir="", kernel="", initrd="", console_log_fd=None)
 
 
 def _hardware(machine: Machine) -> tuple[str, ...]:
@@ -170,7 +176,8 @@ def _memory(machine: Machine) -> str:
 
 
 def _boot(machine: Machine) -> tuple[str, ...]:
-    incoming = ("-incoming", "defer") if machine.memory is Memory.CLONE else ()
+    waits = machine.is_saved or machine.memory is Memory.CLONE
+    incoming = ("-incoming", "defer", *(("-S",) if machine.is_saved else ())) if waits else ()
     words = ("-kernel", machine.kernel, "-initrd", machine.initrd, "-append", KERNEL_COMMAND_LINE)
     return (*words, *incoming)
 

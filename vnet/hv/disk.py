@@ -11,6 +11,11 @@ from enum import Enum
 
 from vnet.base.errors import HostError
 
+SNAPSHOTS = 64
+"""So many of a disk that is written anew between any two fit into its file."""
+LONGEST_BYTES = 8 << 40
+"""Of a file, unless the disk itself is longer. Source: ext4 has 16 TiB."""
+
 
 class DiskFormat(Enum):
     """How a disk lies in its file."""
@@ -34,8 +39,14 @@ class Disk:
 
     @property
     def file_bytes(self) -> int:
-        """How long its file may become: what describes a qcow2 file takes less than a sixty-fourth."""
-        return self.size_bytes + self.size_bytes // 64 + (16 << 20)
+        """How long its file may become: what describes a qcow2 file takes less than a sixty-fourth.
+
+        Each snapshot that is kept in it can take as much again.
+        """
+        once = self.size_bytes + self.size_bytes // 64 + (16 << 20)
+        return (
+            once if self.format == DiskFormat.RAW.value else max(once, min(SNAPSHOTS * once, LONGEST_BYTES))
+        )
 
     @property
     def file(self) -> str:

@@ -18,6 +18,12 @@ class Phase(Enum):
     """No process, no sockets."""
     LAUNCHING_CLONE = "launching-clone"
     LAUNCHING_COLD = "launching-cold"
+    LAUNCHING_SAVED = "launching-saved"
+    LOADING_SAVED = "loading-saved"
+    """Its own memory, saved earlier, is read."""
+    LOADED = "loaded"
+    """It could go on; others of its group may not be so far yet."""
+    CONTINUING = "continuing"
     LOADING = "loading"
     """The template's state is read into the clone."""
     PLUGGING = "plugging"
@@ -32,6 +38,13 @@ class Phase(Enum):
     RESUMING = "resuming"
     RESETTING = "resetting"
     """Its reset button was pressed, by us or by itself: it boots again, in the same QEMU."""
+    SAVING = "saving"
+    """Its memory and disks are being saved; it runs, and stands still at the end."""
+    SAVING_PAUSED = "saving-paused"
+    SUSPENDING = "suspending"
+    """Its memory is saved, its QEMU ends."""
+    SUSPENDED = "suspended"
+    """No process; its memory is in a file, from which it goes on."""
     STOPPING = "stopping"
     """The power button is pressed, the guest has not yet gone down."""
     ENDING = "ending"
@@ -45,15 +58,23 @@ class Event(Enum):
 
     START_CLONE = "start-clone"
     START_COLD = "start-cold"
+    START_SAVED = "start-saved"
     ADOPT = "adopt"
     ADOPT_PAUSED = "adopt-paused"
     ADOPT_BOOTING = "adopt-booting"
     FOUND_DEAD = "found-dead"
     """The QEMU of an earlier manager has ended while nobody looked."""
+    FOUND_SUSPENDED = "found-suspended"
+    FORGOTTEN = "forgotten"
+    """Its memory is no longer kept."""
     STOP = "stop"
     PAUSE = "pause"
     RESUME = "resume"
     RESET = "reset"
+    SAVE = "save"
+    SAVED = "saved"
+    """So far as it went: it is as it was."""
+    SUSPEND = "suspend"
     DONE = "done"
     FAILED = "failed"
     REBOOTED = "rebooted"
@@ -70,7 +91,9 @@ class Action(Enum):
     NOTHING = "nothing"
     LAUNCH_CLONE = "launch-clone"
     LAUNCH_COLD = "launch-cold"
+    LAUNCH_SAVED = "launch-saved"
     LOAD = "load"
+    LOAD_SAVED = "load-saved"
     PLUG = "plug"
     AWAIT_AGENT = "await-agent"
     CONFIGURE = "configure"
@@ -89,6 +112,10 @@ class Action(Enum):
 _STARTING = (
     Phase.LAUNCHING_CLONE,
     Phase.LAUNCHING_COLD,
+    Phase.LAUNCHING_SAVED,
+    Phase.LOADING_SAVED,
+    Phase.LOADED,
+    Phase.CONTINUING,
     Phase.LOADING,
     Phase.PLUGGING,
     Phase.WAKING,
@@ -96,20 +123,26 @@ _STARTING = (
 )
 
 _CHANGING = (Phase.PAUSING, Phase.RESUMING, Phase.RESETTING)
-_UP = (Phase.RUNNING, Phase.PAUSED, *_CHANGING)
+_SAVING = (Phase.SAVING, Phase.SAVING_PAUSED)
+_UP = (Phase.RUNNING, Phase.PAUSED, *_CHANGING, *_SAVING)
+_DOWN = (Phase.ABSENT, Phase.CRASHED, Phase.SUSPENDED)
 
 TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
     # a warm clone
-    (Phase.ABSENT, Event.START_CLONE): (Phase.LAUNCHING_CLONE, Action.LAUNCH_CLONE),
-    (Phase.CRASHED, Event.START_CLONE): (Phase.LAUNCHING_CLONE, Action.LAUNCH_CLONE),
+    **{(phase, Event.START_CLONE): (Phase.LAUNCHING_CLONE, Action.LAUNCH_CLONE) for phase in _DOWN},
     (Phase.LAUNCHING_CLONE, Event.DONE): (Phase.LOADING, Action.LOAD),
     (Phase.LOADING, Event.DONE): (Phase.PLUGGING, Action.PLUG),
     (Phase.PLUGGING, Event.DONE): (Phase.WAKING, Action.AWAIT_AGENT),
     # a cold boot, its NICs in place from the start
-    (Phase.ABSENT, Event.START_COLD): (Phase.LAUNCHING_COLD, Action.LAUNCH_COLD),
-    (Phase.CRASHED, Event.START_COLD): (Phase.LAUNCHING_COLD, Action.LAUNCH_COLD),
+    **{(phase, Event.START_COLD): (Phase.LAUNCHING_COLD, Action.LAUNCH_COLD) for phase in _DOWN},
     (Phase.LAUNCHING_COLD, Event.DONE): (Phase.WAKING, Action.AWAIT_AGENT),
-    # both
+    # from its own memory, which was saved
+    **{(phase, Event.START_SAVED): (Phase.LAUNCHING_SAVED, Action.LAUNCH_SAVED) for phase in _DOWN},
+    (Phase.LAUNCHING_SAVED, Event.DONE): (Phase.LOADING_SAVED, Action.LOAD_SAVED),
+    (Phase.LOADING_SAVED, Event.DONE): (Phase.LOADED, Action.NOTHING),
+    (Phase.LOADED, Event.RESUME): (Phase.CONTINUING, Action.RESUME),
+    (Phase.CONTINUING, Event.DONE): (Phase.WAKING, Action.AWAIT_AGENT),
+    # all of them
     (Phase.WAKING, Event.DONE): (Phase.CONFIGURING, Action.CONFIGURE),
     (Phase.CONFIGURING, Event.DONE): (Phase.RUNNING, Action.ANNOUNCE),
     (Phase.RUNNING, Event.DONE): (Phase.RUNNING, Action.NOTHING),
@@ -127,6 +160,21 @@ TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
     (Phase.PAUSED, Event.RESUME): (Phase.RESUMING, Action.RESUME),
     (Phase.RESUMING, Event.DONE): (Phase.RUNNING, Action.NOTHING),
     (Phase.PAUSED, Event.DONE): (Phase.PAUSED, Action.NOTHING),
+    # being saved
+    (Phase.RUNNING, Event.SAVE): (Phase.SAVING, Action.NOTHING),
+    (Phase.PAUSED, Event.SAVE): (Phase.SAVING_PAUSED, Action.NOTHING),
+    (Phase.SAVING, Event.SAVED): (Phase.RUNNING, Action.NOTHING),
+    (Phase.SAVING_PAUSED, Event.SAVED): (Phase.PAUSED, Action.NOTHING),
+    **{(phase, Event.SUSPEND): (Phase.SUSPENDING, Action.QUIT) for phase in _SAVING},
+    (Phase.SUSPENDING, Event.DONE): (Phase.SUSPENDED, Action.CLEAN),
+    (Phase.SUSPENDING, Event.FAILED): (Phase.SUSPENDING, Action.KILL),
+    (Phase.SUSPENDING, Event.STOP): (Phase.SUSPENDING, Action.KILL),
+    (Phase.SUSPENDING, Event.DIED): (Phase.SUSPENDED, Action.CLEAN),
+    (Phase.SUSPENDED, Event.DONE): (Phase.SUSPENDED, Action.NOTHING),
+    (Phase.SUSPENDED, Event.STOP): (Phase.SUSPENDED, Action.NOTHING),
+    (Phase.SUSPENDED, Event.FORGOTTEN): (Phase.ABSENT, Action.NOTHING),
+    (Phase.ABSENT, Event.FOUND_SUSPENDED): (Phase.SUSPENDED, Action.NOTHING),
+    (Phase.CRASHED, Event.FOUND_SUSPENDED): (Phase.SUSPENDED, Action.NOTHING),
     # booting again
     (Phase.RUNNING, Event.RESET): (Phase.RESETTING, Action.RESET),
     (Phase.RUNNING, Event.REBOOTED): (Phase.RESETTING, Action.FORGET),
@@ -143,7 +191,7 @@ TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
     (Phase.PAUSED, Event.STOP): (Phase.STOPPING, Action.POWER_DOWN),
     (Phase.PAUSED, Event.POWERED_OFF): (Phase.ENDING, Action.QUIT),
     **{(phase, Event.DIED): (Phase.CRASHED, Action.CLEAN) for phase in _UP},
-    **{(phase, Event.STOP): (Phase.ENDING, Action.KILL) for phase in _CHANGING},
+    **{(phase, Event.STOP): (Phase.ENDING, Action.KILL) for phase in (*_CHANGING, *_SAVING)},
     (Phase.STOPPING, Event.DONE): (Phase.ENDING, Action.QUIT),
     (Phase.STOPPING, Event.FAILED): (Phase.ENDING, Action.KILL),
     (Phase.STOPPING, Event.DIED): (Phase.ABSENT, Action.CLEAN),
@@ -169,6 +217,10 @@ SHOWN: dict[Phase, GuestState] = {
     Phase.PAUSED: GuestState.PAUSED,
     Phase.RESUMING: GuestState.PAUSED,
     Phase.RESETTING: GuestState.STARTING,
+    Phase.SAVING: GuestState.RUNNING,
+    Phase.SAVING_PAUSED: GuestState.PAUSED,
+    Phase.SUSPENDING: GuestState.STOPPING,
+    Phase.SUSPENDED: GuestState.SUSPENDED,
     Phase.STOPPING: GuestState.STOPPING,
     Phase.ENDING: GuestState.STOPPING,
     Phase.CRASHED: GuestState.CRASHED,

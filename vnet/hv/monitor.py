@@ -40,6 +40,9 @@ class RunState(Enum):
     PAUSED = "paused"
     INCOMING = "inmigrate"
     POWERED_OFF = "shutdown"
+    SAVING = "finish-migrate"
+    """It stands still, the rest of its memory is being written."""
+    SAVED = "postmigrate"
     OTHER = ""
 
 

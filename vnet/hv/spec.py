@@ -52,6 +52,8 @@ class GuestState(Enum):
     RUNNING = "running"
     PAUSED = "paused"
     STOPPING = "stopping"
+    SUSPENDED = "suspended"
+    """It is off; its memory is kept, and it goes on from there."""
     CRASHED = "crashed"
 
 
@@ -74,6 +76,8 @@ class GuestStatus:
     memory_bytes: int = 0
     resident_bytes: int = 0
     reason: str = ""
+    restored: bool = False
+    """It went on from memory that was saved."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def test_a_vm_is_in_one_state() -> None:
     text = exposition(SAMPLE)
     states = [(dict(labels)["state"], on) for name, labels, on in parsed(text) if name == "vnet_vm_state"]
     assert sorted(state for state, on in states if on) == ["crashed", "ready"]
-    assert len(states) == 14
+    assert len(states) == 16
 
 
 def test_a_fabric_that_is_behind_is_not_ready() -> None:
@@ -125,7 +125,7 @@ def test_the_number_of_series_depends_on_nics_reasons_and_tables_only() -> None:
     many = {f"vm-{n}": vm(f"vm-{n}", nic(f"vm-{n}.eth0")) for n in range(200)}
     drops = {reason.name: 1 for reason in DropReason}
     found = list(parsed(exposition(numbers(fabric(*many.values(), drops=drops)))))
-    assert len(found) < 200 * 31 + len(DropReason) + 30
+    assert len(found) < 200 * 32 + len(DropReason) + 30
 
 
 # -- the dashboard --------------------------------------------------------------------------------

@@ -340,6 +340,9 @@ class FakeGuests:
     async def adopt(self, guest):
         pass
 
+    async def recover(self):
+        pass
+
     async def start(self, guest, note):
         async with self.world.call(f"start {guest.name}"):
             self.world.guests.add((self.name, guest.name))

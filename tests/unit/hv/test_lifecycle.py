@@ -11,7 +11,8 @@ from vnet.hv.spec import GuestState
 
 STARTING = [phase for phase, shown in SHOWN.items() if shown is GuestState.STARTING]
 STARTING.remove(Phase.RESETTING)
-UP = {Phase.RUNNING, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING, Phase.RESETTING}
+SAVING = {Phase.SAVING, Phase.SAVING_PAUSED}
+UP = {Phase.RUNNING, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING, Phase.RESETTING} | SAVING
 
 
 def run(phase, *events):
@@ -89,6 +90,29 @@ def test_who_boots_again_is_configured_again():
         assert actions[1:] == [Action.AWAIT_AGENT, Action.CONFIGURE, Action.ANNOUNCE, Action.NOTHING]
 
 
+def test_a_saved_guest_is_loaded_and_stands_still_until_it_is_told_to_go_on():
+    phase, actions = run(Phase.SUSPENDED, Event.START_SAVED, Event.DONE, Event.DONE)
+    assert (phase, actions) == (Phase.LOADED, [Action.LAUNCH_SAVED, Action.LOAD_SAVED, Action.NOTHING])
+    phase, actions = run(phase, Event.RESUME, *[Event.DONE] * 4)
+    assert phase is Phase.RUNNING
+    assert actions[:3] == [Action.RESUME, Action.AWAIT_AGENT, Action.CONFIGURE]
+
+
+def test_saving_leaves_a_guest_as_it_was():
+    for phase in (Phase.RUNNING, Phase.PAUSED):
+        assert run(phase, Event.SAVE, Event.SAVED) == (phase, [Action.NOTHING, Action.NOTHING])
+
+
+def test_a_suspended_guest_stays_so_until_it_is_started_or_its_memory_is_gone():
+    assert run(Phase.RUNNING, Event.SAVE, Event.SUSPEND, Event.DONE, Event.DONE) == (
+        Phase.SUSPENDED,
+        [Action.NOTHING, Action.QUIT, Action.CLEAN, Action.NOTHING],
+    )
+    assert step(Phase.SUSPENDED, Event.STOP) == (Phase.SUSPENDED, Action.NOTHING)
+    assert step(Phase.SUSPENDED, Event.FORGOTTEN)[0] is Phase.ABSENT
+    assert step(Phase.SUSPENDED, Event.START_COLD) == step(Phase.ABSENT, Event.START_COLD)
+
+
 def test_a_crashed_guest_can_be_started_again():
     assert step(Phase.CRASHED, Event.START_CLONE) == step(Phase.ABSENT, Event.START_CLONE)
 
@@ -125,7 +149,7 @@ def test_whatever_happens_a_process_is_launched_only_when_there_is_none(events):
         if (phase, event) not in TABLE:
             continue
         phase, action = step(phase, event)
-        if action in (Action.LAUNCH_CLONE, Action.LAUNCH_COLD):
+        if action in (Action.LAUNCH_CLONE, Action.LAUNCH_COLD, Action.LAUNCH_SAVED):
             assert not running
             running = True
         if action is Action.CLEAN:

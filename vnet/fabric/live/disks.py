@@ -9,7 +9,8 @@ from typing import Any
 from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Registry
-from vnet.hv.live import disk
+from vnet.fabric.live.snapshot_uses import refuse_kept
+from vnet.hv.live import disk, snapshot_files
 from vnet.hv.live.disk import Kept
 
 Json = Mapping[str, Any]
@@ -29,6 +30,7 @@ async def remove(registry: Registry, fabric: str, vm: str, name: str) -> Json:
             raise InputError(f"{vm} of {fabric} has no disk {name}; `vnet disk ls` tells which there are")
         if await _use(registry, found[0]) == "running":
             raise HostError(f"{vm} runs with the disk {name}: `vnet stop {vm}` first")
+        await asyncio.to_thread(refuse_kept, fabric, vm, name)
         for each in found:
             await asyncio.to_thread(disk.remove, each)
         return _plain(found[0])
@@ -39,6 +41,8 @@ async def left(fabric: str, *, remove: bool) -> int:
     found = await asyncio.to_thread(disk.kept, fabric)
     for each in found if remove else ():
         await asyncio.to_thread(disk.remove, each)
+    if remove:
+        await asyncio.to_thread(snapshot_files.remove_all, fabric)
     return 0 if remove else len(found)
 
 

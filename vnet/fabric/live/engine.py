@@ -111,6 +111,7 @@ class Engine(Registry):
         """Bring the network of an adopted fabric to its last generation; guests stay as they are."""
         for guest in self.store.guests(name):
             await fabric.parts.guests.adopt(guest)
+        await fabric.parts.guests.recover()
         given_up = confirmation.adopt(self, fabric)
         topology = await asyncio.to_thread(load, fabric.record.source)
         mtus, previous = await fabric.parts.cables.mtus(topology), fabric.record.assignments
@@ -316,7 +317,10 @@ class Engine(Registry):
         return await self._change_vm(name, vm, what, lambda guests: guests.pause(vm), Kind.VM_PAUSED, report)
 
     async def resume(self, name: str, vm: str, report: Report) -> Outcome:
-        """Let a paused VM go on."""
+        """Let a paused VM go on, or one that was suspended."""
+        status = await self.fabric(name).parts.guests.status(vm)
+        if status.state is GuestState.SUSPENDED:
+            return await self.start(name, vm, report)
         what = f"resume {vm}"
         return await self._change_vm(
             name, vm, what, lambda guests: guests.resume(vm), Kind.VM_RESUMED, report

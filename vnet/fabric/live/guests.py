@@ -11,6 +11,7 @@ from pathlib import Path
 from vnet.base.errors import HostError, VnetError
 from vnet.fabric.state import Guest, ifname
 from vnet.hv.live.manager import HvManager
+from vnet.hv.live.snapshots import Snapshots
 from vnet.hv.spec import ExecResult, GuestNic, GuestSpec, GuestState, GuestStatus
 
 AGENT_TIMEOUT_S = 30.0
@@ -23,14 +24,19 @@ class HostGuests:
         self.fabric = fabric
         self._manager, self._open_tap = manager, open_tap
         self._greetings: set[asyncio.Task[None]] = set()
+        self.snapshots = Snapshots(manager, fabric, lambda nic: open_tap(ifname(nic)))
 
     async def adopt(self, guest: Guest) -> None:
         """Take over a guest that an earlier daemon started."""
-        (status,) = await self._manager.adopt(self.fabric, [self._spec(guest)])
+        (status,) = await self._manager.adopt(self.fabric, [self.spec(guest)])
         if status.state in (GuestState.RUNNING, GuestState.STARTING):
             task = asyncio.ensure_future(self._greet(guest.name))
             self._greetings.add(task)
             task.add_done_callback(self._greetings.discard)
+
+    async def recover(self) -> None:
+        """Undo snapshots that an earlier daemon did not finish."""
+        await self.snapshots.recover()
 
     async def _greet(self, name: str) -> None:
         """Speak to an adopted guest's agent once, so that its state is known; nobody waits for it."""
@@ -39,11 +45,13 @@ class HostGuests:
 
     async def start(self, guest: Guest, note: Callable[[str], None]) -> str:
         """Start it and wait until its agent answers."""
-        spec = self._spec(guest)
+        spec = self.spec(guest)
         status = await self._manager.start(spec, lambda nic: self._open_tap(ifname(nic)), note)
-        return f"{'warm clone' if status.warm else 'booted'}, {status.accel}"
+        how = "went on" if status.restored else "warm clone" if status.warm else "booted"
+        return f"{how}, {status.accel}"
 
-    def _spec(self, guest: Guest) -> GuestSpec:
+    def spec(self, guest: Guest) -> GuestSpec:
+        """The guest as the manager of VMs is asked for it."""
         nics = tuple(
             GuestNic(
                 f"{guest.name}.{nic.interface}",

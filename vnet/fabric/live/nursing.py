@@ -16,6 +16,7 @@ from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.health import LOOK_S
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.live.snapshots import complete_restores
 from vnet.fabric.restart import Tries
 from vnet.topology.inventory import Vm
 from vnet.topology.life import HealthCheck
@@ -69,6 +70,7 @@ def _tell(registry: Registry, fabric: str, vm: str, health: Health) -> None:
 
 async def start_automatically(engine: Engine) -> None:
     """Start the VMs that are to run without being asked for, side by side."""
+    await complete_restores(engine)
     found = [(name, vm) for name, fabric in engine.fabrics.items() for vm in sorted(fabric.automatic)]
     for failure in await asyncio.gather(
         *(engine.start_again(*each) for each in found), return_exceptions=True

@@ -22,7 +22,8 @@ from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import Attached, Cable, Gateway, Guest, NetworkService, Port
 from vnet.fabric.store import Record
-from vnet.hv.spec import ExecResult, GuestStatus
+from vnet.hv.live.snapshots import Snapshots
+from vnet.hv.spec import ExecResult, GuestSpec, GuestStatus
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats
@@ -209,8 +210,18 @@ class Switch(Protocol):
 class Guests(Protocol):
     """The fabric's guests."""
 
+    snapshots: Snapshots
+
+    def spec(self, guest: Guest) -> GuestSpec:
+        """A guest as its snapshots are asked for by."""
+        ...
+
     async def adopt(self, guest: Guest) -> None:
         """Take over a guest that an earlier daemon started; one that is gone is no error."""
+        ...
+
+    async def recover(self) -> None:
+        """Undo snapshots that an earlier daemon did not finish, once all guests have been adopted."""
         ...
 
     async def start(self, guest: Guest, note: Callable[[str], None]) -> str:

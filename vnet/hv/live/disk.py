@@ -36,7 +36,7 @@ def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
             size_bytes = _size_bytes(path)
             disks.refuse_to_shrink(wanted, str(path), size_bytes)
             if size_bytes < wanted.size_bytes:
-                _run(disks.grow(wanted, str(path)))
+                run(disks.grow(wanted, str(path)))
     return path
 
 
@@ -44,7 +44,7 @@ def _make(path: Path, wanted: Disk) -> None:
     """Beside and renamed: half a disk has another name."""
     part = path.with_name(f"{path.name}{_PART}")
     try:
-        _run(disks.create(wanted, str(part)))
+        run(disks.create(wanted, str(part)))
         part.chmod(0o600)
         part.rename(path)
     except BaseException:
@@ -74,6 +74,16 @@ def open_all(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -
     opened = []
     for each in wanted:
         descriptor = os.open(ensure(fabric, vm, each), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        stack.callback(os.close, descriptor)
+        opened.append(descriptor)
+    return opened
+
+
+def open_as_they_are(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -> list[int]:
+    """Descriptors of disks that a saved memory belongs to: they may not change, so not even grow."""
+    opened = []
+    for each in wanted:
+        descriptor = os.open(path_of(fabric, vm, each.file), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         stack.callback(os.close, descriptor)
         opened.append(descriptor)
     return opened
@@ -119,15 +129,21 @@ def remove(one: Kept) -> None:
 
 
 def _path(fabric: str, vm: str, wanted: Disk) -> Path:
-    return paths.disks_dir() / fabric / vm / wanted.file
+    return path_of(fabric, vm, wanted.file)
+
+
+def path_of(fabric: str, vm: str, file: str) -> Path:
+    """Where the file of a disk is, or would be."""
+    return paths.disks_dir() / fabric / vm / file
 
 
 def _size_bytes(path: Path) -> int:
-    told = json.loads(_run(("qemu-img", "info", "-U", "--output=json", "-f", path.suffix[1:], str(path))))
+    told = json.loads(run(("qemu-img", "info", "-U", "--output=json", "-f", path.suffix[1:], str(path))))
     return int(told["virtual-size"])
 
 
-def _run(command: tuple[str, ...]) -> str:
+def run(command: tuple[str, ...]) -> str:
+    """What a program printed. Raises HostError with all that it said."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:

@@ -13,28 +13,30 @@ import secrets
 import shutil
 import time
 import uuid as uuids
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
-from vnet.hv import monitor
+from vnet.hv import monitor, saving
 from vnet.hv.accel import Accel
 from vnet.hv.argv import DiskArgument, Machine, Memory, NicArgument, machine_of
-from vnet.hv.disk import plugged
+from vnet.hv.disk import Plugged, plugged
 from vnet.hv.identity import ENTROPY_BYTES, identity_lines
 from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
 from vnet.hv.live import cgroup, console_log
+from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.console import ConsoleTail
-from vnet.hv.live.disk import open_all
+from vnet.hv.live.disk import open_all, open_as_they_are
 from vnet.hv.live.finding import find_recorded
 from vnet.hv.live.image import Image
 from vnet.hv.live.launcher import LOG, Confinement, launch_machine, open_vhost, opened
 from vnet.hv.live.process import Process, file_limit, start_ticks
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.record import Record, read, record_path
+from vnet.hv.live.saving import Saving, clear
 from vnet.hv.live.template import Template
 from vnet.hv.live.users import claim_dir
 from vnet.hv.monitor import MonitorEvent, RunState
@@ -57,6 +59,10 @@ class Means:
     image: Image
     open_tap: Callable[[str], int]
     template: Template | None
+    saved: Path | None = None
+    """Its own memory, if it goes on from there."""
+    origin: str = ""
+    """The wish that it is started from."""
 
 
 class Guest:
@@ -114,7 +120,9 @@ class Guest:
         return {
             Action.LAUNCH_CLONE: self._launch_clone,
             Action.LAUNCH_COLD: self._launch_cold,
+            Action.LAUNCH_SAVED: self._launch_cold,
             Action.LOAD: self._load,
+            Action.LOAD_SAVED: self._load_saved,
             Action.PLUG: self._plug,
             Action.AWAIT_AGENT: self._await_agent,
             Action.CONFIGURE: self._configure,
@@ -133,6 +141,17 @@ class Guest:
 
     async def start(self, means: Means, event: Event) -> None:
         """One attempt. On failure nothing is left and the reason is raised."""
+        await self._begin(means, event, Phase.RUNNING)
+
+    async def load(self, means: Means) -> None:
+        """Starts it with its own memory, which was saved; it stands still. One attempt."""
+        await self._begin(means, Event.START_SAVED, Phase.LOADED)
+
+    async def go_on(self) -> None:
+        """Lets one that was loaded go on; returns once it has its addresses. One attempt."""
+        await self._begin(self._need(), Event.RESUME, Phase.RUNNING)
+
+    async def _begin(self, means: Means, event: Event, goal: Phase) -> None:
         self._means, self.failed_in, self.reason = means, Phase.ABSENT, ""
         self._powered_off.clear()  # what the last run ended with
         try:
@@ -140,7 +159,8 @@ class Guest:
         except BaseException:  # also a Ctrl-C: nothing half-made may run on
             await asyncio.shield(self.drive(Event.STOP))
             raise
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not goal:
+            await self.look_for_saved()
             raise failure or HostError(f"{self.spec.name} ended while it was started")
 
     async def _launch_clone(self) -> None:
@@ -150,7 +170,8 @@ class Guest:
         await self._launch(machine, memory_fd=template.memory_fd)
 
     async def _launch_cold(self) -> None:
-        machine = self._prepare(warm=False)
+        """A cold boot, or with memory that will be loaded: then what was plugged in late is there at once."""
+        machine = replace(self._prepare(warm=False), is_saved=self._need().saved is not None)
         descriptors: list[int] = []
         try:
             for nic in self.spec.nics:
@@ -171,7 +192,8 @@ class Guest:
         """Its disks, made where they are missing, and open as long as they are handed over."""
         spec = self.spec
         with contextlib.ExitStack() as stack:
-            opened = await asyncio.to_thread(open_all, spec.fabric, spec.name, spec.disks, stack)
+            open_them = open_all if self._need().saved is None else open_as_they_are
+            opened = await asyncio.to_thread(open_them, spec.fabric, spec.name, spec.disks, stack)
             places = plugged(spec.disks, len(spec.nics))
             yield tuple(DiskArgument(*each) for each in zip(places, opened, strict=True))
 
@@ -190,6 +212,7 @@ class Guest:
             warm=warm,
             memory_bytes=self.spec.memory_bytes,
             cgroups=tuple(str(folder) for folder in group.folders),
+            origin=self._need().origin,
         )
         self._keep(record)
         return machine_of(
@@ -242,6 +265,17 @@ class Guest:
         async with _limit(LOAD_TIMEOUT_S, f"{self.spec.name} did not load its template's state"):
             await self._monitor().poll(monitor.QUERY_STATUS, _is_loaded)
 
+    async def _load_saved(self) -> None:
+        """How long that takes is up to its size; QEMU ends when it cannot."""
+        saved = self._need().saved
+        assert saved is not None
+        with opened(saved) as state:
+            await self._monitor().execute_all(saving.load(state))
+        try:
+            await self._monitor().poll(monitor.QUERY_STATUS, _is_loaded)
+        except PeerError as error:
+            raise HostError(f"QEMU could not load the memory of {self.spec.name}: {self._log()}") from error
+
     async def _plug(self) -> None:
         for index, nic in enumerate(self.spec.nics):
             tap = await self._open_tap(nic.name)
@@ -259,10 +293,11 @@ class Guest:
 
     async def _await_agent(self) -> None:
         """A boot that hangs is explained by the end of its console."""
+        is_new = not self._recorded().origin  # else it may still wait for the rest of somebody's message
         timeout_s = CLONE_TIMEOUT_S if self._recorded().warm else BOOT_TIMEOUT_S
         console = ConsoleTail(self.run_dir / "console.sock")
         try:
-            self.agent = await AgentClient.connect(self._agent_socket, timeout_s=timeout_s, fresh=True)
+            self.agent = await AgentClient.connect(self._agent_socket, timeout_s=timeout_s, fresh=is_new)
         except TimedOut as error:
             raise TimedOut(f"{self.spec.name}: {error}; its console ends with:\n{console.text}") from error
         finally:
@@ -303,7 +338,7 @@ class Guest:
             return False
         self.record = read(record_path(self.spec.fabric, self.spec.name))
         self.process = find_recorded(self.run_dir, self.record) if self.record else None
-        if self.process and self._recorded().ready:
+        if self.process and self._recorded().ready and not self._is_replaced():
             with contextlib.suppress(VnetError):
                 await self._check_identity()
                 await self._catch_up()
@@ -313,7 +348,25 @@ class Guest:
             await self.process.wait(KILL_TIMEOUT_S)
         if self.record or self.run_dir.exists():
             await self.drive(self._ended())
+        await self.look_for_saved()
         return False
+
+    def _is_replaced(self) -> bool:
+        """Whether it is to begin anew from what was saved, and its QEMU was about to be ended."""
+        wish = files.next_of(self.spec.fabric, self.spec.name)
+        if wish and wish.token == self._recorded().origin:
+            files.fulfilled(wish, self.spec.name)
+            return False
+        return wish is not None
+
+    async def look_for_saved(self) -> None:
+        """One that is off is suspended if its memory is kept, and only then."""
+        wish = files.next_of(self.spec.fabric, self.spec.name)
+        is_kept = wish is not None and wish.memory
+        if self.phase in (Phase.ABSENT, Phase.CRASHED) and is_kept:
+            await self.drive(Event.FOUND_SUSPENDED)
+        if self.phase is Phase.SUSPENDED and not is_kept:
+            await self.drive(Event.FORGOTTEN)
 
     def _ended(self) -> Event:
         """What has become of a guest whose traces are there and whose QEMU is not."""
@@ -330,6 +383,8 @@ class Guest:
 
     async def _catch_up(self) -> None:
         """Events are not replayed: what happened while nobody listened is asked for."""
+        if self._recorded().saving:
+            await self._end_saving()
         status = monitor.parse_status(await self._monitor().execute(monitor.QUERY_STATUS))
         if self._recorded().booting:
             await self._monitor().execute(monitor.CONTINUE)
@@ -340,6 +395,47 @@ class Guest:
             await self.drive(Event.ADOPT)
         if status is RunState.POWERED_OFF:
             await self.drive(Event.POWERED_OFF)
+
+    # Being saved: `vnet.hv.live.snapshots` says when
+
+    async def saving(self, snapshot: str, file: Path | None) -> Saving:
+        """Ready to be saved, its memory to a file unless that is None; `saved` or `suspend` has to follow."""
+        runs = self.phase is Phase.RUNNING
+        self._keep(replace(self._recorded(), saving=snapshot, saving_runs=runs))
+        await self.drive(Event.SAVE)
+        return Saving(self.spec.name, self._monitor(), self.plugged, snapshot, file, runs)
+
+    @property
+    def plugged(self) -> tuple[Plugged, ...]:
+        """Its disks as QEMU has them."""
+        return plugged(self.spec.disks, len(self.spec.nics))
+
+    async def saved(self) -> None:
+        """It is as it was, whether that went well or not."""
+        await self.drive(Event.SAVED)
+        self._keep(replace(self._recorded(), saving=""))
+
+    async def suspend(self) -> None:
+        """Its memory is kept: its QEMU ends."""
+        await self.drive(Event.SUSPEND)
+
+    async def forget_disks(self, snapshot: str, names: Collection[str]) -> None:
+        """Drops what its disks keep of a snapshot, as far as they do."""
+        for disk in self.plugged:
+            with contextlib.suppress(HostError):
+                if disk.disk.name in names:
+                    await self._monitor().execute(saving.drop_disk(disk, snapshot))
+
+    async def _end_saving(self) -> None:
+        """An earlier manager was killed while it saved this guest, at whatever point."""
+        record, fabric, name = self._recorded(), self.spec.fabric, self.spec.name
+        found = files.find(fabric, record.saving)
+        is_there = found is not None and bool(found.name)
+        disks = () if is_there else self.plugged
+        await clear(self._monitor(), disks, record.saving, runs=record.saving_runs)
+        if is_there:
+            files.set_head(fabric, name, record.saving)
+        self._keep(replace(record, saving=""))
 
     # Standing still, booting again
 
@@ -507,17 +603,22 @@ class Guest:
         """
         async with self.lock:
             self.check_running()
+        agent = await self.agent_now(timeout_s)
+        self.check_running()
+        return agent
+
+    async def agent_now(self, timeout_s: float) -> AgentClient:
+        """The same for who is at work on the guest and holds `lock`."""
         async with self._agent_lock:
             if self.agent is None or not self.agent.connected:
                 if self.agent:
                     await self.agent.close()
                 self.agent = await AgentClient.connect(self._agent_socket, timeout_s=timeout_s)
-            self.check_running()
             return self.agent
 
     def check_running(self) -> None:
         """Refuses what needs a running guest."""
-        if self.phase is not Phase.RUNNING:
+        if self.phase not in (Phase.RUNNING, Phase.SAVING):
             name, state = self.spec.name, self.state
             how = "resume" if state is GuestState.PAUSED else "start"
             raise HostError(f"{name} is {state.value}: {how} it with `vnet {how} {name}`")
@@ -535,6 +636,7 @@ class Guest:
             pid=process.pid,
             accel=record.accel,
             warm=record.warm,
+            restored=bool(record.origin),
             uptime_s=process.uptime_s(),
             agent=self.agent is not None and self.agent.connected,
             memory_bytes=record.memory_bytes,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from vnet.base import paths
@@ -13,9 +14,10 @@ from vnet.hv import admission
 from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, command_line, machine_of
 from vnet.hv.lifecycle import Event, Phase, attempts
-from vnet.hv.live import console_log, image, kvm, record
+from vnet.hv.live import console_log, image, kvm, record, saved_start
 from vnet.hv.live.guest import Guest, Means
 from vnet.hv.live.template import Template, Templates
+from vnet.hv.snapshot import Build
 from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestStatus
 
 STOP_TIMEOUT_S = 10.0
@@ -87,27 +89,33 @@ class HvManager:
             AdmissionError: it does not fit into memory.
             HostError, PeerError, TimedOut: it did not start; nothing of it is left.
         """
-        guest = self._guest(spec)
+        guest = self.guest(spec)
         async with guest.lock:
             if await guest.adopt():
                 return guest.status()
             guest.spec = spec
-            self.admit([spec])
-            command_line(self._machine(spec))  # socket paths too long are refused before anything is made
-            committed = spec.memory_bytes + admission.OVERHEAD_BYTES
-            self._starting_bytes += committed
-            try:
-                async with self._starts:
-                    await self._start(guest, open_tap, progress)
-            finally:
-                self._starting_bytes -= committed
+            async with self.room(spec):
+                await self._start(guest, open_tap, progress)
             return guest.status()
+
+    @asynccontextmanager
+    async def room(self, spec: GuestSpec) -> AsyncIterator[None]:
+        """For a guest that is being started: its memory, and its turn. Raises AdmissionError."""
+        self.admit([spec])
+        command_line(self.machine(spec))  # socket paths too long are refused before anything is made
+        committed = spec.memory_bytes + admission.OVERHEAD_BYTES
+        self._starting_bytes += committed
+        try:
+            async with self._starts:
+                yield
+        finally:
+            self._starting_bytes -= committed
 
     async def stop(self, fabric: str, name: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Switches a guest off: by its power button, by force after `timeout_s`; one that is off stays so."""
         guest = self._guests.get((fabric, name))
         if guest is None:
-            guest = self._guest(_unknown(fabric, name))
+            guest = self.guest(_unknown(fabric, name))
         async with guest.lock:
             await guest.adopt()
             await guest.stop(timeout_s)
@@ -139,6 +147,7 @@ class HvManager:
     async def destroy(self, fabric: str, name: str) -> None:
         """Ends a guest at once and forgets it: no process, socket, folder, log or control group is left."""
         await self.stop(fabric, name, timeout_s=0)
+        await asyncio.to_thread(saved_start.forget, fabric, name)
         self._guests.pop((fabric, name), None)
         await asyncio.to_thread(console_log.remove, fabric, name)
 
@@ -203,7 +212,25 @@ class HvManager:
         self._templates.close()
 
     async def _start(self, guest: Guest, open_tap: Callable[[str], int], progress: Progress) -> None:
-        made = await self._image(guest.spec, progress)
+        made = await self.image_of(guest.spec, progress)
+        wish = await asyncio.to_thread(saved_start.wish_of, guest.spec)
+        if wish and wish.memory:
+            await saved_start.load(wish, guest, await self.means(guest.spec, open_tap, progress))
+            await saved_start.go_on(wish, guest)
+            return
+        if wish:
+            await asyncio.to_thread(saved_start.take_back, wish, guest.spec)
+        await self._boot(guest, made, open_tap, progress)
+        if wish:
+            await asyncio.to_thread(saved_start.fulfilled, wish, guest.spec)
+
+    async def means(self, spec: GuestSpec, open_tap: Callable[[str], int], progress: Progress) -> Means:
+        """What a start needs, but for a template."""
+        return Means(self.accel, await self.image_of(spec, progress), open_tap, None)
+
+    async def _boot(
+        self, guest: Guest, made: image.Image, open_tap: Callable[[str], int], progress: Progress
+    ) -> None:
         template = await self._template(guest.spec, made, progress)
         tries = attempts(template=template is not None)
         for number, event in enumerate(tries, start=1):
@@ -218,7 +245,8 @@ class HvManager:
                     raise
                 progress(f"{guest.spec.name}: {error}; booting it instead")
 
-    async def _image(self, spec: GuestSpec, progress: Progress) -> image.Image:
+    async def image_of(self, spec: GuestSpec, progress: Progress) -> image.Image:
+        """The image of a guest, made if it is not there."""
         if spec.image != "micro":
             raise InputError(f"{spec.name}: there is no image {spec.image!r}, only `micro`")
         async with self._image_lock:
@@ -229,23 +257,29 @@ class HvManager:
         if not self._warm:
             return None
         try:
-            return await self._templates.get(self._machine(spec), made, self.accel, progress)
+            return await self._templates.get(self.machine(spec), made, self.accel, progress)
         except VnetError as error:
             progress(f"no template for warm clones: {error}")
             return None
 
-    def _machine(self, spec: GuestSpec) -> Machine:
+    def machine(self, spec: GuestSpec) -> Machine:
+        """The machine for a guest, without what is plugged in."""
         run_dir = str(paths.vm_run_dir(spec.fabric, spec.name))
         return machine_of(spec, uuid="", run_dir=run_dir, accel=self.accel.name, kernel="", initrd="")
 
     async def _adopt(self, spec: GuestSpec) -> GuestStatus:
-        guest = self._guest(spec)
+        guest = self.guest(spec)
         async with guest.lock:
             await guest.adopt()
             return guest.status()
 
-    def _guest(self, spec: GuestSpec) -> Guest:
+    def guest(self, spec: GuestSpec) -> Guest:
+        """The one guest of that name."""
         return self._guests.setdefault((spec.fabric, spec.name), Guest(spec, self._on_event))
+
+    async def build(self) -> Build:
+        """What memory that is saved on this host is bound to."""
+        return await self._templates.build(self.accel.name)
 
     def _known(self, fabric: str, name: str) -> Guest:
         guest = self._guests.get((fabric, name))

@@ -28,6 +28,12 @@ class Record:
     start_ticks: int = 0
     ready: bool = False
     booting: bool = False
+    origin: str = ""
+    """The wish (`snapshot_files.Next`) that it was started from."""
+    saving: str = ""
+    """The snapshot that is being made of it; it may stand still for that."""
+    saving_runs: bool = False
+    """Whether it is to go on afterwards."""
 
     def write(self, path: Path) -> None:
         """Replaces the file; a crash leaves the old one or the new one."""

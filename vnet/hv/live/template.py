@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -33,6 +34,7 @@ from vnet.hv.live.lock import exclusive
 from vnet.hv.live.process import Process, search
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.users import claim_dir
+from vnet.hv.snapshot import Build
 
 _BOOT_TIMEOUT_S = 60.0
 _SAVE_TIMEOUT_S = 20.0
@@ -98,10 +100,15 @@ class Templates:
         self._loaded.clear()
 
     async def _qemu(self, accel: str) -> str:
+        build = await self.build(accel)
+        return build.qemu + build.cpu
+
+    async def build(self, accel: str) -> Build:
         """What a saved state is bound to besides the command line: QEMU's build, and with KVM the CPU."""
         if not self._version:
             self._version = await asyncio.to_thread(_qemu_version)
-        return self._version + (_cpu_model() if accel == "kvm" else "")
+        cpu = hashlib.sha256(_cpu_model().encode()).hexdigest()[:16] if accel == "kvm" else ""
+        return Build(self._version, accel, cpu)
 
 
 def _folder(key: str) -> Path:

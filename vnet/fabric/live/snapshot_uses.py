@@ -1,0 +1,25 @@
+"""What snapshots need, and so may not be removed before them."""
+
+from __future__ import annotations
+
+from vnet.base.errors import HostError
+from vnet.hv.live import snapshot_files as files
+
+
+def refuse_kept(fabric: str, vm: str, disk: str) -> None:
+    """Raises HostError for a disk that snapshots need, or a suspended VM."""
+    names = [
+        each.name
+        for each in files.known(fabric)
+        if vm in each.vms and disk in {kept.name for kept in each.of(vm).disks}
+    ]
+    if names:
+        raise HostError(
+            f"the disk {disk} of {vm} keeps the snapshots {', '.join(names)}:"
+            f" `vnet snapshot rm {vm} NAME` first"
+        )
+    wish = files.next_of(fabric, vm)
+    if wish is not None:
+        raise HostError(
+            f"{vm} is suspended with the disk {disk}: `vnet start {vm}`, then `vnet stop {vm}` first"
+        )

@@ -1,0 +1,243 @@
+"""Snapshots of a fabric's VMs, and VMs suspended: what the commands ask for, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vnet.base.errors import InputError, VnetError
+from vnet.fabric.events import Kind
+from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.observe import ALIVE
+from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.live.telling import telling
+from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.snapshots import row
+from vnet.fabric.state import Guest
+from vnet.hv import snapshot as values
+from vnet.hv.live import saved_start
+from vnet.hv.live import snapshot_files as files
+from vnet.hv.live.snapshot_files import Next
+from vnet.hv.live.snapshots import Wanted
+from vnet.hv.snapshot import Snapshot
+from vnet.hv.spec import GuestState
+
+log = logging.getLogger(__name__)
+
+Json = Mapping[str, Any]
+
+
+async def save(engine: Engine, name: str, vms: Sequence[str], wanted: Wanted, report: Report) -> Json:
+    """Snapshot VMs at one moment; without names all of which anything can be kept."""
+    async with engine.locks[name]:
+        fabric = engine.fabric(name)
+        guests = [engine.guest(name, vm) for vm in vms] or await _all(engine, fabric, wanted)
+        with telling(report, 1, f"save {_named(guests)}", 1) as remark:
+            made = await fabric.parts.guests.snapshots.save(_specs(fabric, guests), wanted)
+            pause_s = max(each.pause_s for each in made.members)
+            remark.text = f"stood still for {pause_s * 1000:.0f} ms" if pause_s else ""
+        fields = {"vms": list(made.vms), "id": made.id, "pause_s": pause_s}
+        text = f"{', '.join(made.vms)}: saved as {made.name}"
+        engine.events.tell(Kind.SNAPSHOT_SAVED, text, name, made.name, fields)
+        return {"snapshots": [row(made, vm, (made,), made.created_s, made.id) for vm in made.vms]}
+
+
+async def _all(engine: Engine, fabric: Fabric, wanted: Wanted) -> list[Guest]:
+    """Those that run, or have disks at least."""
+    assert fabric.declared is not None
+    guests = [engine.guest(fabric.record.name, vm.name) for vm in fabric.declared.inventory.vms]
+    states = [(await fabric.parts.guests.status(guest.name)).state for guest in guests]
+    with_something = [
+        guest
+        for guest, state in zip(guests, states, strict=True)
+        if state is not GuestState.SUSPENDED and (guest.disks or (wanted.memory and state in ALIVE))
+    ]
+    if not with_something:
+        raise InputError(f"no VM of {fabric.record.name} has anything to be kept: none runs, none has disks")
+    return with_something
+
+
+async def listed(fabric: str | None, vm: str | None = None) -> list[Json]:
+    """Each VM in each snapshot, of one fabric or of all, whether they are up or not; the oldest first."""
+    return await asyncio.to_thread(_listed, fabric, vm)
+
+
+def _listed(fabric: str | None, vm: str | None) -> list[Json]:
+    known = files.known(fabric)
+    if vm is not None and not any(vm in each.vms for each in known):
+        raise InputError(f"{vm} has no snapshots: `vnet snapshot save {vm} NAME` makes one")
+    pairs = sorted(
+        ((each, member) for each in known for member in each.vms if vm in (None, member)),
+        key=lambda pair: (pair[0].fabric, pair[1], pair[0].created_s),
+    )
+    now_s = time.time()
+    return [row(each, member, known, now_s, files.head(each.fabric, member)) for each, member in pairs]
+
+
+async def restore(
+    engine: Engine, name: str, vms: Sequence[str], snapshot: str, memory: bool | None, report: Report
+) -> Json:
+    """Make VMs what they were in a snapshot; without names all that are in it.
+
+    Args:
+        memory: whether they go on where they were; None if their memory was kept.
+    """
+    async with engine.locks[name]:
+        fabric = engine.fabric(name)
+        found = _find(files.known(name), vms, snapshot)
+        guests = [engine.guest(name, vm) for vm in vms or found.vms]
+        has_memory = all(found.of(guest.name).build for guest in guests)
+        if memory is None:
+            memory = has_memory
+        elif memory and not has_memory:
+            raise InputError(f"{snapshot} has not the memory of all of {_named(guests)}: only their disks")
+        states = {guest.name: (await fabric.parts.guests.status(guest.name)).state for guest in guests}
+        _refuse_only_memory(found, guests, memory)
+        with telling(report, 1, f"restore {_named(guests)} from {snapshot}", 1):
+            for guest in guests:
+                engine.store.save_guest(name, guest)
+            specs = _specs(fabric, guests)
+            await fabric.parts.guests.snapshots.restore(found, specs, memory=memory, progress=_notes(report))
+            _not_stopped(engine, fabric, guests if memory else ())
+        fields = {"vms": [guest.name for guest in guests], "id": found.id, "memory": memory}
+        text = f"{_named(guests)}: restored from {snapshot}"
+        engine.events.tell(Kind.SNAPSHOT_RESTORED, text, name, snapshot, fields)
+    again = [] if memory else [guest.name for guest in guests if states[guest.name] in ALIVE]
+    for vm in again:
+        await engine.start(name, vm, report)
+    return {"fabric": name, "snapshot": snapshot, "memory": memory, "vms": fields["vms"], "booted": again}
+
+
+def _refuse_only_memory(found: Snapshot, guests: Iterable[Guest], memory: bool) -> None:
+    for guest in guests:
+        if not memory and not found.of(guest.name).disks:
+            raise InputError(f"of {guest.name} {found.name} has its memory only, no disks to be restored")
+
+
+def _not_stopped(engine: Engine, fabric: Fabric, guests: Iterable[Guest]) -> None:
+    stopped = fabric.record.stopped - {guest.name for guest in guests}
+    if stopped != fabric.record.stopped:
+        engine.save(fabric, replace(fabric.record, stopped=stopped))
+
+
+async def remove(registry: Registry, name: str, vms: Sequence[str], snapshot: str) -> Json:
+    """Remove a snapshot of VMs; without names of all that are in it. The fabric need not be up."""
+    async with registry.locks[name]:
+        found = _find(files.known(name), vms, snapshot)
+        return await _remove(registry, found, vms or found.vms)
+
+
+async def _remove(registry: Registry, snapshot: Snapshot, vms: Sequence[str]) -> Json:
+    fabric = registry.fabrics.get(snapshot.fabric)
+    parts = fabric.parts if fabric else registry.make_parts(snapshot.fabric)
+    for vm in vms:
+        await parts.guests.snapshots.remove(snapshot, vm)
+    text = f"{', '.join(vms)}: {snapshot.name} was removed"
+    fields = {"vms": list(vms), "id": snapshot.id}
+    registry.events.tell(Kind.SNAPSHOT_REMOVED, text, snapshot.fabric, snapshot.name, fields)
+    return {"fabric": snapshot.fabric, "snapshot": snapshot.name, "vms": list(vms)}
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """Which snapshots are no longer wanted, see `vnet.hv.snapshot.to_prune`. `only_told`: nothing goes."""
+
+    vms: tuple[str, ...]
+    keep_last: int | None
+    older_than_s: float | None
+    only_told: bool
+
+
+async def prune(registry: Registry, name: str, pruning: Pruning) -> list[Json]:
+    """Remove those. Returns what was removed, or would be."""
+    async with registry.locks[name]:
+        known, now_s = files.known(name), time.time()
+        there = {vm for each in known for vm in each.vms}
+        unknown = set(pruning.vms) - there
+        if unknown:
+            raise InputError(f"{', '.join(sorted(unknown))}: no snapshots; with some: {_words(there)}")
+        gone = [
+            (each, vm)
+            for vm in pruning.vms or sorted(there)
+            for each in values.to_prune(known, vm, now_s, pruning.keep_last, pruning.older_than_s)
+        ]
+        rows = [row(each, vm, known, now_s, files.head(name, vm)) for each, vm in gone]
+        for each, vm in () if pruning.only_told else gone:
+            await _remove(registry, each, [vm])
+        return rows
+
+
+async def suspend(engine: Engine, name: str, vm: str, report: Report) -> Json:
+    """Keep a VM's memory and end its QEMU; `start` brings it back where it was."""
+    async with engine.locks[name]:
+        fabric = engine.fabric(name)
+        guest = engine.guest(name, vm)
+        with telling(report, 1, f"suspend {vm}", 1):
+            kept = await fabric.parts.guests.snapshots.suspend(fabric.parts.guests.spec(guest))
+            engine.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
+        fields = {"memory_bytes": kept.memory_bytes}
+        engine.events.tell(Kind.VM_SUSPENDED, f"{vm} is suspended", name, vm, fields)
+        return {"fabric": name, "vm": vm, "memory_bytes": kept.memory_bytes}
+
+
+async def forget_memory(engine: Engine, name: str, vm: str) -> None:
+    """Let a VM boot at its next start, though its memory is kept."""
+    async with engine.locks[name]:
+        fabric = engine.fabric(name)
+        if (await fabric.parts.guests.status(vm)).state is GuestState.SUSPENDED:
+            await asyncio.to_thread(saved_start.without_memory, name, vm)
+
+
+async def complete_restores(engine: Engine) -> None:
+    """What daemons that were killed had begun to restore is restored; failures are logged."""
+    for name, fabric in tuple(engine.fabrics.items()):
+        for wish in await asyncio.to_thread(files.wishes, name):
+            if not wish.is_suspended and fabric.declared is not None:
+                try:
+                    async with engine.locks[name]:
+                        await _complete(engine, fabric, wish)
+                except VnetError as error:
+                    log.warning("restoring %s of %s is not complete: %s", ", ".join(wish.vms), name, error)
+
+
+async def _complete(engine: Engine, fabric: Fabric, wish: Next) -> None:
+    guests = [engine.guest(fabric.record.name, vm) for vm in wish.vms]
+    await fabric.parts.guests.snapshots.complete(wish, _specs(fabric, guests), log.info)
+    _not_stopped(engine, fabric, guests if wish.memory else ())
+
+
+def _find(known: Sequence[Snapshot], vms: Sequence[str], name: str) -> Snapshot:
+    """The one snapshot of that name with all those VMs. Raises InputError."""
+    named = [each for each in known if each.name == name]
+    found = [each for each in named if set(vms) <= set(each.vms)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        which = "; ".join(", ".join(each.vms) for each in found)
+        raise InputError(f"there are several snapshots {name}, name the VMs: {which}")
+    if named:
+        raise InputError(
+            f"{name} is no snapshot of all of {', '.join(vms)}; it is of {', '.join(named[0].vms)}"
+        )
+    there = {each.name for each in known if not vms or set(vms) & set(each.vms)}
+    raise InputError(f"there is no snapshot {name}; there are: {_words(there)}")
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _named(guests: Iterable[Guest]) -> str:
+    return ", ".join(guest.name for guest in guests)
+
+
+def _specs(fabric: Fabric, guests: Iterable[Guest]) -> list[Any]:
+    return [fabric.parts.guests.spec(guest) for guest in guests]
+
+
+def _notes(report: Report) -> Callable[[str], None]:
+    return lambda text: report(Progress(1, text, Status.NOTE))

@@ -1,0 +1,74 @@
+"""What disks keep of snapshots inside their own files, while no QEMU has them: kept, taken back, dropped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from vnet.base.errors import HostError
+from vnet.hv.live.disk import path_of, run
+from vnet.hv.snapshot import SavedDisk, Snapshot
+
+
+def file_of(fabric: str, vm: str, disk: SavedDisk) -> Path:
+    """Where a disk is."""
+    return path_of(fabric, vm, f"{disk.name}.{disk.format}")
+
+
+def keep(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> None:
+    """Keeps the contents of disks as they are."""
+    for disk in disks:
+        _snapshot("-c", snapshot, file_of(fabric, vm, disk))
+
+
+def drop(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> None:
+    """Forgets what was kept, as far as it was."""
+    for disk in disks:
+        file = file_of(fabric, vm, disk)
+        if file.exists() and snapshot in _names(_info(file)):
+            _snapshot("-d", snapshot, file)
+
+
+def refuse_missing(snapshot: Snapshot, vm: str) -> None:
+    """Raises HostError if one of the disks was made anew since, or removed."""
+    for disk in snapshot.of(vm).disks:
+        file = file_of(snapshot.fabric, vm, disk)
+        if not file.exists() or snapshot.id not in _names(_info(file)):
+            raise HostError(
+                f"the disk {disk.name} of {vm} was removed or made anew since, and does not keep the snapshot"
+                f" {snapshot.name} any more: nothing was changed. `vnet snapshot rm {vm} {snapshot.name}`"
+            )
+
+
+def take_back(snapshot: Snapshot, vm: str) -> None:
+    """Makes disks what they were, also in size. Doing it again does no harm.
+
+    What was noted of their changes, for incremental backups, is no longer true and removed.
+    """
+    for disk in snapshot.of(vm).disks:
+        file = file_of(snapshot.fabric, vm, disk)
+        for bitmap in _bitmaps(_info(file)):
+            run(("qemu-img", "bitmap", "--remove", "-f", "qcow2", str(file), bitmap))
+        _snapshot("-a", snapshot.id, file)
+
+
+def _snapshot(how: str, snapshot: str, file: Path) -> None:
+    run(("qemu-img", "snapshot", "-q", how, snapshot, str(file)))
+
+
+def _info(file: Path) -> dict[str, object]:
+    told = json.loads(run(("qemu-img", "info", "-U", "--output=json", "-f", "qcow2", str(file))))
+    return dict(told)
+
+
+def _names(info: dict[str, object]) -> set[str]:
+    found = info.get("snapshots", [])
+    return {str(each["name"]) for each in found} if isinstance(found, list) else set()
+
+
+def _bitmaps(info: dict[str, object]) -> list[str]:
+    with suppress(KeyError, TypeError):
+        return [each["name"] for each in info["format-specific"]["data"]["bitmaps"]]  # type: ignore[index]
+    return []

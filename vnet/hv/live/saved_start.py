@@ -1,0 +1,73 @@
+"""Starts that begin with what was saved: the disks taken back, the memory loaded, the wish for it fulfilled.
+
+Each step can be done again after a daemon was killed in the midst of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from vnet.base.errors import HostError
+from vnet.hv.live import disk_snapshots
+from vnet.hv.live import snapshot_files as files
+from vnet.hv.live.guest import Guest, Means
+from vnet.hv.live.snapshot_files import Next
+from vnet.hv.snapshot import Snapshot
+from vnet.hv.spec import GuestSpec
+
+
+def wish_of(spec: GuestSpec) -> Next | None:
+    """What a guest is to begin with; None if it boots."""
+    return files.next_of(spec.fabric, spec.name)
+
+
+def forget(fabric: str, vm: str) -> None:
+    """A guest that is ended for good begins with nothing; memory that it was suspended with is lost."""
+    for wish in files.wishes(fabric):
+        files.fulfilled(wish, vm)
+
+
+def without_memory(fabric: str, vm: str) -> None:
+    """It is to boot. Disks that were to be taken back still are."""
+    wish = files.next_of(fabric, vm)
+    if wish and not wish.is_suspended:
+        files.wish(fabric, wish.snapshot, [vm], memory=False)
+    elif wish:
+        files.fulfilled(wish, vm)
+
+
+def take_back(wish: Next, spec: GuestSpec) -> None:
+    """Makes its disks what they were; those of a suspended guest are."""
+    if not wish.is_suspended:
+        disk_snapshots.take_back(_snapshot(wish, spec.name), spec.name)
+
+
+def fulfilled(wish: Next, spec: GuestSpec) -> None:
+    """It runs. From here on its state descends from the snapshot."""
+    if not wish.is_suspended:
+        files.set_head(spec.fabric, spec.name, wish.snapshot)
+    files.fulfilled(wish, spec.name)
+
+
+async def load(wish: Next, guest: Guest, means: Means) -> None:
+    """The guest stands still, all as it was."""
+    name = guest.spec.name
+    snapshot = await asyncio.to_thread(_snapshot, wish, name)
+    await asyncio.to_thread(take_back, wish, guest.spec)
+    await guest.load(replace(means, saved=files.memory(snapshot, name), origin=wish.token))
+
+
+async def go_on(wish: Next, guest: Guest) -> None:
+    """It goes on, and is told the time, and new random numbers."""
+    await guest.go_on()
+    await asyncio.to_thread(fulfilled, wish, guest.spec)
+
+
+def _snapshot(wish: Next, vm: str) -> Snapshot:
+    found = files.find(wish.fabric, wish.snapshot)
+    if found is None or vm not in found.vms:
+        raise HostError(
+            f"what {vm} was to go on from is gone ({wish.snapshot}): `vnet start --boot {vm}` boots it"
+        )
+    return found

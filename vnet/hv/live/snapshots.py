@@ -1,0 +1,397 @@
+"""Snapshots of the guests of one fabric: made, restored, removed; guests suspended.
+
+Each is safe at every step: a snapshot is there when its folder gets its name, a restored guest when the wish
+for it is written down. Who finds what a killed daemon has left undoes the one and completes the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vnet.base.errors import HostError, InputError, VnetError
+from vnet.hv import saving
+from vnet.hv import snapshot as values
+from vnet.hv.argv import DiskArgument, NicArgument, machine_key
+from vnet.hv.disk import plugged
+from vnet.hv.lifecycle import Phase
+from vnet.hv.live import disk_snapshots, saved_start
+from vnet.hv.live import snapshot_files as files
+from vnet.hv.live.guest import Guest
+from vnet.hv.live.manager import HvManager, Progress
+from vnet.hv.live.saving import Saving
+from vnet.hv.live.snapshot_files import Next
+from vnet.hv.snapshot import Build, Consistency, Saved, SavedDisk, Shape, Snapshot
+from vnet.hv.spec import GuestSpec
+
+T = TypeVar("T")
+
+_FREEZE_TIMEOUT_S = 10.0
+_UP = (Phase.RUNNING, Phase.PAUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A snapshot to be made."""
+
+    name: str
+    description: str = ""
+    memory: bool = True
+
+
+@dataclass(slots=True)
+class Snapshots:
+    """`manager` has the guests; `open_tap` gives a NIC's TAP, see `HvManager.start`."""
+
+    manager: HvManager
+    fabric: str
+    open_tap: Callable[[str], int]
+
+    # ---- making ------------------------------------------------------------------------------
+
+    async def save(self, specs: Sequence[GuestSpec], wanted: Wanted) -> Snapshot:
+        """Keeps guests as they are at one moment.
+
+        Raises: InputError for what cannot be kept; HostError, after which they are as if nothing had been.
+        """
+        values.check_name(wanted.name)
+        known = await asyncio.to_thread(files.known, self.fabric)
+        values.refuse_taken(wanted.name, (spec.name for spec in specs), known)
+        async with self._guests(specs) as guests:
+            for guest in guests:
+                values.refuse_raw(guest.spec)
+                _refuse_nothing(guest, wanted.memory)
+            return await self._save(guests, wanted)
+
+    async def _save(self, guests: Sequence[Guest], wanted: Wanted) -> Snapshot:
+        build = await self.manager.build()
+        members = [self._member(guest, build, wanted.memory) for guest in guests]
+        snapshot = Snapshot(
+            secrets.token_hex(8), self.fabric, wanted.name, time.time(), tuple(members), wanted.description
+        )
+        folder = await _to_its_end(asyncio.to_thread(files.begin, snapshot))
+        making = _Making(folder, snapshot, {guest.spec.name: guest for guest in guests})
+        try:
+            return await making.make()
+        except BaseException:
+            await _to_its_end(making.undo())
+            raise
+
+    def _member(self, guest: Guest, build: Build, memory: bool) -> Saved:
+        spec, is_up = guest.spec, guest.phase in _UP
+        parent = files.head(self.fabric, spec.name)
+        disks = tuple(SavedDisk(each.name, each.format, each.size_bytes) for each in spec.disks)
+        if not is_up:
+            return Saved(spec.name, Consistency.OFF, disks, parent)
+        if not memory:
+            return Saved(spec.name, Consistency.CRASH, disks, parent)
+        return Saved(spec.name, Consistency.MEMORY, disks, parent, build, self._shape(spec))
+
+    def _shape(self, spec: GuestSpec) -> Shape:
+        nics = tuple(NicArgument(nic.mac, 0) for nic in spec.nics)
+        disks = tuple(DiskArgument(each, 0) for each in plugged(spec.disks, len(spec.nics)))
+        key = machine_key(replace(self.manager.machine(spec), nics=nics, disks=disks))
+        macs, names = tuple(nic.mac for nic in spec.nics), tuple(each.name for each in spec.disks)
+        return Shape(spec.cpus, spec.memory_bytes, macs, names, key)
+
+    async def suspend(self, spec: GuestSpec) -> Saved:
+        """Keeps a guest's memory and ends its QEMU; its next start goes on from there."""
+        async with self._guests([spec]) as (guest,):
+            if guest.phase not in _UP:
+                guest.check_running()
+            member = replace(self._member(guest, await self.manager.build(), True), disks=())
+            snapshot = Snapshot(secrets.token_hex(8), self.fabric, "", time.time(), (member,))
+            folder = await _to_its_end(asyncio.to_thread(files.begin, snapshot))
+            making = _Making(folder, snapshot, {spec.name: guest})
+            try:
+                return await making.suspend()
+            except BaseException:
+                await _to_its_end(making.undo())
+                raise
+
+    # ---- going back --------------------------------------------------------------------------
+
+    async def restore(
+        self, snapshot: Snapshot, specs: Sequence[GuestSpec], *, memory: bool, progress: Progress
+    ) -> None:
+        """Makes guests what they were; what they are now is lost. With their memory they go on together.
+
+        Raises: HostError before anything is changed if that cannot be; afterwards the wish is kept, and the
+            next start tries again.
+        """
+        async with self._guests(specs) as guests:
+            for guest in guests:
+                await asyncio.to_thread(disk_snapshots.refuse_missing, snapshot, guest.spec.name)
+            if memory:
+                await self.refuse_what_cannot_be_loaded(snapshot, specs)
+            names = [spec.name for spec in specs]
+            wish = await asyncio.to_thread(files.wish, self.fabric, snapshot.id, names, memory=memory)
+            await _to_its_end(_end(guests))
+            await self._fulfil(wish, guests, progress)
+
+    async def refuse_what_cannot_be_loaded(self, snapshot: Snapshot, specs: Sequence[GuestSpec]) -> None:
+        """Raises HostError for memory that QEMU would not load, saying why and what is possible."""
+        build = await self.manager.build()
+        for spec in specs:
+            saved = snapshot.of(spec.name)
+            why = values.obstacles(saved, build, self._shape(spec))
+            if why:
+                raise HostError(
+                    f"the memory of {spec.name} in {snapshot.name or 'its suspended state'} cannot be loaded:"
+                    f" {'; '.join(why)}. Nothing was changed. {_instead(snapshot, saved)}"
+                )
+
+    async def complete(self, wish: Next, specs: Sequence[GuestSpec], progress: Progress) -> None:
+        """What a daemon that was killed had begun to restore."""
+        async with self._guests(specs) as guests:
+            await self._fulfil(wish, [each for each in guests if each.phase not in _UP], progress)
+
+    async def _fulfil(self, wish: Next, guests: Sequence[Guest], progress: Progress) -> None:
+        if not wish.memory:
+            for guest in guests:
+                await asyncio.to_thread(saved_start.take_back, wish, guest.spec)
+                await asyncio.to_thread(saved_start.fulfilled, wish, guest.spec)
+            return
+        await _together(self._load(wish, guest, progress) for guest in guests)
+        await _all(saved_start.go_on(wish, guest) for guest in guests)
+
+    async def _load(self, wish: Next, guest: Guest, progress: Progress) -> None:
+        async with self.manager.room(guest.spec):
+            means = await self.manager.means(guest.spec, self.open_tap, progress)
+            await saved_start.load(wish, guest, means)
+
+    # ---- removing ----------------------------------------------------------------------------
+
+    async def remove(self, snapshot: Snapshot, vm: str) -> None:
+        """Takes a VM out of a snapshot, which is gone with its last; those after it descend from its parent.
+
+        Raises: HostError while it is being restored.
+        """
+        if any(wish.snapshot == snapshot.id and vm in wish.vms for wish in files.wishes(self.fabric)):
+            raise HostError(f"{vm} is to begin with {snapshot.name}: `vnet start {vm}` first")
+        guest = self.manager.guest(GuestSpec(self.fabric, vm, "micro", 1, 0, ()))
+        async with guest.lock:
+            await self._forget_disks(guest, snapshot)
+            await asyncio.to_thread(_unlink, snapshot, vm)
+
+    async def _forget_disks(self, guest: Guest, snapshot: Snapshot) -> None:
+        vm = guest.spec.name
+        disks = snapshot.of(vm).disks
+        if guest.phase in _UP:
+            await guest.forget_disks(snapshot.id, [each.name for each in disks])
+        else:
+            await asyncio.to_thread(disk_snapshots.drop, self.fabric, vm, disks, snapshot.id)
+
+    async def recover(self) -> None:
+        """Removes what daemons that were killed have left half made. Guests have been adopted before."""
+        for folder, snapshot in await asyncio.to_thread(files.half_made, self.fabric):
+            for member in snapshot.members if snapshot else ():
+                guest = self.manager.guest(GuestSpec(self.fabric, member.vm, "micro", 1, 0, ()))
+                with suppress(HostError):
+                    assert snapshot is not None
+                    await self._forget_disks(guest, snapshot)
+            await asyncio.to_thread(files.give_up, folder)
+        await asyncio.to_thread(files.sweep, self.fabric)
+
+    @asynccontextmanager
+    async def _guests(self, specs: Iterable[GuestSpec]) -> AsyncIterator[list[Guest]]:
+        """The guests, with nobody else at work on them."""
+        async with AsyncExitStack() as stack:
+            guests = []
+            for spec in sorted(specs, key=lambda each: each.name):
+                guest = self.manager.guest(spec)
+                await stack.enter_async_context(guest.lock)
+                if not await guest.adopt():
+                    guest.spec = spec
+                guests.append(guest)
+            yield guests
+
+
+@dataclass(slots=True)
+class _Making:
+    """A snapshot on its way."""
+
+    folder: Path
+    snapshot: Snapshot
+    guests: dict[str, Guest]
+    savings: dict[str, Saving] | None = None
+    frozen: tuple[str, ...] = ()
+
+    async def make(self) -> Snapshot:
+        """All its steps."""
+        await self._begin()
+        savings = list(self._savings().values())
+        hurry = asyncio.Event() if len(savings) > 1 else None
+        await _together(each.copy(hurry) for each in savings)
+        await self._freeze()
+        await _together(each.stop() for each in savings)
+        await _together(self._take(each) for each in savings)
+        await self._thaw()
+        await asyncio.to_thread(self._keep_those_that_are_off)
+        await _together(each.ended() for each in savings)
+        made = self._told()
+        await _to_its_end(asyncio.to_thread(files.commit, self.folder, made))
+        await _to_its_end(self._saved(made))
+        return made
+
+    async def suspend(self) -> Saved:
+        """The same for a guest that is not to go on."""
+        await self._begin()
+        ((vm, saving_),) = self._savings().items()
+        await saving_.copy()
+        await saving_.stop()
+        await saving_.take()
+        await saving_.ended()
+        made = self._told()
+        await _to_its_end(asyncio.to_thread(_commit_suspended, self.folder, made, vm))
+        await _to_its_end(self.guests[vm].suspend())
+        return made.of(vm)
+
+    async def _begin(self) -> None:
+        self.savings = {}
+        for member in self.snapshot.members:
+            guest = self.guests[member.vm]
+            if guest.phase in _UP:
+                file = self.folder / f"{member.vm}.memory" if member.build else None
+                made = await guest.saving(self.snapshot.id, file)
+                made.disks = [each for each in made.disks if member.disks]
+                self.savings[member.vm] = made
+
+    async def _take(self, saving_: Saving) -> None:
+        """All stand still by now: each may go on as soon as it is kept."""
+        await saving_.take()
+        await saving_.go_on()
+
+    def _keep_those_that_are_off(self) -> None:
+        for member in self.snapshot.members:
+            if member.consistency is Consistency.OFF:
+                disk_snapshots.keep(self.snapshot.fabric, member.vm, member.disks, self.snapshot.id)
+
+    async def _freeze(self) -> None:
+        """Without their memory guests are asked to write what they still hold back."""
+        asked = [each.vm for each in self.snapshot.members if each.consistency is Consistency.CRASH]
+        done = await asyncio.gather(*(self._ask(vm, saving.FREEZE) for vm in asked))
+        self.frozen = tuple(vm for vm, is_done in zip(asked, done, strict=True) if is_done)
+        await asyncio.gather(*(self._ask(vm, saving.THAW) for vm in set(asked) - set(self.frozen)))
+
+    async def _thaw(self) -> None:
+        await asyncio.gather(*(self._ask(vm, saving.THAW) for vm in self.frozen))
+
+    async def _ask(self, vm: str, script: str) -> bool:
+        guest = self.guests[vm]
+        with suppress(VnetError):
+            agent = await guest.agent_now(_FREEZE_TIMEOUT_S)
+            done = await agent.run(["sh", "-c", script], stdin=b"", timeout_s=_FREEZE_TIMEOUT_S)
+            return done.exit_code == 0
+        return False
+
+    def _told(self) -> Snapshot:
+        """With what is known of it now."""
+        return replace(self.snapshot, members=tuple(map(self._of_member, self.snapshot.members)))
+
+    def _of_member(self, member: Saved) -> Saved:
+        saving_ = self._savings().get(member.vm)
+        if saving_ is None:
+            return member
+        is_frozen = member.vm in self.frozen
+        consistency = Consistency.FROZEN if is_frozen else member.consistency
+        pause_s = round(saving_.pause_s, 4)
+        return replace(member, consistency=consistency, memory_bytes=saving_.memory_bytes, pause_s=pause_s)
+
+    async def _saved(self, made: Snapshot) -> None:
+        for vm in made.vms:
+            await asyncio.to_thread(files.set_head, made.fabric, vm, made.id)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        for vm in self._savings():
+            with suppress(OSError):  # a record that says too much is corrected by the next daemon
+                await self.guests[vm].saved()
+
+    def _savings(self) -> dict[str, Saving]:
+        return self.savings or {}
+
+    async def undo(self) -> None:
+        """The guests are as they were, and nothing is left of it."""
+        await asyncio.gather(*(each.undo() for each in self._savings().values()))
+        await self._thaw()
+        fabric, name = self.snapshot.fabric, self.snapshot.id
+        for member in self.snapshot.members:
+            if member.consistency is Consistency.OFF:
+                with suppress(HostError):
+                    await asyncio.to_thread(disk_snapshots.drop, fabric, member.vm, member.disks, name)
+        await asyncio.to_thread(files.give_up, self.folder)
+        await self._leave()
+
+
+def _refuse_nothing(guest: Guest, memory: bool) -> None:
+    """Raises InputError for a guest of which nothing could be kept."""
+    name, is_up = guest.spec.name, guest.phase in _UP
+    if guest.phase is Phase.SUSPENDED:
+        raise InputError(f"{name} is suspended, and has been kept so: `vnet start {name}` first")
+    if not guest.spec.disks and not (is_up and memory):
+        how = "leave --disk-only out: its memory is kept then" if is_up else f"`vnet start {name}` first"
+        raise InputError(f"{name} has no disks and nothing to be kept; {how}")
+
+
+def _instead(snapshot: Snapshot, saved: Saved) -> str:
+    if not snapshot.name:
+        return f"`vnet start --boot {saved.vm}` boots it; what was in its memory is lost then"
+    if not saved.disks:
+        return "It had no disks: there is nothing else to restore"
+    return f"Its disks alone: `vnet snapshot restore --disk-only {saved.vm} {snapshot.name}`"
+
+
+def _unlink(snapshot: Snapshot, vm: str) -> None:
+    known, parent = files.known(snapshot.fabric), snapshot.of(vm).parent
+    for child in values.adopted(known, snapshot, vm):
+        files.rewrite(child)
+    if files.head(snapshot.fabric, vm) == snapshot.id:
+        files.set_head(snapshot.fabric, vm, parent)
+    current = files.find(snapshot.fabric, snapshot.id)
+    if current is not None:
+        files.rewrite(current.without(vm))
+
+
+async def _end(guests: Iterable[Guest]) -> None:
+    """What they are is given up: none is asked to power off."""
+    await asyncio.gather(*(guest.stop(0) for guest in guests))
+    for guest in guests:
+        await guest.look_for_saved()
+
+
+def _commit_suspended(folder: Path, made: Snapshot, vm: str) -> None:
+    files.commit(folder, made)
+    files.wish(made.fabric, made.id, [vm], memory=True, suspended=True)
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Side by side; the first failure breaks off the others, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for each in work:
+                tasks.create_task(each)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Side by side, each to its own end; then the first failure is raised."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Also if who asked for it goes away meanwhile: it is too late, or has to be put in order first."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    return task.result()
