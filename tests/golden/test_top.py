@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.fabric.numbers_samples import fabric, nic, numbers, vm
-from vnet.cli.top_view import Connection, Seen, Size, Sort, View, plain, render, whole
+from tests.unit.fabric.numbers_samples import fabric, nic, numbers, vitals, vm
+from vnet.cli.top_form import Connection, Seen, Size, Sort, View
+from vnet.cli.top_view import plain, render, whole
 from vnet.fabric.numbers import FabricNumbers, Numbers
 from vnet.fabric.rates import rates
+from vnet.fabric.strain import Lack, Strain
+from vnet.hv.vitals import Vitals
 
 FOLDER = Path(__file__).parent / "top"
 STEPS = 9
@@ -27,12 +30,19 @@ def shop(step: int) -> FabricNumbers:
     return fabric(
         vm("web-1", busy, cpu_s=1.25 * step, ready_s=1.24 * step),
         vm("intruder", scanning, cpu_s=0.4 * step, ready_s=0.1 * step),
-        vm("db", nic("db.eth0", 3, 3), cpu_s=0.01 * step),
+        replace(
+            vm("db", nic("db.eth0", 3, 3), cpu_s=0.01 * step), vitals=_busy_disk(step), swapped_bytes=3 << 20
+        ),
         vm("app", nic("app.eth0"), state="crashed"),
         name="shop",
         drops={"REFUSAL_QUOTA": 700 * step, "POLICY": 100 * step, "MTU": 0},
         lost_events={"drop": 40 * step},
     )
+
+
+def _busy_disk(step: int) -> Vitals:
+    """One of whose reads a few are slow, of a guest that has used up its memory."""
+    return vitals(4000 * step, 90 * step, 300 * step, available_bytes=1 << 20, told_at_s=2.0 * step)
 
 
 def many(step: int) -> FabricNumbers:
@@ -65,6 +75,13 @@ TALK = (
     Connection("shop", LONG + "1", "fd00:10:0:0:1234:5678:9abc:def0", "65535/sctp", 12.0, 700.0),
 )
 TALKING = replace(seen("shop"), connections=TALK)
+LACKING = replace(
+    seen("shop"),
+    warnings=(
+        Strain("shop", "db", Lack.DISK, 0.07, "db's disk data answers 7 % of its reads only after 5 s"),
+        Strain("shop", "web-1", Lack.CPU, 0.31, "web-1 waits 31 % of the time for a CPU: 6 vCPUs on 2 cores"),
+    ),
+)
 BEHIND = replace(seen("shop"), now=at(STEPS, replace(shop(STEPS), enforced=2)))
 SCREENS = {
     "80x24": (seen("shop"), Size(80, 24), View()),
@@ -77,6 +94,14 @@ SCREENS = {
     "80x24-nothing": (seen(), Size(80, 24), View()),
     "80x24-connections": (TALKING, Size(80, 24), View(connections=True)),
     "120x40-connections-of-one": (TALKING, Size(120, 40), View(connections=True, filter="DB")),
+    "80x24-resources": (LACKING, Size(80, 24), View(Sort.DISK, resources=True)),
+    "160x14-resources-of-several": (
+        replace(seen("shop", "many"), warnings=LACKING.warnings),
+        Size(160, 14),
+        View(Sort.DISK, resources=True),
+    ),
+    "80x24-resources-help": (LACKING, Size(80, 24), View(resources=True, help=True)),
+    "80x24-warning": (LACKING, Size(80, 24), View()),
     "80x24-200": (seen("many"), Size(80, 24), View(offset=190)),
     "120x40": (seen("shop", "many"), Size(120, 40), View(offset=3)),
     "200x12": (seen("shop"), Size(200, 12), View(Sort.CPU)),
@@ -104,6 +129,7 @@ def test_a_screen_is_as_large_as_the_terminal(columns: int, lines: int) -> None:
             View(typing="x" * 300),
             View(offset=10**6),
             View(connections=True),
+            View(resources=True),
         ):
             shown = replace(seen(*parts), connections=TALK)
             screen = render(shown, Size(columns, lines), view)

@@ -114,7 +114,7 @@ class Api:
         """VMs of one fabric or of all."""
         wanted = request.query_params.get("fabric")
         found = await self.service.vms(self._name(wanted) if wanted else None)
-        return JSONResponse(with_usage(found, self.taker.recent()))
+        return JSONResponse(with_usage(found, self.taker.recent(), self.taker.last()))
 
     async def silent(self, request: Request) -> Response:
         """VMs that run and whose agent does not answer."""

@@ -5,7 +5,7 @@ On TCP there is nothing else, and nothing that can be changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,23 +15,52 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vnet.api.metrics import CONTENT_TYPE, exposition
+from vnet.fabric.disk_rates import DiskRate
 from vnet.fabric.live.numbers import Taker
-from vnet.fabric.numbers import to_json
+from vnet.fabric.numbers import Numbers, VmNumbers, to_json
 from vnet.fabric.rates import Rates, VmRate
 from vnet.fabric.readiness import unready
 from vnet.fabric.strain import strains
+from vnet.hv.latency import together
 
 
-def with_usage(vms: Iterable[Mapping[str, Any]], recent: Rates) -> list[Mapping[str, Any]]:
+def with_usage(
+    vms: Iterable[Mapping[str, Any]], recent: Rates, now: Numbers | None
+) -> list[Mapping[str, Any]]:
     """Rows of VMs, and what each used and waited for lately; None of one that is too new to say so."""
-    known = recent.vms
-    return [{**row, **_usage(known.get((row["fabric"], row["vm"])))} for row in vms]
+    known = {(fabric.name, vm.name): vm for fabric in (now.fabrics if now else ()) for vm in fabric.vms}
+    keys = ((row, (row["fabric"], row["vm"])) for row in vms)
+    return [{**row, **_usage(recent.vms.get(key)), **_memory(known.get(key))} for row, key in keys]
+
+
+def _memory(vm: VmNumbers | None) -> Mapping[str, int | None]:
+    memory = vm.vitals.memory if vm else None
+    return {
+        "guest_memory_bytes": memory.total_bytes if memory else None,
+        "guest_available_bytes": memory.available_bytes if memory else None,
+        "ballooned_bytes": vm.ballooned_bytes if vm else None,
+        "swapped_bytes": vm.swapped_bytes if vm else None,
+    }
 
 
 def _usage(rate: VmRate | None) -> Mapping[str, float | None]:
     return {
         "cpu_percent": round(100 * rate.cpu, 1) if rate else None,
         "ready_percent": round(100 * rate.ready, 1) if rate else None,
+        "sent_bytes_ps": round(rate.traffic.sent_bytes_ps, 1) if rate else None,
+        "received_bytes_ps": round(rate.traffic.received_bytes_ps, 1) if rate else None,
+        "drops_pps": round(rate.traffic.drops_pps, 1) if rate else None,
+        **_disks(rate.disks if rate else ()),
+    }
+
+
+def _disks(disks: Sequence[DiskRate]) -> Mapping[str, float | None]:
+    """All of a VM's together; how long they took is None when they were asked for nothing."""
+    answers = together(each.answers for each in disks)
+    return {
+        "disk_reads_ps": round(sum(each.reads_ps for each in disks), 1) if disks else None,
+        "disk_writes_ps": round(sum(each.writes_ps for each in disks), 1) if disks else None,
+        "disk_p95_ms": round(1000 * answers.percentile_s(95), 3) if answers.count else None,
     }
 
 

@@ -111,13 +111,13 @@ def _daemon(settings: Settings) -> DaemonSeen:
 def _answering(client: Client, socket: str, version: dict[str, str | int]) -> DaemonSeen:
     """What a daemon says; one of another version may not know the questions."""
     from vnet.fabric.numbers import from_json
-    from vnet.fabric.strain import Lack, Strain
+    from vnet.fabric.strain import strain_of
     from vnet.fabric.symptoms import DaemonSeen
 
     about = socket, __version__, int(version["pid"]), True, "", str(version["version"])
     try:
         numbers = from_json(client.get("/v1/numbers"))
-        strains = tuple(Strain(**{**each, "lack": Lack(each["lack"])}) for each in client.get("/v1/strains"))
+        strains = tuple(map(strain_of, client.get("/v1/strains")))
         silent = frozenset((each["fabric"], each["vm"]) for each in client.get("/v1/silent"))
     except (PeerError, TypeError, KeyError, ValueError):
         return DaemonSeen(*about)

@@ -14,7 +14,7 @@ from vnet.base.logs import LogFormat
 from vnet.cli import files
 from vnet.cli.client import Client, data, path
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, Format, Row, age, document, emit, mib, rows, tell
+from vnet.cli.output import Column, Format, Row, age, amount, document, emit, mib, rows, tell
 
 _PS = (
     Column("FABRIC", lambda row: row["fabric"]),
@@ -29,6 +29,15 @@ _PS = (
     Column("CPU%", lambda row: _percent(row, "cpu_percent"), wide=True),
     Column("READY%", lambda row: _percent(row, "ready_percent"), wide=True),
     Column("RESIDENT", lambda row: mib(row["resident_bytes"]), wide=True),
+    Column("USED", lambda row: _used(row), wide=True),
+    Column("BALLOON", lambda row: _mib(row, "ballooned_bytes"), wide=True),
+    Column("SWAP", lambda row: _mib(row, "swapped_bytes"), wide=True),
+    Column("DISK R/s", lambda row: _number(row, "disk_reads_ps"), wide=True),
+    Column("W/s", lambda row: _number(row, "disk_writes_ps"), wide=True),
+    Column("P95 ms", lambda row: _number(row, "disk_p95_ms"), wide=True),
+    Column("TX B/s", lambda row: _number(row, "sent_bytes_ps"), wide=True),
+    Column("RX B/s", lambda row: _number(row, "received_bytes_ps"), wide=True),
+    Column("LOST/s", lambda row: _number(row, "drops_pps"), wide=True),
     Column("RATE", lambda row: _rates(row), wide=True),
     Column("PID", lambda row: str(row["pid"] or "-"), wide=True),
     Column("DETAIL", lambda row: row["detail"] or "-", wide=True),
@@ -157,6 +166,23 @@ def _percent(row: Row, key: str) -> str:
     """None of a VM that is too new, or of a daemon that does not tell it."""
     found = row.get(key)
     return "-" if found is None else f"{found:.0f}"
+
+
+def _number(row: Row, key: str) -> str:
+    """The same in few characters."""
+    found = row.get(key)
+    return "-" if found is None else amount(found)
+
+
+def _mib(row: Row, key: str) -> str:
+    found = row.get(key)
+    return "-" if found is None else mib(found)
+
+
+def _used(row: Row) -> str:
+    """Memory in the guest's own eyes: used, of what it has."""
+    total, available = row.get("guest_memory_bytes"), row.get("guest_available_bytes")
+    return "-" if total is None or available is None else f"{mib(total - available)}/{mib(total)}"
 
 
 def _state(row: Row) -> str:

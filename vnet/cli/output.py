@@ -86,6 +86,19 @@ def mib(size_bytes: int) -> str:
     return f"{size_bytes >> 20}M"
 
 
+def amount(value: float, base: int = 1000) -> str:
+    """A number in at most five characters: 0, 7, 950, 1.2k, 38M; `base` 1024 for memory."""
+    units = iter(("", "k", "M", "G", "T", "P"))
+    unit = next(units)
+    while value >= 999.5:
+        value, unit = value / base, next(units)
+    if unit and value < 9.95:
+        return f"{value:.1f}{unit}"
+    if not unit and 0 < value < 0.95:
+        return f"{value:.1f}"
+    return f"{value:.0f}{unit}"
+
+
 def age(seconds: float) -> str:
     """A time span in its largest unit that leaves two digits: `12s`, `5m`, `3h`, `9d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):

@@ -20,8 +20,9 @@ from vnet.cli.output import Format, colour_wanted, emit
 from vnet.cli.records import print_record
 
 if TYPE_CHECKING:
-    from vnet.cli.top_view import Connection, Line, Seen, Size, View
+    from vnet.cli.top_form import Connection, Line, Seen, Size, View
     from vnet.fabric.numbers import Numbers
+    from vnet.fabric.strain import Strain
 
 LEAST_INTERVAL_S = 0.2
 ANSWER_S = 10.0
@@ -44,10 +45,14 @@ def top(
         float, typer.Option("--interval", min=LEAST_INTERVAL_S, help="Seconds between two looks.")
     ] = 2.0,
     sort: Annotated[
-        str, typer.Option("--sort", metavar="KEY", help="traffic, cpu, ready, memory, drops or name.")
+        str, typer.Option("--sort", metavar="KEY", help="traffic, cpu, ready, memory, disk, drops or name.")
     ] = "traffic",
     connections: Annotated[
         bool, typer.Option("--connections", help="The connections that carry most, instead of VMs.")
+    ] = False,
+    resources: Annotated[
+        bool,
+        typer.Option("--resources", help="Memory and disks, as guests and QEMU tell, instead of traffic."),
     ] = False,
     filter_: Annotated[
         str, typer.Option("--filter", metavar="TEXT", help="Only VMs whose name, state or reason has it.")
@@ -58,9 +63,16 @@ def top(
     Without a terminal it prints one moment; `-o json` writes a line for each, until Ctrl-C. Keys: ? tells.
     """
     from vnet.cli import terminal
-    from vnet.cli.top_view import View
+    from vnet.cli.top_form import View
 
-    view = View(_sort(sort), filter_, connections=connections, interval_s=interval, unicode=_is_unicode())
+    view = View(
+        _sort(sort),
+        filter_,
+        connections=connections,
+        resources=resources,
+        interval_s=interval,
+        unicode=_is_unicode(),
+    )
     feed = _Feed(settings, interval)
     feed.wants_connections = connections
     if settings.output in (Format.JSON, Format.YAML):
@@ -73,7 +85,7 @@ def top(
 
 def _sort(text: str) -> Any:
     from vnet.base.errors import UsageError
-    from vnet.cli.top_view import Sort
+    from vnet.cli.top_form import Sort
 
     try:
         return Sort(text)
@@ -111,7 +123,7 @@ class _Feed:
 
     def look(self) -> Seen:
         """All that was seen up to now. Raises VnetError."""
-        from vnet.cli.top_view import Seen
+        from vnet.cli.top_form import Seen
         from vnet.fabric.rates import rates
 
         now = self.ask()
@@ -120,8 +132,16 @@ class _Feed:
         if self.wants_connections:
             found = (each for fabric in now.fabrics for each in self._connections(fabric.name))
             seen = replace(seen, connections=tuple(found))
-        self._seen = seen
-        return seen
+        self._seen = replace(seen, warnings=self._warnings())
+        return self._seen
+
+    def _warnings(self) -> tuple[Strain, ...]:
+        """Those of the host, and of the fabrics that are shown."""
+        from vnet.fabric.strain import strain_of
+
+        found = map(strain_of, self._client.get("/v1/strains"))
+        every = self._fabric in (None, "-")
+        return tuple(each for each in found if every or each.fabric in ("", self._fabric))
 
     def _connections(self, fabric: str) -> list[Connection]:
         answer = self._client.get(path("fabrics", fabric, "talkers"))
@@ -135,7 +155,7 @@ class _Feed:
 
 
 def _connection(row: Json) -> Connection:
-    from vnet.cli.top_view import Connection
+    from vnet.cli.top_form import Connection
 
     port = "" if row["server_port"] is None else f"{row['server_port']}/"
     return Connection(
@@ -278,7 +298,7 @@ def _newer(seen: Seen, news: Seen | VnetError | None, view: View) -> Seen:
 
 
 def _size(live: Any) -> Size:
-    from vnet.cli.top_view import Size
+    from vnet.cli.top_form import Size
 
     columns, lines = live.console.size
     return Size(columns, lines)

@@ -7,10 +7,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from vnet.cli.top_view import Row, Seen, View, chosen, connections
+from vnet.cli.top_form import Row, Seen, View
+from vnet.cli.top_view import chosen, connections
+from vnet.fabric.disk_rates import KINDS, PERCENTILES, DiskRate
 from vnet.fabric.numbers import HostNumbers
 from vnet.fabric.rates import TrafficRate, Waits
 from vnet.fabric.readiness import unready
+from vnet.hv.latency import Latencies
 
 
 def sample(seen: Seen, view: View) -> Mapping[str, Any]:
@@ -27,6 +30,7 @@ def sample(seen: Seen, view: View) -> Mapping[str, Any]:
         "lost_events_ps": round(rates.lost_events_ps, 3),
         "host": _host(now.host, now.running_vcpus, rates.host),
         "daemon": asdict(now.daemon),
+        "warnings": [asdict(each) for each in seen.warnings],
         "vms": [_vm(row) for row in chosen(seen, view)],
         **({"connections": [asdict(each) for each in connections(seen, view)]} if view.connections else {}),
     }
@@ -58,11 +62,39 @@ def _vm(row: Row) -> Mapping[str, Any]:
         "swapped_bytes": vm.swapped_bytes,
         "committed_bytes": vm.committed_bytes,
         "waits_percent": _percent(row.rate.waits),
+        "ballooned_bytes": vm.ballooned_bytes,
+        "guest_memory": _memory(row),
+        "disks": [_disk(each) for each in row.rate.disks],
+        "qemu_silent_s": vm.vitals.silent_s,
         "uptime_s": round(vm.uptime_s, 1),
         **_traffic(row.rate.traffic),
         "reason": row.rate.reason,
         "connections": sum(nic.connections for nic in vm.nics),
     }
+
+
+def _memory(row: Row) -> Mapping[str, Any] | None:
+    memory = row.vm.vitals.memory
+    if memory is None:
+        return None
+    more = {"used_bytes": memory.used_bytes, "swapping_bytes_ps": round(row.rate.swapping_bytes_ps, 1)}
+    return {**asdict(memory), **more}
+
+
+def _disk(rate: DiskRate) -> Mapping[str, Any]:
+    numbers = {name: value for name, value in asdict(rate).items() if name not in KINDS}
+    latencies = {kind: _percentiles(getattr(rate, kind)) for kind in KINDS}
+    return {
+        **{name: value if isinstance(value, str) else round(value, 3) for name, value in numbers.items()},
+        "latency_ms": latencies,
+    }
+
+
+def _percentiles(answers: Latencies) -> Mapping[str, float] | None:
+    """None when there were none."""
+    if not answers.count:
+        return None
+    return {f"p{each}": round(answers.percentile_s(each) * 1000, 3) for each in PERCENTILES}
 
 
 def _traffic(traffic: TrafficRate) -> Mapping[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from vnet.cli.top_view import Sort, View
+from vnet.cli.top_form import Sort, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,9 @@ def press(view: View, key: str, count: int, room: int) -> View | Quit:
             order = list(Sort)
             return replace(view, sort=order[(order.index(view.sort) + 1) % len(order)], offset=0)
         case "c":
-            return replace(view, connections=not view.connections, offset=0)
+            return replace(view, connections=not view.connections, resources=False, offset=0)
+        case "m":
+            return replace(view, resources=not view.resources, connections=False, offset=0)
         case "/":
             return replace(view, typing=view.filter, offset=0)
         case "p" | " ":

@@ -9,109 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 
-from vnet.cli.output import age
-from vnet.fabric.numbers import Numbers, VmNumbers
+from vnet.cli import top_resources as resources
+from vnet.cli.output import age, amount
+from vnet.cli.top_form import (
+    NAME_LEAST,
+    Connection,
+    Line,
+    Row,
+    Seen,
+    Size,
+    Sort,
+    Span,
+    View,
+    label,
+    shortened,
+)
+from vnet.fabric.numbers import VmNumbers
 from vnet.fabric.rates import Rates, TrafficRate, VmRate
 from vnet.fabric.readiness import Unready, unready
 from vnet.fabric.strain import WAITS
 
-KEPT = 60
-"""Rates that are remembered for sparklines."""
 HEAD_LINES = 7
 BARS = " ▁▂▃▄▅▆▇█"
 BARS_ASCII = " .:-=+*#@"
-NAME_LEAST, WHY_MOST, SPARK_MOST = 12, 24, 24
-
-
-class Sort(StrEnum):
-    """By what VMs are sorted, most first, but for names."""
-
-    TRAFFIC = "traffic"
-    CPU = "cpu"
-    READY = "ready"
-    MEMORY = "memory"
-    DROPS = "drops"
-    NAME = "name"
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Of the terminal, in characters."""
-
-    columns: int = 80
-    lines: int = 24
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the user chose. `typing` is the filter while it is typed, None when it is not."""
-
-    sort: Sort = Sort.TRAFFIC
-    filter: str = ""
-    typing: str | None = None
-    offset: int = 0
-    paused: bool = False
-    help: bool = False
-    connections: bool = False
-    interval_s: float = 2.0
-    unicode: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """One that carries much: its ends as people know them, and what its client sends and gets a second."""
-
-    fabric: str
-    client: str
-    server: str
-    service: str
-    sent_bytes_ps: float
-    received_bytes_ps: float
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The last snapshot, the rates up to then, oldest first, and why there is nothing newer, if so."""
-
-    now: Numbers
-    rates: tuple[Rates, ...] = ()
-    silence: str = ""
-    connections: tuple[Connection, ...] = ()
-
-    @property
-    def last(self) -> Rates:
-        """The rates of now."""
-        return self.rates[-1] if self.rates else Rates()
-
-    def add(self, now: Numbers, found: Rates) -> Seen:
-        """After another snapshot."""
-        rates = (*self.rates, found) if found.span_s else self.rates
-        return Seen(now, rates[-KEPT:], connections=self.connections)
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Text of one style: "", or one of STYLES."""
-
-    text: str
-    style: str = ""
-
-
-STYLES = ("title", "head", "good", "warn", "bad", "dim", "keys")
-Line = tuple[Span, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One VM with its rates, the newest last."""
-
-    fabric: str
-    vm: VmNumbers
-    rate: VmRate
-    sent: tuple[float, ...] = ()
-    received: tuple[float, ...] = ()
+WHY_MOST, SPARK_MOST = 24, 24
 
 
 def plain(lines: Iterable[Line]) -> str:
@@ -122,7 +44,9 @@ def plain(lines: Iterable[Line]) -> str:
 def render(seen: Seen, size: Size, view: View) -> tuple[Line, ...]:
     """The screen, exactly as many lines as it has; none is longer than it is wide."""
     if view.help:
-        lines = [*_HELP, *[()] * size.lines][: size.lines - 1]
+        lines = [*_KEYS_HELP, *(resources.HELP if view.resources else _HELP), *[()] * size.lines][
+            : size.lines - 1
+        ]
         return tuple(_cut(line, size.columns) for line in (*lines, _keys(view, "")))
     heading, *rows = _body(seen, size.columns, view)
     room = page(size)
@@ -149,6 +73,8 @@ def _body(seen: Seen, columns: int, view: View) -> list[Line]:
     several = len(seen.now.fabrics) > 1
     if view.connections:
         return _connections(connections(seen, view), columns, view, several)
+    if view.resources:
+        return resources.table(seen, chosen(seen, view), columns, view, several)
     return _table(chosen(seen, view), columns, view, several)
 
 
@@ -191,6 +117,7 @@ _ORDER: Mapping[Sort, Callable[[Row], tuple[float | str, ...]]] = {
     Sort.CPU: lambda row: (-row.rate.cpu, *_name(row)),
     Sort.READY: lambda row: (-row.rate.ready, *_name(row)),
     Sort.MEMORY: lambda row: (-row.vm.resident_bytes, *_name(row)),
+    Sort.DISK: lambda row: (-sum(each.operations_ps for each in row.rate.disks), *_name(row)),
     Sort.DROPS: lambda row: (-row.rate.traffic.drops_pps, *_name(row)),
     Sort.NAME: lambda row: _name(row),
 }
@@ -213,7 +140,7 @@ _FIXED = 8 + 5 + 5 + 5 + 6 + 6 + 6 + 9
 
 def _widths(rows: Sequence[Row], columns: int, several: bool) -> _Widths:
     """Names first, then reasons, then sparklines share what is left."""
-    longest = max((len(_label(row, several)) for row in rows), default=0)
+    longest = max((len(label(row, several)) for row in rows), default=0)
     left = columns - _FIXED
     name = max(NAME_LEAST, min(longest, left - 22))
     left = max(0, left - name)
@@ -231,15 +158,11 @@ def _table(rows: Sequence[Row], columns: int, view: View, several: bool) -> list
     return [(Span(f"{heading:<{columns}}", "head"),), *(_vm(row, widths, view, several) for row in rows)]
 
 
-def _label(row: Row, several: bool) -> str:
-    return f"{row.fabric}/{row.vm.name}" if several else row.vm.name
-
-
 def _vm(row: Row, widths: _Widths, view: View, several: bool) -> Line:
     vm, rate, traffic = row.vm, row.rate, row.rate.traffic
     bars = BARS if view.unicode else BARS_ASCII
     return (
-        Span(f"{shortened(_label(row, several), widths.name, view.unicode):<{widths.name}} "),
+        Span(f"{shortened(label(row, several), widths.name, view.unicode):<{widths.name}} "),
         Span(f"{vm.state[:8]:<8} ", _STATE_STYLES.get(vm.state, "warn")),
         Span(f"{rate.cpu * 100:>5.0f} "),
         Span(f"{rate.ready * 100:>4.0f} ", "warn" if rate.ready >= WAITS else ""),
@@ -255,15 +178,6 @@ def _vm(row: Row, widths: _Widths, view: View, several: bool) -> Line:
 _STATE_STYLES = {"ready": "good", "crashed": "bad", "stopped": "dim"}
 
 
-def shortened(text: str, width: int, unicode: bool = True) -> str:
-    """The text, its middle left out when it is longer: beginnings and numbers at the end tell names apart."""
-    if len(text) <= width:
-        return text
-    gap = "…" if unicode else "~"
-    tail = (width - 1) // 2
-    return text[: width - 1 - tail] + gap + text[len(text) - tail :]
-
-
 def spark(values: Sequence[float], width: int, bars: str = BARS) -> str:
     """The newest values, on the right, on a scale up to the largest of them; what is above 0 shows."""
     shown = values[-width:] if width else ()
@@ -271,19 +185,6 @@ def spark(values: Sequence[float], width: int, bars: str = BARS) -> str:
     steps = len(bars) - 1
     marks = (0 if value <= 0 else max(1, round(steps * value / most)) for value in shown)
     return "".join(bars[mark] for mark in marks).rjust(width)
-
-
-def amount(value: float, base: int = 1000) -> str:
-    """A number in at most five characters: 0, 7, 950, 1.2k, 38M; `base` 1024 for memory."""
-    units = iter(("", "k", "M", "G", "T", "P"))
-    unit = next(units)
-    while value >= 999.5:
-        value, unit = value / base, next(units)
-    if unit and value < 9.95:
-        return f"{value:.1f}{unit}"
-    if not unit and 0 < value < 0.95:
-        return f"{value:.1f}"
-    return f"{value:.0f}{unit}"
 
 
 # -- connections ----------------------------------------------------------------------------------
@@ -393,6 +294,9 @@ def _trouble(seen: Seen) -> Line:
     if seen.silence:
         return (Span(f"vnetd   {seen.silence}", "bad"),)
     found = unready(seen.now)
+    if not found and seen.warnings:
+        more = f" (and {len(seen.warnings) - 1} more: vnet doctor)" if len(seen.warnings) > 1 else ""
+        return (Span(f"warning {seen.warnings[0].text}{more}", "warn"),)
     if not found:
         return (Span("ready   what is wanted is in force", "dim"),)
     more = f" (and {len(found) - 1} more: vnet doctor)" if len(found) > 1 else ""
@@ -410,21 +314,25 @@ def _keys(view: View, where: str) -> Line:
         return (Span("any key goes back", "keys"),)
     named = f" {view.filter}" if view.filter else ""
     other = "c VMs" if view.connections else f"s sort:{view.sort}  c connections"
-    text = f"q quit  {other}  / filter{named}  p pause  ? help"
+    other += "" if view.connections else "  m traffic" if view.resources else "  m disks"
+    text = f"q quit  {other}  / filter{named}  ? help"
     return (Span(text, "keys"), Span(f"  {where}", "dim"))
 
 
-_HELP: tuple[Line, ...] = (
+_KEYS_HELP: tuple[Line, ...] = (
     (Span("vnet top: what the VMs of this host send, get and lose", "title"),),
     (),
     (Span("  q            quit"),),
-    (Span("  s            sort by traffic, cpu, ready, memory, drops, name in turn"),),
+    (Span("  s            sort by traffic, cpu, ready, memory, disk, drops, name in turn"),),
+    (Span("  m            memory and disks, and back"),),
     (Span("  c            the connections that carry most, and back"),),
     (Span("  /            show only VMs whose fabric, name, state or reason has a text"),),
     (Span("  ↑ ↓ k j      one line; PgUp PgDn a page; Home End all the way"),),
     (Span("  p, space     pause; what is on the screen stays"),),
     (Span("  ? h          this"),),
     (),
+)
+_HELP: tuple[Line, ...] = (
     (Span("CPU%    of one processor, used by the VM's QEMU"),),
     (Span("RDY%    of the time a vCPU could run and had no CPU of the host: 10 is much"),),
     (Span("MEM     what the host spends on it; clones share pages, which count in each"),),

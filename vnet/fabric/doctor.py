@@ -413,13 +413,20 @@ def _silent(of: Patient) -> Iterator[Trouble]:
             yield of.trouble(guest, "its QEMU runs, and nobody in it answers", of.again(guest))
 
 
-_SHOWN = {Lack.CPU: "vnet top --sort ready", Lack.MEMORY: "vnet top --sort memory"}
+_SHOWN = {
+    Lack.CPU: "vnet top --sort ready -n {fabric}",
+    Lack.MEMORY: "vnet top --sort memory -n {fabric}",
+    Lack.GUEST_MEMORY: "vnet top --resources -n {fabric}",
+    Lack.DISK: "vnet top --resources -n {fabric}",
+    Lack.ANSWER: "vnet stop --wait 0 {vm} -n {fabric}; vnet start {vm} -n {fabric}",
+}
 
 
 def _short(of: Patient) -> Iterator[Trouble]:
     for each in of.seen.daemon.strains:
         if each.fabric == of.fabric.name:
-            yield of.trouble(each.subject, each.text, f"{_SHOWN[each.lack]} -n {each.fabric}")
+            mend = _SHOWN[each.lack].format(fabric=each.fabric, vm=each.subject)
+            yield of.trouble(each.subject, each.text, mend)
 
 
 def _sizes(of: Patient) -> Iterator[Trouble]:

@@ -63,6 +63,12 @@ class Kind(StrEnum):
     CPU_SHORT_OVER = "cpu-short-over"
     MEMORY_SHORT = "memory-short"
     MEMORY_SHORT_OVER = "memory-short-over"
+    GUEST_MEMORY_SHORT = "guest-memory-short"
+    GUEST_MEMORY_SHORT_OVER = "guest-memory-short-over"
+    DISK_SLOW = "disk-slow"
+    DISK_SLOW_OVER = "disk-slow-over"
+    QEMU_SILENT = "qemu-silent"
+    QEMU_SILENT_OVER = "qemu-silent-over"
     VERIFY_FAILED = "verify-failed"
     HISTORY_STOPPED = "history-stopped"
     HISTORY_GOES_ON = "history-goes-on"
@@ -152,6 +158,21 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
         f"it waits less than 5 % of the time, for {CALM_S:.0f} seconds",
         "most_percent, lasted_s",
     ),
+    Kind.GUEST_MEMORY_SHORT: ("a VM has less than 5 % of its memory left", "percent (in use)"),
+    Kind.GUEST_MEMORY_SHORT_OVER: (
+        f"it has more than 10 % left, for {CALM_S:.0f} seconds",
+        "most_percent, lasted_s",
+    ),
+    Kind.DISK_SLOW: (
+        "a disk of a VM answers 5 % of its reads, writes or flushes, or more, only after 100 ms or longer",
+        "percent",
+    ),
+    Kind.DISK_SLOW_OVER: (
+        f"it answers less than 1 % so late, for {CALM_S:.0f} seconds",
+        "most_percent, lasted_s",
+    ),
+    Kind.QEMU_SILENT: ("a VM's QEMU has not answered for 5 seconds: it hangs", "percent"),
+    Kind.QEMU_SILENT_OVER: (f"it has answered for {CALM_S:.0f} seconds", "most_percent, lasted_s"),
     Kind.VERIFY_FAILED: ("`vnet verify` found claims that do not hold", "claims (of the topology, as text)"),
     Kind.HISTORY_STOPPED: ("what happens is not kept any more, a full disk for instance", "why"),
     Kind.HISTORY_GOES_ON: ("it is kept again; what is missing shows as a gap", "why (it was not)"),

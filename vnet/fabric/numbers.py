@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vnet.hv import vitals
 from vnet.hv.admission import OVERHEAD_BYTES
+from vnet.hv.vitals import Vitals
 
 Json = Mapping[str, Any]
 
@@ -67,7 +69,7 @@ class VmNumbers:
     """One VM. What it costs the host is 0 when it does not run; `cpu_s` is the time its QEMU has used.
 
     `ready_s` is how long its vCPUs, taken together, could have run and had no CPU of the host. `pressure` is
-    that of its control group of version 2.
+    that of its control group of version 2. `vitals` are what the guest and its QEMU tell.
     """
 
     name: str
@@ -82,6 +84,12 @@ class VmNumbers:
     ready_s: float = 0.0
     swapped_bytes: int = 0
     pressure: Pressure = Pressure()
+    vitals: Vitals = vitals.NOTHING
+
+    @property
+    def ballooned_bytes(self) -> int:
+        """Memory that its balloon has taken from it."""
+        return max(0, self.memory_bytes - self.vitals.left_bytes) if self.vitals.left_bytes else 0
 
     @property
     def committed_bytes(self) -> int:
@@ -201,7 +209,11 @@ def _fabric(answer: Json) -> FabricNumbers:
 
 
 def _vm(answer: Json) -> VmNumbers:
-    parts = {"nics": tuple(map(_nic, answer["nics"])), "pressure": Pressure(**answer["pressure"])}
+    parts = {
+        "nics": tuple(map(_nic, answer["nics"])),
+        "pressure": Pressure(**answer["pressure"]),
+        "vitals": vitals.from_json(answer["vitals"]),
+    }
     return VmNumbers(**{**answer, **parts})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
+from vnet.fabric.disk_rates import DiskRate, disk_rates
 from vnet.fabric.numbers import FabricNumbers, NicNumbers, Numbers, Pressure, Traffic, VmNumbers
 
 
@@ -38,7 +39,8 @@ class VmRate:
     """One VM. `cpu`: how many processors it used; `reason`: of most packets that it lost, "" if unknown.
 
     `ready` is the part of the time that a vCPU of it, on average, could have run and had no CPU of the host;
-    `waits` are those of its control group.
+    `waits` are those of its control group. `swapping_bytes_ps` is what the guest itself moves to its swap and
+    back.
     """
 
     fabric: str
@@ -48,6 +50,8 @@ class VmRate:
     reason: str = ""
     ready: float = 0.0
     waits: Waits = Waits()
+    disks: tuple[DiskRate, ...] = ()
+    swapping_bytes_ps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,17 @@ def _vm(fabric: str, before: VmNumbers, now: VmNumbers, span_s: float) -> VmRate
         _main_reason(pairs),
         grown(before.ready_s, now.ready_s) / span_s / max(1, now.cpus),
         _waits(before.pressure, now.pressure, span_s),
+        disk_rates(before.vitals, now.vitals),
+        _swapping_bytes_ps(before, now, span_s),
     )
+
+
+def _swapping_bytes_ps(before: VmNumbers, now: VmNumbers, span_s: float) -> float:
+    was, is_ = before.vitals.memory, now.vitals.memory
+    if was is None or is_ is None:
+        return 0.0
+    moved_in = grown(was.swapped_in_bytes, is_.swapped_in_bytes)
+    return (moved_in + grown(was.swapped_out_bytes, is_.swapped_out_bytes)) / span_s
 
 
 def _waits(before: Pressure, now: Pressure, span_s: float) -> Waits:

@@ -1,11 +1,14 @@
-"""Who waits too long for what the host lacks, in words: for `vnet doctor`, and as events, once each spell."""
+"""Who waits too long, or lacks what it needs, in words: for `vnet top` and `vnet doctor`, and as events, once
+each spell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+from vnet.fabric.disk_rates import slowest
 from vnet.fabric.events import CALM_S, Event, Kind
 from vnet.fabric.numbers import Numbers, VmNumbers
 from vnet.fabric.rates import Rates, VmRate
@@ -22,6 +25,51 @@ class Lack(StrEnum):
 
     CPU = "cpu"
     MEMORY = "memory"
+    GUEST_MEMORY = "guest-memory"
+    """What the VM has of its own."""
+    DISK = "disk"
+    """What a disk should have been: fast."""
+    ANSWER = "answer"
+    """QEMU's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Degree:
+    """From which share on a lack is told, below which it is over, and how its end is told."""
+
+    begins: float
+    over: float
+    begin: Kind
+    end: Kind
+    had: str
+    most: str
+
+
+SLOW_S = 0.1
+"""From here on a disk's answer is slow."""
+SILENT_S = 5.0
+"""A QEMU that owes an answer for so long hangs."""
+STALE_S = 30.0
+"""What a guest has told longer ago says nothing of now."""
+DEGREES = {
+    Lack.CPU: Degree(
+        *(WAITS, CALM, Kind.CPU_SHORT, Kind.CPU_SHORT_OVER), "waited for a CPU", "{} of the time"
+    ),
+    Lack.MEMORY: Degree(
+        *(WAITS, CALM, Kind.MEMORY_SHORT, Kind.MEMORY_SHORT_OVER), "waited for memory", "{} of the time"
+    ),
+    Lack.GUEST_MEMORY: Degree(
+        *(0.95, 0.9, Kind.GUEST_MEMORY_SHORT, Kind.GUEST_MEMORY_SHORT_OVER),
+        "had hardly any memory left",
+        "{} in use",
+    ),
+    Lack.DISK: Degree(
+        *(0.05, 0.01, Kind.DISK_SLOW, Kind.DISK_SLOW_OVER), "had a slow disk", "{} of its answers"
+    ),
+    Lack.ANSWER: Degree(
+        *(1.0, 1.0, Kind.QEMU_SILENT, Kind.QEMU_SILENT_OVER), "had a QEMU that hung", "{} of the time"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +88,21 @@ class Strain:
         return self.fabric, self.subject, self.lack
 
 
-def strains(now: Numbers, recent: Rates, least: float = WAITS) -> tuple[Strain, ...]:
-    """All who waited for at least that part of the recent time."""
+def strain_of(answer: Mapping[str, Any]) -> Strain:
+    """What `asdict` has made of one."""
+    return Strain(**{**answer, "lack": Lack(answer["lack"])})
+
+
+def strains(now: Numbers, recent: Rates, *, until_over: bool = False) -> tuple[Strain, ...]:
+    """All who lacked something lately; `until_over`: also those who still would if they already did."""
     if recent.span_s < SETTLED_S:
         return ()
     found = (*_of_host(now, recent), *_of_vms(now, recent))
-    return tuple(each for each in found if each.share >= least)
+    return tuple(each for each in found if each.share >= _least(each.lack, until_over))
+
+
+def _least(lack: Lack, until_over: bool) -> float:
+    return DEGREES[lack].over if until_over else DEGREES[lack].begins
 
 
 def _of_host(now: Numbers, recent: Rates) -> Iterator[Strain]:
@@ -64,6 +121,7 @@ def _of_vms(now: Numbers, recent: Rates) -> Iterator[Strain]:
             rate = recent.vms.get((fabric.name, vm.name))
             if rate is not None and vm.uptime_s >= SETTLED_S:
                 yield from _of_vm(vm, rate, shared)
+                yield from _of_guest(vm, rate, now.time_ns / 1e9)
 
 
 def _of_vm(vm: VmNumbers, rate: VmRate, shared: str) -> Iterator[Strain]:
@@ -72,6 +130,28 @@ def _of_vm(vm: VmNumbers, rate: VmRate, shared: str) -> Iterator[Strain]:
     text = f"{vm.name} waits {percent(rate.waits.memory)} of the time for memory of the host"
     swapped = f": {vm.swapped_bytes >> 20:,} MiB of it are in swap" if vm.swapped_bytes else ""
     yield Strain(rate.fabric, vm.name, Lack.MEMORY, rate.waits.memory, text + swapped)
+
+
+def _of_guest(vm: VmNumbers, rate: VmRate, now_s: float) -> Iterator[Strain]:
+    """What it lacks itself, whatever the host has."""
+    memory, disks, name = vm.vitals.memory, rate.disks, vm.name
+    if memory and now_s - memory.told_s < STALE_S:
+        text = f"{name} has {memory.available_bytes >> 20:,} of its {memory.total_bytes >> 20:,} MiB left"
+        swaps = f", and swaps {rate.swapping_bytes_ps / (1 << 20):.1f} MiB a second"
+        text += swaps if rate.swapping_bytes_ps else ""
+        yield Strain(rate.fabric, name, Lack.GUEST_MEMORY, memory.used, text)
+    slow = slowest(disks, DEGREES[Lack.DISK].begins, SLOW_S) or slowest(
+        disks, DEGREES[Lack.DISK].over, SLOW_S
+    )
+    if slow:
+        after = f"{slow.least_s * 1000:.0f} ms" if slow.least_s < 1 else f"{slow.least_s:g} s"
+        text = (
+            f"{name}'s disk {slow.disk} answers {percent(slow.share)} of its {slow.kind} only after {after}"
+        )
+        yield Strain(rate.fabric, name, Lack.DISK, slow.share, text)
+    if vm.vitals.silent_s >= SILENT_S:
+        text = f"{name}'s QEMU has not answered for {vm.vitals.silent_s:.0f} s"
+        yield Strain(rate.fabric, name, Lack.ANSWER, 1.0, text)
 
 
 def percent(share: float) -> str:
@@ -106,14 +186,10 @@ class Strained:
     spells: Spells = field(default_factory=dict)
 
 
-BEGINS = {Lack.CPU: Kind.CPU_SHORT, Lack.MEMORY: Kind.MEMORY_SHORT}
-ENDS = {Lack.CPU: Kind.CPU_SHORT_OVER, Lack.MEMORY: Kind.MEMORY_SHORT_OVER}
-
-
 def follow(now: Numbers, recent: Rates, spells: Spells) -> Strained:
     """What begins and what ends; what is gone with its fabric ends without a word."""
-    found = {each.key: each for each in strains(now, recent, CALM)}
-    begun = {key: each for key, each in found.items() if each.share >= WAITS and key not in spells}
+    found = {each.key: each for each in strains(now, recent, until_over=True)}
+    begun = {key: each for key, each in found.items() if _has_begun(each) and key not in spells}
     there = {"", *(fabric.name for fabric in now.fabrics)}
     going = {key: _longer(spell, found.get(key), now.clock_s) for key, spell in spells.items()}
     going = {key: spell for key, spell in going.items() if key[0] in there}
@@ -127,20 +203,23 @@ def follow(now: Numbers, recent: Rates, spells: Spells) -> Strained:
     return Strained(events, {**left, **new})
 
 
+def _has_begun(strain: Strain) -> bool:
+    return strain.share >= DEGREES[strain.lack].begins
+
+
 def _longer(spell: Spell, found: Strain | None, now_s: float) -> Spell:
     return Spell(spell.began_s, now_s, max(spell.most, found.share)) if found else spell
 
 
 def _began(strain: Strain, time_ns: int) -> Event:
     fields = {"percent": round(100 * strain.share)}
-    return Event(time_ns, BEGINS[strain.lack], strain.text, strain.fabric, strain.subject, fields)
+    return Event(time_ns, DEGREES[strain.lack].begin, strain.text, strain.fabric, strain.subject, fields)
 
 
 def _ended(key: tuple[str, str, Lack], spell: Spell, time_ns: int) -> Event:
     fabric, subject, lack = key
-    lasted_s = spell.last_s - spell.began_s
-    what = {Lack.CPU: "a CPU", Lack.MEMORY: "memory"}[lack]
+    lasted_s, degree = spell.last_s - spell.began_s, DEGREES[lack]
     who = "something" if subject == HOST and not fabric else subject
-    text = f"{who} waited for {what} for {lasted_s:.0f} s, at most {percent(spell.most)} of the time"
+    text = f"{who} {degree.had} for {lasted_s:.0f} s, at most {degree.most.format(percent(spell.most))}"
     fields = {"most_percent": round(100 * spell.most), "lasted_s": round(lasted_s, 1)}
-    return Event(time_ns, ENDS[lack], text, fabric, subject, fields)
+    return Event(time_ns, degree.end, text, fabric, subject, fields)

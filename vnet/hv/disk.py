@@ -15,6 +15,8 @@ SNAPSHOTS = 64
 """So many of a disk that is written anew between any two fit into its file."""
 LONGEST_BYTES = 8 << 40
 """Of a file, unless the disk itself is longer. Source: ext4 has 16 TiB."""
+SERIAL_LENGTH = 20
+"""Characters of a serial number. Source: Virtual I/O Device 1.2, section 5.2.6.2 (VIRTIO_BLK_T_GET_ID)."""
 
 
 class DiskFormat(Enum):
@@ -113,7 +115,7 @@ class Plugged:
             "id": f"blk{self.index}",
             "drive": self.node,
             "bus": f"slot{self.slot}",
-            "serial": self.disk.name[:20],
+            "serial": self.disk.name[:SERIAL_LENGTH],
         }
 
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.unit.fabric.numbers_samples import fabric, nic, numbers, uplink, vm
+from tests.unit.fabric.numbers_samples import fabric, nic, numbers, uplink, vitals, vm
 from vnet.api.metrics import METRICS, exposition
 from vnet.base.drop import DropReason
+from vnet.hv.latency import BOUNDS_S
 
 DASHBOARD = Path(__file__).parents[3] / "packaging" / "grafana" / "vnet.json"
 SAMPLE = numbers(
     fabric(
-        vm("web-1", nic("web-1.eth0", 10, 20, 1), cpu_s=0.25),
+        replace(vm("web-1", nic("web-1.eth0", 10, 20, 1), cpu_s=0.25), vitals=vitals(reads=5, slow=2)),
         vm("db", nic("db.eth0"), state="crashed"),
         drops={"POLICY": 10},
         lost_events={"drop": 4},
@@ -31,6 +32,8 @@ _LINE = re.compile(
     r'(?P<name>[a-z_]+)(?:\{(?P<labels>[a-z]+="[^"\n]*"(?:,[a-z]+="[^"\n]*")*)\})? (?P<value>\S+)'
 )
 KNOWN = {metric.name: metric for metric in METRICS}
+PARTS = re.compile(r"_(bucket|sum|count)$")
+"""How the names of a histogram's samples end."""
 ADDED_BY_PROMETHEUS = {"instance", "job"}
 
 
@@ -78,6 +81,25 @@ def test_a_vm_is_in_one_state() -> None:
     assert len(states) == 16
 
 
+def test_a_histogram_adds_up_and_ends_with_all() -> None:
+    text = exposition(SAMPLE)
+    disk = {"fabric": "small", "vm": "web-1", "disk": "data"}
+    name = "vnet_disk_read_latency_seconds"
+    found = [value(text, f"{name}_bucket", **disk, le=f"{bound:g}") for bound in BOUNDS_S]
+    assert found == sorted(found)
+    assert (found[BOUNDS_S.index(0.001)], found[-1]) == (5, 5)
+    assert value(text, f"{name}_bucket", **disk, le="+Inf") == value(text, f"{name}_count", **disk) == 7
+    assert value(text, f"{name}_sum", **disk) == pytest.approx(12.005)
+
+
+def test_what_a_guest_does_not_tell_has_no_series() -> None:
+    text = exposition(SAMPLE)
+    told = {dict(labels)["vm"] for name, labels, _ in parsed(text) if name.startswith("vnet_vm_guest_")}
+    assert told == {"web-1"}
+    assert value(text, "vnet_vm_guest_memory_available_bytes", fabric="small", vm="web-1") == 8 << 20
+    assert value(text, "vnet_vm_ballooned_memory_bytes", fabric="small", vm="web-1") == 16 << 20
+
+
 def test_a_fabric_that_is_behind_is_not_ready() -> None:
     assert value(exposition(SAMPLE), "vnet_fabric_ready", fabric="small") == 0
     assert value(exposition(numbers(fabric())), "vnet_fabric_ready", fabric="small") == 1
@@ -99,8 +121,10 @@ def test_samples_are_where_they_are_announced_and_have_the_labels_they_are_said_
             announced = line.split()[2]
         elif not line.startswith("#"):
             ((name, labels, _),) = parsed(line)
-            assert name == announced
-            assert tuple(sorted(label for label, _ in labels)) == tuple(sorted(KNOWN[name].labels))
+            known = KNOWN[announced]
+            more = ("le",) if name.endswith("_bucket") else ()
+            assert (PARTS.sub("", name) if known.kind == "histogram" else name) == announced
+            assert tuple(sorted(label for label, _ in labels)) == tuple(sorted((*known.labels, *more)))
 
 
 def test_no_sample_comes_twice() -> None:
@@ -125,7 +149,7 @@ def test_the_number_of_series_depends_on_nics_reasons_and_tables_only() -> None:
     many = {f"vm-{n}": vm(f"vm-{n}", nic(f"vm-{n}.eth0")) for n in range(200)}
     drops = {reason.name: 1 for reason in DropReason}
     found = list(parsed(exposition(numbers(fabric(*many.values(), drops=drops)))))
-    assert len(found) < 200 * 32 + len(DropReason) + 30
+    assert len(found) < 200 * 34 + len(DropReason) + 30
 
 
 # -- the dashboard --------------------------------------------------------------------------------
@@ -156,7 +180,8 @@ def test_each_query_of_the_dashboard_asks_for_what_there_is(title: str, query: s
         assert name in shown, f"{title}: {name} is not exported"
         inside = re.search(rf"{name}\{{([^}}]*)\}}", query)
         asked = set(re.findall(r'(\w+)=~?"', inside[1])) if inside else set()
-        known = set(KNOWN[name].labels) | ADDED_BY_PROMETHEUS
+        histogram = PARTS.sub("", name) if name not in KNOWN else ""
+        known = set(KNOWN[histogram or name].labels) | ADDED_BY_PROMETHEUS | ({"le"} if histogram else set())
         assert asked <= known, f"{title}: {name} has no {asked - known}"
         by = re.search(r"by \(([^)]*)\)", query)
         kept = {label.strip() for label in by[1].split(",")} if by else known
@@ -168,11 +193,12 @@ def test_counters_are_asked_for_as_rates_and_gauges_are_not() -> None:
     for title, query, _ in QUERIES:
         rated = set(re.findall(r"(?:rate|increase)\(([a-z_]+)", query))
         for name in re.findall(r"\b(?:vnet|process)_[a-z_]+\b", query):
-            assert (KNOWN[name].kind == "counter") == (name in rated), title
+            assert (name not in KNOWN or KNOWN[name].kind == "counter") == (name in rated), title
 
 
 def test_every_metric_but_those_of_details_is_on_the_dashboard() -> None:
     asked = {name for _, query, _ in QUERIES for name in re.findall(r"\b(?:vnet|process)_[a-z_]+\b", query)}
+    asked |= {PARTS.sub("", name) for name in asked}
     assert {metric.name for metric in METRICS} - asked == {
         "process_open_fds",
         "process_start_time_seconds",
@@ -185,7 +211,8 @@ def test_every_metric_but_those_of_details_is_on_the_dashboard() -> None:
         "vnet_port_rate_out_of_vm_bits",
         "vnet_port_up",
         "vnet_switch_up",
-        "vnet_vm_memory_bytes",
+        "vnet_vm_guest_memory_cache_bytes",
+        "vnet_vm_guest_major_faults_total",
         "vnet_vm_uptime_seconds",
     }
 

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from tests.golden.test_top import seen
+from vnet.cli.output import amount
+from vnet.cli.top_form import Sort, View, shortened
 from vnet.cli.top_json import sample
 from vnet.cli.top_keys import Quit, keys, press
-from vnet.cli.top_view import BARS, Sort, View, amount, chosen, shortened, spark
+from vnet.cli.top_view import BARS, chosen, spark
 
 
 def pressed(view, *names, count=200, room=17):
@@ -70,6 +72,8 @@ def test_q_quits_and_other_keys_do_what_help_says():
     assert pressed(View(), "p").paused and not pressed(View(), "p", " ").paused
     assert pressed(View(), "?").help and not pressed(View(), "?", "q").help
     assert pressed(View(offset=3), "c") == View(connections=True)
+    assert pressed(View(connections=True), "m") == View(resources=True)
+    assert pressed(View(resources=True), "c") == View(connections=True)
     assert pressed(View(), "x", "\x00") == View()
 
 

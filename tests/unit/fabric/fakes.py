@@ -18,6 +18,7 @@ from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import CABLE, Attached, cable_remnant, gateway_remnant, remnant
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
+from vnet.hv.vitals import Vitals
 from vnet.openflow.message import FlowStats
 from vnet.switch.numbers import SwitchNumbers
 
@@ -91,6 +92,7 @@ class World:
     host: dict = field(default_factory=lambda: {name: Interface(name) for name in ("eth1", "eth2")})
     guests: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
+    vitals: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
     steps: list = field(default_factory=list)
     traps: tuple[Trap, ...] = ()
@@ -361,6 +363,9 @@ class FakeGuests:
     async def status(self, name):
         running = (self.name, name) in self.world.guests
         return GuestStatus(name, GuestState.RUNNING if running else GuestState.STOPPED, agent=running)
+
+    async def vitals(self, name):
+        return self.world.vitals.get((self.name, name), Vitals())
 
     async def exec(self, name, argv, timeout_s, stdin=b""):
         return ExecResult(0, stdin, b"")

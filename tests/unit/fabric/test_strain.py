@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.unit.fabric.numbers_samples import fabric, numbers, vm
+from tests.unit.fabric.numbers_samples import answers, fabric, numbers, vitals, vm
+from vnet.fabric.disk_rates import DiskRate
 from vnet.fabric.events import CALM_S, Kind
 from vnet.fabric.numbers import HostNumbers, Numbers
 from vnet.fabric.rates import Rates, TrafficRate, VmRate, Waits
@@ -91,3 +92,45 @@ def test_a_spell_ends_with_its_fabric_without_a_word() -> None:
     assert going
     gone = follow(replace(now(100.0), fabrics=()), Rates(10.0), going)
     assert (gone.events, gone.spells) == ((), {})
+
+
+def lacking(**more: object) -> Numbers:
+    """db tells of itself."""
+    (shop,) = now().fabrics
+    db = replace(shop.vms[1], vitals=vitals(**more))  # type: ignore[arg-type]
+    return replace(now(), fabrics=(replace(shop, vms=(shop.vms[0], db)),))
+
+
+def test_a_guest_without_memory_says_how_much_it_has_left_and_that_it_swaps() -> None:
+    (found,) = strains(lacking(available_bytes=2 << 20), recent())
+    assert (found.lack, found.text) == (Lack.GUEST_MEMORY, "db has 2 of its 62 MiB left")
+    rates = recent()
+    swapping = replace(rates.vms["shop", "db"], swapping_bytes_ps=1.5 * (1 << 20))
+    (found,) = strains(
+        lacking(available_bytes=2 << 20), replace(rates, vms={**rates.vms, ("shop", "db"): swapping})
+    )
+    assert found.text == "db has 2 of its 62 MiB left, and swaps 1.5 MiB a second"
+
+
+def test_what_a_guest_told_long_ago_says_nothing_of_now() -> None:
+    assert strains(lacking(available_bytes=2 << 20, told_at_s=-60.0), recent()) == ()
+
+
+def test_a_slow_disk_is_told_in_words_and_by_an_event() -> None:
+    disk = DiskRate("data", writes=answers(93, 7))
+    db = VmRate("shop", "db", TrafficRate(), disks=(disk,))
+    rates = Rates(10.0, {("shop", "db"): db})
+    (found,) = strains(now(), rates)
+    assert found.text == "db's disk data answers 7 % of its writes only after 5 s"
+    begun = follow(now(), rates, NOBODY)
+    assert [event.kind for event in begun.events] == [Kind.DISK_SLOW]
+    ended = follow(now(CALM_S), recent(), begun.spells)
+    assert [event.text for event in ended.events] == [
+        "db had a slow disk for 0 s, at most 7 % of its answers"
+    ]
+
+
+def test_a_qemu_that_hangs_is_told() -> None:
+    assert strains(lacking(silent_s=0.3), recent()) == ()
+    (found,) = strains(lacking(silent_s=12.0), recent())
+    assert (found.lack, found.text) == (Lack.ANSWER, "db's QEMU has not answered for 12 s")

@@ -36,6 +36,9 @@ WORRYING = frozenset(
         Kind.REPORTS_LOST,
         Kind.CPU_SHORT,
         Kind.MEMORY_SHORT,
+        Kind.GUEST_MEMORY_SHORT,
+        Kind.DISK_SLOW,
+        Kind.QEMU_SILENT,
         Kind.VERIFY_FAILED,
         Kind.UPLINK_DOWN,
     }

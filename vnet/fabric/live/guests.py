@@ -13,6 +13,7 @@ from vnet.fabric.state import Guest, ifname
 from vnet.hv.live.manager import HvManager
 from vnet.hv.live.snapshots import Snapshots
 from vnet.hv.spec import ExecResult, GuestNic, GuestSpec, GuestState, GuestStatus
+from vnet.hv.vitals import Vitals
 
 AGENT_TIMEOUT_S = 30.0
 
@@ -97,6 +98,10 @@ class HostGuests:
             return await self._manager.status(self.fabric, name)
         except HostError:
             return GuestStatus(name, GuestState.STOPPED)
+
+    async def vitals(self, name: str) -> Vitals:
+        """What it and its QEMU tell of memory and disks."""
+        return await self._manager.vitals(self.fabric, name)
 
     async def exec(
         self, name: str, argv: tuple[str, ...], timeout_s: float, stdin: bytes = b""

@@ -85,6 +85,10 @@ class Taker:
         """What happened in the last seconds, between two snapshots that were taken for whomever."""
         return rates(self._kept[0], self._kept[-1]) if self._kept else Rates()
 
+    def last(self) -> Numbers | None:
+        """The last that were taken."""
+        return self._last
+
     def _keep(self, now: Numbers) -> None:
         self._kept.append(now)
         while now.clock_s - self._kept[0].clock_s > RECENT_S:
@@ -120,15 +124,19 @@ class Taker:
         record, declared = fabric.record, fabric.declared
         numbers, unanswered = await _asked(fabric)
         vms = declared.inventory.vms if declared else ()
-        statuses = [await fabric.parts.guests.status(vm.name) for vm in vms]
-        told = zip(vms, statuses, strict=True)
+        guests = fabric.parts.guests
+        statuses = [await guests.status(vm.name) for vm in vms]
+        vitals = await asyncio.gather(*(guests.vitals(vm.name) for vm in vms))
+        told = zip(vms, statuses, vitals, strict=True)
         return FabricNumbers(
             record.name,
             record.generation,
             record.enforced,
             tuple(
-                _vm(record.name, vm, status, numbers, fabric.parts.switch.watch.by_port)
-                for vm, status in told
+                replace(
+                    _vm(record.name, vm, status, numbers, fabric.parts.switch.watch.by_port), vitals=inner
+                )
+                for vm, status, inner in told
             ),
             {_reason(reason): packets for reason, packets in numbers.drops.items()},
             {Point(point).name.lower(): events for point, events in numbers.lost.items()},

@@ -24,6 +24,7 @@ from vnet.fabric.state import Attached, Cable, Gateway, Guest, NetworkService, P
 from vnet.fabric.store import Record
 from vnet.hv.live.snapshots import Snapshots
 from vnet.hv.spec import ExecResult, GuestSpec, GuestStatus
+from vnet.hv.vitals import Vitals
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowStats
@@ -253,6 +254,10 @@ class Guests(Protocol):
 
     async def status(self, name: str) -> GuestStatus:
         """How it is."""
+        ...
+
+    async def vitals(self, name: str) -> Vitals:
+        """What it and its QEMU tell of memory and disks; nothing of one that does not run. Never blocks."""
         ...
 
     async def exec(

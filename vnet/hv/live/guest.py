@@ -39,8 +39,10 @@ from vnet.hv.live.record import Record, read, record_path
 from vnet.hv.live.saving import Saving, clear
 from vnet.hv.live.template import Template
 from vnet.hv.live.users import claim_dir
+from vnet.hv.live.vitals import Look
 from vnet.hv.monitor import MonitorEvent, RunState
 from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestState, GuestStatus, Happening
+from vnet.hv.vitals import Vitals
 
 GREET_TIMEOUT_S = 30.0
 LOAD_TIMEOUT_S = 20.0
@@ -81,6 +83,7 @@ class Guest:
         self._on_event = on_event
         self._means: Means | None = None
         self._qmp: Monitor | None = None
+        self._look: Look | None = None
         self._powered_off = asyncio.Event()
         self._rebooted = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
@@ -533,6 +536,8 @@ class Guest:
     async def leave(self) -> None:
         """Lets go of the process, whether it runs on or has ended."""
         self._stop_watching()
+        if self._look:
+            self._look.end()
         agent, qmp, process = self.agent, self._qmp, self.process
         self.agent = self._qmp = self.process = None
         if agent:
@@ -622,6 +627,14 @@ class Guest:
             name, state = self.spec.name, self.state
             how = "resume" if state is GuestState.PAUSED else "start"
             raise HostError(f"{name} is {state.value}: {how} it with `vnet {how} {name}`")
+
+    async def vitals(self) -> Vitals:
+        """How it gets on with memory and disks. Needs no `lock`; nobody waits for a QEMU that hangs."""
+        if self._qmp is None or self.phase not in (Phase.RUNNING, Phase.PAUSED):
+            return Vitals()
+        if self._look is None or self._look.monitor is not self._qmp:
+            self._look = Look(self._qmp)
+        return await self._look.look(self.spec.disks)
 
     def status(self) -> GuestStatus:
         """What is known without asking anybody."""

@@ -19,6 +19,7 @@ from vnet.hv.live.guest import Guest, Means
 from vnet.hv.live.template import Template, Templates
 from vnet.hv.snapshot import Build
 from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestStatus
+from vnet.hv.vitals import Vitals
 
 STOP_TIMEOUT_S = 10.0
 EXEC_TIMEOUT_S = 60.0
@@ -183,6 +184,11 @@ class HvManager:
     async def status(self, fabric: str, name: str) -> GuestStatus:
         """What is known of a guest."""
         return self._known(fabric, name).status()
+
+    async def vitals(self, fabric: str, name: str) -> Vitals:
+        """What a guest and its QEMU tell of memory and disks; nothing of one that does not run."""
+        guest = self._guests.get((fabric, name))
+        return await guest.vitals() if guest else Vitals()
 
     async def console_path(self, fabric: str, name: str) -> Path:
         """The unix socket of the guest's serial console; it takes one client at a time."""
