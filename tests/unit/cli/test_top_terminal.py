@@ -155,7 +155,7 @@ def test_a_daemon_that_goes_away_is_told_and_found_again(vnet):
 
 
 def test_an_order_that_there_is_not_is_refused_with_those_there_are(vnet):
-    assert "traffic, cpu, ready, memory, drops, name" in vnet("top", "--sort", "age", expect=2).stderr
+    assert "traffic, cpu, ready, memory, disk, drops, name" in vnet("top", "--sort", "age", expect=2).stderr
 
 
 def test_a_fabric_that_is_not_up_is_refused(vnet):
