@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from vnet.fabric import idle
 from vnet.fabric.cable import LinkState
 from vnet.fabric.sizing import advice
 from vnet.fabric.state import NetworkService, Port
@@ -433,6 +434,8 @@ def _sizes(of: Patient) -> Iterator[Trouble]:
     host = of.seen.host
     for each in advice(of.fabric.wanted.guests if of.fabric.wanted else (), host.cpus, host.memory_bytes):
         yield of.trouble(each.vm, each.text)
+    numbers = of.seen.daemon.fabric(of.fabric.name)
+    yield from (of.trouble(each.vm, each.text) for each in (idle.advice(numbers) if numbers else ()))
 
 
 FABRIC: tuple[Check[Patient], ...] = (

@@ -70,6 +70,8 @@ class VmNumbers:
 
     `ready_s` is how long its vCPUs, taken together, could have run and had no CPU of the host. `pressure` is
     that of its control group of version 2. `vitals` are what the guest and its QEMU tell.
+    `peak_cpus` is the most processors that it used at once, over ten seconds, in the `watched_s` that it was
+    looked at.
     """
 
     name: str
@@ -85,6 +87,8 @@ class VmNumbers:
     swapped_bytes: int = 0
     pressure: Pressure = Pressure()
     vitals: Vitals = vitals.NOTHING
+    peak_cpus: float = 0.0
+    watched_s: float = 0.0
 
     @property
     def ballooned_bytes(self) -> int:

@@ -225,3 +225,11 @@ def test_commands_can_be_pasted_into_a_shell() -> None:
     for fabric, _ in SICK.values():
         for mend in told(replace(SEEN, fabrics=(fabric,))).values():
             assert shlex.split(mend)
+
+
+def test_vcpus_that_nobody_uses_are_told_by_name() -> None:
+    lazy = replace(COUNTED.vms[0], cpus=4, uptime_s=9000.0, peak_cpus=0.4, watched_s=7200.0)
+    counted = replace(NUMBERS, fabrics=(replace(COUNTED, vms=(lazy, COUNTED.vms[1])),))
+    assert told(replace(SEEN, daemon=replace(DAEMON, numbers=counted))) == {
+        "size a": "vnet up -f 'my lab.vnet.yaml'"
+    }

@@ -13,6 +13,7 @@ from pathlib import Path
 from vnet import __version__
 from vnet.base.drop import DropReason
 from vnet.base.errors import VnetError
+from vnet.fabric import idle
 from vnet.fabric.cable import LinkState
 from vnet.fabric.live import confirmation, usage
 from vnet.fabric.live.registry import Fabric, Registry
@@ -62,6 +63,7 @@ class Taker:
         self._turn = asyncio.Lock()
         self._last: Numbers | None = None
         self._kept: deque[Numbers] = deque()
+        self._peaks: idle.Peaks = {}
         self.messages: Counter[str] = Counter()
         """What was logged, by level: whoever logs counts here."""
 
@@ -77,8 +79,10 @@ class Taker:
         """All numbers of now, or of a moment ago."""
         async with self._turn:
             if self._last is None or time.monotonic() - self._last.clock_s > SHARED_S:
-                self._last = await self._take()
-                self._keep(self._last)
+                now = await self._take()
+                self._keep(now)
+                self._peaks = idle.follow(now, self.recent(), self._peaks)
+                self._last = idle.told(now, self._peaks)
             return self._last
 
     def recent(self) -> Rates:
