@@ -13,6 +13,7 @@ from enum import Enum
 
 from vnet.base.errors import HostError
 from vnet.hv.agent import PORT_NAME
+from vnet.hv.built import Built, Places, built_for, places_at_start
 from vnet.hv.disk import Plugged
 from vnet.hv.spec import GuestSpec, format_mac
 
@@ -21,12 +22,12 @@ QEMU = "qemu-system-x86_64"
 MAX_SOCKET_PATH = 107
 """Bytes of `sun_path` before the closing NUL. Source: unix(7)."""
 
-MIN_ROOT_PORTS = 4
-"""PCIe slots for NICs and disks. They are part of the machine, so guests with fewer NICs share a template."""
-
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet nokaslr mitigations=off tsc=reliable no_timer_check audit=0 8250.nr_uarts=1 panic=-1"
+    " swiotlb=noforce memhp_default_state=online memory_hotplug.online_policy=auto-movable"
 )
+"""Where memory may come later, Linux sets 16 MiB aside for devices which reach only 4 GiB; there are none.
+What comes is used at once, as far as possible so that it can be given back."""
 
 _CONSOLE_LOG_SET = 0
 """Of descriptors; those of disks count from 1."""
@@ -74,9 +75,7 @@ class Machine:
     uuid: str
     run_dir: str
     accel: str
-    cpus: int
-    memory_bytes: int
-    root_ports: int
+    built: Built
     kernel: str
     initrd: str
     memory: Memory = Memory.OWN
@@ -88,11 +87,20 @@ class Machine:
     is_saved: bool = False
     """It waits for a state of its own that was saved."""
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it is started with."""
+        return self.built.memory_bytes
 
-def root_ports(devices: int) -> int:
-    """How many slots a guest with so many NICs and disks has: a multiple of four, so that templates are
-    shared."""
-    return max(MIN_ROOT_PORTS, -(-devices // MIN_ROOT_PORTS) * MIN_ROOT_PORTS)
+
+def built_of(spec: GuestSpec, accel: str) -> Built:
+    """What the machine of a guest is built for when it is started now."""
+    return built_for(spec.cpus, spec.memory_bytes, len(spec.nics) + len(spec.disks), accel)
+
+
+def places_of(spec: GuestSpec) -> Places:
+    """Where its devices are when it has been started."""
+    return places_at_start([nic.interface for nic in spec.nics], [disk.name for disk in spec.disks])
 
 
 def machine_of(spec: GuestSpec, *, uuid: str, run_dir: str, accel: str, kernel: str, initrd: str) -> Machine:
@@ -102,9 +110,7 @@ def machine_of(spec: GuestSpec, *, uuid: str, run_dir: str, accel: str, kernel: 
         uuid=uuid,
         run_dir=run_dir,
         accel=accel,
-        cpus=spec.cpus,
-        memory_bytes=spec.memory_bytes,
-        root_ports=root_ports(len(spec.nics) + len(spec.disks)),
+        built=built_of(spec, accel),
         kernel=kernel,
         initrd=initrd,
     )
@@ -157,14 +163,20 @@ def _nameless(machine: Machine) -> Machine:
 
 
 def _hardware(machine: Machine) -> tuple[str, ...]:
-    accel = "tcg,tb-size=32" if machine.accel == "tcg" else machine.accel
-    cpu = "max" if machine.accel == "tcg" else "host"
+    is_tcg, built = machine.accel == "tcg", machine.built
+    thread = "single" if built.cpus == 1 else "multi"  # see `vnet.hv.built`
+    accel, cpu = (f"tcg,tb-size=32,thread={thread}", "max") if is_tcg else (machine.accel, "host")
     return (
         *("-machine", "q35,vmport=off,i8042=off,sata=off,smbus=off,hpet=off,memory-backend=ram"),
-        *("-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)),
-        *("-m", f"size={machine.memory_bytes}b", "-object", _memory(machine)),
+        *("-accel", accel, "-cpu", cpu, "-smp", f"{built.cpus},maxcpus={built.cpus_max}"),
+        *("-m", f"size={built.memory_bytes}b{_growth(built)}"),
+        *("-object", _memory(machine)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
     )
+
+
+def _growth(built: Built) -> str:
+    return f",maxmem={built.memory_max_bytes}b,slots=1" if built.growth_bytes else ""
 
 
 def _memory(machine: Machine) -> str:
@@ -183,7 +195,7 @@ def _boot(machine: Machine) -> tuple[str, ...]:
 
 
 def _ports(machine: Machine) -> tuple[str, ...]:
-    devices = (f"pcie-root-port,id=slot{n},chassis={n + 1},slot={n + 1}" for n in range(machine.root_ports))
+    devices = (f"pcie-root-port,id=slot{n},chassis={n + 1},slot={n + 1}" for n in range(machine.built.slots))
     return tuple(word for device in devices for word in ("-device", device))
 
 

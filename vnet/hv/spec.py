@@ -78,6 +78,8 @@ class GuestStatus:
     reason: str = ""
     restored: bool = False
     """It went on from memory that was saved."""
+    links_down: tuple[str, ...] = ()
+    """The interfaces whose cable is pulled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.unit.hv.machines import MIB, machine
 from vnet.base.errors import HostError
-from vnet.hv.argv import Memory, NicArgument, command_line, escape, nic_device, root_ports, template_key
+from vnet.hv.argv import Memory, NicArgument, command_line, escape, nic_device, template_key
+from vnet.hv.built import built_for
 
 EXPECTED = Path(__file__).parent / "expected"
 
@@ -20,7 +21,7 @@ NICS = (NicArgument(0x525400123450, 5), NicArgument(0x525400123451, 6, vhost_fd=
 COLD = replace(machine(2), nics=NICS, console_log_fd=4)
 CLONE = replace(machine(), memory=Memory.CLONE, memory_path="/proc/self/fd/6")
 TEMPLATE = replace(machine(), memory=Memory.TEMPLATE, memory_path="/proc/self/fd/6")
-KVM = replace(machine(), accel="kvm", cpus=2)
+KVM = replace(machine(), accel="kvm", built=built_for(2, 96 * MIB, 1, "tcg"))
 
 
 @pytest.mark.parametrize(
@@ -48,10 +49,10 @@ def test_a_template_serves_every_guest_of_the_same_machine():
 @pytest.mark.parametrize(
     "other",
     [
-        replace(CLONE, memory_bytes=128 * MIB),
-        replace(CLONE, cpus=2),
+        replace(CLONE, built=built_for(1, 128 * MIB, 1, "tcg")),
+        replace(CLONE, built=built_for(2, 96 * MIB, 1, "tcg")),
         replace(CLONE, accel="kvm"),
-        replace(CLONE, root_ports=8),
+        replace(CLONE, built=built_for(1, 96 * MIB, 8, "tcg")),
     ],
 )
 def test_a_template_is_bound_to_its_machine(other):
@@ -83,9 +84,9 @@ def test_the_longest_path_that_fits_is_taken():
     assert any(f"{folder}/console.sock" in word for word in command_line(replace(machine(), run_dir=folder)))
 
 
-@pytest.mark.parametrize(("nics", "ports"), [(0, 4), (1, 4), (4, 4), (5, 8), (9, 12)])
-def test_slots_for_nics_come_in_fours(nics, ports):
-    assert root_ports(nics) == ports
+@pytest.mark.parametrize(("nics", "ports"), [(0, 8), (1, 8), (5, 8), (6, 16), (13, 16)])
+def test_slots_for_nics_come_in_eights_and_three_are_free(nics, ports):
+    assert built_for(1, 96 * MIB, nics, "tcg").slots == ports
     assert sum(word.startswith("pcie-root-port") for word in command_line(machine(nics))) == ports
 
 

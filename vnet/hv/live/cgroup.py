@@ -46,6 +46,11 @@ class Cgroup:
                 folder.parent.rmdir()
 
 
+def of(folders: Iterable[str]) -> Cgroup:
+    """The group that a record names."""
+    return Cgroup(tuple(map(Path, folders)))
+
+
 def group_of(fabric: str, name: str) -> str:
     """How the paths of a guest's groups end."""
     return f"vnet-{fabric}/{name}"
@@ -53,9 +58,8 @@ def group_of(fabric: str, name: str) -> str:
 
 def create(fabric: str, name: str, memory_bytes: int) -> Cgroup:
     """Makes the groups for a guest, empty."""
-    limit = memory_bytes + OVERHEAD_BYTES + _GRACE_BYTES
     made = []
-    for base, values in _hierarchies(limit):
+    for base, values in _hierarchies(_limit(memory_bytes)):
         folder = base / group_of(fabric, name)
         try:
             folder.parent.mkdir(exist_ok=True)
@@ -66,6 +70,21 @@ def create(fabric: str, name: str, memory_bytes: int) -> Cgroup:
         _set(folder, values)
         made.append(folder)
     return Cgroup(tuple(made))
+
+
+def resize(group: Cgroup, memory_bytes: int) -> None:
+    """Lets a guest that runs have more memory, or less from now on."""
+    for folder in group.folders:
+        limits = {name: str(_limit(memory_bytes)) for name in _MEMORY_FILES if (folder / name).exists()}
+        _set(folder, limits)
+
+
+_MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
+"""Where the limit stands in version 2 and 1."""
+
+
+def _limit(memory_bytes: int) -> int:
+    return memory_bytes + OVERHEAD_BYTES + _GRACE_BYTES
 
 
 def _hierarchies(limit: int) -> Iterable[tuple[Path, dict[str, str]]]:

@@ -87,10 +87,29 @@ def put_aside(fabric: str, vm: str) -> None:
         begin = _begin(descriptor)
         if os.fstat(descriptor).st_size - begin < _ASIDE_BYTES:
             return
-        part = path.with_name(f"{path.name}{_OLDER}.part")
-        part.write_bytes(_read(descriptor, begin))
-        part.rename(path.with_name(f"{path.name}{_OLDER}"))
+        _write_aside(path, _read(descriptor, begin))
         os.ftruncate(descriptor, begin)
+
+
+def move(fabric: str, vm: str, limit_bytes: int) -> None:
+    """Lets the latest begin further behind, since QEMU may make longer files from now on."""
+    path = _folder(fabric, vm) / Start.CURRENT
+    with _opened(path, os.O_RDWR) as descriptor:
+        begin, hole = _begin(descriptor), _hole_bytes(limit_bytes)
+        if begin >= hole:
+            return
+        if os.fstat(descriptor).st_size > begin:
+            older = path.with_name(f"{path.name}{_OLDER}")
+            kept = older.read_bytes() if older.exists() else b""
+            _write_aside(path, (kept + _read(descriptor, begin))[-ROOM_BYTES:])
+        os.ftruncate(descriptor, begin)
+        os.ftruncate(descriptor, hole)
+
+
+def _write_aside(path: Path, data: bytes) -> None:
+    part = path.with_name(f"{path.name}{_OLDER}.part")
+    part.write_bytes(data)
+    part.rename(path.with_name(f"{path.name}{_OLDER}"))
 
 
 class Reader:
@@ -113,7 +132,8 @@ class Reader:
                 older = b"" if self._file else self._older()
                 found = os.fstat(descriptor)
                 if found.st_ino != self._file or found.st_size < self._read_to:
-                    self._file, self._read_to = found.st_ino, _begin(descriptor)
+                    self._file, self._read_to = found.st_ino, 0
+                self._read_to = max(self._read_to, _begin(descriptor))  # the hole may have grown
                 data = _read(descriptor, self._read_to)
         except FileNotFoundError:
             return b""

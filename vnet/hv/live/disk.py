@@ -52,6 +52,12 @@ def _make(path: Path, wanted: Disk) -> None:
         raise
 
 
+def refuse_to_shrink(fabric: str, vm: str, wanted: Disk) -> None:
+    """Raises HostError for a disk that is there and larger than it is declared."""
+    path = _path(fabric, vm, wanted)
+    disks.refuse_to_shrink(wanted, str(path), _size_bytes(path))
+
+
 def missing_bytes(fabric: str, vm: str, wanted: Disk) -> int:
     """What a disk takes at once when it is made or grown: nothing of one that takes it as the guest writes.
 

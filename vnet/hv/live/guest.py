@@ -21,7 +21,7 @@ from vnet.base import paths
 from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
 from vnet.hv import monitor, saving
 from vnet.hv.accel import Accel
-from vnet.hv.argv import DiskArgument, Machine, Memory, NicArgument, machine_of
+from vnet.hv.argv import DiskArgument, Machine, Memory, NicArgument, built_of, machine_of, places_of
 from vnet.hv.disk import Plugged, plugged
 from vnet.hv.identity import ENTROPY_BYTES, identity_lines
 from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
@@ -216,6 +216,8 @@ class Guest:
             memory_bytes=self.spec.memory_bytes,
             cgroups=tuple(str(folder) for folder in group.folders),
             origin=self._need().origin,
+            built=built_of(self.spec, accel),
+            places=places_of(self.spec),
         )
         self._keep(record)
         return machine_of(
@@ -322,6 +324,15 @@ class Guest:
         self._stop_watching()
         self._watch = asyncio.create_task(self._watch_process(process))
 
+    @property
+    def monitor(self) -> Monitor:
+        """The connection to its QEMU. Raises PeerError when there is none."""
+        return self._monitor()
+
+    def note(self, **fields: object) -> None:
+        """Changes what is kept of it beside its folder."""
+        self._keep(replace(self._recorded(), **fields))  # type: ignore[arg-type]
+
     def _keep(self, record: Record) -> None:
         self.record = record
         record.write(record_path(self.spec.fabric, self.spec.name))
@@ -411,7 +422,8 @@ class Guest:
     @property
     def plugged(self) -> tuple[Plugged, ...]:
         """Its disks as QEMU has them."""
-        return plugged(self.spec.disks, len(self.spec.nics))
+        places = self._recorded().places if self._recorded().built else places_of(self.spec)
+        return tuple(places.disk(each) for each in self.spec.disks)
 
     async def saved(self) -> None:
         """It is as it was, whether that went well or not."""
@@ -654,6 +666,7 @@ class Guest:
             agent=self.agent is not None and self.agent.connected,
             memory_bytes=record.memory_bytes,
             resident_bytes=process.resident_bytes(),
+            links_down=record.links_down,
         )
 
     def _need(self) -> Means:
@@ -674,7 +687,7 @@ class Guest:
         return self._qmp
 
     def _group(self) -> cgroup.Cgroup:
-        return cgroup.Cgroup(tuple(Path(text) for text in self.record.cgroups) if self.record else ())
+        return cgroup.of(self.record.cgroups if self.record else ())
 
 
 async def _first(*waits: Coroutine[object, object, object]) -> None:

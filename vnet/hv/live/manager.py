@@ -15,6 +15,7 @@ from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, command_line, machine_of
 from vnet.hv.lifecycle import Event, Phase, attempts
 from vnet.hv.live import console_log, image, kvm, record, saved_start
+from vnet.hv.live.changing import Changer
 from vnet.hv.live.guest import Guest, Means
 from vnet.hv.live.template import Template, Templates
 from vnet.hv.snapshot import Build
@@ -144,6 +145,21 @@ class HvManager:
             if guest.phase is not Phase.PAUSED:
                 guest.check_running()
             await guest.reset()
+
+    async def change(self, spec: GuestSpec, open_tap: Callable[[str], int]) -> None:
+        """Makes a guest that runs what `spec` says, while it goes on; see `Changer.change`."""
+        guest = self._known(spec.fabric, spec.name)
+        async with guest.lock:
+            guest.check_running()
+            await Changer(guest, open_tap).change(spec)
+
+    async def set_link(self, fabric: str, name: str, interface: str, *, is_up: bool) -> None:
+        """Pulls the cable of a guest's NIC, or plugs it in again; a new start of the guest plugs all in."""
+        guest = self._known(fabric, name)
+        async with guest.lock:
+            if guest.phase is not Phase.PAUSED:
+                guest.check_running()
+            await Changer(guest, _no_tap).set_link(interface, is_up=is_up)
 
     async def destroy(self, fabric: str, name: str) -> None:
         """Ends a guest at once and forgets it: no process, socket, folder, log or control group is left."""
@@ -292,6 +308,10 @@ class HvManager:
         if guest is None:
             raise HostError(f"{name} of {fabric} is not running: start it with `vnet start {name}`")
         return guest
+
+
+def _no_tap(nic: str) -> int:
+    raise AssertionError(nic)
 
 
 def _unknown(fabric: str, name: str) -> GuestSpec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -60,6 +61,16 @@ class Process:
             os.close(watched)
         self.reap()
         return True
+
+    def allow_files(self, file_bytes: int, user: int) -> None:
+        """Lets it, which `user` runs, make its files so long from now on; it never may less than already."""
+        wanted, (soft, hard) = file_limit(file_bytes), _limits(self.pid)
+        if soft == _UNLIMITED or int(soft) >= wanted:
+            return
+        if hard == _UNLIMITED:  # then its user may, see `_file_limits`
+            _run_as(user, ("prlimit", f"--pid={self.pid}", f"--fsize={wanted}:"))
+        else:
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (wanted, wanted))
 
     def reap(self) -> None:
         """Takes the exit code of an ended child, so that it does not stay behind as a zombie."""
@@ -122,6 +133,25 @@ def launch(
     return Process(child.pid, os.pidfd_open(child.pid), child)
 
 
+_UNLIMITED = "unlimited"
+
+
+def _limits(pid: int) -> tuple[str, str]:
+    """How long a process may make its files, and up to where that may be raised. Source: proc(5)."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    soft, hard, *_ = next(line for line in lines if line.startswith("Max file size")).split()[3:]
+    return soft, hard
+
+
+def _run_as(user: int, command: tuple[str, ...]) -> None:
+    words = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--", *command)
+    try:
+        subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", "") or error
+        raise HostError(f"`{' '.join(words)}` failed: {told}") from error
+
+
 def file_limit(file_bytes: int) -> int:
     """How long QEMU may make any of its files when it needs one so long."""
     return max(_LOG_BYTES, file_bytes)
@@ -132,11 +162,29 @@ def _confinement(user: int, groups: Iterable[int], file_bytes: int) -> tuple[str
     numbers = ",".join(str(group) for group in groups)
     return (
         *("unshare", "--net", "--ipc", "--"),
-        *("prlimit", f"--fsize={file_bytes}", "--core=0", "--"),
+        *("prlimit", f"--fsize={_file_limits(file_bytes)}", "--core=0", "--"),
         *("setpriv", f"--reuid={user}", f"--regid={user}"),
         f"--groups={numbers}" if numbers else "--clear-groups",
         *("--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"),
     )
+
+
+def _file_limits(file_bytes: int) -> str:
+    """The limit that holds, and the one up to which it can be raised later, for a disk that grows.
+
+    Who lacks a capability, as root does in some containers, cannot raise the latter when it is needed.
+    """
+    return f"{file_bytes}" if _can_raise_limits() else f"{file_bytes}:{_UNLIMITED}"
+
+
+def _can_raise_limits() -> bool:
+    text = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in text.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> _CAP_SYS_RESOURCE & 1)
+
+
+_CAP_SYS_RESOURCE = 24
+"""Source: linux/capability.h."""
 
 
 def find(pid_file: Path, *, uuid: str, user: int) -> Process | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from vnet.base import paths
+from vnet.hv.built import NOWHERE, Built, Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,8 @@ class Record:
     The file lies in a folder of root's, not in the guest's own: QEMU cannot change it. `ready` is set
     once the guest has its NICs and addresses; a guest found without it is half-made and is ended. `booting`
     is set while it boots again, and has lost its addresses.
-    `start_ticks` is 0 until the process is known.
+    `start_ticks` is 0 until the process is known. `built` is None of a guest that an earlier version started:
+    its machine cannot grow. `links_down` are the interfaces whose cable is pulled.
     """
 
     uuid: str
@@ -34,6 +38,9 @@ class Record:
     """The snapshot that is being made of it; it may stand still for that."""
     saving_runs: bool = False
     """Whether it is to go on afterwards."""
+    built: Built | None = None
+    places: Places = NOWHERE
+    links_down: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
         """Replaces the file; a crash leaves the old one or the new one."""
@@ -52,9 +59,19 @@ def read(path: Path) -> Record | None:
     """The record, or None if there is none that can be read."""
     try:
         fields = json.loads(path.read_text())
-        return Record(**{**fields, "cgroups": tuple(fields["cgroups"])})
+        return Record(**{**fields, "cgroups": tuple(fields["cgroups"]), **_changeable(fields)})
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _changeable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What can change while a guest runs; records of earlier versions have none of it."""
+    built, places = fields.get("built"), fields.get("places") or {}
+    return {
+        "built": Built(**built) if built else None,
+        "places": Places(**{name: tuple(map(tuple, each)) for name, each in places.items()}),
+        "links_down": tuple(fields.get("links_down", ())),
+    }
 
 
 def names(fabric: str) -> tuple[str, ...]:

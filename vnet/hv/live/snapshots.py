@@ -23,6 +23,7 @@ from vnet.hv.disk import plugged
 from vnet.hv.lifecycle import Phase
 from vnet.hv.live import disk_snapshots, saved_start
 from vnet.hv.live import snapshot_files as files
+from vnet.hv.live.changing import refuse_what_was_changed
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.manager import HvManager, Progress
 from vnet.hv.live.saving import Saving
@@ -91,6 +92,7 @@ class Snapshots:
             return Saved(spec.name, Consistency.OFF, disks, parent)
         if not memory:
             return Saved(spec.name, Consistency.CRASH, disks, parent)
+        refuse_what_was_changed(guest)
         return Saved(spec.name, Consistency.MEMORY, disks, parent, build, self._shape(spec))
 
     def _shape(self, spec: GuestSpec) -> Shape:

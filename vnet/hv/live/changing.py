@@ -1,0 +1,298 @@
+"""Performs what `vnet.hv.changing` says on a guest that runs. A change is made as a whole or taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
+from vnet.hv import changing, hotplug
+from vnet.hv import monitor as qmp
+from vnet.hv.argv import built_of, places_of
+from vnet.hv.built import Built, Places, unchangeable
+from vnet.hv.changing import Step
+from vnet.hv.disk import Disk
+from vnet.hv.identity import change_lines
+from vnet.hv.live import cgroup, console_log
+from vnet.hv.live import disk as disks
+from vnet.hv.live.launcher import open_vhost
+from vnet.hv.live.process import file_limit
+from vnet.hv.live.record import Record
+from vnet.hv.spec import GuestNic, GuestSpec
+
+if TYPE_CHECKING:
+    from vnet.hv.live.guest import Guest
+
+UNPLUG_TIMEOUT_S = 10.0
+MEMORY_TIMEOUT_S = 10.0
+TELL_TIMEOUT_S = 20.0
+_PAUSES_S = (0.01, 0.05, 0.1, 0.5, 1.0)
+_SLACK_BYTES = 8 << 20
+"""Linux takes memory in pieces that may be larger than asked for, and keeps the piece with its own notes."""
+_IS_MOUNTED = """\
+disk=$(readlink -f "/dev/disk/$1")
+for number in $(cat "/sys/block/${disk##*/}/dev" /sys/block/"${disk##*/}"/*/dev); do
+    grep -q " $number " /proc/self/mountinfo && exit 0
+done
+exit 1
+"""
+"""Of the disk of that name or one of its partitions, by their device numbers. Source: proc(5)."""
+
+
+class HalfChanged(HostError):
+    """A change could be neither made nor taken back: the guest is not what it was, nor what it should be."""
+
+
+@dataclass(slots=True)
+class Changer:
+    """Changes one guest. Who calls holds its lock."""
+
+    guest: Guest
+    open_tap: Callable[[str], int]
+
+    async def change(self, new: GuestSpec) -> None:
+        """Makes it `new`.
+
+        Raises:
+            HalfChanged: it could not, and could not be made again what it was either.
+            HostError, PeerError, TimedOut: it could not, and is as it was.
+        """
+        old, guest = self.guest.spec, self.guest
+        try:
+            await self._take(changing.steps(old, new))
+        except (VnetError, OSError) as error:
+            await self._take_back(old, new, error)
+            raise error if isinstance(error, VnetError) else HostError(f"{old.name}: {error}") from error
+        guest.spec = new
+
+    async def _take(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            await self._perform(step)
+            self.guest.spec = changing.done(step, self.guest.spec)
+
+    async def _take_back(self, old: GuestSpec, new: GuestSpec, why: Exception) -> None:
+        try:
+            await self._take(changing.steps_back(self.guest.spec, old, new))
+        except (VnetError, OSError) as error:
+            raise HalfChanged(f"{why}; and {old.name} could not be made again what it was: {error}") from why
+        if self.guest.spec.cpus != old.cpus:
+            raise HalfChanged(f"{why}; {old.name} has {self.guest.spec.cpus} CPUs until it is restarted")
+        self.guest.spec = old
+
+    async def _perform(self, step: Step) -> None:
+        match step:
+            case changing.SetMemory(memory_bytes):
+                await self._set_memory(memory_bytes)
+            case changing.AddCpus(cpus):
+                await self._add_cpus(cpus)
+            case changing.AttachNic(nic):
+                await self._attach_nic(nic)
+            case changing.DetachNic(nic):
+                await self._detach_nic(nic)
+            case changing.AttachDisk(disk):
+                await self._attach_disk(disk)
+            case changing.DetachDisk(disk):
+                await self._detach_disk(disk)
+            case changing.ResizeDisk(disk):
+                await self._resize_disk(disk)
+            case changing.Tell(old, new):
+                await self._tell(old, new)
+
+    # NICs
+
+    async def _attach_nic(self, nic: GuestNic) -> None:
+        places = self._places.with_nic(nic.interface)
+        slot = places.nic(nic.interface)
+        tap = await asyncio.to_thread(self.open_tap, nic.name)
+        vhost = open_vhost()
+        try:
+            await self.guest.monitor.execute_all(qmp.plug_nic(slot, nic.mac, tap, vhost))
+        except VnetError:
+            await self._try(hotplug.drop_nic(slot))
+            raise
+        finally:
+            for descriptor in (tap, vhost):
+                if descriptor is not None:
+                    os.close(descriptor)
+        self.guest.note(places=places)
+
+    async def _detach_nic(self, nic: GuestNic) -> None:
+        slot = self._places.nic(nic.interface)
+        await self._unplug(f"nic{slot}", f"its NIC {nic.interface}")
+        await self._let_go(hotplug.drop_nic(slot))
+        down = tuple(name for name in self._record.links_down if name != nic.interface)
+        self.guest.note(places=self._places.without_nic(nic.interface), links_down=down)
+
+    async def set_link(self, interface: str, *, is_up: bool) -> None:
+        """Pulls the cable of a NIC, or plugs it in again; that of one that is so already stays."""
+        await self.guest.monitor.execute(hotplug.set_link(self._places.nic(interface), is_up=is_up))
+        others = tuple(name for name in self._record.links_down if name != interface)
+        self.guest.note(links_down=others if is_up else (*others, interface))
+
+    # disks
+
+    async def _attach_disk(self, disk: Disk) -> None:
+        spec, places = self.guest.spec, self._places.with_disk(disk.name)
+        plugged = places.disk(disk)
+        with contextlib.ExitStack() as stack:
+            (opened,) = await asyncio.to_thread(disks.open_all, spec.fabric, spec.name, (disk,), stack)
+            await self._allow_files(disk.file_bytes)
+            try:
+                await self.guest.monitor.execute_all(qmp.plug_disk(plugged, opened))
+            except VnetError:
+                for command in hotplug.drop_disk(plugged):
+                    await self._try((command,))
+                raise
+        self.guest.note(places=places)
+
+    async def _detach_disk(self, disk: Disk) -> None:
+        """One that the guest still uses stays: what it has not written yet would be lost."""
+        plugged = self._places.disk(disk)
+        if await self._is_mounted(disk):
+            raise HostError(
+                f"{self.guest.spec.name} has its disk {disk.name} mounted: unmount it there, and try again"
+            )
+        await self._unplug(f"blk{plugged.index}", f"its disk {disk.name}")
+        await self._let_go(hotplug.drop_disk(plugged))
+        self.guest.note(places=self._places.without_disk(disk.name))
+
+    async def _is_mounted(self, disk: Disk) -> bool:
+        try:
+            return await self._run(["sh", "-c", _IS_MOUNTED, "sh", disk.name]) == 0
+        except (PeerError, TimedOut):
+            return False  # who does not answer is not asked
+
+    async def _resize_disk(self, disk: Disk) -> None:
+        spec = self.guest.spec
+        await asyncio.to_thread(disks.refuse_to_shrink, spec.fabric, spec.name, disk)
+        await self._allow_files(disk.file_bytes)
+        resize = hotplug.resize_disk(self._places.disk(disk), disk.size_bytes)
+        await self.guest.monitor.execute(resize)
+
+    async def _allow_files(self, file_bytes: int) -> None:
+        """Before QEMU may make a file so long, its console's log begins further behind."""
+        spec, process = self.guest.spec, self.guest.process
+        assert process is not None
+        await asyncio.to_thread(console_log.move, spec.fabric, spec.name, file_limit(file_bytes))
+        await asyncio.to_thread(process.allow_files, file_bytes, self._record.user)
+
+    # memory and processors
+
+    async def _set_memory(self, memory_bytes: int) -> None:
+        """The limit is what the guest may have at any time: raised before, lowered after."""
+        before, built = self.guest.spec.memory_bytes, self._built
+        cgroup.resize(self._group, max(before, memory_bytes))
+        added = memory_bytes - built.memory_bytes
+        if hotplug.added_memory(await self.guest.monitor.execute(hotplug.QUERY_MEMORY)) is None:
+            await self.guest.monitor.execute_all(hotplug.add_memory(built, added))
+        else:
+            await self.guest.monitor.execute(hotplug.ask_memory(added))
+        try:
+            await self._until_added(added, grows=memory_bytes > before)
+        except TimedOut:
+            await self._try((hotplug.ask_memory(before - built.memory_bytes),))
+            raise
+        cgroup.resize(self._group, memory_bytes)
+        self.guest.note(memory_bytes=memory_bytes)
+
+    async def _until_added(self, wanted: int, *, grows: bool) -> None:
+        def is_done(answer: object) -> bool:
+            has = hotplug.added_memory(answer) or 0
+            return has >= wanted - _SLACK_BYTES if grows else has <= wanted + _SLACK_BYTES
+
+        what = f"has not {'taken' if grows else 'given back'} the memory that it should"
+        async with _deadline(MEMORY_TIMEOUT_S, f"{self.guest.spec.name} {what}"):
+            await self.guest.monitor.poll(hotplug.QUERY_MEMORY, is_done)
+
+    async def _add_cpus(self, cpus: int) -> None:
+        old = self.guest.spec
+        for command in hotplug.plug_cpus(
+            await self.guest.monitor.execute(hotplug.QUERY_CPUS), cpus - old.cpus
+        ):
+            await self.guest.monitor.execute(command)
+            self.guest.spec = replace(self.guest.spec, cpus=self.guest.spec.cpus + 1)
+        await self._tell(old, self.guest.spec)
+
+    # the guest itself
+
+    async def _tell(self, old: GuestSpec, new: GuestSpec) -> None:
+        agent = await self.guest.agent_now(TELL_TIMEOUT_S)
+        lines = change_lines(old, new)
+        done = await agent.run(["/sbin/configure"], stdin=lines, timeout_s=TELL_TIMEOUT_S)
+        if done.exit_code:
+            text = (done.stderr + done.stdout).decode(errors="replace").strip()
+            raise PeerError(f"{new.name} could not configure itself anew ({done.exit_code}): {text}")
+
+    async def _run(self, argv: list[str]) -> int:
+        agent = await self.guest.agent_now(TELL_TIMEOUT_S)
+        return (await agent.run(argv, stdin=b"", timeout_s=TELL_TIMEOUT_S)).exit_code
+
+    async def _unplug(self, device: str, what: str) -> None:
+        """The guest lets go of a device; one that does not keeps it."""
+        await self.guest.monitor.execute(hotplug.unplug(device))
+        async with _deadline(UNPLUG_TIMEOUT_S, f"{self.guest.spec.name} does not let go of {what}"):
+            await self.guest.monitor.poll(hotplug.QUERY_DEVICES, lambda found: hotplug.is_gone(found, device))
+
+    async def _let_go(self, commands: Iterable[qmp.Command]) -> None:
+        """Of what was behind a device: QEMU still uses it for a moment when the device is gone."""
+        for command in commands:
+            for pause_s in _PAUSES_S:
+                try:
+                    await self.guest.monitor.execute(command)
+                    break
+                except HostError:
+                    await asyncio.sleep(pause_s)
+            else:
+                await self.guest.monitor.execute(command)
+
+    async def _try(self, commands: Iterable[qmp.Command]) -> None:
+        with contextlib.suppress(VnetError):
+            await self.guest.monitor.execute_all(commands)
+
+    # what is known of it
+
+    @property
+    def _record(self) -> Record:
+        assert self.guest.record is not None
+        return self.guest.record
+
+    @property
+    def _places(self) -> Places:
+        return self._record.places
+
+    @property
+    def _built(self) -> Built:
+        spec = self.guest.spec
+        return self._record.built or unchangeable(spec.cpus, spec.memory_bytes)
+
+    @property
+    def _group(self) -> cgroup.Cgroup:
+        return cgroup.of(self._record.cgroups)
+
+
+def refuse_what_was_changed(guest: Guest) -> None:
+    """Raises HostError for a guest that is no longer the machine which its next start makes: memory that is
+    saved of it could not be loaded there."""
+    record = guest.record
+    assert record is not None
+    if record.built and (record.built, record.places) != (
+        built_of(guest.spec, record.accel),
+        places_of(guest.spec),
+    ):
+        raise HostError(
+            f"{guest.spec.name} was changed while it ran: its memory can be kept again once it has been"
+            " restarted; until then its disks can (`--no-memory`)"
+        )
+
+
+@contextlib.asynccontextmanager
+async def _deadline(timeout_s: float, text: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as error:
+        raise TimedOut(f"{text} within {timeout_s:g} s") from error
