@@ -542,7 +542,7 @@ def test_the_mtu_of_a_running_network_is_changed_and_told_and_guests_are_made_ag
         outcome = await lab.engine.plan(Source("lab.vnet.yaml", FORWARDING.replace("MTU", "9000")))
         told = {(line.kind.value, line.name): line.what for line in outcome.summary.lines}
         assert told["port", "a.eth0"] == "live: MTU 1500 → 9000"
-        assert told["vm", "a"] == "re-create: eth0 MTU 1500 → 9000"
+        assert told["vm", "a"] == "eth0 MTU 1500 → 9000 (live)"
         assert ("vm", "names") not in told
         for mtu in (9000, 1400):
             await lab.up(FORWARDING.replace("MTU", str(mtu)))

@@ -45,7 +45,8 @@ def guest_to_json(guest: Guest) -> str:
         for nic in guest.nics
     ]
     head = {"name": guest.name, "image": guest.image, "cpus": guest.cpus, "memory": guest.memory_bytes}
-    return json.dumps(head | {"nics": nics, "disks": [asdict(disk) for disk in guest.disks]})
+    disks = {"disks": [asdict(disk) for disk in guest.disks]}
+    return json.dumps(head | {"nics": nics} | disks | {"half_changed": guest.is_half_changed})
 
 
 def guest_from_json(text: str) -> Guest:
@@ -67,7 +68,8 @@ def guest_from_json(text: str) -> Guest:
         for nic in raw["nics"]
     )
     disks = tuple(Disk(**disk) for disk in raw.get("disks", ()))
-    return Guest(raw["name"], raw["image"], raw["cpus"], raw["memory"], nics, disks)
+    half = raw.get("half_changed", False)
+    return Guest(raw["name"], raw["image"], raw["cpus"], raw["memory"], nics, disks, is_half_changed=half)
 
 
 def pending_to_json(pending: Pending) -> str:

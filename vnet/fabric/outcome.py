@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from hashlib import blake2b
 
 from vnet.base.limits import Limits
 from vnet.fabric import plan as p
+from vnet.fabric.guest_changes import differences
 from vnet.fabric.replay import VerdictChange
 from vnet.fabric.sizing import Advice
-from vnet.fabric.state import Attached, Guest, GuestNic, State
+from vnet.fabric.state import Attached, Guest, State
 from vnet.fabric.store import Record
+from vnet.hv.changing import Difference, How, most
 from vnet.policy.cuts import Cut
 from vnet.policy.difference import FlowKey
 from vnet.policy.matrix import words
@@ -55,6 +57,8 @@ class Line:
     kind: Kind
     name: str
     what: str = ""
+    fields: tuple[Difference, ...] = ()
+    """Of a VM that becomes another: each field that changes, and what that takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,53 +228,41 @@ def _vm_names(state: State, record: Record | None) -> frozenset[str]:
 
 
 def _vms(
-    now: State, wanted: State, actions: Iterable[p.Action], before: Record | None, planned: Record
+    now: State, wanted: State, actions: Sequence[p.Action], before: Record | None, planned: Record
 ) -> Iterator[Line]:
     old, new = _vm_names(now, before), _vm_names(wanted, planned)
     ended = {action.guest.name: action.guest for action in actions if isinstance(action, p.DestroyGuest)}
     started = {action.guest.name: action.guest for action in actions if isinstance(action, p.StartGuest)}
+    becoming = {
+        each.guest.name: differences(each.was, each.guest) for each in actions if isinstance(each, _CHANGES)
+    }
+    again = ended.keys() & started.keys()
+    becoming |= {name: _anew(ended[name], started[name]) for name in again}
     for name in sorted(old | new):
         if name not in new:
             yield Line(Mark.REMOVE, Kind.VM, name, "" if name in ended else "it does not run")
-        elif name in ended and name in started:
-            why = ", ".join(_differences(ended[name], started[name])) or "its port is gone"
-            yield Line(Mark.CHANGE, Kind.VM, name, f"re-create: {why}")
+        elif name in becoming:
+            yield _becoming(name, becoming[name])
         elif name in started and name in old:
             yield Line(Mark.CHANGE, Kind.VM, name, "start: it does not run")
         elif name in started:
             yield Line(Mark.ADD, Kind.VM, name, "start")
 
 
-def _differences(old: Guest, new: Guest) -> Iterator[str]:
-    if old.image != new.image:
-        yield f"image {old.image} → {new.image}"
-    if old.cpus != new.cpus:
-        yield f"cpus {old.cpus} → {new.cpus}"
-    if old.memory_bytes != new.memory_bytes:
-        yield f"memory {old.memory_bytes >> 20}M → {new.memory_bytes >> 20}M"
-    yield from _nic_differences(
-        {nic.interface: nic for nic in old.nics}, {nic.interface: nic for nic in new.nics}
-    )
+_CHANGES = p.ChangeGuest | p.RestartGuest
 
 
-def _nic_differences(old: Mapping[str, GuestNic], new: Mapping[str, GuestNic]) -> Iterator[str]:
-    for name in sorted(old.keys() | new.keys()):
-        if name not in old:
-            yield f"{name} is new"
-        elif name not in new:
-            yield f"{name} goes"
-        elif old[name].addresses != new[name].addresses:
-            yield f"{name} {', '.join(old[name].addresses)} → {', '.join(new[name].addresses)}"
-        elif old[name].mtu_bytes != new[name].mtu_bytes:
-            yield f"{name} MTU {old[name].mtu_bytes} → {new[name].mtu_bytes}"
-        elif old[name] != new[name]:
-            yield f"{name} {_other(old[name], new[name])}"
+def _anew(was: Guest, guest: Guest) -> tuple[Difference, ...]:
+    """Why a guest is made again, which may be nothing of its own."""
+    found = differences(was, guest)
+    if most(found) is How.RECREATE:
+        return found
+    return (*found, Difference("its port is gone, or needed by another", How.RECREATE))
 
 
-def _other(old: GuestNic, new: GuestNic) -> str:
-    if old.mac != new.mac:
-        return "has another MAC"
-    return "has another port" if old.port != new.port else "is configured otherwise: gateways, names or DHCP"
+def _becoming(name: str, changed: tuple[Difference, ...]) -> Line:
+    told = ", ".join(f"{each.what} ({each.how})" for each in changed)
+    return Line(Mark.CHANGE, Kind.VM, name, told or "the order of its NICs or disks (live)", changed)
 
 
 def _mirrors(now: State, wanted: State) -> Iterator[Line]:

@@ -4,25 +4,27 @@ Laws (property tests): `apply(plan(a, b), a) == b`, `plan(b, b) == ()`.
 
 Order, and why:
 1. namespace and switch: everything else lives in them;
-2. what stands in the way: guests that must be made again, ports whose number or name is needed anew;
+2. what stands in the way: guests that are re-created, ports whose number or name is needed anew;
 3. new ports, what answers guests or forwards behind some of them, and interfaces of the host, attached while
    the switch has no rules for them, which means closed; limits and rates of those there are;
 4. all flows at once: from here on the new generation is enforced;
 5. mirrors, so that no packet of a new guest is missing in them;
-6. new guests, which therefore never ran under other rules;
+6. guests that run and are changed, whose new NICs have their ports and rules by now; those that take a new
+   start for it; new guests, which therefore never ran under other rules;
 7. what is wanted no more, last: a failure before this point has broken nothing. The host gets interfaces back
    when no program is on them any more, and before the namespace goes, which could take them along.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Line
+from vnet.fabric.guest_changes import how
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import (
     Attached,
@@ -35,6 +37,7 @@ from vnet.fabric.state import (
     gateway_remnant,
     remnant,
 )
+from vnet.hv.changing import How
 from vnet.openflow.flow import Flow
 from vnet.topology.mtu import ETHERNET_BYTES
 
@@ -254,6 +257,28 @@ class StartGuest:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeGuest:
+    """Make a running guest another while it goes on."""
+
+    was: Guest
+    guest: Guest
+
+    def __str__(self) -> str:
+        return f"change {self.guest.name} while it runs"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartGuest:
+    """Switch a guest off in order, and start it as it is to be. Its disks, ports and log stay."""
+
+    was: Guest
+    guest: Guest
+
+    def __str__(self) -> str:
+        return f"restart {self.guest.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class DestroyGuest:
     """End the guest and remove its run directory. `again` says that it is made anew."""
 
@@ -286,6 +311,8 @@ Action = (
     | PutCable
     | RemoveCable
     | StartGuest
+    | ChangeGuest
+    | RestartGuest
     | DestroyGuest
 )
 
@@ -293,7 +320,8 @@ Action = (
 def plan(now: State, wanted: State) -> tuple[Action, ...]:
     """The actions that lead from `now` to `wanted`, in the order they must be carried out.
 
-    A guest whose port somebody has removed is made again: its QEMU holds a TAP that leads nowhere.
+    A guest is made again when no less will do, when a port of its stands in the way of a new one, and when
+    somebody has removed a port of its: its QEMU holds a TAP that leads nowhere.
     """
     return tuple(_actions(now, wanted))
 
@@ -306,8 +334,10 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     stay = now.plugged - again
     unplugged, plugged = now.plugged - wanted.plugged, wanted.plugged - stay
     unplugged_guests = {guest for guest in now.guests if guest.ports & new_ports}
-    gone_guests = (now.guests - wanted.guests) | unplugged_guests
     early_ports = _in_the_way(gone_ports | unplugged, new_ports | plugged)
+    changed = tuple(_changed(now, wanted, unplugged_guests, early_ports))
+    kept_guests = frozenset(was for was, _ in changed)
+    gone_guests = (now.guests - wanted.guests - kept_guests) | unplugged_guests
     early_guests = {g for g in gone_guests if wanted.guest(g.name) or g.ports & early_ports}
 
     yield from _make_room(now, wanted)
@@ -324,7 +354,9 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     if wanted.switch and now.flows != wanted.flows:
         yield ApplyFlows(wanted.flows - now.flows, now.flows - wanted.flows)
     yield from _mirrors(now, wanted)
-    yield from (StartGuest(guest) for guest in _in_order(wanted.guests - (now.guests - gone_guests)))
+    yield from _change(changed)
+    there = (now.guests - gone_guests - kept_guests) | {guest for _, guest in changed}
+    yield from (StartGuest(guest) for guest in _in_order(wanted.guests - there))
     yield from _destroy(gone_guests - early_guests, wanted)
     yield from _unplug(unplugged - early_ports - again, gone_ports - early_ports)
     gone_services = (each for each in now.services if wanted.service(each.network) is None)
@@ -332,6 +364,26 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     gone_gateways = (each for each in now.gateways if wanted.gateway(each.router) is None)
     yield from (RemoveGateway(each) for each in _by_router(gone_gateways))
     yield from _clear_away(now, wanted, now.cables - wanted.cables - early_cables)
+
+
+def _changed(
+    now: State, wanted: State, unplugged: Set[Guest], early_ports: Set[Port]
+) -> Iterator[tuple[Guest, Guest]]:
+    """The guests that are not made again but become others, each with what it becomes."""
+    for guest in sorted(wanted.guests):
+        was = now.guest(guest.name)
+        if was is None or was == guest or was in unplugged or was.ports & early_ports:
+            continue
+        if how(was, guest) is not How.RECREATE:
+            yield was, guest
+
+
+def _change(changed: Sequence[tuple[Guest, Guest]]) -> Iterator[Action]:
+    ways = {guest: how(was, guest) for was, guest in changed}
+    before = {guest: was for was, guest in changed}
+    yield from (ChangeGuest(was, guest) for was, guest in changed if ways[guest] is How.LIVE)
+    restarted = _in_order(guest for guest in before if ways[guest] is How.RESTART)
+    yield from (RestartGuest(before[guest], guest) for guest in restarted)
 
 
 def _in_order(guests: Iterable[Guest]) -> Iterator[Guest]:
@@ -472,6 +524,8 @@ def step(action: Action, state: State) -> State:
             return replace(state, cables=_other_cables(state, cable))
         case StartGuest(guest):
             return replace(state, guests=state.guests | {guest})
+        case ChangeGuest(was, guest) | RestartGuest(was, guest):
+            return replace(state, guests=(state.guests - {was}) | {guest})
         case DestroyGuest(guest):
             return replace(state, guests=state.guests - {guest})
 

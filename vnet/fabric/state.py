@@ -13,6 +13,7 @@ from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Line
 from vnet.fabric.mirror import Mirror
+from vnet.hv.built import Built
 from vnet.hv.disk import Disk
 from vnet.openflow.flow import Flow
 from vnet.services.dhcp import Files, files
@@ -70,7 +71,7 @@ class GuestNic:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Guest:
-    """A running VM with all that makes it what it is: a difference means it is made again."""
+    """A running VM with all that makes it what it is. `guest_changes` says what a difference takes."""
 
     name: str
     image: str
@@ -80,6 +81,10 @@ class Guest:
     disks: tuple[Disk, ...] = ()
     awaits: tuple[Awaited, ...] = field(default=(), compare=False)
     """Whom its start waits for; no part of what it is."""
+    is_half_changed: bool = False
+    """A change of it was broken off: what it has is not known."""
+    built: Built | None = field(default=None, compare=False)
+    """Of a guest that runs: what its machine was built for."""
 
     @property
     def ports(self) -> frozenset[Port]:

@@ -11,9 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from vnet.base.errors import HostError
 from vnet.hv.built import MEMORY_BLOCK_BYTES, Built
 from vnet.hv.disk import Disk
 from vnet.hv.spec import GuestNic, GuestSpec, format_mac
+
+
+class HalfChanged(HostError):
+    """A change could be neither made nor taken back: the guest is not what it was, nor what it should be."""
 
 
 class How(StrEnum):

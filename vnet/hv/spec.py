@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+from vnet.hv.built import Built
 from vnet.hv.disk import Disk
 
 
@@ -78,6 +79,8 @@ class GuestStatus:
     reason: str = ""
     restored: bool = False
     """It went on from memory that was saved."""
+    built: Built | None = None
+    """What its machine was built for."""
     links_down: tuple[str, ...] = ()
     """The interfaces whose cable is pulled."""
 

@@ -134,7 +134,7 @@ def test_a_plan_is_told_by_what_it_changes_with_marks_and_numbers(vnet):
     vnet.declare(OTHER_MEMORY)
     told = vnet("plan").stdout.splitlines()
     assert told[0] == "small: to generation 2"
-    expected = ["VMs", "  ~ a: re-create: memory 96M → 128M", "  - c", "ports", "  - c.eth0", "policies"]
+    expected = ["VMs", "  ~ a: memory 96M → 128M (live)", "  - c", "ports", "  - c.eth0", "policies"]
     assert told[1:7] == expected
     assert told[-1].startswith("VMs: 1 changed, 1 removed, 1 kept; ports: 1 removed, 2 kept; flows: ")
     assert vnet("plan", "--exit-code", expect=3).stdout.splitlines() == told
@@ -154,7 +154,8 @@ def test_a_plan_as_data_has_its_changes_its_numbers_and_its_name(vnet):
     vnet.declare(SMALL)
     plan = vnet.json("plan")
     assert plan["counts"]["vms"] == {"added": 2, "changed": 0, "removed": 0, "kept": 0}
-    assert {"mark": "+", "kind": "vm", "name": "a", "what": "start"} in plan["changes"]
+    start = {"mark": "+", "kind": "vm", "name": "a", "what": "start", "fields": []}
+    assert start in plan["changes"]
     assert plan["removes_most"] is False
     refused = vnet("up", "--plan", "0123456789ab", expect=6).stderr
     assert "no longer 0123456789ab" in refused

@@ -17,6 +17,7 @@ from vnet.fabric.live.registry import Host
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.state import CABLE, Attached, cable_remnant, gateway_remnant, remnant
+from vnet.hv.built import built_for
 from vnet.hv.spec import ExecResult, GuestState, GuestStatus
 from vnet.hv.vitals import Vitals
 from vnet.openflow.message import FlowStats
@@ -352,6 +353,16 @@ class FakeGuests:
         async with self.world.call(f"wait for {guest.name}"):
             return ""
 
+    async def change(self, guest):
+        key = self.name, guest.name
+        before = self.world.specs[key]
+        try:
+            async with self.world.call(f"change {guest.name}"):
+                self.world.specs[key] = guest
+        except HostError:
+            self.world.specs[key] = before  # as it is promised
+            raise
+
     async def stop(self, name, timeout_s):
         async with self.world.call(f"stop {name}"):
             self.world.guests.discard((self.name, name))
@@ -362,7 +373,9 @@ class FakeGuests:
 
     async def status(self, name):
         running = (self.name, name) in self.world.guests
-        return GuestStatus(name, GuestState.RUNNING if running else GuestState.STOPPED, agent=running)
+        built = built_for(1, 96 << 20, 1, "kvm") if running else None
+        state = GuestState.RUNNING if running else GuestState.STOPPED
+        return GuestStatus(name, state, agent=running, built=built)
 
     async def vitals(self, name):
         return self.world.vitals.get((self.name, name), Vitals())

@@ -72,9 +72,9 @@ def test_what_stays_is_counted_and_what_goes_is_named(told):
     assert summary.flows.kept and summary.flows.removed
 
 
-def test_a_vm_that_is_made_again_says_why(told):
+def test_a_vm_that_changes_says_what_that_takes(told):
     lines, summary = told(SMALL, then=OTHER_MEMORY)
-    assert lines == ["~ vm a: re-create: memory 96M → 128M"]
+    assert lines == ["~ vm a: memory 96M → 128M (live)"]
     assert summary.vms == Count(changed=1, kept=1)
 
 
@@ -82,7 +82,7 @@ def test_a_vm_that_is_made_again_says_why(told):
     ("nic", "why"),
     [
         ("addresses: [10.0.0.9/24]", "eth0 10.0.0.1/24 → 10.0.0.9/24"),
-        ('addresses: [10.0.0.1/24], mac: "52:54:00:00:00:09"', "eth0 has another MAC"),
+        ('addresses: [10.0.0.1/24], mac: "52:54:00:00:00:09"', "eth0 is another with MAC 52:54:00:00:00:09"),
     ],
 )
 def test_a_vm_whose_nic_changes_says_how(told, nic, why):
@@ -90,12 +90,12 @@ def test_a_vm_whose_nic_changes_says_how(told, nic, why):
         SMALL.replace("a: {networks: [lan]}", f"a: {{interfaces: {{eth0: {{network: lan, {text}}}}}}}")
         for text in ("addresses: [10.0.0.1/24]", nic)
     )
-    assert only(told(now, then=then)[0], "vm") == [f"~ vm a: re-create: {why}"]
+    assert only(told(now, then=then)[0], "vm") == [f"~ vm a: {why} (live)"]
 
 
-def test_a_vm_with_one_more_nic_is_made_again(told):
+def test_a_vm_gets_one_more_nic_while_it_runs(told):
     lines, _ = told(SMALL, then=SMALL.replace("a: {networks: [lan]}", TWO_NICS))
-    assert only(lines, "vm") == ["~ vm a: re-create: eth1 is new"]
+    assert only(lines, "vm") == ["~ vm a: eth1 is new (live)"]
     assert only(lines, "port") == ["+ port a.eth1: number 3"]
 
 
@@ -113,7 +113,7 @@ def test_a_port_that_somebody_took_away_is_made_again_with_its_vm(told):
         del world.interfaces["small", "a.eth0"]
 
     lines, _ = told(SMALL, then=SMALL, prepare=port_is_gone)
-    assert only(lines, "vm") == ["~ vm a: re-create: its port is gone"]
+    assert only(lines, "vm") == ["~ vm a: its port is gone, or needed by another (re-create)"]
     assert only(lines, "port") == ["+ port a.eth0: number 1"]
 
 
@@ -148,7 +148,10 @@ def test_live_connections_are_told_that_the_new_rules_or_the_end_of_a_vm_cut(tol
         "- connection b → a: 1 to 80/tcp"
     ]
     assert only(told(text, then=more, prepare=connected)[0], "connection") == []
-    again = OTHER_MEMORY + RULES
+    live = OTHER_MEMORY + RULES
+    assert only(told(text, then=live, prepare=connected)[0], "connection") == []
+    again = OTHER_MEMORY.replace("128M", "80M") + RULES
+    assert only(told(text, then=again, prepare=connected)[0], "vm") == ["~ vm a: memory 96M → 80M (restart)"]
     assert only(told(text, then=again, prepare=connected)[0], "connection") == [
         "- connection b → a: 1 to 80/tcp"
     ]
@@ -220,10 +223,10 @@ def test_a_limit_changes_live_and_the_plan_says_from_what_to_what(told):
     assert (summary.ports.changed, summary.vms.kept) == (1, 2)
 
 
-def test_an_mtu_changes_live_at_ports_and_makes_guests_again(told):
+def test_an_mtu_changes_live_at_ports_and_in_guests(told):
     lines, summary = told(SMALL, then=SMALL.replace("subnets:", "mtu: 9000, subnets:", 1))
     assert "~ port a.eth0: live: MTU 1500 → 9000" in lines
-    assert "~ vm a: re-create: eth0 MTU 1500 → 9000" in lines
+    assert "~ vm a: eth0 MTU 1500 → 9000 (live)" in lines
     assert (summary.ports.changed, summary.vms.changed) == (2, 2)
 
 

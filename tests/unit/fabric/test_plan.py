@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from vnet.fabric.state import (
     ifname,
     remnant,
 )
+from vnet.hv.built import built_for
 from vnet.openflow.flow import Flow, match
 from vnet.services.dhcp import Files
 from vnet.services.gateway import Forwarding
@@ -61,9 +63,25 @@ def states(draw):
         Attached(port, draw(limits), draw(mtus), draw(lines)) for port in ports if draw(st.booleans())
     )
     flows = frozenset(draw(st.lists(st.sampled_from(FLOWS), max_size=2, unique_by=lambda flow: flow.key)))
+    images, sizes = st.sampled_from(["micro", "micro", "other"]), st.sampled_from([64 << 20, 128 << 20])
+    extra = [Port(20, "a.eth1"), Port(21, "b.eth1")]
+    more = {port.ifname[0]: port for port in extra if draw(st.booleans())}
+    ports |= frozenset(more.values())
+    built = built_for(1, 64 << 20, 1, "kvm")
     guests = frozenset(
-        Guest(name, "micro", 1, draw(st.sampled_from([1, 2])), (GuestNic("eth0", port, 1, ()),))
-        for port in ports
+        Guest(
+            name,
+            draw(images),
+            draw(st.sampled_from([1, 2])),
+            draw(sizes),
+            tuple(
+                GuestNic(f"eth{number}", each, 1, (draw(st.sampled_from(["10.0.0.1/24", "10.0.1.1/24"])),))
+                for number, each in enumerate([port, *([more[name]] if name in more else [])])
+            ),
+            is_half_changed=draw(st.booleans()) and draw(st.booleans()),
+            built=draw(st.sampled_from([None, built])),
+        )
+        for port in sorted(ports - set(more.values()))
         for name in [port.ifname.partition(".")[0]]
         if draw(st.booleans())
     )
@@ -119,7 +137,7 @@ def test_no_number_and_no_name_is_ever_used_twice(now, wanted):
 def test_a_guest_starts_only_when_its_rules_are_enforced_and_its_ports_are_there(now, wanted):
     state = now
     for action in p.plan(now, wanted):
-        if isinstance(action, p.StartGuest):
+        if isinstance(action, p.StartGuest | p.RestartGuest | p.ChangeGuest):
             assert state.flows == wanted.flows
             assert action.guest.ports <= state.ports
         state = p.step(action, state)
@@ -141,6 +159,10 @@ def test_no_guest_runs_on_with_a_port_that_was_made_after_it(now, wanted):
         match action:
             case p.DestroyGuest(guest):
                 running.discard(guest)
+            case p.ChangeGuest(was, guest):
+                running = (running - {was}) | {guest}
+            case p.RestartGuest(was, guest):
+                running.discard(was)
             case p.CreatePort(port):
                 assert all(port not in guest.ports for guest in running)
 
@@ -155,13 +177,59 @@ def test_a_running_guest_whose_port_was_removed_by_hand_is_made_again():
     assert [str(action) for action in p.plan(now, wanted)] == expected
 
 
-def test_a_changed_guest_is_made_again_and_the_plan_says_so():
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"memory_bytes": 128 << 20}, ["change a while it runs"]),
+        ({"memory_bytes": 48 << 20, "cpus": 2}, ["restart a"]),
+        ({"image": "other", "cpus": 2}, ["re-create a", "start a"]),
+    ],
+)
+def test_a_guest_is_changed_restarted_or_made_again_as_the_change_takes(change, expected):
     port = Port(1, "a.eth0")
-    small, large = (Guest("a", "micro", 1, size, (GuestNic("eth0", port, 1, ()),)) for size in (1, 2))
-    ports = frozenset({port})
-    attached = frozenset({Attached(port)})
-    now, wanted = (State(True, True, ports, attached, frozenset(), frozenset({g})) for g in (small, large))
-    assert [str(action) for action in p.plan(now, wanted)] == ["re-create a", "start a"]
+    built = built_for(1, 64 << 20, 1, "kvm")
+    guest = Guest("a", "micro", 1, 64 << 20, (GuestNic("eth0", port, 1, ()),), built=built)
+    ports, attached = frozenset({port}), frozenset({Attached(port)})
+    now, wanted = (
+        State(True, True, ports, attached, frozenset(), frozenset({each}))
+        for each in (guest, replace(guest, **change))
+    )
+    assert [str(action) for action in p.plan(now, wanted)] == expected
+
+
+def test_a_new_nic_has_its_port_and_rules_before_the_guest_sees_it_and_keeps_its_port_until_it_is_out():
+    ports = [Port(1, "a.eth0"), Port(2, "a.eth1")]
+    nics = tuple(GuestNic(f"eth{n}", port, n, ()) for n, port in enumerate(ports))
+    one, two = (
+        State(
+            True,
+            True,
+            frozenset(ports[:count]),
+            frozenset(map(Attached, ports[:count])),
+            frozenset(FLOWS[:count]),
+            frozenset({Guest("a", "micro", 1, 1, nics[:count], built=built_for(1, 1, 1, "kvm"))}),
+        )
+        for count in (1, 2)
+    )
+    assert [type(action) for action in p.plan(one, two)] == [
+        p.CreatePort,
+        p.AttachPort,
+        p.ApplyFlows,
+        p.ChangeGuest,
+    ]
+    assert [type(action) for action in p.plan(two, one)] == [
+        p.ApplyFlows,
+        p.ChangeGuest,
+        p.DetachPort,
+        p.RemovePort,
+    ]
+
+
+def test_a_guest_whose_change_was_broken_off_is_restarted_even_if_nothing_else_differs():
+    guest = Guest("a", "micro", 1, 64 << 20, (), built=built_for(1, 64 << 20, 0, "kvm"))
+    half = replace(guest, is_half_changed=True)
+    now, wanted = (State(True, True, guests=frozenset({each})) for each in (half, guest))
+    assert p.plan(now, wanted) == (p.RestartGuest(half, guest),)
 
 
 def test_another_rate_is_one_live_action_that_touches_neither_port_nor_guest():

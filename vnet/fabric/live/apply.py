@@ -6,19 +6,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from vnet.base.errors import HostError, VnetError
 from vnet.fabric import plan as p
 from vnet.fabric.events import Kind
+from vnet.fabric.guest_changes import differences
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.telling import telling
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.fabric.state import HOSTS_OWN, Guest
 from vnet.fabric.store import Record, Store
+from vnet.hv.changing import HalfChanged
+from vnet.hv.spec import GuestState
+from vnet.topology.inventory import Awaited
 
 Tell = Callable[[Kind, str, str, str, Mapping[str, Any]], None]
 """What happened is told so: kind, text, fabric, subject, fields (`vnet.fabric.events`)."""
@@ -28,6 +32,8 @@ def nobody(kind: Kind, text: str, fabric: str, subject: str, fields: Mapping[str
     """Nobody wants to know."""
 
 
+STOP_TIMEOUT_S = 10.0
+"""What a guest that takes a new start has to power off, before it is ended."""
 GUESTS_AT_ONCE = 16
 """Booting more side by side gains nothing and makes each slower to answer."""
 
@@ -104,11 +110,14 @@ class Performer:
             case p.RemoveCable(cable):
                 await self.parts.cables.remove(cable.uplink)
             case p.StartGuest(guest):
-                await self._await(guest)
-                self.store.save_guest(self.fabric, guest)
-                how = await self.parts.guests.start(guest, note)
-                self.tell(Kind.VM_STARTED, f"{guest.name} runs", self.fabric, guest.name, {"how": how})
-                return how
+                await self._await(guest.awaits)
+                return await self._start(guest, note)
+            case p.ChangeGuest(was, guest):
+                await finished(self._change(was, guest))
+            case p.RestartGuest(was, guest):
+                await self._await(await self._running(guest.awaits))
+                await self._stop(was)
+                return await self._start(guest, note)
             case p.DestroyGuest(guest):
                 await self.parts.guests.destroy(guest.name)
                 self.store.remove_guest(self.fabric, guest.name)
@@ -116,9 +125,40 @@ class Performer:
                 self.tell(Kind.VM_STOPPED, f"{guest.name} was removed", self.fabric, guest.name, why)
         return ""
 
-    async def _await(self, guest: Guest) -> None:
-        """Until those are healthy that it waits for; they have been started."""
-        for each in guest.awaits:
+    async def _start(self, guest: Guest, note: Callable[[str], None]) -> str:
+        self.store.save_guest(self.fabric, guest)
+        how = await self.parts.guests.start(guest, note)
+        self.tell(Kind.VM_STARTED, f"{guest.name} runs", self.fabric, guest.name, {"how": how})
+        return how
+
+    async def _stop(self, guest: Guest) -> None:
+        await self.parts.guests.stop(guest.name, STOP_TIMEOUT_S)
+        why = {"why": "restarted for a change"}
+        self.tell(Kind.VM_STOPPED, f"{guest.name} is started again", self.fabric, guest.name, why)
+
+    async def _change(self, was: Guest, guest: Guest) -> None:
+        """A daemon that is killed meanwhile leaves a note that nobody knows how far it came."""
+        self.store.save_guest(self.fabric, replace(guest, is_half_changed=True))
+        try:
+            await self.parts.guests.change(guest)
+        except HalfChanged:
+            raise
+        except VnetError:
+            self.store.save_guest(self.fabric, was)
+            raise
+        self.store.save_guest(self.fabric, guest)
+        what = [each.what for each in differences(was, guest)]
+        text = f"{guest.name} was changed while it runs: {', '.join(what)}"
+        self.tell(Kind.VM_CHANGED, text, self.fabric, guest.name, {"what": what})
+
+    async def _running(self, awaited: Iterable[Awaited]) -> list[Awaited]:
+        """Of those that a guest waits for, those that run: the others are started after it."""
+        found = [(each, await self.parts.guests.status(each.vm)) for each in awaited]
+        return [each for each, status in found if status.state is GuestState.RUNNING]
+
+    async def _await(self, awaited: Iterable[Awaited]) -> None:
+        """Until those are healthy that a guest waits for; they have been started."""
+        for each in awaited:
             if each.health is not None:
                 await self.parts.health.until_healthy(each.vm, each.health, self.parts.guests)
 
@@ -147,19 +187,23 @@ def _lines(kind: type, members: tuple[p.Action, ...]) -> Iterator[tuple[str, tup
         yield from ((str(member), (member,)) for member in members)
 
 
+_STARTS = p.StartGuest | p.RestartGuest
+_OF_GUESTS = _STARTS | p.ChangeGuest | p.DestroyGuest
+
+
 def _of_guests(step: Step) -> bool:
-    return isinstance(step.actions[0], p.StartGuest | p.DestroyGuest)
+    return isinstance(step.actions[0], _OF_GUESTS)
 
 
 def _guest(step: Step) -> Guest:
     (action,) = step.actions
-    assert isinstance(action, p.StartGuest | p.DestroyGuest)
+    assert isinstance(action, _OF_GUESTS)
     return action.guest
 
 
 def _awaited(step: Step) -> tuple[str, ...]:
     """The VMs that are started before the one that a step starts."""
-    is_start = isinstance(step.actions[0], p.StartGuest)
+    is_start = isinstance(step.actions[0], _STARTS)
     return tuple(each.vm for each in _guest(step).awaits) if is_start else ()
 
 
@@ -176,12 +220,12 @@ async def carry_out(actions: Sequence[p.Action], performer: Performer, report: R
 async def undo(actions: Sequence[p.Action], performer: Performer, report: Report) -> tuple[str, ...]:
     """Carry out a plan as far as it goes: a failure is remembered and the rest still done.
 
-    But no guest is started when its rules could not be put in force.
+    But no guest is started or changed when its rules could not be put in force.
     """
     failures = []
     enforced = True
     for step in steps(actions):
-        if not enforced and isinstance(step.actions[0], p.StartGuest):
+        if not enforced and isinstance(step.actions[0], _STARTS | p.ChangeGuest):
             failures.append(f"{step.what}: its rules are not in force")
             continue
         try:
@@ -190,6 +234,18 @@ async def undo(actions: Sequence[p.Action], performer: Performer, report: Report
             failures.append(f"{step.what}: {error}")
             enforced = enforced and not isinstance(step.actions[0], p.ApplyFlows)
     return tuple(failures)
+
+
+async def finished(work: Coroutine[Any, Any, None]) -> None:
+    """Does it to its end: who is cancelled meanwhile waits for that, and is cancelled then."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # the change as a whole is undone, whatever became of this
+        raise
 
 
 async def _side_by_side(together: Iterable[Step], performer: Performer, report: Report) -> None:

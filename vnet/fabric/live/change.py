@@ -73,7 +73,8 @@ class Change:
     def _effects(self, was: Declared) -> Effects:
         before = Side(self.now.flows, was.compiled.identities, was.topology)
         after = Side(self.wanted.flows, self.declared.compiled.identities, self.declared.topology)
-        ended = {action.guest.name for action in self.actions if isinstance(action, p.DestroyGuest)}
+        ends = p.DestroyGuest | p.RestartGuest
+        ended = {action.guest.name for action in self.actions if isinstance(action, ends)}
         return Effects(
             reach_changes(before, after, self.now.flows ^ self.wanted.flows),
             cuts(before, after, self.connections, ended),
@@ -121,6 +122,8 @@ def _counts(actions: tuple[p.Action, ...]) -> dict[str, int]:
     return {
         "actions": len(actions),
         "vms_started": sum(isinstance(action, p.StartGuest) for action in actions),
+        "vms_changed": sum(isinstance(action, p.ChangeGuest) for action in actions),
+        "vms_restarted": sum(isinstance(action, p.RestartGuest) for action in actions),
         "vms_ended": sum(isinstance(action, p.DestroyGuest) for action in actions),
         "flows_put": sum(len(change.put) for change in flows),
         "flows_removed": sum(len(change.remove) for change in flows),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from vnet.base.errors import HostError, VnetError
+from vnet.fabric.guest_changes import spec_of
 from vnet.fabric.state import Guest, ifname
 from vnet.hv.live.manager import HvManager
 from vnet.hv.live.snapshots import Snapshots
-from vnet.hv.spec import ExecResult, GuestNic, GuestSpec, GuestState, GuestStatus
+from vnet.hv.spec import ExecResult, GuestSpec, GuestState, GuestStatus
 from vnet.hv.vitals import Vitals
 
 AGENT_TIMEOUT_S = 30.0
@@ -53,24 +53,15 @@ class HostGuests:
 
     def spec(self, guest: Guest) -> GuestSpec:
         """The guest as the manager of VMs is asked for it."""
-        nics = tuple(
-            GuestNic(
-                f"{guest.name}.{nic.interface}",
-                nic.interface,
-                nic.mac,
-                tuple(map(ip_interface, nic.addresses)),
-                asked=tuple(map(ip_interface, nic.asked)),
-                gateways=tuple(map(ip_address, nic.gateways)),
-                mtu=nic.mtu_bytes,
-                dhcpv6=nic.dhcpv6,
-                resolvers=tuple(map(ip_address, nic.resolvers)),
-                domain=nic.domain,
-            )
-            for nic in guest.nics
-        )
-        return GuestSpec(
-            self.fabric, guest.name, guest.image, guest.cpus, guest.memory_bytes, nics, guest.disks
-        )
+        return spec_of(self.fabric, guest)
+
+    async def change(self, guest: Guest) -> None:
+        """Make it another while it runs."""
+        await self._manager.change(self.spec(guest), lambda nic: self._open_tap(ifname(nic)))
+
+    async def set_link(self, name: str, interface: str, *, is_up: bool) -> None:
+        """Pull the cable of a NIC, or plug it in again."""
+        await self._manager.set_link(self.fabric, name, interface, is_up=is_up)
 
     async def stop(self, name: str, timeout_s: float) -> None:
         """Power it off."""

@@ -94,10 +94,9 @@ async def remains(parts: Parts, store: Store, name: str) -> State:
 
 
 async def running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:
-    """The guests whose process lives, with the specification they were started with."""
-    known = store.guests(name)
-    states = [(await parts.guests.status(guest.name)).state for guest in known]
-    return frozenset(guest for guest, state in zip(known, states, strict=True) if state in ALIVE)
+    """The guests whose process lives, as they were started and have been changed since."""
+    found = [(guest, await parts.guests.status(guest.name)) for guest in store.guests(name)]
+    return frozenset(replace(guest, built=how.built) for guest, how in found if how.state in ALIVE)
 
 
 def foreign(wanted: State, interfaces: Mapping[str, str]) -> tuple[str, ...]:

@@ -232,6 +232,17 @@ class Guests(Protocol):
         """
         ...
 
+    async def change(self, guest: Guest) -> None:
+        """Make one that runs another while it goes on.
+
+        Raises: HalfChanged when that was broken off half-way; after another VnetError it is as it was.
+        """
+        ...
+
+    async def set_link(self, name: str, interface: str, *, is_up: bool) -> None:
+        """Pull the cable of a NIC, or plug it in again; its next start plugs it in."""
+        ...
+
     async def stop(self, name: str, timeout_s: float) -> None:
         """Ask it to power off, and end it when it does not within the time."""
         ...

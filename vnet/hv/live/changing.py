@@ -14,7 +14,7 @@ from vnet.hv import changing, hotplug
 from vnet.hv import monitor as qmp
 from vnet.hv.argv import built_of, places_of
 from vnet.hv.built import Built, Places, unchangeable
-from vnet.hv.changing import Step
+from vnet.hv.changing import HalfChanged, Step
 from vnet.hv.disk import Disk
 from vnet.hv.identity import change_lines
 from vnet.hv.live import cgroup, console_log
@@ -41,10 +41,6 @@ done
 exit 1
 """
 """Of the disk of that name or one of its partitions, by their device numbers. Source: proc(5)."""
-
-
-class HalfChanged(HostError):
-    """A change could be neither made nor taken back: the guest is not what it was, nor what it should be."""
 
 
 @dataclass(slots=True)
@@ -285,7 +281,7 @@ def refuse_what_was_changed(guest: Guest) -> None:
     ):
         raise HostError(
             f"{guest.spec.name} was changed while it ran: its memory can be kept again once it has been"
-            " restarted; until then its disks can (`--no-memory`)"
+            " restarted; until then its disks can (`--disk-only`)"
         )
 
 

@@ -666,6 +666,7 @@ class Guest:
             agent=self.agent is not None and self.agent.connected,
             memory_bytes=record.memory_bytes,
             resident_bytes=process.resident_bytes(),
+            built=record.built,
             links_down=record.links_down,
         )
 
