@@ -1,4 +1,4 @@
-"""One fabric with real guests, changed step by step while it runs. A stream over the NIC that stays goes on."""
+"""One fabric with real guests, changed step by step; a stream over the NIC that stays goes on."""
 
 from __future__ import annotations
 
