@@ -132,6 +132,19 @@ def test_a_nic_moves_to_another_network_and_keeps_its_mac(place: Place) -> None:
     place.sh(f"ping -c 1 -W 1 {place.address('back')}", expect=1)
 
 
+def test_a_cable_is_pulled_and_plugged_in_by_hand_and_no_plan_speaks_of_it(place: Place) -> None:
+    place.lab.vnet("set", "a", "link", "eth1", "down", "-n", FABRIC)
+    assert place.sh("cat /sys/class/net/eth1/carrier") == "0"
+    place.lab.kill_daemon()
+    assert [nic["link"] for nic in place.row()["nics"]] == ["up", "down"]
+    assert "ready, eth1 down" in place.lab.vnet("ps", "-n", FABRIC)
+    assert place.told() == ""
+    place.lab.vnet("set", "a", "link", "eth1", "up", "-n", FABRIC)
+    place.sh(f"ping -c 1 -W 2 {place.address('side')}")
+    told = place.lab.vnet("set", "a", "link", "eth9", "up", "-n", FABRIC, expect=1)
+    assert "a has no NIC eth9; its NICs: eth0, eth1" in told
+
+
 def test_a_disk_comes_and_grows_and_what_is_on_it_stays(place: Place) -> None:
     place.a["disks"] = [{"name": "data", "size": "32M"}]
     assert place.told() == "disk data is new (live)"

@@ -19,6 +19,7 @@ from vnet.cli import (
     picture_commands,
     policy_commands,
     seen_commands,
+    set_command,
     snapshot_commands,
     switch_command,
     top_command,
@@ -41,6 +42,7 @@ doctor_command.register(app)
 import_commands.register(app)
 vm_commands.register(app)
 cp_command.register(app)
+set_command.register(app)
 disk_commands.register(app)
 snapshot_commands.register(app)
 look_commands.register(app)

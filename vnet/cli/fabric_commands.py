@@ -186,9 +186,10 @@ def _used(row: Row) -> str:
 
 
 def _state(row: Row) -> str:
-    """Its state, and its health unless all is well."""
-    health = row.get("health", "")
-    return f"{row['state']}, {health}" if health not in ("", "healthy") else str(row["state"])
+    """Its state, and its health and links unless all is well."""
+    health, pulled = row.get("health", ""), [nic for nic in row["nics"] if nic.get("link") == "down"]
+    links = [f"{nic['name'].rpartition('.')[2]} down" for nic in pulled]
+    return ", ".join([row["state"], *([health] if health not in ("", "healthy") else []), *links])
 
 
 def _generation(row: Row) -> str:

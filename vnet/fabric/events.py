@@ -41,6 +41,7 @@ class Kind(StrEnum):
     VM_SUSPENDED = "vm-suspended"
     VM_REBOOTED = "vm-rebooted"
     VM_CHANGED = "vm-changed"
+    VM_LINK = "vm-link"
     VM_RESTARTED = "vm-restarted"
     VM_HEALTHY = "vm-healthy"
     VM_UNHEALTHY = "vm-unhealthy"
@@ -99,6 +100,7 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     Kind.VM_PAUSED: ("a VM was paused", "why"),
     Kind.VM_RESUMED: ("a paused VM goes on", "why"),
     Kind.VM_SUSPENDED: ("a VM's memory was written to a file and its QEMU ended", "memory_bytes"),
+    Kind.VM_LINK: ("the cable of a VM's NIC was pulled, or plugged in again", "interface, link (up, down)"),
     Kind.VM_CHANGED: ("a VM was changed while it runs", "what (a list, in words)"),
     Kind.VM_RESTARTED: ("a VM had ended and was started again, as its `restart` says", "tries (in a row)"),
     Kind.VM_HEALTHY: ("a VM's health check succeeds", ""),

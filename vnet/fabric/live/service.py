@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -93,7 +93,7 @@ class Service:
             "warm": status.warm,
             "uptime_s": round(status.uptime_s, 1),
             "addresses": [str(address) for nic in vm.nics for address in nic.addresses],
-            "nics": [_nic(nic) for nic in vm.nics],
+            "nics": [_nic(nic, status.links_down) for nic in vm.nics],
             "groups": sorted(vm.groups),
             "at": str(vm.at),
             **self.confirmation(fabric.record.name),
@@ -369,7 +369,7 @@ def _uplink(fabric: str, uplink: UplinkPort, link: LinkState) -> Json:
     }
 
 
-def _nic(nic: Nic) -> Json:
+def _nic(nic: Nic, links_down: Collection[str]) -> Json:
     return {
         "name": nic.name,
         "network": nic.network,
@@ -377,6 +377,7 @@ def _nic(nic: Nic) -> Json:
         "port": nic.port,
         "mac": format_mac(nic.mac),
         "addresses": [str(address) for address in nic.addresses],
+        "link": "down" if nic.interface in links_down else "up",
         "profile": nic.profile.name,
         "rate": {"in": _rate(nic.line.inward), "out": _rate(nic.line.outward)},
         "impair": _impairment(nic.line.impairment),
