@@ -16,6 +16,7 @@ from tests.unit.fabric.fakes import FakeGuests, World
 from vnet.base import paths
 from vnet.fabric.live import netns
 from vnet.fabric.live.cables import HostCables
+from vnet.fabric.live.endpoints import HostEndpoints
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.host import uptime_s
 from vnet.fabric.live.network import HostNetwork
@@ -43,7 +44,9 @@ def make_engine(
         log = RuleLog(paths.log_dir(fabric))
         network, switch = HostNetwork(paths.netns(fabric)), HostSwitch(fabric, log.see, underlay)
         cables = HostCables(fabric, paths.netns(fabric), host_netns)
-        return Parts(network, switch, FakeGuests(world, fabric), log, cables=cables)
+        endpoints = HostEndpoints(fabric, paths.netns(fabric), host_netns)
+        guests = FakeGuests(world, fabric)
+        return Parts(network, switch, guests, log, cables=cables, endpoints=endpoints)
 
     host = Host(lambda: None, lambda: 8 << 30, lambda: "boot", tidy, partial(datetime.now, UTC), uptime_s)
     return Engine(SqliteStore(directory / "state" / "vnet.db"), parts, host, lambda declared: ())

@@ -10,6 +10,7 @@ from typing import Any
 
 from vnet.base.line import bits, rate_of
 from vnet.hv.spec import format_mac
+from vnet.topology.endpoints import NIC, EndpointSpec
 from vnet.topology.inventory import Inventory, Nic, Vm
 from vnet.topology.model import (
     LEASE_S,
@@ -55,7 +56,9 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     named = {peer.value for peer in _peers(topology) if peer.kind is PeerKind.VM}
     replicated = frozenset(vm.spec for vm in inventory.vms if vm.spec != vm.name and vm.spec in named)
     isolated = frozenset(net.name for net in topology.networks.values() if net.is_isolated)
-    document["vms"] = {vm.name: _vm(vm, replicated, isolated) for vm in inventory.vms}
+    for name, kept in (("vms", False), ("endpoints", True)):
+        among = (vm for vm in inventory.vms if bool(vm.endpoint) is kept)
+        document[name] = {vm.name: _vm(vm, replicated, isolated) for vm in among}
     document["policies"] = [_policy(policy, replicated) for policy in topology.policies]
     document["mirrors"] = {
         name: each for mirror in topology.mirrors for name, each in _mirrors(mirror, inventory)
@@ -145,8 +148,15 @@ def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:
         for nic in vm.nics
     }
     interfaces |= {nic.interface: {"mirror_only": True, "mac": format_mac(nic.mac)} for nic in vm.listeners}
+    if vm.endpoint:
+        return _place(vm.endpoint) | interfaces[NIC] | ({"groups": groups} if groups else {})
     plain: Plain = {"image": vm.image, "cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
     return plain | {"interfaces": interfaces} | ({"groups": groups} if groups else {})
+
+
+def _place(where: EndpointSpec) -> Plain:
+    more = {"owner": where.owner, "device": where.device}
+    return {where.kind.value: where.target, **{key: value for key, value in more.items() if value}}
 
 
 def _line(nic: Nic) -> Plain:

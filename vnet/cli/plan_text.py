@@ -13,6 +13,7 @@ _HEADINGS = {
     "service": "networks whose guests are answered",
     "gateway": "ways out",
     "uplink": "uplinks",
+    "endpoint": "endpoints",
     "policy": "policies",
     "reach": "who may open connections",
     "connection": "live connections that are cut",

@@ -20,6 +20,15 @@ class LinkState(StrEnum):
     """It is neither in the fabric nor on the host."""
 
 
+class Presence(StrEnum):
+    """Whether anybody is at the other side. WAITING: the TAP is there, and no program has it open."""
+
+    CONNECTED = "connected"
+    WAITING = "waiting"
+    ABSENT = "absent"
+    """There is no such interface, or no such namespace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
     """One as it is on the host. `master` and `carried` are names: what it is a part of, and what uses it.
@@ -61,9 +70,9 @@ class Obstacle:
         return f"{self.problem}; {self.hint}"
 
 
-def obstacle(found: Interface) -> Obstacle | None:
-    """The first reason why this one must stay with the host."""
-    return next(_obstacles(found), None)
+def obstacle(found: Interface, also: tuple[str, ...] = ()) -> Obstacle | None:
+    """The first reason why this one must stay with the host; `also` are other kinds that will do."""
+    return next(_obstacles(found, (*MOVABLE, *also)), None)
 
 
 def missing(name: str, there: tuple[str, ...], owner: str = "") -> Obstacle:
@@ -81,9 +90,9 @@ def lent(name: str, fabric: str, router: str) -> Obstacle:
     return Obstacle(problem, "`vnet up` without that uplink gives it back; then name it here")
 
 
-def _obstacles(found: Interface) -> Iterator[Obstacle]:
+def _obstacles(found: Interface, kinds: tuple[str, ...]) -> Iterator[Obstacle]:
     name = found.name
-    if found.kind not in MOVABLE:
+    if found.kind not in kinds:
         hint = "name a physical interface, or one end of a veth"
         yield Obstacle(f"the interface {name} is of the kind {found.kind}", hint)
     if found.is_wireless:

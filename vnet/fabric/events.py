@@ -55,6 +55,7 @@ class Kind(StrEnum):
     UPLINK_UP = "uplink-up"
     UPLINK_DOWN = "uplink-down"
     UPLINK_RETAKEN = "uplink-retaken"
+    ENDPOINT_MENDED = "endpoint-mended"
     PORT_UP = "port-up"
     PORT_DOWN = "port-down"
     DROP_STORM = "drop-storm"
@@ -132,6 +133,10 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     ),
     Kind.UPLINK_RETAKEN: (
         "the interface of an uplink had gone, and is a port again; `subject` is the uplink",
+        "",
+    ),
+    Kind.ENDPOINT_MENDED: (
+        "what is attached as an endpoint had gone or was damaged, and is again; `subject` is the endpoint",
         "",
     ),
     Kind.PORT_UP: ("the link of a NIC came; `subject` is the NIC", "port"),

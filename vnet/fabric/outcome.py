@@ -44,6 +44,7 @@ class Kind(StrEnum):
     SERVICE = "service"
     GATEWAY = "gateway"
     UPLINK = "uplink"
+    ENDPOINT = "endpoint"
     POLICY = "policy"
     REACH = "reach"
     CONNECTION = "connection"
@@ -179,6 +180,7 @@ def summarize(
             *_services(now, wanted),
             *_gateways(now, wanted),
             *_cables(now, wanted),
+            *_endpoints(now, wanted),
             *policies,
             *map(_reach, effects.reach),
             *map(_cut, effects.cuts),
@@ -224,7 +226,8 @@ def _cut(cut: Cut) -> Line:
 def _vm_names(state: State, record: Record | None) -> frozenset[str]:
     """Those that run and those that only have their ports."""
     declared = {nic.rpartition(".")[0] for nic in record.assignments if "." in nic} if record else set()
-    return frozenset(declared | {guest.name for guest in state.guests})
+    outside = {endpoint.name for endpoint in state.endpoints}
+    return frozenset(declared | {guest.name for guest in state.guests}) - outside
 
 
 def _vms(
@@ -328,6 +331,19 @@ def _cables(now: State, wanted: State) -> Iterator[Line]:
             yield Line(Mark.ADD, Kind.UPLINK, name, f"takes {new[name].interface} from the host")
         elif old[name] != new[name]:
             yield Line(Mark.CHANGE, Kind.UPLINK, name, f"takes {new[name].interface} from the host")
+
+
+def _endpoints(now: State, wanted: State) -> Iterator[Line]:
+    old, new = ({each.name: each for each in state.endpoints} for state in (now, wanted))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield Line(Mark.REMOVE, Kind.ENDPOINT, name, str(old[name].where))
+        elif name not in old:
+            yield Line(Mark.ADD, Kind.ENDPOINT, name, str(new[name].where))
+        elif old[name] != new[name]:
+            live = old[name].is_wired_as(new[name])
+            what = "live: MAC, addresses, gateways or MTU" if live else f"anew: {new[name].where}"
+            yield Line(Mark.CHANGE, Kind.ENDPOINT, name, what)
 
 
 # -- ports ----------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import (
     Attached,
     Cable,
+    Endpoint,
     Gateway,
     Guest,
     NetworkService,
@@ -247,6 +248,26 @@ class RemoveCable:
 
 
 @dataclass(frozen=True, slots=True)
+class PutEndpoint:
+    """Join an endpoint with its port from now on. The port is made too."""
+
+    endpoint: Endpoint
+
+    def __str__(self) -> str:
+        return f"attach endpoint {self.endpoint.name}: {self.endpoint.where}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveEndpoint:
+    """Join an endpoint with the fabric no more; its port goes, and what was made for it."""
+
+    endpoint: Endpoint
+
+    def __str__(self) -> str:
+        return f"detach endpoint {self.endpoint.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class StartGuest:
     """Start the guest and wait for its agent."""
 
@@ -310,6 +331,8 @@ Action = (
     | RemoveGateway
     | PutCable
     | RemoveCable
+    | PutEndpoint
+    | RemoveEndpoint
     | StartGuest
     | ChangeGuest
     | RestartGuest
@@ -330,7 +353,10 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     gone_ports, new_ports = now.ports - wanted.ports, wanted.ports - now.ports
     new_cables = wanted.cables - now.cables
     early_cables = _cables_in_the_way(now.cables - wanted.cables, new_cables)
+    new_endpoints = wanted.endpoints - now.endpoints
+    early_endpoints = _endpoints_in_the_way(now, wanted)
     again = {cable.port for cable in early_cables | new_cables} & now.plugged
+    again |= _wired_anew(now, new_endpoints, early_endpoints)
     stay = now.plugged - again
     unplugged, plugged = now.plugged - wanted.plugged, wanted.plugged - stay
     unplugged_guests = {guest for guest in now.guests if guest.ports & new_ports}
@@ -344,10 +370,12 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _destroy(early_guests, wanted)
     yield from _unplug(early_ports & unplugged | again, early_ports & gone_ports)
     yield from (RemoveCable(cable) for cable in sorted(early_cables))
+    yield from (RemoveEndpoint(endpoint) for endpoint in _by_name(early_endpoints))
     yield from (CreatePort(port) for port in sorted(new_ports))
     yield from (PutService(each) for each in _by_network(wanted.services - now.services))
     yield from (PutGateway(each) for each in _by_router(wanted.gateways - now.gateways))
     yield from (PutCable(cable) for cable in sorted(new_cables))
+    yield from (PutEndpoint(endpoint) for endpoint in _by_name(new_endpoints))
     anew = again | _renewed(now, wanted)
     kept = frozenset(each for each in now.attached if each.port not in anew)
     yield from _attach(kept, sorted(wanted.attached - kept))
@@ -359,6 +387,8 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from (StartGuest(guest) for guest in _in_order(wanted.guests - there))
     yield from _destroy(gone_guests - early_guests, wanted)
     yield from _unplug(unplugged - early_ports - again, gone_ports - early_ports)
+    gone_endpoints = {each for each in now.endpoints if wanted.endpoint(each.name) is None}
+    yield from (RemoveEndpoint(endpoint) for endpoint in _by_name(gone_endpoints - early_endpoints))
     gone_services = (each for each in now.services if wanted.service(each.network) is None)
     yield from (RemoveService(each) for each in _by_network(gone_services))
     gone_gateways = (each for each in now.gateways if wanted.gateway(each.router) is None)
@@ -395,6 +425,10 @@ def _in_order(guests: Iterable[Guest]) -> Iterator[Guest]:
 
 def _by_network(services: Iterable[NetworkService]) -> list[NetworkService]:
     return sorted(services, key=lambda service: service.network)
+
+
+def _by_name(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    return sorted(endpoints, key=lambda endpoint: endpoint.name)
 
 
 def _by_router(gateways: Iterable[Gateway]) -> list[Gateway]:
@@ -447,6 +481,29 @@ def _cables_in_the_way(gone: frozenset[Cable], new: frozenset[Cable]) -> frozens
         for cable in gone
         if cable.uplink in uplinks or cable.interface in interfaces or cable.port in ports
     )
+
+
+def _endpoints_in_the_way(now: State, wanted: State) -> frozenset[Endpoint]:
+    """Endpoints that must go first: they lead elsewhere now, or a new port needs their number or name."""
+    new = (wanted.ports - now.ports) | (wanted.plugged - now.plugged)
+    new |= {each.port for each in wanted.endpoints - now.endpoints}
+    new |= {each.port for each in wanted.services - now.services}
+    new |= {each.port for each in wanted.gateways - now.gateways}
+    numbers, names = {port.number for port in new}, {port.ifname for port in new}
+    found = set()
+    for each in now.endpoints:
+        becomes = wanted.endpoint(each.name)
+        in_the_way = each.port.number in numbers or each.port.ifname in names
+        if (becomes is None and in_the_way) or (becomes is not None and not becomes.is_wired_as(each)):
+            found.add(each)
+    return frozenset(found)
+
+
+def _wired_anew(now: State, new: Iterable[Endpoint], early: Iterable[Endpoint]) -> frozenset[Port]:
+    """The ports that are in the switch and get another interface: those of endpoints that come or go."""
+    kept = {each.name: each for each in now.endpoints}
+    made = {each.port for each in new if each.name not in kept or not each.is_wired_as(kept[each.name])}
+    return frozenset((made | {each.port for each in early}) & now.plugged)
 
 
 def _make_room(now: State, wanted: State) -> Iterator[Action]:
@@ -522,12 +579,20 @@ def step(action: Action, state: State) -> State:
             return replace(state, cables=_other_cables(state, cable) | {cable})
         case RemoveCable(cable):
             return replace(state, cables=_other_cables(state, cable))
+        case PutEndpoint(endpoint):
+            return replace(state, endpoints=_other_endpoints(state, endpoint) | {endpoint})
+        case RemoveEndpoint(endpoint):
+            return replace(state, endpoints=_other_endpoints(state, endpoint))
         case StartGuest(guest):
             return replace(state, guests=state.guests | {guest})
         case ChangeGuest(was, guest) | RestartGuest(was, guest):
             return replace(state, guests=(state.guests - {was}) | {guest})
         case DestroyGuest(guest):
             return replace(state, guests=state.guests - {guest})
+
+
+def _other_endpoints(state: State, endpoint: Endpoint) -> frozenset[Endpoint]:
+    return frozenset(each for each in state.endpoints if each.name != endpoint.name)
 
 
 def _attached(state: State, port: Port) -> Attached:

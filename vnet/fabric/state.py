@@ -18,6 +18,7 @@ from vnet.hv.disk import Disk
 from vnet.openflow.flow import Flow
 from vnet.services.dhcp import Files, files
 from vnet.services.gateway import Forwarding, forwarding
+from vnet.topology.endpoints import EndpointKind, EndpointSpec
 from vnet.topology.inventory import Awaited, Inventory, Listener, Nic, Vm
 from vnet.topology.model import Topology
 from vnet.topology.mtu import ETHERNET_BYTES
@@ -134,6 +135,27 @@ class Cable:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What joins a port with something that is not launched here; the port's interface is made with it.
+
+    `mac`, `addresses`, `gateways` and `mtu_bytes` are what the interface in a namespace is given. They are
+    empty where nobody but the other side has a say.
+    """
+
+    name: str
+    port: Port
+    where: EndpointSpec
+    mac: int = 0
+    addresses: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    mtu_bytes: int = 0
+
+    def is_wired_as(self, other: Endpoint) -> bool:
+        """Whether the two lead to the same place by the same port: one can become the other under traffic."""
+        return (self.name, self.port, self.where) == (other.name, other.port, other.where)
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """A whole fabric on this host. `ports` exist as interfaces, `attached` ones are in the switch.
 
@@ -150,6 +172,11 @@ class State:
     services: frozenset[NetworkService] = frozenset()
     gateways: frozenset[Gateway] = frozenset()
     cables: frozenset[Cable] = frozenset()
+    endpoints: frozenset[Endpoint] = frozenset()
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """The endpoint of that name."""
+        return next((endpoint for endpoint in self.endpoints if endpoint.name == name), None)
 
     def cable(self, uplink: str) -> Cable | None:
         """The cable of that uplink."""
@@ -203,12 +230,28 @@ def desired(
         Attached(port_of(nic), nic.profile.limits, nic.mtu_bytes, nic.line) for nic in inventory.nics
     )
     attached |= {Attached(port_of(each), limits.STRICT, each.mtu_bytes) for each in inventory.listeners}
-    ports = frozenset(each.port for each in attached)
+    endpoints = frozenset(map(endpoint_of, (vm for vm in inventory.vms if vm.endpoint)))
+    ports = frozenset(each.port for each in attached) - {each.port for each in endpoints}
     attached |= {Attached(service.port, limits.STRICT, service.mtu_bytes) for service in services}
     attached |= {Attached(gateway.port, MANY) for gateway in gateways}
     attached |= {Attached(cable.port, MANY, HOSTS_OWN) for cable in cables}
-    guests = frozenset(guest_of(vm) for vm in inventory.vms if vm.name not in stopped)
-    return State(True, True, ports, attached, frozenset(flows), guests, mirrors, services, gateways, cables)
+    launched = (vm for vm in inventory.vms if vm.name not in stopped and not vm.endpoint)
+    guests = frozenset(map(guest_of, launched))
+    return State(
+        *(
+            True,
+            True,
+            ports,
+            attached,
+            frozenset(flows),
+            guests,
+            mirrors,
+            services,
+            gateways,
+            cables,
+            endpoints,
+        )
+    )
 
 
 SERVICE = "@"
@@ -273,6 +316,21 @@ def cables_of(inventory: Inventory) -> frozenset[Cable]:
 def cable_remnant(uplink: str) -> Cable:
     """What is there of a cable that is not as it was put: differs from all that can be wanted."""
     return Cable(uplink, "", Port(0, ""))
+
+
+def endpoint_of(vm: Vm) -> Endpoint:
+    """What an endpoint of the inventory asks for."""
+    assert vm.endpoint is not None, "it is one"
+    (nic,) = vm.nics
+    if vm.endpoint.kind is not EndpointKind.NETNS:
+        return Endpoint(vm.name, port_of(nic), vm.endpoint)
+    addresses, gateways = tuple(map(str, nic.addresses)), tuple(map(str, nic.gateways))
+    return Endpoint(vm.name, port_of(nic), vm.endpoint, nic.mac, addresses, gateways, nic.mtu_bytes)
+
+
+def endpoint_remnant(name: str) -> Endpoint:
+    """What is there of an endpoint that is not as it was put: differs from all that can be wanted."""
+    return Endpoint(name, Port(0, ""), EndpointSpec(EndpointKind.TAP, ""))
 
 
 def guest_of(vm: Vm) -> Guest:

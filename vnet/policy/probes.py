@@ -62,7 +62,8 @@ class _Chooser:
         self._topology = topology
         self._inventory = inventory
         self._roads = Roads(topology, endpoints(topology, inventory))
-        self._ends = tuple(end for end in endpoints(topology, inventory) if end.is_given)
+        ends = endpoints(topology, inventory)  # what is not launched here is asked nothing
+        self._ends = tuple(end for end in ends if end.is_given and not end.vm.endpoint)
 
     def of(self, claim: Claim) -> Iterator[Probe]:
         sources = [end for end in self._ends if selects(self._topology, claim.source, end)]

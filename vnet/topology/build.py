@@ -8,6 +8,7 @@ from vnet.base.limits import Limits
 from vnet.base.line import UNLIMITED, Impairment, Line, Rate, rate_of
 from vnet.base.source import Location
 from vnet.topology import language as lang
+from vnet.topology.check_endpoints import places
 from vnet.topology.draft import (
     Draft,
     DraftNic,
@@ -21,6 +22,7 @@ from vnet.topology.draft import (
     served_in,
     subnets_of,
 )
+from vnet.topology.endpoints import EndpointKind, EndpointSpec
 from vnet.topology.life import Dependency, HealthCheck, Life
 from vnet.topology.life_text import test_of
 from vnet.topology.model import (
@@ -73,7 +75,10 @@ def build(draft: Draft, file: str) -> Topology:
         name=fabric,
         description=draft.root.value(lang.DESCRIPTION),
         networks={name: _network(name, each, fabric) for name, each in draft.networks.items()},
-        vms={name: _vm(name, each, draft.nics[name]) for name, each in draft.vms.items()},
+        vms={
+            name: _vm(name, each, draft.nics[name], name in draft.endpoints)
+            for name, each in draft.vms.items()
+        },
         groups=_groups(draft),
         group_labels=_group_labels(draft),
         tiers=draft.tiers,
@@ -204,7 +209,7 @@ def _pair(entry: Entry) -> AddressPair:
     return AddressPair(entry.value(lang.PAIR_ADDRESS), None if mac is None else mac.value)
 
 
-def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:
+def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...], is_endpoint: bool) -> VmSpec:
     entry = vm.value
     return VmSpec(
         name=name,
@@ -220,7 +225,15 @@ def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...]) -> VmSpec:
         floating=tuple(each.value for each in entry.value(lang.VM_FLOATING)),
         life=_life(entry),
         disks=tuple(_disks(entry)),
+        endpoint=_endpoint(entry) if is_endpoint else None,
     )
+
+
+def _endpoint(entry: Entry) -> EndpointSpec:
+    ((field, where),) = places(entry)
+    kind, owner = EndpointKind(field.name), entry.get(lang.ENDPOINT_OWNER)
+    device = entry.value(lang.ENDPOINT_DEVICE) if kind is EndpointKind.NETNS else ""
+    return EndpointSpec(kind, where.value, owner.value if owner else "", device)
 
 
 def _disks(vm: Entry) -> Iterator[DiskSpec]:

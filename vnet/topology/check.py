@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 from vnet.topology import (
+    check_endpoints,
     check_forwarders,
     check_life,
     check_lines,
@@ -39,6 +40,7 @@ def check(draft: Draft, reading: Reading) -> None:
     _check_services(draft, reading)
     _check_tiers(draft, reading)
     check_vms.check(draft, reading)
+    check_endpoints.check(draft, reading)
     check_life.check(draft, reading)
     check_lines.check(draft, reading)
     check_routers.check(draft, reading)

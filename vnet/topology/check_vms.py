@@ -30,9 +30,10 @@ def check(draft: Draft, reading: Reading) -> None:
     """Reports every fault of the VMs to `reading`."""
     _check_templates(draft, reading)
     _check_generated_names(draft, reading)
-    for vm in draft.vms.values():
+    for name, vm in draft.vms.items():
         _check_groups(vm.value, reading)
-        _check_has_nics(vm, reading)
+        if name not in draft.endpoints:
+            _check_has_nics(vm, reading)
         _check_disks(vm.value, reading)
         _check_memory(vm.value, reading)
     for name, nics in draft.nics.items():

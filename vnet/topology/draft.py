@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from vnet.base.source import Location
 from vnet.topology import language as lang
+from vnet.topology.endpoints import NIC
 from vnet.topology.merge import merged_vms
 from vnet.topology.model import TIERS, Advertised, Direction, IPAddress, IPInterface, IPNetwork, Service
 from vnet.topology.shape import Entry, Field, Read
@@ -58,11 +59,14 @@ class Draft:
     tiers: tuple[str, ...]
     policies: tuple[Read[Entry], ...]
     mirrors: Mapping[str, Read[Entry]]
+    endpoints: Mapping[str, Read[Entry]]
+    """They are among `vms` too."""
 
 
 def draft(root: Entry) -> Draft:
     """The parts of a file that was read."""
-    vms = merged_vms(root)
+    endpoints = _named(root, lang.ENDPOINTS)
+    vms = {**merged_vms(root), **endpoints}
     tiers = root.get(lang.ALL_TIERS)
     policies = root.get(lang.POLICIES)
     return Draft(
@@ -72,12 +76,16 @@ def draft(root: Entry) -> Draft:
         uplinks=_named(root, lang.UPLINKS),
         profiles=_named(root, lang.PROFILES),
         vms=vms,
-        nics={name: tuple(_nics(vm.value)) for name, vm in vms.items()},
+        nics={
+            name: (_declared(NIC, vm),) if name in endpoints else tuple(_nics(vm.value))
+            for name, vm in vms.items()
+        },
         groups=_named(root, lang.GROUPS),
         services=_named(root, lang.SERVICES),
         tiers=TIERS if tiers is None else tuple(tier.value for tier in tiers.value),
         policies=() if policies is None else policies.value,
         mirrors=_named(root, lang.MIRRORS),
+        endpoints=endpoints,
     )
 
 

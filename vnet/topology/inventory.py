@@ -17,6 +17,7 @@ from types import MappingProxyType
 from vnet.base.errors import Fault, InputError
 from vnet.base.line import STRAIGHT, Line
 from vnet.base.source import Location
+from vnet.topology.endpoints import EndpointSpec
 from vnet.topology.life import NO_LIFE, Condition, HealthCheck, Life
 from vnet.topology.model import (
     HOST_UPLINK,
@@ -184,6 +185,8 @@ class Vm:
     disks: tuple[DiskSpec, ...] = ()
     awaits: tuple[Awaited, ...] = ()
     """The VMs that are started first: all replicas of those that it depends on."""
+    endpoint: EndpointSpec | None = None
+    """Where it is, of one that is attached and not launched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +368,7 @@ def _vm(
         spec.life,
         spec.disks,
         tuple(_awaited(topology, spec)),
+        spec.endpoint,
     )
 
 

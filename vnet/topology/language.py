@@ -610,6 +610,48 @@ TEMPLATE = Record(
     partial=True,
 )
 
+# ---- endpoints -------------------------------------------------------------------------------
+
+_DEVICE = Word(
+    "the name of an interface such as tap-win (at most 15 characters)",
+    values.device,
+    {"type": "string", "pattern": values.DEVICE_PATTERN},
+)
+ENDPOINT_TAP = Field(
+    "tap", _DEVICE, "the name of a TAP that is made on the host, for another program such as a VMM to open"
+)
+ENDPOINT_INTERFACE = Field(
+    "interface", _DEVICE, "the name of an interface of the host; it may come and go, as the TAP of a VMM does"
+)
+ENDPOINT_NETNS = Field(
+    "netns",
+    Word("the name of a network namespace", values.text, {"type": "string", "pattern": r"^[^/\s]+$"}),
+    "the name of a network namespace, which gets an interface with MAC and addresses; it may come and go",
+)
+ENDPOINT_OWNER = Field(
+    "owner",
+    Word("the name or number of a user", values.text, {"type": ["string", "integer"]}),
+    "the user who may open the TAP; root alone if left out",
+)
+ENDPOINT_DEVICE = Field(
+    "device", _DEVICE, "what the interface in the namespace is called; eth0 if left out", default="eth0"
+)
+ENDPOINT = Record(
+    "an endpoint",
+    (
+        ENDPOINT_TAP,
+        ENDPOINT_INTERFACE,
+        ENDPOINT_NETNS,
+        ENDPOINT_OWNER,
+        ENDPOINT_DEVICE,
+        *(each for each in INTERFACE.fields if each is not INTERFACE_MIRROR_ONLY),
+        VM_GROUPS,
+        VM_LABELS,
+    ),
+    later=("trunk", "native"),
+    partial=True,
+)
+
 # ---- groups and services ---------------------------------------------------------------------
 
 GROUP_CIDRS = Field(
@@ -754,6 +796,11 @@ MIRROR_SNAPLEN = Field(
 MIRROR = Record("a mirror", (MIRROR_SOURCE, MIRROR_DIRECTION, MIRROR_FILTER, MIRROR_TO, MIRROR_SNAPLEN))
 
 VMS = Field("vms", MapOf(_name("a VM", VM_NAME_MAX), VM, "a map of VMs"), "the VMs by name")
+ENDPOINTS = Field(
+    "endpoints",
+    MapOf(_name("an endpoint", VM_NAME_MAX), ENDPOINT, "a map of endpoints"),
+    "what is attached and not launched, by name",
+)
 GROUPS = Field("groups", MapOf(_name("a group"), GROUP, "a map of groups"), "groups by CIDR or label")
 SERVICES = Field("services", MapOf(_name("a service"), SERVICE, "a map of services"), "named lists of ports")
 ALL_TIERS = Field(
@@ -777,6 +824,7 @@ TOPOLOGY = Record(
         UPLINKS,
         PROFILES,
         VMS,
+        ENDPOINTS,
         GROUPS,
         SERVICES,
         ALL_TIERS,
@@ -784,7 +832,7 @@ TOPOLOGY = Record(
         MIRRORS,
         VERIFY,
     ),
-    later=("images", "endpoints"),
+    later=("images",),
     partial=True,
 )
 """A file: a whole topology, or a part that others include."""

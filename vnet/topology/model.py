@@ -12,6 +12,7 @@ from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Line
 from vnet.base.source import Location
+from vnet.topology.endpoints import EndpointSpec
 from vnet.topology.life import NO_LIFE, Life
 
 IPAddress = IPv4Address | IPv6Address
@@ -277,6 +278,8 @@ class VmSpec:
     """Addresses outside that are this VM's alone: what comes to them goes to it, and it leaves by them."""
     life: Life = NO_LIFE
     disks: tuple[DiskSpec, ...] = ()
+    endpoint: EndpointSpec | None = None
+    """Where it is, of one that is attached and not launched: an endpoint and no VM."""
 
 
 class PeerKind(Enum):

@@ -13,6 +13,7 @@ from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import (
     Attached,
     Cable,
+    Endpoint,
     Gateway,
     Guest,
     GuestNic,
@@ -26,9 +27,12 @@ from vnet.hv.built import built_for
 from vnet.openflow.flow import Flow, match
 from vnet.services.dhcp import Files
 from vnet.services.gateway import Forwarding
+from vnet.topology.endpoints import EndpointKind, EndpointSpec
 from vnet.topology.model import ToFile
 
 PORTS = [Port(number, name) for number in (1, 2, 3) for name in ("a.eth0", "b.eth0", "c.eth0")]
+BY = (lambda port: port.number, lambda port: port.ifname)
+TAP, NETNS = EndpointSpec(EndpointKind.TAP, "tap0"), EndpointSpec(EndpointKind.NETNS, "blue", device="eth0")
 FLOWS = [Flow(table, 10, match(in_port=1), cookie=cookie) for table in (0, 1) for cookie in (1, 2)]
 
 
@@ -53,9 +57,7 @@ def each_once(cables):
 def states(draw):
     if not draw(st.booleans()):
         return State()
-    ports = frozenset(
-        draw(st.lists(st.sampled_from(PORTS), max_size=3, unique_by=(lambda x: x.number, lambda x: x.ifname)))
-    )
+    ports = frozenset(draw(st.lists(st.sampled_from(PORTS), max_size=3, unique_by=BY)))
     limits = st.sampled_from([Limits(), Limits(connections=10)])
     mtus = st.sampled_from([1500, 9000])
     lines = st.sampled_from([STRAIGHT, Line(inward=rate_of(10**6)), Line(impairment=Impairment(delay_us=5))])
@@ -103,7 +105,18 @@ def states(draw):
     attached |= {Attached(each.port) for each in gateways if draw(st.booleans())}
     cables = draw(st.frozensets(st.sampled_from(CABLES)).filter(each_once))
     attached |= {Attached(each.port) for each in cables if draw(st.booleans())}
-    return State(True, True, ports, attached, flows, guests, mirrors, services, gateways, cables)
+    endpoints = frozenset(
+        draw(
+            st.sampled_from(
+                [Endpoint(name, port, TAP), Endpoint(name, port, NETNS, mac=draw(st.integers(0, 1)))]
+            )
+        )
+        for port in frozenset(draw(st.lists(st.sampled_from(PORTS), max_size=2, unique_by=BY)))
+        for name in [port.ifname.partition(".")[0]]
+        if {port.number, port.ifname}.isdisjoint(key for each in ports for key in (each.number, each.ifname))
+    )
+    attached |= {Attached(each.port) for each in endpoints if draw(st.booleans())}
+    return State(True, True, ports, attached, flows, guests, mirrors, services, gateways, cables, endpoints)
 
 
 def test_the_port_of_a_service_made_again_of_what_is_left_is_attached_again():
@@ -330,6 +343,50 @@ def test_the_host_has_its_interfaces_back_before_the_namespace_is_removed(now):
         if isinstance(action, p.RemoveNamespace):
             assert not state.cables
         state = p.step(action, state)
+
+
+@given(states(), states())
+def test_an_endpoint_has_its_port_attached_only_while_it_is_there(now, wanted):
+    state = now
+    for action in p.plan(now, wanted):
+        after = p.step(action, state)
+        there = state.ports | {each.port for each in state.endpoints}
+        if isinstance(action, p.AttachPort) and "." in action.port.ifname:
+            assert action.port in there
+        if isinstance(action, p.RemoveEndpoint):
+            assert action.endpoint.port not in state.plugged
+        names = [port.ifname for port in after.ports] + [each.port.ifname for each in after.endpoints]
+        assert len(set(names)) == len(names)
+        state = after
+
+
+def test_an_endpoint_in_a_namespace_gets_another_address_without_being_taken_out():
+    port = Port(1, "box.eth0")
+    old, new = (Endpoint("box", port, NETNS, 1, (address,)) for address in ("10.0.0.1/24", "10.0.0.2/24"))
+    attached = frozenset({Attached(port)})
+    now, wanted = (State(True, True, attached=attached, endpoints=frozenset({each})) for each in (old, new))
+    assert p.plan(now, wanted) == (p.PutEndpoint(new),)
+
+
+def test_a_vm_that_becomes_an_endpoint_keeps_its_number_and_gets_another_interface():
+    port = Port(1, "a.eth0")
+    guest, endpoint = Guest("a", "micro", 1, 1, (GuestNic("eth0", port, 1, ()),)), Endpoint("a", port, TAP)
+    vm = State(True, True, frozenset({port}), frozenset({Attached(port)}), guests=frozenset({guest}))
+    there = State(True, True, attached=frozenset({Attached(port)}), endpoints=frozenset({endpoint}))
+    assert [str(each) for each in p.plan(vm, there)] == [
+        "remove a",
+        "detach port a.eth0",
+        "remove port a.eth0",
+        "attach endpoint a: tap tap0",
+        "attach port a.eth0 as number 1",
+    ]
+    assert [str(each) for each in p.plan(there, vm)] == [
+        "detach port a.eth0",
+        "detach endpoint a",
+        "create port a.eth0",
+        "attach port a.eth0 as number 1",
+        "start a",
+    ]
 
 
 def test_another_interface_for_an_uplink_is_a_port_anew():

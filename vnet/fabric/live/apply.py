@@ -109,6 +109,10 @@ class Performer:
                 await self.parts.cables.put(cable)
             case p.RemoveCable(cable):
                 await self.parts.cables.remove(cable.uplink)
+            case p.PutEndpoint(endpoint):
+                await self.parts.endpoints.put(endpoint)
+            case p.RemoveEndpoint(endpoint):
+                await self.parts.endpoints.remove(endpoint.name)
             case p.StartGuest(guest):
                 await self._await(guest.awaits)
                 return await self._start(guest, note)

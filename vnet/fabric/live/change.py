@@ -148,7 +148,7 @@ def _completed(registry: Registry, change: Change) -> Record:
 
 async def _refuse_foreign(change: Change) -> None:
     if change.now.namespace:
-        strangers = foreign(change.wanted, dict(await change.parts.network.interfaces()))
+        strangers = foreign(change.now, change.wanted, dict(await change.parts.network.interfaces()))
         if strangers:
             raise HostError(
                 f"interfaces of another kind have the names that ports need: {', '.join(strangers)}; "

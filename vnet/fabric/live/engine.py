@@ -360,7 +360,10 @@ class Engine(Registry):
             raise HostError(f"the fabric {fabric.record.name} could not be read again: {fabric.trouble}")
         guest = fabric.declared.state().guest(vm)
         if guest is None:
-            known = ", ".join(each.name for each in fabric.declared.inventory.vms)
+            vms = fabric.declared.inventory.vms
+            if any(each.name == vm and each.endpoint for each in vms):
+                raise InputError(f"{vm} is an endpoint: whoever runs it starts and stops it")
+            known = ", ".join(each.name for each in vms if not each.endpoint)
             raise InputError(f"there is no VM {vm} in fabric {fabric.record.name}; its VMs: {known}")
         return guest
 

@@ -115,6 +115,11 @@ def listen(name: str) -> None:
     _set_flags(name, _UP | _PROMISCUOUS, _UP | _PROMISCUOUS)
 
 
+def unlisten(name: str) -> None:
+    """Have it take frames for its own MAC only, as an interface of the host does."""
+    _set_flags(name, 0, _PROMISCUOUS)
+
+
 def silence(name: str, was: Was) -> None:
     """Undo `listen`, and switch it off."""
     _set_flags(name, _PROMISCUOUS if was.is_promiscuous else 0, _UP | _PROMISCUOUS)

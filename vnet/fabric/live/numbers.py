@@ -127,7 +127,7 @@ class Taker:
     async def _fabric(self, fabric: Fabric) -> FabricNumbers:
         record, declared = fabric.record, fabric.declared
         numbers, unanswered = await _asked(fabric)
-        vms = declared.inventory.vms if declared else ()
+        vms = tuple(vm for vm in declared.inventory.vms if not vm.endpoint) if declared else ()
         guests = fabric.parts.guests
         statuses = [await guests.status(vm.name) for vm in vms]
         vitals = await asyncio.gather(*(guests.vitals(vm.name) for vm in vms))

@@ -113,7 +113,7 @@ def _restarted(fabric: Fabric) -> list[Vm]:
     """Those that are to run and are looked after."""
     vms = fabric.declared.inventory.vms if fabric.declared else ()
     busy = fabric.record.stopped | {guest.name for guest in fabric.starting}
-    return [vm for vm in vms if vm.name not in busy]
+    return [vm for vm in vms if vm.name not in busy and not vm.endpoint]
 
 
 async def _turn(engine: Engine, fabric: Fabric, vm: Vm, tries: Tries) -> Tries:

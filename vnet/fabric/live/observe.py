@@ -17,12 +17,14 @@ from vnet.fabric.state import (
     Port,
     State,
     cable_remnant,
+    endpoint_remnant,
     gateway_remnant,
     ifname,
     remnant,
 )
 from vnet.fabric.store import Record, Store
 from vnet.hv.spec import GuestState
+from vnet.topology.endpoints import NIC
 
 TAP_KIND = "tun"
 ALIVE = {GuestState.STARTING, GuestState.RUNNING, GuestState.PAUSED, GuestState.STOPPING}
@@ -51,8 +53,10 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     ports = _known_ports(record, attached, interfaces)
     mirrors = await parts.switch.mirrors() if switch else frozenset()
     guests, services = await running(parts, store, name), await parts.services.observed()
-    gateways = await parts.gateways.observed()
-    return State(there, switch, ports, attached, flows, guests, mirrors, services, gateways, cables)
+    gateways, endpoints = await parts.gateways.observed(), await parts.endpoints.observed()
+    return State(
+        *(there, switch, ports, attached, flows, guests, mirrors, services, gateways, cables, endpoints)
+    )
 
 
 def _as_put(
@@ -89,8 +93,17 @@ async def remains(parts: Parts, store: Store, name: str) -> State:
     services = frozenset(remnant(network) for network in await parts.services.networks())
     gateways = frozenset(gateway_remnant(router) for router in await parts.gateways.routers())
     cables = frozenset(map(cable_remnant, await parts.cables.uplinks()))
-    guests = await running(parts, store, name)
-    return State(there, switch, taps, guests=guests, services=services, gateways=gateways, cables=cables)
+    endpoints = frozenset(map(endpoint_remnant, await parts.endpoints.names()))
+    return State(
+        there,
+        switch,
+        taps,
+        guests=await running(parts, store, name),
+        services=services,
+        gateways=gateways,
+        cables=cables,
+        endpoints=endpoints,
+    )
 
 
 async def running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:
@@ -99,9 +112,13 @@ async def running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:
     return frozenset(replace(guest, built=how.built) for guest, how in found if how.state in ALIVE)
 
 
-def foreign(wanted: State, interfaces: Mapping[str, str]) -> tuple[str, ...]:
-    """Interfaces that are not TAPs of ours but have a name that a wanted port needs."""
-    names = {port.ifname for port in wanted.ports}
+def foreign(now: State, wanted: State, interfaces: Mapping[str, str]) -> tuple[str, ...]:
+    """Interfaces that are not TAPs of ours but have a name that a wanted port needs.
+
+    Those of endpoints make room for VMs that have their names.
+    """
+    leaving = {ifname(f"{endpoint.name}.{NIC}") for endpoint in now.endpoints}
+    names = {port.ifname for port in wanted.ports} - leaving
     return tuple(sorted(name for name, kind in interfaces.items() if name in names and kind != TAP_KIND))
 
 

@@ -15,12 +15,12 @@ from vnet.base.drop import DropReason
 from vnet.base.limits import Limits
 from vnet.base.line import Line
 from vnet.fabric.asked import Sandbox
-from vnet.fabric.cable import LinkState, Obstacle
+from vnet.fabric.cable import LinkState, Obstacle, Presence
 from vnet.fabric.live.health import Healths
 from vnet.fabric.live.rule_log import RuleLog
 from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import Attached, Cable, Gateway, Guest, NetworkService, Port
+from vnet.fabric.state import Attached, Cable, Endpoint, Gateway, Guest, NetworkService, Port
 from vnet.fabric.store import Record
 from vnet.hv.live.snapshots import Snapshots
 from vnet.hv.spec import ExecResult, GuestSpec, GuestStatus
@@ -497,6 +497,61 @@ class NoCables:
         return ()
 
 
+class Endpoints(Protocol):
+    """What others run, joined with ports of the fabric."""
+
+    async def observed(self) -> frozenset[Endpoint]:
+        """Those that are as they were put; of all else that is there an `endpoint_remnant`."""
+        ...
+
+    async def names(self) -> tuple[str, ...]:
+        """Those for which anything was done."""
+        ...
+
+    async def presence(self) -> Mapping[str, Presence]:
+        """Whether anybody is at the other side of each."""
+        ...
+
+    async def put(self, endpoint: Endpoint) -> None:
+        """Join it with its port, which is made if it is not there."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove its port, and what was made for it; one that is not there is no error."""
+        ...
+
+    async def mend(self) -> tuple[Endpoint, ...]:
+        """Join again what came back or was damaged. Returns those whose port has a new interface."""
+        ...
+
+
+class NoEndpoints:
+    """Of a fabric that has none."""
+
+    async def observed(self) -> frozenset[Endpoint]:
+        """See `Endpoints`."""
+        return frozenset()
+
+    async def names(self) -> tuple[str, ...]:
+        """See `Endpoints`."""
+        return ()
+
+    async def presence(self) -> Mapping[str, Presence]:
+        """See `Endpoints`."""
+        return {}
+
+    async def put(self, endpoint: Endpoint) -> None:
+        """See `Endpoints`."""
+        raise AssertionError(endpoint)
+
+    async def remove(self, name: str) -> None:
+        """See `Endpoints`."""
+
+    async def mend(self) -> tuple[Endpoint, ...]:
+        """See `Endpoints`."""
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """All neighbours of one fabric."""
@@ -509,3 +564,4 @@ class Parts:
     gateways: Gateways = field(default_factory=NoGateways)
     cables: Cables = field(default_factory=NoCables)
     health: Healths = field(default_factory=Healths)
+    endpoints: Endpoints = field(default_factory=NoEndpoints)

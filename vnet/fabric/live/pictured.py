@@ -9,6 +9,7 @@ from typing import Any
 
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
+from vnet.fabric.cable import Presence
 from vnet.fabric.live.registry import Fabric
 
 DROPPING_S = 60
@@ -50,6 +51,8 @@ def pictured(
 def _state(vm: Mapping[str, Any], is_dropping: bool) -> str:
     """What is worst: the guest's own state, rules that are not in force, packets dropped."""
     state: str = vm["state"]
+    if vm.get("endpoint"):
+        state = "ready" if state == Presence.CONNECTED.value else "stopped"
     if state not in _AS_IT_IS:
         return state
     if vm["enforced"] != vm["generation"]:

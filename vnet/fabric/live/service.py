@@ -20,7 +20,7 @@ from vnet.capture.lines import line
 from vnet.drill.run import BY_HOST
 from vnet.fabric import probe
 from vnet.fabric.asked import Asked, Sandbox
-from vnet.fabric.cable import LinkState
+from vnet.fabric.cable import LinkState, Presence
 from vnet.fabric.declared import Declared, sentence
 from vnet.fabric.events import Kind
 from vnet.fabric.known import Known, labels
@@ -72,7 +72,13 @@ class Service:
         fabric = self.engine.fabric(name)
         if fabric.declared is None:
             return []
-        return [await self._vm(fabric, vm) for vm in fabric.declared.inventory.vms]
+        there = await fabric.parts.endpoints.presence()
+        return [
+            {"fabric": name, **_endpoint(vm, there.get(vm.name)), **self.confirmation(name)}
+            if vm.endpoint
+            else await self._vm(fabric, vm)
+            for vm in fabric.declared.inventory.vms
+        ]
 
     async def _vm(self, fabric: Fabric, vm: Vm) -> Json:
         status = await fabric.parts.guests.status(vm.name)
@@ -184,7 +190,8 @@ class Service:
         fabric = self.engine.fabric(name)
         declared, record = declared_of(fabric), fabric.record
         names = labels(declared.compiled.identities)
-        found = {vm.name: (await fabric.parts.guests.status(vm.name)).state for vm in declared.inventory.vms}
+        launched = (vm.name for vm in declared.inventory.vms if not vm.endpoint)
+        found = {vm: (await fabric.parts.guests.status(vm)).state for vm in launched}
         absent = {vm: state.value for vm, state in found.items() if state is not GuestState.RUNNING}
         given = declared.topology, declared.inventory, record.provenance, record.enforced
         known = Known(*given, *names, absent)
@@ -366,6 +373,27 @@ def _uplink(fabric: str, uplink: UplinkPort, link: LinkState) -> Json:
         "networks": dict(uplink.networks),
         "port": uplink.port,
         "at": str(uplink.at),
+    }
+
+
+def _endpoint(vm: Vm, there: Presence | None) -> Json:
+    """The row of an endpoint among those of VMs: it has no image, no memory and no process."""
+    assert vm.endpoint is not None, "it is one"
+    nothing = {"image": "-", "cpus": 0, "memory_bytes": 0, "resident_bytes": 0, "uptime_s": 0.0}
+    return {
+        "vm": vm.name,
+        "state": (there or Presence.ABSENT).value,
+        "health": "",
+        "detail": str(vm.endpoint),
+        **nothing,
+        "pid": None,
+        "accel": "",
+        "warm": False,
+        "addresses": [str(address) for nic in vm.nics for address in nic.addresses],
+        "nics": [_nic(nic, ()) for nic in vm.nics],
+        "groups": sorted(vm.groups),
+        "at": str(vm.at),
+        "endpoint": vm.endpoint.kind.value,
     }
 
 

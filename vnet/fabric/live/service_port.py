@@ -100,14 +100,19 @@ def _set_up(netlink: IPRoute, wanted: WantedPort) -> None:
         netlink.link("set", index=index, state="down")
         netlink.link("set", index=index, address=text)
     netlink.link("set", index=index, state="up", mtu=wanted.mtu_bytes)
+    put_addresses(netlink, index, wanted.addresses)
+
+
+def put_addresses(netlink: IPRoute, index: int, addresses: tuple[str, ...]) -> None:
+    """Give an interface exactly these, besides what the kernel makes itself."""
     has = {
         f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}"
         for each in netlink.get_addr(index=index)
         if not ip_interface(f"{each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}").is_link_local
     }
-    for gone in has - set(wanted.addresses):
+    for gone in has - set(addresses):
         _address(netlink, "del", index, gone)
-    for new in wanted.addresses:
+    for new in addresses:
         if new not in has:
             _address(netlink, "add", index, new)
 

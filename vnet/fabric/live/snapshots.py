@@ -49,7 +49,9 @@ async def save(engine: Engine, name: str, vms: Sequence[str], wanted: Wanted, re
 async def _all(engine: Engine, fabric: Fabric, wanted: Wanted) -> list[Guest]:
     """Those that run, or have disks at least."""
     assert fabric.declared is not None
-    guests = [engine.guest(fabric.record.name, vm.name) for vm in fabric.declared.inventory.vms]
+    guests = [
+        engine.guest(fabric.record.name, vm.name) for vm in fabric.declared.inventory.vms if not vm.endpoint
+    ]
     states = [(await fabric.parts.guests.status(guest.name)).state for guest in guests]
     with_something = [
         guest

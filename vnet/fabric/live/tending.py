@@ -97,4 +97,18 @@ async def _cables(registry: Registry, fabric: Fabric) -> None:
             registry.events.tell(Kind.UPLINK_RETAKEN, text, name, cable.uplink)
 
 
-JOBS: tuple[Job, ...] = (_services, _gateways, _targets, _cables)
+async def _endpoints(registry: Registry, fabric: Fabric) -> None:
+    name = fabric.record.name
+    if registry.locks[name].locked():
+        return
+    async with registry.locks[name]:
+        mended = await fabric.parts.endpoints.mend()
+        wanted = fabric.declared.state() if mended and fabric.declared else None
+        for endpoint in mended:
+            attached = wanted.attachment(endpoint.port) if wanted else None
+            await fabric.parts.switch.attach(endpoint.port, attached.limits if attached else limits.STRICT)
+            text = f"{endpoint.where} of endpoint {endpoint.name} was gone, and is attached again"
+            registry.events.tell(Kind.ENDPOINT_MENDED, text, name, endpoint.name)
+
+
+JOBS: tuple[Job, ...] = (_services, _gateways, _targets, _cables, _endpoints)

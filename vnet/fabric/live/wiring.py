@@ -10,6 +10,7 @@ from functools import partial
 from vnet.base import paths
 from vnet.fabric.live import host
 from vnet.fabric.live.cables import HostCables
+from vnet.fabric.live.endpoints import HostEndpoints
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.gateways import HostGateways
@@ -38,7 +39,9 @@ def make_engine(manager: HvManager) -> Engine:
         services = HostServices(fabric, paths.netns(fabric))
         gateways = HostGateways(fabric, paths.netns(fabric))
         cables = HostCables(fabric, paths.netns(fabric))
-        return Parts(network, HostSwitch(fabric, log.see), guests, log, services, gateways, cables)
+        endpoints = HostEndpoints(fabric, paths.netns(fabric))
+        switch = HostSwitch(fabric, log.see)
+        return Parts(network, switch, guests, log, services, gateways, cables=cables, endpoints=endpoints)
 
     now = partial(datetime.now, UTC)
     here = Host(

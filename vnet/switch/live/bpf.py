@@ -149,7 +149,8 @@ def _check(result: int | None, action: str) -> int:
     return result
 
 
-def _syscall(command: int, attributes: bytes, action: str) -> int:
+def call(command: int, attributes: bytes, action: str) -> int:
+    """bpf(2) itself."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     number = _SYSCALL_BPF[platform.machine()]
@@ -386,7 +387,7 @@ def attach_tcx(program: int, ifindex: int) -> int | None:
     """
     attributes = b"".join(n.to_bytes(4, "little") for n in (program, ifindex, BPF_TCX_INGRESS, 0)) + bytes(48)
     try:
-        return _syscall(BPF_LINK_CREATE, attributes, f"attach to interface {ifindex}")
+        return call(BPF_LINK_CREATE, attributes, f"attach to interface {ifindex}")
     except HostError:
         if ctypes.get_errno() == errno.EINVAL:
             return None
@@ -418,7 +419,7 @@ def _program_name(number: int) -> str:
 def update_link(link: int, program: int) -> None:
     """Exchange the program of a link; every packet meets the old or the new one."""
     attributes = b"".join(n.to_bytes(4, "little") for n in (link, program, 0, 0)) + bytes(48)
-    _syscall(BPF_LINK_UPDATE, attributes, "exchange a program")
+    call(BPF_LINK_UPDATE, attributes, "exchange a program")
 
 
 def detach_link(link: int) -> None:

@@ -257,7 +257,7 @@ def _source(disk: Element) -> tuple[str, str]:
 
 def _cdrom(disk: Element, source: str, vm: Vm, sheet: Sheet, called: str, *, is_first: bool) -> None:
     if source and is_first:
-        vm.keys.setdefault("boot", {})["iso"] = source
+        vm.keys["boot"] = {**vm.keys.get("boot", {}), "iso": source, "first": "iso"}
     elif source:
         sheet.leave_out(called, disk.at, f"{source} is not what it boots from")
 
