@@ -95,7 +95,9 @@ class Machine:
 
 def built_of(spec: GuestSpec, accel: str) -> Built:
     """What the machine of a guest is built for when it is started now."""
-    return built_for(spec.cpus, spec.memory_bytes, len(spec.nics) + len(spec.disks), accel)
+    return built_for(
+        spec.cpus, spec.memory_bytes, len(spec.nics) + len(spec.disks), accel, grows=spec.is_micro
+    )
 
 
 def places_of(spec: GuestSpec) -> Places:

@@ -55,12 +55,19 @@ class Built:
         return self.memory_max_bytes - self.memory_bytes
 
 
-def built_for(cpus: int, memory_bytes: int, devices: int, accel: str) -> Built:
-    """The machine for a guest that is started with so many CPUs, so much memory, so many NICs and disks."""
-    wanted = max(GROWTH_BYTES_MIN, (GROWTH - 1) * memory_bytes)
-    growth = max(0, min(wanted, MEMORY_MAX_BYTES - memory_bytes)) // MEMORY_BLOCK_BYTES * MEMORY_BLOCK_BYTES
+def built_for(cpus: int, memory_bytes: int, devices: int, accel: str, *, grows: bool = True) -> Built:
+    """The machine for a guest that is started with so many CPUs, so much memory, so many NICs and disks.
+
+    `grows` is whether memory can be added. A Linux with a command line of its own sets 64 MiB aside for that.
+    """
+    growth = _growth_bytes(memory_bytes) if grows else 0
     slots = -(-(devices + _SPARE_SLOTS) // SLOTS) * SLOTS
     return Built(cpus, memory_bytes, _cpus_max(cpus, accel), memory_bytes + growth, slots)
+
+
+def _growth_bytes(memory_bytes: int) -> int:
+    wanted = max(GROWTH_BYTES_MIN, (GROWTH - 1) * memory_bytes)
+    return max(0, min(wanted, MEMORY_MAX_BYTES - memory_bytes)) // MEMORY_BLOCK_BYTES * MEMORY_BLOCK_BYTES
 
 
 def _cpus_max(cpus: int, accel: str) -> int:

@@ -261,7 +261,12 @@ def _replaced(was: Mapping[str, GuestNic], will: Mapping[str, GuestNic]) -> tupl
 
 
 def _is_told(old: GuestSpec, new: GuestSpec) -> bool:
-    """Whether the guest has anything to do about it: a larger disk it sees by itself, and memory too."""
+    """Whether the guest has anything to do about it: a larger disk it sees by itself, and memory too.
+
+    One without vnet's agent sees its devices come and go, and makes of that what it is made for.
+    """
+    if not new.is_micro:
+        return False
     return old.nics != new.nics or _by_file(old).keys() != _by_file(new).keys()
 
 

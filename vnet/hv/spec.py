@@ -9,6 +9,9 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from vnet.hv.built import Built
 from vnet.hv.disk import Disk
 
+MICRO = "micro"
+"""The image that vnet makes itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class GuestNic:
@@ -43,6 +46,11 @@ class GuestSpec:
     memory_bytes: int
     nics: tuple[GuestNic, ...]
     disks: tuple[Disk, ...] = ()
+
+    @property
+    def is_micro(self) -> bool:
+        """Whether it is vnet's own guest: with its agent, and the kernel command line that vnet gives it."""
+        return self.image == MICRO
 
 
 class GuestState(Enum):

@@ -157,6 +157,8 @@ class Changer:
         self.guest.note(places=self._places.without_disk(disk.name))
 
     async def _is_mounted(self, disk: Disk) -> bool:
+        if not self.guest.spec.is_micro:
+            return False  # it does not let go of one that it uses, or knows what it does
         try:
             return await self._run(["sh", "-c", _IS_MOUNTED, "sh", disk.name]) == 0
         except (PeerError, TimedOut):
@@ -211,7 +213,8 @@ class Changer:
         ):
             await self.guest.monitor.execute(command)
             self.guest.spec = replace(self.guest.spec, cpus=self.guest.spec.cpus + 1)
-        await self._tell(old, self.guest.spec)
+        if old.is_micro:
+            await self._tell(old, self.guest.spec)
 
     # the guest itself
 
