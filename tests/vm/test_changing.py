@@ -183,6 +183,16 @@ def test_the_next_daemon_and_a_reset_know_what_was_changed(place: Place) -> None
     assert place.row()["pid"] == place.pid, "all of this was one QEMU"
 
 
+def test_what_is_attached_by_hand_is_live_and_the_plan_shows_what_the_file_does_not_say(place: Place) -> None:
+    told = place.lab.vnet("attach", "a", "spare:16M", "-n", FABRIC)
+    assert place.sh("ls /dev/disk") == "logs\nmore\nspare"
+    assert place.told() == "disk spare goes, and is kept (live)"
+    place.lab.vnet("detach", "a", "spare", "-n", FABRIC)
+    assert place.told() == ""
+    assert "a has no spare" in place.lab.vnet("detach", "a", "spare", "-n", FABRIC, expect=1)
+    assert told == "", "data alone goes to the standard output"
+
+
 def test_a_nic_goes_with_its_port(place: Place) -> None:
     for interface in ("eth1", "eth2"):
         del place.a["interfaces"][interface]

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from vnet import __version__
 from vnet.api.answers import outcome_json
+from vnet.api.attach_routes import AttachRoutes
 from vnet.api.link_routes import LinkRoutes
 from vnet.api.observed import Observed, with_usage
 from vnet.api.seen_routes import SeenRoutes
@@ -98,6 +99,7 @@ class Api:
             Route(f"{vm}/disks/{{disk}}", self.remove_disk, methods=["DELETE"]),
             Route("/v1/disks", self.disks),
             Route("/v1/events", self.events),
+            *AttachRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *LinkRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SnapshotRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from vnet.cli import (
+    attach_commands,
     capture_command,
     change_commands,
     cp_command,
@@ -43,6 +44,7 @@ import_commands.register(app)
 vm_commands.register(app)
 cp_command.register(app)
 set_command.register(app)
+attach_commands.register(app)
 disk_commands.register(app)
 snapshot_commands.register(app)
 look_commands.register(app)

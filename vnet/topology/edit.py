@@ -48,7 +48,7 @@ class PolicyText:
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
     """A value of the file: from `start` to `end`, counted in characters; a block ends with its last value."""
 
     start: int
@@ -59,10 +59,10 @@ class _Node:
     is_shared: bool = False
     """It is an alias, or something else may be one of it."""
     text: str = ""
-    items: list[_Node] = field(default_factory=list)
+    items: list[Node] = field(default_factory=list)
     """Of a map: its keys and values by turns."""
 
-    def get(self, key: str) -> _Node | None:
+    def get(self, key: str) -> Node | None:
         """The value of a key that the map has itself."""
         pairs = zip(self.items[::2], self.items[1::2], strict=True)
         return next((value for name, value in pairs if name.text == key), None)
@@ -82,9 +82,9 @@ class _Event(Protocol):
     value: str
 
 
-def _tree(text: str) -> _Node:
+def tree(text: str) -> Node:
     """The first document of a text that is known to be good YAML."""
-    parser, stack = CParser(text), [_Node(0, 0, 0, 0)]
+    parser, stack = CParser(text), [Node(0, 0, 0, 0)]
     while (event := parser.get_event()) is not None:
         kind = type(event).__name__
         if kind in ("ScalarEvent", "AliasEvent", "SequenceStartEvent", "MappingStartEvent"):
@@ -99,9 +99,9 @@ def _tree(text: str) -> _Node:
     return stack[0].items[0]
 
 
-def _node(event: _Event, kind: str) -> _Node:
+def _node(event: _Event, kind: str) -> Node:
     start, end = event.start_mark, event.end_mark
-    return _Node(
+    return Node(
         start.index,
         end.index,
         start.line + 1,
@@ -118,7 +118,7 @@ class Sheet:
     def __init__(self, text: str) -> None:
         self._bom = text[: len(text) - len(text.removeprefix("\ufeff"))]
         self._text = text.removeprefix("\ufeff")
-        self._root = _tree(self._text)
+        self._root = tree(self._text)
         self._edits: list[tuple[int, str]] = []
         self._policies = self._root.get("policies")
 
@@ -140,13 +140,13 @@ class Sheet:
         """Whether a list of rules of a policy can be added to without adding to others."""
         return self._list_of(policy, direction) is not None
 
-    def _list_of(self, policy: Location, direction: Direction) -> _Node | None:
+    def _list_of(self, policy: Location, direction: Direction) -> Node | None:
         where = self._policy(policy)
         found = where.get(direction.value) if where and not where.is_shared else None
         is_list = found is not None and not found.is_shared and self._text[found.start] in "[-"
         return found if is_list else None
 
-    def _policy(self, at: Location) -> _Node | None:
+    def _policy(self, at: Location) -> Node | None:
         if self._policies is None or self._policies.is_shared:
             return None
         wanted = at.line, at.column
@@ -190,7 +190,7 @@ class Sheet:
             lines += _block_item(_policy(each, False), indent + "  ")
         self._add_lines(root.end, lines)
 
-    def _rule(self, where: _Node, direction: Direction, rule: RuleText) -> _Item:
+    def _rule(self, where: Node, direction: Direction, rule: RuleText) -> _Item:
         """A rule in the style of the last one of its list."""
         pairs = _rule_pairs(rule, direction)
         as_block = bool(where.items) and not where.is_flow and not where.items[-1].is_flow
@@ -199,7 +199,7 @@ class Sheet:
 
     # -- putting items into lists
 
-    def _insert(self, where: _Node, index: int, items: Sequence[_Item], spaced: bool = False) -> None:
+    def _insert(self, where: Node, index: int, items: Sequence[_Item], spaced: bool = False) -> None:
         if not where.is_flow:
             self._into_block(where, index, items, spaced)
         elif where.items and self._begins_line(where.items[min(index, len(where.items) - 1)].start):
@@ -207,7 +207,7 @@ class Sheet:
         else:
             self._into_line(where, index, items)
 
-    def _into_block(self, where: _Node, index: int, items: Sequence[_Item], spaced: bool) -> None:
+    def _into_block(self, where: Node, index: int, items: Sequence[_Item], spaced: bool) -> None:
         indent = " " * (where.column - 1)
         lines: list[str] = []
         for item in items:
@@ -220,14 +220,14 @@ class Sheet:
             place = self._above_comments(self._dash_of(where, index), indent)
             self._add(place, "".join(f"{line}\n" for line in lines))
 
-    def _dash_of(self, where: _Node, index: int) -> int:
+    def _dash_of(self, where: Node, index: int) -> int:
         """Where the line of an item's dash begins."""
         at = self._line_start(where.items[index].start)
         while self._text[at + where.column - 1 : at + where.column] != "-":
             at = self._line_start(at - 1)
         return at
 
-    def _into_lines(self, where: _Node, index: int, items: Sequence[_Item]) -> None:
+    def _into_lines(self, where: Node, index: int, items: Sequence[_Item]) -> None:
         """Into brackets with one item on each line."""
         is_last = index == len(where.items)
         other = where.items[index - 1 if is_last else index]
@@ -247,7 +247,7 @@ class Sheet:
             self._add(other.end, ",")
         self._add(end, f"\n{text}{',' if comma else ''}")
 
-    def _into_line(self, where: _Node, index: int, items: Sequence[_Item]) -> None:
+    def _into_line(self, where: Node, index: int, items: Sequence[_Item]) -> None:
         """Into brackets on one line; comments stand above it."""
         text = ", ".join(item.lines[0] for item in items)
         if index < len(where.items):
@@ -259,7 +259,7 @@ class Sheet:
         self._add_comments(place, items)
         self._add(place, text)
 
-    def _is_spaced(self, where: _Node) -> bool:
+    def _is_spaced(self, where: Node) -> bool:
         """Whether blank lines part the items of a list."""
         if where.is_flow or len(where.items) < 2:
             return False
@@ -323,7 +323,7 @@ class Sheet:
         return found.end() if found else 0
 
 
-def _index(where: _Node, before: Location | None) -> int:
+def _index(where: Node, before: Location | None) -> int:
     if before is None:
         return len(where.items)
     for index, item in enumerate(where.items):
