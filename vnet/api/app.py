@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,8 +19,10 @@ from starlette.types import ASGIApp
 from vnet import __version__
 from vnet.api.answers import outcome_json
 from vnet.api.attach_routes import AttachRoutes
+from vnet.api.image_routes import ImageRoutes
 from vnet.api.link_routes import LinkRoutes
 from vnet.api.observed import Observed, with_usage
+from vnet.api.requests import body_of as _body
 from vnet.api.seen_routes import SeenRoutes
 from vnet.api.snapshot_routes import SnapshotRoutes
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
@@ -102,6 +103,7 @@ class Api:
             *AttachRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *LinkRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SnapshotRoutes(self.service.engine, self._fabric, self.operations).routes(),
+            *ImageRoutes(self.service.engine, self.operations).routes(),
             *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),
             Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
             Route("/v1/operations/{number}/summary", self.summary),
@@ -390,16 +392,6 @@ class Api:
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, VnetError)
     return JSONResponse({"error": error_json(error)}, 400)
-
-
-async def _body(request: Request) -> Mapping[str, Any]:
-    try:
-        body = json.loads(await request.body() or b"{}")
-    except ValueError as error:
-        raise InputError(f"the request is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise InputError("the request must be a JSON object")
-    return body
 
 
 def _source(body: Mapping[str, Any]) -> Source:

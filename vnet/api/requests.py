@@ -1,13 +1,30 @@
-"""Tells of each request, for who runs the daemon with -v: what was asked, not with what, and how it went."""
+"""Reads requests, and tells of each, for who runs the daemon with -v: what was asked, and how it went."""
 
 from __future__ import annotations
 
+import json
 import logging
 import time
+from collections.abc import Mapping
+from typing import Any
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vnet.base.errors import InputError
+
 log = logging.getLogger(__name__)
+
+
+async def body_of(request: Request) -> Mapping[str, Any]:
+    """The JSON object that is sent along; an empty one if nothing is. Raises InputError."""
+    try:
+        body = json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise InputError(f"the request is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise InputError("the request must be a JSON object")
+    return body
 
 
 def logged(app: ASGIApp) -> ASGIApp:

@@ -57,6 +57,11 @@ def image_dir() -> Path:
     return state_dir() / "images"
 
 
+def image_store() -> Path:
+    """Imported images: `ID/`, and `names/NAME`, a symbolic link to one of them."""
+    return state_dir() / "image-store"
+
+
 def disks_dir() -> Path:
     """Disks of VMs, `FABRIC/VM/NAME.FORMAT`, kept when fabrics go."""
     return state_dir() / "disks"

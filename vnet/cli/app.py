@@ -14,6 +14,7 @@ from vnet.cli import (
     drill_command,
     events_command,
     fabric_commands,
+    image_commands,
     import_commands,
     look_commands,
     past_commands,
@@ -47,6 +48,7 @@ set_command.register(app)
 attach_commands.register(app)
 disk_commands.register(app)
 snapshot_commands.register(app)
+image_commands.register(app)
 look_commands.register(app)
 past_commands.register(app)
 seen_commands.register(app)

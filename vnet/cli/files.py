@@ -18,6 +18,7 @@ from typing import Any
 from vnet.base.errors import InputError, UsageError
 
 _NAME = re.compile(r"""^(?:\{\s*)?["']?name["']?\s*:\s*["']?([A-Za-z0-9][A-Za-z0-9._-]*)""", re.MULTILINE)
+_NAMES_FILES = re.compile(r"\b(images|boot)\b")
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -96,8 +97,9 @@ def source(given: Sequence[str], name: str | None = None) -> dict[str, Any]:
 
 
 def mentioned(text: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that a text mentions."""
-    return {name: environment[name] for name in _VARIABLE.findall(text) if name in environment}
+    """The environment variables that a text mentions, and the folder of files if it may name any."""
+    found = {name: environment[name] for name in _VARIABLE.findall(text) if name in environment}
+    return found | {"PWD": str(Path.cwd())} if _NAMES_FILES.search(text) else found
 
 
 def fabric_name(given: Given) -> str:

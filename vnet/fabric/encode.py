@@ -7,6 +7,7 @@ from dataclasses import asdict
 from ipaddress import ip_interface
 from typing import Any
 
+from vnet.base.boot import MICRO_BOOT, Boot, ImageFile, ImageSource
 from vnet.fabric.state import Guest, GuestNic, Port
 from vnet.fabric.store import Pending, Record, Source
 from vnet.hv.disk import Disk
@@ -46,7 +47,8 @@ def guest_to_json(guest: Guest) -> str:
     ]
     head = {"name": guest.name, "image": guest.image, "cpus": guest.cpus, "memory": guest.memory_bytes}
     disks = {"disks": [asdict(disk) for disk in guest.disks]}
-    return json.dumps(head | {"nics": nics} | disks | {"half_changed": guest.is_half_changed})
+    boot = {} if guest.boot.is_micro else {"boot": asdict(guest.boot)}
+    return json.dumps(head | {"nics": nics} | disks | boot | {"half_changed": guest.is_half_changed})
 
 
 def guest_from_json(text: str) -> Guest:
@@ -69,7 +71,19 @@ def guest_from_json(text: str) -> Guest:
     )
     disks = tuple(Disk(**disk) for disk in raw.get("disks", ()))
     half = raw.get("half_changed", False)
-    return Guest(raw["name"], raw["image"], raw["cpus"], raw["memory"], nics, disks, is_half_changed=half)
+    boot = _boot_from_plain(raw["boot"]) if "boot" in raw else MICRO_BOOT
+    head = raw["name"], raw["image"], raw["cpus"], raw["memory"]
+    return Guest(*head, nics, disks, boot, is_half_changed=half)
+
+
+def _boot_from_plain(raw: dict[str, Any]) -> Boot:
+    sources = {key: _source_from_plain(raw[key]) for key in ("image", "kernel", "iso") if raw[key]}
+    return Boot(**{**raw, **sources})
+
+
+def _source_from_plain(raw: dict[str, Any]) -> ImageSource:
+    files = {key: ImageFile(**raw[key]) for key in ("file", "kernel", "initrd") if raw[key]}
+    return ImageSource(**{**raw, **files})
 
 
 def pending_to_json(pending: Pending) -> str:

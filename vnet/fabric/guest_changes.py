@@ -28,7 +28,8 @@ def spec_of(fabric: str, guest: Guest) -> GuestSpec:
         )
         for nic in guest.nics
     )
-    return GuestSpec(fabric, guest.name, guest.image, guest.cpus, guest.memory_bytes, nics, guest.disks)
+    sizes = guest.cpus, guest.memory_bytes
+    return GuestSpec(fabric, guest.name, guest.image, *sizes, nics, guest.disks, guest.boot)
 
 
 def differences(now: Guest, wanted: Guest) -> tuple[Difference, ...]:

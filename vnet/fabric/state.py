@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from vnet.base import limits
+from vnet.base.boot import MICRO_BOOT, Boot
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Line
 from vnet.fabric.mirror import Mirror
@@ -80,6 +81,7 @@ class Guest:
     memory_bytes: int
     nics: tuple[GuestNic, ...]
     disks: tuple[Disk, ...] = ()
+    boot: Boot = MICRO_BOOT
     awaits: tuple[Awaited, ...] = field(default=(), compare=False)
     """Whom its start waits for; no part of what it is."""
     is_half_changed: bool = False
@@ -354,8 +356,10 @@ def guest_of(vm: Vm) -> Guest:
         GuestNic(each.interface, port_of(each), each.mac, (), mtu_bytes=each.mtu_bytes)
         for each in vm.listeners
     )
-    disks = tuple(Disk(each.name, each.size_bytes, each.format.value, each.is_full) for each in vm.disks)
-    return Guest(vm.name, vm.image, vm.cpus, vm.memory_bytes, nics, disks, vm.awaits)
+    disks = tuple(
+        Disk(each.name, each.size_bytes, each.format.value, each.is_full, each.is_root) for each in vm.disks
+    )
+    return Guest(vm.name, vm.image, vm.cpus, vm.memory_bytes, nics, disks, vm.boot, vm.awaits)
 
 
 def port_of(nic: Nic | Listener) -> Port:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from vnet.base.errors import HostError
+from vnet.hv import pc
 from vnet.hv.agent import PORT_NAME
 from vnet.hv.built import Built, Places, built_for, places_at_start
 from vnet.hv.disk import Plugged
+from vnet.hv.pc import Pc
 from vnet.hv.spec import GuestSpec, format_mac
 
 QEMU = "qemu-system-x86_64"
@@ -34,6 +36,8 @@ _CONSOLE_LOG_SET = 0
 
 BALLOON = "balloon"
 """The device by which a guest tells how it gets on with its memory, and gives some of it back."""
+
+MICRO_MACHINE = "q35,vmport=off,i8042=off,sata=off,smbus=off,hpet=off,memory-backend=ram"
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -57,10 +61,20 @@ class NicArgument:
 
 @dataclass(frozen=True, slots=True)
 class DiskArgument:
-    """A disk that is there from the start, and its file as a descriptor number."""
+    """A disk that is there from the start, and its file as a descriptor number.
+
+    `base_fd` is that of the image that it is made of, `boot_index` its place in boot order.
+    """
 
     plugged: Plugged
     fd: int
+    base_fd: int | None = None
+    boot_index: int | None = None
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """All that have to be handed over."""
+        return (self.fd,) if self.base_fd is None else (self.fd, self.base_fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,8 @@ class Machine:
     """Where what it prints on its console is kept."""
     is_saved: bool = False
     """It waits for a state of its own that was saved."""
+    pc: Pc | None = None
+    """Of a guest that is not vnet's own: what its machine has besides."""
 
     @property
     def memory_bytes(self) -> int:
@@ -169,7 +185,7 @@ def _hardware(machine: Machine) -> tuple[str, ...]:
     thread = "single" if built.cpus == 1 else "multi"  # see `vnet.hv.built`
     accel, cpu = (f"tcg,tb-size=32,thread={thread}", "max") if is_tcg else (machine.accel, "host")
     return (
-        *("-machine", "q35,vmport=off,i8042=off,sata=off,smbus=off,hpet=off,memory-backend=ram"),
+        *("-machine", pc.machine(machine.pc) if machine.pc else MICRO_MACHINE),
         *("-accel", accel, "-cpu", cpu, "-smp", f"{built.cpus},maxcpus={built.cpus_max}"),
         *("-m", f"size={built.memory_bytes}b{_growth(built)}"),
         *("-object", _memory(machine)),
@@ -192,6 +208,8 @@ def _memory(machine: Machine) -> str:
 def _boot(machine: Machine) -> tuple[str, ...]:
     waits = machine.is_saved or machine.memory is Memory.CLONE
     incoming = ("-incoming", "defer", *(("-S",) if machine.is_saved else ())) if waits else ()
+    if machine.pc:
+        return (*pc.words(machine.pc, escape(machine.run_dir)), *incoming)
     words = ("-kernel", machine.kernel, "-initrd", machine.initrd, "-append", KERNEL_COMMAND_LINE)
     return (*words, *incoming)
 
@@ -205,7 +223,7 @@ def _devices(machine: Machine) -> tuple[str, ...]:
     return (
         *("-device", "virtio-serial-pci,id=serial,max_ports=4"),
         *("-chardev", _socket(machine, "agent")),
-        *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
+        *("-device", f"virtserialport,chardev=agent,name={pc.GUEST_AGENT_PORT if machine.pc else PORT_NAME}"),
         *("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"),
         *("-device", f"virtio-balloon-pci,id={BALLOON},deflate-on-oom=on"),
         *_console(machine),
@@ -234,11 +252,13 @@ def _nic(index: int, nic: NicArgument) -> tuple[str, ...]:
 
 
 def _disk(argument: DiskArgument) -> tuple[str, ...]:
-    plugged = argument.plugged
+    plugged, base = argument.plugged, argument.base_fd
+    order = {} if argument.boot_index is None else {"bootindex": argument.boot_index}
     return (
         *("-add-fd", f"fd={argument.fd},set={plugged.set_number}"),
+        *(() if base is None else ("-add-fd", f"fd={base},set={plugged.base_set_number}")),
         *("-blockdev", json.dumps(plugged.blockdev())),
-        *("-device", json.dumps(plugged.device())),
+        *("-device", json.dumps({**plugged.device(), **order})),
     )
 
 

@@ -66,6 +66,8 @@ def differences(old: GuestSpec, new: GuestSpec, built: Built) -> tuple[Differenc
 def _image(old: GuestSpec, new: GuestSpec) -> Iterator[Difference]:
     if old.image != new.image:
         yield Difference(f"image {old.image} → {new.image}", How.RECREATE)
+    elif old.boot != new.boot:
+        yield Difference("what it boots", How.RESTART)
 
 
 def _cpus(old: GuestSpec, new: GuestSpec, built: Built) -> Iterator[Difference]:
@@ -112,7 +114,7 @@ def _disks(old: GuestSpec, new: GuestSpec) -> Iterator[Difference]:
             yield Difference(f"disk {will[file].name} is new", How.LIVE)
         elif file not in will:
             yield Difference(f"disk {was[file].name} goes, and is kept", How.LIVE)
-        elif was[file].size_bytes != will[file].size_bytes:
+        elif was[file].size_bytes != will[file].size_bytes and will[file].size_bytes:
             before, after = was[file], will[file]
             what = f"disk {after.name} {_mib(before.size_bytes)} → {_mib(after.size_bytes)}"
             # QEMU takes no room from the host's file system in advance while a guest runs.
@@ -129,9 +131,8 @@ def _slots(old: GuestSpec, new: GuestSpec, built: Built) -> Iterator[Difference]
 
 def _others(old: GuestSpec, new: GuestSpec) -> Iterator[Difference]:
     """Fields that this module knows nothing of."""
-    known = {
-        name: getattr(new, name) for name in ("fabric", "image", "cpus", "memory_bytes", "nics", "disks")
-    }
+    names = ("fabric", "image", "cpus", "memory_bytes", "nics", "disks", "boot")
+    known = {name: getattr(new, name) for name in names}
     if replace(old, **known) != new:
         yield Difference("it is made otherwise", How.RECREATE)
 

@@ -38,6 +38,8 @@ class Disk:
     size_bytes: int
     format: str = DiskFormat.QCOW2.value
     is_full: bool = False
+    is_root: bool = False
+    """Made of the VM's image, as the difference to it; a size of 0 is then the image's."""
 
     @property
     def file_bytes(self) -> int:
@@ -54,6 +56,10 @@ class Disk:
     def file(self) -> str:
         """The name of its file in the VM's folder of disks."""
         return f"{self.name}.{self.format}"
+
+
+_BASE_SETS = 64
+"""The first of the sets of images that disks are made of, behind those of disks."""
 
 
 def create(disk: Disk, path: str) -> tuple[str, ...]:
@@ -74,7 +80,7 @@ def grow(disk: Disk, path: str) -> tuple[str, ...]:
 
 def refuse_to_shrink(disk: Disk, path: str, size_bytes: int) -> None:
     """Raises HostError for a disk that is larger than it is declared: what lies behind would be lost."""
-    if disk.size_bytes < size_bytes:
+    if 0 < disk.size_bytes < size_bytes:
         raise HostError(
             f"the disk {path} has {_mib(size_bytes)} and is declared with {_mib(disk.size_bytes)}: it is not "
             f"made smaller, its end would be lost. Declare {_mib(size_bytes)}, or remove it: `vnet disk rm`"
@@ -103,10 +109,26 @@ class Plugged:
         """Of the descriptor by which QEMU has its file."""
         return self.index + 1
 
+    @property
+    def base_set_number(self) -> int:
+        """Of that by which QEMU has the image that the disk is made of."""
+        return _BASE_SETS + self.index
+
     def blockdev(self) -> Mapping[str, object]:
-        """For `-blockdev` and `blockdev-add` alike."""
+        """For `-blockdev` and `blockdev-add`. What its file says of an image behind it is not believed."""
         file = {"driver": "file", "filename": f"/dev/fdset/{self.set_number}", "aio": "threads"}
-        return {"driver": self.disk.format, "node-name": self.node, "discard": "unmap", "file": file}
+        own = {"driver": self.disk.format, "node-name": self.node, "discard": "unmap", "file": file}
+        return own | ({"backing": self._base()} if self.disk.is_root else {})
+
+    def _base(self) -> Mapping[str, object]:
+        file = {"driver": "file", "filename": f"/dev/fdset/{self.base_set_number}", "aio": "threads"}
+        return {
+            "driver": DiskFormat.QCOW2.value,
+            "node-name": f"{self.node}-base",
+            "read-only": True,
+            "file": {**file, "read-only": True},
+            "backing": None,
+        }
 
     def device(self) -> Mapping[str, str]:
         """For `-device` and `device_add` alike. Guests see the name as the disk's serial number."""

@@ -54,7 +54,7 @@ class Phase(Enum):
 
 
 class Event(Enum):
-    """What happens to a guest. DONE and FAILED are about the action begun last."""
+    """What happens to a guest. DONE, SILENT and FAILED are about the action begun last."""
 
     START_CLONE = "start-clone"
     START_COLD = "start-cold"
@@ -76,6 +76,8 @@ class Event(Enum):
     """So far as it went: it is as it was."""
     SUSPEND = "suspend"
     DONE = "done"
+    SILENT = "silent"
+    """There is no agent of vnet's to wait for: the guest runs, as far as anybody can know."""
     FAILED = "failed"
     REBOOTED = "rebooted"
     """The guest has begun to boot again by itself."""
@@ -144,6 +146,7 @@ TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
     (Phase.CONTINUING, Event.DONE): (Phase.WAKING, Action.AWAIT_AGENT),
     # all of them
     (Phase.WAKING, Event.DONE): (Phase.CONFIGURING, Action.CONFIGURE),
+    (Phase.WAKING, Event.SILENT): (Phase.RUNNING, Action.ANNOUNCE),
     (Phase.CONFIGURING, Event.DONE): (Phase.RUNNING, Action.ANNOUNCE),
     (Phase.RUNNING, Event.DONE): (Phase.RUNNING, Action.NOTHING),
     **{(phase, Event.FAILED): (Phase.ENDING, Action.KILL) for phase in _STARTING},

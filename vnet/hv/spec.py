@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+from vnet.base.boot import MICRO_BOOT, Boot
 from vnet.hv.built import Built
 from vnet.hv.disk import Disk
-
-MICRO = "micro"
-"""The image that vnet makes itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class GuestNic:
 
 @dataclass(frozen=True, slots=True)
 class GuestSpec:
-    """One guest to run. `image` names a guest image; `micro` is the one that vnet builds."""
+    """One guest to run. `image` is what its image is called; `boot` says what it boots."""
 
     fabric: str
     name: str
@@ -46,11 +44,17 @@ class GuestSpec:
     memory_bytes: int
     nics: tuple[GuestNic, ...]
     disks: tuple[Disk, ...] = ()
+    boot: Boot = MICRO_BOOT
+
+    @property
+    def root(self) -> Disk | None:
+        """The disk that is made of its image."""
+        return next((each for each in self.disks if each.is_root), None)
 
     @property
     def is_micro(self) -> bool:
         """Whether it is vnet's own guest: with its agent, and the kernel command line that vnet gives it."""
-        return self.image == MICRO
+        return self.boot.is_micro
 
 
 class GuestState(Enum):
@@ -91,6 +95,8 @@ class GuestStatus:
     """What its machine was built for."""
     links_down: tuple[str, ...] = ()
     """The interfaces whose cable is pulled."""
+    has_agent: bool = True
+    """Whether there is an agent that could answer."""
 
 
 @dataclass(frozen=True, slots=True)

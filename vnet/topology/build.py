@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from vnet.base.limits import Limits
 from vnet.base.line import UNLIMITED, Impairment, Line, Rate, rate_of
 from vnet.base.source import Location
 from vnet.topology import language as lang
+from vnet.topology.build_images import Images, boot_of, disks_of, images_of, title_of
 from vnet.topology.check_endpoints import places
 from vnet.topology.draft import (
     Draft,
@@ -32,8 +31,6 @@ from vnet.topology.model import (
     Claim,
     Dhcp,
     Direction,
-    DiskFormat,
-    DiskSpec,
     Interface,
     IPNetwork,
     Isolation,
@@ -61,22 +58,22 @@ from vnet.topology.shape import Entry, Field, Read
 Services = dict[str, tuple[Service, ...]]
 
 
-ONLY_DISK = "disk"
-"""What the disk is called that is declared by its size alone."""
+def build(draft: Draft, file: str, folder: str = "") -> Topology:
+    """The topology; only for a draft that passed all checks.
 
-
-def build(draft: Draft, file: str) -> Topology:
-    """The topology; only for a draft that passed all checks."""
+    `folder` is what the names of files are relative to, `file` included.
+    """
     declared = _declared_services(draft)
     services = BUILT_IN_SERVICES | declared
     claims = draft.root.get(lang.VERIFY)
     fabric = draft.root.value(lang.NAME)
+    images = images_of(draft, folder)
     return Topology(
         name=fabric,
         description=draft.root.value(lang.DESCRIPTION),
         networks={name: _network(name, each, fabric) for name, each in draft.networks.items()},
         vms={
-            name: _vm(name, each, draft.nics[name], name in draft.endpoints)
+            name: _vm(name, each, draft.nics[name], name in draft.endpoints, images, folder)
             for name, each in draft.vms.items()
         },
         groups=_groups(draft),
@@ -90,6 +87,7 @@ def build(draft: Draft, file: str) -> Topology:
         mirrors=tuple(_mirror(name, each) for name, each in draft.mirrors.items()),
         routers={name: _router(name, each) for name, each in draft.routers.items()},
         uplinks=_uplinks(draft),
+        images=images,
     )
 
 
@@ -209,11 +207,14 @@ def _pair(entry: Entry) -> AddressPair:
     return AddressPair(entry.value(lang.PAIR_ADDRESS), None if mac is None else mac.value)
 
 
-def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...], is_endpoint: bool) -> VmSpec:
+def _vm(
+    name: str, vm: Read[Entry], nics: tuple[DraftNic, ...], is_endpoint: bool, images: Images, folder: str
+) -> VmSpec:
     entry = vm.value
+    boot = boot_of(entry, images, folder)
     return VmSpec(
         name=name,
-        image=entry.value(lang.VM_IMAGE),
+        image=title_of(boot),
         cpus=entry.value(lang.VM_CPUS),
         memory_bytes=entry.value(lang.VM_MEMORY),
         interfaces=tuple(_interface(nic) for nic in nics),
@@ -224,8 +225,9 @@ def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...], is_endpoint: boo
         ports=tuple(_published(each) for each in entry.value(lang.VM_PORTS)),
         floating=tuple(each.value for each in entry.value(lang.VM_FLOATING)),
         life=_life(entry),
-        disks=tuple(_disks(entry)),
+        disks=disks_of(entry, boot),
         endpoint=_endpoint(entry) if is_endpoint else None,
+        boot=boot,
     )
 
 
@@ -234,21 +236,6 @@ def _endpoint(entry: Entry) -> EndpointSpec:
     kind, owner = EndpointKind(field.name), entry.get(lang.ENDPOINT_OWNER)
     device = entry.value(lang.ENDPOINT_DEVICE) if kind is EndpointKind.NETNS else ""
     return EndpointSpec(kind, where.value, owner.value if owner else "", device)
-
-
-def _disks(vm: Entry) -> Iterator[DiskSpec]:
-    only = vm.get(lang.VM_DISK)
-    if only is not None:
-        yield DiskSpec(ONLY_DISK, only.value, DiskFormat.QCOW2, False, only.at)
-    for each in vm.value(lang.VM_DISKS):
-        entry = each.value
-        yield DiskSpec(
-            entry.value(lang.DISK_NAME),
-            entry.value(lang.DISK_SIZE),
-            entry.value(lang.DISK_FORMAT),
-            entry.value(lang.DISK_PREALLOCATED),
-            each.at,
-        )
 
 
 def _life(vm: Entry) -> Life:

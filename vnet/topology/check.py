@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from vnet.topology import (
     check_endpoints,
     check_forwarders,
+    check_images,
     check_life,
     check_lines,
     check_mirrors,
@@ -41,6 +42,7 @@ def check(draft: Draft, reading: Reading) -> None:
     _check_tiers(draft, reading)
     check_vms.check(draft, reading)
     check_endpoints.check(draft, reading)
+    check_images.check(draft, reading)
     check_life.check(draft, reading)
     check_lines.check(draft, reading)
     check_routers.check(draft, reading)

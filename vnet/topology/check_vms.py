@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from vnet.topology import language as lang
+from vnet.topology.check_images import is_micro
 from vnet.topology.draft import (
     Draft,
     DraftNic,
@@ -66,9 +67,8 @@ def _check_disks(vm: Entry, reading: Reading) -> None:
 
 
 def _check_memory(vm: Entry, reading: Reading) -> None:
-    memory, image = vm.get(lang.VM_MEMORY), vm.get(lang.VM_IMAGE)
-    is_micro = image is None or image.value == lang.MICRO
-    if is_micro and memory is not None and memory.value < lang.MICRO_MEMORY_MIN:
+    memory = vm.get(lang.VM_MEMORY)
+    if is_micro(vm) and memory is not None and memory.value < lang.MICRO_MEMORY_MIN:
         problem = f"the micro guest does not boot with {memory.value >> 20}M"
         reading.fault(memory.at, memory.path, problem, f"give it {lang.MICRO_MEMORY_MIN >> 20}M or more")
 

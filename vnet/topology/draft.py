@@ -51,6 +51,7 @@ class Draft:
     routers: Mapping[str, Read[Entry]]
     uplinks: Mapping[str, Read[Entry]]
     profiles: Mapping[str, Read[Entry]]
+    images: Mapping[str, Read[Entry]]
     vms: Mapping[str, Read[Entry]]
     nics: Mapping[str, tuple[DraftNic, ...]]
     """By the VM's name."""
@@ -75,6 +76,7 @@ def draft(root: Entry) -> Draft:
         routers=_named(root, lang.ROUTERS),
         uplinks=_named(root, lang.UPLINKS),
         profiles=_named(root, lang.PROFILES),
+        images=_named(root, lang.IMAGES),
         vms=vms,
         nics={
             name: (_declared(NIC, vm),) if name in endpoints else tuple(_nics(vm.value))

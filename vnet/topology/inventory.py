@@ -14,6 +14,7 @@ from ipaddress import ip_interface
 from itertools import count
 from types import MappingProxyType
 
+from vnet.base.boot import MICRO_BOOT, Boot
 from vnet.base.errors import Fault, InputError
 from vnet.base.line import STRAIGHT, Line
 from vnet.base.source import Location
@@ -183,6 +184,7 @@ class Vm:
     """They come behind its other NICs."""
     life: Life = NO_LIFE
     disks: tuple[DiskSpec, ...] = ()
+    boot: Boot = MICRO_BOOT
     awaits: tuple[Awaited, ...] = ()
     """The VMs that are started first: all replicas of those that it depends on."""
     endpoint: EndpointSpec | None = None
@@ -367,6 +369,7 @@ def _vm(
         silent,
         spec.life,
         spec.disks,
+        spec.boot,
         tuple(_awaited(topology, spec)),
         spec.endpoint,
     )

@@ -9,7 +9,9 @@ from enum import Enum
 from typing import TypeVar
 
 from vnet.base import limits
+from vnet.base.boot import MICRO
 from vnet.topology import life, life_text, mirrors, published, quality, selectors, values
+from vnet.topology.language_images import IMAGE, IMAGE_NAME, VM_BOOT
 from vnet.topology.model import (
     LEASE_S,
     TIERS,
@@ -94,7 +96,6 @@ _MEMORY = Word(
     values.memory,
     {"type": "string", "pattern": values.MEMORY_PATTERN},
 )
-_IMAGE = Word("the name of an image", values.image, {"enum": ["micro"]})
 
 
 def _one_of(kind: type[E]) -> Word[E]:
@@ -457,10 +458,14 @@ INTERFACE = Record(
 )
 
 VM_TEMPLATE = Field("template", _name("a template"), "the template that gives what the VM leaves out")
-MICRO = "micro"
 MICRO_MEMORY_MIN = 80 << 20
 """With less its kernel has no room to unpack its files into memory, and panics again and again."""
-VM_IMAGE = Field("image", _IMAGE, "the guest image; micro if left out", default=MICRO)
+VM_IMAGE = Field(
+    "image",
+    IMAGE_NAME,
+    "its image: of `images`, of the host's store, or micro; micro if left out",
+    default=MICRO,
+)
 VM_CPUS = Field("cpus", _integer(1, CPUS_MAX), "the number of virtual CPUs; 1 if left out", default=1)
 VM_MEMORY = Field("memory", _MEMORY, "the memory, with its unit; 96M if left out", default=96 << 20)
 VM_NETWORKS = Field(
@@ -583,6 +588,7 @@ VM_DISK = Field("disk", _DISK_SIZE, "the size of its only disk, which is then ca
 _VM_FIELDS = (
     VM_TEMPLATE,
     VM_IMAGE,
+    VM_BOOT,
     VM_CPUS,
     VM_MEMORY,
     VM_NETWORKS,
@@ -599,7 +605,7 @@ _VM_FIELDS = (
     VM_DISK,
     VM_DISKS,
 )
-_VM_LATER = ("boot", "cloud_init")
+_VM_LATER = ("cloud_init",)
 VM = Record("a VM", _VM_FIELDS, _VM_LATER, partial=True)
 DEFAULTS = Record("a VM's defaults", _VM_FIELDS, _VM_LATER, partial=True)
 TEMPLATE = Record(
@@ -795,6 +801,7 @@ MIRROR_SNAPLEN = Field(
 )
 MIRROR = Record("a mirror", (MIRROR_SOURCE, MIRROR_DIRECTION, MIRROR_FILTER, MIRROR_TO, MIRROR_SNAPLEN))
 
+IMAGES = Field("images", MapOf(IMAGE_NAME, IMAGE, "a map of images"), "what VMs boot, by name")
 VMS = Field("vms", MapOf(_name("a VM", VM_NAME_MAX), VM, "a map of VMs"), "the VMs by name")
 ENDPOINTS = Field(
     "endpoints",
@@ -823,6 +830,7 @@ TOPOLOGY = Record(
         ROUTERS,
         UPLINKS,
         PROFILES,
+        IMAGES,
         VMS,
         ENDPOINTS,
         GROUPS,
@@ -832,7 +840,6 @@ TOPOLOGY = Record(
         MIRRORS,
         VERIFY,
     ),
-    later=("images",),
     partial=True,
 )
 """A file: a whole topology, or a part that others include."""

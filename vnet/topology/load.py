@@ -19,6 +19,8 @@ from vnet.topology.shape import Entry
 from vnet.topology.yaml import parse
 
 STDIN = Path("-")
+FOLDER = "PWD"
+"""Of the environment: the working directory, to which the names of files are relative."""
 
 
 def load_file(path: Path, env: Mapping[str, str]) -> Topology:
@@ -59,7 +61,7 @@ def load_text(
         check(whole, reading)
     if reading.faults:
         raise InputError(reading.faults)
-    return build(whole, file_name)
+    return build(whole, file_name, env.get(FOLDER, ""))
 
 
 def _read(file: str, reading: Reading) -> Entry | None:

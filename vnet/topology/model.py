@@ -9,6 +9,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from vnet.base import limits
+from vnet.base.boot import MICRO_BOOT, Boot, ImageSource
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Line
 from vnet.base.source import Location
@@ -251,12 +252,24 @@ class DiskFormat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """A disk of a VM. `is_full`: all of its room is taken at once, and not as the guest writes."""
+    """A disk of a VM. `is_full`: all of its room is taken at once, and not as the guest writes.
+
+    `is_root`: it is made of the VM's image, and has its size if `size_bytes` is 0.
+    """
 
     name: str
     size_bytes: int
     format: DiskFormat
     is_full: bool
+    at: Location
+    is_root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredImage:
+    """An image of the file, and where it is declared."""
+
+    source: ImageSource
     at: Location
 
 
@@ -280,6 +293,7 @@ class VmSpec:
     disks: tuple[DiskSpec, ...] = ()
     endpoint: EndpointSpec | None = None
     """Where it is, of one that is attached and not launched: an endpoint and no VM."""
+    boot: Boot = MICRO_BOOT
 
 
 class PeerKind(Enum):
@@ -529,3 +543,5 @@ class Topology:
     """A network is in one of them at most."""
     uplinks: Mapping[str, Uplink] = field(default_factory=dict)
     """Those declared; `host` is there without."""
+    images: Mapping[str, DeclaredImage] = field(default_factory=dict)
+    """Those declared; `micro` and those of the host's store are there without."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from vnet.topology.model import AddressRange, IPAddress, IPInterface, IPNetwork
 from vnet.topology.reading import quoted, suggestion
-from vnet.topology.shape import Refused, later
+from vnet.topology.shape import Refused
 from vnet.topology.yaml import Scalar
 
 T = TypeVar("T")
@@ -60,6 +60,11 @@ def name_of(maximum: int) -> Callable[[Scalar], str]:
         return word
 
     return parse
+
+
+def is_name(word: str) -> bool:
+    """Whether a word could name an image, and is no path."""
+    return bool(re.fullmatch(NAME_PATTERN, word))
 
 
 def interface_name(scalar: Scalar) -> str:
@@ -124,10 +129,23 @@ def one_of(values: dict[str, T]) -> Callable[[Scalar], T]:
     return parse
 
 
-def image(scalar: Scalar) -> str:
-    """The name of a guest image."""
-    if scalar.text != "micro":
-        raise Refused(later(f"the image {quoted(scalar.text)}"), 'the only image is "micro"')
+SHA256_PATTERN = r"^[0-9A-Fa-f]{64}$"
+
+
+def sha256(scalar: Scalar) -> str:
+    """A SHA-256 in hexadecimal, written in lowercase."""
+    if not isinstance(scalar.value, str) or not re.fullmatch(SHA256_PATTERN, scalar.text):
+        is_number = re.fullmatch("[0-9]{64}", scalar.text)
+        raise Refused(hint="quote it to make it text" if is_number else "")
+    return scalar.text.lower()
+
+
+def file(scalar: Scalar) -> str:
+    """The path of a file, not of a folder."""
+    if not isinstance(scalar.value, str) or not scalar.text.strip() or scalar.text.endswith("/"):
+        raise Refused
+    if "\0" in scalar.text:
+        raise Refused("a path has no NUL in it")
     return scalar.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,18 @@ from hypothesis import strategies as st
 
 from tests.unit.hv.machines import MIB, machine
 from vnet.base.errors import HostError
-from vnet.hv.argv import Memory, NicArgument, command_line, escape, nic_device, template_key
+from vnet.hv.argv import (
+    DiskArgument,
+    Memory,
+    NicArgument,
+    command_line,
+    escape,
+    nic_device,
+    template_key,
+)
 from vnet.hv.built import built_for
+from vnet.hv.disk import Disk, plugged
+from vnet.hv.pc import Pc
 
 EXPECTED = Path(__file__).parent / "expected"
 
@@ -28,6 +39,10 @@ KVM = replace(machine(), accel="kvm", built=built_for(2, 96 * MIB, 1, "tcg"))
     ("name", "made"), [("cold", COLD), ("clone", CLONE), ("template", TEMPLATE), ("kvm", KVM)]
 )
 def test_command_line_is_the_expected_one(name, made):
+    check_expected(name, made)
+
+
+def check_expected(name, made):
     text = "\n".join(command_line(made)) + "\n"
     path = EXPECTED / f"{name}.txt"
     if os.environ.get("GOLDEN") == "rewrite":
@@ -108,3 +123,27 @@ def test_the_sandbox_allows_neither_new_processes_nor_new_rights():
     sandbox = words[words.index("-sandbox") + 1]
     assert sandbox == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
     assert "-daemonize" not in words  # it forks, which the sandbox forbids
+
+
+# ---- PCs ---------------------------------------------------------------------------------------
+
+
+def test_a_pc_has_firmware_a_drive_and_a_root_disk_and_names_no_file_by_its_path():
+    root, data = plugged((Disk("root", 64 * MIB, is_root=True), Disk("data", 64 * MIB)), 1)
+    disks = (DiskArgument(root, 11, 12, 1), DiskArgument(data, 13, None, 2))
+    made = replace(machine(), disks=disks, pc=Pc(iso_fd=14, code_fd=15, variables_fd=16), console_log_fd=4)
+    check_expected("pc", made)
+    words = command_line(made)
+    blocks = [json.loads(words[i + 1]) for i, word in enumerate(words) if word == "-blockdev"]
+    files = [each["file"]["filename"] for each in blocks] + [blocks[3]["backing"]["file"]["filename"]]
+    assert all(file.startswith("/dev/fdset/") for file in files)
+    assert len(set(files)) == len(files) == 6
+
+
+def test_a_kernel_of_its_own_says_what_it_does_on_the_console_unless_told_otherwise():
+    made = replace(machine(), pc=Pc(kernel="/proc/self/fd/9"))
+    words = command_line(made)
+    assert words[words.index("-append") + 1] == "console=ttyS0"
+    assert "-initrd" not in words
+    quiet = command_line(replace(made, pc=Pc(kernel="/proc/self/fd/9", cmdline="quiet")))
+    assert quiet[quiet.index("-append") + 1] == "quiet"

@@ -166,3 +166,13 @@ def test_a_clone_that_fails_is_booted_and_a_boot_is_tried_twice():
 def test_an_event_that_cannot_happen_is_a_bug():
     with pytest.raises(AssertionError, match="LOADING"):
         step(Phase.LOADING, Event.ADOPT)
+
+
+def test_who_has_no_agent_runs_as_soon_as_it_is_launched_or_reset():
+    phase, actions = run(Phase.ABSENT, Event.START_COLD, Event.DONE, Event.SILENT, Event.DONE)
+    assert phase is Phase.RUNNING
+    assert actions == [Action.LAUNCH_COLD, Action.AWAIT_AGENT, Action.ANNOUNCE, Action.NOTHING]
+    for asked in (Event.RESET, Event.REBOOTED):
+        phase, actions = run(Phase.RUNNING, asked, Event.DONE, Event.SILENT, Event.DONE)
+        assert phase is Phase.RUNNING
+        assert actions[1:] == [Action.AWAIT_AGENT, Action.ANNOUNCE, Action.NOTHING]

@@ -196,7 +196,9 @@ def test_variables_that_a_file_mentions_are_known() -> None:
 
 def test_all_faults_are_reported_at_once_in_file_order() -> None:
     with pytest.raises(InputError) as raised:
-        load("name: Lab\nnetworks:\n  lan: {vlan: 0}\nvms:\n  a: {networks: [wan]}\n  a: {}\nimages: {}\n")
+        load(
+            "name: Lab\nnetworks:\n  lan: {vlan: 0}\nvms:\n  a: {networks: [wan]}\n  a: {}\nend-points: {}\n"
+        )
     assert [fault.where.line for fault in raised.value.faults] == [1, 3, 3, 5, 6, 7]
 
 

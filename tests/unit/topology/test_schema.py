@@ -55,7 +55,8 @@ def test_every_example_satisfies_the_schema(path: Path) -> None:
     "text",
     [
         "name: Lab",
-        "name: lab\nimages: {}",
+        "name: lab\nimages: {debian: {path: a.qcow2, sha256: abc}}",
+        "name: lab\nvms: {a: {boot: {firmware: efi}}}",
         "name: lab\nnetworks: {lan: {vlan: 4095, subnets: 10.0.0.0/8}}",
         "name: lab\nnetworks: {lan: {vlan: 1, subnets: []}}",
         "name: lab\nvms: {a: {networks: lan}}",

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from vnet.base.boot import UEFI_VARIABLES, Firmware
 from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Registry
 from vnet.fabric.live.snapshot_uses import refuse_kept
 from vnet.hv.live import disk, snapshot_files
 from vnet.hv.live.disk import Kept
+from vnet.topology.inventory import Vm
 
 Json = Mapping[str, Any]
 
@@ -51,9 +53,15 @@ async def _use(registry: Registry, one: Kept) -> str:
     fabric = registry.fabrics.get(one.fabric)
     vms = fabric.declared.inventory.vms if fabric and fabric.declared else ()
     owner = next((vm for vm in vms if vm.name == one.vm), None)
-    if fabric is None or owner is None or one.name not in {each.name for each in owner.disks}:
+    if fabric is None or owner is None or one.name not in disk_names(owner):
         return "unused"
     return "running" if (await fabric.parts.guests.status(one.vm)).state in ALIVE else "declared"
+
+
+def disk_names(vm: Vm) -> frozenset[str]:
+    """All that it keeps on disks, the variables of its firmware included."""
+    own = {UEFI_VARIABLES} if vm.boot.firmware == Firmware.UEFI.value else set()
+    return frozenset(own | {each.name for each in vm.disks})
 
 
 def _plain(one: Kept) -> dict[str, Any]:

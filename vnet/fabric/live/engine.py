@@ -18,6 +18,7 @@ from vnet.fabric.declared import Declared, load, work_out
 from vnet.fabric.events import Kind
 from vnet.fabric.live import confirmation
 from vnet.fabric.live.apply import carry_out
+from vnet.fabric.live.boots import refuse_what_cannot_boot
 from vnet.fabric.live.change import Change, make, remove
 from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.observe import observe
@@ -211,6 +212,7 @@ class Engine(Registry):
             self.host.require()
         await _refuse_conflicts(change)
         name, now = change.planned.name, change.now.guests
+        await refuse_what_cannot_boot(self.host.obstacles, declared, change.wanted.guests - now)
         await refuse_what_does_not_fit(self, name, change.parts, now, change.wanted)
 
     def next_expiry(self) -> datetime | None:
@@ -277,6 +279,8 @@ class Engine(Registry):
             now = await observe(fabric.parts, fabric.record, self.store, name)
             actions: tuple[p.Action, ...] = () if now.guest(vm) else (p.StartGuest(guest),)
             if actions:
+                assert fabric.declared is not None
+                await refuse_what_cannot_boot(self.host.obstacles, fabric.declared, (guest,))
                 wanted = replace(now, guests=now.guests | {guest})
                 await refuse_what_does_not_fit(self, name, fabric.parts, now.guests, wanted)
             self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped - {vm}))
@@ -290,11 +294,12 @@ class Engine(Registry):
             wanted = (
                 fabric.declared.state(fabric.record.stopped).guest(vm) if fabric and fabric.declared else None
             )
-            if fabric is None or wanted is None:
+            if fabric is None or fabric.declared is None or wanted is None:
                 return False
             now = await observe(fabric.parts, fabric.record, self.store, name)
             if now.guest(vm):
                 return False
+            await refuse_what_cannot_boot(self.host.obstacles, fabric.declared, (wanted,))
             room = replace(now, guests=now.guests | {wanted})
             await refuse_what_does_not_fit(self, name, fabric.parts, now.guests, room)
             await carry_out((p.StartGuest(wanted),), self.performer(fabric, fabric.record.enforced), silent)

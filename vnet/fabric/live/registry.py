@@ -13,6 +13,7 @@ from vnet.base.errors import InputError, UsageError, VnetError
 from vnet.fabric.declared import Declared
 from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import Performer
+from vnet.fabric.live.boots import Look
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.state import Guest
@@ -48,6 +49,8 @@ class Host:
     missing_disk_bytes: Callable[[str, str, Disk], int] = lambda fabric, vm, wanted: 0
     """What a VM's disk takes at once when the VM is started."""
     free_disk_bytes: Callable[[], int] = lambda: 0
+    obstacles: Look = lambda fabric, guest: ()
+    """What keeps a VM from booting."""
 
 
 @dataclass(slots=True)

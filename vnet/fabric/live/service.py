@@ -120,7 +120,8 @@ class Service:
     async def _answers(self, name: str, vm: str) -> bool:
         """Whether a VM answers; one that does not run is not asked."""
         guests = self.engine.fabric(name).parts.guests
-        if (await guests.status(vm)).state is not GuestState.RUNNING:
+        status = await guests.status(vm)
+        if status.state is not GuestState.RUNNING or not status.has_agent:
             return True
         try:
             async with asyncio.timeout(PULSE_S):

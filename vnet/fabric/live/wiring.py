@@ -25,7 +25,7 @@ from vnet.fabric.live.services import HostServices
 from vnet.fabric.live.store import SqliteStore
 from vnet.fabric.live.switch import HostSwitch
 from vnet.fabric.live.twin import sweep
-from vnet.hv.live import disk
+from vnet.hv.live import boot, disk
 from vnet.hv.live.manager import HvManager
 from vnet.switch.live import queues
 
@@ -57,6 +57,7 @@ def make_engine(manager: HvManager) -> Engine:
         host.vcpus_per_cpu,
         disk.missing_bytes,
         disk.free_bytes,
+        lambda fabric, guest: boot.obstacles(fabric, guest.name, guest.boot, guest.disks),
     )
     engine = Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
     engine.events = EventLog(paths.event_dir())

@@ -165,6 +165,9 @@ class Changer:
             return False  # who does not answer is not asked
 
     async def _resize_disk(self, disk: Disk) -> None:
+        """A root disk for which no size is declared any more stays as it is."""
+        if not disk.size_bytes:
+            return
         spec = self.guest.spec
         await asyncio.to_thread(disks.refuse_to_shrink, spec.fabric, spec.name, disk)
         await self._allow_files(disk.file_bytes)

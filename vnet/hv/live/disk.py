@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import subprocess
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +26,11 @@ def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
 
     Raises: HostError when it would have to shrink, or the host refuses.
     """
-    path = _path(fabric, vm, wanted)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with exclusive(path.parent):
-        for half in path.parent.glob(f"*{_PART}"):  # of a daemon that was killed
-            half.unlink()
+    path = path_of(fabric, vm, wanted.file)
+    with swept(path.parent):
         if not path.exists():
-            _make(path, wanted)
+            with made_beside(path) as part:
+                run(disks.create(wanted, str(part)))
         else:
             size_bytes = _size_bytes(path)
             disks.refuse_to_shrink(wanted, str(path), size_bytes)
@@ -40,11 +39,22 @@ def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
     return path
 
 
-def _make(path: Path, wanted: Disk) -> None:
-    """Beside and renamed: half a disk has another name."""
+@contextmanager
+def swept(folder: Path) -> Iterator[None]:
+    """Alone in a VM's folder of disks, rid of what a daemon that was killed has left half-made."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with exclusive(folder):
+        for half in folder.glob(f"*{_PART}"):
+            half.unlink()
+        yield
+
+
+@contextmanager
+def made_beside(path: Path) -> Iterator[Path]:
+    """Where a disk is made before it is there: half a disk has another name."""
     part = path.with_name(f"{path.name}{_PART}")
     try:
-        run(disks.create(wanted, str(part)))
+        yield part
         part.chmod(0o600)
         part.rename(path)
     except BaseException:
@@ -54,7 +64,7 @@ def _make(path: Path, wanted: Disk) -> None:
 
 def refuse_to_shrink(fabric: str, vm: str, wanted: Disk) -> None:
     """Raises HostError for a disk that is there and larger than it is declared."""
-    path = _path(fabric, vm, wanted)
+    path = path_of(fabric, vm, wanted.file)
     disks.refuse_to_shrink(wanted, str(path), _size_bytes(path))
 
 
@@ -63,7 +73,7 @@ def missing_bytes(fabric: str, vm: str, wanted: Disk) -> int:
 
     Raises: HostError for one that is there and cannot be read.
     """
-    path = _path(fabric, vm, wanted)
+    path = path_of(fabric, vm, wanted.file)
     if not wanted.is_full:
         return 0
     return max(0, wanted.size_bytes - (_size_bytes(path) if path.exists() else 0))
@@ -127,15 +137,13 @@ def remove(one: Kept) -> None:
     """Removes a disk with its contents, for good, and folders that are empty then."""
     with exclusive(one.path.parent):
         one.path.unlink(missing_ok=True)
+        for note in one.path.parent.glob(f"{one.path.name}.*"):
+            note.unlink()
     with suppress(OSError):
         for lock in one.path.parent.glob(".lock*"):
             lock.unlink()
         one.path.parent.rmdir()
         one.path.parent.parent.rmdir()
-
-
-def _path(fabric: str, vm: str, wanted: Disk) -> Path:
-    return path_of(fabric, vm, wanted.file)
 
 
 def path_of(fabric: str, vm: str, file: str) -> Path:

@@ -28,11 +28,12 @@ from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
 from vnet.hv.live import cgroup, console_log
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.agent_client import AgentClient
+from vnet.hv.live.boot import Prepared, open_for
 from vnet.hv.live.console import ConsoleTail
 from vnet.hv.live.disk import open_all, open_as_they_are
 from vnet.hv.live.finding import find_recorded
 from vnet.hv.live.image import Image
-from vnet.hv.live.launcher import LOG, Confinement, launch_machine, open_vhost, opened
+from vnet.hv.live.launcher import LOG, Confinement, launch_machine, launch_opened, open_vhost, opened
 from vnet.hv.live.process import Process, file_limit, start_ticks
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.record import Record, read, record_path
@@ -51,14 +52,19 @@ BOOT_TIMEOUT_S = 60.0
 CONFIGURE_TIMEOUT_S = 20.0
 QUIT_TIMEOUT_S = 2.0
 KILL_TIMEOUT_S = 10.0
+SCREENSHOT_BYTES = 64 << 20
+"""How long a file the QEMU of a guest with a screen may write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a start needs from the manager besides the spec. `template` is None for a cold boot."""
+    """What a start needs from the manager besides the spec. `template` is None for a cold boot.
+
+    `image` is vnet's own guest, or what another one boots.
+    """
 
     accel: Accel
-    image: Image
+    image: Image | Prepared
     open_tap: Callable[[str], int]
     template: Template | None
     saved: Path | None = None
@@ -111,15 +117,14 @@ class Guest:
             if action is Action.NOTHING:
                 return failure
             try:
-                await self._actions()[action]()
-                event = Event.DONE
+                event = await self._actions()[action]() or Event.DONE
             except VnetError as error:
                 event, failure, self.failed_in = Event.FAILED, error, self.phase
             except OSError as error:
                 event, self.failed_in = Event.FAILED, self.phase
                 failure = HostError(f"{self.spec.name}: {action.value}: {error}")
 
-    def _actions(self) -> dict[Action, Callable[[], Coroutine[object, object, None]]]:
+    def _actions(self) -> dict[Action, Callable[[], Coroutine[object, object, Event | None]]]:
         return {
             Action.LAUNCH_CLONE: self._launch_clone,
             Action.LAUNCH_COLD: self._launch_cold,
@@ -183,12 +188,22 @@ class Guest:
                 vhost = open_vhost()
                 descriptors += [vhost] if vhost is not None else []
                 machine = replace(machine, nics=(*machine.nics, NicArgument(nic.mac, tap, vhost)))
-            async with self._opened_disks() as disks:
-                machine = replace(machine, disks=disks)
-                await self._launch(machine, fds=(*descriptors, *(each.fd for each in disks)))
+            await self._launch_with_disks(machine, descriptors)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    async def _launch_with_disks(self, machine: Machine, descriptors: list[int]) -> None:
+        prepared, as_they_are = self._need().image, machine.is_saved
+        if not isinstance(prepared, Prepared):
+            async with self._opened_disks() as disks:
+                machine = replace(machine, disks=disks)
+                await self._launch(machine, fds=(*descriptors, *(each.fd for each in disks)))
+            return
+        with contextlib.ExitStack() as stack:
+            opened = await asyncio.to_thread(open_for, self.spec, prepared, stack, as_they_are=as_they_are)
+            machine = replace(machine, pc=opened.pc, disks=opened.disks)
+            await self._launch(machine, fds=(*descriptors, *opened.fds))
 
     @contextlib.asynccontextmanager
     async def _opened_disks(self) -> AsyncIterator[tuple[DiskArgument, ...]]:
@@ -233,16 +248,18 @@ class Guest:
         self, machine: Machine, *, memory_fd: int | None = None, fds: tuple[int, ...] = ()
     ) -> None:
         means = self._need()
-        file_bytes = max((disk.file_bytes for disk in self.spec.disks), default=0)
+        disks = means.image.disks if isinstance(means.image, Prepared) else self.spec.disks
+        least = SCREENSHOT_BYTES if machine.pc else 0
+        file_bytes = max((least, *(disk.file_bytes for disk in disks)))
         confinement = Confinement(self._recorded().user, self._group(), means.accel, file_bytes)
         with console_log.begun(self.spec.fabric, self.spec.name, file_limit(file_bytes)) as log:
-            self.process = await launch_machine(
-                replace(machine, console_log_fd=log),
-                means.image,
-                confinement,
-                memory_fd=memory_fd,
-                fds=(*fds, log),
-            )
+            machine = replace(machine, console_log_fd=log)
+            if isinstance(means.image, Prepared):
+                self.process = await launch_opened(machine, confinement, (*fds, log))
+            else:
+                self.process = await launch_machine(
+                    machine, means.image, confinement, memory_fd=memory_fd, fds=(*fds, log)
+                )
         await self._connect_monitor()
 
     async def _connect_monitor(self) -> None:
@@ -296,8 +313,11 @@ class Guest:
                 await self._monitor().execute_all(monitor.plug_disk(disk.plugged, disk.fd))
         await self._monitor().execute(monitor.CONTINUE)
 
-    async def _await_agent(self) -> None:
+    async def _await_agent(self) -> Event | None:
         """A boot that hangs is explained by the end of its console."""
+        if not self.spec.is_micro:
+            self._rebooted.clear()
+            return Event.SILENT
         is_new = not self._recorded().origin  # else it may still wait for the rest of somebody's message
         timeout_s = CLONE_TIMEOUT_S if self._recorded().warm else BOOT_TIMEOUT_S
         console = ConsoleTail(self.run_dir / "console.sock")
@@ -308,6 +328,7 @@ class Guest:
         finally:
             await console.close()
         self._rebooted.clear()  # firmware resets once more while it boots again
+        return None
 
     async def _configure(self) -> None:
         assert self.agent is not None
@@ -626,6 +647,11 @@ class Guest:
 
     async def agent_now(self, timeout_s: float) -> AgentClient:
         """The same for who is at work on the guest and holds `lock`."""
+        if not self.spec.is_micro:
+            raise HostError(
+                f"{self.spec.name} does not run vnet's agent: its image is {self.spec.image}. "
+                f"Use `vnet console {self.spec.name}`, or its network"
+            )
         async with self._agent_lock:
             if self.agent is None or not self.agent.connected:
                 if self.agent:
@@ -668,6 +694,7 @@ class Guest:
             resident_bytes=process.resident_bytes(),
             built=record.built,
             links_down=record.links_down,
+            has_agent=self.spec.is_micro,
         )
 
     def _need(self) -> Means:

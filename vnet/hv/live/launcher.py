@@ -59,16 +59,21 @@ async def launch_machine(
             machine = replace(machine, memory_path=_by_number(memory_fd))
             handed.append(memory_fd)
         machine = replace(machine, kernel=_by_number(kernel), initrd=_by_number(initrd))
-        return await asyncio.to_thread(
-            launch,
-            command_line(machine),
-            user=confinement.user,
-            groups=confinement.groups,
-            fds=handed,
-            log=Path(machine.run_dir, LOG),
-            cgroup=confinement.cgroup,
-            file_bytes=confinement.file_bytes,
-        )
+        return await launch_opened(machine, confinement, handed)
+
+
+async def launch_opened(machine: Machine, confinement: Confinement, fds: Iterable[int]) -> Process:
+    """Starts QEMU for a machine that names all its files by number; they stay the caller's."""
+    return await asyncio.to_thread(
+        launch,
+        command_line(machine),
+        user=confinement.user,
+        groups=confinement.groups,
+        fds=tuple(fds),
+        log=Path(machine.run_dir, LOG),
+        cgroup=confinement.cgroup,
+        file_bytes=confinement.file_bytes,
+    )
 
 
 def _by_number(descriptor: int) -> str:

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from vnet.base import paths
-from vnet.base.errors import HostError, InputError, TimedOut, VnetError
+from vnet.base.errors import HostError, TimedOut, VnetError
 from vnet.hv import admission
 from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, command_line, machine_of
 from vnet.hv.lifecycle import Event, Phase, attempts
 from vnet.hv.live import console_log, image, kvm, record, saved_start
+from vnet.hv.live.boot import Prepared, Preparer
 from vnet.hv.live.changing import Changer
 from vnet.hv.live.guest import Guest, Means
 from vnet.hv.live.template import Template, Templates
@@ -51,6 +52,7 @@ class HvManager:
         self._guests: dict[tuple[str, str], Guest] = {}
         self._starts = asyncio.Semaphore(_STARTS_PER_CPU * (os.cpu_count() or 1))
         self._image_lock = asyncio.Lock()
+        self._preparer = Preparer()
         self._templates = Templates()
         self._accel: Accel | None = None
         self._starting_bytes = 0
@@ -251,8 +253,11 @@ class HvManager:
         return Means(self.accel, await self.image_of(spec, progress), open_tap, None)
 
     async def _boot(
-        self, guest: Guest, made: image.Image, open_tap: Callable[[str], int], progress: Progress
+        self, guest: Guest, made: image.Image | Prepared, open_tap: Callable[[str], int], progress: Progress
     ) -> None:
+        if isinstance(made, Prepared):
+            await guest.start(Means(self.accel, made, open_tap, None), Event.START_COLD)
+            return
         template = await self._template(guest.spec, made, progress)
         tries = attempts(template=template is not None)
         for number, event in enumerate(tries, start=1):
@@ -267,10 +272,10 @@ class HvManager:
                     raise
                 progress(f"{guest.spec.name}: {error}; booting it instead")
 
-    async def image_of(self, spec: GuestSpec, progress: Progress) -> image.Image:
-        """The image of a guest, made if it is not there."""
-        if spec.image != "micro":
-            raise InputError(f"{spec.name}: there is no image {spec.image!r}, only `micro`")
+    async def image_of(self, spec: GuestSpec, progress: Progress) -> image.Image | Prepared:
+        """What a guest boots, made or imported if it is not there."""
+        if not spec.boot.is_micro:
+            return await self._preparer.prepare(spec, progress)
         async with self._image_lock:
             return await asyncio.to_thread(image.ensure, progress)
 

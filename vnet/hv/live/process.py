@@ -114,7 +114,7 @@ def launch(
     Raises:
         HostError: a program is missing or the kernel refused.
     """
-    words = (*_confinement(user, groups, file_limit(file_bytes)), *command)
+    words = (*confinement(user, groups, file_limit(file_bytes)), *command)
     try:
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as output:
             child = subprocess.Popen(
@@ -157,7 +157,7 @@ def file_limit(file_bytes: int) -> int:
     return max(_LOG_BYTES, file_bytes)
 
 
-def _confinement(user: int, groups: Iterable[int], file_bytes: int) -> tuple[str, ...]:
+def confinement(user: int, groups: Iterable[int], file_bytes: int) -> tuple[str, ...]:
     """What stands before QEMU's own command line; each word can be read in setpriv(1) and unshare(1)."""
     numbers = ",".join(str(group) for group in groups)
     return (

@@ -1,4 +1,4 @@
-"""A user number for each QEMU and each dnsmasq, so that one guest's QEMU can do nothing to another's."""
+"""A user number for each QEMU, qemu-img and dnsmasq, so that one guest's QEMU can do nothing to another's."""
 
 from __future__ import annotations
 
@@ -64,4 +64,5 @@ def _all_dirs() -> list[Path]:
     run = paths.run_dir()
     found = [*run.glob("fabrics/*/vms/*/"), *run.glob("templates/*/")]
     found += paths.state_dir().glob("services/*/*/")
+    found += paths.image_store().glob(".importing-*/")
     return [folder for folder in found if folder.is_dir()]

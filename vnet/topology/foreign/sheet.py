@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
+from vnet.base.boot import MICRO
 from vnet.base.source import Location
-from vnet.topology.language import FABRIC_NAME_MAX, MICRO, MICRO_MEMORY_MIN, VLAN_MAX, VM_NAME_MAX
+from vnet.topology.language import FABRIC_NAME_MAX, MICRO_MEMORY_MIN, VLAN_MAX, VM_NAME_MAX
 from vnet.topology.model import IPNetwork
 from vnet.topology.names import Names
 from vnet.topology.values import NAME_MAX

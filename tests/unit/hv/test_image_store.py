@@ -1,0 +1,214 @@
+"""The store of images, in a folder of the test's, with qemu-img itself; as root, as the daemon is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from vnet.base import paths
+from vnet.base.errors import HostError, InputError
+from vnet.hv.disk import Disk
+from vnet.hv.live import disk as live_disk
+from vnet.hv.live import image_import, root_disk
+from vnet.hv.live import image_store as store
+from vnet.hv.live.image_import import Wanted
+from vnet.hv.stored import Stored
+
+MIB = 1 << 20
+ROOT = Disk("root", 0, is_root=True)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("VNET_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("VNET_RUN_DIR", str(tmp_path / "run"))
+    return tmp_path
+
+
+def raw_disk(folder: Path, size_bytes: int = 8 * MIB) -> Path:
+    """A disk with a partition table's sign, some text, and holes."""
+    path = folder / "disk.raw"
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+        file.seek(510)
+        file.write(b"\x55\xaa")
+        file.seek(3 * MIB)
+        file.write(b"here I am")
+    return path
+
+
+def converted(source: Path, kind: str) -> Path:
+    path = source.with_suffix(f".{kind}")
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", kind, str(source), str(path)], check=True)
+    return path
+
+
+def put(path: Path, told: list[str] | None = None, **declared: str) -> Stored:
+    progress = (lambda text: None) if told is None else told.append
+    return asyncio.run(image_import.put(Wanted(path, **declared), progress))
+
+
+def left() -> list[str]:
+    """What is in the store besides images that are whole."""
+    return [path.name for path in paths.image_store().glob(".*") if path.name != ".lock"]
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "vdi", "vmdk", "vhdx", "vpc"])
+def test_a_disk_of_any_format_is_kept_as_qcow2_with_the_same_contents(folder, kind):
+    raw = raw_disk(folder)
+    path = raw if kind == "raw" else converted(raw, kind)
+    image = put(path)
+    kept = store.path_of(image)
+    assert image.format.value == kind
+    assert image.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert kept.stat().st_mode & 0o777 == 0o400
+    back = folder / "back"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(kept), str(back)], check=True)
+    assert back.read_bytes()[: 8 * MIB] == raw.read_bytes()
+    assert image.size_bytes >= 8 * MIB
+    assert left() == []
+
+
+def test_the_same_file_is_the_same_image(folder):
+    assert put(raw_disk(folder)).id == put(raw_disk(folder)).id
+    assert len(store.listed()) == 1
+
+
+def test_holes_stay_holes_while_a_file_is_copied(folder):
+    path = folder / "large.raw"
+    subprocess.run(
+        ["qemu-img", "convert", "-f", "raw", "-O", "raw", str(raw_disk(folder)), str(path)], check=True
+    )
+    os.truncate(path, 1 << 30)
+    began_s = time.monotonic()
+    image = put(path, format="raw")
+    assert image.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert store.listed()[0].taken_bytes < 2 * MIB
+    assert time.monotonic() - began_s < 60
+
+
+def test_a_file_that_is_not_the_declared_one_is_refused_and_leaves_nothing(folder):
+    with pytest.raises(HostError, match=r"its SHA-256 is [0-9a-f]{64}, declared is 0{64}"):
+        put(raw_disk(folder), sha256="0" * 64)
+    assert store.listed() == () and left() == []
+
+
+def test_a_file_that_refers_to_others_is_refused_and_leaves_nothing(folder):
+    path = folder / "evil.qcow2"
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(raw_disk(folder)), "-F", "raw", str(path)],
+        check=True,
+    )
+    with pytest.raises(HostError, match="backing file"):
+        put(path)
+    assert store.listed() == () and left() == []
+
+
+@pytest.mark.parametrize("kind", ["qcow2", "vdi", "vmdk", "vpc"])
+def test_a_file_that_is_cut_off_is_refused_and_leaves_nothing(folder, kind):
+    path = converted(raw_disk(folder), kind)
+    os.truncate(path, path.stat().st_size - 70_000)
+    with pytest.raises(HostError, match=r"damaged|failed|cut off"):
+        put(path)
+    assert store.listed() == () and left() == []
+
+
+def test_there_is_no_such_file(folder):
+    with pytest.raises(InputError, match="cannot read the image .*none.qcow2: No such file"):
+        put(folder / "none.qcow2")
+
+
+def test_an_import_that_is_broken_off_leaves_nothing(folder):
+    path = raw_disk(folder, 256 * MIB)
+    path.write_bytes(path.read_bytes()[:512] + os.urandom(200 * MIB))
+
+    async def break_off() -> None:
+        work = asyncio.create_task(image_import.put(Wanted(path), lambda text: None))
+        while not list(paths.image_store().glob(".importing-*/source")):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    asyncio.run(break_off())
+    assert store.listed() == () and left() == []
+
+
+def test_what_a_daemon_that_was_killed_has_left_is_swept(folder):
+    (paths.image_store() / ".importing-1-abcd").mkdir(parents=True)
+    put(raw_disk(folder))
+    assert left() == []
+
+
+def test_a_name_means_what_was_imported_last(folder):
+    first = put(raw_disk(folder))
+    store.name_it(first, "debian")
+    second = put(raw_disk(folder, 16 * MIB))
+    store.name_it(second, "debian")
+    assert store.find("debian").id == second.id
+    assert store.find(first.id[:8]).id == first.id
+    with pytest.raises(InputError, match=r"no image debain .*there are: debian.*vnet image import"):
+        store.find("debain")
+
+
+def test_an_image_that_was_written_to_is_not_used_and_one_that_was_only_touched_is(folder):
+    image = put(raw_disk(folder))
+    path = store.path_of(image)
+    os.utime(path)
+    image = store.sound(image)
+    assert store.by_id(image.id) == image
+    with path.open("r+b") as file:
+        file.seek(-10, os.SEEK_END)
+        file.write(b"x")
+    with pytest.raises(HostError, match="not as it was imported"):
+        store.sound(image)
+    with pytest.raises(HostError, match="not as it was imported"):
+        store.verify(image)
+    assert put(raw_disk(folder)).id == image.id  # importing it again mends it
+    store.verify(store.find(image.id))
+
+
+# ---- root disks --------------------------------------------------------------------------------
+
+
+def test_a_root_disk_is_the_difference_to_its_image_and_can_be_larger(folder):
+    image = put(raw_disk(folder))
+    path = root_disk.ensure("lab", "web", ROOT, image, "debian")
+    assert root_disk.virtual_size_bytes(path) == image.size_bytes
+    assert root_disk.base_of(path) == root_disk.Base(image.id, "debian", image.sha256)
+    assert root_disk.users(image) == ("lab/web/root",)
+    larger = Disk("root", 64 * MIB, is_root=True)
+    assert root_disk.virtual_size_bytes(root_disk.ensure("lab", "web", larger, image, "debian")) == 64 * MIB
+    (kept,) = live_disk.kept()
+    live_disk.remove(kept)
+    assert root_disk.users(image) == ()
+    assert not (paths.disks_dir() / "lab").exists()
+
+
+def test_a_root_disk_smaller_than_its_image_is_refused(folder):
+    image = put(raw_disk(folder))
+    with pytest.raises(HostError, match="is declared with 4M, and its image has 8M"):
+        root_disk.ensure("lab", "web", Disk("root", 4 * MIB, is_root=True), image, "debian")
+
+
+def test_a_disk_that_is_made_of_nothing_does_not_become_a_root_disk(folder):
+    live_disk.ensure("lab", "web", Disk("root", 4 * MIB))
+    with pytest.raises(HostError, match="is not made of an image"):
+        root_disk.existing("lab", "web", ROOT)
+
+
+def test_a_root_disk_grows_without_a_look_at_what_its_header_names(folder):
+    """Its guest's QEMU can write the header: nothing that it names may be opened with the daemon's rights."""
+    image = put(raw_disk(folder))
+    path = root_disk.ensure("lab", "web", ROOT, image, "debian")
+    subprocess.run(
+        ["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/no/such", str(path)], check=True
+    )
+    root_disk.ensure("lab", "web", Disk("root", 64 * MIB, is_root=True), image, "debian")
+    assert root_disk.virtual_size_bytes(path) == 64 * MIB

@@ -1,0 +1,185 @@
+"""The images of this host, with who uses them: what `vnet image` shows and does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vnet.base.boot import MICRO
+from vnet.base.errors import HostError, InputError, VnetError
+from vnet.fabric.live.registry import Registry
+from vnet.hv.live import image as micro
+from vnet.hv.live import image_import, root_disk
+from vnet.hv.live import image_store as store
+from vnet.hv.live.image_import import Wanted
+from vnet.hv.live.image_store import Listed
+from vnet.hv.stored import Stored
+
+Json = Mapping[str, Any]
+Tell = Callable[[str], None]
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_NAME_MAX = 63
+_ENDINGS = re.compile(r"(\.(qcow2|qcow|img|raw|vdi|vmdk|vhdx|vhd|iso|disk\d*))+$")
+
+
+async def listed(registry: Registry) -> list[Json]:
+    """All images, vnet's own first."""
+    found = await asyncio.to_thread(store.listed)
+    own = await asyncio.to_thread(_micro)
+    return [*own, *[_plain(each, await _users(registry, each)) for each in found]]
+
+
+async def put(wanted: Wanted, name: str, tell: Tell) -> Json:
+    """Import a file; from then on `name` means it. Without one it is called as the file is."""
+    name = name or name_of(wanted.path)
+    _refuse_name(name)
+    image = await image_import.put(wanted, tell)
+    before = await asyncio.to_thread(store.by_name, name)
+    await asyncio.to_thread(store.name_it, image, name)
+    if before is not None and before.id != image.id:
+        await _remove_if_of_no_use(before)
+    return _plain(Listed(image, (name,), store.path_of(image).stat().st_blocks * 512), ())
+
+
+def name_of(path: Path) -> str:
+    """A name for the image of a file."""
+    stem = _ENDINGS.sub("", path.name.lower())
+    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:_NAME_MAX].strip("-")
+
+
+def _refuse_name(name: str) -> None:
+    if name == MICRO:
+        raise InputError(f"{MICRO} is vnet's own image: choose another name with --name")
+    if not _NAME.fullmatch(name) or len(name) > _NAME_MAX:
+        raise InputError(
+            f"{name!r} is no name for an image (lowercase letters, digits and -, at most {_NAME_MAX}): "
+            "choose one with --name"
+        )
+
+
+async def _remove_if_of_no_use(image: Stored) -> None:
+    """What a name meant before, unless another name or a disk needs it."""
+    found = await asyncio.to_thread(store.listed)
+    is_named = any(each.names for each in found if each.image.id == image.id)
+    if not is_named and not await asyncio.to_thread(root_disk.users, image):
+        await asyncio.to_thread(store.remove, image)
+
+
+async def remove(registry: Registry, word: str) -> Json:
+    """Remove an image. Raises InputError if there is none, HostError while somebody needs it."""
+    found = _listed(await asyncio.to_thread(store.find, word))
+    users = await _users(registry, found)
+    if users:
+        raise HostError(
+            f"the image {word} is needed by {', '.join(users)}: their disks are the difference to it."
+            " Remove them first (`vnet disk ls`, `vnet disk rm`), or take the fabrics down"
+        )
+    await asyncio.to_thread(store.remove, found.image)
+    return _plain(found, ())
+
+
+async def remove_unused(registry: Registry) -> list[Json]:
+    """Remove the images that have no name and that nobody needs: those that topologies brought."""
+    removed: list[Json] = []
+    for each in await asyncio.to_thread(store.listed):
+        if not each.names and not await _users(registry, each):
+            await asyncio.to_thread(store.remove, each.image)
+            removed.append(_plain(each, ()))
+    return removed
+
+
+async def verify(word: str | None) -> list[Json]:
+    """Read all of an image, or of each, and say whether it is as it was imported."""
+    if word:
+        chosen = [_listed(await asyncio.to_thread(store.find, word))]
+    else:
+        chosen = list(await asyncio.to_thread(store.listed))
+    return [{**_plain(each, ()), "fault": await _fault(each.image)} for each in chosen]
+
+
+async def _fault(image: Stored) -> str:
+    try:
+        await asyncio.to_thread(store.verify, image)
+    except VnetError as error:
+        return str(error)
+    return ""
+
+
+async def _build_micro(tell: Tell) -> Json:
+    await asyncio.to_thread(micro.build, tell)
+    return _micro()[0]
+
+
+BUILDERS: Mapping[str, Callable[[Tell], Awaitable[Json]]] = {MICRO: _build_micro}
+"""The images that vnet makes itself, of Debian packages."""
+
+
+async def build(name: str, tell: Tell) -> Json:
+    """Make an image. Raises InputError for one that vnet cannot make."""
+    if name not in BUILDERS:
+        raise InputError(f"vnet makes no image {name}, only: {', '.join(BUILDERS)}")
+    return await BUILDERS[name](tell)
+
+
+def _listed(image: Stored) -> Listed:
+    return next(each for each in store.listed() if each.image.id == image.id)
+
+
+async def _users(registry: Registry, one: Listed) -> tuple[str, ...]:
+    """The disks that are made of it, and the VMs of fabrics that are up and name it, as FABRIC/VM."""
+    disks = await asyncio.to_thread(root_disk.users, one.image)
+    vms = {
+        f"{name}/{vm.name}"
+        for name, fabric in registry.fabrics.items()
+        for vm in (fabric.declared.inventory.vms if fabric.declared else ())
+        for source in vm.boot.sources
+        if source.name in one.names and source.file is None and source.kernel is None
+    }
+    owners = {disk.rpartition("/")[0] for disk in disks}
+    return (*disks, *sorted(vms - owners))
+
+
+def _plain(one: Listed, users: tuple[str, ...]) -> dict[str, Any]:
+    image = one.image
+    return {
+        "name": ", ".join(one.names),
+        "id": image.id,
+        "kind": "iso" if image.is_iso else "disk",
+        "format": image.format.value,
+        "size_bytes": image.size_bytes,
+        "taken_bytes": one.taken_bytes,
+        "sha256": image.sha256,
+        "cloud_init": image.cloud_init,
+        "origin": image.origin,
+        "imported_s": image.imported_s,
+        "users": list(users),
+        "path": str(store.path_of(image)),
+    }
+
+
+def _micro() -> list[Json]:
+    """vnet's own image, if it is made."""
+    found = micro.current()
+    if found is None:
+        return []
+    files = (found.kernel, found.initrd)
+    return [
+        {
+            "name": MICRO,
+            "id": found.key,
+            "kind": "kernel",
+            "format": "",
+            "size_bytes": sum(each.stat().st_size for each in files),
+            "taken_bytes": sum(each.stat().st_blocks * 512 for each in files),
+            "sha256": "",
+            "cloud_init": False,
+            "origin": "Debian packages",
+            "imported_s": int(found.kernel.stat().st_mtime),
+            "users": [],
+            "path": str(found.kernel.parent),
+        }
+    ]

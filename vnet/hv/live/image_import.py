@@ -1,0 +1,288 @@
+"""Puts a file into the host's store of images: copied, looked at, converted, checked, and only then there.
+
+A file is copied first, and what is looked at is the copy, so nobody can exchange it meanwhile. Programs that
+understand its format run with no rights, a user of their own, and nothing but the copy in reach: an image
+that makes them do what they should not gains nothing. What is broken off leaves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnet.base import paths
+from vnet.base.boot import ImageFormat
+from vnet.base.errors import HostError, InputError, VnetError
+from vnet.hv import image_file, qemu_img, stored
+from vnet.hv.image_file import Ends
+from vnet.hv.live import image_store as store
+from vnet.hv.live.process import confinement
+from vnet.hv.live.users import claim_dir
+from vnet.hv.stored import Stored
+
+SIZE_MAX_BYTES = 16 << 40
+"""Of what a guest sees, as of other disks."""
+_COPY = "source"
+_FILE_MAX_BYTES = 1 << 62
+_TOLD_EVERY_S = 1.0
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be imported. `sha256` and `format` are what is declared of it, or ""."""
+
+    path: Path
+    sha256: str = ""
+    format: str = ""
+    cloud_init: bool = False
+
+
+async def put(wanted: Wanted, progress: Progress) -> Stored:
+    """The image in the store, put there unless it is there already.
+
+    Raises:
+        InputError: there is no such file.
+        HostError: it is no image, refused, damaged, not the one that is wanted, or there is no room.
+    """
+    _sweep()
+    async with _staging() as (folder, user):
+        sha256 = await _copied(wanted.path, folder / _COPY, progress)
+        stored.refuse_pin(str(wanted.path), wanted.sha256, sha256)
+        kind = image_file.recognise(ends_of(folder / _COPY), str(wanted.path), wanted.format)
+        image_id = stored.identify(sha256, kind)
+        there = store.by_id(image_id)
+        if there and await _is_sound(there):
+            return there
+        kept = await _made(folder, kind, user, wanted.path, progress)
+        size_bytes = await _size_bytes(kept, kind, folder, user)
+        kept_sha256 = sha256 if kept.name == _COPY else await asyncio.to_thread(store.sha256_of, kept)
+        image = Stored(
+            image_id,
+            kind,
+            sha256,
+            kept_sha256,
+            size_bytes,
+            store.stamp_of(kept),
+            str(wanted.path),
+            int(time.time()),
+            wanted.cloud_init,
+        )
+        await asyncio.to_thread(_keep, image, kept, folder)
+    return image
+
+
+async def _is_sound(image: Stored) -> bool:
+    """One that is damaged is replaced: its contents are known to be the same."""
+    try:
+        await asyncio.to_thread(store.sound, image)
+    except VnetError:
+        return False
+    return True
+
+
+def ends_of(path: Path) -> Ends:
+    """What is looked at of a file. Raises InputError if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise InputError(f"{path} is no file")
+            head = file.read(image_file.HEAD_BYTES)
+            file.seek(max(0, found.st_size - image_file.TAIL_BYTES))
+            return Ends(head, file.read(image_file.TAIL_BYTES), found.st_size)
+    except OSError as error:
+        raise InputError(f"cannot read the image {path}: {error.strerror}") from error
+
+
+def _sweep() -> None:
+    """Removes what imports of a daemon that was killed have left."""
+    for left in (*paths.image_store().glob(".importing-*"), *paths.image_store().glob(".gone-*")):
+        if not left.name.startswith(f".importing-{os.getpid()}-"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def _staging() -> AsyncIterator[tuple[Path, int]]:
+    """A folder for one import and the user whose it is; gone with all that is in it when the import ends."""
+    folder = paths.image_store() / f".importing-{os.getpid()}-{secrets.token_hex(4)}"
+    user = claim_dir(folder)
+    try:
+        yield folder, user
+    finally:
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+
+async def _copied(source: Path, target: Path, progress: Progress) -> str:
+    """Copies a file, holes as holes. Returns its SHA-256."""
+    ends_of(source)
+    broken_off = threading.Event()
+    work = asyncio.create_task(asyncio.to_thread(_copy, source, target, progress, broken_off))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        broken_off.set()
+        await asyncio.wait([work])
+        raise
+
+
+def _copy(source: Path, target: Path, progress: Progress, broken_off: threading.Event) -> str:
+    digest, at = hashlib.sha256(), 0
+    told_s = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, reading)
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, writing)
+        size_bytes = os.fstat(reading).st_size
+        try:
+            os.ftruncate(writing, size_bytes)
+            for offset, data in store.chunks(reading):
+                _update_with_zeros(digest, offset - at)
+                digest.update(data)
+                _write(writing, data, offset)
+                at = offset + len(data)
+                if broken_off.is_set():
+                    return ""
+                if time.monotonic() - told_s > _TOLD_EVERY_S:
+                    told_s = time.monotonic()
+                    progress(f"{source.name}: {100 * at // size_bytes} % copied")
+        except OSError as error:
+            raise _refused(error, source, target) from error
+        _update_with_zeros(digest, size_bytes - at)
+    return digest.hexdigest()
+
+
+_ZEROS = bytes(1 << 20)
+
+
+def _update_with_zeros(digest: hashlib._Hash, count: int) -> None:
+    while count > 0:
+        digest.update(_ZEROS[: min(count, len(_ZEROS))])
+        count -= len(_ZEROS)
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _refused(error: OSError, source: Path, target: Path) -> HostError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HostError(
+            f"no room to import {source}: the file system of {target.parent.parent} is full. "
+            "Make room (`vnet image rm --unused`, `vnet disk ls`) and try again"
+        )
+    return HostError(f"cannot copy {source} to {target.parent.parent}: {error.strerror}")
+
+
+async def _made(folder: Path, kind: ImageFormat, user: int, source: Path, progress: Progress) -> Path:
+    """The file to be kept: the copy itself, or a qcow2 file made of it."""
+    copy, made = folder / _COPY, folder / "disk.qcow2"
+    if kind is ImageFormat.ISO:
+        return copy
+    os.chown(copy, user, user)
+    if kind in qemu_img.CHECKED:
+        await _check(kind, folder, user, source)
+    if kind is ImageFormat.QCOW2:
+        return copy
+    progress(f"{source.name}: converting from {kind.value}")
+    command = qemu_img.convert(Path(_COPY), kind.value, Path(made.name))
+    await _run(command, folder, user, lambda done: progress(f"{source.name}: {done:.0f} % converted"))
+    return made
+
+
+async def _check(kind: ImageFormat, folder: Path, user: int, source: Path) -> None:
+    """Raises HostError for a disk that is damaged."""
+    code, told = await _run(qemu_img.check(Path(_COPY), kind.value), folder, user, None, (0, 1, 2, 3))
+    if code not in (0, 3):
+        raise HostError(f"{source} is damaged: {_last_line(told) or 'its tables contradict each other'}")
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+async def _size_bytes(kept: Path, kind: ImageFormat, folder: Path, user: int) -> int:
+    """What a guest sees of it."""
+    if kind is ImageFormat.ISO:
+        return kept.stat().st_size
+    _, told = await _run(qemu_img.info(Path(kept.name), "qcow2"), folder, user, None)
+    size_bytes = int(json.loads(told)["virtual-size"])
+    if not 0 < size_bytes <= SIZE_MAX_BYTES:
+        raise HostError(
+            f"a disk of {size_bytes} bytes is refused: up to {SIZE_MAX_BYTES >> 40} TiB are possible"
+        )
+    return size_bytes
+
+
+def _keep(image: Stored, kept: Path, folder: Path) -> None:
+    """Gives it to root and puts it in its place; from then on it is there."""
+    result = folder / "result"
+    result.mkdir(mode=0o700)
+    os.chown(kept, 0, 0) if os.geteuid() == 0 else None
+    kept.chmod(0o400)
+    kept.rename(result / image.file)
+    with (result / image.file).open("rb") as file:
+        os.fsync(file.fileno())
+    store.write_manifest(image, result)
+    target = store.folder_of(image)
+    shutil.rmtree(target, ignore_errors=True)  # one that was damaged
+    result.rename(target)
+
+
+async def _run(
+    command: tuple[str, ...],
+    folder: Path,
+    user: int,
+    percent: Callable[[float], None] | None,
+    accept: tuple[int, ...] = (0,),
+) -> tuple[int, str]:
+    """Runs qemu-img without rights in the import's folder; broken off it is killed. Returns its words."""
+    words = (*confinement(user, (), _FILE_MAX_BYTES), *command)
+    pipe = asyncio.subprocess.PIPE
+    try:
+        child = await asyncio.create_subprocess_exec(*words, cwd=folder, stdout=pipe, stderr=pipe)
+    except OSError as error:
+        raise HostError(f"`{' '.join(command)}` failed: {error}; install qemu-utils") from error
+    try:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        output, errors = await asyncio.gather(_read(child.stdout, percent), child.stderr.read())
+        code = await child.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await asyncio.shield(child.wait())
+        raise
+    told = errors.decode(errors="replace") if code else output.decode(errors="replace")
+    if code not in accept:
+        raise qemu_img.explained(" ".join(command[:2]), code, told, path=folder.parent)
+    return code, told
+
+
+async def _read(stream: asyncio.StreamReader, percent: Callable[[float], None] | None) -> bytes:
+    output, told_s = b"", time.monotonic()
+    while data := await stream.read(1 << 16):
+        output = (output + data) if percent is None else data
+        done = qemu_img.percent(data) if percent else None
+        if percent and done is not None and time.monotonic() - told_s > _TOLD_EVERY_S:
+            told_s = time.monotonic()
+            percent(done)
+    return output

@@ -1,0 +1,207 @@
+"""The host's store of images: found by name or ID, checked, removed. `image_import` puts them in.
+
+Of an image that is in the store nothing changes any more: disks of VMs are differences to it. Its folder has
+the image and `manifest.json`, with the checksum of what it was imported from and of what is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vnet.base import paths
+from vnet.base.errors import HostError, InputError
+from vnet.hv import qemu_img, stored
+from vnet.hv.live.lock import exclusive
+from vnet.hv.stored import Stamp, Stored
+
+MANIFEST = "manifest.json"
+_CHUNK_BYTES = 1 << 20
+_CHECK_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An image of the store with its names; `taken_bytes` is what it takes of the file system."""
+
+    image: Stored
+    names: tuple[str, ...]
+    taken_bytes: int
+
+
+def folder_of(image: Stored) -> Path:
+    """Where it lies."""
+    return paths.image_store() / image.id
+
+
+def path_of(image: Stored) -> Path:
+    """Its file."""
+    return folder_of(image) / image.file
+
+
+def by_id(image_id: str) -> Stored | None:
+    """The image of that ID. Raises HostError if its manifest cannot be read."""
+    path = paths.image_store() / image_id / MANIFEST
+    try:
+        return stored.from_json(path.read_text(), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def by_name(name: str) -> Stored | None:
+    """The image of that name."""
+    try:
+        image_id = (_names() / name).readlink()
+    except OSError:
+        return None
+    return by_id(image_id.name)
+
+
+def find(word: str) -> Stored:
+    """The image that a name or the begin of an ID means. Raises InputError if none or several."""
+    named = by_name(word)
+    if named:
+        return named
+    found = [each.image for each in listed() if len(word) >= 4 and each.image.id.startswith(word)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{word} is the begin of {len(found)} images' IDs: give more of it")
+    known = ", ".join(sorted(name for each in listed() for name in each.names)) or "none"
+    raise InputError(
+        f"there is no image {word} in this host's store (there are: {known}); "
+        f"put one in with `vnet image import FILE --name {word}`"
+    )
+
+
+def listed() -> tuple[Listed, ...]:
+    """All images, those with names first. One whose manifest is damaged is left out."""
+    names: dict[str, list[str]] = {}
+    for link in sorted(_names().glob("*")):
+        with contextlib.suppress(OSError):
+            names.setdefault(link.readlink().name, []).append(link.name)
+    found = []
+    for folder in paths.image_store().glob("*/"):
+        with contextlib.suppress(HostError, OSError):
+            image = None if folder.name.startswith(".") else by_id(folder.name)
+            if image:
+                taken = path_of(image).stat().st_blocks * 512
+                found.append(Listed(image, tuple(names.get(image.id, ())), taken))
+    return tuple(sorted(found, key=lambda each: (not each.names, each.names, each.image.id)))
+
+
+def name_it(image: Stored, name: str) -> None:
+    """Has a name mean this image from now on; whoever uses the one that it meant before goes on."""
+    with exclusive(_names().parent):
+        _names().mkdir(exist_ok=True)
+        link = _names() / f".{name}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../{image.id}")
+        link.rename(_names() / name)
+
+
+def remove(image: Stored) -> None:
+    """Removes an image and its names."""
+    with exclusive(paths.image_store()):
+        for link in _names().glob("*"):
+            if link.readlink().name == image.id:
+                link.unlink()
+        gone = folder_of(image).with_name(f".gone-{image.id}")
+        folder_of(image).rename(gone)  # at once, for whoever looks
+        shutil.rmtree(gone)
+
+
+def sound(image: Stored) -> Stored:
+    """The image, if it is as it was imported: one that somebody has written to is read as a whole.
+
+    Raises:
+        HostError: it is gone or has changed.
+    """
+    path = path_of(image)
+    try:
+        stamp = stamp_of(path)
+    except OSError as error:
+        raise HostError(f"the image {path} is gone ({error.strerror}): import it again") from error
+    if stamp == image.stamp:
+        return image
+    if stamp.size_bytes != image.stamp.size_bytes or sha256_of(path) != image.kept_sha256:
+        raise HostError(
+            f"the image {path} is not as it was imported: somebody has written to it, or the disk is failing."
+            f" VMs that are made of it are not started. Import it again from {image.origin}"
+        )
+    again = replace(image, stamp=stamp)
+    write_manifest(again, folder_of(image))
+    return again
+
+
+def verify(image: Stored) -> None:
+    """Reads all of an image. Raises HostError if it is not as it was imported."""
+    path = path_of(image)
+    if not path.exists() or sha256_of(path) != image.kept_sha256:
+        raise HostError(f"the image {path} is not as it was imported: import it again from {image.origin}")
+    if not image.is_iso:
+        check(path)
+
+
+def check(path: Path) -> None:
+    """Raises HostError for a qcow2 file that contradicts itself."""
+    run(qemu_img.check(path), accept=(0, 3), path=path)
+
+
+def run(command: tuple[str, ...], *, path: Path, accept: tuple[int, ...] = (0,)) -> str:
+    """What qemu-img printed. Raises HostError when it does not end as it should."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HostError(f"`{' '.join(command)}` failed: {error}; install qemu-utils") from error
+    if done.returncode not in accept:
+        said = done.stderr or done.stdout
+        raise qemu_img.explained(" ".join(command[:2]), done.returncode, said, path=path)
+    return done.stdout
+
+
+def write_manifest(image: Stored, folder: Path) -> None:
+    """Replaces the manifest; a crash leaves the old one or the new one."""
+    beside = folder / f".{MANIFEST}"
+    beside.write_text(stored.to_json(image))
+    beside.rename(folder / MANIFEST)
+
+
+def stamp_of(path: Path) -> Stamp:
+    """By what it is seen that nobody has written to a file."""
+    found = path.stat()
+    return Stamp(found.st_size, found.st_mtime_ns)
+
+
+def sha256_of(path: Path) -> str:
+    """Of all of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return digest.hexdigest()
+
+
+def chunks(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    """What is in a file: the parts that are not holes, in order, with where they begin."""
+    offset, end = 0, os.fstat(descriptor).st_size
+    while offset < end:
+        try:
+            offset = os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole is left
+            return
+        until = os.lseek(descriptor, offset, os.SEEK_HOLE)
+        while offset < until:
+            data = os.pread(descriptor, min(_CHUNK_BYTES, until - offset), offset)
+            if not data:
+                return
+            yield offset, data
+            offset += len(data)
+
+
+def _names() -> Path:
+    return paths.image_store() / "names"

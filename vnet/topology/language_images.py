@@ -1,0 +1,80 @@
+"""The part of the language that says what VMs boot: `images` and a VM's `image` and `boot`."""
+
+from __future__ import annotations
+
+from vnet.base.boot import Firmware, ImageFormat
+from vnet.topology import values
+from vnet.topology.shape import Field, Record, TextOrMap, Word
+
+FILE = Word("the path of a file, relative to this one", values.file, {"type": "string", "minLength": 1})
+TEXT = Word("text", values.string, {"type": "string"})
+BOOLEAN = Word("true or false", values.boolean, {"type": "boolean"})
+SHA256 = Word(
+    "a SHA-256 of 64 hexadecimal digits", values.sha256, {"type": "string", "pattern": values.SHA256_PATTERN}
+)
+IMAGE_NAME_JSON = {"type": "string", "pattern": values.NAME_PATTERN, "maxLength": values.NAME_MAX}
+IMAGE_NAME = Word(f"an image: {values.NAME_EXPECTED}", values.name_of(values.NAME_MAX), IMAGE_NAME_JSON)
+
+# ---- images ----------------------------------------------------------------------------------
+
+IMAGE_PATH = Field("path", FILE, "its file, relative to this one: a disk, or a medium (ISO 9660)")
+IMAGE_KERNEL = Field("kernel", FILE, "instead of a disk: a kernel, which QEMU loads itself")
+IMAGE_INITRD = Field("initrd", FILE, "the kernel's initial RAM disk")
+IMAGE_CMDLINE = Field("cmdline", TEXT, "the kernel's command line; console=ttyS0 if left out")
+_FORMATS = {each.value: each for each in ImageFormat}
+IMAGE_FORMAT = Field(
+    "format",
+    Word(
+        f"{', '.join(list(_FORMATS)[:-1])} or {list(_FORMATS)[-1]}",
+        values.one_of(_FORMATS),
+        {"enum": list(_FORMATS)},
+    ),
+    "of its file; found out if left out, and needed only for raw disks without partitions",
+)
+SUM_PATH = Field("path", SHA256, "of `path`")
+SUM_KERNEL = Field("kernel", SHA256, "of `kernel`")
+SUM_INITRD = Field("initrd", SHA256, "of `initrd`")
+IMAGE_SHA256 = Field(
+    "sha256",
+    TextOrMap(SHA256, Record("an image's checksums", (SUM_PATH, SUM_KERNEL, SUM_INITRD)), SUM_PATH),
+    "the SHA-256 that its file must have, or a map of those of its files; any if left out",
+)
+IMAGE_CLOUD_INIT = Field(
+    "cloud_init", BOOLEAN, "true: what is in it takes a cloud-init seed; false if left out", default=False
+)
+IMAGE = Record(
+    "an image",
+    (
+        IMAGE_PATH,
+        IMAGE_KERNEL,
+        IMAGE_INITRD,
+        IMAGE_CMDLINE,
+        IMAGE_SHA256,
+        IMAGE_FORMAT,
+        IMAGE_CLOUD_INIT,
+    ),
+)
+
+# ---- boot ------------------------------------------------------------------------------------
+
+BOOT_KERNEL = Field("kernel", FILE, "a kernel that QEMU loads itself, instead of what is on disks")
+BOOT_INITRD = Field("initrd", FILE, "its initial RAM disk")
+BOOT_CMDLINE = Field("cmdline", TEXT, "its command line; console=ttyS0 if left out")
+BOOT_ISO = Field("iso", FILE, "the medium in its drive: a file, or the name of an image")
+_FIRST = {"disk": False, "iso": True}
+BOOT_FIRST = Field(
+    "first",
+    Word("disk or iso", values.one_of(_FIRST), {"enum": list(_FIRST)}),
+    "disk (if left out): the medium boots only when no disk does; iso: the other way round",
+)
+BOOT_FIRMWARE = Field(
+    "firmware",
+    Word(
+        "bios or uefi",
+        values.one_of({each.value: each for each in Firmware}),
+        {"enum": [each.value for each in Firmware]},
+    ),
+    "what runs first; bios if left out",
+)
+BOOT = Record("a VM's boot", (BOOT_KERNEL, BOOT_INITRD, BOOT_CMDLINE, BOOT_ISO, BOOT_FIRST, BOOT_FIRMWARE))
+VM_BOOT = Field("boot", BOOT, "what it boots besides its image, or instead of one")
