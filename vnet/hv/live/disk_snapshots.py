@@ -27,7 +27,7 @@ def drop(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> Non
     """Forgets what was kept, as far as it was."""
     for disk in disks:
         file = file_of(fabric, vm, disk)
-        if file.exists() and snapshot in _names(_info(file)):
+        if file.exists() and snapshot in names(file):
             _snapshot("-d", snapshot, file)
 
 
@@ -35,7 +35,7 @@ def refuse_missing(snapshot: Snapshot, vm: str) -> None:
     """Raises HostError if one of the disks was made anew since, or removed."""
     for disk in snapshot.of(vm).disks:
         file = file_of(snapshot.fabric, vm, disk)
-        if not file.exists() or snapshot.id not in _names(_info(file)):
+        if not file.exists() or snapshot.id not in names(file):
             raise HostError(
                 f"the disk {disk.name} of {vm} was removed or made anew since, and does not keep the snapshot"
                 f" {snapshot.name} any more: nothing was changed. `vnet snapshot rm {vm} {snapshot.name}`"
@@ -63,8 +63,9 @@ def _info(file: Path) -> dict[str, object]:
     return dict(told)
 
 
-def _names(info: dict[str, object]) -> set[str]:
-    found = info.get("snapshots", [])
+def names(file: Path) -> set[str]:
+    """The snapshots that a disk keeps."""
+    found = _info(file).get("snapshots", [])
     return {str(each["name"]) for each in found} if isinstance(found, list) else set()
 
 

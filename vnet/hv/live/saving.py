@@ -99,6 +99,8 @@ class Saving:
     snapshot: str
     file: Path | None
     runs: bool
+    live: bool = True
+    """Whether its memory is written while it runs."""
     pause_s: float = 0.0
     _sink: Sink | None = None
     _stopped_at_s: float = 0.0
@@ -115,7 +117,7 @@ class Saving:
             hurry: shared by those who are saved together, and set once one of them stands still. Until then
                 those who are near wait for the others, and run on.
         """
-        if self.file is None:
+        if self.file is None or not self.live:
             return
         await self._begin(self.file)
         while not (hurry and hurry.is_set()):
@@ -148,6 +150,8 @@ class Saving:
 
     async def take(self) -> None:
         """Keeps its disks as they are now, and writes the rest of its memory."""
+        if self.file and not self._sink:
+            await self._begin(self.file)
         if self._sink:
             self._sink.hold(False)
             await self._until(Stage.READY)

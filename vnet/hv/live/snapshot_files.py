@@ -46,7 +46,8 @@ def begin(snapshot: Snapshot) -> Path:
     """The folder of one that is being made; it says what has to be undone if this daemon is killed."""
     folder = paths.snapshots_dir(snapshot.fabric) / f"{_SAVING}{snapshot.id}"
     with _explained("make", folder):
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.parent.mkdir(exist_ok=True, mode=0o700)
         folder.mkdir(mode=0o700)
         _put(folder / _MANIFEST, values.to_json(snapshot))
     return folder
@@ -133,7 +134,10 @@ def set_head(fabric: str, vm: str, snapshot_id: str) -> None:
 
 def remove_all(fabric: str) -> None:
     """Removes all of a fabric whose disks are removed too."""
-    shutil.rmtree(paths.snapshots_dir(fabric), ignore_errors=True)
+    folder = paths.snapshots_dir(fabric)
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # unless there are those of others
+        folder.parent.rmdir()
 
 
 def sweep(fabric: str) -> None:
@@ -248,4 +252,4 @@ def _tidy(fabric: str) -> None:
     """Removes the fabric's folder if nothing is left in it."""
     folder = paths.snapshots_dir(fabric)
     if not any(any(folder.glob(each)) for each in ("[!.]*", f"{_SAVING}*", ".next/*.json")):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_all(fabric)

@@ -263,6 +263,7 @@ class _Making:
                 file = self.folder / f"{member.vm}.memory" if member.build else None
                 made = await guest.saving(self.snapshot.id, file)
                 made.disks = [each for each in made.disks if member.disks]
+                made.live = member.build is not None and saving.copies_while_it_runs(member.build)
                 self.savings[member.vm] = made
 
     async def _take(self, saving_: Saving) -> None:

@@ -1,0 +1,323 @@
+"""Snapshots of real guests: what they keep, what comes back, what is left by managers that are killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.vm import hv_lab
+from tests.vm.fabric_lab import Lab, lab
+from tests.vm.snapshot_killer import RESTORE, SAVE, SPECS, SUSPEND
+from vnet.base import paths
+from vnet.base.errors import HostError
+from vnet.hv.live import disk_snapshots
+from vnet.hv.live import snapshot_files as files
+from vnet.hv.live.snapshots import Snapshots, Wanted
+from vnet.hv.snapshot import SavedDisk
+from vnet.hv.spec import GuestState
+
+TEXT = """\
+name: snapshots
+defaults: {image: micro, cpus: 1, memory: 96M}
+networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+vms:
+  db: {networks: [lan], disks: [{name: data, size: 32M}]}
+  app: {networks: [lan]}
+policies: [{name: counting, applied_to: "vm:db", ingress: [{from: any, ports: [7000/tcp]}]}]
+"""
+COUNT = "while read n; do echo $n >/tmp/count; echo $((n+1)); done"
+SERVER = f"mkfifo /tmp/f; (nc.openbsd -l 7000 </tmp/f | {COUNT} >/tmp/f) >/dev/null 2>&1 &"
+CLIENT = (
+    f"mkfifo /tmp/f; (nc.openbsd 10.0.0.2 7000 </tmp/f | {COUNT} >/tmp/f) >/dev/null 2>&1 & echo 1 >/tmp/f"
+)
+
+
+# ---- as users do -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory) -> Iterator[Lab]:
+    file = tmp_path_factory.mktemp("snapshots") / "snapshots.vnet.yaml"
+    file.write_text(TEXT)
+    with lab() as made:
+        made.vnet("up", "-f", str(file))
+        sh(made, "db", "mke2fs /dev/disk/data >/dev/null && mkdir /mnt && mount -t ext4 /dev/disk/data /mnt")
+        yield made
+        made.vnet("down", "-n", "snapshots", "--disks")
+        assert made.json("snapshot", "ls") == []
+        assert not (made.directory / "state" / "snapshots").exists()
+        made.vnet("serve", "--stop")
+
+
+def sh(host: Lab, vm: str, command: str) -> str:
+    return host.vnet("exec", vm, "--", "sh", "-c", command)
+
+
+def mark(host: Lab, text: str) -> None:
+    """In memory and on the disk."""
+    sh(host, "db", f"echo {text} >/tmp/note; echo {text} >/mnt/note; sync")
+
+
+def marked(host: Lab) -> str:
+    return sh(host, "db", "cat /tmp/note /mnt/note")
+
+
+def vm(host: Lab, name: str) -> dict:
+    return next(row for row in host.json("ps") if row["vm"] == name)
+
+
+def test_a_restored_vm_goes_on_where_it_was_and_knows_the_time(host: Lab) -> None:
+    mark(host, "before")
+    ids = sh(host, "db", "cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid").split()
+    (made,) = host.json("snapshot", "save", "db", "first", "-d", "before all")
+    assert made["consistency"] == "memory"
+    assert 0 < made["pause_s"] < 5
+    mark(host, "after")
+    time.sleep(2)
+    host.vnet("snapshot", "restore", "db", "first")
+    assert marked(host) == "before\nbefore\n"
+    again = sh(host, "db", "cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid").split()
+    assert ids[0] == again[0]
+    assert ids[1] != again[1]
+    assert abs(int(sh(host, "db", "date +%s")) - time.time()) < 3
+    kept = host.directory / "state" / "snapshots"
+    assert {path.stat().st_mode & 0o077 for path in (kept, *kept.rglob("*"))} == {0}
+
+
+def test_vms_saved_together_are_restored_with_their_connection(host: Lab) -> None:
+    sh(host, "db", f"{SERVER} sleep 1")
+    sh(host, "app", CLIENT)
+    counted(host, more_than=5)
+    rows = host.json("snapshot", "save", "--all", "pair")
+    assert {row["vm"]: row["together_with"] for row in rows} == {"app": ["db"], "db": ["app"]}
+    counted(host, more_than=counted(host) + 20)
+    late = counted(host)
+    host.vnet("snapshot", "restore", "--all", "pair")
+    assert counted(host) < late
+    counted(host, more_than=late)
+    for name in ("app", "db"):
+        sh(host, name, "killall nc.openbsd; sleep 1")
+    first, second = (int(sh(host, name, "cat /tmp/count")) for name in ("app", "db"))
+    assert abs(first - second) == 1
+
+
+def counted(host: Lab, more_than: int = 0) -> int:
+    """What one has counted, once it is so far."""
+    deadline = time.monotonic() + 30
+    while True:
+        number = int(sh(host, "app", "cat /tmp/count 2>/dev/null || echo 0"))
+        if number > more_than or time.monotonic() > deadline:
+            assert number > more_than
+            return number
+
+
+def test_disks_alone_are_kept_at_rest_and_of_a_vm_that_is_off(host: Lab) -> None:
+    mark(host, "resting")
+    assert host.json("snapshot", "save", "--disk-only", "db", "resting")[0]["consistency"] == "frozen"
+    mark(host, "later")
+    host.vnet("stop", "db")
+    assert host.json("snapshot", "save", "db", "off")[0]["consistency"] == "off"
+    host.vnet("snapshot", "restore", "db", "resting")
+    assert vm(host, "db")["state"] == "stopped"
+    host.vnet("start", "db")
+    assert sh(host, "db", "mkdir /mnt && mount -t ext4 /dev/disk/data /mnt && cat /mnt/note") == "resting\n"
+    host.vnet("snapshot", "restore", "--disk-only", "db", "off")
+    assert sh(host, "db", "mkdir /mnt && mount -t ext4 /dev/disk/data /mnt && cat /mnt/note") == "later\n"
+    shown = host.vnet("snapshot", "tree", "db")
+    assert [re.sub(r"  .*", "", line.strip(" │├└─")) for line in shown.splitlines()] == [
+        "db (snapshots)",
+        "first",
+        "pair",
+        "resting",
+        "off *",
+    ]
+
+
+def test_a_suspended_vm_comes_back_also_with_another_daemon(host: Lab) -> None:
+    sh(host, "app", "echo asleep >/tmp/note")
+    pid = vm(host, "app")["pid"]
+    host.vnet("suspend", "app")
+    assert (vm(host, "app")["state"], vm(host, "app")["pid"]) == ("suspended", None)
+    assert not os.path.exists(f"/proc/{pid}")
+    host.kill_daemon()
+    assert vm(host, "app")["state"] == "suspended"
+    assert "start" in host.vnet("exec", "app", "--", "true", expect=1)
+    host.vnet("resume", "app")
+    assert sh(host, "app", "cat /tmp/note") == "asleep\n"
+    host.vnet("suspend", "app")
+    host.vnet("start", "--boot", "app")
+    sh(host, "app", "test ! -e /tmp/note")
+
+
+def test_what_cannot_be_kept_or_brought_back_is_refused_with_what_to_do(host: Lab) -> None:
+    assert "has a snapshot first already" in host.vnet("snapshot", "save", "db", "first", expect=1)
+    assert "nothing to be kept" in host.vnet("snapshot", "save", "--disk-only", "app", "x", expect=1)
+    assert "there are: pair" in host.vnet("snapshot", "restore", "app", "nope", expect=1)
+    host.vnet("stop", "db")
+    assert "snapshot rm db" in host.vnet("disk", "rm", "db", "data", expect=1)
+    larger = host.directory / "larger.vnet.yaml"
+    larger.write_text(TEXT.replace("96M", "112M"))
+    host.vnet("up", "-f", str(larger), "--yes")
+    refused = host.vnet("snapshot", "restore", "db", "first", expect=1)
+    assert "it had 96M of memory" in refused
+    assert "--disk-only db first" in refused
+    host.vnet("snapshot", "restore", "--disk-only", "db", "first")
+    assert sh(host, "db", "mkdir /mnt && mount -t ext4 /dev/disk/data /mnt && cat /mnt/note") == "before\n"
+
+
+def test_what_is_no_longer_wanted_is_removed_from_disks_too(host: Lab) -> None:
+    rows = host.json("snapshot", "prune", "--keep-last", "1", "--older-than", "0.1s", "--dry-run")
+    assert [(row["vm"], row["snapshot"]) for row in rows] == [
+        ("db", "first"),
+        ("db", "pair"),
+        ("db", "resting"),
+    ]
+    host.vnet("snapshot", "rm", "app", "db", "pair")
+    host.vnet("snapshot", "prune", "--keep-last", "1")
+    (left,) = host.json("snapshot", "ls")
+    assert (left["snapshot"], left["parent"]) == ("off", "")
+    file = host.directory / "state" / "disks" / "snapshots" / "db" / "data.qcow2"
+    told = subprocess.run(["qemu-img", "info", "-U", file], capture_output=True, text=True, check=True).stdout
+    assert left["id"] in told
+    assert len(re.findall(r"[0-9a-f]{16}", told)) == 1
+
+
+# ---- managers that are killed ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cellar() -> Iterator[hv_lab.Lab]:
+    """Guests with a snapshot `old`, without a fabric around them."""
+    with hv_lab.lab() as made:
+        made.start(*SPECS)
+        yield made
+
+
+def keeper(cellar: hv_lab.Lab) -> Snapshots:
+    return Snapshots(cellar.manager, hv_lab.FABRIC, cellar.open_tap)
+
+
+def killed(cellar: hv_lab.Lab, what: str, point: str) -> None:
+    """A manager begins it and is killed; the lab's own then takes over, as the next daemon does."""
+    cellar.run(cellar.manager.close())
+    command = [sys.executable, "-m", "tests.vm.snapshot_killer", cellar.namespace, what, point]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    cellar.manager = cellar.new_manager()
+    cellar.run(cellar.manager.adopt(hv_lab.FABRIC, SPECS))
+    cellar.run(keeper(cellar).recover())
+
+
+def write(cellar: hv_lab.Lab, text: str) -> None:
+    assert (
+        cellar.exec(1, "sh", "-c", f"echo {text} >/tmp/n; echo {text} >/dev/disk/data; sync").exit_code == 0
+    )
+
+
+def read(cellar: hv_lab.Lab) -> bytes:
+    return cellar.exec(1, "sh", "-c", "cat /tmp/n; head -n 1 /dev/disk/data").stdout
+
+
+def kept_by_disk() -> set[str]:
+    file = disk_snapshots.file_of(hv_lab.FABRIC, "vm-1", SavedDisk("data", "qcow2", 0))
+    return set(disk_snapshots.names(file))
+
+
+def half_made() -> list[str]:
+    return [path.name for path in paths.snapshots_dir(hv_lab.FABRIC).glob(".saving-*")]
+
+
+@pytest.fixture
+def old(cellar: hv_lab.Lab) -> Iterator[str]:
+    write(cellar, "old")
+    made = cellar.run(keeper(cellar).save(SPECS, Wanted("old")))
+    write(cellar, "new")
+    yield made.id
+    for each in files.known(hv_lab.FABRIC):
+        for name in each.vms:
+            cellar.run(keeper(cellar).remove(each, name))
+    assert kept_by_disk() == set()
+    assert not paths.snapshots_dir(hv_lab.FABRIC).exists()
+
+
+@pytest.mark.parametrize("point", SAVE)
+def test_a_manager_killed_while_it_saves_leaves_a_whole_snapshot_or_none(cellar, old, point) -> None:
+    killed(cellar, "save", point)
+    assert [cellar.status(number).state for number in (1, 2)] == [GuestState.RUNNING] * 2
+    assert read(cellar) == b"new\nnew\n"
+    known = files.known(hv_lab.FABRIC)
+    assert [each.name for each in known] == (["old", "new"] if point in ("committed", "headed") else ["old"])
+    assert kept_by_disk() == {each.id for each in known}
+    assert half_made() == []
+
+
+@pytest.mark.parametrize("point", SUSPEND)
+def test_a_manager_killed_while_it_suspends_leaves_a_guest_that_runs_or_is_suspended(cellar, point) -> None:
+    write(cellar, point)
+    killed(cellar, "suspend", point)
+    is_over = point in ("wished", "ended")
+    assert cellar.status(1).state is (GuestState.SUSPENDED if is_over else GuestState.RUNNING)
+    if is_over:
+        cellar.start(SPECS[0])
+    assert read(cellar) == f"{point}\n{point}\n".encode()
+    assert not paths.snapshots_dir(hv_lab.FABRIC).exists()
+
+
+@pytest.mark.parametrize("point", RESTORE)
+def test_a_restore_whose_manager_was_killed_is_completed_by_the_next(cellar, old, point) -> None:
+    killed(cellar, "restore", point)
+    for wish in files.wishes(hv_lab.FABRIC):
+        cellar.run(keeper(cellar).complete(wish, SPECS, cellar.progress.append))
+    assert [cellar.status(number).state for number in (1, 2)] == [GuestState.RUNNING] * 2
+    assert read(cellar) == b"old\nold\n"
+    assert files.wishes(hv_lab.FABRIC) == ()
+
+
+@contextmanager
+def little_room() -> Iterator[None]:
+    folder = paths.snapshots_dir(hv_lab.FABRIC).parent
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("what", ["save", "suspend"])
+def test_a_full_disk_leaves_the_guest_running_and_nothing_behind(cellar, what) -> None:
+    write(cellar, "full")
+    with little_room():
+        with pytest.raises(HostError, match="No space left on device; free space"):
+            if what == "save":
+                cellar.run(keeper(cellar).save(SPECS, Wanted("large")))
+            else:
+                cellar.run(keeper(cellar).suspend(SPECS[0]))
+        assert list(paths.snapshots_dir(hv_lab.FABRIC).parent.iterdir()) == []
+        free = os.statvfs(paths.snapshots_dir(hv_lab.FABRIC).parent)
+        assert free.f_bavail * free.f_bsize == 8 << 20
+        assert read(cellar) == b"full\nfull\n"
+    assert kept_by_disk() == set()
+
+
+def test_a_paused_guest_is_saved_and_stays_paused(cellar, old) -> None:
+    cellar.run(cellar.manager.pause(hv_lab.FABRIC, "vm-1"))
+    made = cellar.run(keeper(cellar).save(SPECS[:1], Wanted("paused")))
+    again = cellar.run(keeper(cellar).save(SPECS[:1], Wanted("again")))
+    assert made.of("vm-1").memory_bytes > 1 << 20
+    assert again.of("vm-1").parent == made.id
+    assert cellar.status(1).state is GuestState.PAUSED
+    cellar.run(cellar.manager.close())
+    cellar.manager = cellar.new_manager()
+    (status, _) = cellar.run(cellar.manager.adopt(hv_lab.FABRIC, SPECS))
+    assert status.state is GuestState.PAUSED
+    cellar.run(cellar.manager.resume(hv_lab.FABRIC, "vm-1"))
+    assert read(cellar) == b"new\nnew\n"
