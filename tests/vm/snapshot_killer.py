@@ -1,7 +1,7 @@
-"""A manager that is killed in the midst of a snapshot: `python -m tests.vm.snapshot_killer NAMESPACE WHAT POINT`.
+"""A manager that is killed in a snapshot: `python -m tests.vm.snapshot_killer NAMESPACE WHAT STEP`.
 
-It takes over the guests of the lab whose folders are in its environment, begins WHAT, and SIGKILLs itself once
-the step named POINT is done.
+It takes over the guests of the lab whose folders are in its environment, begins WHAT, and SIGKILLs itself
+once the STEP is done.
 """
 
 from __future__ import annotations

@@ -296,11 +296,10 @@ def little_room() -> Iterator[None]:
 def test_a_full_disk_leaves_the_guest_running_and_nothing_behind(cellar, what) -> None:
     write(cellar, "full")
     with little_room():
+        save = keeper(cellar).save(SPECS, Wanted("large"))
         with pytest.raises(HostError, match="No space left on device; free space"):
-            if what == "save":
-                cellar.run(keeper(cellar).save(SPECS, Wanted("large")))
-            else:
-                cellar.run(keeper(cellar).suspend(SPECS[0]))
+            cellar.run(save if what == "save" else keeper(cellar).suspend(SPECS[0]))
+        save.close()
         assert list(paths.snapshots_dir(hv_lab.FABRIC).parent.iterdir()) == []
         free = os.statvfs(paths.snapshots_dir(hv_lab.FABRIC).parent)
         assert free.f_bavail * free.f_bsize == 8 << 20

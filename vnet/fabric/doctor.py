@@ -112,6 +112,12 @@ def _disk(seen: Seen) -> Iterator[Trouble]:
         yield Trouble("disk", text, f"du -xsh {shlex.quote(seen.host.state_dir)}/* | sort -h")
 
 
+def _snapshots(seen: Seen) -> Iterator[Trouble]:
+    for fabric, count in seen.host.old_snapshots:
+        text = f"{count} older than 30 days: disks keep all that was overwritten since"
+        yield Trouble(fabric, text, f"vnet -n {fabric} snapshot prune --older-than 30d --dry-run")
+
+
 def _clock(seen: Seen) -> Iterator[Trouble]:
     behind_s = seen.host.newest_s - seen.host.now_s
     if behind_s > CLOCK_SLACK_S:
@@ -188,6 +194,7 @@ HOST: tuple[Check[Seen], ...] = (
     Check("memory", "memory for more guests", Level.WARNING, _memory),
     Check("pressure", "whether somebody waits for memory", Level.WARNING, _strained),
     Check("disk", "room in the state directory", Level.WARNING, _disk),
+    Check("snapshots", "snapshots that are older than 30 days", Level.WARNING, _snapshots),
     Check("clock", "whether the clock goes forward", Level.WARNING, _clock),
     Check("kvm", "how guests are run, by a timed probe", Level.WARNING, _accel),
     Check("database", "what is known of fabrics", Level.BROKEN, _store),

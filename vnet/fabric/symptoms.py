@@ -30,6 +30,8 @@ class HostSeen:
     newest_s: float
     cpus: int
     memory_bytes: int
+    old_snapshots: tuple[tuple[str, int], ...] = ()
+    """Fabrics, up or not, and how many snapshots of each are older than is good for disks."""
 
 
 @dataclass(frozen=True, slots=True)

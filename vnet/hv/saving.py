@@ -32,8 +32,8 @@ SWITCH_OVER = Command("migrate-continue", {"state": "pre-switchover"})
 def copies_while_it_runs(build: Build) -> bool:
     """Whether memory can be written while the guest writes to it; otherwise it stands still meanwhile.
 
-    Emulated processors of QEMU 7.2 do not tell of every page that they write: busy guests were found corrupted
-    after their restore.
+    Emulated processors of QEMU 7.2 do not tell of every page that they write: busy guests were found
+    corrupted after their restore.
     """
     return build.accel != "tcg"
 

@@ -38,8 +38,9 @@ from vnet.fabric.symptoms import (
     ServiceSeen,
     SwitchSeen,
 )
-from vnet.hv.live import kvm, record
+from vnet.hv.live import kvm, record, snapshot_files
 from vnet.hv.live.finding import find_recorded
+from vnet.hv.snapshot import is_old
 from vnet.openflow.cookie import OWNER
 from vnet.openflow.flow import Flow
 from vnet.openflow.message import FlowMod
@@ -94,7 +95,14 @@ def _host() -> HostSeen:
         max((path.stat().st_mtime for path in state.glob("*.db*")), default=0.0),
         cpus(),
         memory_bytes(),
+        _old_snapshots() if accel else (),
     )
+
+
+def _old_snapshots() -> tuple[tuple[str, int], ...]:
+    now_s = time.time()
+    old = Counter(each.fabric for each in snapshot_files.known() if is_old(each, now_s))
+    return tuple(sorted(old.items()))
 
 
 # ---- fabrics ---------------------------------------------------------------------------------

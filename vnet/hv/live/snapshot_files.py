@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -193,8 +194,17 @@ def next_of(fabric: str, vm: str) -> Next | None:
     return next((each for each in reversed(wishes(fabric)) if vm in each.vms), None)
 
 
+_FULFILLING = threading.Lock()
+"""Those who are restored together come back side by side, in threads."""
+
+
 def fulfilled(wanted: Next, vm: str) -> None:
     """It was done for a VM, or is no longer wanted. Where it was suspended is forgotten then."""
+    with _FULFILLING:
+        _strike_out(wanted, vm)
+
+
+def _strike_out(wanted: Next, vm: str) -> None:
     file = paths.snapshots_dir(wanted.fabric) / ".next" / f"{wanted.token}.json"
     current = _next(file)
     if current is None:

@@ -68,6 +68,8 @@ class Snapshots:
             for guest in guests:
                 values.refuse_raw(guest.spec)
                 _refuse_nothing(guest, wanted.memory)
+                if wanted.memory and guest.phase in _UP:
+                    refuse_what_was_changed(guest)
             return await self._save(guests, wanted)
 
     async def _save(self, guests: Sequence[Guest], wanted: Wanted) -> Snapshot:
@@ -107,6 +109,7 @@ class Snapshots:
         async with self._guests([spec]) as (guest,):
             if guest.phase not in _UP:
                 guest.check_running()
+            refuse_what_was_changed(guest)
             member = replace(self._member(guest, await self.manager.build(), True), disks=())
             snapshot = Snapshot(secrets.token_hex(8), self.fabric, "", time.time(), (member,))
             folder = await _to_its_end(asyncio.to_thread(files.begin, snapshot))
