@@ -54,6 +54,31 @@ def test_while_a_plan_is_carried_out_nothing_is_mended(tmp_path):
     run(tmp_path, life)
 
 
+def test_a_gateway_that_takes_its_time_keeps_neither_uplinks_nor_endpoints_from_being_mended(tmp_path):
+    async def life(world, engine, fabric):
+        mended = []
+
+        async def slow():
+            await asyncio.sleep(0.01)
+            raise HostError("no way")
+
+        async def retake():
+            mended.append("cables")
+            return ()
+
+        async def mend():
+            mended.append("endpoints")
+            return ()
+
+        fabric.parts.gateways.mend, fabric.parts.cables.retake = slow, retake
+        fabric.parts.endpoints.mend = mend
+        done = await asyncio.gather(*(job(engine, fabric) for job in tending.JOBS), return_exceptions=True)
+        assert mended == ["cables", "endpoints"]
+        assert [str(each) for each in done if each is not None] == ["no way"]
+
+    run(tmp_path, life)
+
+
 def test_it_is_told_which_target_of_a_port_answers(tmp_path):
     async def life(world, engine, fabric):
         told = []

@@ -98,7 +98,8 @@ class HostEndpoints:
 
     def _present(self, where: EndpointSpec) -> Presence:
         if where.kind is EndpointKind.NETNS:
-            return Presence.CONNECTED if netns.exists(where.target) else Presence.ABSENT
+            is_there = netns.exists(where.target) and links.is_inside(where.target, where.device)
+            return Presence.CONNECTED if is_there else Presence.ABSENT
         with inside(self._host):
             if not links.exists(where.target):
                 return Presence.ABSENT

@@ -378,14 +378,14 @@ def _uplink(fabric: str, uplink: UplinkPort, link: LinkState) -> Json:
 
 
 def _endpoint(vm: Vm, there: Presence | None) -> Json:
-    """The row of an endpoint among those of VMs: it has no image, no memory and no process."""
+    """The row of an endpoint among those of VMs: where it is stands for an image, and it has no process."""
     assert vm.endpoint is not None, "it is one"
-    nothing = {"image": "-", "cpus": 0, "memory_bytes": 0, "resident_bytes": 0, "uptime_s": 0.0}
+    nothing = {"image": str(vm.endpoint), "cpus": 0, "memory_bytes": 0, "resident_bytes": 0, "uptime_s": 0.0}
     return {
         "vm": vm.name,
         "state": (there or Presence.ABSENT).value,
         "health": "",
-        "detail": str(vm.endpoint),
+        "detail": "",
         **nothing,
         "pid": None,
         "accel": "",

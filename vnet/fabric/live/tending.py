@@ -66,15 +66,11 @@ async def _services(registry: Registry, fabric: Fabric) -> None:
 
 
 async def _gateways(registry: Registry, fabric: Fabric) -> None:
-    """While a plan is carried out what is there is not what was put."""
     name = fabric.record.name
-    if registry.locks[name].locked():
-        return
-    async with registry.locks[name]:
-        for gateway in await fabric.parts.gateways.mend():
-            await fabric.parts.switch.attach(gateway.port, MANY)
-            text = f"the gateway of router {gateway.router} had been damaged and was made again"
-            registry.events.tell(Kind.GATEWAY_MENDED, text, name, gateway.router)
+    for gateway in await fabric.parts.gateways.mend():
+        await fabric.parts.switch.attach(gateway.port, MANY)
+        text = f"the gateway of router {gateway.router} had been damaged and was made again"
+        registry.events.tell(Kind.GATEWAY_MENDED, text, name, gateway.router)
 
 
 async def _targets(registry: Registry, fabric: Fabric) -> None:
@@ -88,27 +84,39 @@ async def _targets(registry: Registry, fabric: Fabric) -> None:
 
 async def _cables(registry: Registry, fabric: Fabric) -> None:
     name = fabric.record.name
-    if registry.locks[name].locked():
-        return
-    async with registry.locks[name]:
-        for cable in await fabric.parts.cables.retake():
-            await fabric.parts.switch.attach(cable.port, MANY)
-            text = f"the interface {cable.interface} of uplink {cable.uplink} was gone, and is taken again"
-            registry.events.tell(Kind.UPLINK_RETAKEN, text, name, cable.uplink)
+    for cable in await fabric.parts.cables.retake():
+        await fabric.parts.switch.attach(cable.port, MANY)
+        text = f"the interface {cable.interface} of uplink {cable.uplink} was gone, and is taken again"
+        registry.events.tell(Kind.UPLINK_RETAKEN, text, name, cable.uplink)
 
 
 async def _endpoints(registry: Registry, fabric: Fabric) -> None:
     name = fabric.record.name
-    if registry.locks[name].locked():
+    mended = await fabric.parts.endpoints.mend()
+    wanted = fabric.declared.state() if mended and fabric.declared else None
+    for endpoint in mended:
+        attached = wanted.attachment(endpoint.port) if wanted else None
+        await fabric.parts.switch.attach(endpoint.port, attached.limits if attached else limits.STRICT)
+        text = f"{endpoint.where} of endpoint {endpoint.name} was gone, and is attached again"
+        registry.events.tell(Kind.ENDPOINT_MENDED, text, name, endpoint.name)
+
+
+async def _mend(registry: Registry, fabric: Fabric) -> None:
+    """Under the fabric's lock: while a plan is carried out what is there is not what was put.
+
+    One after the other: side by side, the first would hold the lock for which the others do not wait.
+    """
+    lock, failures = registry.locks[fabric.record.name], []
+    if lock.locked():
         return
-    async with registry.locks[name]:
-        mended = await fabric.parts.endpoints.mend()
-        wanted = fabric.declared.state() if mended and fabric.declared else None
-        for endpoint in mended:
-            attached = wanted.attachment(endpoint.port) if wanted else None
-            await fabric.parts.switch.attach(endpoint.port, attached.limits if attached else limits.STRICT)
-            text = f"{endpoint.where} of endpoint {endpoint.name} was gone, and is attached again"
-            registry.events.tell(Kind.ENDPOINT_MENDED, text, name, endpoint.name)
+    async with lock:
+        for job in (_gateways, _cables, _endpoints):
+            try:
+                await job(registry, fabric)
+            except VnetError as error:
+                failures.append(error)
+    if failures:
+        raise failures[0]
 
 
-JOBS: tuple[Job, ...] = (_services, _gateways, _targets, _cables, _endpoints)
+JOBS: tuple[Job, ...] = (_services, _targets, _mend)
