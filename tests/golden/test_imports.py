@@ -51,10 +51,7 @@ def test_a_file_of_others_becomes_the_expected_topology(case: str) -> None:
     matches(FOLDER / case, made(FOLDER / case))
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case for case in GOOD if "boot:" not in made(FOLDER / case) and "images:" not in made(FOLDER / case)],
-)
+@pytest.mark.parametrize("case", GOOD)
 def test_what_comes_of_it_is_a_topology(case: str) -> None:
     load_text(made(FOLDER / case), case, {})
 

@@ -1,10 +1,11 @@
-"""`vnet import compose`, `containerlab`: machines and networks of others as a topology file."""
+"""`vnet import libvirt`, `compose`, `containerlab`: machines and networks of others as a topology file."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,8 +21,25 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="The file; - is standa
 
 def add(group: typer.Typer) -> None:
     """Add these commands to `vnet import`."""
-    for each in (compose, containerlab):
+    for each in (libvirt, compose, containerlab, ova):
         command(group)(each)
+
+
+def libvirt(
+    settings: Settings,
+    domains: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="One domain or network in XML each; - is standard input."),
+    ],
+) -> None:
+    """Print the topology that domains and networks of libvirt stand for.
+
+    `virsh dumpxml DOMAIN` and `virsh net-dumpxml NETWORK` print them. -n gives its name.
+    """
+    from vnet.topology.foreign.libvirt import imported
+
+    fabric = name(settings) or "libvirt"
+    show(settings, imported({_called(file): files.text_of(file) for file in dict.fromkeys(domains)}, fabric))
 
 
 def compose(settings: Settings, given: File) -> None:
@@ -42,6 +60,30 @@ def containerlab(settings: Settings, given: File) -> None:
     from vnet.topology.foreign.containerlab import imported
 
     _from_yaml(settings, given, imported)
+
+
+def ova(
+    settings: Settings,
+    given: Annotated[
+        str, typer.Argument(metavar="FILE", help="An .ova, or an .ovf with its files beside it.")
+    ],
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", metavar="DIR", help="Make this folder, with its disks and the topology."),
+    ] = None,
+) -> None:
+    """Print the topology that an OVA stands for; with --into make its disks too.
+
+    Its checksums are verified. -n gives the topology's name.
+    """
+    from vnet.cli.ova import into_folder, opened
+
+    appliance = opened(given, name(settings))
+    if into is None:
+        show(settings, appliance.document)
+    else:
+        into_folder(given, appliance, into, settings.report)
+        told(settings, appliance.document)
 
 
 def _from_yaml(settings: Settings, file: str, imported: Callable[..., dict[str, Any]]) -> None:

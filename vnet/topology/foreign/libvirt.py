@@ -229,6 +229,9 @@ def _root(disk: Element, source: str, vm: Vm, sheet: Sheet, called: str) -> None
     if form not in _FORMATS:
         sheet.note(called, disk.at, f"{form} is read only: `qemu-img convert -O qcow2 {source} FILE` first")
     vm.image = {"path": source, "format": form if form in _FORMATS else "qcow2"}
+    if source.startswith("/dev/"):
+        how = f"`qemu-img convert -f {form} -O qcow2 {source} {vm.name}.qcow2`, and name that file"
+        sheet.note(called, disk.at, f"an image is a file: {how}")
     if disk.first("backingStore/source") is not None:
         sheet.note(called, disk.at, "it stands on another file; keep both, or `qemu-img convert` it")
 

@@ -1,0 +1,232 @@
+"""Reads an OVA, or an OVF descriptor with its files: checked by its manifest, its disks made qcow2 files.
+
+A disk is copied out of the archive first, and hashed on the way; what is converted is the copy. As root the
+converting is done by a user without rights, who reaches the folder of this import and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vnet.base.boot import ImageFormat
+from vnet.base.errors import HostError, InputError
+from vnet.hv import image_file, package, qemu_img
+from vnet.hv.image_file import Ends
+from vnet.hv.live.process import confinement
+from vnet.hv.package import Member, Sum
+
+Told = Callable[[str], None]
+"""Is told how far it is."""
+_BLOCK = 1 << 20
+_NOBODY = 65534
+_COPY, _MADE = "source", "made.qcow2"
+_ROOM_LEFT_BYTES = 64 << 20
+"""What an import leaves free of its file system: a small file may be a large disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """An OVA that is open. `sums` is what its manifest says; None if it has none."""
+
+    path: str
+    descriptor: Member
+    members: tuple[Member, ...]
+    sums: Mapping[str, Sum] | None = field(default=None)
+
+    def text(self) -> str:
+        """The descriptor, which its manifest agrees with."""
+        data = _read(self.descriptor)
+        if self.sums is not None:
+            package.refuse_unnamed(self.sums, [self.descriptor.name], self.path)
+            told = self.sums[self.descriptor.name]
+            _refuse_other(hashlib.new(told.function, data).hexdigest(), told, self.descriptor.name, self.path)
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: its descriptor is not UTF-8 text: {error}") from error
+
+
+def read(path: Path) -> Package:
+    """What a package consists of. Raises InputError for what is none, or is not to be trusted."""
+    try:
+        members = _beside(path) if path.suffix.lower() == ".ovf" else tuple(_in_archive(path))
+    except tarfile.TarError as error:
+        raise InputError(f"{path} is no OVA, or is cut off: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    descriptor = package.descriptor_of(members, str(path))
+    manifest = package.manifest_of(members, descriptor, str(path))
+    told = None
+    if manifest is not None:
+        told = package.sums(_read(manifest).decode("utf-8", "replace"), str(path))
+    return Package(str(path), descriptor, members, told)
+
+
+def _in_archive(path: Path) -> Iterator[Member]:
+    size_bytes, names = path.stat().st_size, set[str]()
+    with tarfile.open(path, "r:") as archive:
+        for count, entry in enumerate(archive):
+            package.refuse_name(entry.name, str(path))
+            if not entry.isreg() or entry.issparse() or entry.name in names:
+                raise InputError(f"{path} is refused: {entry.name!r} is there twice, or is no plain file")
+            if count >= package.MEMBERS_MAX:
+                raise InputError(f"{path} is refused: it has more than {package.MEMBERS_MAX} files")
+            if entry.offset_data + entry.size > size_bytes:
+                raise InputError(f"{path} is cut off: {entry.name!r} is not whole")
+            names.add(entry.name)
+            yield Member(entry.name, str(path), entry.offset_data, entry.size)
+
+
+def _beside(path: Path) -> tuple[Member, ...]:
+    """The descriptor, and the files of its folder which it can mean; never through a link."""
+    found = sorted(each for each in path.parent.iterdir() if each.is_file() and not each.is_symlink())
+    names = [each for each in found if each.suffix.lower() != ".ovf" or each.name == path.name]
+    return tuple(Member(each.name, str(each), 0, each.stat().st_size) for each in names)
+
+
+def _read(member: Member) -> bytes:
+    with open(member.path, "rb") as file:
+        file.seek(member.offset)
+        return file.read(member.size_bytes)
+
+
+def _refuse_other(found: str, told: Sum, name: str, path: str) -> None:
+    if found != told.digest:
+        raise InputError(
+            f"{path} is damaged or was changed: {name} has the {told.function.upper()} {found}, "
+            f"its manifest says {told.digest}"
+        )
+
+
+# ---- disks -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A folder that becomes `target` if all goes well; otherwise nothing of it stays.
+
+    Raises: InputError if something is there that it would replace.
+    """
+    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+        raise InputError(f"{target} is there already: name a folder that is not, or an empty one")
+    part = target.with_name(f".vnet-import-{os.urandom(6).hex()}")
+    try:
+        part.mkdir(mode=0o755)
+    except OSError as error:
+        raise InputError(f"cannot make a folder in {target.parent}: {error.strerror}") from error
+    try:
+        yield part
+        part.rename(target)  # an empty folder is replaced
+    except OSError as error:
+        raise HostError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def unpack(opened: Package, name: str, size_bytes: int, target: Path, told: Told) -> None:
+    """Makes a qcow2 file of a disk of the package.
+
+    Args:
+        size_bytes: what the descriptor says that a guest sees.
+        target: in the folder of the import.
+
+    Raises:
+        InputError: it is not there, is not what its manifest or the descriptor say, or refers to other files.
+        HostError: it cannot be converted, or there is no room.
+    """
+    member = package.member(opened.members, name, opened.path)
+    if opened.sums is not None:
+        package.refuse_unnamed(opened.sums, [name], opened.path)
+    folder = target.with_name(f".{target.name}.part")
+    folder.mkdir(mode=0o700)
+    try:
+        _copy(opened, member, folder / _COPY, told)
+        kind = image_file.recognise(_ends(folder / _COPY), f"{opened.path}: {name}")
+        _convert(kind.value, size_bytes, folder, name, told)
+        (folder / _MADE).chmod(0o600)
+        if os.geteuid() == 0:
+            os.chown(folder / _MADE, 0, 0)
+        (folder / _MADE).rename(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy(opened: Package, member: Member, target: Path, told: Told) -> None:
+    expected = (opened.sums or {}).get(member.name)
+    digest = hashlib.new(expected.function if expected else "sha256")
+    with open(member.path, "rb") as source, target.open("xb") as copy:
+        source.seek(member.offset)
+        left = member.size_bytes
+        while left:
+            data = source.read(min(left, _BLOCK))
+            if not data:
+                raise InputError(f"{opened.path} became shorter while it was read")
+            digest.update(data)
+            copy.write(data)
+            left -= len(data)
+            told(f"{member.name}, {100 - 100 * left // member.size_bytes} % read")
+    if expected:
+        _refuse_other(digest.hexdigest(), expected, member.name, opened.path)
+
+
+def _ends(path: Path) -> Ends:
+    with path.open("rb") as file:
+        head = file.read(image_file.HEAD_BYTES)
+        file.seek(max(0, path.stat().st_size - image_file.TAIL_BYTES))
+        return Ends(head, file.read(image_file.TAIL_BYTES), path.stat().st_size)
+
+
+def _convert(kind: str, size_bytes: int, folder: Path, name: str, told: Told) -> None:
+    """Never larger than the disk that it is said to be, nor than there is room for."""
+    room = shutil.disk_usage(folder).free - _ROOM_LEFT_BYTES
+    if room <= 0:
+        raise HostError(f"no room to import {name}: the file system of {folder.parent} is full")
+    limit = min(size_bytes + size_bytes // 64 + (16 << 20), room)
+    before: tuple[str, ...] = ("prlimit", f"--fsize={limit}", "--core=0", "--")
+    if os.geteuid() == 0:
+        for each in (folder, folder / _COPY):
+            os.chown(each, _NOBODY, _NOBODY)
+        before = confinement(_NOBODY, (), limit)
+    if ImageFormat(kind) in qemu_img.CHECKED:  # what is missing of a disk would be read as zeros
+        _run((*before, *qemu_img.check(Path(_COPY), kind)), folder, name, None, accept=(0, 3))
+    _run((*before, *qemu_img.convert(Path(_COPY), kind, Path(_MADE))), folder, name, told)
+    info = _run((*before, *qemu_img.info(Path(_MADE), "qcow2")), folder, name, None)
+    found = int(json.loads(info)["virtual-size"])
+    if found != size_bytes:
+        raise InputError(f"{name} is a disk of {found} bytes, its descriptor says {size_bytes}")
+
+
+def _run(
+    words: Sequence[str], folder: Path, name: str, told: Told | None, accept: tuple[int, ...] = (0,)
+) -> str:
+    """Runs qemu-img; broken off it is ended."""
+    try:
+        child = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise HostError(f"`{words[0]}` failed: {error}; install qemu-utils and util-linux") from error
+    with child:
+        assert child.stdout is not None, "it has a pipe"
+        assert child.stderr is not None, "it has a pipe"
+        output = b""
+        try:
+            while data := os.read(child.stdout.fileno(), 1 << 16):
+                output = data if told else output + data
+                percent = qemu_img.percent(data)
+                if told and percent is not None:
+                    told(f"{name}, {percent:.0f} % converted")
+            errors = child.stderr.read().decode(errors="replace")
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode not in accept:
+        raise qemu_img.explained(f"qemu-img on {name}", child.returncode, errors, path=folder.parent)
+    return output.decode(errors="replace")
