@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from vnet.base.cloud_init import CloudInit
 from vnet.hv.spec import GuestNic, GuestSpec, format_mac
 
 LABEL = "cidata"
@@ -22,23 +22,6 @@ LABEL = "cidata"
 
 _DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 """Not "default": what is not netplan does not know that word."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class CloudInit:
-    """What a topology says of a guest besides its name and NICs.
-
-    `user` is the image's own default user if empty; `password_hash` is as crypt(5) has it; `commands` are
-    for the guest's shell, at its first boot; `user_data` is a whole document, which counts more than all
-    of that.
-    """
-
-    user: str = ""
-    ssh_keys: tuple[str, ...] = ()
-    password_hash: str = ""
-    packages: tuple[str, ...] = ()
-    commands: tuple[str, ...] = ()
-    user_data: str = ""
 
 
 def seed_files(spec: GuestSpec, config: CloudInit) -> Mapping[str, bytes]:

@@ -15,12 +15,13 @@ from posixpath import normpath
 from typing import Any
 
 from vnet.topology import language as lang
+from vnet.topology import language_cloud_init as words
 from vnet.topology.merge import merge
 from vnet.topology.reading import Reading, quoted
 from vnet.topology.shape import Entry, Read
-from vnet.topology.yaml import ListNode, MapNode, Scalar, parse
+from vnet.topology.yaml import ListNode, MapNode, Node, Scalar, parse
 
-_MAY_INCLUDE = re.compile(r"""^[{\s]*["']?include["']?\s*:""", re.MULTILINE)
+_MAY_INCLUDE = re.compile(r"""^[{\s]*["']?include["']?\s*:|\bcloud_init\b""", re.MULTILINE)
 _JOINED = (lang.POLICIES.name, lang.VERIFY.name)
 """Lists whose items all count."""
 DEPTH_MAX = 8
@@ -32,8 +33,15 @@ def beside(file: str, included: str) -> str:
     return normpath(folder / included)
 
 
+def beside_or_home(file: str, named: str) -> str:
+    """The same, but the home of whoever runs the command stays to be looked up."""
+    return named if named.startswith("~/") else beside(file, named)
+
+
 def gather(file: str, text: str, read: Callable[[str], str | None]) -> Mapping[str, str]:
-    """The texts of all files that a file includes, by path; those that `read` has nothing for are left out.
+    """The texts of all files that a file includes or names for cloud-init, by path.
+
+    Those that `read` has nothing for are left out.
 
     Nothing is checked: whoever loads the topology reports what is wrong with place and line.
     """
@@ -41,7 +49,12 @@ def gather(file: str, text: str, read: Callable[[str], str | None]) -> Mapping[s
     waiting = [(file, text)]
     while waiting:
         name, content = waiting.pop()
-        for included in _mentioned(content):
+        root = parse(content).root if _MAY_INCLUDE.search(content) else None
+        for named in _told(root):
+            path = beside_or_home(name, named)
+            more = None if path in found else read(path)
+            found |= {path: more} if more is not None else {}
+        for included in _included(root):
             path = beside(name, included)
             more = read(path) if path not in found and path != file else None
             if more is not None:
@@ -50,14 +63,28 @@ def gather(file: str, text: str, read: Callable[[str], str | None]) -> Mapping[s
     return found
 
 
-def _mentioned(text: str) -> Iterator[str]:
-    if not _MAY_INCLUDE.search(text):
-        return
-    root = parse(text).root
+def _included(root: Node | None) -> Iterator[str]:
     for key, value in root.entries if isinstance(root, MapNode) else ():
         if key.text == lang.INCLUDE.name:
-            items = value.items if isinstance(value, ListNode) else (value,)
-            yield from (item.text for item in items if isinstance(item, Scalar))
+            yield from _texts(value)
+
+
+def _told(node: Node | None) -> Iterator[str]:
+    """The files that keys of `cloud_init` name, wherever in the file it stands."""
+    for key, value in node.entries if isinstance(node, MapNode) else ():
+        if key.text != words.VM_CLOUD_INIT.name:
+            yield from _told(value)
+            continue
+        for inner, given in value.entries if isinstance(value, MapNode) else ():
+            if inner.text == words.CLOUD_SSH_KEYS.name:
+                yield from (text for text in _texts(given) if not words.is_key(text))
+            if inner.text == words.CLOUD_USER_DATA.name:
+                yield from (text for text in _texts(given) if not words.is_document(text))
+
+
+def _texts(value: Node) -> Iterator[str]:
+    items = value.items if isinstance(value, ListNode) else (value,)
+    yield from (item.text for item in items if isinstance(item, Scalar))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def merge(general: Entry, special: Entry) -> Entry:
 
 
 def _merge_values(general: Read[Any], special: Read[Any]) -> Read[Any]:
-    if isinstance(special.value, Entry):
+    if isinstance(special.value, Entry) and isinstance(general.value, Entry):
         return Read(merge(general.value, special.value), special.at, special.path)
     if isinstance(special.value, dict):
         both = dict(general.value)

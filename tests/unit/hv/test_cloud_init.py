@@ -12,7 +12,8 @@ import pycdlib
 import pytest
 import yaml
 
-from vnet.hv.cloud_init import CloudInit, seed_files
+from vnet.base.cloud_init import CloudInit
+from vnet.hv.cloud_init import seed_files
 from vnet.hv.live.seed import iso_image, opened_seed
 from vnet.hv.spec import GuestNic, GuestSpec
 
