@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from vnet.base.cloud_init import UNSAID, CloudInit
+
 MICRO = "micro"
 """The image that vnet makes itself: the only one whose guests have vnet's agent."""
 ROOT_DISK = "root"
@@ -79,6 +81,8 @@ class Boot:
     iso: ImageSource | None = None
     firmware: str = Firmware.BIOS.value
     iso_first: bool = False
+    cloud_init: CloudInit = UNSAID
+    """What is in it is told by a seed, if it gets one."""
 
     @property
     def is_micro(self) -> bool:
@@ -99,6 +103,11 @@ class Boot:
     def sources(self) -> tuple[ImageSource, ...]:
         """All that it needs."""
         return tuple(each for each in (self.image, self.kernel, self.iso) if each)
+
+    def has_seed(self, image_takes_it: bool) -> bool:
+        """Whether it gets a cloud-init seed; `image_takes_it` is what the store says of its image."""
+        declared = self.image is not None and self.image.cloud_init
+        return not self.is_micro and self.cloud_init.is_wanted(declared or image_takes_it)
 
 
 MICRO_BOOT = Boot()

@@ -72,6 +72,11 @@ def snapshots_dir(fabric: str) -> Path:
     return state_dir() / "snapshots" / fabric
 
 
+def ssh_dir() -> Path:
+    """This host's own key to guests."""
+    return state_dir() / "ssh"
+
+
 def console_dir(fabric: str) -> Path:
     """A folder for each of its VMs: what it printed on its serial console."""
     return state_dir() / "consoles" / fabric

@@ -23,6 +23,7 @@ from vnet.cli import (
     seen_commands,
     set_command,
     snapshot_commands,
+    ssh_commands,
     switch_command,
     top_command,
     trace_command,
@@ -46,6 +47,7 @@ vm_commands.register(app)
 cp_command.register(app)
 set_command.register(app)
 attach_commands.register(app)
+ssh_commands.register(app)
 disk_commands.register(app)
 snapshot_commands.register(app)
 image_commands.register(app)

@@ -75,11 +75,17 @@ def text_of(file: str) -> str:
 
 
 def _included(file: str, text: str) -> Mapping[str, str]:
-    if "include" not in text:
+    if "include" not in text and "cloud_init" not in text:
         return {}
     from vnet.topology.include import gather  # only here: reading YAML takes its time to import
 
-    return gather(file, text, lambda path: text_of(path) if path == "-" or Path(path).exists() else None)
+    return gather(file, text, _text_if_there)
+
+
+def _text_if_there(path: str) -> str | None:
+    """The text of a file that a topology names; whoever loads the topology says which are missing."""
+    file = str(Path(path).expanduser())
+    return text_of(file) if file == "-" or Path(file).is_file() else None
 
 
 def source(given: Sequence[str], name: str | None = None) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def command(
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         del run.__wrapped__
-        app.command(function.__name__.rstrip("_"), **options)(run)
+        app.command(function.__name__.rstrip("_").replace("_", "-"), **options)(run)
         for alias in names:
             app.command(alias, hidden=True, **options)(run)
         return function

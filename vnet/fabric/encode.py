@@ -8,6 +8,7 @@ from ipaddress import ip_interface
 from typing import Any
 
 from vnet.base.boot import MICRO_BOOT, Boot, ImageFile, ImageSource
+from vnet.base.cloud_init import CloudInit
 from vnet.fabric.state import Guest, GuestNic, Port
 from vnet.fabric.store import Pending, Record, Source
 from vnet.hv.disk import Disk
@@ -78,7 +79,12 @@ def guest_from_json(text: str) -> Guest:
 
 def _boot_from_plain(raw: dict[str, Any]) -> Boot:
     sources = {key: _source_from_plain(raw[key]) for key in ("image", "kernel", "iso") if raw[key]}
-    return Boot(**{**raw, **sources})
+    cloud_init = CloudInit(**{key: _tuples(value) for key, value in raw.get("cloud_init", {}).items()})
+    return Boot(**{**raw, **sources, "cloud_init": cloud_init})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _source_from_plain(raw: dict[str, Any]) -> ImageSource:

@@ -58,13 +58,20 @@ def _config(spec: GuestSpec, config: CloudInit) -> dict[str, Any]:
     domain = next((nic.domain for nic in spec.nics if nic.domain), "")
     found: dict[str, Any] = {"hostname": spec.name, "fqdn": f"{spec.name}.{domain}" if domain else spec.name}
     found |= {"manage_etc_hosts": True, "users": ["default"]}
-    found |= {"user": config.user} if config.user else {}
+    found |= {"user": user} if (user := _user(config)) else {}
     found |= {"ssh_authorized_keys": list(config.ssh_keys)} if config.ssh_keys else {}
-    if config.password_hash:
-        found |= {"password": config.password_hash, "chpasswd": {"expire": False}, "ssh_pwauth": True}
+    found |= {"ssh_pwauth": True} if config.password_hash else {}
     if config.packages:
         found |= {"package_update": True, "packages": list(config.packages)}
     return found | ({"runcmd": list(config.commands)} if config.commands else {})
+
+
+def _user(config: CloudInit) -> dict[str, Any]:
+    """What is said of the default user. Which hashes `password` knows depends on cloud-init's version."""
+    named = {"name": config.user} if config.user else {}
+    return named | (
+        {"hashed_passwd": config.password_hash, "lock_passwd": False} if config.password_hash else {}
+    )
 
 
 # ---- network-config --------------------------------------------------------------------------

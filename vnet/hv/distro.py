@@ -1,4 +1,4 @@
-"""The distribution guest as values: Debian out of packages, on a disk that boots by itself like any cloud image.
+"""The distribution guest as values: Debian out of packages, on a disk that boots by itself.
 
 `live/distro.py` runs the tools; here is which packages, which files, and every byte outside the file system.
 The disk has an MBR with one partition, and GRUB in the gap before it: no tool has to open it as a device.
@@ -38,6 +38,7 @@ FILES: Mapping[str, str] = {
 # vnet tells this guest who it is by a disk with the label cidata.
 datasource_list: [NoCloud, None]
 ssh_genkeytypes: [ed25519, ecdsa]
+locale: C.UTF-8
 """,
     "etc/systemd/system/qemu-guest-agent.service.d/early.conf": """\
 # It answers as soon as there is a root file system, so that a boot that goes wrong can be looked at.
@@ -93,9 +94,11 @@ def closure() -> tuple[str, ...]:
 
 
 def file_system(tree: str, disk: str) -> tuple[str, ...]:
-    """The command that writes the tree into a disk, as its first partition. GRUB 2.06 reads all its features."""
+    """The command that writes the tree into a disk, as its first partition; GRUB 2.06 can read it."""
     kib = SIZE_BYTES - PARTITION_SECTOR * SECTOR_BYTES >> 10
-    options = f"offset={PARTITION_SECTOR * SECTOR_BYTES},lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"
+    options = (
+        f"offset={PARTITION_SECTOR * SECTOR_BYTES},lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"
+    )
     features = "^metadata_csum_seed,^orphan_file"
     return (
         *("mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-O", features),

@@ -12,12 +12,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vnet.hv.stream import STREAMS, port_of, socket_of
+
 GUEST_AGENT_PORT = "org.qemu.guest_agent.0"
 """Where the guest agent of distributions listens."""
 DEFAULT_COMMAND_LINE = "console=ttyS0"
 """Of a kernel for which none is given: its messages are to be seen."""
 
-_ISO_SET, _CODE_SET, _VARIABLES_SET = 128, 129, 130
+_ISO_SET, _CODE_SET, _VARIABLES_SET, _SEED_SET = 128, 129, 130, 131
 """Of descriptors; those of disks and what they are made of lie below."""
 
 MACHINE = "q35,vmport=off,smbus=off,hpet=off,memory-backend=ram"
@@ -40,6 +42,8 @@ class Pc:
     iso_first: bool = False
     code_fd: int | None = None
     variables_fd: int | None = None
+    seed_fd: int | None = None
+    """By which cloud-init is told who the guest is."""
 
     @property
     def disks_begin(self) -> int:
@@ -65,6 +69,8 @@ def words(pc: Pc, run_dir: str) -> tuple[str, ...]:
         *_firmware(pc),
         *_kernel(pc),
         *_drive(pc),
+        *_seed(pc),
+        *_streams(run_dir),
         *("-device", "VGA", "-device", "qemu-xhci,id=usb", "-device", "usb-tablet,bus=usb.0"),
         *("-vnc", f"unix:{run_dir}/vnc.sock"),
     )
@@ -97,6 +103,27 @@ def _drive(pc: Pc) -> tuple[str, ...]:
         "bootindex": _DRIVE_BOOT_INDEX,
     }
     return (*_opened("iso", pc.iso_fd, _ISO_SET, read_only=True), "-device", json.dumps(device))
+
+
+def _seed(pc: Pc) -> tuple[str, ...]:
+    """A disk and no medium in a drive: kernels of clouds have no driver for drives."""
+    if pc.seed_fd is None:
+        return ()
+    device = {"driver": "virtio-blk-pci", "id": "seed-disk", "drive": "seed", "serial": "cidata"}
+    return (*_opened("seed", pc.seed_fd, _SEED_SET, read_only=True), "-device", json.dumps(device))
+
+
+def _streams(run_dir: str) -> tuple[str, ...]:
+    """Ports for programs in the guest that talk to one on the host: see `vnet.hv.stream`."""
+    ports = (
+        word
+        for number in range(STREAMS)
+        for word in (
+            *("-chardev", f"socket,id=stream{number},path={run_dir}/{socket_of(number)},server=on,wait=off"),
+            *("-device", f"virtserialport,bus=streams.0,chardev=stream{number},name={port_of(number)}"),
+        )
+    )
+    return ("-device", "virtio-serial-pci,id=streams", *ports)
 
 
 def _opened(node: str, descriptor: int, set_number: int, *, read_only: bool) -> tuple[str, ...]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
+from vnet.base.boot import Boot
 from vnet.base.limits import Limits
 from vnet.base.line import UNLIMITED, Impairment, Line, Rate, rate_of
 from vnet.base.source import Location
 from vnet.topology import language as lang
-from vnet.topology.build_images import Images, boot_of, disks_of, images_of, title_of
+from vnet.topology.build_cloud_init import Texts
+from vnet.topology.build_images import boot_of, disks_of, images_of, title_of
 from vnet.topology.check_endpoints import places
 from vnet.topology.draft import (
     Draft,
@@ -58,10 +62,11 @@ from vnet.topology.shape import Entry, Field, Read
 Services = dict[str, tuple[Service, ...]]
 
 
-def build(draft: Draft, file: str, folder: str = "") -> Topology:
+def build(draft: Draft, file: str, folder: str = "", texts: Texts = MappingProxyType({})) -> Topology:
     """The topology; only for a draft that passed all checks.
 
-    `folder` is what the names of files are relative to, `file` included.
+    `folder` is what the names of files are relative to, `file` included; `texts` are those of files that it
+    names, by path.
     """
     declared = _declared_services(draft)
     services = BUILT_IN_SERVICES | declared
@@ -73,7 +78,7 @@ def build(draft: Draft, file: str, folder: str = "") -> Topology:
         description=draft.root.value(lang.DESCRIPTION),
         networks={name: _network(name, each, fabric) for name, each in draft.networks.items()},
         vms={
-            name: _vm(name, each, draft.nics[name], name in draft.endpoints, images, folder)
+            name: _vm(name, each, draft.nics[name], name in draft.endpoints, boot_of(each.value, images, folder, texts))
             for name, each in draft.vms.items()
         },
         groups=_groups(draft),
@@ -207,11 +212,8 @@ def _pair(entry: Entry) -> AddressPair:
     return AddressPair(entry.value(lang.PAIR_ADDRESS), None if mac is None else mac.value)
 
 
-def _vm(
-    name: str, vm: Read[Entry], nics: tuple[DraftNic, ...], is_endpoint: bool, images: Images, folder: str
-) -> VmSpec:
+def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...], is_endpoint: bool, boot: Boot) -> VmSpec:
     entry = vm.value
-    boot = boot_of(entry, images, folder)
     return VmSpec(
         name=name,
         image=title_of(boot),

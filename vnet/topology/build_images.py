@@ -11,6 +11,7 @@ from vnet.base.boot import MICRO, MICRO_BOOT, ROOT_DISK, Boot, Firmware, ImageFi
 from vnet.base.source import Location
 from vnet.topology import language as lang
 from vnet.topology import language_images as words
+from vnet.topology.build_cloud_init import Texts, cloud_init_of
 from vnet.topology.draft import Draft
 from vnet.topology.include import beside
 from vnet.topology.model import DeclaredImage, DiskFormat, DiskSpec
@@ -61,7 +62,7 @@ def _absolute(path: Read[str], folder: str) -> str:
     return normpath(PurePosixPath(folder or "/") / beside(path.at.file, path.value))
 
 
-def boot_of(vm: Entry, images: Images, folder: str) -> Boot:
+def boot_of(vm: Entry, images: Images, folder: str, texts: Texts) -> Boot:
     """What a VM boots."""
     entry, name = vm.part(words.VM_BOOT), vm.value(lang.VM_IMAGE)
     kernel, iso = entry.get(words.BOOT_KERNEL), entry.get(words.BOOT_ISO)
@@ -75,6 +76,7 @@ def boot_of(vm: Entry, images: Images, folder: str) -> Boot:
         None if iso is None else _iso(iso, images, folder),
         (Firmware.BIOS if firmware is None else firmware.value).value,
         first is not None and first.value,
+        cloud_init_of(vm, texts),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 from vnet.topology import (
+    check_cloud_init,
     check_endpoints,
     check_forwarders,
     check_images,
@@ -43,6 +44,7 @@ def check(draft: Draft, reading: Reading) -> None:
     check_vms.check(draft, reading)
     check_endpoints.check(draft, reading)
     check_images.check(draft, reading)
+    check_cloud_init.check(draft, reading)
     check_life.check(draft, reading)
     check_lines.check(draft, reading)
     check_routers.check(draft, reading)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from vnet.base import limits
 from vnet.base.boot import MICRO
 from vnet.topology import life, life_text, mirrors, published, quality, selectors, values
+from vnet.topology.language_cloud_init import VM_CLOUD_INIT
 from vnet.topology.language_images import IMAGE, IMAGE_NAME, VM_BOOT
 from vnet.topology.model import (
     LEASE_S,
@@ -604,8 +605,9 @@ _VM_FIELDS = (
     VM_DEPENDS_ON,
     VM_DISK,
     VM_DISKS,
+    VM_CLOUD_INIT,
 )
-_VM_LATER = ("cloud_init",)
+_VM_LATER: tuple[str, ...] = ()
 VM = Record("a VM", _VM_FIELDS, _VM_LATER, partial=True)
 DEFAULTS = Record("a VM's defaults", _VM_FIELDS, _VM_LATER, partial=True)
 TEMPLATE = Record(

@@ -61,7 +61,7 @@ def load_text(
         check(whole, reading)
     if reading.faults:
         raise InputError(reading.faults)
-    return build(whole, file_name, env.get(FOLDER, ""))
+    return build(whole, file_name, env.get(FOLDER, ""), reading.texts)
 
 
 def _read(file: str, reading: Reading) -> Entry | None:

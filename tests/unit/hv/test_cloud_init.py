@@ -14,7 +14,7 @@ import yaml
 
 from vnet.base.cloud_init import CloudInit
 from vnet.hv.cloud_init import seed_files
-from vnet.hv.live.seed import iso_image, opened_seed
+from vnet.hv.live.seed import iso_image, opened_image
 from vnet.hv.spec import GuestNic, GuestSpec
 
 NIC = GuestNic(
@@ -79,17 +79,17 @@ def test_a_nic_without_ipv6_makes_no_address_of_its_own_and_one_without_any_hold
 
 def test_user_keys_and_password_are_those_of_the_topology() -> None:
     key, secret = "ssh-ed25519 AAAA alice", "$6$salt$hash"
-    config = CloudInit("alice", (key,), secret, ("nginx",), ("echo 'a: b' #x",))
+    config = CloudInit(True, "alice", (key,), secret, ("nginx",), ("echo 'a: b' #x",))
     told = read(config=config)["user-data"]
-    assert (told["user"], told["users"], told["ssh_authorized_keys"]) == ("alice", ["default"], [key])
-    assert (told["password"], told["chpasswd"], told["ssh_pwauth"]) == (secret, {"expire": False}, True)
+    assert told["user"] == {"name": "alice", "hashed_passwd": secret, "lock_passwd": False}
+    assert (told["users"], told["ssh_authorized_keys"], told["ssh_pwauth"]) == (["default"], [key], True)
     assert (told["packages"], told["runcmd"]) == (["nginx"], ["echo 'a: b' #x"])
     assert (told["hostname"], told["fqdn"]) == ("db", "db.shop.internal")
 
 
 def test_without_a_password_none_is_accepted_and_the_image_s_user_stays() -> None:
     told = read()["user-data"]
-    assert not {"password", "ssh_pwauth", "user", "packages", "runcmd"} & told.keys()
+    assert not {"ssh_pwauth", "user", "packages", "runcmd"} & told.keys()
     assert seed_files(SPEC, CloudInit())["user-data"].startswith(b"#cloud-config\n")
 
 
@@ -138,7 +138,7 @@ def test_the_image_has_the_label_that_cloud_init_looks_for_and_the_files_by_both
 
 
 def test_the_image_is_no_file_and_nobody_can_write_to_it() -> None:
-    with opened_seed({"meta-data": b"secret"}) as descriptor:
+    with opened_image({"meta-data": b"secret"}) as descriptor:
         assert os.fstat(descriptor).st_nlink == 0
         assert b"secret" in os.pread(descriptor, 1 << 20, 0)
         assert stat.S_ISREG(os.fstat(descriptor).st_mode)

@@ -11,8 +11,9 @@ from typing import Any
 from vnet.base.boot import MICRO
 from vnet.base.errors import HostError, InputError, VnetError
 from vnet.fabric.live.registry import Registry
+from vnet.hv.distro import NAME as DISTRO
+from vnet.hv.live import distro, image_import, root_disk
 from vnet.hv.live import image as micro
-from vnet.hv.live import image_import, root_disk
 from vnet.hv.live import image_store as store
 from vnet.hv.live.image_import import Wanted
 from vnet.hv.live.image_store import Listed
@@ -38,11 +39,16 @@ async def put(wanted: Wanted, name: str, tell: Tell) -> Json:
     name = name or name_of(wanted.path)
     _refuse_name(name)
     image = await image_import.put(wanted, tell)
+    await _call_it(image, name)
+    return _plain(Listed(image, (name,), store.path_of(image).stat().st_blocks * 512), ())
+
+
+async def _call_it(image: Stored, name: str) -> None:
+    """Has a name mean an image; what it meant before goes if nobody needs it."""
     before = await asyncio.to_thread(store.by_name, name)
     await asyncio.to_thread(store.name_it, image, name)
     if before is not None and before.id != image.id:
         await _remove_if_of_no_use(before)
-    return _plain(Listed(image, (name,), store.path_of(image).stat().st_blocks * 512), ())
 
 
 def name_of(path: Path) -> str:
@@ -114,7 +120,13 @@ async def _build_micro(tell: Tell) -> Json:
     return _micro()[0]
 
 
-BUILDERS: Mapping[str, Callable[[Tell], Awaitable[Json]]] = {MICRO: _build_micro}
+async def _build_distro(tell: Tell) -> Json:
+    image = await distro.build(tell)
+    await _call_it(image, DISTRO)
+    return _plain(await asyncio.to_thread(_listed, image), ())
+
+
+BUILDERS: Mapping[str, Callable[[Tell], Awaitable[Json]]] = {MICRO: _build_micro, DISTRO: _build_distro}
 """The images that vnet makes itself, of Debian packages."""
 
 

@@ -23,6 +23,7 @@ from vnet.hv.firmware import BUILDS, PACKAGE, Flash, variables_disk
 from vnet.hv.live import image_import, root_disk
 from vnet.hv.live import image_store as store
 from vnet.hv.live.disk import made_beside, open_all, open_as_they_are, path_of, swept
+from vnet.hv.live.seed import opened_seed
 from vnet.hv.pc import Pc
 from vnet.hv.spec import GuestSpec
 from vnet.hv.stored import Stamp, Stored
@@ -267,8 +268,10 @@ def open_for(
     if prepared.boot.firmware == Firmware.UEFI.value:
         code, variables = _open_flash(spec, stack)
         pc = replace(pc, code_fd=code, variables_fd=variables)
+    if prepared.boot.has_seed(prepared.root is not None and prepared.root.cloud_init):
+        pc = replace(pc, seed_fd=stack.enter_context(opened_seed(spec, prepared.boot.cloud_init)))
     disks = tuple(_open_disks(spec, prepared, pc.disks_begin, stack, as_they_are))
-    fds = tuple(each for each in (pc.iso_fd, pc.code_fd, pc.variables_fd) if each is not None)
+    fds = tuple(each for each in (pc.iso_fd, pc.code_fd, pc.variables_fd, pc.seed_fd) if each is not None)
     kernels = tuple(int(each.rpartition("/")[2]) for each in (pc.kernel, pc.initrd) if each)
     return Opened(pc, disks, (*fds, *kernels, *(fd for disk in disks for fd in disk.fds)))
 

@@ -12,12 +12,13 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vnet.base import paths
-from vnet.base.errors import HostError, TimedOut
+from vnet.base.errors import HostError, TimedOut, VnetError
 from vnet.hv import distro
 from vnet.hv.live import image_import
 from vnet.hv.live import image_store as store
@@ -120,10 +121,14 @@ async def _run(command: tuple[str, ...], told: Callable[[str], None] = lambda li
         HostError: with the end of what it said.
     """
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, env=environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True, **pipes
+            *command,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         raise HostError(f"{command[0]} is missing: {distro_needs()}") from error
@@ -164,3 +169,24 @@ async def _lines_of(stream: asyncio.StreamReader | None, told: Callable[[str], N
         told(text)
         kept = [*kept[-_KEPT_LINES:], text]
     return "\n".join(kept)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Builds the image under its name, progress on stderr, its file on stdout; `--made` asks for one."""
+    if arguments not in ([], ["--made"]):
+        print("usage: python -m vnet.hv.live.distro [--made]", file=sys.stderr)
+        return 2
+    if arguments:
+        return int(store.by_name(distro.NAME) is None)
+    try:
+        made = asyncio.run(build(lambda text: print(text, file=sys.stderr, flush=True)))
+        store.name_it(made, distro.NAME)
+    except VnetError as error:
+        print(f"vnet: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    print(store.path_of(made))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -32,6 +32,7 @@ from vnet.hv.live.boot import Prepared, open_for
 from vnet.hv.live.console import ConsoleTail
 from vnet.hv.live.disk import open_all, open_as_they_are
 from vnet.hv.live.finding import find_recorded
+from vnet.hv.live.guest_agent import GuestAgentClient
 from vnet.hv.live.image import Image
 from vnet.hv.live.launcher import LOG, Confinement, launch_machine, launch_opened, open_vhost, opened
 from vnet.hv.live.process import Process, file_limit, start_ticks
@@ -82,7 +83,7 @@ class Guest:
         self.reason = ""
         self.record: Record | None = None
         self.process: Process | None = None
-        self.agent: AgentClient | None = None
+        self.agent: AgentClient | GuestAgentClient | None = None
         self.lock = asyncio.Lock()
         self.failed_in = Phase.ABSENT
         self.stop_timeout_s = 10.0
@@ -634,7 +635,7 @@ class Guest:
         """Runs a command in the guest, over a new connection if the last one broke."""
         return await (await self.connected_agent(timeout_s)).run(argv, stdin=stdin, timeout_s=timeout_s)
 
-    async def connected_agent(self, timeout_s: float) -> AgentClient:
+    async def connected_agent(self, timeout_s: float) -> AgentClient | GuestAgentClient:
         """The agent's connection, made if there is none; waits for a start that is under way.
 
         A guest that does not answer must not keep others from stopping it: `lock` is not held meanwhile.
@@ -645,19 +646,27 @@ class Guest:
         self.check_running()
         return agent
 
-    async def agent_now(self, timeout_s: float) -> AgentClient:
+    async def agent_now(self, timeout_s: float) -> AgentClient | GuestAgentClient:
         """The same for who is at work on the guest and holds `lock`."""
-        if not self.spec.is_micro:
-            raise HostError(
-                f"{self.spec.name} does not run vnet's agent: its image is {self.spec.image}. "
-                f"Use `vnet console {self.spec.name}`, or its network"
-            )
         async with self._agent_lock:
             if self.agent is None or not self.agent.connected:
                 if self.agent:
                     await self.agent.close()
-                self.agent = await AgentClient.connect(self._agent_socket, timeout_s=timeout_s)
+                self.agent = await self._connect_agent(timeout_s)
             return self.agent
+
+    async def _connect_agent(self, timeout_s: float) -> AgentClient | GuestAgentClient:
+        """vnet's own agent, or the one that distributions bring."""
+        if self.spec.is_micro:
+            return await AgentClient.connect(self._agent_socket, timeout_s=timeout_s)
+        try:
+            return await GuestAgentClient.connect(self._agent_socket, timeout_s=timeout_s)
+        except TimedOut as error:
+            name = self.spec.name
+            raise TimedOut(
+                f"{name}: {error}. Is it still booting (`vnet logs {name}`)? Without qemu-guest-agent in it "
+                f"there is `vnet console {name}`, `vnet screenshot {name}`, and its network"
+            ) from error
 
     def check_running(self) -> None:
         """Refuses what needs a running guest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,10 @@ _SYNC_EVERY_S = 1.0
 _ANSWER_TIMEOUT_S = 30.0
 """An agent that is silent for so long is taken for gone; its socket is connected anew."""
 _KILL_GRACE_S = 3.0
-_POLLS_S = (0.01, 0.02, 0.04, 0.08, 0.15, 0.25)
+_SLOWEST_BPS = 100_000
+"""Bytes a second that a guest takes of a command's input, at least."""
+_POLL_SHARE, _POLL_LEAST_S, _POLL_MOST_S = 0.2, 0.01, 2.0
+"""How long a command has taken says how soon it is asked for: agents write each question into their log."""
 _READ_BYTES = 1 << 16
 
 
@@ -81,7 +85,7 @@ class GuestAgentClient:
             PeerError: the connection broke.
             TimedOut: the command was ended after `timeout_s`, or the guest does not answer.
         """
-        begun = asyncio.ensure_future(self._begin(argv, stdin, timeout_s))
+        begun = asyncio.ensure_future(self._begin(argv, stdin))
         try:
             async with asyncio.timeout(timeout_s):
                 pid = await asyncio.shield(begun)
@@ -92,9 +96,9 @@ class GuestAgentClient:
             self._let_go(begun)
             raise
 
-    async def _begin(self, argv: list[str], stdin: bytes, timeout_s: float = _ANSWER_TIMEOUT_S) -> int:
+    async def _begin(self, argv: list[str], stdin: bytes) -> int:
         line = guest_agent.encode_exec(argv, stdin)
-        answer = await self._ask("guest-exec", line, max(timeout_s, _ANSWER_TIMEOUT_S))
+        answer = await self._ask("guest-exec", line, _ANSWER_TIMEOUT_S + len(stdin) / _SLOWEST_BPS)
         return guest_agent.parse_pid(answer)
 
     async def begin(self, argv: list[str]) -> int:
@@ -103,13 +107,14 @@ class GuestAgentClient:
 
     async def ended(self, pid: int) -> ExecResult:
         """Waits for a command's end."""
-        polls = iter(_POLLS_S)
+        began_s = time.monotonic()
         while True:
             value = await self.command("guest-exec-status", {"pid": pid})
             done = guest_agent.parse_ended(value)
             if done is not None:
                 return done
-            await asyncio.sleep(next(polls, _POLLS_S[-1]))
+            waited_s = time.monotonic() - began_s
+            await asyncio.sleep(min(max(waited_s * _POLL_SHARE, _POLL_LEAST_S), _POLL_MOST_S))
 
     async def kill(self, pid: int) -> None:
         """Ends a command with all its children."""

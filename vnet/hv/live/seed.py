@@ -10,9 +10,13 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
+from vnet.base.cloud_init import CloudInit
 from vnet.base.errors import HostError
-from vnet.hv.cloud_init import LABEL
+from vnet.hv.cloud_init import LABEL, seed_files
+from vnet.hv.live import ssh_key
+from vnet.hv.spec import GuestSpec
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -37,8 +41,17 @@ def iso_image(files: Mapping[str, bytes], label: str = LABEL) -> bytes:
 
 
 @contextmanager
-def opened_seed(files: Mapping[str, bytes]) -> Iterator[int]:
-    """A descriptor, for reading only, of the image; it is gone with the last of them."""
+def opened_seed(spec: GuestSpec, config: CloudInit) -> Iterator[int]:
+    """The seed of a guest; whom its topology lets in by no key, this host's own lets in (`vnet ssh`)."""
+    if not config.ssh_keys:
+        config = replace(config, ssh_keys=ssh_key.public())
+    with opened_image(seed_files(spec, config)) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def opened_image(files: Mapping[str, bytes]) -> Iterator[int]:
+    """A descriptor, for reading only, of an image; it is gone with the last of them."""
     memory = os.memfd_create("vnet-seed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(memory, "wb", closefd=False) as file:

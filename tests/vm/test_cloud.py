@@ -1,0 +1,109 @@
+"""A real distribution beside vnet's own guest: told by cloud-init, asked through its own agent."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.vm.fabric_lab import Lab, lab
+
+TEXT = """\
+name: cloud
+networks: {lan: {vlan: 10, subnets: [10.0.0.0/24, "fd00:10::/64"], mtu: 1400}}
+vms:
+  db:
+    image: distro
+    memory: 512M
+    networks: [lan]
+    disk: 4G
+    cloud_init: {user: ada, runcmd: ["echo $$((6 * 7)) >/var/lib/answer"]}
+    healthcheck: {test: "test -e /var/lib/answer", interval: 2s, start_period: 5m}
+  web: {image: micro, networks: [lan]}
+policies: [{name: db, applied_to: vm:db, ingress: [{from: vm:web, ports: [icmp, 7000/tcp]}]}]
+"""
+STORE = Path(os.environ.get("VNET_TEST_STORE", "/var/lib/vnet/image-store"))
+BOOTS_WITHIN_S = "240"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    assert (STORE / "names" / "distro").exists(), "tools/setup.sh guests"
+    file = tmp_path_factory.mktemp("cloud") / "cloud.vnet.yaml"
+    file.write_text(TEXT)
+    with lab() as made:
+        (made.directory / "state" / "image-store").symlink_to(STORE)
+        made.vnet("up", "-f", str(file))
+        made.vnet("exec", "--timeout", BOOTS_WITHIN_S, "db", "--", "true")
+        yield made
+        made.vnet("down", "-n", "cloud", "--disks")
+
+
+def sh(host: Lab, command: str, vm: str = "db") -> str:
+    return host.vnet("exec", vm, "--", "sh", "-c", command)
+
+
+def until(host: Lab, command: str, wanted: str) -> str:
+    """What a command in the distribution prints once it is what is wanted, or after a while."""
+    deadline = time.monotonic() + float(BOOTS_WITHIN_S)
+    while (found := sh(host, f"{command} 2>&1 || true")) != wanted and time.monotonic() < deadline:
+        time.sleep(1)
+    return found
+
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_it_has_the_name_and_the_addresses_of_the_topology(host: Lab) -> None:
+    show = "ip -o addr show dev eth0 scope global"
+    assert until(host, f"{show} | grep -c inet", "2\n") == "2\n"
+    found = sh(host, f"{show}; ip link show dev eth0; hostname")
+    assert "10.0.0.2/24" in found and "fd00:10::2/64" in found
+    assert "mtu 1400" in found
+    assert found.endswith("db\n")
+
+
+def test_policies_hold_between_it_and_vnet_s_own_guest(host: Lab) -> None:
+    host.vnet("exec", "web", "--", "ping", "-c", "1", "-W", "10", "10.0.0.2")
+    for port in (7000, 7001):
+        sh(host, f"setsid sh -c 'while echo {port} | nc -l -N {port}; do :; done' >/dev/null 2>&1 &")
+    asked = "for i in 1 2 3 4 5; do nc -w 5 10.0.0.2 {} && break; sleep 1; done </dev/null"
+    assert sh(host, asked.format(7000), "web") == "7000\n"
+    host.vnet("exec", "web", "--", "nc", "-w", "3", "10.0.0.2", "7001", expect=1)
+    assert any(row["dst"].endswith(":7001") or "7001" in str(row) for row in host.json("drops"))
+
+
+def test_files_go_in_and_come_out_through_its_agent(host: Lab, tmp_path: Path) -> None:
+    data = os.urandom(5 << 20)
+    (tmp_path / "in").write_bytes(data)
+    host.vnet("cp", str(tmp_path / "in"), "db:/var/tmp/there")
+    host.vnet("cp", "db:/var/tmp/there", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_bytes() == data
+
+
+def test_the_first_boot_does_what_it_was_told_and_the_health_check_sees_it(host: Lab) -> None:
+    assert until(host, "cat /var/lib/answer", "42\n") == "42\n"
+    deadline = time.monotonic() + 30
+    while (row := next(each for each in host.json("ps") if each["vm"] == "db"))["health"] != "healthy":
+        assert time.monotonic() < deadline, row
+        time.sleep(0.5)
+    blocks = sh(host, "df --output=size -m / | tail -1")
+    assert int(blocks) > 3500  # the file system has grown to the disk
+
+
+def test_ssh_needs_no_rule_and_no_belief_and_gives_the_exit_code(host: Lab) -> None:
+    assert host.vnet("ssh", "db", "--", "id", "-un") == "ada\n"
+    host.vnet("ssh", "db", "sudo sh -c 'exit 7'", expect=7)
+    config = host.vnet("ssh-config", "db")
+    assert "User ada" in config and "ProxyCommand" in config and "StrictHostKeyChecking yes" in config
+
+
+def test_it_is_found_again_by_the_next_daemon_and_powers_off_when_told(host: Lab) -> None:
+    host.kill_daemon()
+    assert sh(host, "echo again") == "again\n"
+    began_s = time.monotonic()
+    host.vnet("stop", "db", "--wait", "120")
+    assert time.monotonic() - began_s < 110  # it was not killed
+    assert next(each for each in host.json("ps") if each["vm"] == "db")["state"] == "stopped"
