@@ -6,7 +6,7 @@
 #   tools/setup.sh perf     that, and what measuring needs
 #   tools/setup.sh python   only the Python parts of `test`; needs no root
 #   tools/setup.sh image    the micro guest, made from Debian packages
-#   tools/setup.sh guests   guests with other kernels, in which tests try the switch; likewise
+#   tools/setup.sh guests   guests with other kernels, in which tests try the switch, and a distribution; likewise
 #   tools/setup.sh conformance  os-ken's OpenFlow switch tests, in a virtual environment of their own
 #   tools/setup.sh faucet   Faucet, a controller that tests put in charge of the switch; likewise
 #
@@ -29,7 +29,7 @@ main() {
     perf) packages demo test perf && python_parts test ;;
     python) python_parts test ;;
     image) guest_image ;;
-    guests) kernel_guests ;;
+    guests) kernel_guests && distro_guest ;;
     conformance | faucet) apart "$WHAT" ;;
     *) die "usage: tools/setup.sh demo|test|perf|python|image|guests|conformance|faucet" ;;
     esac
@@ -194,6 +194,13 @@ kernel_guests() {
     say "Guests with other kernels (out of Debian packages; nothing of them is installed)"
     package_lists
     run_visibly "guests" "$VENV/bin/python" -m tests.vm.kernel_lab
+}
+
+distro_guest() { # in the host's own store of images, where tests find it
+    if "$VENV/bin/python" -m vnet.hv.live.distro --made; then return 0; fi
+    say "Distribution guest (a Debian out of packages; nothing of them is installed)"
+    package_lists
+    run_visibly "distribution" "$VENV/bin/python" -m vnet.hv.live.distro
 }
 
 main

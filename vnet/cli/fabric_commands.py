@@ -292,7 +292,7 @@ def _stop(client: Client) -> int:
 
 
 def version(settings: Settings) -> None:
-    """Print the version of the client, and of the daemon if one runs."""
+    """Print the version of the client and of a running daemon."""
     client = settings.client()
     running = client.get("/v1/version") | {"ready": _readiness(client)} if client.alive() else None
     if settings.output in (Format.JSON, Format.YAML):

@@ -75,7 +75,7 @@ def flows(
     settings: Settings,
     ovs: Annotated[bool, typer.Option("--ovs", help="As `ovs-ofctl dump-flows` prints them.")] = False,
 ) -> None:
-    """Print the flows in the switch, each with the line it comes from."""
+    """Print the flows of the switch, each with its line."""
     answer = settings.daemon().get(path("fabrics", settings.fabric, "flows"))
     if ovs:
         for row in answer:

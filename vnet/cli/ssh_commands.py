@@ -42,8 +42,9 @@ def ssh(
         list[str] | None, typer.Argument(metavar="[OPTION...] [COMMAND...]", show_default=False)
     ] = None,
 ) -> int:
-    """Log in to a VM by SSH, or run a command; the exit code is the command's own.
+    """Log in to a VM by SSH, or run a command there.
 
+    The exit code is the command's own.
     It needs no network to the VM: the connection goes through its machine.
     What stands behind the VM's name is ssh's own, options first. The keys of
     the server are learnt from the VM's agent, so they need not be believed.
@@ -72,8 +73,9 @@ def _leading_options(words: list[str]) -> int:
 def ssh_config(
     settings: Settings, vm: Annotated[str, typer.Argument(metavar="[VM]", show_default=False)] = ""
 ) -> None:
-    """Print a configuration of OpenSSH by which ssh, scp, rsync and Ansible reach VMs.
+    """Print what OpenSSH needs to know of VMs.
 
+    With it ssh, scp, rsync and Ansible reach them by their names.
     For one VM, or for all that boot an image of a distribution. It holds as long
     as the keys of their servers do.
     """
@@ -92,8 +94,9 @@ def ssh_proxy(
     vm: Vm,
     port: Annotated[int, typer.Argument(min=1, max=65535, help="Its TCP port.")] = _SSH_PORT,
 ) -> None:
-    """Join standard input and output with a TCP port of a VM's own 127.0.0.1, for ssh's ProxyCommand.
+    """Join this command's ends with a TCP port of a VM.
 
+    One of its own 127.0.0.1, for the ProxyCommand of ssh.
     No network carries it, so no policy is asked: whoever may use `vnet exec` may use this.
     """
     _guest(settings, vm).relay(port, sys.stdin.fileno(), sys.stdout.fileno())

@@ -77,7 +77,7 @@ def resume(settings: Settings, vm: Vm) -> None:
 
 
 def reset(settings: Settings, vm: Vm) -> None:
-    """Press a VM's reset button: it boots again, without being asked.
+    """Press a VM's reset button: it boots again, unasked.
 
     Waits until its agent answers.
     """
@@ -127,7 +127,7 @@ def _words(argv: list[str]) -> list[str]:
 
 
 def console(settings: Settings, vm: Vm) -> None:
-    """Attach this terminal to the VM's serial console; Ctrl-] leaves."""
+    """Attach this terminal to a VM's serial console; Ctrl-] ends."""
     from vnet.cli.console import attach
 
     answer = settings.daemon().get(path("fabrics", settings.fabric, "vms", vm, "console"))

@@ -67,7 +67,8 @@ def _image(old: GuestSpec, new: GuestSpec) -> Iterator[Difference]:
     if old.image != new.image:
         yield Difference(f"image {old.image} → {new.image}", How.RECREATE)
     elif old.boot != new.boot:
-        yield Difference("what it boots", How.RESTART)
+        is_told = replace(old.boot, cloud_init=new.boot.cloud_init) == new.boot
+        yield Difference("what cloud-init tells it" if is_told else "what it boots", How.RESTART)
 
 
 def _cpus(old: GuestSpec, new: GuestSpec, built: Built) -> Iterator[Difference]:

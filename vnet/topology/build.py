@@ -78,7 +78,13 @@ def build(draft: Draft, file: str, folder: str = "", texts: Texts = MappingProxy
         description=draft.root.value(lang.DESCRIPTION),
         networks={name: _network(name, each, fabric) for name, each in draft.networks.items()},
         vms={
-            name: _vm(name, each, draft.nics[name], name in draft.endpoints, boot_of(each.value, images, folder, texts))
+            name: _vm(
+                name,
+                each,
+                draft.nics[name],
+                name in draft.endpoints,
+                boot_of(each.value, images, folder, texts),
+            )
             for name, each in draft.vms.items()
         },
         groups=_groups(draft),

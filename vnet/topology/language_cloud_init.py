@@ -76,7 +76,7 @@ CLOUD_USER_DATA = Field(
     "the keys above, it counts",
 )
 CLOUD_INIT = Record(
-    "a VM's cloud-init",
+    "a cloud-init seed",
     (CLOUD_USER, CLOUD_SSH_KEYS, CLOUD_PASSWORD_HASH, CLOUD_PACKAGES, CLOUD_RUNCMD, CLOUD_USER_DATA),
 )
 VM_CLOUD_INIT = Field(

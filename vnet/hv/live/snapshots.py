@@ -25,6 +25,7 @@ from vnet.hv.live import disk_snapshots, saved_start
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.changing import refuse_what_was_changed
 from vnet.hv.live.guest import Guest
+from vnet.hv.live.guest_agent import GuestAgentClient
 from vnet.hv.live.manager import HvManager, Progress
 from vnet.hv.live.saving import Saving
 from vnet.hv.live.snapshot_files import Next
@@ -293,6 +294,9 @@ class _Making:
         guest = self.guests[vm]
         with suppress(VnetError):
             agent = await guest.agent_now(_FREEZE_TIMEOUT_S)
+            if isinstance(agent, GuestAgentClient):  # a command could not end in a guest that is frozen
+                await (agent.freeze if script == saving.FREEZE else agent.thaw)(_FREEZE_TIMEOUT_S)
+                return True
             done = await agent.run(["sh", "-c", script], stdin=b"", timeout_s=_FREEZE_TIMEOUT_S)
             return done.exit_code == 0
         return False
