@@ -24,7 +24,7 @@ from graphlib import TopologicalSorter
 from vnet.base import limits
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Line
-from vnet.fabric.guest_changes import how
+from vnet.fabric.guest_changes import differences, how
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import (
     Attached,
@@ -285,7 +285,8 @@ class ChangeGuest:
     guest: Guest
 
     def __str__(self) -> str:
-        return f"change {self.guest.name} while it runs"
+        told = ", ".join(each.what for each in differences(self.was, self.guest))
+        return f"change {self.guest.name} while it runs: {told or 'the order of its NICs or disks'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,7 +269,7 @@ def _is_told(old: GuestSpec, new: GuestSpec) -> bool:
     """
     if not new.is_micro:
         return False
-    return old.nics != new.nics or _by_file(old).keys() != _by_file(new).keys()
+    return set(old.nics) != set(new.nics) or _by_file(old).keys() != _by_file(new).keys()
 
 
 def _by_interface(spec: GuestSpec) -> dict[str, GuestNic]:

@@ -193,7 +193,7 @@ def test_a_running_guest_whose_port_was_removed_by_hand_is_made_again():
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"memory_bytes": 128 << 20}, ["change a while it runs"]),
+        ({"memory_bytes": 128 << 20}, ["change a while it runs: memory 64M → 128M"]),
         ({"memory_bytes": 48 << 20, "cpus": 2}, ["restart a"]),
         ({"image": "other", "cpus": 2}, ["re-create a", "start a"]),
     ],

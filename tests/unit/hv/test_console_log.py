@@ -7,12 +7,15 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from vnet.base import paths
 from vnet.hv.live import console_log
-from vnet.hv.live.console_log import ROOM_BYTES, Reader, Start, begun, put_aside
+from vnet.hv.live.console_log import ROOM_BYTES, Reader, Start, begun, move, put_aside
+from vnet.hv.live.process import Process
 
 MIB = 1 << 20
 
@@ -118,3 +121,35 @@ def test_a_guest_that_is_gone_leaves_nothing():
     os.close(start(b"one\n"))
     console_log.remove("shop", "web")
     assert not paths.console_dir("shop").exists()
+
+
+def test_a_log_that_begins_further_behind_keeps_what_was_printed_and_has_room_again():
+    """So it is when a disk that is longer is plugged in."""
+    printing = start(b"booting\n", limit_bytes=MIB)
+    follower = Reader("shop", "web", Start.CURRENT)
+    assert follower.more() == b"booting\n"
+    move("shop", "web", 64 * MIB)
+    assert follower.more() == b""
+    os.write(printing, b"login:\n")
+    assert follower.more() == b"login:\n"
+    assert kept() == b"booting\nlogin:\n"
+    assert os.fstat(printing).st_size > 63 * MIB and on_disk() < 64 << 10
+    move("shop", "web", MIB)
+    assert kept() == b"booting\nlogin:\n", "it never begins earlier again"
+    os.close(printing)
+
+
+def test_what_a_process_may_write_is_raised_while_it_runs_and_never_lowered():
+    child = subprocess.Popen(["prlimit", f"--fsize={MIB}:unlimited", "sleep", "60"])
+    try:
+        process = Process(child.pid, os.pidfd_open(child.pid), child)
+        while b"sleep" not in Path(f"/proc/{child.pid}/cmdline").read_bytes()[:5]:
+            time.sleep(0.01)
+        process.allow_files(64 * MIB, os.getuid())
+        process.allow_files(2 * MIB, os.getuid())
+        limits = Path(f"/proc/{child.pid}/limits").read_text()
+        assert next(line for line in limits.splitlines() if "file size" in line).split()[3] == str(64 * MIB)
+    finally:
+        child.kill()
+        child.wait()
+        os.close(process.pidfd)

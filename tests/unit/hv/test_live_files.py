@@ -11,10 +11,21 @@ from uuid import uuid4
 import pytest
 
 from vnet.base.errors import HostError, InputError
+from vnet.hv.built import Places, built_for
 from vnet.hv.live import image, process, record, users
 from vnet.hv.live.record import Record, record_path
 
-RECORD = Record("uuid-1", 60600, "tcg", True, 96 << 20, ("/sys/fs/cgroup/x",))
+RECORD = Record(
+    "uuid-1",
+    60600,
+    "tcg",
+    True,
+    96 << 20,
+    ("/sys/fs/cgroup/x",),
+    built=built_for(1, 96 << 20, 2, "tcg"),
+    places=Places((("eth0", 0),), (("data", 0, 1),)),
+    links_down=("eth0",),
+)
 
 
 @pytest.fixture(autouse=True)

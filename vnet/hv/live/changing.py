@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 UNPLUG_TIMEOUT_S = 10.0
 MEMORY_TIMEOUT_S = 10.0
 TELL_TIMEOUT_S = 20.0
+ANSWER_TIMEOUT_S = 5.0
 _PAUSES_S = (0.01, 0.05, 0.1, 0.5, 1.0)
 _SLACK_BYTES = 8 << 20
 """Linux takes memory in pieces that may be larger than asked for, and keeps the piece with its own notes."""
@@ -58,12 +59,24 @@ class Changer:
             HostError, PeerError, TimedOut: it could not, and is as it was.
         """
         old, guest = self.guest.spec, self.guest
+        steps = changing.steps(old, new)
+        if any(isinstance(step, changing.Tell) for step in steps):
+            await self._refuse_a_silent_one()
         try:
-            await self._take(changing.steps(old, new))
+            await self._take(steps)
         except (VnetError, OSError) as error:
             await self._take_back(old, new, error)
             raise error if isinstance(error, VnetError) else HostError(f"{old.name}: {error}") from error
         guest.spec = new
+
+    async def _refuse_a_silent_one(self) -> None:
+        try:
+            await self._run(["true"], ANSWER_TIMEOUT_S)
+        except (TimedOut, PeerError) as error:
+            name = self.guest.spec.name
+            raise TimedOut(
+                f"{name} cannot be told of its change, nothing of it was changed: {error}"
+            ) from error
 
     async def _take(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -71,10 +84,14 @@ class Changer:
             self.guest.spec = changing.done(step, self.guest.spec)
 
     async def _take_back(self, old: GuestSpec, new: GuestSpec, why: Exception) -> None:
+        """Back to what it was; one that is not told so any more, since it is silent, has its devices back."""
         try:
             await self._take(changing.steps_back(self.guest.spec, old, new))
         except (VnetError, OSError) as error:
-            raise HalfChanged(f"{why}; and {old.name} could not be made again what it was: {error}") from why
+            is_silent = isinstance(error, TimedOut | PeerError)
+            if not is_silent or changing.steps(self.guest.spec, old):
+                told = f"{why}; and {old.name} could not be made again what it was: {error}"
+                raise HalfChanged(told) from why
         if self.guest.spec.cpus != old.cpus:
             raise HalfChanged(f"{why}; {old.name} has {self.guest.spec.cpus} CPUs until it is restarted")
         self.guest.spec = old
@@ -160,7 +177,7 @@ class Changer:
         if not self.guest.spec.is_micro:
             return False  # it does not let go of one that it uses, or knows what it does
         try:
-            return await self._run(["sh", "-c", _IS_MOUNTED, "sh", disk.name]) == 0
+            return await self._run(["sh", "-c", _IS_MOUNTED, "sh", disk.name], ANSWER_TIMEOUT_S) == 0
         except (PeerError, TimedOut):
             return False  # who does not answer is not asked
 
@@ -229,9 +246,9 @@ class Changer:
             text = (done.stderr + done.stdout).decode(errors="replace").strip()
             raise PeerError(f"{new.name} could not configure itself anew ({done.exit_code}): {text}")
 
-    async def _run(self, argv: list[str]) -> int:
-        agent = await self.guest.agent_now(TELL_TIMEOUT_S)
-        return (await agent.run(argv, stdin=b"", timeout_s=TELL_TIMEOUT_S)).exit_code
+    async def _run(self, argv: list[str], timeout_s: float) -> int:
+        agent = await self.guest.agent_now(timeout_s)
+        return (await agent.run(argv, stdin=b"", timeout_s=timeout_s)).exit_code
 
     async def _unplug(self, device: str, what: str) -> None:
         """The guest lets go of a device; one that does not keeps it."""
