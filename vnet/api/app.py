@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from vnet import __version__
 from vnet.api.answers import outcome_json
 from vnet.api.attach_routes import AttachRoutes
+from vnet.api.export_routes import ExportRoutes
 from vnet.api.image_routes import ImageRoutes
 from vnet.api.link_routes import LinkRoutes
 from vnet.api.observed import Observed, with_usage
@@ -104,6 +105,7 @@ class Api:
             *LinkRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SnapshotRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *ImageRoutes(self.service.engine, self.operations).routes(),
+            *ExportRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),
             Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
             Route("/v1/operations/{number}/summary", self.summary),

@@ -62,6 +62,11 @@ def image_store() -> Path:
     return state_dir() / "image-store"
 
 
+def exports_dir() -> Path:
+    """What was exported and is not fetched yet, each in a folder of its own."""
+    return state_dir() / "exports"
+
+
 def disks_dir() -> Path:
     """Disks of VMs, `FABRIC/VM/NAME.FORMAT`, kept when fabrics go."""
     return state_dir() / "disks"

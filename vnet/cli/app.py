@@ -13,6 +13,7 @@ from vnet.cli import (
     doctor_command,
     drill_command,
     events_command,
+    export_command,
     fabric_commands,
     image_commands,
     import_commands,
@@ -51,6 +52,7 @@ ssh_commands.register(app)
 disk_commands.register(app)
 snapshot_commands.register(app)
 image_commands.register(app)
+export_command.register(app)
 look_commands.register(app)
 past_commands.register(app)
 seen_commands.register(app)

@@ -94,6 +94,12 @@ class Client:
                 while block := response.read1(65536):
                     yield block
 
+    def fetch(self, path: str) -> Generator[bytes, None, None]:
+        """The bytes of a file; Ctrl-C leaves at once."""
+        with self._open("GET", path) as response, self._listening():
+            while block := response.read(1 << 20):
+                yield block
+
     def run(self, method: str, path: str, body: Json | None, report: Callable[[Json], None]) -> Json:
         """A long operation: tells its progress, gives its result.
 

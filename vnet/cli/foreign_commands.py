@@ -1,4 +1,4 @@
-"""`vnet import libvirt`, `compose`, `containerlab`: machines and networks of others as a topology file."""
+"""`vnet import libvirt`, `compose`, `containerlab`, `ova`, `disk`: what others have, for a fabric."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import typer
 
 from vnet.base.errors import UsageError
 from vnet.cli import files
+from vnet.cli.client import path
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Format, document, tell
+from vnet.cli.output import Format, document, mib, tell
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?")
 File = Annotated[str, typer.Argument(metavar="FILE", help="The file; - is standard input.")]
@@ -21,7 +22,7 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="The file; - is standa
 
 def add(group: typer.Typer) -> None:
     """Add these commands to `vnet import`."""
-    for each in (libvirt, compose, containerlab, ova):
+    for each in (libvirt, compose, containerlab, ova, disk):
         command(group)(each)
 
 
@@ -84,6 +85,26 @@ def ova(
     else:
         into_folder(given, appliance, into, settings.report)
         told(settings, appliance.document)
+
+
+def disk(
+    settings: Settings,
+    vm: Annotated[str, typer.Argument(metavar="VM", show_default=False)],
+    called: Annotated[str, typer.Argument(metavar="DISK", show_default=False)],
+    given: Annotated[Path, typer.Argument(metavar="FILE", help="qcow2, raw, VMDK, VDI, VHD, VHDX.")],
+    form: Annotated[str, typer.Option("--format", help="If it cannot be seen, as of many raw disks.")] = "",
+) -> None:
+    """Make a disk of a VM out of a file, before the VM is started with it.
+
+    The fabric need not be up. The topology declares the disk, with the file's size or more.
+    """
+    if settings.fabric == "-":
+        raise UsageError("of which fabric? name it with -n NAME or -f FILE")
+    client = settings.daemon()
+    client.timeout_s = None
+    where = path("fabrics", settings.fabric, "vms", vm, "disks", called, "contents")
+    made = client.run("POST", where, {"path": str(given.absolute()), "format": form}, settings.report)
+    tell(f"{vm}: the disk {called} has {mib(made['size_bytes'])}; declare it with as much or more")
 
 
 def _from_yaml(settings: Settings, file: str, imported: Callable[..., dict[str, Any]]) -> None:

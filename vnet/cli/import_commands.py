@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    group = typer.Typer(help="Make a topology of what others declare.", no_args_is_help=True)
+    group = typer.Typer(help="Topologies and disks of what others have.", no_args_is_help=True)
     command(group)(kubernetes)
     foreign_commands.add(group)
     app.add_typer(group, name="import")

@@ -28,6 +28,8 @@ Told = Callable[[str], None]
 """Is told how far it is."""
 _BLOCK = 1 << 20
 _NOBODY = 65534
+HALF = ".importing"
+"""So ends the name of a folder in which a disk is made; it begins with a dot."""
 _COPY, _MADE = "source", "made.qcow2"
 _ROOM_LEFT_BYTES = 64 << 20
 """What an import leaves free of its file system: a small file may be a large disk."""
@@ -146,16 +148,39 @@ def unpack(opened: Package, name: str, size_bytes: int, target: Path, told: Told
     member = package.member(opened.members, name, opened.path)
     if opened.sums is not None:
         package.refuse_unnamed(opened.sums, [name], opened.path)
-    folder = target.with_name(f".{target.name}.part")
+    _make(opened, member, size_bytes, target, told)
+
+
+def bring(path: Path, target: Path, form: str, told: Told) -> int:
+    """Makes a qcow2 file of a disk in a file of any format that is read. Returns what a guest sees of it.
+
+    Args:
+        form: what the file is said to be, or "". A raw disk without partitions has to be said to be one.
+
+    Raises: as `unpack`.
+    """
+    try:
+        member = Member(path.name, str(path), 0, path.stat().st_size)
+        return _make(Package(str(path.parent), member, (member,)), member, None, target, told, form)
+    except OSError as error:
+        raise HostError(f"cannot make a disk of {path}: {error.strerror or error}") from error
+
+
+def _make(
+    opened: Package, member: Member, size_bytes: int | None, target: Path, told: Told, form: str = ""
+) -> int:
+    folder = target.with_name(f".{target.name}{HALF}")
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
     folder.mkdir(mode=0o700)
     try:
         _copy(opened, member, folder / _COPY, told)
-        kind = image_file.recognise(_ends(folder / _COPY), f"{opened.path}: {name}")
-        _convert(kind.value, size_bytes, folder, name, told)
+        kind = image_file.recognise(_ends(folder / _COPY), f"{opened.path}: {member.name}", form)
+        made_bytes = _convert(kind, size_bytes, folder, member.name, told)
         (folder / _MADE).chmod(0o600)
         if os.geteuid() == 0:
             os.chown(folder / _MADE, 0, 0)
         (folder / _MADE).rename(target)
+        return made_bytes
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -185,24 +210,36 @@ def _ends(path: Path) -> Ends:
         return Ends(head, file.read(image_file.TAIL_BYTES), path.stat().st_size)
 
 
-def _convert(kind: str, size_bytes: int, folder: Path, name: str, told: Told) -> None:
-    """Never larger than the disk that it is said to be, nor than there is room for."""
+def _convert(kind: ImageFormat, wanted_bytes: int | None, folder: Path, name: str, told: Told) -> int:
+    """Never larger than the disk that it is said to be, nor than there is room for. Returns its size."""
+    if kind is ImageFormat.ISO:
+        raise InputError(f"{name} is a medium for a drive and no disk")
     room = shutil.disk_usage(folder).free - _ROOM_LEFT_BYTES
     if room <= 0:
         raise HostError(f"no room to import {name}: the file system of {folder.parent} is full")
-    limit = min(size_bytes + size_bytes // 64 + (16 << 20), room)
-    before: tuple[str, ...] = ("prlimit", f"--fsize={limit}", "--core=0", "--")
     if os.geteuid() == 0:
         for each in (folder, folder / _COPY):
             os.chown(each, _NOBODY, _NOBODY)
-        before = confinement(_NOBODY, (), limit)
-    if ImageFormat(kind) in qemu_img.CHECKED:  # what is missing of a disk would be read as zeros
-        _run((*before, *qemu_img.check(Path(_COPY), kind)), folder, name, None, accept=(0, 3))
-    _run((*before, *qemu_img.convert(Path(_COPY), kind, Path(_MADE))), folder, name, told)
-    info = _run((*before, *qemu_img.info(Path(_MADE), "qcow2")), folder, name, None)
-    found = int(json.loads(info)["virtual-size"])
-    if found != size_bytes:
-        raise InputError(f"{name} is a disk of {found} bytes, its descriptor says {size_bytes}")
+    size_bytes = _size_bytes(Path(_COPY), kind.value, folder, name)
+    if wanted_bytes not in (None, size_bytes):
+        raise InputError(f"{name} is a disk of {size_bytes} bytes, its descriptor says {wanted_bytes}")
+    before = _before(min(size_bytes + size_bytes // 64 + (16 << 20), room))
+    if kind in qemu_img.CHECKED:  # what is missing of a disk would be read as zeros
+        _run((*before, *qemu_img.check(Path(_COPY), kind.value)), folder, name, None, accept=(0, 3))
+    _run((*before, *qemu_img.convert(Path(_COPY), kind.value, Path(_MADE))), folder, name, told)
+    return size_bytes
+
+
+def _size_bytes(path: Path, kind: str, folder: Path, name: str) -> int:
+    info = _run((*_before(0), *qemu_img.info(path, kind)), folder, name, None)
+    return int(json.loads(info)["virtual-size"])
+
+
+def _before(limit_bytes: int) -> tuple[str, ...]:
+    """What stands before qemu-img: as root it loses all rights."""
+    if os.geteuid() == 0:
+        return confinement(_NOBODY, (), limit_bytes)
+    return ("prlimit", f"--fsize={limit_bytes}", "--core=0", "--")
 
 
 def _run(

@@ -1,0 +1,223 @@
+"""Makes a file of a VM that goes elsewhere: a qcow2 file of a disk, or an OVA of all of them.
+
+What is made lies in a folder of its own until it has been fetched. A disk that is the difference to an image
+becomes a whole one. A disk's header is written by the VM's QEMU: no file that it names is believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import tarfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from vnet.base import paths
+from vnet.base.errors import HostError
+from vnet.hv import ovf, qemu_img
+from vnet.hv.disk import DiskFormat
+from vnet.hv.live import disk, image_store, root_disk
+from vnet.hv.ovf import ExportedDisk, ExportedVm
+
+Told = Callable[[str], None]
+KEPT_S = 900.0
+"""So long what was made is kept for who does not fetch it."""
+_DATA_FILE = 1 << 2
+"""An incompatible feature of qcow2: contents lie in another file (QEMU 7.2, docs/interop/qcow2.txt)."""
+_OWN = f"{os.getpid()}x"
+"""So begin the names of what this daemon makes."""
+_being_made: set[str] = set()
+_TOLD_EVERY_S = 0.5
+_USTAR_MAX_BYTES = 8 << 30
+_STREAM = ("-O", "vmdk", "-o", "subformat=streamOptimized")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A disk that is to be exported. `base` is the image that it is the difference to, if it is one."""
+
+    name: str
+    path: Path
+    format: str
+    size_bytes: int
+    base: Path | None = None
+
+    def options(self) -> qemu_img.Options:
+        """How it is opened: with what vnet knows to lie behind it, and nothing else."""
+        if self.base is not None:
+            return qemu_img.above(self.path, self.base)
+        return qemu_img.alone(self.path, self.format)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file that waits to be fetched, by its token."""
+
+    token: str
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+def source(fabric: str, vm: str, name: str) -> Source:
+    """A disk of a VM. Raises HostError if it is not there (the VM was never started), or is damaged."""
+    found = [each for each in disk.kept(fabric) if (each.vm, each.name) == (vm, name)]
+    if not found:
+        raise HostError(
+            f"the disk {name} of {vm} is not there yet: it is made by the first `vnet start {vm}`"
+        )
+    path = found[0].path
+    if found[0].format == DiskFormat.QCOW2.value:
+        _refuse_data_file(path)
+    base = root_disk.base_of(path)
+    image = image_store.by_id(base.id) if base else None
+    if base is not None and image is None:
+        raise HostError(f"{path} is the difference to the image {base.name}, which is gone: import it again")
+    behind = image_store.path_of(image_store.sound(image)) if image else None
+    return Source(name, path, found[0].format, found[0].size_bytes, behind)
+
+
+def _refuse_data_file(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(104)
+    if len(head) == 104 and int.from_bytes(head[72:80], "big") & _DATA_FILE:
+        raise HostError(f"{path} says that its contents lie in another file; vnet makes no such disks")
+
+
+async def pack_disk(given: Source, vm: str, *, shared: bool, told: Told) -> Made:
+    """A qcow2 file of a disk, with nothing behind it. `shared`: a QEMU that stands still has it open."""
+    async with _folder() as folder:
+        path = folder / f"{vm}-{given.name}.qcow2"
+        await _convert(given, path, ("-O", "qcow2"), shared=shared, told=told)
+        return await _made(folder, path)
+
+
+async def pack(vm: ExportedVm, given: Sequence[Source], *, shared: bool, told: Told) -> Made:
+    """An OVA: descriptor, manifest, and each disk as a stream-optimised VMDK."""
+    async with _folder() as folder:
+        disks = []
+        for each in given:
+            path = folder / f"{vm.name}-{each.name}.vmdk"
+            await _convert(each, path, _STREAM, shared=shared, told=told)
+            disks.append(ExportedDisk(each.name, path.name, each.size_bytes, path.stat().st_size))
+        whole = replace(vm, disks=tuple(disks))
+        path = folder / f"{vm.name}.ova"
+        told("packing")
+        await asyncio.to_thread(_archive, whole, folder, path)
+        return await _made(folder, path)
+
+
+def _archive(vm: ExportedVm, folder: Path, path: Path) -> None:
+    files = [folder / each.file for each in vm.disks]
+    text = ovf.descriptor(vm).encode()
+    sums = {f"{vm.name}.ovf": hashlib.sha256(text).hexdigest()}
+    sums |= {each.name: image_store.sha256_of(each) for each in files}
+    large = any(each.stat().st_size >= _USTAR_MAX_BYTES for each in files)
+    form = tarfile.GNU_FORMAT if large else tarfile.USTAR_FORMAT  # as others write them too
+    with tarfile.open(path, "w", format=form) as archive:
+        _add(archive, f"{vm.name}.ovf", io.BytesIO(text), len(text))
+        data = ovf.manifest(sums).encode()
+        _add(archive, f"{vm.name}.mf", io.BytesIO(data), len(data))
+        for each in files:
+            with each.open("rb") as file:
+                _add(archive, each.name, file, each.stat().st_size)
+            each.unlink()
+
+
+def _add(archive: tarfile.TarFile, name: str, file: IO[bytes], size_bytes: int) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = size_bytes, 0o644, int(time.time())
+    archive.addfile(entry, file)
+
+
+# ---- what waits to be fetched ----------------------------------------------------------------
+
+
+def find(token: str) -> Path | None:
+    """What was made under a token, if it is still there."""
+    if not token.isalnum():
+        return None
+    return next(iter((paths.exports_dir() / token).glob("*")), None)
+
+
+def forget(token: str) -> None:
+    """It was fetched, or is not wanted any more."""
+    if token.isalnum():
+        shutil.rmtree(paths.exports_dir() / token, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove what nobody has fetched, and what a daemon that was killed has left."""
+    for folder in paths.exports_dir().glob("*/"):
+        is_own = folder.name.startswith(_OWN)
+        if folder.name in _being_made:
+            continue
+        if not is_own or time.time() - folder.stat().st_mtime > KEPT_S:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def _folder() -> AsyncIterator[Path]:
+    """Private; gone when the work fails or is broken off."""
+    sweep()
+    folder = paths.exports_dir() / f"{_OWN}{secrets.token_hex(8)}"
+    folder.mkdir(mode=0o700, parents=True)
+    _being_made.add(folder.name)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        _being_made.discard(folder.name)
+
+
+async def _made(folder: Path, path: Path) -> Made:
+    path.chmod(0o600)
+    digest = await asyncio.to_thread(image_store.sha256_of, path)
+    return Made(folder.name, path, path.stat().st_size, digest)
+
+
+# ---- converting ------------------------------------------------------------------------------
+
+
+async def _convert(given: Source, target: Path, form: Sequence[str], *, shared: bool, told: Told) -> None:
+    """Broken off, it ends. Without `shared` a VM that is started meanwhile is refused the disk."""
+    words = ("qemu-img", "convert", "-p", *(("-U",) if shared else ()), *form)
+    command = (*words, qemu_img.opened(given.options()), str(target))
+    pipe = asyncio.subprocess.PIPE
+    try:
+        child = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    except OSError as error:
+        raise HostError(f"`qemu-img convert` failed: {error}; install qemu-utils") from error
+    try:
+        assert child.stdout is not None, "it has a pipe"
+        assert child.stderr is not None, "it has a pipe"
+        _, errors = await asyncio.gather(_follow(child.stdout, given.name, told), child.stderr.read())
+        code = await child.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await asyncio.shield(child.wait())
+        raise
+    if code:
+        raise qemu_img.explained(
+            "qemu-img convert", code, errors.decode(errors="replace"), path=target.parent
+        )
+
+
+async def _follow(stream: asyncio.StreamReader, name: str, told: Told) -> None:
+    told_s = time.monotonic()
+    while data := await stream.read(1 << 12):
+        percent = qemu_img.percent(data)
+        if percent is not None and time.monotonic() - told_s > _TOLD_EVERY_S:
+            told_s = time.monotonic()
+            told(f"disk {name}: {percent:.0f} %")
