@@ -33,9 +33,9 @@ def libvirt(
         typer.Argument(metavar="FILE...", help="One domain or network in XML each; - is standard input."),
     ],
 ) -> None:
-    """Print the topology that domains and networks of libvirt stand for.
+    """Print the topology of domains of libvirt.
 
-    `virsh dumpxml DOMAIN` and `virsh net-dumpxml NETWORK` print them. -n gives its name.
+    And of their networks: `virsh dumpxml DOMAIN` and `virsh net-dumpxml NETWORK` print them. -n gives its name.
     """
     from vnet.topology.foreign.libvirt import imported
 
@@ -73,9 +73,9 @@ def ova(
         typer.Option("--into", metavar="DIR", help="Make this folder, with its disks and the topology."),
     ] = None,
 ) -> None:
-    """Print the topology that an OVA stands for; with --into make its disks too.
+    """Print the topology that an OVA stands for.
 
-    Its checksums are verified. -n gives the topology's name.
+    With --into its disks are made too. Its checksums are verified. -n gives the topology's name.
     """
     from vnet.cli.ova import into_folder, opened
 
@@ -94,9 +94,9 @@ def disk(
     given: Annotated[Path, typer.Argument(metavar="FILE", help="qcow2, raw, VMDK, VDI, VHD, VHDX.")],
     form: Annotated[str, typer.Option("--format", help="If it cannot be seen, as of many raw disks.")] = "",
 ) -> None:
-    """Make a disk of a VM out of a file, before the VM is started with it.
+    """Make a disk of a VM out of a file.
 
-    The fabric need not be up. The topology declares the disk, with the file's size or more.
+    Before the VM is started with it; the fabric need not be up. The topology declares the disk, with the file's size or more.
     """
     if settings.fabric == "-":
         raise UsageError("of which fabric? name it with -n NAME or -f FILE")
