@@ -35,7 +35,7 @@ def libvirt(
 ) -> None:
     """Print the topology of domains of libvirt.
 
-    And of their networks: `virsh dumpxml DOMAIN` and `virsh net-dumpxml NETWORK` print them. -n gives its name.
+    And of their networks: `virsh dumpxml DOMAIN`, `virsh net-dumpxml NETWORK`. -n gives its name.
     """
     from vnet.topology.foreign.libvirt import imported
 
@@ -96,7 +96,8 @@ def disk(
 ) -> None:
     """Make a disk of a VM out of a file.
 
-    Before the VM is started with it; the fabric need not be up. The topology declares the disk, with the file's size or more.
+    Before the VM is started with it; the fabric need not be up. The topology declares the disk, with the
+    file's size or more.
     """
     if settings.fabric == "-":
         raise UsageError("of which fabric? name it with -n NAME or -f FILE")
