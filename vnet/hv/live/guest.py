@@ -511,6 +511,8 @@ class Guest:
 
     async def _resume(self) -> None:
         await self._monitor().execute(monitor.CONTINUE)
+        if isinstance(self.agent, GuestAgentClient) and self.agent.connected:
+            self.agent.tell_time(time.time_ns())
 
     async def _reset(self) -> None:
         await self._forget()

@@ -171,6 +171,10 @@ class GuestAgentClient:
         """Sets the guest's clock: after a pause it is behind."""
         await self.command("guest-set-time", {"time": time_ns})
 
+    def tell_time(self, time_ns: int) -> None:
+        """The same, without waiting: a guest that stood still may take its time."""
+        self._keep(asyncio.ensure_future(self.set_time(time_ns)))
+
     async def shut_down(self) -> None:
         """Asks the guest to power off; there is no answer to that."""
         self._write(guest_agent.encode("guest-shutdown", {"mode": "powerdown"}))
