@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -113,9 +114,7 @@ def _alias(guest: Guest) -> str:
 
 
 def _options(settings: Settings, guest: Guest, user: str, known: Path) -> Iterator[tuple[str, str]]:
-    program = Path(sys.argv[0])
-    name = str(program.absolute()) if program.exists() else f"{sys.executable} -m vnet"
-    yield "ProxyCommand", f"{name} -q -n {guest.fabric} ssh-proxy {guest.vm} %p"
+    yield "ProxyCommand", f"{_program()} -q -n {guest.fabric} ssh-proxy {guest.vm} %p"
     yield "HostKeyAlias", _alias(guest)
     yield "UserKnownHostsFile", str(known)
     yield "StrictHostKeyChecking", "yes"
@@ -124,6 +123,12 @@ def _options(settings: Settings, guest: Guest, user: str, known: Path) -> Iterat
     key = paths.ssh_dir() / "id_ed25519"
     if os.access(key, os.R_OK):
         yield "IdentityFile", str(key)
+
+
+def _program() -> str:
+    """How this command is called, from wherever ssh does it."""
+    found = shutil.which(sys.argv[0])
+    return shlex.quote(str(Path(found).absolute())) if found else f"{shlex.quote(sys.executable)} -m vnet"
 
 
 @contextmanager

@@ -112,3 +112,17 @@ def test_more_files_than_may_include_one_another_are_refused() -> None:
     files = {f"{number}.yaml": f"include: {number + 1}.yaml" for number in range(12)}
     files["lab.yaml"] = "name: lab\ninclude: 0.yaml"
     assert any("more than 8 files" in found for found in faults(files))
+
+
+def test_files_that_cloud_init_names_are_gathered_wherever_it_stands_and_what_is_no_file_is_not():
+    text = """
+defaults: {cloud_init: {ssh_keys: [~/.ssh/id.pub, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 ada"]}}
+templates: {t: {cloud_init: {user_data: told/web.yaml}}}
+vms:
+  a: {cloud_init: {user_data: "#cloud-config\\npackages: []", ssh_keys: keys.pub}}
+  b: {cloud_init: true}
+"""
+    asked: list[str] = []
+    found = gather("lab/x.vnet.yaml", text, lambda path: asked.append(path) or f"text of {path}")
+    assert asked == ["~/.ssh/id.pub", "lab/told/web.yaml", "lab/keys.pub"]
+    assert found == {path: f"text of {path}" for path in asked}
