@@ -91,11 +91,16 @@ def _nics(old: GuestSpec, new: GuestSpec) -> Iterator[Difference]:
     was, will = _by_interface(old), _by_interface(new)
     for name in sorted(was.keys() | will.keys()):
         if name not in was:
-            yield Difference(f"{name} is new", How.LIVE)
+            yield Difference(f"{name} is new{_by_itself(new)}", How.LIVE)
         elif name not in will:
             yield Difference(f"{name} goes", How.LIVE)
         elif was[name] != will[name]:
-            yield Difference(f"{name} {_nic_words(was[name], will[name])}", How.LIVE)
+            yield Difference(f"{name} {_nic_words(was[name], will[name])}{_by_itself(new)}", How.LIVE)
+
+
+def _by_itself(spec: GuestSpec) -> str:
+    """What is said of a NIC whose guest vnet's agent is not in."""
+    return "" if spec.is_micro else ", which its guest has to configure itself"
 
 
 def _nic_words(old: GuestNic, new: GuestNic) -> str:

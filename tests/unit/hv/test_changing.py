@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.hv.machines import MIB, nic, spec
+from vnet.base.boot import Boot, ImageSource
 from vnet.hv import changing
 from vnet.hv.built import Places, built_for, places_at_start, unchangeable
 from vnet.hv.changing import How
@@ -67,6 +68,15 @@ def test_a_guest_of_an_earlier_version_grows_by_a_restart():
 def test_another_image_is_another_guest_and_so_is_what_nobody_knows_how_to_change():
     assert told(replace(WEB, image="debian")) == ["image micro → debian (re-create)"]
     assert told(replace(WEB, name="other")) == ["it is made otherwise (re-create)"]
+
+
+def test_a_guest_without_vnet_s_agent_is_not_told_and_the_plan_says_so():
+    debian = Boot(ImageSource("debian"))
+    one, two = (replace(spec(count), image="debian", boot=debian) for count in (1, 2))
+    built = built_for(1, 96 * MIB, 1, "tcg", grows=False)
+    assert told(two, built, one) == ["eth1 is new, which its guest has to configure itself (live)"]
+    assert told(replace(one, memory_bytes=128 * MIB), built, one) == ["memory 96M → 128M (restart)"]
+    assert [type(step) for step in changing.steps(one, two)] == [changing.AttachNic]
 
 
 def test_a_disk_that_takes_its_room_at_once_grows_by_a_restart():

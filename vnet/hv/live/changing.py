@@ -35,13 +35,23 @@ _PAUSES_S = (0.01, 0.05, 0.1, 0.5, 1.0)
 _SLACK_BYTES = 8 << 20
 """Linux takes memory in pieces that may be larger than asked for, and keeps the piece with its own notes."""
 _IS_MOUNTED = """\
-disk=$(readlink -f "/dev/disk/$1")
-for number in $(cat "/sys/block/${disk##*/}/dev" /sys/block/"${disk##*/}"/*/dev); do
-    grep -q " $number " /proc/self/mountinfo && exit 0
+for link in "/dev/disk/$1" "/dev/disk/by-id/virtio-$1"; do
+    [ -e "$link" ] || continue
+    disk=$(readlink -f "$link")
+    for number in $(cat "/sys/block/${disk##*/}/dev" /sys/block/"${disk##*/}"/*/dev 2>/dev/null); do
+        grep -q " $number " /proc/self/mountinfo && exit 0
+    done
 done
 exit 1
 """
 """Of the disk of that name or one of its partitions, by their device numbers. Source: proc(5)."""
+_USE_CPUS = """\
+sleep 0.5
+for each in /sys/devices/system/cpu/cpu[0-9]*/online; do
+    [ "$(cat "$each")" = 1 ] || echo 1 >"$each"
+done
+"""
+"""For a Linux that does not do so by itself."""
 
 
 @dataclass(slots=True)
@@ -174,8 +184,6 @@ class Changer:
         self.guest.note(places=self._places.without_disk(disk.name))
 
     async def _is_mounted(self, disk: Disk) -> bool:
-        if not self.guest.spec.is_micro:
-            return False  # it does not let go of one that it uses, or knows what it does
         try:
             return await self._run(["sh", "-c", _IS_MOUNTED, "sh", disk.name], ANSWER_TIMEOUT_S) == 0
         except (PeerError, TimedOut):
@@ -235,6 +243,9 @@ class Changer:
             self.guest.spec = replace(self.guest.spec, cpus=self.guest.spec.cpus + 1)
         if old.is_micro:
             await self._tell(old, self.guest.spec)
+        else:
+            with contextlib.suppress(PeerError, TimedOut):  # many systems do it by themselves
+                await self._run(["sh", "-c", _USE_CPUS], ANSWER_TIMEOUT_S)
 
     # the guest itself
 
