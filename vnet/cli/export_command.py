@@ -13,6 +13,7 @@ import typer
 from vnet.base.errors import HostError, InputError, PeerError
 from vnet.cli.client import Client, path
 from vnet.cli.options import Settings, command
+from vnet.cli.output import tell
 
 
 class Form(StrEnum):
@@ -50,6 +51,8 @@ def export(
     client.timeout_s = None
     body = {"format": chosen.value, "disk": disk, "pause": pause}
     made = client.run("POST", path("fabrics", settings.fabric, "vms", vm, "export"), body, settings.report)
+    if made["note"] and not settings.quiet:
+        tell(made["note"])
     try:
         _fetch(client, made, target, settings)
     finally:

@@ -9,7 +9,7 @@ import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,12 @@ def make_tap(name: str, owner_uid: int) -> None:
 def silence(name: str) -> None:
     """Keep the host's own stack off it: no addresses of its own, and no ARP."""
     for setting, value in (("ipv6/conf/{}/disable_ipv6", "1"), ("ipv4/conf/{}/arp_ignore", "8")):
-        path = Path("/proc/sys/net") / setting.format(name)
-        with suppress(OSError):
-            path.write_text(value)
+        _set(setting.format(name), value)
+
+
+def _set(setting: str, value: str) -> None:
+    with suppress(OSError):  # a kernel without IPv6 has none of it
+        (Path("/proc/sys/net") / setting).write_text(value)
 
 
 def join(outer: str, near: str, *, is_ours: bool) -> None:
@@ -160,6 +163,8 @@ def configure(netns: str, device: str, endpoint: Endpoint) -> None:
         if link.get_attr("IFLA_ADDRESS") != text:
             netlink.link("set", index=index, state="down")
             netlink.link("set", index=index, address=text)
+        has_v6 = any(ip_interface(address).version == 6 for address in endpoint.addresses)
+        _set(f"ipv6/conf/{device}/disable_ipv6", "0" if has_v6 else "1")  # else it asks in vain
         netlink.link("set", index=index, state="up", mtu=endpoint.mtu_bytes)
         put_addresses(netlink, index, endpoint.addresses)
         for gateway in endpoint.gateways:

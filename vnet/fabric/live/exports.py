@@ -21,6 +21,9 @@ from vnet.topology.values import format_mac
 Json = Mapping[str, Any]
 
 
+_MICRO = "{vm} boots the micro guest, which is in memory and not in the file: only its disks are"
+
+
 class Form(StrEnum):
     """What is made."""
 
@@ -49,7 +52,7 @@ async def make(registry: Registry, fabric: str, wanted: Wanted, told: Callable[[
             made = await export.pack_disk(sources[0], vm.name, shared=shared, told=told)
         else:
             made = await export.pack(_described(vm), sources, shared=shared, told=told)
-    return _plain(made)
+    return {**_plain(made), "note": _MICRO.format(vm=vm.name) if vm.boot.is_micro else ""}
 
 
 def _vm(fabric: Fabric, name: str) -> Vm:

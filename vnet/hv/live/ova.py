@@ -161,7 +161,7 @@ def bring(path: Path, target: Path, form: str, told: Told) -> int:
     """
     try:
         member = Member(path.name, str(path), 0, path.stat().st_size)
-        return _make(Package(str(path.parent), member, (member,)), member, None, target, told, form)
+        return _make(Package("", member, (member,)), member, None, target, told, form)
     except OSError as error:
         raise HostError(f"cannot make a disk of {path}: {error.strerror or error}") from error
 
@@ -174,7 +174,8 @@ def _make(
     folder.mkdir(mode=0o700)
     try:
         _copy(opened, member, folder / _COPY, told)
-        kind = image_file.recognise(_ends(folder / _COPY), f"{opened.path}: {member.name}", form)
+        label = f"{opened.path}: {member.name}" if opened.path else member.path
+        kind = image_file.recognise(_ends(folder / _COPY), label, form)
         made_bytes = _convert(kind, size_bytes, folder, member.name, told)
         (folder / _MADE).chmod(0o600)
         if os.geteuid() == 0:
