@@ -6,15 +6,12 @@ hardware a guest has vnet decides itself, so devices that every guest has are no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from ipaddress import ip_interface
-from typing import Any
 
 from vnet.base.errors import Fault, InputError
-from vnet.topology.foreign.sheet import Network, Plain, Sheet, Vm, memory
-from vnet.topology.foreign.xml import Element, parse, shown
-from vnet.topology.values import MAC_PATTERN
+from vnet.topology.foreign import libvirt_interfaces, libvirt_networks
+from vnet.topology.foreign.sheet import Plain, Sheet, Vm, memory
+from vnet.topology.foreign.xml import Element, fault, parse, shown
 
 _FORMATS = ("qcow2", "raw")
 _UNITS = {
@@ -61,84 +58,19 @@ def imported(texts: Mapping[str, str], fabric: str) -> Plain:
             faults += error.faults
     for root in roots:
         if root.tag == "network":
-            _network(root, sheet, faults)
+            libvirt_networks.read(root, sheet, faults)
     domains = [root for root in roots if root.tag == "domain"]
     for domain in domains:
         _domain(domain, sheet, faults)
     for root in roots:
         if root.tag not in ("domain", "network"):
-            faults.append(_fault(root, f"expected <domain> or <network>, found <{root.tag}>"))
+            faults.append(fault(root, f"expected <domain> or <network>, found <{root.tag}>"))
     if not domains and not faults:
         file = next(iter(texts))
         raise InputError(f"{file}: there is no domain: `virsh dumpxml DOMAIN` prints one")
     if faults:
-        raise InputError(shown(fault, texts[fault.where.file]) for fault in faults)
+        raise InputError(shown(each, texts[each.where.file]) for each in faults)
     return sheet.document(fabric)
-
-
-def _fault(element: Element, problem: str, hint: str = "") -> Fault:
-    return Fault(element.at, element.tag, problem, hint)
-
-
-# ---- networks --------------------------------------------------------------------------------
-
-
-def _network(root: Element, sheet: Sheet, faults: list[Fault]) -> None:
-    name = root.text_of("name")
-    if not name:
-        faults.append(_fault(root, "a network needs <name>"))
-        return
-    network = sheet.network(name)
-    mode = root.attribute("forward", "mode", "nat" if root.first("forward") is not None else "")
-    network.way_out = mode in ("nat", "route", "open")
-    tag = root.first("vlan/tag")
-    if tag is not None:
-        network.vlan = _number(tag, "id", faults)
-    domain = root.attribute("domain", "name")
-    if domain:
-        network.extra["dns"] = domain
-    for address in root.all("ip"):
-        subnet = _subnet(address, sheet, faults)
-        if subnet is not None:
-            network.subnets.append(subnet)
-    network.has_dhcp = any("dhcp" in each for each in network.subnets)
-    if mode in ("bridge", "passthrough", "private", "vepa", "hostdev"):
-        where = root.attribute("bridge", "name") or root.attribute("forward/interface", "dev")
-        why = f"its way out is {where or mode}: declare it as an uplink of the network"
-        sheet.leave_out(f"network {name}: forward", root.at, why)
-
-
-def _subnet(address: Element, sheet: Sheet, faults: list[Fault]) -> Plain | None:
-    given = address.attributes
-    length = given.get("prefix") or given.get("netmask") or ("64" if given.get("family") == "ipv6" else "")
-    try:
-        found = ip_interface(f"{given['address']}/{length}" if length else given["address"])
-    except (KeyError, ValueError):
-        faults.append(_fault(address, "expected an address with its netmask or prefix"))
-        return None
-    subnet: Plain = {"cidr": str(found.network), "gateway": str(found.ip)}
-    dhcp = address.first("dhcp")
-    if dhcp is not None:
-        subnet["dhcp"] = _dhcp(dhcp) or True
-    for kind in address.all("tftp"):
-        sheet.leave_out("network tftp", kind.at, "nothing boots from the network")
-    return subnet
-
-
-def _dhcp(dhcp: Element) -> Plain:
-    told: Plain = {}
-    for each in dhcp.all("range"):
-        start, end = each.attributes.get("start"), each.attributes.get("end")
-        if start and end:
-            told.setdefault("range", f"{start}-{end}")
-    reserved = {
-        each.attributes["mac"].lower(): each.attributes["ip"]
-        for each in dhcp.all("host")
-        if "mac" in each.attributes and "ip" in each.attributes
-    }
-    if reserved:
-        told["reservations"] = reserved
-    return told
 
 
 # ---- domains ---------------------------------------------------------------------------------
@@ -147,7 +79,7 @@ def _dhcp(dhcp: Element) -> Plain:
 def _domain(root: Element, sheet: Sheet, faults: list[Fault]) -> None:
     name = root.text_of("name")
     if not name:
-        faults.append(_fault(root, "a domain needs <name>"))
+        faults.append(fault(root, "a domain needs <name>"))
         return
     vm = sheet.vm(name, root.at)
     vm.keys["cpus"] = _cpus(root, faults)
@@ -155,7 +87,7 @@ def _domain(root: Element, sheet: Sheet, faults: list[Fault]) -> None:
     _os(root, vm, sheet)
     _disks(root, vm, sheet)
     for index, nic in enumerate(root.all("devices/interface")):
-        _interface(nic, index, vm, sheet, faults)
+        libvirt_interfaces.read(nic, index, vm, sheet, faults)
     _rest(root, vm, sheet)
 
 
@@ -165,7 +97,7 @@ def _cpus(root: Element, faults: list[Fault]) -> int:
         return 1
     text = vcpu.attributes.get("current", vcpu.text)
     if not text.isdecimal() or not int(text):
-        faults.append(_fault(vcpu, f"expected a number of CPUs, found {text!r}"))
+        faults.append(fault(vcpu, f"expected a number of CPUs, found {text!r}"))
         return 1
     return int(text)
 
@@ -174,11 +106,11 @@ def _memory_bytes(root: Element, faults: list[Fault]) -> int:
     """What the guest has, not what it could be given: `currentMemory`, where there is one."""
     found = root.first("currentMemory") or root.first("memory")
     if found is None:
-        faults.append(_fault(root, "a domain needs <memory>"))
+        faults.append(fault(root, "a domain needs <memory>"))
         return 0
     unit = found.attributes.get("unit", "KiB")
     if not found.text.isdecimal() or unit not in _UNITS:
-        faults.append(_fault(found, f"expected an amount of memory, found {found.text!r} {unit}"))
+        faults.append(fault(found, f"expected an amount of memory, found {found.text!r} {unit}"))
         return 0
     return int(found.text) * _UNITS[unit]
 
@@ -278,91 +210,6 @@ def _boot_order(disk: Element) -> int:
     return int(text) if text.isdecimal() else 1 << 16
 
 
-# ---- interfaces ------------------------------------------------------------------------------
-
-
-def _interface(nic: Element, index: int, vm: Vm, sheet: Sheet, faults: list[Fault]) -> None:
-    called, kind = f"{vm.name}: eth{index}", nic.attributes.get("type", "")
-    if kind == "hostdev":
-        sheet.leave_out(called, nic.at, "a device of the host that is handed through; there is none here")
-        return
-    network = _network_of(nic, kind, vm, sheet)
-    keys: Plain = {"network": network.name}
-    mac = nic.attribute("mac", "address").lower()
-    if mac:
-        keys["mac"] = mac
-        _check_mac(nic, mac, faults)
-    keys["dhcp"] = True
-    rate = _rate(nic)
-    if rate:
-        keys["rate"] = rate
-    vm.interfaces[f"eth{index}"] = keys
-    _rest_of_interface(nic, called, sheet)
-
-
-def _check_mac(nic: Element, mac: str, faults: list[Fault]) -> None:
-    if not re.fullmatch(MAC_PATTERN, mac):
-        faults.append(_fault(nic.first("mac") or nic, f"expected a MAC, found {mac!r}"))
-
-
-def _network_of(nic: Element, kind: str, vm: Vm, sheet: Sheet) -> Network:
-    """By libvirt's name, or that of the bridge or device; a tag makes another network of the same bridge."""
-    source = nic.first("source")
-    given: Mapping[str, Any] = {} if source is None else source.attributes
-    name = given.get("network") or given.get("bridge") or given.get("dev") or kind or "network"
-    if kind == "user":
-        name = "user"
-    tags = list(nic.all("vlan/tag"))
-    if len(tags) == 1 and tags[0].attributes.get("id", "").isdecimal():
-        number = int(tags[0].attributes["id"])
-        network = sheet.network(f"{name}/{number}", f"{name}-{number}")
-        network.vlan = network.vlan or number
-    else:
-        network = sheet.network(name)
-    if len(tags) > 1:
-        sheet.leave_out(
-            f"{vm.name}: vlan of {name}", nic.at, "it has several tags; give it a NIC for each network"
-        )
-    if kind == "user":
-        network.way_out = True
-    if kind in ("bridge", "direct"):
-        why = f"{given.get('bridge') or given.get('dev')} leads out of the host: declare an uplink for it"
-        sheet.note(f"network {network.name}", nic.at, why)
-    network.has_dhcp = network.has_dhcp or not network.subnets
-    return network
-
-
-def _rate(nic: Element) -> Plain:
-    """libvirt counts kilobytes a second, and so as the guest sees it."""
-    found: Plain = {}
-    for key, way in (("in", "inbound"), ("out", "outbound")):
-        average = nic.attribute(f"bandwidth/{way}", "average")
-        if average.isdecimal() and int(average):
-            found[key] = f"{int(average) * 8}K"
-    return found
-
-
-_OF_INTERFACE = (
-    *("mac", "source", "model", "address", "alias", "target", "boot", "vlan", "bandwidth", "driver", "guest"),
-    *("script", "backend", "rom", "acpi", "tune", "coalesce"),
-)
-_WHY_NIC = {
-    "filterref": "addresses are guarded anyhow (profile: strict); make policies of the rest",
-    "link": "a NIC whose link is down is left out of `interfaces` by hand",
-    "mtu": "the MTU is the network's: `mtu:` there",
-    "port": "see network isolation: `isolation: isolated`",
-    "ip": "the guest has its own configuration",
-    "route": "the guest has its own configuration",
-}
-
-
-def _rest_of_interface(nic: Element, called: str, sheet: Sheet) -> None:
-    for child in nic.children:
-        if child.tag not in _OF_INTERFACE:
-            why = _WHY_NIC.get(child.tag, "there is nothing like it here")
-            sheet.leave_out(f"{called} {child.tag}", child.at, why)
-
-
 # ---- what is left ----------------------------------------------------------------------------
 
 _WHY = {
@@ -385,11 +232,3 @@ def _rest(root: Element, vm: Vm, sheet: Sheet) -> None:
     for each in others:
         why = _WHY.get(each.tag, "there is nothing like it here")
         sheet.leave_out(f"{vm.name}: {each.tag}", each.at, why)
-
-
-def _number(element: Element, name: str, faults: list[Fault]) -> int | None:
-    text = element.attributes.get(name, "")
-    if text.isdecimal():
-        return int(text)
-    faults.append(_fault(element, f"expected a number in {name}=, found {text!r}"))
-    return None

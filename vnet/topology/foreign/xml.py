@@ -74,6 +74,11 @@ def _error(where: Location, problem: str, text: str) -> InputError:
     return InputError([shown(Fault(where, "xml", problem), text)])
 
 
+def fault(element: Element, problem: str, hint: str = "") -> Fault:
+    """Something wrong with an element."""
+    return Fault(element.at, element.tag, problem, hint)
+
+
 def shown(fault: Fault, text: str) -> Fault:
     """A fault with the line of the text that it is about."""
     lines = text.splitlines()
