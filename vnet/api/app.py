@@ -163,6 +163,8 @@ class Api:
                 await self.past.observers.settle(name)  # the last look that there can be
             outcome = outcome_json(await self.service.engine.down(name, report))
             kept = await disks.left(name, remove="disks" in request.query_params)
+            snapshots_kept = len(await snapshots.listed(name))
+            outcome |= {"snapshots_kept": snapshots_kept}
             return outcome | {"disks_kept": kept, "daemon_ends": self._useless(), "pid": os.getpid()}
 
         return JsonLines(self.operations, work, lambda: self.end() if self._useless() else None)

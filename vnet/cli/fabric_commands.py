@@ -130,6 +130,8 @@ def down(
         tell(f"{outcome['fabric']}: {'down' if outcome['actions'] else 'not up, nothing to remove'}")
         if outcome["disks_kept"]:
             tell(f"its VMs' disks are kept ({outcome['disks_kept']}): `vnet disk ls`, `vnet down --disks`")
+        if outcome["snapshots_kept"]:
+            tell(f"so are its VMs' snapshots ({outcome['snapshots_kept']}): `vnet snapshot ls`")
 
 
 def ps(settings: Settings) -> None:

@@ -51,13 +51,16 @@ def seen_running(tries: Tries, uptime_s: float) -> Tries:
     return Tries() if uptime_s >= STEADY_S else replace(tries, due_s=0.0)
 
 
-def begin_again(lives: Mapping[str, Life], stopped: frozenset[str], booted: bool) -> frozenset[str]:
+def begin_again(
+    lives: Mapping[str, Life], stopped: frozenset[str], booted: bool, suspended: frozenset[str] = frozenset()
+) -> frozenset[str]:
     """The VMs among `stopped` that a user's stop no longer holds for, now that the daemon has started.
 
     Args:
         lives: those of all VMs, by name.
         booted: whether the host was booted since they were stopped.
+        suspended: those whose memory is kept: they are brought back after a boot, if at all.
     """
     always = {name for name, life in lives.items() if life.restart.when is RestartWhen.ALWAYS}
     automatic = {name for name, life in lives.items() if life.autostart and booted}
-    return stopped & (always | automatic)
+    return stopped & (always - suspended | automatic)

@@ -103,6 +103,8 @@ def test_what_a_stop_means_once_the_daemon_or_the_host_was_started_again():
     stopped = frozenset(lives)
     assert restart.begin_again(lives, stopped, booted=False) == {"always"}
     assert restart.begin_again(lives, stopped, booted=True) == {"always", "auto"}
+    assert restart.begin_again(lives, stopped, booted=False, suspended=stopped) == frozenset()
+    assert restart.begin_again(lives, stopped, booted=True, suspended=stopped) == {"auto"}
     assert restart.begin_again(lives, frozenset(), booted=True) == frozenset()
 
 

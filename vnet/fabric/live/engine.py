@@ -119,7 +119,7 @@ class Engine(Registry):
         fabric.declared = await asyncio.to_thread(
             work_out, topology, previous, self.host.now(), interfaces=mtus
         )
-        self._begin_lives_again(fabric)
+        self._begin_lives_again(fabric, await _suspended(fabric))
         now = await observe(fabric.parts, fabric.record, self.store, name)
         if given_up:
             return
@@ -129,12 +129,12 @@ class Engine(Registry):
         if (fabric.record.enforced, fabric.record.boot_id) != (generation, boot_id):
             self.save(fabric, replace(fabric.record, enforced=generation, boot_id=boot_id))
 
-    def _begin_lives_again(self, fabric: Fabric) -> None:
+    def _begin_lives_again(self, fabric: Fabric, suspended: frozenset[str]) -> None:
         """What the daemon's start means for VMs that were stopped, and for those that start automatically."""
         assert fabric.declared is not None
         lives = {vm.name: vm.life for vm in fabric.declared.inventory.vms}
         booted = fabric.record.boot_id != self.host.boot_id()
-        again = begin_again(lives, fabric.record.stopped, booted)
+        again = begin_again(lives, fabric.record.stopped, booted, suspended)
         if again:
             self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped - again))
         automatic = {name for name, life in lives.items() if life.autostart}
@@ -375,6 +375,13 @@ class Engine(Registry):
     def alone(self, name: str) -> asyncio.Lock:
         """What operations on a fabric hold while they need it to stay as it is."""
         return self.locks[name]
+
+
+async def _suspended(fabric: Fabric) -> frozenset[str]:
+    """The VMs whose memory is kept."""
+    assert fabric.declared is not None
+    states = {vm.name: await fabric.parts.guests.status(vm.name) for vm in fabric.declared.inventory.vms}
+    return frozenset(name for name, status in states.items() if status.state is GuestState.SUSPENDED)
 
 
 async def _refuse_conflicts(change: Change) -> None:

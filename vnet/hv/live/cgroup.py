@@ -84,7 +84,9 @@ _MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
 
 
 def _limit(memory_bytes: int) -> int:
-    return memory_bytes + OVERHEAD_BYTES + _GRACE_BYTES
+    """Twice its memory: QEMU reads all of it to save a guest, and of a clone the kernel then makes pages for
+    all that its template has not, and counts them besides the clone's own."""
+    return 2 * memory_bytes + OVERHEAD_BYTES + _GRACE_BYTES
 
 
 def _hierarchies(limit: int) -> Iterable[tuple[Path, dict[str, str]]]:

@@ -50,12 +50,18 @@ def take_back(snapshot: Snapshot, vm: str) -> None:
     for disk in snapshot.of(vm).disks:
         file = file_of(snapshot.fabric, vm, disk)
         for bitmap in _bitmaps(_info(file)):
-            run(("qemu-img", "bitmap", "--remove", "-f", "qcow2", str(file), bitmap))
+            run(("qemu-img", "bitmap", "--remove", _alone(file), bitmap))
         _snapshot("-a", snapshot.id, file)
 
 
 def _snapshot(how: str, snapshot: str, file: Path) -> None:
-    run(("qemu-img", "snapshot", "-q", how, snapshot, str(file)))
+    run(("qemu-img", "snapshot", "-q", how, snapshot, _alone(file)))
+
+
+def _alone(file: Path) -> str:
+    """A disk without what its file says of an image behind it: a QEMU could have written that."""
+    own = {"driver": "file", "filename": str(file)}
+    return "json:" + json.dumps({"driver": "qcow2", "file": own, "backing": None})
 
 
 def _info(file: Path) -> dict[str, object]:

@@ -166,11 +166,15 @@ class Guest:
         try:
             failure = await self.drive(event)
         except BaseException:  # also a Ctrl-C: nothing half-made may run on
-            await asyncio.shield(self.drive(Event.STOP))
+            await asyncio.shield(self._end_start())
             raise
         if self.phase is not goal:
             await self.look_for_saved()
             raise failure or HostError(f"{self.spec.name} ended while it was started")
+
+    async def _end_start(self) -> None:
+        await self.drive(Event.STOP)
+        await self.look_for_saved()
 
     async def _launch_clone(self) -> None:
         template = self._need().template
@@ -400,6 +404,7 @@ class Guest:
         wish = files.next_of(self.spec.fabric, self.spec.name)
         is_kept = wish is not None and wish.memory
         if self.phase in (Phase.ABSENT, Phase.CRASHED) and is_kept:
+            self.reason = ""
             await self.drive(Event.FOUND_SUSPENDED)
         if self.phase is Phase.SUSPENDED and not is_kept:
             await self.drive(Event.FORGOTTEN)

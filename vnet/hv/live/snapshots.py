@@ -15,17 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vnet.base.errors import HostError, InputError, VnetError
+from vnet.base.errors import HostError, InputError
 from vnet.hv import saving
 from vnet.hv import snapshot as values
 from vnet.hv.argv import DiskArgument, NicArgument, machine_key
 from vnet.hv.disk import plugged
 from vnet.hv.lifecycle import Phase
-from vnet.hv.live import disk_snapshots, saved_start
+from vnet.hv.live import cgroup, disk_snapshots, saved_start
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.changing import refuse_what_was_changed
+from vnet.hv.live.freezing import freeze, thaw
 from vnet.hv.live.guest import Guest
-from vnet.hv.live.guest_agent import GuestAgentClient
 from vnet.hv.live.manager import HvManager, Progress
 from vnet.hv.live.saving import Saving
 from vnet.hv.live.snapshot_files import Next
@@ -34,7 +34,6 @@ from vnet.hv.spec import GuestSpec
 
 T = TypeVar("T")
 
-_FREEZE_TIMEOUT_S = 10.0
 _UP = (Phase.RUNNING, Phase.PAUSED)
 
 
@@ -74,6 +73,7 @@ class Snapshots:
             return await self._save(guests, wanted)
 
     async def _save(self, guests: Sequence[Guest], wanted: Wanted) -> Snapshot:
+        await self._make_room(guest for guest in guests if wanted.memory and guest.phase in _UP)
         build = await self.manager.build()
         members = [self._member(guest, build, wanted.memory) for guest in guests]
         snapshot = Snapshot(
@@ -86,6 +86,15 @@ class Snapshots:
         except BaseException:
             await _to_its_end(making.undo())
             raise
+
+    async def _make_room(self, guests: Iterable[Guest]) -> None:
+        """Raises AdmissionError if the host has no memory for what reading all memory of clones takes."""
+        clones = [guest for guest in guests if guest.status().warm]
+        self.manager.admit(guest.spec for guest in clones)
+        for guest in clones:
+            record = guest.record
+            assert record is not None
+            await asyncio.to_thread(cgroup.resize, cgroup.of(record.cgroups), guest.spec.memory_bytes)
 
     def _member(self, guest: Guest, build: Build, memory: bool) -> Saved:
         spec, is_up = guest.spec, guest.phase in _UP
@@ -102,6 +111,7 @@ class Snapshots:
         nics = tuple(NicArgument(nic.mac, 0) for nic in spec.nics)
         disks = tuple(DiskArgument(each, 0) for each in plugged(spec.disks, len(spec.nics)))
         key = machine_key(replace(self.manager.machine(spec), nics=nics, disks=disks))
+        key += "" if spec.is_micro else f" {spec.boot}"
         macs, names = tuple(nic.mac for nic in spec.nics), tuple(each.name for each in spec.disks)
         return Shape(spec.cpus, spec.memory_bytes, macs, names, key)
 
@@ -111,6 +121,7 @@ class Snapshots:
             if guest.phase not in _UP:
                 guest.check_running()
             refuse_what_was_changed(guest)
+            await self._make_room([guest])
             member = replace(self._member(guest, await self.manager.build(), True), disks=())
             snapshot = Snapshot(secrets.token_hex(8), self.fabric, "", time.time(), (member,))
             folder = await _to_its_end(asyncio.to_thread(files.begin, snapshot))
@@ -283,23 +294,11 @@ class _Making:
     async def _freeze(self) -> None:
         """Without their memory guests are asked to write what they still hold back."""
         asked = [each.vm for each in self.snapshot.members if each.consistency is Consistency.CRASH]
-        done = await asyncio.gather(*(self._ask(vm, saving.FREEZE) for vm in asked))
+        done = await asyncio.gather(*(freeze(self.guests[vm]) for vm in asked))
         self.frozen = tuple(vm for vm, is_done in zip(asked, done, strict=True) if is_done)
-        await asyncio.gather(*(self._ask(vm, saving.THAW) for vm in set(asked) - set(self.frozen)))
 
     async def _thaw(self) -> None:
-        await asyncio.gather(*(self._ask(vm, saving.THAW) for vm in self.frozen))
-
-    async def _ask(self, vm: str, script: str) -> bool:
-        guest = self.guests[vm]
-        with suppress(VnetError):
-            agent = await guest.agent_now(_FREEZE_TIMEOUT_S)
-            if isinstance(agent, GuestAgentClient):  # a command could not end in a guest that is frozen
-                await (agent.freeze if script == saving.FREEZE else agent.thaw)(_FREEZE_TIMEOUT_S)
-                return True
-            done = await agent.run(["sh", "-c", script], stdin=b"", timeout_s=_FREEZE_TIMEOUT_S)
-            return done.exit_code == 0
-        return False
+        await asyncio.gather(*(thaw(self.guests[vm]) for vm in self.frozen))
 
     def _told(self) -> Snapshot:
         """With what is known of it now."""
