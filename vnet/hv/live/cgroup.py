@@ -56,6 +56,12 @@ def group_of(fabric: str, name: str) -> str:
     return f"vnet-{fabric}/{name}"
 
 
+def find(fabric: str, name: str) -> Cgroup:
+    """The groups of a guest that are there."""
+    folders = (base / group_of(fabric, name) for base, _ in _hierarchies(0))
+    return Cgroup(tuple(folder for folder in folders if folder.is_dir()))
+
+
 def create(fabric: str, name: str, memory_bytes: int) -> Cgroup:
     """Makes the groups for a guest, empty."""
     made = []

@@ -37,7 +37,7 @@ from vnet.hv.live.image import Image
 from vnet.hv.live.launcher import LOG, Confinement, launch_machine, launch_opened, open_vhost, opened
 from vnet.hv.live.process import Process, file_limit, start_ticks
 from vnet.hv.live.qmp import Monitor
-from vnet.hv.live.record import Record, read, record_path
+from vnet.hv.live.record import Record, forget, read, record_path
 from vnet.hv.live.saving import Saving, clear
 from vnet.hv.live.template import Template
 from vnet.hv.live.users import claim_dir
@@ -346,7 +346,8 @@ class Guest:
     async def _announce(self) -> None:
         """Marks the guest as complete and begins to watch it."""
         process = self._running()
-        self._keep(replace(self._recorded(), ready=True, booting=False, start_ticks=start_ticks(process.pid)))
+        ticks = start_ticks(process.pid)
+        self._keep(replace(self._recorded(), ready=True, booting=False, ending=False, start_ticks=ticks))
         self._stop_watching()
         self._watch = asyncio.create_task(self._watch_process(process))
 
@@ -411,8 +412,8 @@ class Guest:
 
     def _ended(self) -> Event:
         """What has become of a guest whose traces are there and whose QEMU is not."""
-        if self.process or self.record is None or not self.record.ready:
-            return Event.STOP  # half-made, or just ended by us
+        if self.process or self.record is None or not self.record.ready or self.record.ending:
+            return Event.STOP  # half-made, or ended by us
         self.reason = self._log() or "QEMU ended while no daemon ran"
         return Event.FOUND_DEAD
 
@@ -540,9 +541,19 @@ class Guest:
         self.stop_timeout_s = timeout_s
         await self.drive(Event.STOP)
 
+    def _keep_ending(self) -> None:
+        """That it is ended on purpose: whoever finds it gone does not take it for crashed.
+
+        It is ended all the same where nothing can be written.
+        """
+        if self.record and not self.record.ending:
+            with contextlib.suppress(OSError):
+                self._keep(replace(self.record, ending=True))
+
     async def _power_down(self) -> None:
         if self.stop_timeout_s <= 0:
             raise TimedOut("no time was given")
+        self._keep_ending()
         self._powered_off.clear()
         async with _limit(self.stop_timeout_s, f"{self.spec.name} did not power off"):
             # a QEMU that hangs does not even answer
@@ -550,6 +561,7 @@ class Guest:
             await _first(self._running().wait(None), self._powered_off.wait())
 
     async def _quit(self) -> None:
+        self._keep_ending()
         with contextlib.suppress(PeerError):
             await self._monitor().execute(monitor.QUIT)
         if not await self._running().wait(QUIT_TIMEOUT_S):
@@ -558,21 +570,25 @@ class Guest:
     async def _kill(self) -> None:
         if self.process is None:
             return
+        self._keep_ending()
         self.process.kill()
         while not await self.process.wait(KILL_TIMEOUT_S):
             pass  # the kernel is still taking its memory apart; there is nothing else to do
 
     async def _clean(self) -> None:
-        """Forgets the connections and removes every trace but a crash's reason."""
+        """Forgets the connections and removes every trace but a crash's reason.
+
+        The record goes last: who is killed before leaves one that says what else there is to remove.
+        """
         group = self._group()
         await self.leave()
-        self.record = None
         shutil.rmtree(self.run_dir, ignore_errors=True)
-        record_path(self.spec.fabric, self.spec.name).unlink(missing_ok=True)
+        await asyncio.to_thread(group.remove)
+        self.record = None
+        forget(record_path(self.spec.fabric, self.spec.name))
         for folder in (self.run_dir.parent, self.run_dir.parent.parent):
             with contextlib.suppress(OSError):  # unless something else is in there
                 folder.rmdir()
-        await asyncio.to_thread(group.remove)
 
     async def leave(self) -> None:
         """Lets go of the process, whether it runs on or has ended."""
@@ -731,7 +747,10 @@ class Guest:
         return self._qmp
 
     def _group(self) -> cgroup.Cgroup:
-        return cgroup.of(self.record.cgroups if self.record else ())
+        """Of one without a record, what is there by its name."""
+        if self.record is None:
+            return cgroup.find(self.spec.fabric, self.spec.name)
+        return cgroup.of(self.record.cgroups)
 
 
 async def _first(*waits: Coroutine[object, object, object]) -> None:

@@ -18,7 +18,7 @@ class Record:
 
     The file lies in a folder of root's, not in the guest's own: QEMU cannot change it. `ready` is set
     once the guest has its NICs and addresses; a guest found without it is half-made and is ended. `booting`
-    is set while it boots again, and has lost its addresses.
+    is set while it boots again, and has lost its addresses; `ending` once it is ended on purpose.
     `start_ticks` is 0 until the process is known. `built` is None of a guest that an earlier version started:
     its machine cannot grow. `links_down` are the interfaces whose cable is pulled.
     """
@@ -32,6 +32,7 @@ class Record:
     start_ticks: int = 0
     ready: bool = False
     booting: bool = False
+    ending: bool = False
     origin: str = ""
     """The wish (`snapshot_files.Next`) that it was started from."""
     saving: str = ""
@@ -44,9 +45,19 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Replaces the file; a crash leaves the old one or the new one."""
-        beside = path.with_suffix(".new")
+        beside = _beside(path)
         beside.write_text(json.dumps(asdict(self)))
         beside.rename(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".new")
+
+
+def forget(path: Path) -> None:
+    """Removes the file, and what a daemon left that was killed while it wrote."""
+    _beside(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def record_path(fabric: str, name: str) -> Path:

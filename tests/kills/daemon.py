@@ -1,0 +1,132 @@
+"""`python -m tests.kills.daemon DIRECTORY STEP [cold]`: vnetd, which kills itself with SIGKILL at a step.
+
+A step is the moment before or after anything that changes the world: an action of a plan, an action of a
+VM's life, a command to QEMU, a process that is started, a write to the database, a file that gets another
+name or goes. Steps are counted while the file `armed` is in DIRECTORY, and written down in `steps`, from 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vnet.api.__main__ import main
+from vnet.fabric.live.apply import Performer
+from vnet.fabric.live.store import SqliteStore
+from vnet.hv.live.guest import Guest
+from vnet.hv.live.manager import HvManager
+from vnet.hv.live.qmp import Monitor
+
+STORE = ("save", "save_pending", "save_enforced", "remove", "save_guest", "remove_guest")
+CHANGES_NOTHING = ("query-", "qom-get", "qom-set guest-stats", "block-latency-histogram-set")
+"""Beginnings of commands to QEMU."""
+
+
+class Steps:
+    """Counts, writes down, and ends it all."""
+
+    def __init__(self, directory: Path, deadly: int) -> None:
+        self._armed, self._log, self._deadly = directory / "armed", directory / "steps", deadly
+        self._count = 0
+
+    def at(self, what: str) -> None:
+        """One step."""
+        if not os.path.exists(self._armed):
+            return
+        with open(self._log, "a") as log:
+            log.write(f"{self._count} {what}\n")
+        if self._count == self._deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._count += 1
+
+    def around(self, function: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
+        """The same function with a step before it and one after it. A `name` of "" is no step."""
+        if asyncio.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def stepping_async(*given: Any, **more: Any) -> Any:
+                what = name(*given, **more)
+                if not what:
+                    return await function(*given, **more)
+                self.at(f"before {what}")
+                answer = await function(*given, **more)
+                self.at(f"after {what}")
+                return answer
+
+            return stepping_async
+
+        @functools.wraps(function)
+        def stepping(*given: Any, **more: Any) -> Any:
+            what = name(*given, **more)
+            if not what:
+                return function(*given, **more)
+            self.at(f"before {what}")
+            answer = function(*given, **more)
+            self.at(f"after {what}")
+            return answer
+
+        return stepping
+
+    def watch(self, owner: Any, method: str, name: Callable[..., str]) -> None:
+        """From now on a method has steps."""
+        setattr(owner, method, self.around(getattr(owner, method), name))
+
+
+def _command(_: Monitor, command: Any) -> str:
+    words = f"{command.name} {command.arguments.get('property', '')}"
+    return "" if words.startswith(CHANGES_NOTHING) else f"QMP {command.name}"
+
+
+def _file(path: Path, *_: Any, **__: Any) -> str:
+    """Of the VMs' and the daemon's own; what is known of hosts in general is none."""
+    text = str(path)
+    ours = any(text.startswith(os.environ[root]) for root in ("VNET_RUN_DIR", "VNET_STATE_DIR"))
+    noise = ("/events/", "/log/", "/history/", "/policy-log/", "/consoles/")
+    return f"file {path.name}" if ours and not any(each in text for each in noise) else ""
+
+
+def install(steps: Steps) -> None:
+    """Everywhere."""
+    steps.watch(Performer, "perform", lambda _, action, *__: f"plan: {type(action).__name__}")
+    steps.watch(Monitor, "execute", _command)
+    for method in STORE:
+        steps.watch(SqliteStore, method, lambda *_, method=method: f"database: {method}")
+    for method in ("rename", "replace", "unlink", "rmdir"):
+        steps.watch(Path, method, _file)
+    steps.watch(shutil, "rmtree", lambda path, *_, **__: _file(Path(path)))
+    steps.watch(subprocess.Popen, "__init__", lambda _, words, *__, **___: f"process {Path(words[0]).name}")
+    actions = Guest._actions
+
+    def watched(guest: Guest) -> dict[Any, Any]:
+        return {
+            action: steps.around(do, lambda action=action: f"life: {action.value}")
+            for action, do in actions(guest).items()
+        }
+
+    Guest._actions = watched  # type: ignore[method-assign]
+
+
+def boot_always() -> None:
+    """Without templates."""
+    begin = HvManager.__init__
+
+    def cold(self: HvManager, *given: Any, **more: Any) -> None:
+        begin(self, *given, **{**more, "warm": False})
+
+    HvManager.__init__ = cold  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    install(Steps(Path(sys.argv[1]), int(sys.argv[2])))
+    if "cold" in sys.argv[3:]:
+        boot_always()
+    sys.argv[1:] = []
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""Kills the daemon at a step of an operation, and looks at what the next one makes of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.kills.operations import FABRIC, Operation, vms
+from tests.vm.fabric_lab import PREFIX, ROOT, Lab
+
+RUNS = ("ready", "running", "paused", "starting", "stopping")
+HALVES = ("*.part", "*.new", ".building-*", ".saving-*", "*.tmp")
+"""Names of what is not finished."""
+SETTLED_S = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """What came of one: the step, whether the daemon died there, and what is wrong, if anything."""
+
+    operation: str
+    number: int
+    step: str
+    died: bool
+    wrong: str = ""
+
+
+def steps_of(host: Lab, operation: Operation) -> list[str]:
+    """All steps of an operation that nobody disturbs."""
+    undisturbed = kill(host, operation, -1)
+    assert not undisturbed.died and not undisturbed.wrong, undisturbed
+    return (host.directory / "steps").read_text().splitlines()
+
+
+def kill(host: Lab, operation: Operation, number: int) -> Killed:
+    """Kill at one step."""
+    for words in operation.prepare(host):
+        host.vnet(*words)
+    assert operation.look(host) == operation.before, f"{operation.name} cannot begin"
+    words = operation.words(host)
+    died = _do(host, words, number, cold=operation.cold)
+    steps = (host.directory / "steps").read_text().splitlines()
+    wrong = _wrong(host, operation, words)
+    return Killed(operation.name, number, steps[-1] if died else "", died, wrong)
+
+
+def _do(host: Lab, words: tuple[str, ...], number: int, *, cold: bool) -> bool:
+    """Do it with a daemon that dies. Returns whether it did."""
+    armed = host.directory / "armed"
+    (host.directory / "steps").write_text("")
+    host.vnet("serve", "--stop")
+    arguments = [str(host.directory), str(number), *(["cold"] if cold else [])]
+    with (host.directory / "killed.log").open("ab") as log:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "tests.kills.daemon", *arguments],
+            stdout=log,
+            stderr=log,
+            env=host.environment,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    try:
+        _until(lambda: (host.directory / "run" / "vnetd.sock").exists() and _answers(host), 30.0)
+        armed.touch()
+        host.start(*words).communicate(timeout=120)
+        armed.unlink()
+        died = daemon.poll() is not None or _until(lambda: daemon.poll() is not None, 0.2)
+    finally:
+        armed.unlink(missing_ok=True)
+        daemon.terminate()
+        daemon.wait(timeout=30)
+    return died
+
+
+def _answers(host: Lab) -> bool:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as peer:
+        return peer.connect_ex(str(host.directory / "run" / "vnetd.sock")) == 0
+
+
+def _until(holds: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _wrong(host: Lab, operation: Operation, words: tuple[str, ...]) -> str:
+    """What the next daemon has not put right; empty if all is well."""
+    settled = _until(lambda: operation.look(host) in (operation.before, operation.after), SETTLED_S)
+    if not settled:
+        return f"it is {operation.look(host)}: neither undone nor completed"
+    if not _until(lambda: not left_over(host), 10.0):
+        return f"left over: {left_over(host)}"
+    if operation.look(host) != operation.after:
+        process = host.start(*words)
+        _, told = process.communicate(timeout=120)
+        if process.returncode:
+            return f"it cannot be done again: {told}"
+        if operation.look(host) != operation.after:
+            return f"done again it is {operation.look(host)}"
+    if (vms(host).get("a") or {}).get("state") == "ready":
+        process = host.start("exec", "-n", FABRIC, "a", "true")
+        _, told = process.communicate(timeout=60)
+        return f"a does not answer: {told}" if process.returncode else ""
+    return damaged(host)
+
+
+def left_over(host: Lab) -> list[str]:
+    """All that a daemon which was killed may leave: processes, TAPs, groups, locks, halves of files."""
+    rows = vms(host)
+    up = {name for name, row in rows.items() if row["state"] in RUNS}
+    pids = {row["pid"] for row in rows.values() if row["pid"]}
+    return [
+        *(f"process {line}" for line in _processes(host) if int(line.split()[0]) not in pids),
+        *(f"group {each}" for each in _groups() if each.name not in up),
+        *(
+            f"folder {each}"
+            for each in host.directory.glob(f"run/fabrics/{FABRIC}/vms/*")
+            if each.stem not in up
+        ),
+        *(f"half {each}" for pattern in HALVES for each in _files(host, pattern)),
+        *(f"lock {each}" for each in _files(host, ".lock") if _is_held(each)),
+        *_taps(rows, up),
+    ]
+
+
+def _processes(host: Lab) -> list[str]:
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    ours = (line.strip() for line in listed.splitlines() if str(host.directory) in line)
+    return [line for line in ours if "qemu" in line.split()[1]]
+
+
+def _groups() -> list[Path]:
+    return list(Path("/sys/fs/cgroup").glob(f"**/vnet-{FABRIC}/*/"))
+
+
+def _files(host: Lab, pattern: str) -> list[Path]:
+    state = (each for each in (host.directory / "state").iterdir() if not each.is_symlink() and each.is_dir())
+    return [found for folder in (host.directory / "run", *state) for found in folder.rglob(pattern)]
+
+
+def _is_held(lock: Path) -> bool:
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _taps(rows: dict[str, dict[str, object]], up: set[str]) -> list[str]:
+    """Each VM has one, and it is held by a QEMU exactly if the VM runs."""
+    words = ["ip", "-n", f"{PREFIX}{FABRIC}", "-j", "-d", "link"]
+    told = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    taps = {link["ifname"]: link for link in told if link.get("linkinfo", {}).get("info_kind") == "tun"}
+    wanted = {f"{name}.eth0" for name in rows}
+    carriers = {name for name, link in taps.items() if "NO-CARRIER" not in link["flags"]}
+    return [
+        *(f"TAP {name}" for name in taps.keys() ^ wanted),
+        *(f"carrier of {name}" for name in carriers ^ {f"{name}.eth0" for name in up}),
+    ]
+
+
+def damaged(host: Lab) -> str:
+    """What qemu-img finds wrong with disks that no QEMU has open."""
+    for path in host.directory.glob("state/disks/*/*/*.qcow2"):
+        done = subprocess.run(["qemu-img", "check", "-q", str(path)], capture_output=True, text=True)
+        if done.returncode not in (0, 3):  # 3: clusters that belong to nobody, no harm to what is on the disk
+            return f"{path}: {done.stderr}{done.stdout}"
+    return ""

@@ -1,0 +1,139 @@
+"""What is killed: each operation is a line, with what shows whether it has been done.
+
+One more operation: the command, what it looks at, and what is seen before and after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.vm.fabric_lab import Lab
+
+FABRIC = "kills"
+TEXT = """\
+name: kills
+defaults: {image: micro, cpus: 1, memory: 96M}
+networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+vms:
+  a: {networks: [lan], disks: [{name: data, size: SIZE}]}
+"""
+MORE = "  b: {networks: [lan]}\n"
+
+Look = Callable[[Lab], object]
+
+
+def vms(host: Lab) -> dict[str, dict[str, Any]]:
+    """All VMs of the fabric."""
+    return {row["vm"]: row for row in host.json("ps") if row["fabric"] == FABRIC}
+
+
+def state(host: Lab) -> object:
+    """That of VM a."""
+    return vms(host)["a"]["state"]
+
+
+def names(host: Lab) -> object:
+    """Which VMs there are that run."""
+    return frozenset(name for name, row in vms(host).items() if row["state"] == "ready")
+
+
+def snapshots(host: Lab) -> object:
+    """Their names."""
+    return frozenset(row["name"] for row in host.json("snapshot", "ls") if row["fabric"] == FABRIC)
+
+
+def size(host: Lab) -> object:
+    """That of a's disk in MiB; 0 without one."""
+    return sum(row["size_bytes"] >> 20 for row in host.json("disk", "ls") if row["vm"] == "a")
+
+
+def file(host: Lab, text: str) -> str:
+    """A topology file."""
+    path = host.directory / "kills.vnet.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def up(host: Lab, *, size_mib: int = 16, more: str = "") -> tuple[str, ...]:
+    """The command for a fabric with a disk of that size and more VMs."""
+    return ("up", "--yes", "-f", file(host, TEXT.replace("SIZE", f"{size_mib}M") + more))
+
+
+Words = tuple[str, ...]
+A = ("a", "-n", FABRIC)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What is done, and how to tell whether it is. `prepare` leads to `before` from wherever one may be."""
+
+    name: str
+    words: Callable[[Lab], Words]
+    look: Look
+    before: object
+    after: object
+    prepare: Callable[[Lab], tuple[Words, ...]]
+    cold: bool = False
+
+
+def says(*words: str) -> Callable[[Lab], Words]:
+    """A command."""
+    return lambda host: words
+
+
+def first(*commands: Words) -> Callable[[Lab], tuple[Words, ...]]:
+    """Commands one after the other, on a fabric that is up."""
+    return lambda host: (up(host), *commands)
+
+
+ON, OFF = ("start", *A), ("stop", *A)
+SAVE, RESTORE, FORGET = (("snapshot", what, "a", "s1", "-n", FABRIC) for what in ("save", "restore", "rm"))
+NO_SNAPSHOT, ONE = frozenset(), frozenset({"s1"})
+
+
+def _without_disk(host: Lab) -> tuple[Words, ...]:
+    there = host.json("disk", "ls")
+    return (up(host), OFF, *([("disk", "rm", "a", "data", "-n", FABRIC)] if there else []))
+
+
+def _unless(look: Look, value: object, *commands: Words) -> Callable[[Lab], tuple[Words, ...]]:
+    return lambda host: (up(host), *(() if look(host) == value else commands))
+
+
+def _small(host: Lab) -> tuple[Words, ...]:
+    """A disk cannot be made smaller: it is made anew."""
+    return (*_without_disk(host), ON)
+
+
+OPERATIONS = (
+    Operation("start-clone", says(*ON), state, "stopped", "ready", first(OFF)),
+    Operation("start-cold", says(*ON), state, "stopped", "ready", first(OFF), cold=True),
+    Operation("stop", says(*OFF), state, "ready", "stopped", first(ON)),
+    Operation("pause", says("pause", *A), state, "ready", "paused", first(ON, ("resume", *A))),
+    Operation("resume", says("resume", *A), state, "paused", "ready", first(ON, ("pause", *A))),
+    Operation("reset", says("reset", *A), state, "ready", "ready", first(ON)),
+    Operation("disk-create", says(*ON), size, 0, 16, _without_disk),
+    Operation("disk-grow", lambda host: up(host, size_mib=24), size, 16, 24, _small),
+    Operation(
+        "add-vm",
+        lambda host: up(host, more=MORE),
+        *(names, frozenset({"a"}), frozenset({"a", "b"}), first(ON)),
+    ),
+    Operation(
+        "remove-vm",
+        lambda host: up(host),
+        *(names, frozenset({"a", "b"}), frozenset({"a"})),
+        lambda host: (up(host, more=MORE), ON, ("start", "b", "-n", FABRIC)),
+    ),
+    Operation("suspend", says("suspend", *A), state, "ready", "suspended", first(ON)),
+    Operation(
+        "wake", says(*ON), state, "suspended", "ready", _unless(state, "suspended", ON, ("suspend", *A))
+    ),
+    Operation(
+        "snapshot-save", says(*SAVE), snapshots, NO_SNAPSHOT, ONE, _unless(snapshots, NO_SNAPSHOT, FORGET)
+    ),
+    Operation("snapshot-rm", says(*FORGET), snapshots, ONE, NO_SNAPSHOT, _unless(snapshots, ONE, SAVE)),
+    Operation("snapshot-restore", says(*RESTORE), state, "ready", "ready", _unless(snapshots, ONE, SAVE)),
+)
