@@ -119,6 +119,14 @@ differential: setup bpf ## Generated rules and packets: twin = eBPF = Open vSwit
 small-policies: python ## All policies of up to two rules: flows and matrix = language (no root)
 	@$(PY) -m tests.exams.policies
 
+.PHONY: kills
+kills: setup bpf image ## The daemon killed at every step of every operation on VMs (root, an hour); EVERY=5 each fifth; OPS=stop
+	@$(PY) -m tests.kills --every $(or $(EVERY),1) $(OPS)
+
+.PHONY: soak
+soak: setup bpf image ## 50 VMs up, verified and down, ten times, without a leak (root, 10 minutes); VMS=50 ROUNDS=10
+	@$(PY) -m tests.soak --vms $(or $(VMS),50) --rounds $(or $(ROUNDS),10)
+
 .PHONY: fuzz
 fuzz: setup bpf ## Wrong bytes, packets and maps for the switch (root, 6 minutes); SEED=7 FOR=60 for each part
 	@$(PY) -m tests.exams.fuzz --seed $(or $(SEED),1) --seconds $(or $(FOR),60)
