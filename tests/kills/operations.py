@@ -94,8 +94,9 @@ NO_SNAPSHOT, ONE = frozenset(), frozenset({"s1"})
 
 
 def _without_disk(host: Lab) -> tuple[Words, ...]:
+    host.vnet(*up(host))
     there = host.json("disk", "ls")
-    return (up(host), OFF, *([("disk", "rm", "a", "data", "-n", FABRIC)] if there else []))
+    return (OFF, *([("disk", "rm", "a", "data", "-n", FABRIC)] if there else []))
 
 
 def _unless(look: Look, value: object, *commands: Words) -> Callable[[Lab], tuple[Words, ...]]:

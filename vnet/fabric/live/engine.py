@@ -109,7 +109,10 @@ class Engine(Registry):
         self.events.tell(Kind.ADOPTED, text, record.name, fields=fields)
 
     async def _reconcile(self, name: str, fabric: Fabric) -> None:
-        """Bring the network of an adopted fabric to its last generation; guests stay as they are."""
+        """Bring the network of an adopted fabric to its last generation; guests stay as they are.
+
+        But those that it has no more go: a daemon was killed that was about to remove them.
+        """
         for guest in self.store.guests(name):
             await fabric.parts.guests.adopt(guest)
         await fabric.parts.guests.recover()
@@ -123,9 +126,12 @@ class Engine(Registry):
         now = await observe(fabric.parts, fabric.record, self.store, name)
         if given_up:
             return
-        wanted = replace(fabric.declared.state(), guests=now.guests)
+        known = {vm.name for vm in fabric.declared.inventory.vms}
+        gone = tuple(guest for guest in self.store.guests(name) if guest.name not in known)
+        wanted = replace(fabric.declared.state(), guests=now.guests - frozenset(gone))
         generation, boot_id = fabric.record.generation, self.host.boot_id()
-        await carry_out(p.plan(now, wanted), self.performer(fabric, generation), silent)
+        orphans = tuple(p.DestroyGuest(guest) for guest in gone if guest not in now.guests)
+        await carry_out((*orphans, *p.plan(now, wanted)), self.performer(fabric, generation), silent)
         if (fabric.record.enforced, fabric.record.boot_id) != (generation, boot_id):
             self.save(fabric, replace(fabric.record, enforced=generation, boot_id=boot_id))
 
