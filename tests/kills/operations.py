@@ -93,10 +93,19 @@ SAVE, RESTORE, FORGET = (("snapshot", what, "a", "s1", "-n", FABRIC) for what in
 NO_SNAPSHOT, ONE = frozenset(), frozenset({"s1"})
 
 
+def _emptied(host: Lab) -> None:
+    """Whatever is up is stopped, and its disk removed."""
+    if vms(host):
+        host.vnet(*OFF)
+    if size(host):
+        host.vnet("disk", "rm", "a", "data", "-n", FABRIC)
+
+
 def _without_disk(host: Lab) -> tuple[Words, ...]:
+    _emptied(host)
     host.vnet(*up(host))
-    there = host.json("disk", "ls")
-    return (OFF, *([("disk", "rm", "a", "data", "-n", FABRIC)] if there else []))
+    _emptied(host)
+    return ()
 
 
 def _unless(look: Look, value: object, *commands: Words) -> Callable[[Lab], tuple[Words, ...]]:
@@ -105,7 +114,8 @@ def _unless(look: Look, value: object, *commands: Words) -> Callable[[Lab], tupl
 
 def _small(host: Lab) -> tuple[Words, ...]:
     """A disk cannot be made smaller: it is made anew."""
-    return (*_without_disk(host), ON)
+    _emptied(host)
+    return (up(host),)
 
 
 OPERATIONS = (

@@ -172,6 +172,18 @@ def test_a_new_daemon_puts_back_what_somebody_took_away(engine, world, tmp_path)
     asyncio.run(again.close())
 
 
+def test_a_new_daemon_ends_the_vms_that_a_killed_one_was_about_to_remove(engine, world, tmp_path):
+    up(engine)
+    record = engine.store.load("small")
+    engine.store.save(replace(record, source=source(WITHOUT_A), generation=2))
+    again = make_engine(world, tmp_path)
+    asyncio.run(again.adopt())
+    assert world.guests == {("small", "b")}
+    assert [guest.name for guest in again.store.guests("small")] == ["b"]
+    assert up(again, WITHOUT_A).actions == ()
+    asyncio.run(again.close())
+
+
 def test_after_a_reboot_the_network_comes_back_and_guests_wait_for_up(engine, world, tmp_path):
     up(engine)
     rebooted = World()
