@@ -42,7 +42,7 @@ def names(host: Lab) -> object:
 
 def snapshots(host: Lab) -> object:
     """Their names."""
-    return frozenset(row["name"] for row in host.json("snapshot", "ls") if row["fabric"] == FABRIC)
+    return frozenset(row["snapshot"] for row in host.json("snapshot", "ls") if row["fabric"] == FABRIC)
 
 
 def size(host: Lab) -> object:
