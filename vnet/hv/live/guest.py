@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vnet.base import paths
+from vnet.base import objects, paths
 from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
 from vnet.hv import monitor, saving
 from vnet.hv.accel import Accel
@@ -589,6 +589,7 @@ class Guest:
         for folder in (self.run_dir.parent, self.run_dir.parent.parent):
             with contextlib.suppress(OSError):  # unless something else is in there
                 folder.rmdir()
+        objects.vm_has_ended()
 
     async def leave(self) -> None:
         """Lets go of the process, whether it runs on or has ended."""
