@@ -50,6 +50,11 @@ def size(host: Lab) -> object:
     return sum(row["size_bytes"] >> 20 for row in host.json("disk", "ls") if row["vm"] == "a")
 
 
+def copies(host: Lab) -> object:
+    """How many disks VM c has, which is a copy."""
+    return sum(row["vm"] == "c" for row in host.json("disk", "ls"))
+
+
 def file(host: Lab, text: str) -> str:
     """A topology file."""
     path = host.directory / "kills.vnet.yaml"
@@ -123,6 +128,14 @@ def _small(host: Lab) -> tuple[Words, ...]:
     return (up(host),)
 
 
+def _unlike(host: Lab) -> tuple[Words, ...]:
+    """Stopped, and nothing there of a copy."""
+    host.vnet(*up(host))
+    if copies(host):
+        host.vnet("disk", "rm", "c", "data", "-n", FABRIC)
+    return (OFF,)
+
+
 OPERATIONS = (
     Operation("start-clone", says(*ON), state, "stopped", "ready", first(OFF)),
     Operation("start-cold", says(*ON), state, "stopped", "ready", first(OFF), cold=True),
@@ -151,5 +164,10 @@ OPERATIONS = (
         "snapshot-save", says(*SAVE), snapshots, NO_SNAPSHOT, ONE, _unless(snapshots, NO_SNAPSHOT, FORGET)
     ),
     Operation("snapshot-rm", says(*FORGET), snapshots, ONE, NO_SNAPSHOT, _unless(snapshots, ONE, SAVE)),
+    Operation(
+        "clone",
+        lambda host: ("clone", "-f", up(host)[-1], "a", "c"),
+        *(copies, 0, 1, _unlike),
+    ),
     Operation("snapshot-restore", says(*RESTORE), state, "ready", "ready", _unless(snapshots, ONE, SAVE)),
 )

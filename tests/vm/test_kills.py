@@ -12,10 +12,9 @@ from tests.kills.operations import FABRIC, OPERATIONS
 from tests.vm.fabric_lab import lab
 
 CHOSEN = {
-    "start-clone": ("after process unshare", "after QMP migrate-incoming", "after QMP device_add"),
+    "start-clone": ("after process unshare", "after QMP device_add"),
     "stop": ("before QMP quit",),
     "disk-create": ("after process qemu-img",),
-    "remove-vm": ("after life: clean",),
 }
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from vnet import __version__
 from vnet.api.answers import outcome_json
 from vnet.api.attach_routes import AttachRoutes
+from vnet.api.clone_routes import CloneRoutes
 from vnet.api.export_routes import ExportRoutes
 from vnet.api.image_routes import ImageRoutes
 from vnet.api.link_routes import LinkRoutes
@@ -103,6 +104,7 @@ class Api:
             Route("/v1/events", self.events),
             *AttachRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *LinkRoutes(self.service.engine, self._fabric, self.operations).routes(),
+            *CloneRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SnapshotRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *ImageRoutes(self.service.engine, self.operations).routes(),
             *ExportRoutes(self.service.engine, self._fabric, self.operations).routes(),

@@ -8,6 +8,7 @@ from vnet.cli import (
     attach_commands,
     capture_command,
     change_commands,
+    clone_command,
     cp_command,
     disk_commands,
     doctor_command,
@@ -47,6 +48,7 @@ import_commands.register(app)
 vm_commands.register(app)
 cp_command.register(app)
 set_command.register(app)
+clone_command.register(app)
 attach_commands.register(app)
 ssh_commands.register(app)
 disk_commands.register(app)

@@ -73,7 +73,7 @@ def suggest(
     from vnet.policy.suggest import Options
 
     now = datetime.now(UTC)
-    source = _source(settings)
+    source = source_of(settings)
     name = settings.name or files.fabric_name(files.Given(source.file, source.text, source.included))
     seen = _given(flows, now) if flows else _from_daemon(settings, name, since, now)
     known = _known_vms(vm or (), source, now)
@@ -89,7 +89,7 @@ def suggest(
         )
     )
     if write:
-        _write(found.texts)
+        write_texts(found.texts)
     _tell(settings, found, len(seen), write)
     return Exit.CHANGES if exit_code and found.rules else Exit.OK
 
@@ -97,7 +97,7 @@ def suggest(
 # -- what is asked --------------------------------------------------------------------------------
 
 
-def _source(settings: Settings) -> Source:
+def source_of(settings: Settings) -> Source:
     """The file that is given, or that of the fabric that -n names."""
     from vnet.fabric.store import Source
 
@@ -242,11 +242,11 @@ def _why_nothing(found: Report, seen: int) -> str:
 # -- the file -------------------------------------------------------------------------------------
 
 
-def _write(texts: Mapping[str, str]) -> None:
+def write_texts(texts: Mapping[str, str]) -> None:
     """Put the new texts in place of the files; each of them as a whole or not at all."""
     for file in texts:
         if file.startswith("("):
-            raise UsageError(f"--write: {file} is no file; take the diff")
+            raise UsageError(f"{file} is no file that could be written; name one with -f FILE")
     for file, text in texts.items():
         _replace(Path(file), text)
 

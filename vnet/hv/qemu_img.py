@@ -69,6 +69,16 @@ def opened(options: Options) -> str:
     return f"json:{json.dumps(options)}"
 
 
+def copy(source: Options, kind: str, target: Path, base: Path | None = None) -> tuple[str, ...]:
+    """Makes a copy of a disk, without its snapshots and without what was never written; prints how far it is.
+
+    With a `base` the copy, as the disk, is the difference to it.
+    """
+    behind = ("-B", str(base), "-F", "qcow2") if base else ()
+    options = ("-o", "lazy_refcounts=off,compat=1.1") if kind == "qcow2" else ()
+    return ("qemu-img", "convert", "-p", "-U", "-O", kind, *options, *behind, opened(source), str(target))
+
+
 _PERCENT = re.compile(rb"\(\s*([0-9.]+)/100%\)")
 
 

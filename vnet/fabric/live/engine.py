@@ -33,6 +33,7 @@ from vnet.fabric.restart import begin_again
 from vnet.fabric.sizing import advice
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
+from vnet.hv.live import disk, disk_clone
 from vnet.hv.spec import GuestState
 from vnet.topology.model import Topology
 
@@ -83,6 +84,8 @@ class Engine(Registry):
 
         A fabric that cannot be adopted keeps running as it is and says why in `trouble`.
         """
+        await asyncio.to_thread(disk_clone.sweep)
+        await asyncio.to_thread(disk.sweep)
         for name in self.store.fabrics():
             record = self.store.load(name)
             assert record is not None

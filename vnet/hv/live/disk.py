@@ -49,6 +49,13 @@ def swept(folder: Path) -> Iterator[None]:
         yield
 
 
+def sweep() -> None:
+    """Removes what a daemon that was killed has left half-made, of all VMs."""
+    for folder in {half.parent for half in paths.disks_dir().glob(f"*/*/*{_PART}")}:
+        with swept(folder):
+            pass
+
+
 @contextmanager
 def made_beside(path: Path) -> Iterator[Path]:
     """Where a disk is made before it is there: half a disk has another name."""

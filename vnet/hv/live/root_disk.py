@@ -38,7 +38,7 @@ def base_of(path: Path) -> Base | None:
     Raises:
         HostError: its note is damaged.
     """
-    note = _note(path)
+    note = note_of(path)
     try:
         return Base(**json.loads(note.read_text()))
     except FileNotFoundError:
@@ -78,7 +78,7 @@ def ensure(fabric: str, vm: str, wanted: Disk, image: Stored, name: str) -> Path
     with swept(path.parent):
         if not path.exists():
             made = Base(image.id, name, image.sha256)
-            _write(_note(path), made)  # first: a disk without one would be taken for another kind of disk
+            _write(note_of(path), made)  # first: a disk without one would be taken for another kind of disk
             with made_beside(path) as part:
                 store.run(qemu_img.overlay(part, base, wanted_bytes), path=path)
             return path
@@ -115,7 +115,7 @@ def users(image: Stored) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _note(path: Path) -> Path:
+def note_of(path: Path) -> Path:
     return path.with_name(f"{path.name}{_NOTE}")
 
 

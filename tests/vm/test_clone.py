@@ -1,0 +1,97 @@
+"""A VM with disks copied: the copy has its contents and an identity of its own."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.vm.fabric_lab import Lab, lab
+
+TEXT = """\
+name: clones
+defaults: {image: micro, cpus: 1, memory: 96M}
+networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+vms:
+  # the first
+  db:
+    interfaces: {eth0: {network: lan, addresses: [10.0.0.9/24], mac: "52:54:00:12:34:56"}}
+    disks: [{name: data, size: 64M}, {name: logs, size: 32M, format: raw}]
+"""
+
+
+@pytest.fixture(scope="module")
+def host():
+    with lab() as made:
+        (made.directory / "clones.vnet.yaml").write_text(TEXT)
+        made.vnet("up", "-f", file(made))
+        sh(
+            made,
+            "db",
+            "mke2fs /dev/disk/data >/dev/null && mkdir -p /mnt && mount -t ext4 /dev/disk/data /mnt",
+        )
+        sh(made, "db", "echo precious >/mnt/note && sync")
+        yield made
+        made.vnet("down", "-n", "clones", "--disks")
+
+
+def file(host: Lab) -> str:
+    return str(host.directory / "clones.vnet.yaml")
+
+
+def sh(host: Lab, vm: str, command: str) -> str:
+    return host.vnet("exec", "-n", "clones", vm, "sh", "-c", command)
+
+
+def disks(host: Lab, vm: str) -> list[str]:
+    return [row["disk"] for row in host.json("disk", "ls") if row["vm"] == vm]
+
+
+def test_a_vm_that_runs_is_not_copied_and_the_file_stays_as_it_is(host: Lab) -> None:
+    told = host.vnet("clone", "-f", file(host), "db", "db-2", expect=1)
+    assert "`vnet stop db` first" in told
+    assert (host.directory / "clones.vnet.yaml").read_text() == TEXT
+
+
+def test_a_copy_has_the_contents_and_its_own_address_and_mac(host: Lab) -> None:
+    host.vnet("pause", "-n", "clones", "db")
+    host.vnet("clone", "-f", file(host), "db", "db-2")
+    host.vnet("resume", "-n", "clones", "db")
+    assert "already" in host.vnet("clone", "-f", file(host), "db", "db-2", expect=1)
+    host.vnet("up", "-f", file(host))
+    assert (
+        sh(host, "db-2", "mkdir -p /mnt && mount -t ext4 /dev/disk/data /mnt && cat /mnt/note")
+        == "precious\n"
+    )
+    rows = {row["vm"]: row for row in host.json("ps")}
+    assert rows["db"]["addresses"] != rows["db-2"]["addresses"]
+    assert len({sh(host, vm, "cat /sys/class/net/eth0/address") for vm in ("db", "db-2")}) == 2
+    assert sh(host, "db-2", "hostname") == "db-2\n"
+    sh(host, "db-2", "echo other >/mnt/note && sync")
+    assert sh(host, "db", "cat /mnt/note") == "precious\n"
+    assert "# the first" in (host.directory / "clones.vnet.yaml").read_text()
+
+
+def test_wrong_names_are_refused_and_make_nothing(host: Lab) -> None:
+    before = (host.directory / "clones.vnet.yaml").read_text()
+    for vm, new in (("nobody", "x"), ("db", "../x"), ("db", "UPPER")):
+        host.vnet("clone", "-f", file(host), vm, new, expect=1)
+    assert (host.directory / "clones.vnet.yaml").read_text() == before
+
+
+def test_a_copy_that_is_broken_off_leaves_nothing(host: Lab) -> None:
+    sh(host, "db", "dd if=/dev/urandom of=/dev/disk/logs bs=1M count=24 conv=fsync 2>/dev/null")
+    host.vnet("pause", "-n", "clones", "db")
+    before = (host.directory / "clones.vnet.yaml").read_text()
+    for after_s in (0.5, 0.8):
+        copying = host.start("clone", "-f", file(host), "db", "db-3")
+        time.sleep(after_s)
+        copying.send_signal(signal.SIGINT)
+        copying.communicate(timeout=30)
+        if copying.returncode:
+            assert (host.directory / "clones.vnet.yaml").read_text() == before
+            time.sleep(0.5)
+            assert disks(host, "db-3") == []
+            assert not list((host.directory / "state" / "cloning").glob("*/"))
+    host.vnet("resume", "-n", "clones", "db")

@@ -1,0 +1,43 @@
+"""The endpoint that copies a VM's disks for another one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from vnet.api.stream import JsonLines, Operations
+from vnet.base.errors import InputError
+from vnet.fabric.live import cloning
+from vnet.fabric.live.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class CloneRoutes:
+    """It shares the engine; `name` gives the fabric that a request means."""
+
+    engine: Engine
+    name: Callable[[Request], str]
+    operations: Operations
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [Route("/v1/fabrics/{fabric}/vms/{vm}/clone", self.clone, methods=["POST"])]
+
+    async def clone(self, request: Request) -> ASGIApp:
+        """Copy the disks."""
+        name, vm = self.name(request), request.path_params["vm"]
+        try:
+            new = str(json.loads(await request.body())["name"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError("a clone is asked for as {name}") from error
+
+        async def work(report: Any) -> Mapping[str, Any]:
+            return await cloning.clone(self.engine, name, vm, new, report)
+
+        return JsonLines(self.operations, work)

@@ -1,0 +1,82 @@
+"""`vnet clone`: another VM like one there is, with a copy of its disks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vnet.base.errors import InputError
+from vnet.cli.client import path
+from vnet.cli.options import Settings, command
+from vnet.cli.output import Format, document, tell
+
+if TYPE_CHECKING:
+    from vnet.fabric.store import Source
+    from vnet.topology.model import Topology
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    command(app)(clone)
+
+
+def clone(
+    settings: Settings,
+    vm: Annotated[str, typer.Argument(metavar="VM", help="The VM to copy; it must stand still.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="What the copy is called.")],
+) -> None:
+    """Copy a VM: its declaration in the topology file, and its disks.
+
+    Addresses, MAC and published ports are not copied: the new VM gets its own. `vnet up` starts it.
+    """
+    from vnet.cli import files
+    from vnet.cli.suggest_command import source_of, write_texts
+
+    source = source_of(settings)
+    given = files.Given(source.file, source.text, source.included)
+    texts = _declared(source, vm, new)
+    name = settings.name or files.fabric_name(given)
+    answer = settings.daemon().run(
+        "POST", path("fabrics", name, "vms", vm, "clone"), {"name": new}, settings.report
+    )
+    write_texts(texts)
+    if settings.output in (Format.JSON, Format.YAML):
+        document({**answer, "file": next(iter(texts))}, settings.output)
+    else:
+        tell(f"{new} is declared in {next(iter(texts))}; `vnet up` starts it")
+
+
+def _declared(source: Source, vm: str, new: str) -> dict[str, str]:
+    """The one file that changes. The result is read again: nothing else may have become another."""
+    from vnet.fabric.declared import load
+    from vnet.topology.edit import CannotEdit
+    from vnet.topology.edit_vms import with_vm
+
+    before = load(source)
+    key = _key(before, vm)
+    if new in before.vms:
+        raise InputError(f"there is a VM {new} in {source.file} already; take another name")
+    file = before.vms[key].at.file
+    try:
+        changed = with_vm(source.text if file == source.file else source.included[file], key, new)
+    except CannotEdit as error:
+        raise InputError(
+            f"{file} cannot be changed for a copy of {vm}: {error}. Declare {new} there"
+        ) from error
+    parts = {"text": changed} if file == source.file else {"included": {**source.included, file: changed}}
+    after = load(replace(source, **parts))
+    if after.vms.keys() != before.vms.keys() | {new}:
+        raise InputError(f"{file} cannot be changed for a copy of {vm}: declare {new} there")
+    return {file: changed}
+
+
+def _key(topology: Topology, vm: str) -> str:
+    """By which a VM is declared: web-2 may be one of the replicas of web."""
+    if vm in topology.vms:
+        return vm
+    key, _, number = vm.rpartition("-")
+    if key in topology.vms and topology.vms[key].replicas and number.isdecimal():
+        return key
+    raise InputError(f"there is no VM {vm} in the topology; it has {', '.join(sorted(topology.vms))}")
