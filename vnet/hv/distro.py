@@ -73,8 +73,9 @@ GRUB_MODULES = (
 
 
 def bootstrap(folder: str) -> tuple[str, ...]:
-    """The command that makes the tree. Its mounts are in a namespace of its own, and end with it."""
+    """The command that makes the tree. It ends when the daemon does, and its mounts end with it."""
     return (
+        *("setpriv", "--pdeathsig", "KILL", "--"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
         *("mmdebstrap", "--mode=root", "--variant=apt", "--format=directory"),
         '--aptopt=APT::Install-Recommends "false"',
