@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Impairment, Line, rate_of
 from vnet.fabric import plan as p
+from vnet.fabric.guest_changes import how
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import (
     Attached,
@@ -24,6 +25,7 @@ from vnet.fabric.state import (
     remnant,
 )
 from vnet.hv.built import built_for
+from vnet.hv.changing import How
 from vnet.openflow.flow import Flow, match
 from vnet.services.dhcp import Files
 from vnet.services.gateway import Forwarding
@@ -129,6 +131,39 @@ def test_the_port_of_a_service_made_again_of_what_is_left_is_attached_again():
 @given(states(), states())
 def test_a_plan_leads_from_the_one_state_to_the_other(now, wanted):
     assert p.apply(p.plan(now, wanted), now) == wanted
+
+
+@st.composite
+def changes(draw):
+    """A state, and another one whose guests have other sizes, addresses or images."""
+    now = draw(states().filter(lambda state: state.guests))
+    images, sizes = st.sampled_from(["micro", "micro", "other"]), st.sampled_from([64 << 20, 96 << 20])
+    addresses = st.sampled_from([("10.0.0.1/24",), ("10.0.9.1/24",)])
+    guests = frozenset(
+        replace(
+            guest,
+            image=draw(images),
+            cpus=draw(st.integers(1, 2)),
+            memory_bytes=draw(sizes),
+            nics=tuple(replace(nic, addresses=draw(addresses)) for nic in guest.nics),
+            is_half_changed=False,
+        )
+        for guest in sorted(now.guests)
+    )
+    return now, replace(now, guests=guests)
+
+
+@given(changes())
+def test_a_plan_makes_of_guests_that_run_what_they_should_be_and_starts_none_that_can_go_on(both):
+    now, wanted = both
+    actions = p.plan(now, wanted)
+    assert p.apply(actions, now) == wanted
+    ways = {guest.name: how(guest, wanted.guest(guest.name)) for guest in now.guests}
+    for action in actions:
+        if isinstance(action, p.ChangeGuest | p.RestartGuest | p.StartGuest):
+            expected = {How.LIVE: p.ChangeGuest, How.RESTART: p.RestartGuest, How.RECREATE: p.StartGuest}
+            in_place = action.guest.ports <= now.ports
+            assert not in_place or isinstance(action, expected[ways[action.guest.name]])
 
 
 @given(states())
