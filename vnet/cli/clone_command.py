@@ -27,7 +27,7 @@ def clone(
     vm: Annotated[str, typer.Argument(metavar="VM", help="The VM to copy; it must stand still.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="What the copy is called.")],
 ) -> None:
-    """Copy a VM: its declaration in the topology file, and its disks.
+    """Copy a VM: its declaration in the file, and its disks.
 
     Addresses, MAC and published ports are not copied: the new VM gets its own. `vnet up` starts it.
     """
