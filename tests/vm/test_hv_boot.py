@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.hv_lab import FABRIC, carrier, lab, spec
+from tests.vm.hv_lab import FABRIC, MEMORY_BYTES, carrier, lab, spec
+from vnet.base import paths
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,39 @@ def test_qemu_has_no_rights(cold):
     for capabilities in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(fields[capabilities], 16) == 0
     assert fields["NoNewPrivs"] == "1" and fields["Seccomp"] == "2"
+
+
+def test_qemu_has_no_file_but_its_own(cold):
+    """Sockets, events and TAPs; the kernel and initrd to be read, its two logs to be written."""
+    kinds = re.compile(r"(socket|pipe|anon_inode):|/dev/(null|net/tun|vhost-net)$")
+    held = {_target(path): path for path in Path(f"/proc/{cold.first_status.pid}/fd").iterdir()}
+    files = {text: path for text, path in held.items() if text and not kinds.match(text)}
+    written = {text for text, path in files.items() if path.lstat().st_mode & 0o200}
+    assert {Path(text).name for text in written} == {"qemu.log", "current", "pid"}, written
+    assert all(text.startswith((str(paths.image_dir().resolve()), *written)) for text in files), files
+
+
+def test_qemu_has_a_folder_of_its_own_and_a_group_with_limits(cold):
+    pid = cold.first_status.pid
+    folder = paths.vm_run_dir(FABRIC, "vm-1")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert folder.stat().st_uid == Path(f"/proc/{pid}").stat().st_uid
+    groups = [line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    own = [group for group in groups if group.endswith(f"vnet-{FABRIC}/vm-1")]
+    assert own, groups
+    limits = [
+        int(path.read_text())
+        for name in ("memory.max", "memory.limit_in_bytes")
+        for path in Path("/sys/fs/cgroup").glob(f"**/vnet-{FABRIC}/vm-1/{name}")
+    ]
+    assert limits and all(MEMORY_BYTES < limit < MEMORY_BYTES + (1 << 30) for limit in limits)
+
+
+def test_nobody_learns_a_secret_from_a_command_line(cold):
+    """What makes a guest unlike others, and what it is told, goes by the agent or by descriptors."""
+    words = Path(f"/proc/{cold.first_status.pid}/cmdline").read_bytes().split(b"\0")
+    telling = re.compile(rb"secret|password|passwd|passphrase|token", re.IGNORECASE)
+    assert [word for word in words if telling.search(word)] == []
 
 
 def test_qemu_sees_no_network(cold):
