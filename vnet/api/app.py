@@ -25,6 +25,7 @@ from vnet.api.image_routes import ImageRoutes
 from vnet.api.link_routes import LinkRoutes
 from vnet.api.observed import Observed, with_usage
 from vnet.api.requests import body_of as _body
+from vnet.api.screen_routes import ScreenRoutes
 from vnet.api.seen_routes import SeenRoutes
 from vnet.api.snapshot_routes import SnapshotRoutes
 from vnet.api.stream import Bytes, JsonLines, Operations, error_json
@@ -106,6 +107,7 @@ class Api:
             *LinkRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *CloneRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SnapshotRoutes(self.service.engine, self._fabric, self.operations).routes(),
+            *ScreenRoutes(self.service.engine, self._fabric).routes(),
             *ImageRoutes(self.service.engine, self.operations).routes(),
             *ExportRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),

@@ -22,6 +22,7 @@ from vnet.cli import (
     past_commands,
     picture_commands,
     policy_commands,
+    screen_commands,
     seen_commands,
     set_command,
     snapshot_commands,
@@ -55,6 +56,7 @@ disk_commands.register(app)
 snapshot_commands.register(app)
 image_commands.register(app)
 export_command.register(app)
+screen_commands.register(app)
 look_commands.register(app)
 past_commands.register(app)
 seen_commands.register(app)

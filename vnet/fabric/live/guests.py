@@ -104,6 +104,14 @@ class HostGuests:
         """The unix socket of its serial console."""
         return await self._manager.console_path(self.fabric, name)
 
+    async def vnc_socket(self, name: str) -> Path:
+        """The unix socket on which VNC is spoken with it."""
+        return self._manager.vnc_socket(self.fabric, name)
+
+    async def picture(self, name: str) -> bytes:
+        """What is on its screen, as PNG."""
+        return await self._manager.picture(self.fabric, name)
+
     async def close(self) -> None:
         """The manager itself lets go of all guests at once."""
         for task in self._greetings:

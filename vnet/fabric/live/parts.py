@@ -281,6 +281,14 @@ class Guests(Protocol):
         """The unix socket of its serial console."""
         ...
 
+    async def vnc_socket(self, name: str) -> Path:
+        """The unix socket on which VNC is spoken with it. Raises HostError if it has no screen."""
+        ...
+
+    async def picture(self, name: str) -> bytes:
+        """What is on its screen, as PNG. Raises HostError if it has none."""
+        ...
+
     async def close(self) -> None:
         """Let go; the guests run on."""
         ...

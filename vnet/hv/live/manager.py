@@ -14,7 +14,7 @@ from vnet.hv import admission
 from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, command_line, machine_of
 from vnet.hv.lifecycle import Event, Phase, attempts
-from vnet.hv.live import console_log, image, kvm, record, saved_start
+from vnet.hv.live import console_log, image, kvm, record, saved_start, screen
 from vnet.hv.live.boot import Prepared, Preparer
 from vnet.hv.live.changing import Changer
 from vnet.hv.live.guest import Guest, Means
@@ -213,6 +213,14 @@ class HvManager:
         guest = self._known(fabric, name)
         guest.check_running()
         return guest.run_dir / "console.sock"
+
+    def vnc_socket(self, fabric: str, name: str) -> Path:
+        """The unix socket on which VNC is spoken with the guest."""
+        return screen.vnc_socket(self._known(fabric, name))
+
+    async def picture(self, fabric: str, name: str) -> bytes:
+        """What is on the guest's screen, as PNG."""
+        return await screen.picture(self._known(fabric, name))
 
     async def wait_ready(self, fabric: str, name: str, deadline_s: float) -> None:
         """Waits until a guest that is being started runs and its agent answers.
