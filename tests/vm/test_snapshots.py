@@ -165,6 +165,12 @@ def test_what_cannot_be_kept_or_brought_back_is_refused_with_what_to_do(host: La
     assert "snapshot rm db" in host.vnet("disk", "rm", "db", "data", expect=1)
     larger = host.directory / "larger.vnet.yaml"
     larger.write_text(TEXT.replace("96M", "112M"))
+    host.vnet("suspend", "app")
+    refused = host.vnet("up", "-f", str(larger), "--yes", expect=1)
+    assert "it had 96M of memory, it is declared with 112M" in refused
+    assert "vnet start --boot app" in refused
+    assert vm(host, "app")["state"] == "suspended"
+    host.vnet("start", "--boot", "app")
     host.vnet("up", "-f", str(larger), "--yes")
     refused = host.vnet("snapshot", "restore", "db", "first", expect=1)
     assert "it had 96M of memory" in refused

@@ -247,6 +247,8 @@ class HvManager:
         made = await self.image_of(guest.spec, progress)
         wish = await asyncio.to_thread(saved_start.wish_of, guest.spec)
         if wish and wish.memory:
+            build, machine = await self.build(), self.machine(guest.spec)
+            await asyncio.to_thread(saved_start.refuse, wish, guest.spec, build, machine)
             await saved_start.load(wish, guest, await self.means(guest.spec, open_tap, progress))
             await saved_start.go_on(wish, guest)
             return

@@ -9,11 +9,14 @@ import asyncio
 from dataclasses import replace
 
 from vnet.base.errors import HostError
+from vnet.hv import snapshot as values
+from vnet.hv.argv import DiskArgument, Machine, NicArgument, machine_key
+from vnet.hv.disk import plugged
 from vnet.hv.live import disk_snapshots
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.guest import Guest, Means
 from vnet.hv.live.snapshot_files import Next
-from vnet.hv.snapshot import Snapshot
+from vnet.hv.snapshot import Build, Saved, Shape, Snapshot
 from vnet.hv.spec import GuestSpec
 
 
@@ -62,6 +65,40 @@ async def go_on(wish: Next, guest: Guest) -> None:
     """It goes on, and is told the time, and new random numbers."""
     await guest.go_on()
     await asyncio.to_thread(fulfilled, wish, guest.spec)
+
+
+def shape_of(spec: GuestSpec, machine: Machine) -> Shape:
+    """What the memory of a guest is bound to; `machine` is without what is plugged in."""
+    nics = tuple(NicArgument(nic.mac, 0) for nic in spec.nics)
+    disks = tuple(DiskArgument(each, 0) for each in plugged(spec.disks, len(spec.nics)))
+    words = machine_key(replace(machine, nics=nics, disks=disks))
+    words += "" if spec.is_micro else f" {spec.boot}"
+    macs, names = tuple(nic.mac for nic in spec.nics), tuple(each.name for each in spec.disks)
+    return Shape(spec.cpus, spec.memory_bytes, macs, names, words)
+
+
+def refuse(wish: Next, spec: GuestSpec, build: Build, machine: Machine) -> None:
+    """Raises HostError if the machine that is declared now could not load the memory that is kept."""
+    refuse_what_cannot_be_loaded(_snapshot(wish, spec.name), spec.name, build, shape_of(spec, machine))
+
+
+def refuse_what_cannot_be_loaded(snapshot: Snapshot, vm: str, build: Build, shape: Shape) -> None:
+    """Raises HostError for memory that QEMU would not load, saying why and what is possible."""
+    saved = snapshot.of(vm)
+    why = values.obstacles(saved, build, shape)
+    if why:
+        raise HostError(
+            f"the memory of {vm} in {snapshot.name or 'its suspended state'} cannot be loaded:"
+            f" {'; '.join(why)}. Nothing was changed. {_instead(snapshot, saved)}"
+        )
+
+
+def _instead(snapshot: Snapshot, saved: Saved) -> str:
+    if not snapshot.name:
+        return f"`vnet start --boot {saved.vm}` boots it; what was in its memory is lost then"
+    if not saved.disks:
+        return "It had no disks: there is nothing else to restore"
+    return f"Its disks alone: `vnet snapshot restore --disk-only {saved.vm} {snapshot.name}`"
 
 
 def _snapshot(wish: Next, vm: str) -> Snapshot:

@@ -18,8 +18,6 @@ from typing import Any, TypeVar
 from vnet.base.errors import HostError, InputError
 from vnet.hv import saving
 from vnet.hv import snapshot as values
-from vnet.hv.argv import DiskArgument, NicArgument, machine_key
-from vnet.hv.disk import plugged
 from vnet.hv.lifecycle import Phase
 from vnet.hv.live import cgroup, disk_snapshots, saved_start
 from vnet.hv.live import snapshot_files as files
@@ -27,6 +25,7 @@ from vnet.hv.live.changing import refuse_what_was_changed
 from vnet.hv.live.freezing import freeze, thaw
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.manager import HvManager, Progress
+from vnet.hv.live.saved_start import shape_of
 from vnet.hv.live.saving import Saving
 from vnet.hv.live.snapshot_files import Next
 from vnet.hv.snapshot import Build, Consistency, Saved, SavedDisk, Shape, Snapshot
@@ -108,12 +107,7 @@ class Snapshots:
         return Saved(spec.name, Consistency.MEMORY, disks, parent, build, self._shape(spec))
 
     def _shape(self, spec: GuestSpec) -> Shape:
-        nics = tuple(NicArgument(nic.mac, 0) for nic in spec.nics)
-        disks = tuple(DiskArgument(each, 0) for each in plugged(spec.disks, len(spec.nics)))
-        key = machine_key(replace(self.manager.machine(spec), nics=nics, disks=disks))
-        key += "" if spec.is_micro else f" {spec.boot}"
-        macs, names = tuple(nic.mac for nic in spec.nics), tuple(each.name for each in spec.disks)
-        return Shape(spec.cpus, spec.memory_bytes, macs, names, key)
+        return shape_of(spec, self.manager.machine(spec))
 
     async def suspend(self, spec: GuestSpec) -> Saved:
         """Keeps a guest's memory and ends its QEMU; its next start goes on from there."""
@@ -156,13 +150,7 @@ class Snapshots:
         """Raises HostError for memory that QEMU would not load, saying why and what is possible."""
         build = await self.manager.build()
         for spec in specs:
-            saved = snapshot.of(spec.name)
-            why = values.obstacles(saved, build, self._shape(spec))
-            if why:
-                raise HostError(
-                    f"the memory of {spec.name} in {snapshot.name or 'its suspended state'} cannot be loaded:"
-                    f" {'; '.join(why)}. Nothing was changed. {_instead(snapshot, saved)}"
-                )
+            saved_start.refuse_what_cannot_be_loaded(snapshot, spec.name, build, self._shape(spec))
 
     async def complete(self, wish: Next, specs: Sequence[GuestSpec], progress: Progress) -> None:
         """What a daemon that was killed had begun to restore."""
@@ -347,14 +335,6 @@ def _refuse_nothing(guest: Guest, memory: bool) -> None:
     if not guest.spec.disks and not (is_up and memory):
         how = "leave --disk-only out: its memory is kept then" if is_up else f"`vnet start {name}` first"
         raise InputError(f"{name} has no disks and nothing to be kept; {how}")
-
-
-def _instead(snapshot: Snapshot, saved: Saved) -> str:
-    if not snapshot.name:
-        return f"`vnet start --boot {saved.vm}` boots it; what was in its memory is lost then"
-    if not saved.disks:
-        return "It had no disks: there is nothing else to restore"
-    return f"Its disks alone: `vnet snapshot restore --disk-only {saved.vm} {snapshot.name}`"
 
 
 def _unlink(snapshot: Snapshot, vm: str) -> None:
