@@ -25,7 +25,7 @@ vms:
 policies: [{name: db, applied_to: vm:db, ingress: [{from: vm:web, ports: [icmp, 7000/tcp]}]}]
 """
 STORE = Path(os.environ.get("VNET_TEST_STORE", "/var/lib/vnet/image-store"))
-BOOTS_WITHIN_S = "240"
+BOOTS_WITHIN_S = "360"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def until(host: Lab, command: str, wanted: str) -> str:
     return found
 
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_it_has_the_name_and_the_addresses_of_the_topology(host: Lab) -> None:
