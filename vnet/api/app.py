@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from vnet import __version__
 from vnet.api.answers import outcome_json
 from vnet.api.attach_routes import AttachRoutes
+from vnet.api.backup_routes import BackupRoutes
 from vnet.api.clone_routes import CloneRoutes
 from vnet.api.export_routes import ExportRoutes
 from vnet.api.image_routes import ImageRoutes
@@ -33,6 +34,7 @@ from vnet.base.errors import HostError, InputError, UsageError, VnetError
 from vnet.fabric.asked import Asked
 from vnet.fabric.events import is_wanted
 from vnet.fabric.live import captures, consoles, disks, recorded, snapshots
+from vnet.fabric.live.backups import Backups
 from vnet.fabric.live.captures import CaptureRequest
 from vnet.fabric.live.consoles import LinesWanted
 from vnet.fabric.live.engine import Terms
@@ -110,6 +112,7 @@ class Api:
             *ScreenRoutes(self.service.engine, self._fabric).routes(),
             *ImageRoutes(self.service.engine, self.operations).routes(),
             *ExportRoutes(self.service.engine, self._fabric, self.operations).routes(),
+            *BackupRoutes(Backups(self.service.engine), self._fabric, self.operations).routes(),
             *SeenRoutes(self.service.engine, self._fabric, self.operations, self.past).routes(),
             Route("/v1/operations/{number}/cancel", self.cancel, methods=["POST"]),
             Route("/v1/operations/{number}/summary", self.summary),

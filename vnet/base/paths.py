@@ -52,6 +52,21 @@ def vm_run_dir(fabric: str, vm: str) -> Path:
     return fabric_run_dir(fabric) / "vms" / vm
 
 
+def workers_run_dir() -> Path:
+    """A folder for each QEMU that copies disks of VMs that do not run."""
+    return run_dir() / "workers"
+
+
+def backups_dir() -> Path:
+    """Where backups go that are told no other place. `VNET_BACKUP_DIR`, default `backups` in `state_dir`."""
+    return Path(os.environ.get("VNET_BACKUP_DIR", state_dir() / "backups"))
+
+
+def keys_dir() -> Path:
+    """Keys of encrypted disks, `FABRIC/VM/NAME`. `VNET_KEYS_DIR`, default `keys` in `state_dir`."""
+    return Path(os.environ.get("VNET_KEYS_DIR", state_dir() / "keys"))
+
+
 def image_dir() -> Path:
     """Guest images and warm-clone templates, cached by content key."""
     return state_dir() / "images"

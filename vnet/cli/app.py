@@ -6,6 +6,7 @@ import typer
 
 from vnet.cli import (
     attach_commands,
+    backup_commands,
     capture_command,
     change_commands,
     clone_command,
@@ -57,6 +58,7 @@ snapshot_commands.register(app)
 image_commands.register(app)
 export_command.register(app)
 screen_commands.register(app)
+backup_commands.register(app)
 look_commands.register(app)
 past_commands.register(app)
 seen_commands.register(app)

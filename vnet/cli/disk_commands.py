@@ -17,6 +17,7 @@ _COLUMNS = (
     Column("SIZE", lambda row: mib(row["size_bytes"])),
     Column("TAKEN", lambda row: mib(row["taken_bytes"])),
     Column("USE", lambda row: row["use"]),
+    Column("KEY", lambda row: "yes" if row["encrypted"] else "no"),
     Column("FORMAT", lambda row: row["format"], wide=True),
     Column("PATH", lambda row: row["path"], wide=True),
 )

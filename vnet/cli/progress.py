@@ -87,6 +87,8 @@ class Running:
     began_s: Mapping[str, float] = field(default_factory=dict)
     ended: int = 0
     of: int = 0
+    details: Mapping[str, str] = field(default_factory=dict)
+    """How far they are, of those that tell."""
 
 
 def running_line(running: Running, now_s: float, columns: int) -> str:
@@ -97,7 +99,8 @@ def running_line(running: Running, now_s: float, columns: int) -> str:
     took_s = int(now_s - min(running.began_s.values()))
     counted += [f"{took_s} s"] if took_s >= SILENCE_S else []
     head = f"… {', '.join(counted)}{': ' if counted else ''}"
-    return (head + ", ".join(running.began_s))[: columns - 1]
+    steps = (f"{what} {running.details.get(what, '')}".strip() for what in running.began_s)
+    return (head + ", ".join(steps))[: columns - 1]
 
 
 class _Live:
@@ -125,6 +128,9 @@ class _Live:
         elif message["status"] == "started":
             began_s = {**self._running.began_s, message["what"]: time.monotonic()}
             self._running = replace(self._running, began_s=began_s, of=message.get("of") or 0)
+        elif message["status"] == "moved":
+            details = {**self._running.details, message["what"]: message.get("detail", "")}
+            self._running = replace(self._running, details=details)
         else:
             sys.stderr.write(line(message, colour_wanted(sys.stderr)) + "\n")
             left = {what: s for what, s in self._running.began_s.items() if what != message["what"]}

@@ -48,6 +48,8 @@ class Kind(StrEnum):
     SNAPSHOT_SAVED = "snapshot-saved"
     SNAPSHOT_RESTORED = "snapshot-restored"
     SNAPSHOT_REMOVED = "snapshot-removed"
+    BACKUP_DONE = "backup-done"
+    BACKUP_FAILED = "backup-failed"
     SERVICE_REVIVED = "service-revived"
     GATEWAY_MENDED = "gateway-mended"
     TARGET_DOWN = "target-down"
@@ -113,6 +115,8 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     Kind.SNAPSHOT_RESTORED: ("VMs are what they were in a snapshot", "vms, id, memory (whether that too)"),
     Kind.SNAPSHOT_REMOVED: ("a snapshot of VMs was removed", "vms, id"),
     Kind.VM_REBOOTED: ("a VM was reset, or rebooted by itself, and answers again", "why"),
+    Kind.BACKUP_DONE: ("a VM was backed up", "id, store, kind (full, incremental)"),
+    Kind.BACKUP_FAILED: ("a VM could not be backed up", "why"),
     Kind.SERVICE_REVIVED: (
         "the dnsmasq of a network had ended and was started again; `subject` is the network",
         "",

@@ -13,6 +13,8 @@ class Status(StrEnum):
     """Where a step stands. A NOTE is one line that is no step."""
 
     STARTED = "started"
+    MOVED = "moved"
+    """It goes on; its `detail` says how far it is."""
     DONE = "done"
     FAILED = "failed"
     NOTE = "note"

@@ -63,18 +63,20 @@ class NicArgument:
 class DiskArgument:
     """A disk that is there from the start, and its file as a descriptor number.
 
-    `base_fd` is that of the image that it is made of, `boot_index` its place in boot order.
+    `base_fd` is that of the image that it is made of, `boot_index` its place in boot order, `key_fd` that of
+    its key if it is encrypted.
     """
 
     plugged: Plugged
     fd: int
     base_fd: int | None = None
     boot_index: int | None = None
+    key_fd: int | None = None
 
     @property
     def fds(self) -> tuple[int, ...]:
         """All that have to be handed over."""
-        return (self.fd,) if self.base_fd is None else (self.fd, self.base_fd)
+        return tuple(each for each in (self.fd, self.base_fd, self.key_fd) if each is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +254,11 @@ def _nic(index: int, nic: NicArgument) -> tuple[str, ...]:
 
 
 def _disk(argument: DiskArgument) -> tuple[str, ...]:
-    plugged, base = argument.plugged, argument.base_fd
+    plugged, base, key_fd = argument.plugged, argument.base_fd, argument.key_fd
     order = {} if argument.boot_index is None else {"bootindex": argument.boot_index}
+    secret = f"secret,id={plugged.key},file=/proc/self/fd/{key_fd}"
     return (
+        *(() if key_fd is None else ("-object", secret)),
         *("-add-fd", f"fd={argument.fd},set={plugged.set_number}"),
         *(() if base is None else ("-add-fd", f"fd={base},set={plugged.base_set_number}")),
         *("-blockdev", json.dumps(plugged.blockdev())),

@@ -41,6 +41,7 @@ def drop_disk(disk: Plugged) -> tuple[Command, ...]:
     return (
         Command("blockdev-del", {"node-name": disk.node}),
         Command("remove-fd", {"fdset-id": disk.set_number}),
+        *((Command("object-del", {"id": disk.key}),) if disk.disk.encrypt else ()),
     )
 
 

@@ -5,6 +5,7 @@ Source: QEMU 7.2, docs/interop/qemu-qmp-ref. `live/qmp.py` sends and receives.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,11 +17,15 @@ from vnet.hv.disk import Plugged
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `fd` is a descriptor of ours that goes along with it (SCM_RIGHTS)."""
+    """One command. `fd` is a descriptor of ours that goes along with it (SCM_RIGHTS).
+
+    `is_secret`: what it says is told to nobody else, not in errors either.
+    """
 
     name: str
     arguments: Mapping[str, object] = field(default_factory=dict)
     fd: int | None = None
+    is_secret: bool = False
 
 
 class MonitorEvent(Enum):
@@ -88,13 +93,31 @@ def plug_nic(index: int, mac: int, tap_fd: int, vhost_fd: int | None) -> tuple[C
     return (*sent, Command("netdev_add", netdev), Command("device_add", dict(nic_device(index, mac))))
 
 
-def plug_disk(disk: Plugged, fd: int) -> tuple[Command, ...]:
+def plug_disk(disk: Plugged, fd: int, key: bytes | None = None) -> tuple[Command, ...]:
     """Adds a disk to a running or paused machine."""
+    return (*open_disk(disk, fd, key), Command("device_add", dict(disk.device())))
+
+
+def open_disk(
+    disk: Plugged, fd: int, key: bytes | None = None, base_fd: int | None = None
+) -> tuple[Command, ...]:
+    """Opens a disk in QEMU, with its key if it is encrypted, and the image that it is made of, if it is.
+
+    No guest sees it yet.
+    """
+    based = () if base_fd is None else (Command("add-fd", {"fdset-id": disk.base_set_number}, base_fd),)
     return (
+        *((add_secret(disk.key, key),) if key is not None else ()),
+        *based,
         Command("add-fd", {"fdset-id": disk.set_number}, fd),
         Command("blockdev-add", dict(disk.blockdev())),
-        Command("device_add", dict(disk.device())),
     )
+
+
+def add_secret(name: str, key: bytes) -> Command:
+    """Tells QEMU a key; nobody else is told, in errors neither."""
+    data = {"qom-type": "secret", "id": name, "format": "base64", "data": b64encode(key).decode()}
+    return Command("object-add", data, is_secret=True)
 
 
 def parse_event(message: Mapping[str, object]) -> MonitorEvent | None:

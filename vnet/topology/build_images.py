@@ -136,4 +136,5 @@ def _declared(vm: Entry, boot: Boot) -> Iterator[DiskSpec]:
             entry.value(lang.DISK_FORMAT),
             entry.value(lang.DISK_PREALLOCATED),
             each.at,
+            is_encrypted=entry.value(lang.DISK_ENCRYPT),
         )

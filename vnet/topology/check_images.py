@@ -139,8 +139,12 @@ def _check_root_disk(vm: Entry, draft: Draft, reading: Reading) -> None:
 
 def _check_is_difference(disk: Entry, reading: Reading) -> None:
     why = "the root disk is the difference to its image"
-    form, full = disk.get(lang.DISK_FORMAT), disk.get(lang.DISK_PREALLOCATED)
+    form, full, key = (
+        disk.get(each) for each in (lang.DISK_FORMAT, lang.DISK_PREALLOCATED, lang.DISK_ENCRYPT)
+    )
     if form is not None and form.value is not DiskFormat.QCOW2:
         reading.fault(form.at, form.path, f"{why}, which only qcow2 can be", 'leave "format" out')
     if full is not None and full.value:
         reading.fault(full.at, full.path, f"{why}, and takes what is written", 'leave "preallocated" out')
+    if key is not None and key.value:
+        reading.fault(key.at, key.path, f"{why}, and lies open as that does", "encrypt a disk beside it")

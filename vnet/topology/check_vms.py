@@ -18,7 +18,7 @@ from vnet.topology.draft import (
     subnets_of,
 )
 from vnet.topology.inventory import replica_names
-from vnet.topology.model import STRICT, Advertised, IPInterface, IPNetwork, Isolation, first_host
+from vnet.topology.model import STRICT, Advertised, DiskFormat, IPInterface, IPNetwork, Isolation, first_host
 from vnet.topology.pool import Pool
 from vnet.topology.reading import Reading, quoted, suggestion
 from vnet.topology.repeated import report_repeated
@@ -61,6 +61,10 @@ def _check_disks(vm: Entry, reading: Reading) -> None:
     listed = () if several is None else several.value
     names = [each.value.get(lang.DISK_NAME) for each in listed]
     report_repeated(tuple(name for name in names if name is not None), "disk", reading)
+    for disk in listed:
+        encrypt, form = disk.value.get(lang.DISK_ENCRYPT), disk.value.get(lang.DISK_FORMAT)
+        if encrypt is not None and encrypt.value and form is not None and form.value is DiskFormat.RAW:
+            reading.fault(encrypt.at, encrypt.path, "a raw disk cannot be encrypted", "leave `format` out")
 
 
 # ---- memory ----------------------------------------------------------------------------------

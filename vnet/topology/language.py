@@ -579,9 +579,16 @@ DISK_PREALLOCATED = Field(
     "true: all of its room is taken at once; false if left out: as the guest writes",
     default=False,
 )
+DISK_ENCRYPT = Field(
+    "encrypt",
+    _BOOLEAN,
+    "true: its file is of no use without its key, which the host keeps elsewhere; false if left out",
+    default=False,
+)
+_DISK = (DISK_NAME, DISK_SIZE, DISK_FORMAT, DISK_PREALLOCATED, DISK_ENCRYPT)
 VM_DISKS = Field(
     "disks",
-    ListOf(Record("a disk", (DISK_NAME, DISK_SIZE, DISK_FORMAT, DISK_PREALLOCATED)), "a list of disks"),
+    ListOf(Record("a disk", _DISK), "a list of disks"),
     "its disks, whose contents stay",
     default=(),
 )

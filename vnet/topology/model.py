@@ -254,7 +254,8 @@ class DiskFormat(Enum):
 class DiskSpec:
     """A disk of a VM. `is_full`: all of its room is taken at once, and not as the guest writes.
 
-    `is_root`: it is made of the VM's image, and has its size if `size_bytes` is 0.
+    `is_root`: it is made of the VM's image, and has its size if `size_bytes` is 0. `is_encrypted`: its file
+    is of no use without its key.
     """
 
     name: str
@@ -263,6 +264,7 @@ class DiskSpec:
     is_full: bool
     at: Location
     is_root: bool = False
+    is_encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

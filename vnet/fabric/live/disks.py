@@ -72,5 +72,6 @@ def _plain(one: Kept) -> dict[str, Any]:
         "format": one.format,
         "size_bytes": one.size_bytes,
         "taken_bytes": one.taken_bytes,
+        "encrypted": one.is_encrypted,
         "path": str(one.path),
     }

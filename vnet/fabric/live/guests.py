@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 from vnet.base.errors import HostError, VnetError
 from vnet.fabric.guest_changes import spec_of
 from vnet.fabric.state import Guest, ifname
+from vnet.hv.live import blocks
+from vnet.hv.live.blocks import Blocks
 from vnet.hv.live.manager import HvManager
 from vnet.hv.live.snapshots import Snapshots
 from vnet.hv.spec import ExecResult, GuestSpec, GuestState, GuestStatus
+from vnet.hv.stored import Stored
 from vnet.hv.vitals import Vitals
 
 AGENT_TIMEOUT_S = 30.0
@@ -111,6 +114,14 @@ class HostGuests:
     async def picture(self, name: str) -> bytes:
         """What is on its screen, as PNG."""
         return await self._manager.picture(self.fabric, name)
+
+    def blocks(self, guest: Guest, why: str) -> AbstractAsyncContextManager[Blocks]:
+        """Its disks, to be copied."""
+        return blocks.opened(self._manager, self.spec(guest), why)
+
+    def at_rest(self, guest: Guest, why: str) -> AbstractAsyncContextManager[Stored | None]:
+        """It is not started meanwhile."""
+        return blocks.at_rest(self._manager, self.spec(guest), why)
 
     async def close(self) -> None:
         """The manager itself lets go of all guests at once."""

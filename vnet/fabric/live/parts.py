@@ -7,6 +7,7 @@ is there and removing one that is not are no errors: actions may be carried out 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -22,8 +23,10 @@ from vnet.fabric.live.watch import Watch
 from vnet.fabric.mirror import Mirror
 from vnet.fabric.state import Attached, Cable, Endpoint, Gateway, Guest, NetworkService, Port
 from vnet.fabric.store import Record
+from vnet.hv.live.blocks import Blocks
 from vnet.hv.live.snapshots import Snapshots
 from vnet.hv.spec import ExecResult, GuestSpec, GuestStatus
+from vnet.hv.stored import Stored
 from vnet.hv.vitals import Vitals
 from vnet.openflow.conntrack import Direction
 from vnet.openflow.flow import Flow
@@ -287,6 +290,14 @@ class Guests(Protocol):
 
     async def picture(self, name: str) -> bytes:
         """What is on its screen, as PNG. Raises HostError if it has none."""
+        ...
+
+    def blocks(self, guest: Guest, why: str) -> AbstractAsyncContextManager[Blocks]:
+        """Its disks, to be copied, whether it runs or not. One that does not is not started meanwhile."""
+        ...
+
+    def at_rest(self, guest: Guest, why: str) -> AbstractAsyncContextManager[Stored | None]:
+        """It does not run, and is not started meanwhile. Raises HostError if it runs."""
         ...
 
     async def close(self) -> None:

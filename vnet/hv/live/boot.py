@@ -22,7 +22,7 @@ from vnet.hv.disk import Disk, plugged, refuse_to_shrink
 from vnet.hv.firmware import BUILDS, PACKAGE, Flash, variables_disk
 from vnet.hv.live import image_import, root_disk
 from vnet.hv.live import image_store as store
-from vnet.hv.live.disk import made_beside, open_all, open_as_they_are, path_of, swept
+from vnet.hv.live.disk import made_beside, open_all, open_as_they_are, open_keys, path_of, swept
 from vnet.hv.live.seed import opened_seed
 from vnet.hv.pc import Pc
 from vnet.hv.spec import GuestSpec
@@ -270,7 +270,7 @@ def open_for(
         pc = replace(pc, code_fd=code, variables_fd=variables)
     if prepared.boot.has_seed(prepared.root is not None and prepared.root.cloud_init):
         pc = replace(pc, seed_fd=stack.enter_context(opened_seed(spec, prepared.boot.cloud_init)))
-    disks = tuple(_open_disks(spec, prepared, pc.disks_begin, stack, as_they_are))
+    disks = tuple(open_disks(spec, prepared, pc.disks_begin, stack, as_they_are=as_they_are))
     fds = tuple(each for each in (pc.iso_fd, pc.code_fd, pc.variables_fd, pc.seed_fd) if each is not None)
     kernels = tuple(int(each.rpartition("/")[2]) for each in (pc.kernel, pc.initrd) if each)
     return Opened(pc, disks, (*fds, *kernels, *(fd for disk in disks for fd in disk.fds)))
@@ -310,9 +310,10 @@ def _open_flash(spec: GuestSpec, stack: contextlib.ExitStack) -> tuple[int, int]
     return _open(Path(flash.code), os.O_RDONLY, stack), _open(path, os.O_RDWR, stack)
 
 
-def _open_disks(
-    spec: GuestSpec, prepared: Prepared, boot_index: int, stack: contextlib.ExitStack, as_they_are: bool
+def open_disks(
+    spec: GuestSpec, prepared: Prepared, boot_index: int, stack: contextlib.ExitStack, *, as_they_are: bool
 ) -> Iterator[DiskArgument]:
+    """The disks of a guest as descriptors, made where they are missing."""
     for place in plugged(prepared.disks, len(spec.nics)):
         index = boot_index + place.index
         if place.disk.is_root:
@@ -326,7 +327,8 @@ def _open_disks(
         else:
             open_it = open_as_they_are if as_they_are else open_all
             (descriptor,) = open_it(spec.fabric, spec.name, (place.disk,), stack)
-            yield DiskArgument(place, descriptor, None, index)
+            (key,) = open_keys(spec.fabric, spec.name, (place.disk,), stack)
+            yield DiskArgument(place, descriptor, None, index, key)
 
 
 def _open(path: Path, flags: int, stack: contextlib.ExitStack) -> int:

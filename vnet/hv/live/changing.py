@@ -165,7 +165,8 @@ class Changer:
             (opened,) = await asyncio.to_thread(disks.open_all, spec.fabric, spec.name, (disk,), stack)
             await self._allow_files(disk.file_bytes)
             try:
-                await self.guest.monitor.execute_all(qmp.plug_disk(plugged, opened))
+                key = disks.key_of(spec.fabric, spec.name, disk)
+                await self.guest.monitor.execute_all(qmp.plug_disk(plugged, opened, key))
             except VnetError:
                 for command in hotplug.drop_disk(plugged):
                     await self._try((command,))

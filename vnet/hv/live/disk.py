@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import disk as disks
 from vnet.hv.disk import Disk
+from vnet.hv.live import keys, luks
 from vnet.hv.live.lock import exclusive
 
-_TIMEOUT_S = 600.0
 _PART = ".part"
 
 
@@ -30,13 +29,23 @@ def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
     with swept(path.parent):
         if not path.exists():
             with made_beside(path) as part:
-                run(disks.create(wanted, str(part)))
+                make(part, path, wanted)
         else:
-            size_bytes = _size_bytes(path)
+            size_bytes, is_encrypted = _told(path)
             disks.refuse_to_shrink(wanted, str(path), size_bytes)
+            _refuse_other(wanted, path, is_encrypted)
             if size_bytes < wanted.size_bytes:
-                run(disks.grow(wanted, str(path)))
+                _with_key(disks.grow(wanted, str(path)), path, wanted)
     return path
+
+
+def _refuse_other(wanted: Disk, path: Path, is_encrypted: bool) -> None:
+    if wanted.encrypt is not is_encrypted:
+        has, declared = ("is", "not to be") if is_encrypted else ("is not", "to be")
+        raise HostError(
+            f"the disk {path} {has} encrypted and is declared {declared}: that cannot be changed. "
+            "Copy what is on it to a new one, or remove it: `vnet disk rm`"
+        )
 
 
 @contextmanager
@@ -67,6 +76,40 @@ def made_beside(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def make(part: Path, path: Path, wanted: Disk) -> None:
+    """Makes a disk, with a key if it is to be encrypted, that is to be found under another path later."""
+    if wanted.encrypt:
+        keys.ensure(*_owner(path), wanted.name)
+    _with_key(disks.create(wanted, str(part)), path, wanted)
+
+
+def _with_key(command: tuple[str, ...], path: Path, wanted: Disk) -> None:
+    """Run a command of qemu-img, which gets an encrypted disk's key by descriptor."""
+    key = key_of(*_owner(path), wanted)
+    if key is None:
+        luks.run(command)
+        return
+    with luks.secret_fd(key) as fd:
+        program, verb, *rest = command
+        luks.run((program, verb, *luks.secret_words(fd), *rest), fd)
+
+
+def _owner(path: Path) -> tuple[str, str]:
+    """The fabric and the VM whose disk it is."""
+    return path.parent.parent.name, path.parent.name
+
+
+def key_of(fabric: str, vm: str, wanted: Disk) -> bytes | None:
+    """The key of an encrypted disk. Raises HostError if it is missing."""
+    return keys.read(fabric, vm, wanted.name) if wanted.encrypt else None
+
+
+def open_keys(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -> list[int | None]:
+    """Descriptors of their keys, None for a disk without; they are closed with the stack."""
+    found = (key_of(fabric, vm, each) for each in wanted)
+    return [None if key is None else stack.enter_context(luks.secret_fd(key)) for key in found]
 
 
 def refuse_to_shrink(fabric: str, vm: str, wanted: Disk) -> None:
@@ -123,6 +166,7 @@ class Kept:
     path: Path
     size_bytes: int
     taken_bytes: int
+    is_encrypted: bool = False
 
 
 def kept(fabric: str | None = None) -> tuple[Kept, ...]:
@@ -137,12 +181,14 @@ _FORMATS = {each.value for each in disks.DiskFormat}
 def _kept(path: Path) -> Kept:
     taken = path.stat().st_blocks * 512
     fabric, vm = path.parent.parent.name, path.parent.name
-    return Kept(fabric, vm, path.stem, path.suffix[1:], path, _size_bytes(path), taken)
+    size_bytes, is_encrypted = _told(path)
+    return Kept(fabric, vm, path.stem, path.suffix[1:], path, size_bytes, taken, is_encrypted)
 
 
 def remove(one: Kept) -> None:
-    """Removes a disk with its contents, for good, and folders that are empty then."""
+    """Removes a disk with its contents and its key, for good, and folders that are empty then."""
     with exclusive(one.path.parent):
+        keys.remove(one.fabric, one.vm, one.name)
         one.path.unlink(missing_ok=True)
         for note in one.path.parent.glob(f"{one.path.name}.*"):
             note.unlink()
@@ -159,16 +205,16 @@ def path_of(fabric: str, vm: str, file: str) -> Path:
 
 
 def _size_bytes(path: Path) -> int:
-    told = json.loads(run(("qemu-img", "info", "-U", "--output=json", "-f", path.suffix[1:], str(path))))
-    return int(told["virtual-size"])
+    return _told(path)[0]
+
+
+def _told(path: Path) -> tuple[int, bool]:
+    """How large a disk is, and whether it is encrypted."""
+    words = ("qemu-img", "info", "-U", "--output=json", "-f", path.suffix[1:], str(path))
+    told = json.loads(run(words))
+    return int(told["virtual-size"]), bool(told.get("encrypted"))
 
 
 def run(command: tuple[str, ...]) -> str:
     """What a program printed. Raises HostError with all that it said."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise HostError(f"`{' '.join(command)}` failed: {error}; install qemu-utils") from error
-    if done.returncode:
-        raise HostError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    return done.stdout
+    return luks.run(command)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vnet.base.errors import HostError
+from vnet.hv.live import keys, luks
 from vnet.hv.live.disk import path_of, run
 from vnet.hv.snapshot import SavedDisk, Snapshot
 
@@ -50,18 +51,29 @@ def take_back(snapshot: Snapshot, vm: str) -> None:
     for disk in snapshot.of(vm).disks:
         file = file_of(snapshot.fabric, vm, disk)
         for bitmap in _bitmaps(_info(file)):
-            run(("qemu-img", "bitmap", "--remove", _alone(file), bitmap))
+            _change(file, ("bitmap", "--remove"), bitmap)
         _snapshot("-a", snapshot.id, file)
 
 
 def _snapshot(how: str, snapshot: str, file: Path) -> None:
-    run(("qemu-img", "snapshot", "-q", how, snapshot, _alone(file)))
+    _change(file, ("snapshot", "-q", how, snapshot))
 
 
-def _alone(file: Path) -> str:
-    """A disk without what its file says of an image behind it: a QEMU could have written that."""
+def _change(file: Path, verb: tuple[str, ...], *behind: str) -> None:
+    """Have qemu-img change a disk; it gets the key of an encrypted one by descriptor.
+
+    What the file says of an image behind it is passed over: a QEMU could have written that.
+    """
     own = {"driver": "file", "filename": str(file)}
-    return "json:" + json.dumps({"driver": "qcow2", "file": own, "backing": None})
+    node: dict[str, object] = {"driver": "qcow2", "file": own, "backing": None}
+    if not _info(file).get("encrypted"):
+        run(("qemu-img", *verb, f"json:{json.dumps(node)}", *behind))
+        return
+    vm = file.parent
+    with luks.secret_fd(keys.read(vm.parent.name, vm.name, file.stem)) as fd:
+        node["encrypt"] = {"format": "luks", "key-secret": "key"}
+        words = (verb[0], *luks.secret_words(fd), *verb[1:], f"json:{json.dumps(node)}")
+        luks.run(("qemu-img", *words, *behind), fd)
 
 
 def _info(file: Path) -> dict[str, object]:

@@ -30,10 +30,11 @@ from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.boot import Prepared, open_for
 from vnet.hv.live.console import ConsoleTail
-from vnet.hv.live.disk import open_all, open_as_they_are
+from vnet.hv.live.disk import open_all, open_as_they_are, open_keys
 from vnet.hv.live.finding import find_recorded
 from vnet.hv.live.guest_agent import GuestAgentClient
 from vnet.hv.live.image import Image
+from vnet.hv.live.keys import read_key
 from vnet.hv.live.launcher import LOG, Confinement, launch_machine, launch_opened, open_vhost, opened
 from vnet.hv.live.process import Process, file_limit, start_ticks
 from vnet.hv.live.qmp import Monitor
@@ -87,6 +88,7 @@ class Guest:
         self.lock = asyncio.Lock()
         self.failed_in = Phase.ABSENT
         self.stop_timeout_s = 10.0
+        self._held = ""
         self._on_event = on_event
         self._means: Means | None = None
         self._qmp: Monitor | None = None
@@ -203,7 +205,7 @@ class Guest:
         if not isinstance(prepared, Prepared):
             async with self._opened_disks() as disks:
                 machine = replace(machine, disks=disks)
-                await self._launch(machine, fds=(*descriptors, *(each.fd for each in disks)))
+                await self._launch(machine, fds=(*descriptors, *(fd for each in disks for fd in each.fds)))
             return
         with contextlib.ExitStack() as stack:
             opened = await asyncio.to_thread(open_for, self.spec, prepared, stack, as_they_are=as_they_are)
@@ -217,8 +219,9 @@ class Guest:
         with contextlib.ExitStack() as stack:
             open_them = open_all if self._need().saved is None else open_as_they_are
             opened = await asyncio.to_thread(open_them, spec.fabric, spec.name, spec.disks, stack)
-            places = plugged(spec.disks, len(spec.nics))
-            yield tuple(DiskArgument(*each) for each in zip(places, opened, strict=True))
+            keys = open_keys(spec.fabric, spec.name, spec.disks, stack)
+            places = zip(plugged(spec.disks, len(spec.nics)), opened, keys, strict=True)
+            yield tuple(DiskArgument(place, fd, key_fd=key) for place, fd, key in places)
 
     async def _open_tap(self, nic: str) -> int:
         return await asyncio.to_thread(self._need().open_tap, nic)
@@ -315,7 +318,8 @@ class Guest:
                     os.close(vhost)
         async with self._opened_disks() as disks:
             for disk in disks:
-                await self._monitor().execute_all(monitor.plug_disk(disk.plugged, disk.fd))
+                key = None if disk.key_fd is None else read_key(disk.key_fd)
+                await self._monitor().execute_all(monitor.plug_disk(disk.plugged, disk.fd, key))
         await self._monitor().execute(monitor.CONTINUE)
 
     async def _await_agent(self) -> Event | None:
@@ -706,6 +710,17 @@ class Guest:
         if self._look is None or self._look.monitor is not self._qmp:
             self._look = Look(self._qmp)
         return await self._look.look(self.spec.disks)
+
+    def hold(self, why: str) -> None:
+        """Keep it from being started as long as there is a reason; raises HostError if there is one."""
+        if why:
+            self.refuse_while_held()
+        self._held = why
+
+    def refuse_while_held(self) -> None:
+        """Refuses what needs its disks."""
+        if self._held:
+            raise HostError(f"{self.spec.name}: {self._held}; wait for its end, or break it off")
 
     def status(self) -> GuestStatus:
         """What is known without asking anybody."""

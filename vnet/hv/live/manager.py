@@ -97,6 +97,7 @@ class HvManager:
         async with guest.lock:
             if await guest.adopt():
                 return guest.status()
+            guest.refuse_while_held()
             guest.spec = spec
             async with self.room(spec):
                 await self._start(guest, open_tap, progress)

@@ -112,5 +112,5 @@ class Monitor:
 
 
 def _shown(command: Command) -> str:
-    arguments: Mapping[str, object] = command.arguments
+    arguments: Mapping[str, object] = {} if command.is_secret else command.arguments
     return f"`{command.name}`" + (f" {dict(arguments)}" if arguments else "")

@@ -77,16 +77,21 @@ def ensure(fabric: str, vm: str, wanted: Disk, image: Stored, name: str) -> Path
     wanted_bytes = size_bytes(wanted, image)
     with swept(path.parent):
         if not path.exists():
-            made = Base(image.id, name, image.sha256)
-            _write(note_of(path), made)  # first: a disk without one would be taken for another kind of disk
             with made_beside(path) as part:
-                store.run(qemu_img.overlay(part, base, wanted_bytes), path=path)
+                make(part, path, wanted_bytes, image, name)
             return path
         has_bytes = virtual_size_bytes(path)
         disks.refuse_to_shrink(wanted, str(path), has_bytes)
         if has_bytes < wanted_bytes:
             store.run(qemu_img.resize(path, base, wanted_bytes), path=path)
     return path
+
+
+def make(part: Path, path: Path, wanted_bytes: int, image: Stored, name: str) -> None:
+    """Makes a root disk that is to be found under another path later."""
+    made = Base(image.id, name, image.sha256)
+    _write(note_of(path), made)  # first: a disk without one would be taken for another kind of disk
+    store.run(qemu_img.overlay(part, store.path_of(image), wanted_bytes), path=path)
 
 
 def open_pair(path: Path, image: Stored, stack: ExitStack) -> tuple[int, int]:

@@ -62,7 +62,7 @@ def _free() -> int:
 
 def _all_dirs() -> list[Path]:
     run = paths.run_dir()
-    found = [*run.glob("fabrics/*/vms/*/"), *run.glob("templates/*/")]
+    found = [*run.glob("fabrics/*/vms/*/"), *run.glob("templates/*/"), *run.glob("workers/*/")]
     found += paths.state_dir().glob("services/*/*/")
     found += paths.image_store().glob(".importing-*/")
     return [folder for folder in found if folder.is_dir()]

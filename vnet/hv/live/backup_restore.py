@@ -1,0 +1,219 @@
+"""Restores backups, and tries whether they could be: reads every byte of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vnet.base.errors import HostError, VnetError
+from vnet.hv import backup, monitor
+from vnet.hv import backup_commands as commands
+from vnet.hv.backup import Manifest, SavedDisk
+from vnet.hv.backup_commands import File
+from vnet.hv.disk import Disk, plugged
+from vnet.hv.live import disk as disks
+from vnet.hv.live import image_store, luks, root_disk
+from vnet.hv.live.backup import Moved, check_key, wait
+from vnet.hv.live.backup_store import Store, sha256
+from vnet.hv.live.qmp import Monitor
+from vnet.hv.live.worker import working
+from vnet.hv.stored import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Into:
+    """Where a saved disk goes: a disk of a VM that does not run. A root disk is the difference to an image,
+    which `image` is called in the topology."""
+
+    saved: SavedDisk
+    fabric: str
+    vm: str
+    disk: Disk
+    base: Stored | None = None
+    image: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return disks.path_of(self.fabric, self.vm, self.disk.file)
+
+
+async def restore(
+    store: Store, wanted: Manifest, key: bytes | None, places: Sequence[Into], rate_bytes: int, moved: Moved
+) -> None:
+    """Write disks as they were; each is there whole or not at all, under its name.
+
+    Raises: InputError when the chain is not complete or the key is wrong.
+    """
+    entries = await asyncio.to_thread(store.complete)
+    chains = [backup.disk_chain(wanted.id, into.saved.name, entries) for into in places]
+    for link in {link.id: link for links in chains for link in links}.values():
+        check_key(link, key)
+    for into, links in zip(places, chains, strict=True):
+        for link in links:
+            await asyncio.to_thread(_refuse_damaged, store, link, into.saved.name)
+    with contextlib.ExitStack() as stack:
+        made = [(stack.enter_context(disks.made_beside(into.path)), into) for into in places]
+        for part, into in made:
+            await asyncio.to_thread(_make, part, into)
+        async with working(max(into.disk.file_bytes for into in places)) as worker:
+            if key is not None and wanted.is_encrypted:
+                await worker.monitor.execute(commands.add_key(key))
+            await _copy(worker.monitor, store, chains, made, rate_bytes, moved)
+        for part, _ in made:
+            await asyncio.to_thread(_sync, part)
+
+
+def _make(part: Path, into: Into) -> None:
+    wanted = _as_saved(into)
+    if into.base is None:
+        part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        disks.make(part, into.path, wanted)
+    else:
+        root_disk.make(part, into.path, wanted.size_bytes, into.base, into.image)
+
+
+def _sync(part: Path) -> None:
+    """Before it gets its name it is on the host's disk, also after a power cut."""
+    for each in (part, part.parent):
+        descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _as_saved(into: Into) -> Disk:
+    """The disk in its size of then; it grows when its VM is started."""
+    wanted = into.disk
+    return replace(wanted, size_bytes=into.saved.size_bytes, is_root=into.base is not None)
+
+
+def _refuse_damaged(store: Store, link: Manifest, name: str) -> None:
+    """What is written to a disk is what was saved, or nothing is."""
+    saved = link.disk(name)
+    trouble = _sums(store.file(link, saved), saved)
+    if trouble:
+        raise HostError(f"{link.id} is damaged, nothing was restored: {saved.file}: {trouble}")
+
+
+async def _copy(
+    qmp: Monitor,
+    store: Store,
+    chains: Sequence[Sequence[Manifest]],
+    made: Sequence[tuple[Path, Into]],
+    rate_bytes: int,
+    moved: Moved,
+) -> None:
+    """All disks side by side."""
+    jobs, index = [], 0
+    targets = plugged([_as_saved(into) for _, into in made], 0)
+    for (part, into), target, links in zip(made, targets, chains, strict=True):
+        files = []
+        for link in links:
+            file = File(index, link.is_encrypted, is_read_only=True)
+            index += 1
+            with _opened(store.file(link, link.disk(into.saved.name)), os.O_RDONLY) as fd:
+                await qmp.execute(file.add_fd(fd))
+            files.append(file)
+        await qmp.execute(commands.open_chain(files))
+        with _opened(part, os.O_RDWR) as fd, _opened_base(into) as base_fd:
+            key = disks.key_of(into.fabric, into.vm, target.disk)
+            await qmp.execute_all(monitor.open_disk(target, fd, key, base_fd))
+        rate = rate_bytes // len(made)
+        await qmp.execute(commands.write_back(files[-1].node, target.node, target.index, rate))
+        jobs.append(commands.job(target.index))
+    await wait(qmp, jobs, moved)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, how: int) -> Iterator[int]:
+    descriptor = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _opened_base(into: Into) -> Iterator[int | None]:
+    if into.base is None:
+        yield None
+        return
+    with _opened(image_store.path_of(into.base), os.O_RDONLY) as descriptor:
+        yield descriptor
+
+
+# ---- verifying ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is wrong with an entry, if anything. `is_opened`: its disks were looked into."""
+
+    id: str
+    read_bytes: int
+    is_opened: bool
+    troubles: tuple[str, ...] = ()
+
+
+def verify(store: Store, id_: str, key: bytes | None) -> Found:
+    """Read all of an entry: its sums, the structure of its disks, whether its parents are there.
+
+    What is encrypted is looked into if there is a key. Raises InputError if there is no such entry.
+    """
+    entry = store.entry(id_)
+    if not entry.is_complete:
+        return Found(id_, 0, False, ("it is not complete",))
+    if entry.trouble:
+        return Found(id_, 0, False, (f"manifest.json: {entry.trouble}",))
+    manifest, troubles = entry.manifest, list[str]()
+    is_opened = not manifest.is_encrypted or key is not None
+    try:
+        backup.chain(id_, store.complete())
+        if key is not None:
+            check_key(manifest, key)
+    except VnetError as error:
+        troubles.append(str(error))
+        is_opened = is_opened and not manifest.is_encrypted
+    read = 0
+    for disk in manifest.disks:
+        read += disk.file_bytes
+        trouble = _sums(store.file(manifest, disk), disk)
+        if not trouble and is_opened:
+            trouble = _structure(store.file(manifest, disk), key if manifest.is_encrypted else None)
+        troubles += [f"{disk.file}: {trouble}"] if trouble else []
+    return Found(id_, read, is_opened, tuple(troubles))
+
+
+def _sums(path: Path, disk: SavedDisk) -> str:
+    try:
+        size = path.stat().st_size
+        if size != disk.file_bytes:
+            return f"it has {size} bytes, the manifest says {disk.file_bytes}"
+        return "" if sha256(path) == disk.sha256 else "its SHA-256 is not that of the manifest"
+    except OSError as error:
+        return str(error.strerror)
+
+
+def _structure(path: Path, key: bytes | None) -> str:
+    """What `qemu-img check` finds wrong with a file."""
+    file: dict[str, object] = {"driver": "file", "filename": str(path)}
+    try:
+        if key is None:
+            luks.run(("qemu-img", "check", "-q", "-U", _json({"driver": "qcow2", "file": file})))
+            return ""
+        file = {"driver": "luks", "key-secret": "key", "file": file}
+        with luks.secret_fd(key) as fd:
+            words = ("qemu-img", "check", "-q", "-U", *luks.secret_words(fd))
+            luks.run((*words, _json({"driver": "qcow2", "file": file})), fd)
+        return ""
+    except HostError as error:
+        return str(error)
+
+
+def _json(node: dict[str, object]) -> str:
+    return f"json:{json.dumps({**node, 'backing': None})}"

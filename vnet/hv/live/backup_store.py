@@ -1,0 +1,180 @@
+"""A store of backups: a folder with a folder for each entry. Without vnet it is files that one can copy.
+
+An entry counts from the moment when its `manifest.json` is there, which is put last. Until then it has an
+`unfinished.json`, which says of whom it was to be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vnet.base.errors import HostError, InputError
+from vnet.hv import backup
+from vnet.hv.backup import Manifest, SavedDisk
+from vnet.hv.live import luks
+
+MANIFEST = "manifest.json"
+UNFINISHED = "unfinished.json"
+_LABEL = "vnet-backups.json"
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is in a folder of the store. `trouble` says why it cannot be restored as it is."""
+
+    manifest: Manifest
+    is_complete: bool
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store on this host, or mounted on it. `id` tells it from others."""
+
+    path: Path
+    id: str
+
+    @classmethod
+    def opened(cls, path: Path) -> Store:
+        """The store in a folder. Raises InputError if it is none."""
+        try:
+            return cls(path, str(json.loads((path / _LABEL).read_text())["id"]))
+        except FileNotFoundError:
+            raise InputError(f"there are no backups in {path}: it has no {_LABEL}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise HostError(f"the store {path} cannot be read: {error}") from error
+
+    @classmethod
+    def made(cls, path: Path) -> Store:
+        """The same, made if the folder is empty or not there."""
+        if (path / _LABEL).exists():
+            return cls.opened(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if any(each.name != "lost+found" for each in path.iterdir()):
+                raise InputError(
+                    f"{path} is not empty and no store of backups: name an empty folder, or a new one"
+                )
+            store = cls(path, secrets.token_hex(4))
+            _write(path / _LABEL, json.dumps({"format": backup.FORMAT, "id": store.id}) + "\n")
+        except OSError as error:
+            raise HostError(f"cannot make a store of backups in {path}: {error.strerror}") from error
+        return store
+
+    def folder(self, id_: str) -> Path:
+        """Where an entry is. Raises InputError for what can be none."""
+        return self.path / backup.check_id(id_)
+
+    def file(self, manifest: Manifest, disk: SavedDisk) -> Path:
+        """Where a disk of an entry is."""
+        return self.folder(manifest.id) / backup.check_id(disk.file)
+
+    def entries(self) -> Iterator[Entry]:
+        """All there are, by name."""
+        for folder in sorted(self.path.iterdir()):
+            if folder.is_dir() and ((folder / MANIFEST).exists() or (folder / UNFINISHED).exists()):
+                yield _entry(folder)
+
+    def complete(self) -> Mapping[str, Manifest]:
+        """Those that count, by name."""
+        found = (each for each in self.entries() if each.is_complete and not each.trouble)
+        return {each.manifest.id: each.manifest for each in found}
+
+    def entry(self, id_: str) -> Entry:
+        """One. Raises InputError if there is none of that name."""
+        folder = self.folder(id_)
+        if not (folder / MANIFEST).exists() and not (folder / UNFINISHED).exists():
+            raise InputError(
+                f"there is no backup {id_} in {self.path}; `vnet backup ls` tells which there are"
+            )
+        return _entry(folder)
+
+    def begin(self, manifest: Manifest, key: bytes | None) -> None:
+        """Make an entry that does not count yet, with empty files."""
+        folder = self.folder(manifest.id)
+        folder.mkdir(mode=0o700)
+        self.note(manifest)
+        for disk in manifest.disks:
+            path = self.file(manifest, disk)
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            if key is not None:
+                luks.create(path, key)
+
+    def note(self, manifest: Manifest) -> None:
+        """Say what an unfinished entry is to be."""
+        _write(self.folder(manifest.id) / UNFINISHED, backup.encode(manifest))
+
+    def finish(self, manifest: Manifest) -> None:
+        """From here on it counts, also after a power cut."""
+        folder = self.folder(manifest.id)
+        _write(folder / MANIFEST, backup.encode(manifest))
+        (folder / UNFINISHED).unlink(missing_ok=True)
+
+    def remove(self, id_: str) -> None:
+        """Remove an entry for good; interrupted, what is left does not count."""
+        folder = self.folder(id_)
+        manifest = folder / MANIFEST
+        with suppress(FileNotFoundError):
+            manifest.rename(folder / UNFINISHED)
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            raise HostError(f"{folder} could not be removed whole: remove it by hand")
+
+
+def measured(store: Store, manifest: Manifest) -> Manifest:
+    """The manifest with sizes and sums of its files, which are on the disk and not only in memory by then."""
+    disks = tuple(_measured(store.file(manifest, disk), disk) for disk in manifest.disks)
+    return replace(manifest, disks=disks)
+
+
+def _measured(path: Path, disk: SavedDisk) -> SavedDisk:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    return replace(disk, file_bytes=path.stat().st_size, sha256=sha256(path))
+
+
+def sha256(path: Path) -> str:
+    """The sum of a file, every byte of it read."""
+    summed = hashlib.sha256()
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while block := file.read(_BLOCK_BYTES):
+            summed.update(block)
+    return summed.hexdigest()
+
+
+def _entry(folder: Path) -> Entry:
+    """What a folder holds; of one that cannot be read, that."""
+    is_complete = (folder / MANIFEST).exists()
+    try:
+        text = (folder / (MANIFEST if is_complete else UNFINISHED)).read_text()
+        manifest = backup.decode(text)
+        if manifest.id != folder.name:
+            raise HostError(f"it says that it is {manifest.id}")
+        return Entry(manifest, is_complete)
+    except (OSError, UnicodeDecodeError, HostError) as error:
+        return Entry(backup.unknown(folder.name), is_complete, str(error))
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file and wait until that would outlive a power cut."""
+    beside = path.with_name(f".{path.name}.new")
+    with open(os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,154 @@
+"""The disks of a guest, to be copied: in its QEMU while it runs, else in one without a machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from vnet.base.errors import HostError, VnetError
+from vnet.hv import monitor
+from vnet.hv.argv import DiskArgument
+from vnet.hv.backup import Freeze
+from vnet.hv.disk import Disk, plugged
+from vnet.hv.freeze import FREEZE, NOTHING_THERE, THAW, TIMEOUT_S, FreezeMode
+from vnet.hv.lifecycle import Phase
+from vnet.hv.live import disk as disks
+from vnet.hv.live.boot import Prepared, open_disks
+from vnet.hv.live.guest import Guest
+from vnet.hv.live.manager import HvManager
+from vnet.hv.live.qmp import Monitor
+from vnet.hv.live.worker import working
+from vnet.hv.spec import GuestSpec
+from vnet.hv.stored import Stored
+
+NOTHING_MOUNTED = "it has no file system of a disk mounted"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A QEMU that has a guest's disks open. `nodes` are their names in it; `guest` is None unless it runs."""
+
+    monitor: Monitor
+    disks: tuple[Disk, ...]
+    nodes: Mapping[str, str]
+    guest: Guest | None
+
+    async def freeze(self, mode: FreezeMode) -> Freeze:
+        """Let the guest's file systems stand still, until `thaw`.
+
+        Raises: HostError if they do not and that was required.
+        """
+        if self.guest is None:
+            return Freeze(True, "it does not run")
+        if mode is FreezeMode.NEVER:
+            return Freeze(False, "not wanted")
+        done = await self._freeze(self.guest)
+        if mode is FreezeMode.REQUIRE and not done.is_frozen:
+            await self.thaw()
+            name = self.guest.spec.name
+            raise HostError(
+                f"{name} cannot be frozen: {done.why}. Without --freeze require it is copied as it is"
+            )
+        return done
+
+    async def _freeze(self, guest: Guest) -> Freeze:
+        if guest.phase is Phase.PAUSED:
+            return Freeze(False, "it is paused")
+        try:
+            done = await guest.exec(["sh", "-c", FREEZE], b"", TIMEOUT_S)
+        except VnetError as error:
+            return Freeze(False, str(error))
+        if done.exit_code == NOTHING_THERE:
+            return Freeze(True, NOTHING_MOUNTED)
+        why = (done.stderr or done.stdout).decode(errors="replace").strip()[-500:]
+        return Freeze(True) if done.exit_code == 0 else Freeze(False, why or f"exit code {done.exit_code}")
+
+    async def thaw(self) -> bool:
+        """Let them go on. Returns whether they stood still until now."""
+        if self.guest is None or self.guest.phase is not Phase.RUNNING:
+            return True
+        with contextlib.suppress(VnetError):  # it thaws itself soon
+            done = await self.guest.exec(["sh", "-c", THAW], b"", TIMEOUT_S)
+            return done.exit_code != NOTHING_THERE
+        return False
+
+
+@contextlib.asynccontextmanager
+async def opened(manager: HvManager, spec: GuestSpec, why: str) -> AsyncIterator[Blocks]:
+    """The disks of a guest. One that does not run is not started meanwhile, `why` tells who tries."""
+    guest = manager.guest(spec)
+    if not await _held(guest, why):
+        places = guest.plugged
+        yield Blocks(guest.monitor, guest.spec.disks, {each.disk.name: each.node for each in places}, guest)
+        return
+    try:
+        async with _opened_at_rest(manager, spec) as blocks:
+            yield blocks
+    finally:
+        guest.hold("")
+
+
+@contextlib.asynccontextmanager
+async def at_rest(manager: HvManager, spec: GuestSpec, why: str) -> AsyncIterator[Stored | None]:
+    """A guest that does not run and is not started meanwhile; the image of its root disk, if it has one.
+
+    Raises HostError if it runs.
+    """
+    guest = manager.guest(spec)
+    if not await _held(guest, why):
+        raise HostError(f"{spec.name} runs: `vnet stop {spec.name}` first")
+    try:
+        prepared = await _prepared(manager, spec)
+        yield None if prepared is None else prepared.root
+    finally:
+        guest.hold("")
+
+
+async def _prepared(manager: HvManager, spec: GuestSpec) -> Prepared | None:
+    """What its disks are made of; None of vnet's own guest, which has them made of nothing."""
+    if spec.boot.is_micro:
+        return None
+    found = await manager.image_of(spec, lambda text: None)
+    return found if isinstance(found, Prepared) else None
+
+
+async def _held(guest: Guest, why: str) -> bool:
+    """Keep a guest that does not run from being started. False if it runs."""
+    async with guest.lock:
+        if await guest.adopt():
+            return False
+        guest.hold(why)
+        return True
+
+
+@contextlib.asynccontextmanager
+async def _opened_at_rest(manager: HvManager, spec: GuestSpec) -> AsyncIterator[Blocks]:
+    """Those of a guest that does not run."""
+    files = {each.name: disks.path_of(spec.fabric, spec.name, each.file) for each in spec.disks}
+    missing = ", ".join(name for name, file in files.items() if not file.exists())
+    if missing:
+        raise HostError(f"{spec.name} has no disk {missing} yet: the first `vnet start {spec.name}` makes it")
+    prepared = await _prepared(manager, spec)
+    sized = spec.disks if prepared is None else prepared.disks
+    async with working(max((each.file_bytes for each in sized), default=0)) as worker:
+        with contextlib.ExitStack() as stack:
+            found = await asyncio.to_thread(_open_all, spec, prepared, stack)
+            for each in found:
+                key = disks.key_of(spec.fabric, spec.name, each.plugged.disk)
+                opening = monitor.open_disk(each.plugged, each.fd, key, each.base_fd)
+                await worker.monitor.execute_all(opening)
+        yield Blocks(
+            worker.monitor, sized, {each.plugged.disk.name: each.plugged.node for each in found}, None
+        )
+
+
+def _open_all(
+    spec: GuestSpec, prepared: Prepared | None, stack: contextlib.ExitStack
+) -> tuple[DiskArgument, ...]:
+    if prepared is not None:
+        return tuple(open_disks(spec, prepared, 0, stack, as_they_are=False))
+    fds = disks.open_all(spec.fabric, spec.name, spec.disks, stack)
+    places = plugged(spec.disks, len(spec.nics))
+    return tuple(DiskArgument(place, fd) for place, fd in zip(places, fds, strict=True))
