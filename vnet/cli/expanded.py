@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vnet.base.line import bits, rate_of
+from vnet.cli import expanded_vm
 from vnet.hv.spec import format_mac
 from vnet.topology.endpoints import NIC, EndpointSpec
 from vnet.topology.inventory import Inventory, Nic, Vm
@@ -50,6 +51,7 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     }
     document["routers"] = {each.name: _router(each) for each in topology.routers.values()}
     document["uplinks"] = {each.name: _uplink(each) for each in topology.uplinks.values()}
+    document["images"] = expanded_vm.images(topology.images)
     document["profiles"] = {each.name: _profile(each) for each in topology.profiles.values()}
     document["groups"] = _groups(topology)
     document["tiers"] = list(topology.tiers)
@@ -58,7 +60,7 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     isolated = frozenset(net.name for net in topology.networks.values() if net.is_isolated)
     for name, kept in (("vms", False), ("endpoints", True)):
         among = (vm for vm in inventory.vms if bool(vm.endpoint) is kept)
-        document[name] = {vm.name: _vm(vm, replicated, isolated) for vm in among}
+        document[name] = {vm.name: _vm(vm, replicated, isolated, topology) for vm in among}
     document["policies"] = [_policy(policy, replicated) for policy in topology.policies]
     document["mirrors"] = {
         name: each for mirror in topology.mirrors for name, each in _mirrors(mirror, inventory)
@@ -133,7 +135,7 @@ def _profile(profile: Profile) -> Plain:
     }
 
 
-def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:
+def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str], topology: Topology) -> Plain:
     groups = sorted(vm.groups | ({_group(vm.spec)} if vm.spec in replicated else set()))
     interfaces = {
         nic.interface: {
@@ -150,7 +152,9 @@ def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str]) -> Plain:
     interfaces |= {nic.interface: {"mirror_only": True, "mac": format_mac(nic.mac)} for nic in vm.listeners}
     if vm.endpoint:
         return _place(vm.endpoint) | interfaces[NIC] | ({"groups": groups} if groups else {})
-    plain: Plain = {"image": vm.image, "cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
+    spec = topology.vms[vm.spec] if vm.spec == vm.name else None
+    plain: Plain = {"cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
+    plain = expanded_vm.rest(vm, spec, topology.images) | plain
     return plain | {"interfaces": interfaces} | ({"groups": groups} if groups else {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,52 @@ def test_flows_of_what_is_written_out_are_the_same() -> None:
     inventory = expand(topology, {})
     other = load_text(yaml.safe_dump(expanded(topology, inventory)), "mirrored.vnet.yaml", {})
     assert compile(other, expand(other, inventory.assignments)).flows == compile(topology, inventory).flows
+
+
+WHOLE = """\
+name: whole
+images:
+  small: {path: /images/small.qcow2, sha256: SUM, format: qcow2, cloud_init: true}
+  direct: {kernel: /images/vmlinuz, initrd: /images/initrd, cmdline: "console=ttyS0 quiet"}
+networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+routers: {gw: {networks: [lan], uplink: host}}
+vms:
+  db:
+    networks: [lan]
+    image: small
+    memory: 512M
+    disks: [{name: root, size: 4G}, {name: data, size: 10G, format: raw, preallocated: true},
+            {name: secret, size: 1G, encrypt: true}]
+    boot: {firmware: uefi, iso: /images/tools.iso, first: iso}
+    cloud_init: {user: ada, password_hash: "$$6$$salt$$hash", packages: [htop], runcmd: ["echo $$HOME"]}
+    restart: on-failure:5
+    autostart: true
+    healthcheck: {test: [pg_isready], interval: 10s, timeout: 2.5s, retries: 5, start_period: 2m}
+    ports: ["0.0.0.0:5432:5432/tcp", "53:5353/udp"]
+  bare: {networks: [lan], image: small, cloud_init: false, memory: 512M}
+  quick: {networks: [lan], image: direct, boot: {cmdline: "console=ttyS0 debug"}}
+  same: {networks: [lan], image: direct}
+  own: {networks: [lan], boot: {kernel: /images/vmlinuz, cmdline: "root=/dev/vda"}}
+  stored: {networks: [lan], image: distro, memory: 512M}
+  web: {networks: [lan], replicas: 2, depends_on: {db: {condition: healthy}, bare: {}}}
+""".replace("SUM", "ab" * 32)
+
+
+def test_what_vms_boot_and_keep_is_written_out() -> None:
+    topology = load_text(WHOLE, "whole.vnet.yaml", {})
+    inventory = expand(topology, {})
+    first = expanded(topology, inventory)
+    other = load_text(yaml.safe_dump(first, sort_keys=False), "whole.vnet.yaml", {})
+    assert expanded(other, expand(other, {})) == first
+    for vm, same in zip(inventory.vms, expand(other, {}).vms, strict=True):
+        assert (same.name, same.boot, same.image) == (vm.name, vm.boot, vm.image)
+        assert [replace(disk, at=None) for disk in same.disks] == [
+            replace(disk, at=None) for disk in vm.disks
+        ]
+        assert replace(same.life, depends_on=()) == replace(vm.life, depends_on=())
+        assert same.awaits == vm.awaits
+        ports = [
+            [(each.listen, each.port, each.guest_port, each.protocol) for each in in_.ports]
+            for in_ in (topology.vms[vm.spec], other.vms[vm.name])
+        ]
+        assert ports[0] == ports[1]
