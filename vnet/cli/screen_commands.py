@@ -30,8 +30,9 @@ def vnc(
         typer.Option("--listen", metavar="ADDRESS:PORT", help="Carry VNC from here; port 0 is any."),
     ] = "",
 ) -> None:
-    """Print the unix socket on which VNC is spoken with a VM's screen, or carry it to a TCP port.
+    """Print the unix socket where a VM's screen speaks VNC.
 
+    With --listen it is carried to a TCP port.
     VNC asks for no password: whoever reaches the address sees the screen and types.
     """
     address = _address(listen) if listen else None
