@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vnet.base.boot import MICRO, ROOT_DISK, UEFI_VARIABLES, ImageFormat
+from vnet.base.boot import MICRO, ROOT_DISK, UEFI_VARIABLES, Firmware, ImageFormat
 from vnet.topology import language as lang
 from vnet.topology import language_images as words
 from vnet.topology.draft import Draft
@@ -99,9 +99,20 @@ def _check_boot(vm: Read[Entry], draft: Draft, reading: Reading) -> None:
         _refuse(
             entry, own, "means nothing to the micro guest, which needs neither disk nor firmware", reading
         )
-    elif not entry.given(words.BOOT_ISO):
-        _refuse(entry, (words.BOOT_FIRST,), 'belongs to an "iso"', reading)
+    else:
+        _refuse(
+            entry, () if entry.given(words.BOOT_ISO) else (words.BOOT_FIRST,), 'belongs to an "iso"', reading
+        )
+        _check_room_for_uefi(vm.value, reading)
     _check_kinds(image, entry.get(words.BOOT_ISO), draft, reading)
+
+
+def _check_room_for_uefi(vm: Entry, reading: Reading) -> None:
+    firmware, memory = vm.part(words.VM_BOOT).get(words.BOOT_FIRMWARE), vm.value(lang.VM_MEMORY)
+    if firmware is not None and firmware.value is Firmware.UEFI and memory < words.UEFI_MEMORY_MIN:
+        problem = f"with {memory >> 20}M there is no room for a boot loader beside UEFI firmware"
+        hint = f"give it {words.UEFI_MEMORY_MIN >> 20}M or more"
+        reading.fault(firmware.at, firmware.path, problem, hint)
 
 
 def _check_kinds(image: Read[str] | None, iso: Read[str] | None, draft: Draft, reading: Reading) -> None:

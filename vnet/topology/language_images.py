@@ -67,6 +67,8 @@ BOOT_FIRST = Field(
     Word("disk or iso", values.one_of(_FIRST), {"enum": list(_FIRST)}),
     "disk (if left out): the medium boots only when no disk does; iso: the other way round",
 )
+UEFI_MEMORY_MIN = 256 << 20
+"""With 192M GRUB finds no memory for its kernel and waits for a key, for ever."""
 BOOT_FIRMWARE = Field(
     "firmware",
     Word(

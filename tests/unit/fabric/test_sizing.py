@@ -6,9 +6,12 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.unit.fabric.fakes import World, make_engine
 from tests.unit.fabric.test_engine import SMALL, source
 from vnet.api.answers import outcome_json
+from vnet.base.errors import InputError
 from vnet.cli import plan_text
 from vnet.fabric.progress import silent
 from vnet.fabric.sizing import Advice, advice
@@ -45,4 +48,14 @@ def test_a_plan_has_the_advice_for_those_it_starts_and_only_for_them(tmp_path: P
     asyncio.run(engine.up(source(large), silent))
     more = asyncio.run(engine.plan(source(large + "  c: {networks: [lan]}\n")))
     assert more.advice == ()
+    asyncio.run(engine.close())
+
+
+def test_a_disk_that_is_declared_smaller_is_refused_by_the_plan(tmp_path: Path) -> None:
+    engine = make_engine(World(), tmp_path)
+    text = SMALL.replace("b: {networks: [lan]}", "b: {networks: [lan], disks: [{name: data, size: 2G}]}")
+    asyncio.run(engine.up(source(text), silent))
+    with pytest.raises(InputError, match=r"b runs with data of 2048M: a disk is not made smaller"):
+        asyncio.run(engine.plan(source(text.replace("2G", "1G"))))
+    assert asyncio.run(engine.plan(source(text.replace("2G", "3G")))).actions
     asyncio.run(engine.close())

@@ -69,7 +69,7 @@ def test_a_medium_is_the_name_of_an_image_or_a_file() -> None:
 
 
 def test_who_has_a_kernel_or_a_medium_is_no_micro_guest_whatever_defaults_say() -> None:
-    found = boot("{image: micro, boot: {iso: cd, firmware: uefi, first: iso}}")
+    found = boot("{image: micro, memory: 256M, boot: {iso: cd, firmware: uefi, first: iso}}")
     assert found.image is None
     assert (found.firmware, found.iso_first) == (Firmware.UEFI.value, True)
 
@@ -93,7 +93,7 @@ def test_the_disk_of_an_image_comes_first(vm: str, expected: list[tuple[str, int
 
 
 @pytest.mark.parametrize(
-    "vm", ["{}", "{image: debian}", "{image: tiny}", "{boot: {iso: cd, firmware: uefi}}"]
+    "vm", ["{}", "{image: debian}", "{image: tiny}", "{memory: 256M, boot: {iso: cd, firmware: uefi}}"]
 )
 def test_a_guest_is_remembered_with_what_it_boots(vm: str) -> None:
     (found,) = expand(load(f"  a: {vm}\n"), {}).vms

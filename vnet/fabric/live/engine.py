@@ -30,6 +30,7 @@ from vnet.fabric.live.telling import telling
 from vnet.fabric.outcome import Outcome
 from vnet.fabric.progress import Report, silent
 from vnet.fabric.restart import begin_again
+from vnet.fabric.shrunk import refuse_smaller_disks
 from vnet.fabric.sizing import advice
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
@@ -189,6 +190,7 @@ class Engine(Registry):
         declared = await asyncio.to_thread(work_out, topology, previous, now, self.compile, mtus)
         await asyncio.to_thread(refuse_lines_without_queues, declared.inventory, self.host.has_queue)
         observed = await observe(parts, record, self.store, name)
+        refuse_smaller_disks(declared.inventory, observed)
         wanted = declared.state()
         actions = p.plan(observed, wanted)
         await _refuse_cables(parts, declared, actions)
