@@ -24,7 +24,7 @@ def _of(vm: Vm, now: State) -> Iterator[Fault]:
         if 0 < disk.size_bytes < had_bytes:
             had = f"{had_bytes >> 20}M"
             text = (
-                f"{vm.name} runs with {disk.name} of {had}: a disk is not made smaller, its end would be lost."
-                f" Declare {had}, or remove it: `vnet disk rm {vm.name} {disk.name}`"
+                f"{vm.name} runs with {disk.name} of {had}: a disk is not made smaller, its end would be"
+                f" lost. Declare {had}, or remove it: `vnet disk rm {vm.name} {disk.name}`"
             )
             yield Fault(disk.at, f"vms.{vm.spec}.disks", text)
