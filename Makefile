@@ -11,7 +11,9 @@ CLANG ?= clang
 # Tests of pure values share the processors. Of those with ports, namespaces and guests two files run at a time:
 # they wait more than they compute, and what they make has the process in its name.
 SIDE_BY_SIDE := -n auto tests/unit tests/golden tests/wire
-TWO_FILES := -n 2 --dist loadfile tests/bpf tests/net tests/vm
+# A distribution takes its time to be made and, emulated, to boot: it has a target of its own.
+DISTRO := tests/vm/test_cloud.py
+TWO_FILES := -n 2 --dist loadfile tests/bpf tests/net tests/vm --ignore $(DISTRO)
 # -g keeps the BTF that the loader needs; v3 is the instruction set that Linux 5.1 and later run.
 # asm/types.h lies in the folder of the machine's architecture.
 BPF_FLAGS := -O2 -g -Wall -Wextra -Werror -target bpf -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu
@@ -118,6 +120,11 @@ differential: setup bpf ## Generated rules and packets: twin = eBPF = Open vSwit
 .PHONY: small-policies
 small-policies: python ## All policies of up to two rules: flows and matrix = language (no root)
 	@$(PY) -m tests.exams.policies
+
+.PHONY: distro
+distro: setup bpf image ## A Debian made, booted, told by cloud-init, reached by its agent and SSH (root, 5 minutes)
+	@tools/setup.sh distro
+	@$(PY) -m pytest $(DISTRO)
 
 .PHONY: kills
 kills: setup bpf image ## The daemon killed at every step of every operation on VMs (root, an hour); EVERY=5 each fifth; OPS=stop

@@ -6,7 +6,8 @@
 #   tools/setup.sh perf     that, and what measuring needs
 #   tools/setup.sh python   only the Python parts of `test`; needs no root
 #   tools/setup.sh image    the micro guest, made from Debian packages
-#   tools/setup.sh guests   guests with other kernels, in which tests try the switch, and a distribution; likewise
+#   tools/setup.sh guests   guests with other kernels, in which tests try the switch; likewise
+#   tools/setup.sh distro   a distribution as a guest, out of Debian packages; likewise
 #   tools/setup.sh conformance  os-ken's OpenFlow switch tests, in a virtual environment of their own
 #   tools/setup.sh faucet   Faucet, a controller that tests put in charge of the switch; likewise
 #
@@ -29,9 +30,10 @@ main() {
     perf) packages demo test perf && python_parts test ;;
     python) python_parts test ;;
     image) guest_image ;;
-    guests) kernel_guests && distro_guest ;;
+    guests) kernel_guests ;;
+    distro) distro_guest ;;
     conformance | faucet) apart "$WHAT" ;;
-    *) die "usage: tools/setup.sh demo|test|perf|python|image|guests|conformance|faucet" ;;
+    *) die "usage: tools/setup.sh demo|test|perf|python|image|guests|distro|conformance|faucet" ;;
     esac
 }
 

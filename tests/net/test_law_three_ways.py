@@ -193,7 +193,7 @@ def check(switches: dict[str, Switch], world: World) -> None:
                     assert sent == expected, (name, attempt, packet)
 
 
-@settings(max_examples=60, deadline=None, phases=PHASES)
+@settings(max_examples=40, deadline=None, phases=PHASES)
 @given(world=worlds(max_packets=20))
 def test_flows_decide_as_the_language_says_on_all_three(switches: dict[str, Switch], world: World) -> None:
     check(switches, world)

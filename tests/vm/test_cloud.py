@@ -30,7 +30,7 @@ BOOTS_WITHIN_S = "360"
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    assert (STORE / "names" / "distro").exists(), "tools/setup.sh guests"
+    assert (STORE / "names" / "distro").exists(), "`make distro` makes it"
     file = tmp_path_factory.mktemp("cloud") / "cloud.vnet.yaml"
     file.write_text(TEXT)
     with lab() as made:
