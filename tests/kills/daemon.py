@@ -21,8 +21,8 @@ from typing import Any
 from vnet.api.__main__ import main
 from vnet.fabric.live.apply import Performer
 from vnet.fabric.live.store import SqliteStore
-from vnet.hv.live.guest import Guest
 from vnet.hv.live.manager import HvManager
+from vnet.hv.live.performing import Performer as GuestPerformer
 from vnet.hv.live.qmp import Monitor
 
 STORE = ("save", "save_pending", "save_enforced", "remove", "save_guest", "remove_guest")
@@ -103,15 +103,15 @@ def install(steps: Steps) -> None:
         steps.watch(Path, method, _file)
     steps.watch(shutil, "rmtree", lambda path, *_, **__: _file(Path(path)))
     steps.watch(subprocess.Popen, "__init__", lambda _, words, *__, **___: f"process {Path(words[0]).name}")
-    actions = Guest._actions
+    actions = GuestPerformer.actions
 
-    def watched(guest: Guest) -> dict[Any, Any]:
+    def watched(performer: GuestPerformer) -> dict[Any, Any]:
         return {
             action: steps.around(do, lambda action=action: f"life: {action.value}")
-            for action, do in actions(guest).items()
+            for action, do in actions(performer).items()
         }
 
-    Guest._actions = watched  # type: ignore[method-assign]
+    GuestPerformer.actions = watched  # type: ignore[method-assign]
 
 
 def boot_always() -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.vm.hv_lab import FABRIC, carrier, lab, left_over, processes, spec
 from vnet.base import paths
 from vnet.base.errors import AdmissionError, HostError
-from vnet.hv.live import guest as live_guest
+from vnet.hv import monitor
 from vnet.hv.live import image, record
 from vnet.hv.live.record import record_path
 
@@ -169,9 +169,9 @@ def test_a_tap_that_cannot_be_opened_fails_the_start_and_leaves_nothing(place):
 
 def test_a_template_that_qemu_refuses_is_replaced_by_a_cold_boot(place, monkeypatch):
     def broken(descriptor):
-        return live_guest.monitor.Command("migrate-incoming", {"uri": "fd:nowhere"}), 0
+        return monitor.Command("migrate-incoming", {"uri": "fd:nowhere"}), 0
 
-    monkeypatch.setattr(live_guest.monitor, "load_state", lambda fd: broken(fd)[:1])
+    monkeypatch.setattr(monitor, "load_state", lambda fd: broken(fd)[:1])
     (status,) = place.start(spec(1))
     assert (status.state.value, status.warm) == ("running", False)
     assert any("booting it instead" in text for text in place.progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from vnet.hv.disk import Disk
 from vnet.hv.identity import change_lines
 from vnet.hv.live import cgroup, console_log
 from vnet.hv.live import disk as disks
+from vnet.hv.live.deadline import deadline
 from vnet.hv.live.launcher import open_vhost
 from vnet.hv.live.process import file_limit
 from vnet.hv.live.record import Record
@@ -232,7 +233,7 @@ class Changer:
             return has >= wanted - _SLACK_BYTES if grows else has <= wanted + _SLACK_BYTES
 
         what = f"has not {'taken' if grows else 'given back'} the memory that it should"
-        async with _deadline(MEMORY_TIMEOUT_S, f"{self.guest.spec.name} {what}"):
+        async with deadline(MEMORY_TIMEOUT_S, f"{self.guest.spec.name} {what}"):
             await self.guest.monitor.poll(hotplug.QUERY_MEMORY, is_done)
 
     async def _add_cpus(self, cpus: int) -> None:
@@ -265,7 +266,7 @@ class Changer:
     async def _unplug(self, device: str, what: str) -> None:
         """The guest lets go of a device; one that does not keeps it."""
         await self.guest.monitor.execute(hotplug.unplug(device))
-        async with _deadline(UNPLUG_TIMEOUT_S, f"{self.guest.spec.name} does not let go of {what}"):
+        async with deadline(UNPLUG_TIMEOUT_S, f"{self.guest.spec.name} does not let go of {what}"):
             await self.guest.monitor.poll(hotplug.QUERY_DEVICES, lambda found: hotplug.is_gone(found, device))
 
     async def _let_go(self, commands: Iterable[qmp.Command]) -> None:
@@ -318,12 +319,3 @@ def refuse_what_was_changed(guest: Guest) -> None:
             f"{guest.spec.name} was changed while it ran: its memory can be kept again once it has been"
             " restarted; until then its disks can (`--disk-only`)"
         )
-
-
-@contextlib.asynccontextmanager
-async def _deadline(timeout_s: float, text: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except TimeoutError as error:
-        raise TimedOut(f"{text} within {timeout_s:g} s") from error

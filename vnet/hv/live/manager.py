@@ -17,7 +17,8 @@ from vnet.hv.lifecycle import Event, Phase, attempts
 from vnet.hv.live import console_log, image, kvm, record, saved_start, screen
 from vnet.hv.live.boot import Prepared, Preparer
 from vnet.hv.live.changing import Changer
-from vnet.hv.live.guest import Guest, Means
+from vnet.hv.live.guest import Guest
+from vnet.hv.live.launching import Means
 from vnet.hv.live.template import Template, Templates
 from vnet.hv.snapshot import Build
 from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestStatus

@@ -14,7 +14,8 @@ from vnet.hv.argv import DiskArgument, Machine, NicArgument, machine_key
 from vnet.hv.disk import plugged
 from vnet.hv.live import disk_snapshots
 from vnet.hv.live import snapshot_files as files
-from vnet.hv.live.guest import Guest, Means
+from vnet.hv.live.guest import Guest
+from vnet.hv.live.launching import Means
 from vnet.hv.live.snapshot_files import Next
 from vnet.hv.snapshot import Build, Saved, Shape, Snapshot
 from vnet.hv.spec import GuestSpec
