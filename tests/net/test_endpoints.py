@@ -239,6 +239,7 @@ def test_a_vm_becomes_an_endpoint_and_a_vm_again(directory: Path) -> None:
         ("{interface: br9, network: lan}", "is of the kind bridge"),
         (f"{{netns: {PLC}, device: eth0, network: lan}}", "has an interface eth0 already"),
     ],
+    ids=["a link of its own", "no such user", "an interface with addresses", "a bridge", "a taken name"],
 )
 def test_what_somebody_else_needs_is_refused_and_everything_undone(
     directory: Path, endpoint: str, words: str
