@@ -55,6 +55,11 @@ def copies(host: Lab) -> object:
     return sum(row["vm"] == "c" for row in host.json("disk", "ls"))
 
 
+def linked(host: Lab) -> object:
+    """How many disks VM c has, and how many bases there are: one goes with the other."""
+    return copies(host), sum(row["kind"] == "base" for row in host.json("image", "ls"))
+
+
 def file(host: Lab, text: str) -> str:
     """A topology file."""
     path = host.directory / "kills.vnet.yaml"
@@ -167,6 +172,11 @@ OPERATIONS = (
         "clone",
         lambda host: ("clone", "-f", up(host)[-1], "a", "c"),
         *(copies, 0, 1, _unlike),
+    ),
+    Operation(
+        "clone-linked",
+        lambda host: ("clone", "--linked", "-f", up(host)[-1], "a", "c"),
+        *(linked, (0, 0), (1, 1), _unlike),
     ),
     Operation("snapshot-restore", says(*RESTORE), state, "ready", "ready", _unless(snapshots, ONE, SAVE)),
     # the last one: the fabric of the others has a disk of 16 MiB, and none is made smaller

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import time
 
 import pytest
@@ -95,3 +97,71 @@ def test_a_copy_that_is_broken_off_leaves_nothing(host: Lab) -> None:
             assert disks(host, "db-3") == []
             assert not list((host.directory / "state" / "cloning").glob("*/"))
     host.vnet("resume", "-n", "clones", "db")
+
+
+# ---- linked ------------------------------------------------------------------------------------
+
+MOUNTED = "mkdir -p /mnt && mount -t ext4 /dev/disk/data /mnt"
+
+
+def bases(host: Lab) -> list[dict[str, object]]:
+    return [row for row in host.json("image", "ls") if row["kind"] == "base"]
+
+
+def test_linked_clones_see_what_was_there_and_write_for_themselves(host: Lab) -> None:
+    sh(host, "db", "sync")
+    host.vnet("pause", "-n", "clones", "db")
+    answer = host.json("clone", "-f", file(host), "--linked", "db", "db-4")
+    assert (sorted(answer["disks"]), answer["linked"]) == (["data", "logs"], ["data"])
+    assert host.json("clone", "-f", file(host), "--linked", "db", "db-5")["linked"] == ["data"]
+    host.vnet("resume", "-n", "clones", "db")
+    (base,) = bases(host)
+    assert base["users"] == ["clones/db-4/data", "clones/db-5/data"]
+    _, told = host.start("up", "-f", file(host)).communicate(timeout=120)
+    assert told.count("warm clone") == 2, told
+    assert sh(host, "db-4", f"{MOUNTED} && cat /mnt/note") == "precious\n"
+    sh(host, "db-4", "echo four >/mnt/note && sync")
+    sh(host, "db", "echo first >/mnt/note && sync")
+    assert sh(host, "db-5", f"{MOUNTED} && cat /mnt/note") == "precious\n"
+    taken = {row["vm"]: row["taken_bytes"] for row in host.json("disk", "ls") if row["disk"] == "data"}
+    assert taken["db-4"] < base["taken_bytes"]
+
+
+def test_a_linked_disk_is_exported_and_restored_with_what_lies_behind_it(host: Lab) -> None:
+    host.vnet("stop", "-n", "clones", "db-5")
+    image, store = host.directory / "db-5.qcow2", str(host.directory / "backups")
+    host.vnet("export", "-n", "clones", "db-5", "--disk", "data", "--format", "qcow2", str(image))
+    told = subprocess.run(["qemu-img", "info", "--output=json", image], capture_output=True, check=True)
+    assert "backing-filename" not in json.loads(told.stdout)
+    (made,) = host.json("backup", "create", "-n", "clones", "db-5", "--store", store)
+    host.vnet("backup", "restore", made["id"], "--store", store, "--overwrite")
+    assert bases(host)[0]["users"] == ["clones/db-4/data", "clones/db-5/data"]
+    host.vnet("start", "-n", "clones", "db-5")
+    assert sh(host, "db-5", f"{MOUNTED} && cat /mnt/note") == "precious\n"
+
+
+def test_a_base_goes_with_its_last_clone_and_one_that_is_removed_harms_no_other(host: Lab) -> None:
+    told = host.vnet("image", "rm", bases(host)[0]["id"], expect=1)
+    assert "is needed by clones/db-4/data" in told
+    host.vnet("stop", "-n", "clones", "db")
+    host.vnet("disk", "rm", "-n", "clones", "db", "data")
+    host.vnet("stop", "-n", "clones", "db-4")
+    host.vnet("disk", "rm", "-n", "clones", "db-4", "data")
+    assert len(bases(host)) == 1
+    sh(host, "db-5", "umount /mnt; echo 3 >/proc/sys/vm/drop_caches")
+    assert sh(host, "db-5", f"{MOUNTED} && cat /mnt/note") == "precious\n"
+    host.vnet("stop", "-n", "clones", "db-5")
+    host.vnet("disk", "rm", "-n", "clones", "db-5", "data")
+    assert bases(host) == []
+
+
+def test_a_disk_becomes_a_template(host: Lab) -> None:
+    told = host.vnet("image", "import", "--from", "clones/db-2", "--name", "golden", expect=1)
+    assert "name one as db-2:DISK" in told
+    words = ("image", "import", "--from", "clones/db-2:data", "--name", "golden")
+    assert "`vnet stop db-2` first" in host.vnet(*words, expect=1)
+    host.vnet("stop", "-n", "clones", "db-2")
+    made = host.json(*words)
+    assert (made["name"], made["kind"], made["size_bytes"]) == ("golden", "disk", 64 << 20)
+    host.vnet("image", "verify", "golden")
+    host.vnet("image", "rm", "golden")

@@ -33,11 +33,12 @@ class CloneRoutes:
         """Copy the disks."""
         name, vm = self.name(request), request.path_params["vm"]
         try:
-            new = str(json.loads(await request.body())["name"])
+            asked = json.loads(await request.body())
+            new, linked = str(asked["name"]), asked.get("linked") is True
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError("a clone is asked for as {name}") from error
+            raise InputError("a clone is asked for as {name, linked}") from error
 
         async def work(report: Any) -> Mapping[str, Any]:
-            return await cloning.clone(self.engine, name, vm, new, report)
+            return await cloning.clone(self.engine, name, vm, new, report, linked=linked)
 
         return JsonLines(self.operations, work)

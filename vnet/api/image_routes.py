@@ -50,9 +50,23 @@ class ImageRoutes:
     async def put(self, request: Request) -> ASGIApp:
         """Import a file of this host."""
         body = await body_of(request)
+        if "from" in body:
+            return self._put_own(body)
         wanted, name = _wanted(body), str(body.get("name", ""))
         what = f"import {wanted.path.name}"
         return self._work(what, lambda tell: images.put(wanted, name, tell))
+
+    def _put_own(self, body: Json) -> ASGIApp:
+        """Make an image of a VM's disk."""
+        origin, name = body["from"], str(body.get("name", ""))
+        if not isinstance(origin, dict) or not origin.get("vm"):
+            raise InputError("an image of a disk is asked for as {from: {fabric, vm, disk}, name}")
+        fabric, vm, disk = (str(origin.get(key, "")) for key in ("fabric", "vm", "disk"))
+        fabric = self.registry.only() if fabric in ("", "-") else fabric
+        return self._work(
+            f"make an image of {vm}",
+            lambda tell: images.put_own(self.registry, fabric, vm, disk, name, tell),
+        )
 
     async def remove(self, request: Request) -> Response:
         """Remove an image that nobody needs."""

@@ -26,9 +26,14 @@ def clone(
     settings: Settings,
     vm: Annotated[str, typer.Argument(metavar="VM", help="The VM to copy; it must stand still.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="What the copy is called.")],
+    linked: Annotated[
+        bool, typer.Option("--linked", help="Disks become differences to a base that clones share.")
+    ] = False,
 ) -> None:
     """Copy a VM: its declaration in the file, and its disks.
 
+    Its disks are copied as a whole, or with --linked made differences to what is on them now, which all
+    linked clones of an unchanged VM share.
     Addresses, MAC and published ports are not copied: the new VM gets its own. `vnet up` starts it.
     """
     from vnet.cli import files
@@ -39,12 +44,15 @@ def clone(
     texts = _declared(source, vm, new)
     name = settings.name or files.fabric_name(given)
     answer = settings.daemon().run(
-        "POST", path("fabrics", name, "vms", vm, "clone"), {"name": new}, settings.report
+        "POST", path("fabrics", name, "vms", vm, "clone"), {"name": new, "linked": linked}, settings.report
     )
     write_texts(texts)
     if settings.output in (Format.JSON, Format.YAML):
         document({**answer, "file": next(iter(texts))}, settings.output)
     else:
+        whole = [each for each in answer["disks"] if each not in answer["linked"]]
+        if linked and whole:
+            tell(f"copied as a whole, being raw, encrypted or preallocated: {', '.join(whole)}")
         tell(f"{new} is declared in {next(iter(texts))}; `vnet up` starts it")
 
 

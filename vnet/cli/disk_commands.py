@@ -18,6 +18,7 @@ _COLUMNS = (
     Column("TAKEN", lambda row: mib(row["taken_bytes"])),
     Column("USE", lambda row: row["use"]),
     Column("KEY", lambda row: "yes" if row["encrypted"] else "no"),
+    Column("BASE", lambda row: row["base"][:12] or "-"),
     Column("FORMAT", lambda row: row["format"], wide=True),
     Column("PATH", lambda row: row["path"], wide=True),
 )

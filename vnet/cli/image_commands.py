@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vnet.base.errors import Exit, UsageError
+from vnet.cli import files
 from vnet.cli.client import path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, document, mib, rows, tell
@@ -51,7 +52,13 @@ def ls(settings: Settings) -> None:
 
 def import_(
     settings: Settings,
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A disk, or a medium (ISO 9660).")],
+    source: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A disk, or a medium (ISO 9660).")
+    ] = None,
+    from_: Annotated[
+        str,
+        typer.Option("--from", metavar="[FABRIC/]VM[:DISK]", help="A disk of a VM that stands still."),
+    ] = "",
     sha256: Annotated[
         str, typer.Option("--sha256", metavar="HEX", help="The SHA-256 that the file must have.")
     ] = "",
@@ -67,7 +74,15 @@ def import_(
     Here --name says what it is called from then on; as its file if left out.
     Disks in qcow2, raw, vdi, vmdk, vhdx and vpc are kept as qcow2. A name that is taken means the new
     image from then on; disks that are made of the old one stay so.
+
+    With --from the image is what is on a VM's disk now, `root` or its only one if left out: a template.
     """
+    if (source is None) is not bool(from_):
+        raise UsageError("name a FILE, or a VM's disk with --from VM[:DISK]")
+    if source is None:
+        found = settings.daemon().run("POST", path("images"), _own(settings, from_), settings.report)
+        _show(settings, found, f"{found['name']}: {mib(found['size_bytes'])}, of {found['origin']}")
+        return
     body = {
         "path": str(Path.cwd() / source),
         "name": settings.name or "",
@@ -77,6 +92,16 @@ def import_(
     }
     found = settings.daemon().run("POST", path("images"), body, settings.report)
     _show(settings, found, f"{found['name']}: {mib(found['size_bytes'])}, SHA-256 {found['sha256']}")
+
+
+def _own(settings: Settings, origin: str) -> dict[str, Any]:
+    """The request for an image of a VM's disk. --name is the image's here, not the fabric's."""
+    if not settings.name:
+        raise UsageError("say what the image is to be called: --name NAME")
+    owner, _, disk = origin.partition(":")
+    fabric, _, vm = owner.rpartition("/")
+    fabric = fabric or files.meant(None, settings.file)
+    return {"from": {"fabric": fabric, "vm": vm, "disk": disk}, "name": settings.name}
 
 
 def _show(settings: Settings, found: dict[str, Any], text: str) -> None:

@@ -261,7 +261,7 @@ def _disk(argument: DiskArgument) -> tuple[str, ...]:
         *(() if key_fd is None else ("-object", secret)),
         *("-add-fd", f"fd={argument.fd},set={plugged.set_number}"),
         *(() if base is None else ("-add-fd", f"fd={base},set={plugged.base_set_number}")),
-        *("-blockdev", json.dumps(plugged.blockdev())),
+        *("-blockdev", json.dumps(plugged.blockdev(is_based=base is not None))),
         *("-device", json.dumps({**plugged.device(), **order})),
     )
 

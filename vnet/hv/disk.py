@@ -128,12 +128,15 @@ class Plugged:
         """What the key of an encrypted one is called in QEMU."""
         return f"key{self.index}"
 
-    def blockdev(self) -> Mapping[str, object]:
-        """For `-blockdev` and `blockdev-add`. What its file says of an image behind it is not believed."""
+    def blockdev(self, *, is_based: bool = False) -> Mapping[str, object]:
+        """For `-blockdev` and `blockdev-add`. What its file says of an image behind it is not believed.
+
+        With `is_based` it is the difference to one, as root disks always are.
+        """
         file = {"driver": "file", "filename": f"/dev/fdset/{self.set_number}", "aio": "threads"}
         locked = {"encrypt": {"format": "luks", "key-secret": self.key}} if self.disk.encrypt else {}
         own = {"driver": self.disk.format, "node-name": self.node, "discard": "unmap", "file": file}
-        return own | locked | ({"backing": self._base()} if self.disk.is_root else {})
+        return own | locked | ({"backing": self._base()} if is_based or self.disk.is_root else {})
 
     def _base(self) -> Mapping[str, object]:
         file = {"driver": "file", "filename": f"/dev/fdset/{self.base_set_number}", "aio": "threads"}

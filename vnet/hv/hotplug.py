@@ -36,11 +36,12 @@ def drop_nic(slot: int) -> tuple[Command, ...]:
     return (Command("netdev_del", {"id": f"net{slot}"}),)
 
 
-def drop_disk(disk: Plugged) -> tuple[Command, ...]:
-    """Closes the file behind a disk that is gone."""
+def drop_disk(disk: Plugged, *, is_based: bool = False) -> tuple[Command, ...]:
+    """Closes the file behind a disk that is gone, and the image that it was made of, if it was."""
     return (
         Command("blockdev-del", {"node-name": disk.node}),
         Command("remove-fd", {"fdset-id": disk.set_number}),
+        *((Command("remove-fd", {"fdset-id": disk.base_set_number}),) if is_based else ()),
         *((Command("object-del", {"id": disk.key}),) if disk.disk.encrypt else ()),
     )
 

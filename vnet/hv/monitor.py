@@ -93,9 +93,11 @@ def plug_nic(index: int, mac: int, tap_fd: int, vhost_fd: int | None) -> tuple[C
     return (*sent, Command("netdev_add", netdev), Command("device_add", dict(nic_device(index, mac))))
 
 
-def plug_disk(disk: Plugged, fd: int, key: bytes | None = None) -> tuple[Command, ...]:
+def plug_disk(
+    disk: Plugged, fd: int, key: bytes | None = None, base_fd: int | None = None
+) -> tuple[Command, ...]:
     """Adds a disk to a running or paused machine."""
-    return (*open_disk(disk, fd, key), Command("device_add", dict(disk.device())))
+    return (*open_disk(disk, fd, key, base_fd), Command("device_add", dict(disk.device())))
 
 
 def open_disk(
@@ -110,7 +112,7 @@ def open_disk(
         *((add_secret(disk.key, key),) if key is not None else ()),
         *based,
         Command("add-fd", {"fdset-id": disk.set_number}, fd),
-        Command("blockdev-add", dict(disk.blockdev())),
+        Command("blockdev-add", dict(disk.blockdev(is_based=base_fd is not None))),
     )
 
 

@@ -40,6 +40,8 @@ class Stored:
     origin: str
     imported_s: int
     cloud_init: bool = False
+    is_base: bool = False
+    """Made of a VM's disk for linked clones: it goes with the last of them, unless it has a name."""
 
     @property
     def is_iso(self) -> bool:

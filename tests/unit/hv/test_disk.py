@@ -13,6 +13,7 @@ from vnet.base.errors import HostError
 from vnet.hv import monitor
 from vnet.hv.argv import DiskArgument, command_line
 from vnet.hv.disk import Disk, plugged
+from vnet.hv.hotplug import drop_disk
 from vnet.hv.live import disk as live
 
 DATA = Disk("data", 64 << 20)
@@ -33,6 +34,21 @@ def test_a_disk_has_a_slot_behind_the_nics_whether_it_is_there_from_the_start_or
     assert cold[1]["bus"] == "slot2"
     assert cold[0]["file"]["filename"] == "/dev/fdset/1"
     assert "fd=9,set=1" in words
+
+
+def test_a_linked_disk_has_its_base_behind_it_whether_it_is_there_from_the_start_or_plugged():
+    (place,) = plugged((DATA,), 2)
+    words = command_line(replace(machine(2), disks=(DiskArgument(place, 9, 8),)))
+    cold = [json.loads(word) for word in words if word.startswith("{")]
+    plugging = monitor.plug_disk(place, 9, None, 8)
+    assert cold == [dict(command.arguments) for command in plugging[2:]]
+    assert [(command.name, command.fd) for command in plugging[:2]] == [("add-fd", 8), ("add-fd", 9)]
+    backing = cold[0]["backing"]
+    assert (backing["read-only"], backing["backing"]) == (True, None)
+    assert backing["file"]["filename"] == f"/dev/fdset/{place.base_set_number}"
+    assert f"fd=8,set={place.base_set_number}" in words
+    dropped = [command.arguments.get("fdset-id") for command in drop_disk(place, is_based=True)]
+    assert dropped == [None, place.set_number, place.base_set_number]
 
 
 def test_a_disk_is_made_once_and_its_contents_stay(folder):

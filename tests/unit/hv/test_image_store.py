@@ -7,21 +7,24 @@ import hashlib
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vnet.base import paths
 from vnet.base.errors import HostError, InputError
+from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
+from vnet.hv.live import base_image, base_note, disk_clone, image_import, root_disk
 from vnet.hv.live import disk as live_disk
-from vnet.hv.live import image_import, root_disk
 from vnet.hv.live import image_store as store
 from vnet.hv.live.image_import import Wanted
 from vnet.hv.stored import Stored
 
 MIB = 1 << 20
 ROOT = Disk("root", 0, is_root=True)
+DATA = Disk("data", 16 * MIB)
 
 
 @pytest.fixture(autouse=True)
@@ -181,13 +184,13 @@ def test_a_root_disk_is_the_difference_to_its_image_and_can_be_larger(folder):
     image = put(raw_disk(folder))
     path = root_disk.ensure("lab", "web", ROOT, image, "debian")
     assert root_disk.virtual_size_bytes(path) == image.size_bytes
-    assert root_disk.base_of(path) == root_disk.Base(image.id, "debian", image.sha256)
-    assert root_disk.users(image) == ("lab/web/root",)
+    assert base_note.base_of(path) == base_note.Base(image.id, "debian", image.sha256)
+    assert base_note.users(image) == ("lab/web/root",)
     larger = Disk("root", 64 * MIB, is_root=True)
     assert root_disk.virtual_size_bytes(root_disk.ensure("lab", "web", larger, image, "debian")) == 64 * MIB
     (kept,) = live_disk.kept()
     live_disk.remove(kept)
-    assert root_disk.users(image) == ()
+    assert base_note.users(image) == ()
     assert not (paths.disks_dir() / "lab").exists()
 
 
@@ -201,6 +204,110 @@ def test_a_disk_that_is_made_of_nothing_does_not_become_a_root_disk(folder):
     live_disk.ensure("lab", "web", Disk("root", 4 * MIB))
     with pytest.raises(HostError, match="is not made of an image"):
         root_disk.existing("lab", "web", ROOT)
+
+
+def linked(fabric: str, new: str, source: str = "web") -> tuple[tuple[str, ...], ...]:
+    """The disk `data` of one VM made another's, as the difference to a base."""
+    order = disk_clone.Order(fabric, source, new, linked=True)
+    return asyncio.run(disk_clone.clone(order, [DATA], lambda text: None))
+
+
+def written(vm: str, text: bytes, offset: int) -> Path:
+    """Text put onto the disk of a VM as its QEMU would."""
+    path = live_disk.path_of("lab", vm, DATA.file)
+    made_of = base_note.image_of(path)
+    node = qemu_img.above(path, store.path_of(made_of)) if made_of else qemu_img.alone(path)
+    pattern = f"write -P {text[0]} {offset} {len(text)}"
+    subprocess.run(["qemu-io", "-c", pattern, qemu_img.opened(node)], check=True, capture_output=True)
+    return path
+
+
+def bases() -> list[store.Listed]:
+    return [each for each in store.listed() if each.image.is_base]
+
+
+def test_linked_clones_of_an_unchanged_disk_share_a_base_and_take_next_to_nothing(folder):
+    live_disk.ensure("lab", "web", DATA)
+    written("web", b"w" * MIB, 0)
+    assert linked("lab", "two") == (("data",), ("data",))
+    assert linked("lab", "three") == (("data",), ("data",))
+    (base,) = bases()
+    assert base_note.users(base.image) == ("lab/three/data", "lab/two/data")
+    assert base.taken_bytes >= MIB
+    assert all(each.taken_bytes < MIB // 2 for each in live_disk.kept() if each.vm != "web")
+
+
+def test_a_base_is_found_again_by_what_is_in_it(folder):
+    """The disk was touched, as QEMU may do, and the mark beside it is of no use: the contents decide."""
+    live_disk.ensure("lab", "web", DATA)
+    linked("lab", "two")
+    os.utime(live_disk.path_of("lab", "web", DATA.file))
+    linked("lab", "three")
+    assert len(bases()) == 1
+    written("web", b"changed " * 64, 0)
+    linked("lab", "four")
+    assert len(bases()) == 2
+
+
+def test_a_base_goes_with_the_last_disk_that_is_made_of_it(folder):
+    live_disk.ensure("lab", "web", DATA)
+    written("web", b"w" * MIB, 0)
+    linked("lab", "two")
+    linked("lab", "three", source="two")
+    for vm in ("web", "two", "three"):
+        assert bases()
+        live_disk.remove(next(each for each in live_disk.kept() if each.vm == vm))
+        base_image.collect()
+    assert not bases()
+
+
+def test_a_base_is_kept_while_somebody_makes_disks_of_it_and_when_it_has_a_name(folder):
+    live_disk.ensure("lab", "web", DATA)
+    image = asyncio.run(base_image.base("lab", "web", DATA, lambda text: None))
+    with base_image.making():
+        assert base_image.collect() == ()
+    store.name_it(image, "golden")
+    assert base_image.collect() == ()
+    store.remove(image)
+
+
+def test_a_base_that_a_daemon_left_which_was_killed_is_removed_by_the_next(folder):
+    live_disk.ensure("lab", "web", DATA)
+    asyncio.run(base_image.base("lab", "web", DATA, lambda text: None))
+    half = base_image.staging() / "lab.two"
+    half.mkdir(parents=True)
+    disk_clone.sweep()
+    assert not bases()
+    assert not half.exists()
+
+
+def test_a_linked_disk_grows_and_is_made_anew_of_nothing_once_removed(folder):
+    live_disk.ensure("lab", "web", DATA)
+    linked("lab", "two")
+    larger = replace(DATA, size_bytes=32 * MIB)
+    assert root_disk.virtual_size_bytes(live_disk.ensure("lab", "two", larger)) == 32 * MIB
+    path = live_disk.path_of("lab", "two", DATA.file)
+    path.unlink()  # and its note is left
+    live_disk.ensure("lab", "two", DATA)
+    assert base_note.base_of(path) is None
+
+
+def test_a_root_disk_that_is_linked_is_still_of_the_image_that_is_declared(folder):
+    image = put(raw_disk(folder))
+    root_disk.ensure("lab", "web", ROOT, image, "debian")
+    order = disk_clone.Order("lab", "web", "two", linked=True)
+    assert asyncio.run(disk_clone.clone(order, [ROOT], lambda text: None)) == (("root",), ("root",))
+    note = base_note.base_of(live_disk.path_of("lab", "two", ROOT.file))
+    assert (note.name, note.sha256) == ("debian", image.sha256)
+    assert note.id == bases()[0].image.id != image.id
+
+
+def test_disks_that_cannot_be_linked_are_copied(folder):
+    raw = Disk("logs", 4 * MIB, format="raw")
+    live_disk.ensure("lab", "web", raw)
+    order = disk_clone.Order("lab", "web", "two", linked=True)
+    assert asyncio.run(disk_clone.clone(order, [raw], lambda text: None)) == (("logs",), ())
+    assert not bases()
 
 
 def test_a_root_disk_grows_without_a_look_at_what_its_header_names(folder):

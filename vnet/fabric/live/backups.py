@@ -230,8 +230,9 @@ class Backups:
             if (await guests.status(vm)).state in ALIVE:
                 raise HostError(f"{vm} runs: `vnet stop {vm}` first")
             async with guests.at_rest(guest, f"{id_} is being restored to it") as image:
+                root = {"base": image, "image": str(guest.boot.root)}
                 places = [
-                    replace(each, base=image, image=str(guest.boot.root)) if each.disk.is_root else each
+                    replace(each, **root) if each.disk.is_root else each.based()  # type: ignore[arg-type]
                     for each in places
                 ]
                 with self._at_work(store, manifest, "restore", report) as moved:

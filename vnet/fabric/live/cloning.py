@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.telling import telling
 from vnet.fabric.progress import Progress, Report, Status
-from vnet.hv.live import disk_clone
+from vnet.hv.live import base_image, disk_clone
 from vnet.hv.spec import GuestState
+from vnet.hv.stored import Stored
 from vnet.topology.language import VM_NAME_MAX
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _STILL = (GuestState.STOPPED, GuestState.CRASHED, GuestState.PAUSED)
 
 
-async def clone(engine: Engine, name: str, vm: str, new: str, report: Report) -> Mapping[str, Any]:
+async def clone(
+    engine: Engine, name: str, vm: str, new: str, report: Report, *, linked: bool = False
+) -> Mapping[str, Any]:
     """Copy the disks of a VM that stands still.
 
     Raises: InputError for a name that is no VM's, or is one's already; HostError, and nothing was made.
@@ -30,19 +34,42 @@ async def clone(engine: Engine, name: str, vm: str, new: str, report: Report) ->
         assert fabric.declared is not None
         if new in {each.name for each in fabric.declared.inventory.vms}:
             raise InputError(f"there is a VM {new} in {name} already; take another name")
-        status = await fabric.parts.guests.status(vm)
-        if status.state not in _STILL:
-            raise HostError(
-                f"{vm} is {status.state.value}: its disks change while they are copied. "
-                f"`vnet stop {vm}` first, or `vnet pause {vm}`"
-            )
+        await refuse_moving(fabric, vm)
         with telling(report, 1, f"copy the disks of {vm}", 1) as remark:
-            copied = await disk_clone.clone(
-                name,
-                vm,
-                new,
-                guest.disks,
-                lambda disk, done: report(Progress(1, f"{disk}: {done:.0f} %", Status.NOTE)),
-            )
+            order = disk_clone.Order(name, vm, new, linked)
+            tell = lambda text: report(Progress(1, text, Status.NOTE))  # noqa: E731
+            copied, differences = await disk_clone.clone(order, guest.disks, tell)
             remark.text = ", ".join(copied) or "it has none"
-        return {"fabric": name, "vm": new, "from": vm, "disks": list(copied)}
+        made = {"disks": list(copied), "linked": list(differences)}
+        return {"fabric": name, "vm": new, "from": vm, **made}
+
+
+async def refuse_moving(fabric: Fabric, vm: str) -> None:
+    """Raises HostError for a VM that does not stand still."""
+    status = await fabric.parts.guests.status(vm)
+    if status.state not in _STILL:
+        raise HostError(
+            f"{vm} is {status.state.value}: its disks change while they are copied. "
+            f"`vnet stop {vm}` first, or `vnet pause {vm}`"
+        )
+
+
+async def template(registry: Registry, name: str, vm: str, disk: str, tell: Callable[[str], None]) -> Stored:
+    """What is on a disk of a VM that stands still, as an image. Without `disk` it is its only one, or root.
+
+    Raises: InputError if there is no such disk; HostError, and nothing was made.
+    """
+    async with registry.locks[name]:
+        fabric = registry.fabric(name)
+        vms = {each.name: each for each in (fabric.declared.inventory.vms if fabric.declared else ())}
+        if vm not in vms:
+            raise InputError(f"there is no VM {vm} in fabric {name}; its VMs: {', '.join(sorted(vms))}")
+        names = [each.name for each in vms[vm].disks]
+        chosen = disk or next((each.name for each in vms[vm].disks if each.is_root or len(names) == 1), "")
+        if chosen not in names:
+            known = ", ".join(names) or "none"
+            raise InputError(f"which disk of {vm}? it has {known}: name one as {vm}:DISK")
+        if next(each for each in vms[vm].disks if each.name == chosen).is_encrypted:
+            raise InputError(f"{chosen} of {vm} is encrypted, and an image of it would not be")
+        await refuse_moving(fabric, vm)
+        return await base_image.template(name, vm, chosen, tell)

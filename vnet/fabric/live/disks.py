@@ -11,7 +11,7 @@ from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Registry
 from vnet.fabric.live.snapshot_uses import refuse_kept
-from vnet.hv.live import disk, snapshot_files
+from vnet.hv.live import base_image, base_note, disk, snapshot_files
 from vnet.hv.live.disk import Kept
 from vnet.topology.inventory import Vm
 
@@ -34,8 +34,10 @@ async def remove(registry: Registry, fabric: str, vm: str, name: str) -> Json:
             raise HostError(f"{vm} runs with the disk {name}: `vnet stop {vm}` first")
         await asyncio.to_thread(refuse_kept, fabric, vm, name)
         for each in found:
+            removed = await asyncio.to_thread(_plain, each)
             await asyncio.to_thread(disk.remove, each)
-        return _plain(found[0])
+        await asyncio.to_thread(base_image.collect)
+        return removed
 
 
 async def left(fabric: str, *, remove: bool) -> int:
@@ -45,6 +47,7 @@ async def left(fabric: str, *, remove: bool) -> int:
         await asyncio.to_thread(disk.remove, each)
     if remove:
         await asyncio.to_thread(snapshot_files.remove_all, fabric)
+        await asyncio.to_thread(base_image.collect)
     return 0 if remove else len(found)
 
 
@@ -65,6 +68,7 @@ def disk_names(vm: Vm) -> frozenset[str]:
 
 
 def _plain(one: Kept) -> dict[str, Any]:
+    base = base_note.base_of(one.path)
     return {
         "fabric": one.fabric,
         "vm": one.vm,
@@ -73,5 +77,6 @@ def _plain(one: Kept) -> dict[str, Any]:
         "size_bytes": one.size_bytes,
         "taken_bytes": one.taken_bytes,
         "encrypted": one.is_encrypted,
+        "base": base.id if base else "",
         "path": str(one.path),
     }

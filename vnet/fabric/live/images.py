@@ -10,9 +10,10 @@ from typing import Any
 
 from vnet.base.boot import MICRO
 from vnet.base.errors import HostError, InputError, VnetError
+from vnet.fabric.live import cloning
 from vnet.fabric.live.registry import Registry
 from vnet.hv.distro import NAME as DISTRO
-from vnet.hv.live import distro, image_import, root_disk
+from vnet.hv.live import base_note, distro, image_import
 from vnet.hv.live import image as micro
 from vnet.hv.live import image_store as store
 from vnet.hv.live.image_import import Wanted
@@ -38,7 +39,16 @@ async def put(wanted: Wanted, name: str, tell: Tell) -> Json:
     """Import a file; from then on `name` means it. Without one it is called as the file is."""
     name = name or name_of(wanted.path)
     _refuse_name(name)
-    image = await image_import.put(wanted, tell)
+    return await _named(await image_import.put(wanted, tell), name)
+
+
+async def put_own(registry: Registry, fabric: str, vm: str, disk: str, name: str, tell: Tell) -> Json:
+    """Make an image of a VM's disk, which `name` means from then on."""
+    _refuse_name(name)
+    return await _named(await cloning.template(registry, fabric, vm, disk, tell), name)
+
+
+async def _named(image: Stored, name: str) -> Json:
     await _call_it(image, name)
     return _plain(Listed(image, (name,), store.path_of(image).stat().st_blocks * 512), ())
 
@@ -71,7 +81,7 @@ async def _remove_if_of_no_use(image: Stored) -> None:
     """What a name meant before, unless another name or a disk needs it."""
     found = await asyncio.to_thread(store.listed)
     is_named = any(each.names for each in found if each.image.id == image.id)
-    if not is_named and not await asyncio.to_thread(root_disk.users, image):
+    if not is_named and not await asyncio.to_thread(base_note.users, image):
         await asyncio.to_thread(store.remove, image)
 
 
@@ -92,7 +102,7 @@ async def remove_unused(registry: Registry) -> list[Json]:
     """Remove the images that have no name and that nobody needs: those that topologies brought."""
     removed: list[Json] = []
     for each in await asyncio.to_thread(store.listed):
-        if not each.names and not await _users(registry, each):
+        if not each.names and not each.image.is_base and not await _users(registry, each):
             await asyncio.to_thread(store.remove, each.image)
             removed.append(_plain(each, ()))
     return removed
@@ -143,7 +153,7 @@ def _listed(image: Stored) -> Listed:
 
 async def _users(registry: Registry, one: Listed) -> tuple[str, ...]:
     """The disks that are made of it, and the VMs of fabrics that are up and name it, as FABRIC/VM."""
-    disks = await asyncio.to_thread(root_disk.users, one.image)
+    disks = await asyncio.to_thread(base_note.users, one.image)
     vms = {
         f"{name}/{vm.name}"
         for name, fabric in registry.fabrics.items()
@@ -160,7 +170,7 @@ def _plain(one: Listed, users: tuple[str, ...]) -> dict[str, Any]:
     return {
         "name": ", ".join(one.names),
         "id": image.id,
-        "kind": "iso" if image.is_iso else "disk",
+        "kind": "iso" if image.is_iso else "base" if image.is_base and not one.names else "disk",
         "format": image.format.value,
         "size_bytes": image.size_bytes,
         "taken_bytes": one.taken_bytes,

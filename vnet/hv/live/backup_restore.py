@@ -16,8 +16,8 @@ from vnet.hv import backup_commands as commands
 from vnet.hv.backup import Manifest, SavedDisk
 from vnet.hv.backup_commands import File
 from vnet.hv.disk import Disk, plugged
+from vnet.hv.live import base_note, image_store, luks, root_disk
 from vnet.hv.live import disk as disks
-from vnet.hv.live import image_store, luks, root_disk
 from vnet.hv.live.backup import Moved, check_key, wait
 from vnet.hv.live.backup_store import Store, sha256
 from vnet.hv.live.qmp import Monitor
@@ -28,7 +28,7 @@ from vnet.hv.stored import Stored
 @dataclass(frozen=True, slots=True)
 class Into:
     """Where a saved disk goes: a disk of a VM that does not run. A root disk is the difference to an image,
-    which `image` is called in the topology."""
+    which `image` is called in the topology; a disk that is one of an image there is one of it again."""
 
     saved: SavedDisk
     fabric: str
@@ -41,6 +41,11 @@ class Into:
     def path(self) -> Path:
         """Its file."""
         return disks.path_of(self.fabric, self.vm, self.disk.file)
+
+    def based(self) -> Into:
+        """With the image that the disk there is the difference to, if it is one: the note beside it stays."""
+        note = base_note.base_of(self.path) if self.path.exists() else None
+        return self if note is None else replace(self, base=base_note.image_of(self.path), image=note.name)
 
 
 async def restore(

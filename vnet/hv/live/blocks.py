@@ -150,5 +150,6 @@ def _open_all(
     if prepared is not None:
         return tuple(open_disks(spec, prepared, 0, stack, as_they_are=False))
     fds = disks.open_all(spec.fabric, spec.name, spec.disks, stack)
+    bases = disks.open_bases(spec.fabric, spec.name, spec.disks, stack)
     places = plugged(spec.disks, len(spec.nics))
-    return tuple(DiskArgument(place, fd) for place, fd in zip(places, fds, strict=True))
+    return tuple(DiskArgument(*each) for each in zip(places, fds, bases, strict=True))

@@ -20,9 +20,9 @@ from vnet.hv import image_file, stored
 from vnet.hv.argv import DiskArgument
 from vnet.hv.disk import Disk, plugged, refuse_to_shrink
 from vnet.hv.firmware import BUILDS, PACKAGE, Flash, variables_disk
-from vnet.hv.live import image_import, root_disk
+from vnet.hv.live import base_note, image_import, root_disk
 from vnet.hv.live import image_store as store
-from vnet.hv.live.disk import made_beside, open_all, open_as_they_are, open_keys, path_of, swept
+from vnet.hv.live.disk import made_beside, open_all, open_as_they_are, open_bases, open_keys, path_of, swept
 from vnet.hv.live.seed import opened_seed
 from vnet.hv.pc import Pc
 from vnet.hv.spec import GuestSpec
@@ -115,7 +115,7 @@ def _look_at_file(file: ImageFile, declared: str) -> None:
         stored.refuse_pin(file.path, file.sha256, sha256_of(path))
 
 
-def _base_image(vm: str, wanted: Disk, base: root_disk.Base, source: ImageSource) -> Stored:
+def _base_image(vm: str, wanted: Disk, base: base_note.Base, source: ImageSource) -> Stored:
     """The image that a root disk is made of, which must be the one that is declared."""
     again = f"To begin with the other one, remove the disk: `vnet disk rm {vm} {wanted.name}`"
     pin = source.file.sha256 if source.file else source.sha256
@@ -328,7 +328,8 @@ def open_disks(
             open_it = open_as_they_are if as_they_are else open_all
             (descriptor,) = open_it(spec.fabric, spec.name, (place.disk,), stack)
             (key,) = open_keys(spec.fabric, spec.name, (place.disk,), stack)
-            yield DiskArgument(place, descriptor, None, index, key)
+            (base,) = open_bases(spec.fabric, spec.name, (place.disk,), stack)
+            yield DiskArgument(place, descriptor, base, index, key)
 
 
 def _open(path: Path, flags: int, stack: contextlib.ExitStack) -> int:

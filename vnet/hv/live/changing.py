@@ -17,7 +17,7 @@ from vnet.hv.built import Built, Places, unchangeable
 from vnet.hv.changing import HalfChanged, Step
 from vnet.hv.disk import Disk
 from vnet.hv.identity import change_lines
-from vnet.hv.live import cgroup, console_log
+from vnet.hv.live import base_note, cgroup, console_log
 from vnet.hv.live import disk as disks
 from vnet.hv.live.deadline import deadline
 from vnet.hv.live.launcher import open_vhost
@@ -164,12 +164,13 @@ class Changer:
         plugged = places.disk(disk)
         with contextlib.ExitStack() as stack:
             (opened,) = await asyncio.to_thread(disks.open_all, spec.fabric, spec.name, (disk,), stack)
+            (base,) = await asyncio.to_thread(disks.open_bases, spec.fabric, spec.name, (disk,), stack)
             await self._allow_files(disk.file_bytes)
             try:
                 key = disks.key_of(spec.fabric, spec.name, disk)
-                await self.guest.monitor.execute_all(qmp.plug_disk(plugged, opened, key))
+                await self.guest.monitor.execute_all(qmp.plug_disk(plugged, opened, key, base))
             except VnetError:
-                for command in hotplug.drop_disk(plugged):
+                for command in hotplug.drop_disk(plugged, is_based=base is not None):
                     await self._try((command,))
                 raise
         self.guest.note(places=places)
@@ -182,7 +183,9 @@ class Changer:
                 f"{self.guest.spec.name} has its disk {disk.name} mounted: unmount it there, and try again"
             )
         await self._unplug(f"blk{plugged.index}", f"its disk {disk.name}")
-        await self._let_go(hotplug.drop_disk(plugged))
+        spec = self.guest.spec
+        is_based = base_note.base_of(disks.path_of(spec.fabric, spec.name, disk.file)) is not None
+        await self._let_go(hotplug.drop_disk(plugged, is_based=is_based))
         self.guest.note(places=self._places.without_disk(disk.name))
 
     async def _is_mounted(self, disk: Disk) -> bool:

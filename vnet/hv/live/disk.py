@@ -13,8 +13,9 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import disk as disks
+from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
-from vnet.hv.live import keys, luks
+from vnet.hv.live import base_note, image_store, keys, luks
 from vnet.hv.live.lock import exclusive
 
 _PART = ".part"
@@ -35,8 +36,16 @@ def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
             disks.refuse_to_shrink(wanted, str(path), size_bytes)
             _refuse_other(wanted, path, is_encrypted)
             if size_bytes < wanted.size_bytes:
-                _with_key(disks.grow(wanted, str(path)), path, wanted)
+                _grow(path, wanted)
     return path
+
+
+def _grow(path: Path, wanted: Disk) -> None:
+    image = base_note.image_of(path)
+    if image is None:
+        _with_key(disks.grow(wanted, str(path)), path, wanted)
+    else:
+        run(qemu_img.resize(path, image_store.path_of(image), wanted.size_bytes))
 
 
 def _refuse_other(wanted: Disk, path: Path, is_encrypted: bool) -> None:
@@ -69,6 +78,7 @@ def sweep() -> None:
 def made_beside(path: Path) -> Iterator[Path]:
     """Where a disk is made before it is there: half a disk has another name."""
     part = path.with_name(f"{path.name}{_PART}")
+    base_note.forget(path)
     try:
         yield part
         part.chmod(0o600)
@@ -110,6 +120,11 @@ def open_keys(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) 
     """Descriptors of their keys, None for a disk without; they are closed with the stack."""
     found = (key_of(fabric, vm, each) for each in wanted)
     return [None if key is None else stack.enter_context(luks.secret_fd(key)) for key in found]
+
+
+def open_bases(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -> list[int | None]:
+    """Descriptors of what disks that are there are the difference to, None for one that is of nothing."""
+    return [base_note.open_base(path_of(fabric, vm, each.file), stack) for each in wanted]
 
 
 def refuse_to_shrink(fabric: str, vm: str, wanted: Disk) -> None:

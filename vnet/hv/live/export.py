@@ -24,7 +24,7 @@ from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import ovf, qemu_img
 from vnet.hv.disk import DiskFormat
-from vnet.hv.live import disk, image_store, root_disk
+from vnet.hv.live import base_note, disk, image_store
 from vnet.hv.ovf import ExportedDisk, ExportedVm
 
 Told = Callable[[str], None]
@@ -77,11 +77,8 @@ def source(fabric: str, vm: str, name: str) -> Source:
     path = found[0].path
     if found[0].format == DiskFormat.QCOW2.value:
         _refuse_data_file(path)
-    base = root_disk.base_of(path)
-    image = image_store.by_id(base.id) if base else None
-    if base is not None and image is None:
-        raise HostError(f"{path} is the difference to the image {base.name}, which is gone: import it again")
-    behind = image_store.path_of(image_store.sound(image)) if image else None
+    image = base_note.image_of(path)
+    behind = image_store.path_of(image) if image else None
     return Source(name, path, found[0].format, found[0].size_bytes, behind)
 
 
@@ -98,6 +95,12 @@ async def pack_disk(given: Source, vm: str, *, shared: bool, told: Told) -> Made
         path = folder / f"{vm}-{given.name}.qcow2"
         await _convert(given, path, ("-O", "qcow2"), shared=shared, told=told)
         return await _made(folder, path)
+
+
+async def flatten(given: Source, target: Path, told: Told) -> None:
+    """A qcow2 file of a disk that nobody writes to, with nothing behind it; of the same it is the same."""
+    form = ("-O", "qcow2", "-o", "lazy_refcounts=off,compat=1.1")
+    await _convert(given, target, form, shared=True, told=told)
 
 
 async def pack(vm: ExportedVm, given: Sequence[Source], *, shared: bool, told: Told) -> Made:

@@ -18,7 +18,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,46 @@ async def put(wanted: Wanted, progress: Progress) -> Stored:
             str(wanted.path),
             int(time.time()),
             wanted.cloud_init,
+        )
+        await asyncio.to_thread(_keep, image, kept, folder)
+    return image
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A disk of this host that is to be an image: in words, and what becomes of it (see `Stored`)."""
+
+    origin: str
+    cloud_init: bool = False
+    is_base: bool = False
+
+
+async def put_own(own: Own, make: Callable[[Path], Awaitable[None]]) -> Stored:
+    """The image in the store that `make` writes, a qcow2 file with nothing behind it.
+
+    The same contents are the same image. Raises: HostError if it cannot be made, or there is no room.
+    """
+    _sweep()
+    async with _staging() as (folder, user):
+        kept = folder / "disk.qcow2"
+        await make(kept)
+        sha256 = await asyncio.to_thread(store.sha256_of, kept)
+        there = store.by_id(stored.identify(sha256, ImageFormat.QCOW2))
+        if there and await _is_sound(there):
+            return there
+        os.chown(kept, user, user)
+        size_bytes = await _size_bytes(kept, ImageFormat.QCOW2, folder, user)
+        image = Stored(
+            stored.identify(sha256, ImageFormat.QCOW2),
+            ImageFormat.QCOW2,
+            sha256,
+            sha256,
+            size_bytes,
+            store.stamp_of(kept),
+            own.origin,
+            int(time.time()),
+            own.cloud_init,
+            own.is_base,
         )
         await asyncio.to_thread(_keep, image, kept, folder)
     return image

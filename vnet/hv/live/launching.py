@@ -23,7 +23,7 @@ from vnet.hv.disk import plugged
 from vnet.hv.live import cgroup, console_log
 from vnet.hv.live.boot import Prepared, open_for
 from vnet.hv.live.deadline import deadline
-from vnet.hv.live.disk import open_all, open_as_they_are, open_keys
+from vnet.hv.live.disk import open_all, open_as_they_are, open_bases, open_keys
 from vnet.hv.live.image import Image
 from vnet.hv.live.keys import read_key
 from vnet.hv.live.launcher import Confinement, launch_machine, launch_opened, open_vhost, opened
@@ -179,7 +179,8 @@ class Launch:
         async with self._opened_disks() as disks:
             for disk in disks:
                 key = None if disk.key_fd is None else read_key(disk.key_fd)
-                await qemu.monitor.execute_all(monitor.plug_disk(disk.plugged, disk.fd, key))
+                plugging = monitor.plug_disk(disk.plugged, disk.fd, key, disk.base_fd)
+                await qemu.monitor.execute_all(plugging)
         await qemu.monitor.execute(monitor.CONTINUE)
 
     # ---- descriptors -------------------------------------------------------------------------
@@ -192,8 +193,9 @@ class Launch:
             open_them = open_all if self.means.saved is None else open_as_they_are
             opened = await asyncio.to_thread(open_them, spec.fabric, spec.name, spec.disks, stack)
             keys = open_keys(spec.fabric, spec.name, spec.disks, stack)
-            places = zip(plugged(spec.disks, len(spec.nics)), opened, keys, strict=True)
-            yield tuple(DiskArgument(place, fd, key_fd=key) for place, fd, key in places)
+            bases = await asyncio.to_thread(open_bases, spec.fabric, spec.name, spec.disks, stack)
+            places = zip(plugged(spec.disks, len(spec.nics)), opened, bases, keys, strict=True)
+            yield tuple(DiskArgument(place, fd, base, key_fd=key) for place, fd, base, key in places)
 
     async def _open_tap(self, nic: str) -> int:
         return await asyncio.to_thread(self.means.open_tap, nic)

@@ -1,50 +1,20 @@
-"""Root disks: the difference to an image of the store, kept like other disks, with a note of which image.
-
-The note lies beside the disk and is root's. The disk's own header is not believed: the VM's QEMU writes it.
-"""
+"""Root disks: the difference to an image of the store, kept like other disks, with a note of which image."""
 
 from __future__ import annotations
 
 import json
 import os
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import disk as disks
 from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
 from vnet.hv.live import image_store as store
+from vnet.hv.live.base_note import Base, base_of, write
 from vnet.hv.live.disk import made_beside, path_of, swept
 from vnet.hv.stored import Stored
-
-_NOTE = ".base.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """Which image a root disk is made of; `name` is what the topology called it then."""
-
-    id: str
-    name: str
-    sha256: str
-
-
-def base_of(path: Path) -> Base | None:
-    """What a root disk is made of; None of a disk that is made of nothing.
-
-    Raises:
-        HostError: its note is damaged.
-    """
-    note = note_of(path)
-    try:
-        return Base(**json.loads(note.read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise HostError(f"{note} is damaged ({error}): it says what image the disk is made of") from error
 
 
 def existing(fabric: str, vm: str, wanted: Disk) -> Base | None:
@@ -90,7 +60,7 @@ def ensure(fabric: str, vm: str, wanted: Disk, image: Stored, name: str) -> Path
 def make(part: Path, path: Path, wanted_bytes: int, image: Stored, name: str) -> None:
     """Makes a root disk that is to be found under another path later."""
     made = Base(image.id, name, image.sha256)
-    _write(note_of(path), made)  # first: a disk without one would be taken for another kind of disk
+    write(path, made)  # first: a disk without one would be taken for another kind of disk
     store.run(qemu_img.overlay(part, store.path_of(image), wanted_bytes), path=path)
 
 
@@ -107,25 +77,3 @@ def open_pair(path: Path, image: Stored, stack: ExitStack) -> tuple[int, int]:
 def virtual_size_bytes(path: Path) -> int:
     """What the guest sees of a disk, as its header says."""
     return int(json.loads(store.run(qemu_img.info(path, path.suffix[1:]), path=path))["virtual-size"])
-
-
-def users(image: Stored) -> tuple[str, ...]:
-    """The disks that are made of an image, as FABRIC/VM/DISK."""
-    found = []
-    for note in sorted(paths.disks_dir().glob(f"*/*/*{_NOTE}")):
-        path = note.with_name(note.name.removesuffix(_NOTE))
-        base = base_of(path) if path.exists() else None
-        if base and base.id == image.id:
-            found.append("/".join((*path.parts[-3:-1], path.stem)))
-    return tuple(found)
-
-
-def note_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}{_NOTE}")
-
-
-def _write(note: Path, base: Base) -> None:
-    beside = note.with_name(f"{note.name}.part")
-    beside.write_text(json.dumps(asdict(base)) + "\n")
-    beside.chmod(0o600)
-    beside.rename(note)
