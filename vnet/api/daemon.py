@@ -27,7 +27,7 @@ from vnet.base import logs, paths
 from vnet.base.errors import Exit, HostError
 from vnet.base.logs import LogFormat
 from vnet.fabric.events import Kind
-from vnet.fabric.live import ipfix, keeper, lookout, nursing, tending
+from vnet.fabric.live import going_on, ipfix, keeper, lookout, nursing, tending
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.history import Observers, make_observers
@@ -193,6 +193,8 @@ _KINDS = {
     Happening.DIED: Kind.VM_DIED,
     Happening.STOPPED: Kind.VM_STOPPED,
     Happening.PANICKED: Kind.VM_PANICKED,
+    Happening.HALTED: Kind.VM_HALTED,
+    Happening.DISK_FAILED: Kind.DISK_FAILED,
     Happening.REBOOTED: Kind.VM_REBOOTED,
 }
 
@@ -201,6 +203,7 @@ def _tell(events: EventLog, event: GuestEvent) -> None:
     """Something happened to a guest that nobody asked for."""
     kind = _KINDS[event.what]
     fields = {} if kind is Kind.VM_PANICKED else {"why": event.text}
+    fields |= {"disk": event.disk} if event.disk else {}
     events.tell(kind, f"{event.name}: {event.text}", event.fabric, event.name, fields)
 
 
@@ -232,6 +235,7 @@ async def _serve(
         asyncio.ensure_future(tending.tend(service.engine)),
         asyncio.ensure_future(nursing.look_after(service.engine)),
         asyncio.ensure_future(nursing.restart_ended(service.engine)),
+        asyncio.ensure_future(going_on.look_for_room(service.engine)),
         asyncio.ensure_future(api.taker.measure_lag()),
         asyncio.ensure_future(notifier.live()),
         asyncio.ensure_future(lookout.look_out(api.taker, service.engine.events)),

@@ -16,7 +16,7 @@ _COLUMNS = (
     Column("DISK", lambda row: row["disk"]),
     Column("SIZE", lambda row: mib(row["size_bytes"])),
     Column("TAKEN", lambda row: mib(row["taken_bytes"])),
-    Column("USE", lambda row: row["use"]),
+    Column("USE", lambda row: row["use"] + (", damaged" if row["damage"] else "")),
     Column("KEY", lambda row: "yes" if row["encrypted"] else "no"),
     Column("BASE", lambda row: row["base"][:12] or "-"),
     Column("FORMAT", lambda row: row["format"], wide=True),

@@ -18,6 +18,7 @@ from vnet.fabric.sizing import advice
 from vnet.fabric.state import NetworkService, Port
 from vnet.fabric.strain import Lack
 from vnet.fabric.symptoms import FabricSeen, Seen, ServiceSeen
+from vnet.hv.spec import GuestState
 
 T = TypeVar("T")
 
@@ -421,6 +422,15 @@ def _silent(of: Patient) -> Iterator[Trouble]:
             yield of.trouble(guest, "its QEMU runs, and nobody in it answers", of.again(guest))
 
 
+def _failing_disks(of: Patient) -> Iterator[Trouble]:
+    numbers = of.seen.daemon.fabric(of.fabric.name)
+    for vm in numbers.vms if numbers else ():
+        if vm.is_failing:
+            halted = vm.state == GuestState.PAUSED.value
+            mend = f"vnet resume -n {of.fabric.name} {vm.name}" if halted else of.again(vm.name)
+            yield of.trouble(vm.name, vm.detail, mend)
+
+
 _SHOWN = {
     Lack.CPU: "vnet top --sort ready -n {fabric}",
     Lack.MEMORY: "vnet top --sort memory -n {fabric}",
@@ -467,6 +477,7 @@ FABRIC: tuple[Check[Patient], ...] = (
     Check("cable", "whether something is at the other end of it", Level.WARNING, _unplugged),
     Check("guest", "a QEMU for each VM that is to run", Level.BROKEN, _guests),
     Check("guest-answers", "whether somebody in each VM answers", Level.BROKEN, _silent),
+    Check("guest-disks", "whether the disks of each VM can be written to", Level.BROKEN, _failing_disks),
     Check("size", "whether each VM fits this host well", Level.WARNING, _sizes),
     Check("guest-waits", "whether VMs wait for CPUs or memory of the host", Level.WARNING, _short),
 )

@@ -36,6 +36,8 @@ class Kind(StrEnum):
     VM_STOPPED = "vm-stopped"
     VM_DIED = "vm-died"
     VM_PANICKED = "vm-panicked"
+    VM_HALTED = "vm-halted"
+    DISK_FAILED = "disk-failed"
     VM_PAUSED = "vm-paused"
     VM_RESUMED = "vm-resumed"
     VM_SUSPENDED = "vm-suspended"
@@ -99,7 +101,12 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     Kind.VM_STARTED: ("a VM runs and answers; `subject` is its name", "how"),
     Kind.VM_STOPPED: ("a VM was stopped, removed, or switched itself off", "why"),
     Kind.VM_DIED: ("a VM's QEMU ended by itself", "why"),
-    Kind.VM_PANICKED: ("a VM's kernel panicked", ""),
+    Kind.VM_PANICKED: ("a VM's kernel panicked, and the VM was ended; its `restart` decides", ""),
+    Kind.VM_HALTED: ("a VM stands still: a disk of it cannot be written to, the host's is full", "disk, why"),
+    Kind.DISK_FAILED: (
+        "a disk of a VM fails or is damaged, and the VM goes on; the same is told once a minute",
+        "disk, why",
+    ),
     Kind.VM_PAUSED: ("a VM was paused", "why"),
     Kind.VM_RESUMED: ("a paused VM goes on", "why"),
     Kind.VM_SUSPENDED: ("a VM's memory was written to a file and its QEMU ended", "memory_bytes"),

@@ -89,6 +89,8 @@ class VmNumbers:
     vitals: Vitals = vitals.NOTHING
     peak_cpus: float = 0.0
     watched_s: float = 0.0
+    is_failing: bool = False
+    """A disk of it fails, `detail` says how."""
 
     @property
     def ballooned_bytes(self) -> int:

@@ -228,6 +228,7 @@ def _devices(machine: Machine) -> tuple[str, ...]:
         *("-device", f"virtserialport,chardev=agent,name={pc.GUEST_AGENT_PORT if machine.pc else PORT_NAME}"),
         *("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"),
         *("-device", f"virtio-balloon-pci,id={BALLOON},deflate-on-oom=on"),
+        *("-device", "pvpanic-pci"),
         *_console(machine),
     )
 

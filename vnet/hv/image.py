@@ -37,6 +37,7 @@ MODULES = (
     "virtio_blk",
     "virtio_balloon",
     "virtio_mem",
+    "pvpanic_pci",
     "ext4",
     "8021q",
     "button",

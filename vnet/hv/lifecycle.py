@@ -81,6 +81,8 @@ class Event(Enum):
     FAILED = "failed"
     REBOOTED = "rebooted"
     """The guest has begun to boot again by itself."""
+    HALTED = "halted"
+    """QEMU lets it stand still: a disk cannot be written to."""
     POWERED_OFF = "powered-off"
     """The guest switched itself off; QEMU waits, paused."""
     DIED = "died"
@@ -163,6 +165,7 @@ TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
     (Phase.PAUSED, Event.RESUME): (Phase.RESUMING, Action.RESUME),
     (Phase.RESUMING, Event.DONE): (Phase.RUNNING, Action.NOTHING),
     (Phase.PAUSED, Event.DONE): (Phase.PAUSED, Action.NOTHING),
+    **{(phase, Event.HALTED): (Phase.PAUSED, Action.ANNOUNCE) for phase in (Phase.RUNNING, Phase.PAUSED)},
     # being saved
     (Phase.RUNNING, Event.SAVE): (Phase.SAVING, Action.NOTHING),
     (Phase.PAUSED, Event.SAVE): (Phase.SAVING_PAUSED, Action.NOTHING),

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from vnet.base.errors import HostError
+from vnet.hv import faults
 from vnet.hv.argv import nic_device
 from vnet.hv.disk import Plugged
+from vnet.hv.faults import DiskFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class MonitorEvent(Enum):
     POWERED_OFF = "SHUTDOWN"
     """The guest switched itself off, by command or by the power button; QEMU is paused."""
     PANICKED = "GUEST_PANICKED"
+    """Its kernel gave up; QEMU is paused."""
     REBOOTED = "RESET"
     """The guest boots again by its own wish."""
 
@@ -48,11 +51,15 @@ class RunState(Enum):
     SAVING = "finish-migrate"
     """It stands still, the rest of its memory is being written."""
     SAVED = "postmigrate"
+    DISK_FAILED = "io-error"
+    """It stands still for a disk."""
+    PANICKED = "guest-panicked"
     OTHER = ""
 
 
 QUERY_STATUS = Command("query-status")
 QUERY_UUID = Command("query-uuid")
+QUERY_BLOCK = Command("query-block")
 QUERY_MIGRATE = Command("query-migrate")
 STOP = Command("stop")
 CONTINUE = Command("cont")
@@ -122,7 +129,7 @@ def add_secret(name: str, key: bytes) -> Command:
     return Command("object-add", data, is_secret=True)
 
 
-def parse_event(message: Mapping[str, object]) -> MonitorEvent | None:
+def parse_event(message: Mapping[str, object]) -> MonitorEvent | DiskFault | None:
     """The event in a QMP message, or None if nothing follows from it.
 
     A SHUTDOWN or RESET that we asked for is no event: who asked knows.
@@ -133,7 +140,7 @@ def parse_event(message: Mapping[str, object]) -> MonitorEvent | None:
         return MonitorEvent(name) if str(reason).startswith("guest") else None
     if name == "GUEST_PANICKED":
         return MonitorEvent.PANICKED
-    return None
+    return faults.parse(message)
 
 
 def is_saved(answer: object) -> bool:

@@ -76,7 +76,7 @@ class GuestStatus:
 
     `accel` is `tcg` or `kvm`; `warm` tells that it is a clone of a template; `agent` that the guest's
     agent has answered and is connected; `resident_bytes` is what the host spends on it now, pages that
-    clones share counted in each. `reason` says why it crashed.
+    clones share counted in each. `reason` says why it crashed, or what became of a disk.
     """
 
     name: str
@@ -97,6 +97,10 @@ class GuestStatus:
     """The interfaces whose cable is pulled."""
     has_agent: bool = True
     """Whether there is an agent that could answer."""
+    is_failing: bool = False
+    """A disk of it fails, `reason` says how."""
+    awaits_room: bool = False
+    """It stands still until there is room for a disk, and may go on then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,11 @@ class Happening(Enum):
     STOPPED = "stopped"
     """It switched itself off, or was ended because it did not come back."""
     PANICKED = "panicked"
+    """Its kernel gave up; it was ended."""
+    HALTED = "halted"
+    """It stands still for a disk."""
+    DISK_FAILED = "disk-failed"
+    """It goes on, with a disk that fails or is damaged."""
     REBOOTED = "rebooted"
 
 
@@ -128,6 +137,8 @@ class GuestEvent:
     what: Happening
     state: GuestState
     text: str
+    disk: str = ""
+    """Whose doing it is, if it is a disk's."""
 
 
 def format_mac(mac: int) -> str:

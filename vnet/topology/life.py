@@ -16,7 +16,7 @@ class RestartWhen(Enum):
 
     NO = "no"
     ON_FAILURE = "on-failure"
-    """Its QEMU died, or it rebooted and did not come back; not when it switched itself off."""
+    """It died, panicked, or rebooted and did not come back; not when it switched itself off."""
     ALWAYS = "always"
     UNLESS_STOPPED = "unless-stopped"
 

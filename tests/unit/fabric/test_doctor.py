@@ -152,6 +152,15 @@ def test_what_only_the_daemon_knows_of_a_fabric() -> None:
     assert list(told(replace(SEEN, daemon=silent))) == ["guest-answers b"]
 
 
+def test_a_vm_whose_disk_fails_is_told_with_what_lets_it_go_on() -> None:
+    vms = (VmNumbers("a", "paused", 1, 0, is_failing=True), VmNumbers("b", "ready", 1, 0, is_failing=True))
+    numbers = replace(NUMBERS, fabrics=(replace(COUNTED, vms=vms),))
+    seen = replace(SEEN, daemon=replace(DAEMON, numbers=numbers))
+    again = "vnet stop -n lab b --wait 1; vnet start -n lab b"
+    assert told(seen) == {"guest-disks a": "vnet resume -n lab a", "guest-disks b": again}
+    assert is_broken(diagnose(seen))
+
+
 def test_a_vm_that_is_too_large_for_the_host_is_a_warning() -> None:
     small = replace(HOST_WELL, cpus=1, memory_bytes=150 << 20)
     assert told(replace(SEEN, host=small)) == {"size a": UP, "size b": UP}

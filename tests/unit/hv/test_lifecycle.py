@@ -83,6 +83,11 @@ def test_what_qemu_refuses_changes_nothing():
         assert run(phase, asked, Event.FAILED)[0] is phase
 
 
+def test_who_is_halted_for_a_disk_stands_still_and_is_watched():
+    for phase in (Phase.RUNNING, Phase.PAUSED):
+        assert run(phase, Event.HALTED, Event.DONE) == (Phase.PAUSED, [Action.ANNOUNCE, Action.NOTHING])
+
+
 def test_who_boots_again_is_configured_again():
     for asked in (Event.RESET, Event.REBOOTED):
         phase, actions = run(Phase.RUNNING, asked, *[Event.DONE] * 4)

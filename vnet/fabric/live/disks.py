@@ -79,4 +79,5 @@ def _plain(one: Kept) -> dict[str, Any]:
         "encrypted": one.is_encrypted,
         "base": base.id if base else "",
         "path": str(one.path),
+        "damage": one.damage,
     }

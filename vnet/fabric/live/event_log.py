@@ -31,6 +31,8 @@ WORRYING = frozenset(
         Kind.ROLLED_BACK,
         Kind.VM_DIED,
         Kind.VM_PANICKED,
+        Kind.VM_HALTED,
+        Kind.DISK_FAILED,
         Kind.VM_UNHEALTHY,
         Kind.DROP_STORM,
         Kind.REPORTS_LOST,

@@ -198,6 +198,7 @@ def _vm(
         status.resident_bytes,
         uptime_s=status.uptime_s,
         detail=status.reason,
+        is_failing=status.is_failing,
     )
     return _with_usage(found, status.pid, fabric) if status.pid else found
 

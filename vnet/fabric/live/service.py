@@ -82,8 +82,9 @@ class Service:
 
     async def _vm(self, fabric: Fabric, vm: Vm) -> Json:
         status = await fabric.parts.guests.status(vm.name)
-        ready = status.state is GuestState.RUNNING and status.agent
-        health = fabric.parts.health.states.get(vm.name)
+        runs = status.state is GuestState.RUNNING
+        ready = runs and status.agent
+        health = fabric.parts.health.states.get(vm.name) if runs else None
         return {
             "fabric": fabric.record.name,
             "vm": vm.name,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vnet.base.errors import VnetError
-from vnet.hv import monitor
+from vnet.hv import faults, monitor
+from vnet.hv.faults import DiskFault
 from vnet.hv.lifecycle import Event, Phase
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.finding import find_recorded
@@ -84,10 +85,23 @@ class Adopter:
             await guest.drive(Event.ADOPT_BOOTING)
         elif status is RunState.PAUSED:
             await guest.drive(Event.ADOPT_PAUSED)
+        elif status is RunState.DISK_FAILED:
+            await self._take_over_halted(qemu)
         else:
             await guest.drive(Event.ADOPT)
         if status is RunState.POWERED_OFF:
             await guest.drive(Event.POWERED_OFF)
+        if status is RunState.PANICKED:
+            qemu.panicked.set()  # seen by who watches it now
+
+    async def _take_over_halted(self, qemu: Qemu) -> None:
+        """It stands still for a disk; that is told unless an earlier manager has."""
+        fault = faults.found(await qemu.monitor.execute(monitor.QUERY_BLOCK))
+        qemu.faults.meet(fault or DiskFault("", "I/O error", halts=True))
+        qemu.faults.halted.clear()
+        await self.guest.drive(Event.ADOPT_PAUSED)
+        if not self._performer.recorded.halted:
+            self.guest.tell_halted()
 
     async def _end_saving(self, qemu: Qemu) -> None:
         """An earlier manager was killed while it saved this guest, at whatever point."""

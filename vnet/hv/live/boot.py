@@ -22,7 +22,16 @@ from vnet.hv.disk import Disk, plugged, refuse_to_shrink
 from vnet.hv.firmware import BUILDS, PACKAGE, Flash, variables_disk
 from vnet.hv.live import base_note, image_import, root_disk
 from vnet.hv.live import image_store as store
-from vnet.hv.live.disk import made_beside, open_all, open_as_they_are, open_bases, open_keys, path_of, swept
+from vnet.hv.live.disk import (
+    made_beside,
+    open_all,
+    open_as_they_are,
+    open_bases,
+    open_keys,
+    path_of,
+    refuse_damaged,
+    swept,
+)
 from vnet.hv.live.seed import opened_seed
 from vnet.hv.pc import Pc
 from vnet.hv.spec import GuestSpec
@@ -91,9 +100,10 @@ def _obstacles(fabric: str, vm: str, boot: Boot, disks: tuple[Disk, ...]) -> Ite
 
 def _look_at_root(fabric: str, vm: str, wanted: Disk, source: ImageSource) -> None:
     """Raises VnetError if there is no image for a root disk, or not the one that it is made of."""
-    base = root_disk.existing(fabric, vm, wanted)
+    base, path = root_disk.existing(fabric, vm, wanted), path_of(fabric, vm, wanted.file)
     if base is not None:
         image = _base_image(vm, wanted, base, source)
+        refuse_damaged(path)
     elif source.file is None:
         image = _named(source)
     else:
@@ -101,7 +111,6 @@ def _look_at_root(fabric: str, vm: str, wanted: Disk, source: ImageSource) -> No
         return
     root_disk.size_bytes(wanted, image)
     if base is not None:
-        path = path_of(fabric, vm, wanted.file)
         refuse_to_shrink(wanted, str(path), root_disk.virtual_size_bytes(path))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import disk as disks
-from vnet.hv import qemu_img
+from vnet.hv import faults, qemu_img
 from vnet.hv.disk import Disk
 from vnet.hv.live import base_note, image_store, keys, luks
 from vnet.hv.live.lock import exclusive
@@ -28,6 +28,7 @@ def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
     """
     path = path_of(fabric, vm, wanted.file)
     with swept(path.parent):
+        refuse_damaged(path)
         if not path.exists():
             with made_beside(path) as part:
                 make(part, path, wanted)
@@ -182,6 +183,8 @@ class Kept:
     size_bytes: int
     taken_bytes: int
     is_encrypted: bool = False
+    damage: str = ""
+    """Why nothing is known of what is in it; its size is 0 then."""
 
 
 def kept(fabric: str | None = None) -> tuple[Kept, ...]:
@@ -196,8 +199,11 @@ _FORMATS = {each.value for each in disks.DiskFormat}
 def _kept(path: Path) -> Kept:
     taken = path.stat().st_blocks * 512
     fabric, vm = path.parent.parent.name, path.parent.name
-    size_bytes, is_encrypted = _told(path)
-    return Kept(fabric, vm, path.stem, path.suffix[1:], path, size_bytes, taken, is_encrypted)
+    try:
+        known: tuple[int, bool, str] = (*_told(path), "")
+    except HostError as error:  # it can be removed all the same
+        known = 0, False, str(error)
+    return Kept(fabric, vm, path.stem, path.suffix[1:], path, known[0], taken, *known[1:])
 
 
 def remove(one: Kept) -> None:
@@ -224,10 +230,21 @@ def _size_bytes(path: Path) -> int:
 
 
 def _told(path: Path) -> tuple[int, bool]:
-    """How large a disk is, and whether it is encrypted."""
-    words = ("qemu-img", "info", "-U", "--output=json", "-f", path.suffix[1:], str(path))
-    told = json.loads(run(words))
+    """How large a disk is, and whether it is encrypted. Raises HostError for one that is damaged."""
+    told = json.loads(run(qemu_img.info(path, path.suffix[1:])))
     return int(told["virtual-size"]), bool(told.get("encrypted"))
+
+
+def refuse_damaged(path: Path) -> None:
+    """Raises HostError, with what to do, for a disk that QEMU would refuse or has found to be damaged."""
+    if not path.exists():
+        return
+    try:
+        said = faults.found_damaged(json.loads(run(qemu_img.info(path, path.suffix[1:]))))
+    except HostError as error:
+        said = str(error)
+    if said:
+        raise HostError(f"the disk {path} is damaged: {said.rstrip('.')}. {faults.remedy(str(path))}")
 
 
 def run(command: tuple[str, ...]) -> str:

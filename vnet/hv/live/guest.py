@@ -11,9 +11,11 @@ import contextlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from vnet.base import paths
 from vnet.base.errors import HostError, VnetError
-from vnet.hv import saving
+from vnet.hv import faults, saving
 from vnet.hv.disk import Plugged
+from vnet.hv.faults import DiskFault
 from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
 from vnet.hv.live import console_log
 from vnet.hv.live.adopting import Adopter, look_for_saved
@@ -39,7 +41,7 @@ class Guest:
         self.lock = asyncio.Lock()
         self.failed_in = Phase.ABSENT
         self._held = ""
-        self.performer = Performer(spec, self._watch, self._tell_panic)
+        self.performer = Performer(spec, self._watch, self._tell_fault)
         self._on_event = on_event
 
     async def drive(self, event: Event) -> VnetError | None:
@@ -130,8 +132,14 @@ class Guest:
         await self._ask(Event.PAUSE)
 
     async def resume(self) -> None:
-        """They go on."""
+        """They go on. Raises HostError for one that stands still for a disk, and does so again at once."""
+        qemu = self.performer.qemu
+        tries_again = qemu is not None and qemu.faults.is_halted
         await self._ask(Event.RESUME)
+        if qemu is not None and tries_again and await qemu.faults.shows_again():
+            qemu.faults.halted.clear()
+            await self.drive(Event.HALTED)
+            raise HostError(f"{self.spec.name} stands still again: {self._trouble}")
 
     async def reset(self) -> None:
         """It boots again, also if it was paused; returns once it has its addresses.
@@ -179,6 +187,14 @@ class Guest:
                 await self.drive(Event.POWERED_OFF)
                 self._report(Happening.STOPPED, "switched itself off")
                 return
+            if qemu.process.alive() and qemu.panicked.is_set():
+                await self._end_panicked(qemu)
+                return
+            if qemu.process.alive() and qemu.faults.halted.is_set():
+                qemu.faults.halted.clear()
+                await self.drive(Event.HALTED)
+                self.tell_halted()
+                return
             if qemu.process.alive():
                 await self._follow_reboot()
                 return
@@ -188,16 +204,32 @@ class Guest:
 
     async def _follow_reboot(self) -> None:
         failure = await self.drive(Event.REBOOTED)
+        if failure and self.phase is Phase.ABSENT:
+            self.reason = f"it rebooted and did not come back: {failure}"
+            await self.drive(Event.FOUND_DEAD)
         if failure:
             self._report(Happening.STOPPED, f"rebooted and did not come back: {failure}")
         else:
             self._report(Happening.REBOOTED, "rebooted")
 
-    def _tell_panic(self) -> None:
-        self._report(Happening.PANICKED, "its kernel panicked")
+    async def _end_panicked(self, qemu: Qemu) -> None:
+        """A kernel that has given up does nothing any more: it has crashed, as if its QEMU had died."""
+        await qemu.kill()
+        name = self.spec.name
+        self.reason = f"its kernel panicked: `vnet logs {name}` says why; `--previous` once it runs again"
+        await self.drive(Event.DIED)
+        self._report(Happening.PANICKED, self.reason)
 
-    def _report(self, what: Happening, text: str) -> None:
-        self._on_event(GuestEvent(self.spec.fabric, self.spec.name, what, self.state, text))
+    def tell_halted(self) -> None:
+        """It stands still for a disk: told once, also if this manager is not the last."""
+        self.note(halted=True)
+        self._report(Happening.HALTED, self._trouble, self._disk(self._fault))
+
+    def _tell_fault(self, fault: DiskFault) -> None:
+        self._report(Happening.DISK_FAILED, self._words(fault), self._disk(fault))
+
+    def _report(self, what: Happening, text: str, disk: str = "") -> None:
+        self._on_event(GuestEvent(self.spec.fabric, self.spec.name, what, self.state, text, disk))
 
     # What is known
 
@@ -244,6 +276,33 @@ class Guest:
         if self._held:
             raise HostError(f"{self.spec.name}: {self._held}; wait for its end, or break it off")
 
+    @property
+    def _fault(self) -> DiskFault | None:
+        qemu = self.performer.qemu
+        return qemu.faults.latest if qemu else None
+
+    @property
+    def _trouble(self) -> str:
+        """What became of a disk, in words; empty if all are well."""
+        return self._words(self._fault) if self._fault else ""
+
+    def _disk(self, fault: DiskFault | None) -> str:
+        return faults.disk_name(fault, self.plugged) if fault else ""
+
+    def _words(self, fault: DiskFault) -> str:
+        folder = paths.disks_dir() / self.spec.fabric / self.spec.name
+        return faults.in_words(fault, self.spec.name, self._disk(fault), str(folder))
+
+    @property
+    def _awaits_room(self) -> bool:
+        qemu = self.performer.qemu
+        return self.phase is Phase.PAUSED and qemu is not None and qemu.faults.awaits_room
+
+    def stay_halted(self) -> None:
+        """One that stands still for a disk does so until a user says otherwise."""
+        if self.performer.qemu:
+            self.performer.qemu.faults.stays = True
+
     def status(self) -> GuestStatus:
         """What is known without asking anybody."""
         process, record = self.process, self.record
@@ -265,6 +324,9 @@ class Guest:
             built=record.built,
             links_down=record.links_down,
             has_agent=self.spec.is_micro,
+            reason=self._trouble,
+            is_failing=self._fault is not None,
+            awaits_room=self._awaits_room,
         )
 
     @property

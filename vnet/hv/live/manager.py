@@ -133,6 +133,7 @@ class HvManager:
             if guest.phase is not Phase.PAUSED:
                 guest.check_running()
                 await guest.pause()
+            guest.stay_halted()
 
     async def resume(self, fabric: str, name: str) -> None:
         """Lets a paused guest go on; one that runs is left as it is."""

@@ -14,6 +14,7 @@ from vnet.base.errors import TimedOut, VnetError
 from vnet.hv import monitor
 from vnet.hv.argv import places_of
 from vnet.hv.disk import Plugged
+from vnet.hv.faults import DiskFault
 from vnet.hv.lifecycle import Action, Event
 from vnet.hv.live import cgroup
 from vnet.hv.live.agent_link import AgentLink
@@ -34,14 +35,14 @@ class Performer:
     Args:
         spec: what the guest is; its changes are written here.
         watch: runs beside a guest that is complete, until it is let go of.
-        on_panic: called when the guest's kernel panics.
+        on_fault: called when a disk fails and the guest goes on.
     """
 
     def __init__(
         self,
         spec: GuestSpec,
         watch: Callable[[Qemu], Coroutine[object, object, None]],
-        on_panic: Callable[[], None],
+        on_fault: Callable[[DiskFault], None],
     ) -> None:
         self.spec = spec
         self.record: Record | None = None
@@ -50,7 +51,7 @@ class Performer:
         self.agent = AgentLink()
         self.stop_timeout_s = 10.0
         self._watch = watch
-        self._on_panic = on_panic
+        self._on_fault = on_fault
         self._watching: asyncio.Task[None] | None = None
 
     def actions(self) -> dict[Action, Perform]:
@@ -98,7 +99,7 @@ class Performer:
 
     def own(self, process: Process) -> Qemu:
         """From here on a process is this guest's QEMU."""
-        self.qemu = Qemu(self.spec.name, self.run_dir, process, self._on_panic)
+        self.qemu = Qemu(self.spec.name, self.run_dir, process, self._on_fault)
         return self.qemu
 
     async def _load(self) -> None:
@@ -116,7 +117,8 @@ class Performer:
             qemu.rebooted.clear()
             return Event.SILENT
         # one that goes on may still wait for the rest of somebody's message
-        await self.agent.await_boot(self.spec, warm=record.warm, fresh=not record.origin)
+        boot = self.agent.await_boot(self.spec, warm=record.warm, fresh=not record.origin)
+        await qemu.unless_it_panics(boot)
         qemu.rebooted.clear()  # firmware resets once more while it boots again
         return None
 
@@ -136,6 +138,9 @@ class Performer:
         await self.monitor.execute(monitor.STOP)
 
     async def _resume(self) -> None:
+        self._running.faults.go_on()
+        if self.recorded.halted:
+            self.note(halted=False)
         await self.monitor.execute(monitor.CONTINUE)
         self.agent.tell_time()
 

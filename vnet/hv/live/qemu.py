@@ -10,7 +10,9 @@ from pathlib import Path
 from vnet.base.errors import HostError, PeerError, TimedOut
 from vnet.hv import monitor
 from vnet.hv.disk import Disk
+from vnet.hv.faults import DiskFault
 from vnet.hv.live.deadline import deadline
+from vnet.hv.live.faults import Faults
 from vnet.hv.live.launcher import LOG
 from vnet.hv.live.process import Process
 from vnet.hv.live.qmp import Monitor
@@ -34,22 +36,27 @@ def last_words(run_dir: Path) -> str:
 class Qemu:
     """One process from its start, or from when it was found, to when it is let go of.
 
-    `powered_off` is set once the guest has switched itself off, `rebooted` once it begins to boot again.
+    `powered_off` is set once the guest has switched itself off, `rebooted` once it begins to boot again,
+    `panicked` once its kernel has given up.
 
     Args:
         name: of the guest, for what is said of it.
         run_dir: the guest's folder.
         process: it runs, or did a moment ago.
-        on_panic: called from the event loop when the guest's kernel panics.
+        on_fault: called from the event loop when a disk fails and the guest goes on.
     """
 
-    def __init__(self, name: str, run_dir: Path, process: Process, on_panic: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, run_dir: Path, process: Process, on_fault: Callable[[DiskFault], None]
+    ) -> None:
         self.process = process
         self.powered_off = asyncio.Event()
         self.rebooted = asyncio.Event()
+        self.panicked = asyncio.Event()
+        self.faults = Faults()
         self._name = name
         self._run_dir = run_dir
-        self._on_panic = on_panic
+        self._on_fault = on_fault
         self._monitor: Monitor | None = None
         self._look: Look | None = None
 
@@ -77,11 +84,15 @@ class Qemu:
         except PeerError as error:
             raise HostError(f"QEMU for {self._name} did not start: {self.last_words or error}") from error
 
-    def _take(self, event: MonitorEvent) -> None:
+    def _take(self, event: MonitorEvent | DiskFault) -> None:
+        if isinstance(event, DiskFault):
+            if self.faults.meet(event) and not event.halts:
+                self._on_fault(event)
+            return
         if event is MonitorEvent.POWERED_OFF:
             self.powered_off.set()
         if event is MonitorEvent.PANICKED:
-            self._on_panic()
+            self.panicked.set()
         if event is MonitorEvent.REBOOTED:
             self.rebooted.set()
 
@@ -92,11 +103,25 @@ class Qemu:
             raise PeerError(f"the QEMU of {self._name} is another guest: {answer}")
 
     async def news(self, meanwhile: Coroutine[object, object, object]) -> None:
-        """Waits until it has ended, or the guest has switched itself off or boots again.
+        """Waits until it has ended, or its guest switched itself off, boots again, panicked or was halted.
 
         `meanwhile` is work to be done until then; should it end, that is news too.
         """
-        await _first(self.process.wait(None), self.powered_off.wait(), self.rebooted.wait(), meanwhile)
+        events = (self.powered_off, self.rebooted, self.panicked, self.faults.halted)
+        await _first(self.process.wait(None), *(each.wait() for each in events), meanwhile)
+
+    async def unless_it_panics(self, wait: Coroutine[object, object, None]) -> None:
+        """Nobody waits for a kernel that has given up. Raises PeerError."""
+        task = asyncio.create_task(wait)
+        try:
+            await _first(asyncio.wait([task]), self.panicked.wait())
+            if not task.done():
+                raise PeerError(
+                    f"the kernel of {self._name} panicked while it booted (`vnet logs {self._name}`)"
+                )
+            task.result()
+        finally:
+            task.cancel()
 
     async def vitals(self, disks: Iterable[Disk]) -> Vitals:
         """How the guest gets on with memory and disks; nobody waits for a QEMU that hangs."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
 
 from vnet.base.errors import HostError, PeerError
+from vnet.hv.faults import DiskFault
 from vnet.hv.monitor import Command, MonitorEvent, parse_event
 
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # an ended QEMU is no news to be logged there
@@ -23,7 +24,7 @@ _COMMAND_TIMEOUT_S = 30.0
 class Monitor:
     """One client of one QMP socket."""
 
-    def __init__(self, client: QMPClient, on_event: Callable[[MonitorEvent], None]) -> None:
+    def __init__(self, client: QMPClient, on_event: Callable[[MonitorEvent | DiskFault], None]) -> None:
         self._client = client
         self._on_event = on_event
         self._lock = asyncio.Lock()
@@ -38,7 +39,7 @@ class Monitor:
         *,
         alive: Callable[[], bool],
         timeout_s: float,
-        on_event: Callable[[MonitorEvent], None] = lambda event: None,
+        on_event: Callable[[MonitorEvent | DiskFault], None] = lambda event: None,
     ) -> Monitor:
         """Waits until QEMU listens and has greeted us.
 

@@ -42,6 +42,8 @@ class Record:
     built: Built | None = None
     places: Places = NOWHERE
     links_down: tuple[str, ...] = ()
+    halted: bool = False
+    """It stands still for a disk, and that was told."""
 
     def write(self, path: Path) -> None:
         """Replaces the file; a crash leaves the old one or the new one."""

@@ -13,7 +13,7 @@ from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
 from vnet.hv.live import image_store as store
 from vnet.hv.live.base_note import Base, base_of, write
-from vnet.hv.live.disk import made_beside, path_of, swept
+from vnet.hv.live.disk import made_beside, path_of, refuse_damaged, swept
 from vnet.hv.stored import Stored
 
 
@@ -46,6 +46,7 @@ def ensure(fabric: str, vm: str, wanted: Disk, image: Stored, name: str) -> Path
     path, base = path_of(fabric, vm, wanted.file), store.path_of(image)
     wanted_bytes = size_bytes(wanted, image)
     with swept(path.parent):
+        refuse_damaged(path)
         if not path.exists():
             with made_beside(path) as part:
                 make(part, path, wanted_bytes, image, name)
