@@ -18,7 +18,7 @@ from tests.vm.fabric_lab import Lab, lab
 from tests.vm.snapshot_killer import RESTORE, SAVE, SPECS, SUSPEND
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.hv.live import disk_snapshots
+from vnet.hv.live import disk_snapshots, worker
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.snapshots import Snapshots, Wanted
 from vnet.hv.snapshot import SavedDisk
@@ -218,6 +218,7 @@ def killed(cellar: hv_lab.Lab, what: str, point: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
     cellar.manager = cellar.new_manager()
+    cellar.run(worker.sweep())
     cellar.run(cellar.manager.adopt(hv_lab.FABRIC, SPECS))
     cellar.run(keeper(cellar).recover())
 

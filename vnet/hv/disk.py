@@ -5,12 +5,14 @@ Source: QEMU 7.2, docs/interop/qemu-qmp-ref (blockdev-add, add-fd), qemu-img(1).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from vnet.base.errors import HostError
+from vnet.hv import qemu_img
+from vnet.hv.qemu_img import Call, Image
 
 SNAPSHOTS = 64
 """So many of a disk that is written anew between any two fit into its file."""
@@ -67,24 +69,20 @@ ENCRYPTION = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=100"
 """Of a disk with a key that nobody can guess: QEMU needs not try long."""
 
 
-def create(disk: Disk, path: str) -> tuple[str, ...]:
-    """The command that makes a disk; an encrypted one's wants to be told the secret `key` besides."""
+def create(disk: Disk, path: Path, key: bytes | None) -> Call:
+    """What makes a disk."""
     options = f"preallocation={'falloc' if disk.is_full else 'off'}"
     if disk.format == DiskFormat.QCOW2.value:
         options += ",lazy_refcounts=off"
     if disk.encrypt:
         options += f",{ENCRYPTION}"
-    return ("qemu-img", "create", "-q", "-f", disk.format, "-o", options, path, str(disk.size_bytes))
+    return qemu_img.create(path, disk.format, options, disk.size_bytes, key)
 
 
-def grow(disk: Disk, path: str) -> tuple[str, ...]:
-    """The command that makes a disk larger; an encrypted one's wants to be told the secret `key` besides."""
-    words = ("qemu-img", "resize", "-q", f"--preallocation={'falloc' if disk.is_full else 'off'}")
-    if disk.encrypt:
-        file = {"driver": "file", "filename": path}
-        node = {"driver": disk.format, "encrypt": {"format": "luks", "key-secret": "key"}, "file": file}
-        return (*words, f"json:{json.dumps(node)}", str(disk.size_bytes))
-    return (*words, "-f", disk.format, path, str(disk.size_bytes))
+def grow(disk: Disk, path: Path, key: bytes | None) -> Call:
+    """What makes a disk larger."""
+    image = Image(path, disk.format, is_encrypted=disk.encrypt)
+    return qemu_img.resize(image, disk.size_bytes, is_full=disk.is_full, key=key)
 
 
 def refuse_to_shrink(disk: Disk, path: str, size_bytes: int) -> None:
@@ -136,7 +134,12 @@ class Plugged:
         file = {"driver": "file", "filename": f"/dev/fdset/{self.set_number}", "aio": "threads"}
         locked = {"encrypt": {"format": "luks", "key-secret": self.key}} if self.disk.encrypt else {}
         own = {"driver": self.disk.format, "node-name": self.node, "discard": "unmap", "file": file}
-        return own | locked | ({"backing": self._base()} if is_based or self.disk.is_root else {})
+        return {**own, **locked, **self._behind(is_based or self.disk.is_root)}
+
+    def _behind(self, is_based: bool) -> Mapping[str, object]:
+        if is_based:
+            return {"backing": self._base()}
+        return {"backing": None} if self.disk.format == DiskFormat.QCOW2.value else {}
 
     def _base(self) -> Mapping[str, object]:
         file = {"driver": "file", "filename": f"/dev/fdset/{self.base_set_number}", "aio": "threads"}

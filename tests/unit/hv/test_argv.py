@@ -138,7 +138,7 @@ def test_a_pc_has_firmware_a_drive_and_a_root_disk_and_names_no_file_by_its_path
     words = command_line(made)
     blocks = [json.loads(words[i + 1]) for i, word in enumerate(words) if word == "-blockdev"]
     files = [each["file"]["filename"] for each in blocks] + [
-        each["backing"]["file"]["filename"] for each in blocks if "backing" in each
+        each["backing"]["file"]["filename"] for each in blocks if each.get("backing")
     ]
     assert all(file.startswith("/dev/fdset/") for file in files)
     assert len(set(files)) == len(files) == 7

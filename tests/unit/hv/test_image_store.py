@@ -216,9 +216,10 @@ def written(vm: str, text: bytes, offset: int) -> Path:
     """Text put onto the disk of a VM as its QEMU would."""
     path = live_disk.path_of("lab", vm, DATA.file)
     made_of = base_note.image_of(path)
-    node = qemu_img.above(path, store.path_of(made_of)) if made_of else qemu_img.alone(path)
+    base = str(store.path_of(made_of)) if made_of else None
+    opened = qemu_img.Image(path, is_written=True).opened(str(path), base)
     pattern = f"write -P {text[0]} {offset} {len(text)}"
-    subprocess.run(["qemu-io", "-c", pattern, qemu_img.opened(node)], check=True, capture_output=True)
+    subprocess.run(["qemu-io", "-c", pattern, opened], check=True, capture_output=True)
     return path
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vnet.base.errors import HostError, VnetError
-from vnet.hv import backup, monitor
+from vnet.hv import backup, monitor, qemu_img
 from vnet.hv import backup_commands as commands
 from vnet.hv.backup import Manifest, SavedDisk
 from vnet.hv.backup_commands import File
 from vnet.hv.disk import Disk, plugged
-from vnet.hv.live import base_note, image_store, luks, root_disk
+from vnet.hv.live import base_note, image_store, image_tool, root_disk
 from vnet.hv.live import disk as disks
 from vnet.hv.live.backup import Moved, check_key, wait
 from vnet.hv.live.backup_store import Store, sha256
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.worker import working
+from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored
 
 
@@ -206,19 +206,9 @@ def _sums(path: Path, disk: SavedDisk) -> str:
 
 def _structure(path: Path, key: bytes | None) -> str:
     """What `qemu-img check` finds wrong with a file."""
-    file: dict[str, object] = {"driver": "file", "filename": str(path)}
+    image = Image(path, is_in_luks=key is not None)
     try:
-        if key is None:
-            luks.run(("qemu-img", "check", "-q", "-U", _json({"driver": "qcow2", "file": file})))
-            return ""
-        file = {"driver": "luks", "key-secret": "key", "file": file}
-        with luks.secret_fd(key) as fd:
-            words = ("qemu-img", "check", "-q", "-U", *luks.secret_words(fd))
-            luks.run((*words, _json({"driver": "qcow2", "file": file})), fd)
+        image_tool.run(qemu_img.check(image, key=key, accept=(0,), shared=True))
         return ""
     except HostError as error:
         return str(error)
-
-
-def _json(node: dict[str, object]) -> str:
-    return f"json:{json.dumps({**node, 'backing': None})}"

@@ -17,13 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vnet.base.errors import HostError, InputError
-from vnet.hv import backup
+from vnet.hv import backup, qemu_img
 from vnet.hv.backup import Manifest, SavedDisk
-from vnet.hv.live import luks
+from vnet.hv.live import image_tool
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"
 _LABEL = "vnet-backups.json"
+_LUKS = "key-secret=key,iter-time=100"
+"""QEMU needs not try long: keys that are made here cannot be guessed anyway."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -105,9 +107,9 @@ class Store:
         self.note(manifest)
         for disk in manifest.disks:
             path = self.file(manifest, disk)
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            if key is not None:
-                luks.create(path, key)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(_empty_luks(key) if key is not None else b"")
 
     def note(self, manifest: Manifest) -> None:
         """Say what an unfinished entry is to be."""
@@ -134,6 +136,14 @@ def measured(store: Store, manifest: Manifest) -> Manifest:
     """The manifest with sizes and sums of its files, which are on the disk and not only in memory by then."""
     disks = tuple(_measured(store.file(manifest, disk), disk) for disk in manifest.disks)
     return replace(manifest, disks=disks)
+
+
+def _empty_luks(key: bytes) -> bytes:
+    """A LUKS volume with nothing in it; it grows as it is written to."""
+    descriptor = os.memfd_create("luks", os.MFD_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        image_tool.run(qemu_img.create_luks(descriptor, key, _LUKS))
+        return file.read()
 
 
 def _measured(path: Path, disk: SavedDisk) -> SavedDisk:

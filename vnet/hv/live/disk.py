@@ -15,8 +15,9 @@ from vnet.base.errors import HostError
 from vnet.hv import disk as disks
 from vnet.hv import faults, qemu_img
 from vnet.hv.disk import Disk
-from vnet.hv.live import base_note, image_store, keys, luks
+from vnet.hv.live import base_note, image_store, image_tool, keys, luks
 from vnet.hv.live.lock import exclusive
+from vnet.hv.qemu_img import Image
 
 _PART = ".part"
 
@@ -44,9 +45,9 @@ def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
 def _grow(path: Path, wanted: Disk) -> None:
     image = base_note.image_of(path)
     if image is None:
-        _with_key(disks.grow(wanted, str(path)), path, wanted)
+        image_tool.run(disks.grow(wanted, path, key_of(*_owner(path), wanted)))
     else:
-        run(qemu_img.resize(path, image_store.path_of(image), wanted.size_bytes))
+        image_tool.run(qemu_img.resize(Image(path, base=image_store.path_of(image)), wanted.size_bytes))
 
 
 def _refuse_other(wanted: Disk, path: Path, is_encrypted: bool) -> None:
@@ -93,18 +94,7 @@ def make(part: Path, path: Path, wanted: Disk) -> None:
     """Makes a disk, with a key if it is to be encrypted, that is to be found under another path later."""
     if wanted.encrypt:
         keys.ensure(*_owner(path), wanted.name)
-    _with_key(disks.create(wanted, str(part)), path, wanted)
-
-
-def _with_key(command: tuple[str, ...], path: Path, wanted: Disk) -> None:
-    """Run a command of qemu-img, which gets an encrypted disk's key by descriptor."""
-    key = key_of(*_owner(path), wanted)
-    if key is None:
-        luks.run(command)
-        return
-    with luks.secret_fd(key) as fd:
-        program, verb, *rest = command
-        luks.run((program, verb, *luks.secret_words(fd), *rest), fd)
+    image_tool.run(disks.create(wanted, part, key_of(*_owner(path), wanted)))
 
 
 def _owner(path: Path) -> tuple[str, str]:
@@ -231,8 +221,10 @@ def _size_bytes(path: Path) -> int:
 
 def _told(path: Path) -> tuple[int, bool]:
     """How large a disk is, and whether it is encrypted. Raises HostError for one that is damaged."""
-    told = json.loads(run(qemu_img.info(path, path.suffix[1:])))
-    return int(told["virtual-size"]), bool(told.get("encrypted"))
+    if path.suffix[1:] == disks.DiskFormat.RAW.value:
+        return path.stat().st_size, False
+    head = image_tool.head(path)
+    return head.size_bytes, head.is_encrypted
 
 
 def refuse_damaged(path: Path) -> None:
@@ -240,13 +232,9 @@ def refuse_damaged(path: Path) -> None:
     if not path.exists():
         return
     try:
-        said = faults.found_damaged(json.loads(run(qemu_img.info(path, path.suffix[1:]))))
+        call = qemu_img.info(Image(path, path.suffix[1:]))
+        said = faults.found_damaged(json.loads(image_tool.run(call).output))
     except HostError as error:
         said = str(error)
     if said:
         raise HostError(f"the disk {path} is damaged: {said.rstrip('.')}. {faults.remedy(str(path))}")
-
-
-def run(command: tuple[str, ...]) -> str:
-    """What a program printed. Raises HostError with all that it said."""
-    return luks.run(command)

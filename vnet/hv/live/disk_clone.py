@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +18,13 @@ from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
-from vnet.hv.live import base_image, base_note, image_store, root_disk
+from vnet.hv.live import base_image, base_note, image_store, image_tool, root_disk
 from vnet.hv.live.base_image import making, staging
 from vnet.hv.live.disk import path_of
-from vnet.hv.stored import Stored
+from vnet.hv.qemu_img import Image
 
 Tell = Callable[[str], None]
 """Told how far the copy of a disk is."""
-
-_TOLD_EVERY_S = 1.0
 
 
 def sweep() -> None:
@@ -111,60 +108,29 @@ async def _link(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
     declared = base_note.Base(image.id, image.origin, image.sha256)
     note = declared if made_of is None else replace(made_of, id=image.id)
     base_note.write(target, note)
-    await asyncio.to_thread(_overlay, target, image, size_bytes)
-
-
-def _overlay(target: Path, image: Stored, size_bytes: int) -> None:
-    image_store.run(qemu_img.overlay(target, image_store.path_of(image), size_bytes), path=target)
+    await image_tool.execute(qemu_img.overlay(target, image_store.path_of(image), size_bytes))
     target.chmod(0o600)
 
 
 async def _copy(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
     source = path_of(order.fabric, order.vm, disk.file)
-    target, base, options = folder / source.name, None, qemu_img.alone(source, disk.format)
-    image = base_note.image_of(source)
-    if image is not None:
+    target, image = folder / source.name, base_note.image_of(source)
+    if image is None:
+        call = qemu_img.convert(Image(source, disk.format), target, disk.format, shared=True)
+    else:
         base = image_store.path_of(image)
-        options = qemu_img.above(source, base)
+        size_bytes = await asyncio.to_thread(root_disk.virtual_size_bytes, source)
+        await image_tool.execute(qemu_img.overlay(target, base, size_bytes))
+        call = qemu_img.copy_difference(Image(source, base=base), target)
         shutil.copyfile(base_note.note_of(source), base_note.note_of(target))
-    await _run(
-        qemu_img.copy(options, disk.format, target, base),
-        target,
-        lambda done: tell(f"disk {disk.name}: {done:.0f} %"),
-    )
+    await image_tool.execute(call, lambda done: tell(f"disk {disk.name}: {done:.0f} %"))
     target.chmod(0o600)
+    await asyncio.to_thread(_sync, target)
 
 
-async def _run(command: tuple[str, ...], target: Path, percent: Callable[[float], None]) -> None:
-    """Broken off it is killed."""
-    pipe = asyncio.subprocess.PIPE
+def _sync(target: Path) -> None:
+    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        child = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
-    except OSError as error:
-        raise HostError(f"`{' '.join(command)}` failed: {error}; install qemu-utils") from error
-    assert child.stdout is not None
-    assert child.stderr is not None
-    try:
-        _, errors = await asyncio.gather(_follow(child.stdout, percent), child.stderr.read())
-        code = await child.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await asyncio.shield(child.wait())
-        raise
-    if code:
-        raise qemu_img.explained(" ".join(command[:2]), code, errors.decode(errors="replace"), path=target)
-    descriptor = os.open(target, os.O_RDONLY)
-    try:
-        await asyncio.to_thread(os.fsync, descriptor)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-async def _follow(stream: asyncio.StreamReader, percent: Callable[[float], None]) -> None:
-    told_s = time.monotonic()
-    while data := await stream.read(1 << 12):
-        done = qemu_img.percent(data)
-        if done is not None and time.monotonic() - told_s > _TOLD_EVERY_S:
-            told_s = time.monotonic()
-            percent(done)

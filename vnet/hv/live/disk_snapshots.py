@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from vnet.base.errors import HostError
-from vnet.hv.live import keys, luks
-from vnet.hv.live.disk import path_of, run
+from vnet.hv import qemu_img
+from vnet.hv.live import image_tool, keys
+from vnet.hv.live.disk import path_of
+from vnet.hv.qemu_img import Call, Image
 from vnet.hv.snapshot import SavedDisk, Snapshot
 
 
@@ -51,34 +53,27 @@ def take_back(snapshot: Snapshot, vm: str) -> None:
     for disk in snapshot.of(vm).disks:
         file = file_of(snapshot.fabric, vm, disk)
         for bitmap in _bitmaps(_info(file)):
-            _change(file, ("bitmap", "--remove"), bitmap)
+            _forget(bitmap, file)
         _snapshot("-a", snapshot.id, file)
 
 
 def _snapshot(how: str, snapshot: str, file: Path) -> None:
-    _change(file, ("snapshot", "-q", how, snapshot))
+    _change(file, lambda image, key: qemu_img.snapshot(image, how, snapshot, key))
 
 
-def _change(file: Path, verb: tuple[str, ...], *behind: str) -> None:
-    """Have qemu-img change a disk; it gets the key of an encrypted one by descriptor.
+def _forget(bitmap: str, file: Path) -> None:
+    _change(file, lambda image, key: qemu_img.remove_bitmap(image, bitmap, key))
 
-    What the file says of an image behind it is passed over: a QEMU could have written that.
-    """
-    own = {"driver": "file", "filename": str(file)}
-    node: dict[str, object] = {"driver": "qcow2", "file": own, "backing": None}
-    if not _info(file).get("encrypted"):
-        run(("qemu-img", *verb, f"json:{json.dumps(node)}", *behind))
-        return
-    vm = file.parent
-    with luks.secret_fd(keys.read(vm.parent.name, vm.name, file.stem)) as fd:
-        node["encrypt"] = {"format": "luks", "key-secret": "key"}
-        words = (verb[0], *luks.secret_words(fd), *verb[1:], f"json:{json.dumps(node)}")
-        luks.run(("qemu-img", *words, *behind), fd)
+
+def _change(file: Path, call: Callable[[Image, bytes | None], Call]) -> None:
+    """Have qemu-img change a disk; it gets the key of an encrypted one."""
+    is_encrypted, vm = image_tool.head(file).is_encrypted, file.parent
+    key = keys.read(vm.parent.name, vm.name, file.stem) if is_encrypted else None
+    image_tool.run(call(Image(file, is_encrypted=is_encrypted), key))
 
 
 def _info(file: Path) -> dict[str, object]:
-    told = json.loads(run(("qemu-img", "info", "-U", "--output=json", "-f", "qcow2", str(file))))
-    return dict(told)
+    return dict(json.loads(image_tool.run(qemu_img.info(Image(file))).output))
 
 
 def names(file: Path) -> set[str]:

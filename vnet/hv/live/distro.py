@@ -19,9 +19,10 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError, TimedOut, VnetError
-from vnet.hv import distro
-from vnet.hv.live import image_import
+from vnet.hv import distro, qemu_img
+from vnet.hv.live import image_import, image_tool
 from vnet.hv.live import image_store as store
+from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored
 
 _TIMEOUT_S = 1800.0
@@ -108,8 +109,8 @@ async def _write_disk(tree: Path, disk: Path) -> None:
 
 
 async def _compressed(disk: Path, packed: Path, progress: Progress) -> Stored:
-    words = ("qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "-c", "-o", "compression_type=zstd")
-    await _run((*words, str(disk), str(packed)))
+    options = ("-c", "-o", "compression_type=zstd")
+    await image_tool.execute(qemu_img.convert(Image(disk, "raw"), packed, "qcow2", options))
     disk.unlink()
     return await image_import.put(image_import.Wanted(packed, cloud_init=True), progress)
 

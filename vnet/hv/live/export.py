@@ -23,21 +23,18 @@ from typing import IO
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import ovf, qemu_img
-from vnet.hv.disk import DiskFormat
-from vnet.hv.live import base_note, disk, image_store
+from vnet.hv.live import base_note, disk, image_store, image_tool
 from vnet.hv.ovf import ExportedDisk, ExportedVm
+from vnet.hv.qemu_img import Image
 
 Told = Callable[[str], None]
 KEPT_S = 900.0
 """So long what was made is kept for who does not fetch it."""
-_DATA_FILE = 1 << 2
-"""An incompatible feature of qcow2: contents lie in another file (QEMU 7.2, docs/interop/qcow2.txt)."""
 _OWN = f"{os.getpid()}x"
 """So begin the names of what this daemon makes."""
 _being_made: set[str] = set()
-_TOLD_EVERY_S = 0.5
 _USTAR_MAX_BYTES = 8 << 30
-_STREAM = ("-O", "vmdk", "-o", "subformat=streamOptimized")
+_STREAM = ("-o", "subformat=streamOptimized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +47,10 @@ class Source:
     size_bytes: int
     base: Path | None = None
 
-    def options(self) -> qemu_img.Options:
+    @property
+    def image(self) -> Image:
         """How it is opened: with what vnet knows to lie behind it, and nothing else."""
-        if self.base is not None:
-            return qemu_img.above(self.path, self.base)
-        return qemu_img.alone(self.path, self.format)
+        return Image(self.path, self.format, self.base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +71,22 @@ def source(fabric: str, vm: str, name: str) -> Source:
             f"the disk {name} of {vm} is not there yet: it is made by the first `vnet start {vm}`"
         )
     path = found[0].path
-    if found[0].format == DiskFormat.QCOW2.value:
-        _refuse_data_file(path)
     image = base_note.image_of(path)
     behind = image_store.path_of(image) if image else None
     return Source(name, path, found[0].format, found[0].size_bytes, behind)
-
-
-def _refuse_data_file(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(104)
-    if len(head) == 104 and int.from_bytes(head[72:80], "big") & _DATA_FILE:
-        raise HostError(f"{path} says that its contents lie in another file; vnet makes no such disks")
 
 
 async def pack_disk(given: Source, vm: str, *, shared: bool, told: Told) -> Made:
     """A qcow2 file of a disk, with nothing behind it. `shared`: a QEMU that stands still has it open."""
     async with _folder() as folder:
         path = folder / f"{vm}-{given.name}.qcow2"
-        await _convert(given, path, ("-O", "qcow2"), shared=shared, told=told)
+        await _convert(given, path, "qcow2", shared=shared, told=told)
         return await _made(folder, path)
 
 
 async def flatten(given: Source, target: Path, told: Told) -> None:
     """A qcow2 file of a disk that nobody writes to, with nothing behind it; of the same it is the same."""
-    form = ("-O", "qcow2", "-o", "lazy_refcounts=off,compat=1.1")
-    await _convert(given, target, form, shared=True, told=told)
+    await _convert(given, target, "qcow2", shared=True, told=told)
 
 
 async def pack(vm: ExportedVm, given: Sequence[Source], *, shared: bool, told: Told) -> Made:
@@ -109,7 +95,7 @@ async def pack(vm: ExportedVm, given: Sequence[Source], *, shared: bool, told: T
         disks = []
         for each in given:
             path = folder / f"{vm.name}-{each.name}.vmdk"
-            await _convert(each, path, _STREAM, shared=shared, told=told)
+            await _convert(each, path, "vmdk", _STREAM, shared=shared, told=told)
             disks.append(ExportedDisk(each.name, path.name, each.size_bytes, path.stat().st_size))
         whole = replace(vm, disks=tuple(disks))
         path = folder / f"{vm.name}.ova"
@@ -192,35 +178,9 @@ async def _made(folder: Path, path: Path) -> Made:
 # ---- converting ------------------------------------------------------------------------------
 
 
-async def _convert(given: Source, target: Path, form: Sequence[str], *, shared: bool, told: Told) -> None:
+async def _convert(
+    given: Source, target: Path, kind: str, options: Sequence[str] = (), *, shared: bool, told: Told
+) -> None:
     """Broken off, it ends. Without `shared` a VM that is started meanwhile is refused the disk."""
-    words = ("qemu-img", "convert", "-p", *(("-U",) if shared else ()), *form)
-    command = (*words, qemu_img.opened(given.options()), str(target))
-    pipe = asyncio.subprocess.PIPE
-    try:
-        child = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
-    except OSError as error:
-        raise HostError(f"`qemu-img convert` failed: {error}; install qemu-utils") from error
-    try:
-        assert child.stdout is not None, "it has a pipe"
-        assert child.stderr is not None, "it has a pipe"
-        _, errors = await asyncio.gather(_follow(child.stdout, given.name, told), child.stderr.read())
-        code = await child.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await asyncio.shield(child.wait())
-        raise
-    if code:
-        raise qemu_img.explained(
-            "qemu-img convert", code, errors.decode(errors="replace"), path=target.parent
-        )
-
-
-async def _follow(stream: asyncio.StreamReader, name: str, told: Told) -> None:
-    told_s = time.monotonic()
-    while data := await stream.read(1 << 12):
-        percent = qemu_img.percent(data)
-        if percent is not None and time.monotonic() - told_s > _TOLD_EVERY_S:
-            told_s = time.monotonic()
-            told(f"disk {name}: {percent:.0f} %")
+    call = qemu_img.convert(given.image, target, kind, options, shared=shared)
+    await image_tool.execute(call, lambda done: told(f"disk {given.name}: {done:.0f} %"))

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -28,14 +27,13 @@ from vnet.base.errors import HostError, InputError, VnetError
 from vnet.hv import image_file, qemu_img, stored
 from vnet.hv.image_file import Ends
 from vnet.hv.live import image_store as store
-from vnet.hv.live.process import confinement
-from vnet.hv.live.users import claim_dir
+from vnet.hv.live import image_tool
+from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored
 
 SIZE_MAX_BYTES = 16 << 40
 """Of what a guest sees, as of other disks."""
 _COPY = "source"
-_FILE_MAX_BYTES = 1 << 62
 _TOLD_EVERY_S = 1.0
 
 Progress = Callable[[str], None]
@@ -59,7 +57,7 @@ async def put(wanted: Wanted, progress: Progress) -> Stored:
         HostError: it is no image, refused, damaged, not the one that is wanted, or there is no room.
     """
     _sweep()
-    async with _staging() as (folder, user):
+    async with _staging() as folder:
         sha256 = await _copied(wanted.path, folder / _COPY, progress)
         stored.refuse_pin(str(wanted.path), wanted.sha256, sha256)
         kind = image_file.recognise(ends_of(folder / _COPY), str(wanted.path), wanted.format)
@@ -67,8 +65,8 @@ async def put(wanted: Wanted, progress: Progress) -> Stored:
         there = store.by_id(image_id)
         if there and await _is_sound(there):
             return there
-        kept = await _made(folder, kind, user, wanted.path, progress)
-        size_bytes = await _size_bytes(kept, kind, folder, user)
+        kept = await _made(folder, kind, wanted.path, progress)
+        size_bytes = await asyncio.to_thread(_size_bytes, kept, kind)
         kept_sha256 = sha256 if kept.name == _COPY else await asyncio.to_thread(store.sha256_of, kept)
         image = Stored(
             image_id,
@@ -100,15 +98,14 @@ async def put_own(own: Own, make: Callable[[Path], Awaitable[None]]) -> Stored:
     The same contents are the same image. Raises: HostError if it cannot be made, or there is no room.
     """
     _sweep()
-    async with _staging() as (folder, user):
+    async with _staging() as folder:
         kept = folder / "disk.qcow2"
         await make(kept)
         sha256 = await asyncio.to_thread(store.sha256_of, kept)
         there = store.by_id(stored.identify(sha256, ImageFormat.QCOW2))
         if there and await _is_sound(there):
             return there
-        os.chown(kept, user, user)
-        size_bytes = await _size_bytes(kept, ImageFormat.QCOW2, folder, user)
+        size_bytes = await asyncio.to_thread(_size_bytes, kept, ImageFormat.QCOW2)
         image = Stored(
             stored.identify(sha256, ImageFormat.QCOW2),
             ImageFormat.QCOW2,
@@ -156,12 +153,12 @@ def _sweep() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _staging() -> AsyncIterator[tuple[Path, int]]:
-    """A folder for one import and the user whose it is; gone with all that is in it when the import ends."""
+async def _staging() -> AsyncIterator[Path]:
+    """A folder for one import, gone with all that is in it when the import ends."""
     folder = paths.image_store() / f".importing-{os.getpid()}-{secrets.token_hex(4)}"
-    user = claim_dir(folder)
+    folder.mkdir(mode=0o700, parents=True)
     try:
-        yield folder, user
+        yield folder
     finally:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
@@ -231,27 +228,28 @@ def _refused(error: OSError, source: Path, target: Path) -> HostError:
     return HostError(f"cannot copy {source} to {target.parent.parent}: {error.strerror}")
 
 
-async def _made(folder: Path, kind: ImageFormat, user: int, source: Path, progress: Progress) -> Path:
+async def _made(folder: Path, kind: ImageFormat, source: Path, progress: Progress) -> Path:
     """The file to be kept: the copy itself, or a qcow2 file made of it."""
     copy, made = folder / _COPY, folder / "disk.qcow2"
     if kind is ImageFormat.ISO:
         return copy
-    os.chown(copy, user, user)
+    image = Image(copy, kind.value)
     if kind in qemu_img.CHECKED:
-        await _check(kind, folder, user, source)
+        await _check(image, source)
     if kind is ImageFormat.QCOW2:
         return copy
     progress(f"{source.name}: converting from {kind.value}")
-    command = qemu_img.convert(Path(_COPY), kind.value, Path(made.name))
-    await _run(command, folder, user, lambda done: progress(f"{source.name}: {done:.0f} % converted"))
+    call = qemu_img.convert(image, made)
+    await image_tool.execute(call, lambda done: progress(f"{source.name}: {done:.0f} % converted"))
     return made
 
 
-async def _check(kind: ImageFormat, folder: Path, user: int, source: Path) -> None:
+async def _check(image: Image, source: Path) -> None:
     """Raises HostError for a disk that is damaged."""
-    code, told = await _run(qemu_img.check(Path(_COPY), kind.value), folder, user, None, (0, 1, 2, 3))
-    if code not in (0, 3):
-        raise HostError(f"{source} is damaged: {_last_line(told) or 'its tables contradict each other'}")
+    ended = await image_tool.execute(qemu_img.check(image, accept=(0, 1, 2, 3)))
+    if ended.code not in (0, 3):
+        told = _last_line(ended.errors).replace(str(image.path), str(source))
+        raise HostError(f"{source} is damaged: {told or 'its tables contradict each other'}")
 
 
 def _last_line(text: str) -> str:
@@ -259,12 +257,11 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-async def _size_bytes(kept: Path, kind: ImageFormat, folder: Path, user: int) -> int:
+def _size_bytes(kept: Path, kind: ImageFormat) -> int:
     """What a guest sees of it."""
     if kind is ImageFormat.ISO:
         return kept.stat().st_size
-    _, told = await _run(qemu_img.info(Path(kept.name), "qcow2"), folder, user, None)
-    size_bytes = int(json.loads(told)["virtual-size"])
+    size_bytes = image_tool.head(kept).size_bytes
     if not 0 < size_bytes <= SIZE_MAX_BYTES:
         raise HostError(
             f"a disk of {size_bytes} bytes is refused: up to {SIZE_MAX_BYTES >> 40} TiB are possible"
@@ -276,7 +273,6 @@ def _keep(image: Stored, kept: Path, folder: Path) -> None:
     """Gives it to root and puts it in its place; from then on it is there."""
     result = folder / "result"
     result.mkdir(mode=0o700)
-    os.chown(kept, 0, 0) if os.geteuid() == 0 else None
     kept.chmod(0o400)
     kept.rename(result / image.file)
     with (result / image.file).open("rb") as file:
@@ -285,44 +281,3 @@ def _keep(image: Stored, kept: Path, folder: Path) -> None:
     target = store.folder_of(image)
     shutil.rmtree(target, ignore_errors=True)  # one that was damaged
     result.rename(target)
-
-
-async def _run(
-    command: tuple[str, ...],
-    folder: Path,
-    user: int,
-    percent: Callable[[float], None] | None,
-    accept: tuple[int, ...] = (0,),
-) -> tuple[int, str]:
-    """Runs qemu-img without rights in the import's folder; broken off it is killed. Returns its words."""
-    words = (*confinement(user, (), _FILE_MAX_BYTES), *command)
-    pipe = asyncio.subprocess.PIPE
-    try:
-        child = await asyncio.create_subprocess_exec(*words, cwd=folder, stdout=pipe, stderr=pipe)
-    except OSError as error:
-        raise HostError(f"`{' '.join(command)}` failed: {error}; install qemu-utils") from error
-    try:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        output, errors = await asyncio.gather(_read(child.stdout, percent), child.stderr.read())
-        code = await child.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await asyncio.shield(child.wait())
-        raise
-    told = errors.decode(errors="replace") if code else output.decode(errors="replace")
-    if code not in accept:
-        raise qemu_img.explained(" ".join(command[:2]), code, told, path=folder.parent)
-    return code, told
-
-
-async def _read(stream: asyncio.StreamReader, percent: Callable[[float], None] | None) -> bytes:
-    output, told_s = b"", time.monotonic()
-    while data := await stream.read(1 << 16):
-        output = (output + data) if percent is None else data
-        done = qemu_img.percent(data) if percent else None
-        if percent and done is not None and time.monotonic() - told_s > _TOLD_EVERY_S:
-            told_s = time.monotonic()
-            percent(done)
-    return output

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +17,13 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError, InputError
 from vnet.hv import qemu_img, stored
+from vnet.hv.live import image_tool
 from vnet.hv.live.lock import exclusive
+from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stamp, Stored
 
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
-_CHECK_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +151,7 @@ def verify(image: Stored) -> None:
 
 def check(path: Path) -> None:
     """Raises HostError for a qcow2 file that contradicts itself."""
-    run(qemu_img.check(path), accept=(0, 3), path=path)
-
-
-def run(command: tuple[str, ...], *, path: Path, accept: tuple[int, ...] = (0,)) -> str:
-    """What qemu-img printed. Raises HostError when it does not end as it should."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise HostError(f"`{' '.join(command)}` failed: {error}; install qemu-utils") from error
-    if done.returncode not in accept:
-        said = done.stderr or done.stdout
-        raise qemu_img.explained(" ".join(command[:2]), done.returncode, said, path=path)
-    return done.stdout
+    image_tool.run(qemu_img.check(Image(path)))
 
 
 def write_manifest(image: Stored, folder: Path) -> None:

@@ -10,9 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +20,13 @@ from vnet.base.boot import ImageFormat
 from vnet.base.errors import HostError, InputError
 from vnet.hv import image_file, package, qemu_img
 from vnet.hv.image_file import Ends
-from vnet.hv.live.process import confinement
+from vnet.hv.live import image_tool
 from vnet.hv.package import Member, Sum
+from vnet.hv.qemu_img import Image
 
 Told = Callable[[str], None]
 """Is told how far it is."""
 _BLOCK = 1 << 20
-_NOBODY = 65534
 HALF = ".importing"
 """So ends the name of a folder in which a disk is made; it begins with a dot."""
 _COPY, _MADE = "source", "made.qcow2"
@@ -178,8 +177,6 @@ def _make(
         kind = image_file.recognise(_ends(folder / _COPY), label, form)
         made_bytes = _convert(kind, size_bytes, folder, member.name, told)
         (folder / _MADE).chmod(0o600)
-        if os.geteuid() == 0:
-            os.chown(folder / _MADE, 0, 0)
         (folder / _MADE).rename(target)
         return made_bytes
     finally:
@@ -218,53 +215,17 @@ def _convert(kind: ImageFormat, wanted_bytes: int | None, folder: Path, name: st
     room = shutil.disk_usage(folder).free - _ROOM_LEFT_BYTES
     if room <= 0:
         raise HostError(f"no room to import {name}: the file system of {folder.parent} is full")
-    if os.geteuid() == 0:
-        for each in (folder, folder / _COPY):
-            os.chown(each, _NOBODY, _NOBODY)
-    size_bytes = _size_bytes(Path(_COPY), kind.value, folder, name)
+    source = Image(folder / _COPY, kind.value)
+    size_bytes = _size_bytes(source)
     if wanted_bytes not in (None, size_bytes):
         raise InputError(f"{name} is a disk of {size_bytes} bytes, its descriptor says {wanted_bytes}")
-    before = _before(min(size_bytes + size_bytes // 64 + (16 << 20), room))
+    limit_bytes = min(size_bytes + size_bytes // 64 + (16 << 20), room)
     if kind in qemu_img.CHECKED:  # what is missing of a disk would be read as zeros
-        _run((*before, *qemu_img.check(Path(_COPY), kind.value)), folder, name, None, accept=(0, 3))
-    _run((*before, *qemu_img.convert(Path(_COPY), kind.value, Path(_MADE))), folder, name, told)
+        image_tool.run(qemu_img.check(source))
+    call = qemu_img.convert(source, folder / _MADE).within(limit_bytes)
+    image_tool.run(call, lambda done: told(f"{name}, {done:.0f} % converted"))
     return size_bytes
 
 
-def _size_bytes(path: Path, kind: str, folder: Path, name: str) -> int:
-    info = _run((*_before(0), *qemu_img.info(path, kind)), folder, name, None)
-    return int(json.loads(info)["virtual-size"])
-
-
-def _before(limit_bytes: int) -> tuple[str, ...]:
-    """What stands before qemu-img: as root it loses all rights."""
-    if os.geteuid() == 0:
-        return confinement(_NOBODY, (), limit_bytes)
-    return ("prlimit", f"--fsize={limit_bytes}", "--core=0", "--")
-
-
-def _run(
-    words: Sequence[str], folder: Path, name: str, told: Told | None, accept: tuple[int, ...] = (0,)
-) -> str:
-    """Runs qemu-img; broken off it is ended."""
-    try:
-        child = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except OSError as error:
-        raise HostError(f"`{words[0]}` failed: {error}; install qemu-utils and util-linux") from error
-    with child:
-        assert child.stdout is not None, "it has a pipe"
-        assert child.stderr is not None, "it has a pipe"
-        output = b""
-        try:
-            while data := os.read(child.stdout.fileno(), 1 << 16):
-                output = data if told else output + data
-                percent = qemu_img.percent(data)
-                if told and percent is not None:
-                    told(f"{name}, {percent:.0f} % converted")
-            errors = child.stderr.read().decode(errors="replace")
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode not in accept:
-        raise qemu_img.explained(f"qemu-img on {name}", child.returncode, errors, path=folder.parent)
-    return output.decode(errors="replace")
+def _size_bytes(source: Image) -> int:
+    return int(json.loads(image_tool.run(qemu_img.info(source)).output)["virtual-size"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +11,10 @@ from vnet.hv import disk as disks
 from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
 from vnet.hv.live import image_store as store
+from vnet.hv.live import image_tool
 from vnet.hv.live.base_note import Base, base_of, write
 from vnet.hv.live.disk import made_beside, path_of, refuse_damaged, swept
+from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored
 
 
@@ -54,7 +55,7 @@ def ensure(fabric: str, vm: str, wanted: Disk, image: Stored, name: str) -> Path
         has_bytes = virtual_size_bytes(path)
         disks.refuse_to_shrink(wanted, str(path), has_bytes)
         if has_bytes < wanted_bytes:
-            store.run(qemu_img.resize(path, base, wanted_bytes), path=path)
+            image_tool.run(qemu_img.resize(Image(path, base=base), wanted_bytes))
     return path
 
 
@@ -62,7 +63,7 @@ def make(part: Path, path: Path, wanted_bytes: int, image: Stored, name: str) ->
     """Makes a root disk that is to be found under another path later."""
     made = Base(image.id, name, image.sha256)
     write(path, made)  # first: a disk without one would be taken for another kind of disk
-    store.run(qemu_img.overlay(part, store.path_of(image), wanted_bytes), path=path)
+    image_tool.run(qemu_img.overlay(part, store.path_of(image), wanted_bytes))
 
 
 def open_pair(path: Path, image: Stored, stack: ExitStack) -> tuple[int, int]:
@@ -77,4 +78,4 @@ def open_pair(path: Path, image: Stored, stack: ExitStack) -> tuple[int, int]:
 
 def virtual_size_bytes(path: Path) -> int:
     """What the guest sees of a disk, as its header says."""
-    return int(json.loads(store.run(qemu_img.info(path, path.suffix[1:]), path=path))["virtual-size"])
+    return image_tool.head(path).size_bytes

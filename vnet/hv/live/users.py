@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vnet.base import paths
@@ -21,22 +25,48 @@ def _first() -> int:
     return int(text)
 
 
+def images_group() -> int:
+    """The group that may reopen the files of disks and images by their descriptors: qemu-img is in it."""
+    return _first() + _COUNT
+
+
 def claim_dir(folder: Path) -> int:
     """Makes a guest's folder, owned by a user number no other guest has, and returns the number.
 
     The folders' owners are the record of what is taken; nothing else has to be kept. A folder that is
     there already keeps its owner.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
-        owner = folder.stat().st_uid
-        if owner in _range():
-            return owner
-    user = _free()
-    os.chown(folder, user, user)
-    _let_through(folder.parent)
+    with _alone():  # else two could find the same number free
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            owner = folder.stat().st_uid
+            if owner in _range():
+                return owner
+        user = _free()
+        os.chown(folder, user, user)
+        _let_through(folder.parent)
     return user
+
+
+def release(folder: Path) -> None:
+    """Removes a folder that was claimed for a while, and the one around it if it is the last."""
+    with _alone():
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """By a lock on the folder itself, so that nothing is left of it."""
+    paths.run_dir().mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(paths.run_dir(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _let_through(folder: Path) -> None:
@@ -64,5 +94,4 @@ def _all_dirs() -> list[Path]:
     run = paths.run_dir()
     found = [*run.glob("fabrics/*/vms/*/"), *run.glob("templates/*/"), *run.glob("workers/*/")]
     found += paths.state_dir().glob("services/*/*/")
-    found += paths.image_store().glob(".importing-*/")
     return [folder for folder in found if folder.is_dir()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import uuid as uuids
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from vnet.base.errors import HostError, PeerError, VnetError
 from vnet.hv.live.cgroup import Cgroup
 from vnet.hv.live.process import Process, find, launch
 from vnet.hv.live.qmp import Monitor
-from vnet.hv.live.users import claim_dir
+from vnet.hv.live.users import claim_dir, release
 from vnet.hv.monitor import QUIT
 from vnet.hv.worker import command_line
 
@@ -75,9 +74,7 @@ async def _end(folder: Path, process: Process | None) -> None:
         process.kill()
         await process.wait(_END_TIMEOUT_S)
         process.close()
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()
+    release(folder)
 
 
 async def sweep() -> None:
