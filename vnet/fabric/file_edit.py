@@ -12,7 +12,7 @@ from vnet.policy.semantics import rules_of
 from vnet.policy.suggest import Added, NewPolicy, Suggested
 from vnet.policy.wanted import DIRECTIONS
 from vnet.topology.edit import PolicyText, RuleText, Sheet
-from vnet.topology.language import POLICY_TIER
+from vnet.topology.language_policies import POLICY_TIER
 from vnet.topology.model import Direction, Enforcement, Established, Policy, Rule, Topology
 
 Comments = Callable[[Added], tuple[str, ...]]

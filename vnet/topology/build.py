@@ -9,6 +9,10 @@ from vnet.base.limits import Limits
 from vnet.base.line import UNLIMITED, Impairment, Line, Rate, rate_of
 from vnet.base.source import Location
 from vnet.topology import language as lang
+from vnet.topology import language_networks as lang_networks
+from vnet.topology import language_nics as lang_nics
+from vnet.topology import language_policies as lang_policies
+from vnet.topology import language_vms as lang_vms
 from vnet.topology.build_cloud_init import Texts
 from vnet.topology.build_images import boot_of, disks_of, images_of, title_of
 from vnet.topology.check_endpoints import places
@@ -110,14 +114,14 @@ def _declared_services(draft: Draft) -> Services:
 
 def _network(name: str, network: Read[Entry], fabric: str) -> Network:
     entry = network.value
-    mtu = entry.get(lang.NETWORK_MTU)
+    mtu = entry.get(lang_networks.NETWORK_MTU)
     return Network(
         name,
-        entry.value(lang.NETWORK_VLAN),
+        entry.value(lang_networks.NETWORK_VLAN),
         tuple(cidr.value for cidr in subnets_of(entry)),
         network.at,
-        is_internal=entry.value(lang.NETWORK_INTERNAL),
-        is_isolated=entry.value(lang.NETWORK_ISOLATION) is Isolation.ISOLATED,
+        is_internal=entry.value(lang_networks.NETWORK_INTERNAL),
+        is_isolated=entry.value(lang_networks.NETWORK_ISOLATION) is Isolation.ISOLATED,
         gateways=tuple(gateway.value for _, gateway in gateways_of(entry) if gateway is not None),
         served=tuple(_served(cidr.value, each) for cidr, each in served_in(entry) if _is_served(each)),
         domain=_domain(entry, fabric),
@@ -127,7 +131,9 @@ def _network(name: str, network: Read[Entry], fabric: str) -> Network:
 
 
 def _domain(network: Entry, fabric: str) -> str:
-    domain = network.part(lang.NETWORK_DNS).value(lang.DNS_DOMAIN) if has_names(network) else ""
+    domain = (
+        network.part(lang_networks.NETWORK_DNS).value(lang_networks.DNS_DOMAIN) if has_names(network) else ""
+    )
     return f"{fabric}.internal" if domain is True else str(domain)
 
 
@@ -141,20 +147,20 @@ def _served(cidr: IPNetwork, subnet: Entry) -> Served:
 
 
 def _dhcp(entry: Entry) -> Dhcp:
-    chosen = entry.get(lang.DHCP_RANGE)
-    reserved = entry.value(lang.DHCP_RESERVATIONS)
+    chosen = entry.get(lang_networks.DHCP_RANGE)
+    reserved = entry.value(lang_networks.DHCP_RESERVATIONS)
     return Dhcp(
         None if chosen is None else chosen.value,
-        entry.value(lang.DHCP_LEASE),
+        entry.value(lang_networks.DHCP_LEASE),
         {whose.lower(): address.value for whose, address in reserved.items()},
     )
 
 
 def _router(name: str, router: Read[Entry]) -> Router:
     entry = router.value
-    networks = tuple(each.value for each in entry.value(lang.ROUTER_NETWORKS))
-    routes = tuple(map(_route, entry.value(lang.ROUTER_ROUTES)))
-    uplink, nat = entry.get(lang.ROUTER_UPLINK), entry.get(lang.ROUTER_NAT)
+    networks = tuple(each.value for each in entry.value(lang_networks.ROUTER_NETWORKS))
+    routes = tuple(map(_route, entry.value(lang_networks.ROUTER_ROUTES)))
+    uplink, nat = entry.get(lang_networks.ROUTER_UPLINK), entry.get(lang_networks.ROUTER_NAT)
     masquerades = uplink is not None and (nat is None or nat.value is Nat.MASQUERADE)
     return Router(name, networks, routes, router.at, "" if uplink is None else uplink.value, masquerades)
 
@@ -169,34 +175,36 @@ def _uplinks(draft: Draft) -> dict[str, Uplink]:
 
 def _uplink(name: str, uplink: Read[Entry], networks: tuple[str, ...]) -> Uplink:
     entry = uplink.value
-    mode, addresses = entry.get(lang.UPLINK_MODE), entry.get(lang.UPLINK_ADDRESSES)
+    mode, addresses = entry.get(lang_networks.UPLINK_MODE), entry.get(lang_networks.UPLINK_ADDRESSES)
     return Uplink(
         name,
-        entry.value(lang.UPLINK_INTERFACE),
+        entry.value(lang_networks.UPLINK_INTERFACE),
         uplink.at,
         UplinkMode.ACCESS if mode is None else mode.value,
         networks,
         () if addresses is None else tuple(each.value for each in addresses.value),
-        tuple(each.value for each in entry.value(lang.UPLINK_GATEWAYS)),
+        tuple(each.value for each in entry.value(lang_networks.UPLINK_GATEWAYS)),
     )
 
 
 def _route(route: Read[Entry]) -> Route:
-    return Route(route.value.value(lang.ROUTE_TO), route.value.value(lang.ROUTE_VIA), route.at)
+    return Route(
+        route.value.value(lang_networks.ROUTE_TO), route.value.value(lang_networks.ROUTE_VIA), route.at
+    )
 
 
 def _profile(name: str, entry: Entry) -> Profile:
-    limits, storms = entry.part(lang.PROFILE_LIMITS), entry.part(lang.PROFILE_STORM_CONTROL)
+    limits, storms = entry.part(lang_nics.PROFILE_LIMITS), entry.part(lang_nics.PROFILE_STORM_CONTROL)
     return Profile(
         name,
         Limits(
-            connections=limits.value(lang.LIMIT_CONNECTIONS),
-            macs=limits.value(lang.LIMIT_MACS),
-            broadcast_pps=storms.value(lang.STORM_BROADCAST),
-            multicast_pps=storms.value(lang.STORM_MULTICAST),
-            unknown_unicast_pps=storms.value(lang.STORM_UNKNOWN),
+            connections=limits.value(lang_nics.LIMIT_CONNECTIONS),
+            macs=limits.value(lang_nics.LIMIT_MACS),
+            broadcast_pps=storms.value(lang_nics.STORM_BROADCAST),
+            multicast_pps=storms.value(lang_nics.STORM_MULTICAST),
+            unknown_unicast_pps=storms.value(lang_nics.STORM_UNKNOWN),
         ),
-        tuple(_pair(each.value) for each in entry.value(lang.PROFILE_PAIRS)),
+        tuple(_pair(each.value) for each in entry.value(lang_nics.PROFILE_PAIRS)),
     )
 
 
@@ -214,8 +222,8 @@ def _mirror(name: str, mirror: Read[Entry]) -> Mirror:
 
 
 def _pair(entry: Entry) -> AddressPair:
-    mac = entry.get(lang.PAIR_MAC)
-    return AddressPair(entry.value(lang.PAIR_ADDRESS), None if mac is None else mac.value)
+    mac = entry.get(lang_nics.PAIR_MAC)
+    return AddressPair(entry.value(lang_nics.PAIR_ADDRESS), None if mac is None else mac.value)
 
 
 def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...], is_endpoint: bool, boot: Boot) -> VmSpec:
@@ -223,15 +231,15 @@ def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...], is_endpoint: boo
     return VmSpec(
         name=name,
         image=title_of(boot),
-        cpus=entry.value(lang.VM_CPUS),
-        memory_bytes=entry.value(lang.VM_MEMORY),
+        cpus=entry.value(lang_vms.VM_CPUS),
+        memory_bytes=entry.value(lang_vms.VM_MEMORY),
         interfaces=tuple(_interface(nic) for nic in nics),
-        groups=tuple(group.value for group in entry.value(lang.VM_GROUPS)),
-        labels=_labels(entry, lang.VM_LABELS),
+        groups=tuple(group.value for group in entry.value(lang_vms.VM_GROUPS)),
+        labels=_labels(entry, lang_vms.VM_LABELS),
         replicas=replicas(entry),
         at=vm.at,
-        ports=tuple(_published(each) for each in entry.value(lang.VM_PORTS)),
-        floating=tuple(each.value for each in entry.value(lang.VM_FLOATING)),
+        ports=tuple(_published(each) for each in entry.value(lang_vms.VM_PORTS)),
+        floating=tuple(each.value for each in entry.value(lang_vms.VM_FLOATING)),
         life=_life(entry),
         disks=disks_of(entry, boot),
         endpoint=_endpoint(entry) if is_endpoint else None,
@@ -241,20 +249,20 @@ def _vm(name: str, vm: Read[Entry], nics: tuple[DraftNic, ...], is_endpoint: boo
 
 def _endpoint(entry: Entry) -> EndpointSpec:
     ((field, where),) = places(entry)
-    kind, owner = EndpointKind(field.name), entry.get(lang.ENDPOINT_OWNER)
-    device = entry.value(lang.ENDPOINT_DEVICE) if kind is EndpointKind.NETNS else ""
+    kind, owner = EndpointKind(field.name), entry.get(lang_vms.ENDPOINT_OWNER)
+    device = entry.value(lang_vms.ENDPOINT_DEVICE) if kind is EndpointKind.NETNS else ""
     return EndpointSpec(kind, where.value, owner.value if owner else "", device)
 
 
 def _life(vm: Entry) -> Life:
-    check = vm.get(lang.VM_HEALTHCHECK)
+    check = vm.get(lang_vms.VM_HEALTHCHECK)
     depends_on = (
-        Dependency(name, each.value.value(lang.DEPENDENCY_CONDITION), each.at)
-        for name, each in vm.value(lang.VM_DEPENDS_ON).items()
+        Dependency(name, each.value.value(lang_vms.DEPENDENCY_CONDITION), each.at)
+        for name, each in vm.value(lang_vms.VM_DEPENDS_ON).items()
     )
     return Life(
-        vm.value(lang.VM_RESTART),
-        vm.value(lang.VM_AUTOSTART),
+        vm.value(lang_vms.VM_RESTART),
+        vm.value(lang_vms.VM_AUTOSTART),
         None if check is None else _health_check(check.value),
         tuple(depends_on),
     )
@@ -262,11 +270,11 @@ def _life(vm: Entry) -> Life:
 
 def _health_check(entry: Entry) -> HealthCheck:
     return HealthCheck(
-        test_of(tuple(word.value for word in entry.value(lang.HEALTH_TEST))),
-        entry.value(lang.HEALTH_INTERVAL),
-        entry.value(lang.HEALTH_TIMEOUT),
-        entry.value(lang.HEALTH_RETRIES),
-        entry.value(lang.HEALTH_START_PERIOD),
+        test_of(tuple(word.value for word in entry.value(lang_vms.HEALTH_TEST))),
+        entry.value(lang_vms.HEALTH_INTERVAL),
+        entry.value(lang_vms.HEALTH_TIMEOUT),
+        entry.value(lang_vms.HEALTH_RETRIES),
+        entry.value(lang_vms.HEALTH_START_PERIOD),
     )
 
 
@@ -298,17 +306,17 @@ def _interface(nic: DraftNic) -> Interface:
 
 def _line(nic: DraftNic) -> Line:
     impair = Entry({}) if nic.impair is None else nic.impair.value
-    keys = (lang.IMPAIR_DELAY, lang.IMPAIR_JITTER, lang.IMPAIR_LOSS)
+    keys = (lang_nics.IMPAIR_DELAY, lang_nics.IMPAIR_JITTER, lang_nics.IMPAIR_LOSS)
     given = (impair.get(key) for key in keys)
     impairment = Impairment(*(0 if each is None else each.value for each in given))
-    return Line(_rate(nic, lang.RATE_IN, impair), _rate(nic, lang.RATE_OUT, impair), impairment)
+    return Line(_rate(nic, lang_nics.RATE_IN, impair), _rate(nic, lang_nics.RATE_OUT, impair), impairment)
 
 
 def _rate(nic: DraftNic, way: Field[int], impair: Entry) -> Rate:
     """The slower one of what it is declared to have and what a bad cable leaves of it."""
     rate = Entry({}) if nic.rate is None else nic.rate.value
-    both = (rate.get(way), impair.get(lang.IMPAIR_RATE))
-    burst, rates = rate.get(lang.RATE_BURST), [each.value for each in both if each is not None]
+    both = (rate.get(way), impair.get(lang_nics.IMPAIR_RATE))
+    burst, rates = rate.get(lang_nics.RATE_BURST), [each.value for each in both if each is not None]
     return rate_of(min(rates), None if burst is None else burst.value) if rates else UNLIMITED
 
 
@@ -321,29 +329,29 @@ def _groups(draft: Draft) -> dict[str, tuple[IPNetwork, ...]]:
     return {
         name: tuple(cidr.value for cidr in cidrs.value)
         for name, group in draft.groups.items()
-        if (cidrs := group.value.get(lang.GROUP_CIDRS)) is not None
+        if (cidrs := group.value.get(lang_policies.GROUP_CIDRS)) is not None
     }
 
 
 def _group_labels(draft: Draft) -> dict[str, dict[str, str]]:
     return {
-        name: _labels(group.value, lang.GROUP_LABELS)
+        name: _labels(group.value, lang_policies.GROUP_LABELS)
         for name, group in draft.groups.items()
-        if group.value.given(lang.GROUP_LABELS)
+        if group.value.given(lang_policies.GROUP_LABELS)
     }
 
 
 def _policy(policy: Read[Entry], services: Services) -> Policy:
     entry = policy.value
     return Policy(
-        name=entry.value(lang.POLICY_NAME),
-        tier=entry.value(lang.POLICY_TIER),
-        applied_to=_peers(entry.value(lang.POLICY_APPLIED_TO)),
-        ingress=_rules(entry.get(lang.POLICY_INGRESS), Direction.INGRESS, services),
-        egress=_rules(entry.get(lang.POLICY_EGRESS), Direction.EGRESS, services),
+        name=entry.value(lang_policies.POLICY_NAME),
+        tier=entry.value(lang_policies.POLICY_TIER),
+        applied_to=_peers(entry.value(lang_policies.POLICY_APPLIED_TO)),
+        ingress=_rules(entry.get(lang_policies.POLICY_INGRESS), Direction.INGRESS, services),
+        egress=_rules(entry.get(lang_policies.POLICY_EGRESS), Direction.EGRESS, services),
         at=policy.at,
-        enforcement=entry.value(lang.POLICY_ENFORCEMENT),
-        established=entry.value(lang.POLICY_ESTABLISHED),
+        enforcement=entry.value(lang_policies.POLICY_ENFORCEMENT),
+        established=entry.value(lang_policies.POLICY_ESTABLISHED),
     )
 
 
@@ -357,16 +365,18 @@ def _rules(
 
 def _rule(rule: Read[Entry], number: int, direction: Direction, services: Services) -> Rule:
     entry = rule.value
-    name = entry.get(lang.RULE_NAME)
-    ports, expires = entry.get(lang.RULE_PORTS), entry.get(lang.RULE_EXPIRES)
+    name = entry.get(lang_policies.RULE_NAME)
+    ports, expires = entry.get(lang_policies.RULE_PORTS), entry.get(lang_policies.RULE_EXPIRES)
     return Rule(
         name=f"{direction.value}[{number - 1}]" if name is None else name.value,
         number=number,
         direction=direction,
-        peers=_peers(entry.value(lang.RULE_FROM if direction is Direction.INGRESS else lang.RULE_TO)),
+        peers=_peers(
+            entry.value(lang_policies.RULE_FROM if direction is Direction.INGRESS else lang_policies.RULE_TO)
+        ),
         services=() if ports is None else _all_services(ports.value, services),
-        action=entry.value(lang.RULE_ACTION),
-        log=entry.value(lang.RULE_LOG),
+        action=entry.value(lang_policies.RULE_ACTION),
+        log=entry.value(lang_policies.RULE_LOG),
         at=rule.at,
         expires=None if expires is None else expires.value,
     )

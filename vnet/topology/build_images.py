@@ -9,8 +9,8 @@ from posixpath import normpath
 
 from vnet.base.boot import MICRO, MICRO_BOOT, ROOT_DISK, Boot, Firmware, ImageFile, ImageSource
 from vnet.base.source import Location
-from vnet.topology import language as lang
 from vnet.topology import language_images as words
+from vnet.topology import language_vms as lang
 from vnet.topology.build_cloud_init import Texts, cloud_init_of
 from vnet.topology.draft import Draft
 from vnet.topology.include import beside

@@ -20,6 +20,8 @@ from vnet.topology import (
     check_vms,
 )
 from vnet.topology import language as lang
+from vnet.topology import language_networks as lang_networks
+from vnet.topology import language_policies as lang_policies
 from vnet.topology.draft import Draft, subnets_of
 from vnet.topology.model import IPNetwork
 from vnet.topology.mtu import least_bytes
@@ -58,7 +60,7 @@ def check(draft: Draft, reading: Reading) -> None:
 def _check_vlans(draft: Draft, reading: Reading) -> None:
     owners: dict[int, str] = {}
     for name, network in draft.networks.items():
-        vlan = network.value.get(lang.NETWORK_VLAN)
+        vlan = network.value.get(lang_networks.NETWORK_VLAN)
         if vlan is None:
             continue
         owner = owners.setdefault(vlan.value, name)
@@ -68,9 +70,9 @@ def _check_vlans(draft: Draft, reading: Reading) -> None:
 
 
 def _free_vlan(draft: Draft) -> str:
-    found = (network.value.get(lang.NETWORK_VLAN) for network in draft.networks.values())
+    found = (network.value.get(lang_networks.NETWORK_VLAN) for network in draft.networks.values())
     used = {vlan.value for vlan in found if vlan}
-    free = next((vlan for vlan in range(max(used), lang.VLAN_MAX + 1) if vlan not in used), None)
+    free = next((vlan for vlan in range(max(used), lang_networks.VLAN_MAX + 1) if vlan not in used), None)
     return "" if free is None else f"{free} is free"
 
 
@@ -107,7 +109,7 @@ def _check_use(subnet: Read[IPNetwork], reading: Reading) -> None:
 
 def _check_mtus(draft: Draft, reading: Reading) -> None:
     for network in draft.networks.values():
-        mtu = network.value.get(lang.NETWORK_MTU)
+        mtu = network.value.get(lang_networks.NETWORK_MTU)
         versions = {4, *(subnet.value.version for subnet in subnets_of(network.value))}
         least = least_bytes(versions)
         if mtu is not None and mtu.value is not None and mtu.value < least:
@@ -143,12 +145,12 @@ def _check_groups(draft: Draft, reading: Reading) -> None:
     for name, group in draft.groups.items():
         if name in RESERVED_GROUPS:
             reading.fault(group.at, group.path, f"{quoted(name)} has a meaning of its own and names no group")
-        given = [each.name for each in lang.GROUP.fields if group.value.given(each)]
+        given = [each.name for each in lang_policies.GROUP.fields if group.value.given(each)]
         if len(given) != 1:
             found = " and ".join(f'"{key}"' for key in given) or "neither"
             problem = f'expected either "cidrs" or "labels", found {found}'
             reading.fault(group.at, group.path, problem)
-        labels = group.value.get(lang.GROUP_LABELS)
+        labels = group.value.get(lang_policies.GROUP_LABELS)
         if labels is not None and not labels.value:
             problem = "expected at least one label: a group of no labels would contain every VM"
             reading.fault(labels.at, labels.path, problem)
@@ -167,6 +169,6 @@ def _check_tiers(draft: Draft, reading: Reading) -> None:
     if tiers is None:
         return
     report_repeated(tiers.value, "tier", reading)
-    if len(tiers.value) > lang.TIERS_MAX:
-        problem = f"expected at most {lang.TIERS_MAX} tiers, found {len(tiers.value)}"
+    if len(tiers.value) > lang_policies.TIERS_MAX:
+        problem = f"expected at most {lang_policies.TIERS_MAX} tiers, found {len(tiers.value)}"
         reading.fault(tiers.at, tiers.path, problem, "join some of them")

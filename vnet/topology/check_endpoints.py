@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from vnet.topology import language as lang
+from vnet.topology import language_networks as lang_networks
+from vnet.topology import language_vms as lang_vms
 from vnet.topology.draft import Draft
 from vnet.topology.reading import Reading, quoted
 from vnet.topology.shape import Entry, Field, Read
@@ -24,14 +26,16 @@ def check(draft: Draft, reading: Reading) -> None:
 
 def places(endpoint: Entry) -> list[tuple[Field[str], Read[str]]]:
     """What it says of where it is; one thing if it is right."""
-    fields = (lang.ENDPOINT_TAP, lang.ENDPOINT_INTERFACE, lang.ENDPOINT_NETNS)
+    fields = (lang_vms.ENDPOINT_TAP, lang_vms.ENDPOINT_INTERFACE, lang_vms.ENDPOINT_NETNS)
     found = ((field, endpoint.get(field)) for field in fields)
     return [(field, read) for field, read in found if read is not None]
 
 
 def _check_place(endpoint: Read[Entry], reading: Reading) -> None:
     found, broken = places(endpoint.value), endpoint.value.broken
-    names = {field.name for field in (lang.ENDPOINT_TAP, lang.ENDPOINT_INTERFACE, lang.ENDPOINT_NETNS)}
+    names = {
+        field.name for field in (lang_vms.ENDPOINT_TAP, lang_vms.ENDPOINT_INTERFACE, lang_vms.ENDPOINT_NETNS)
+    }
     if len(found) > 1:
         _, second = found[1]
         reading.fault(second.at, second.path, "an endpoint is in one place", "make another one of this")
@@ -41,7 +45,10 @@ def _check_place(endpoint: Read[Entry], reading: Reading) -> None:
 
 
 def _check_options(endpoint: Entry, reading: Reading) -> None:
-    for field, of in ((lang.ENDPOINT_OWNER, lang.ENDPOINT_TAP), (lang.ENDPOINT_DEVICE, lang.ENDPOINT_NETNS)):
+    for field, of in (
+        (lang_vms.ENDPOINT_OWNER, lang_vms.ENDPOINT_TAP),
+        (lang_vms.ENDPOINT_DEVICE, lang_vms.ENDPOINT_NETNS),
+    ):
         found = endpoint.get(field)
         if found is not None and not endpoint.given(of):
             problem = f'"{field.name}" is for an endpoint with "{of.name}"'
@@ -50,7 +57,7 @@ def _check_options(endpoint: Entry, reading: Reading) -> None:
 
 def _check_dependencies(draft: Draft, reading: Reading) -> None:
     for vm in draft.vms.values():
-        waits = vm.value.get(lang.VM_DEPENDS_ON)
+        waits = vm.value.get(lang_vms.VM_DEPENDS_ON)
         for name, entry in {} if waits is None else waits.value.items():
             if name in draft.endpoints:
                 problem = f"{quoted(name)} is an endpoint: nothing is known of when it starts"
@@ -60,14 +67,14 @@ def _check_dependencies(draft: Draft, reading: Reading) -> None:
 def _check_taken_twice(draft: Draft, reading: Reading) -> None:
     owners: dict[tuple[str, ...], str] = {}
     for name, uplink in draft.uplinks.items():
-        interface = uplink.value.get(lang.UPLINK_INTERFACE)
+        interface = uplink.value.get(lang_networks.UPLINK_INTERFACE)
         if interface is not None:
             owners["host", interface.value] = f"uplink {quoted(name)}"
     for name, endpoint in draft.endpoints.items():
-        device = endpoint.value.get(lang.ENDPOINT_DEVICE)
+        device = endpoint.value.get(lang_vms.ENDPOINT_DEVICE)
         for field, read in places(endpoint.value)[:1]:
-            inside = device.value if device else lang.ENDPOINT_DEVICE.default or ""
-            place = ("host", read.value) if field is not lang.ENDPOINT_NETNS else (read.value, inside, "")
+            inside = device.value if device else lang_vms.ENDPOINT_DEVICE.default or ""
+            place = ("host", read.value) if field is not lang_vms.ENDPOINT_NETNS else (read.value, inside, "")
             owner = owners.setdefault(place, f"endpoint {quoted(name)}")
             if owner != f"endpoint {quoted(name)}":
                 reading.fault(read.at, read.path, f"{owner} has {quoted(read.value)} already")

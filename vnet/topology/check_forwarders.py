@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vnet.topology import language as lang
+from vnet.topology import language_networks as lang
 from vnet.topology.draft import Draft, forwarders_of, gateways_of, has_names, subnets_of
 from vnet.topology.model import IPAddress, first_host
 from vnet.topology.reading import Reading, quoted

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from vnet.base.boot import MICRO, ROOT_DISK, UEFI_VARIABLES, Firmware, ImageFormat
-from vnet.topology import language as lang
 from vnet.topology import language_images as words
+from vnet.topology import language_vms as lang
 from vnet.topology.draft import Draft
 from vnet.topology.model import DiskFormat
 from vnet.topology.reading import Reading, quoted

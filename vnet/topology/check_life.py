@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
 
-from vnet.topology import language as lang
+from vnet.topology import language_vms as lang
 from vnet.topology.draft import Draft
 from vnet.topology.life import Condition
 from vnet.topology.reading import Reading, quoted, suggestion

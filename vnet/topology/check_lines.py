@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vnet.topology import language as lang
+from vnet.topology import language_nics as lang
 from vnet.topology.draft import Draft
 from vnet.topology.reading import Reading
 from vnet.topology.shape import Entry, Read

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vnet.base.source import Location
 from vnet.topology import language as lang
+from vnet.topology import language_policies as lang_policies
 from vnet.topology.draft import Draft, group_names, replicas, rules
 from vnet.topology.inventory import replica_names
 from vnet.topology.model import Action, Direction, PeerKind
@@ -44,7 +45,7 @@ def _names(draft: Draft) -> _Names:
 
 def _check_unique_names(entries: tuple[Read[Entry], ...], what: str, reading: Reading) -> None:
     lines: dict[str, Location] = {}
-    key = lang.POLICY_NAME if what == "policy" else lang.RULE_NAME
+    key = lang_policies.POLICY_NAME if what == "policy" else lang_policies.RULE_NAME
     for entry in entries:
         name = entry.value.get(key)
         if name is None:
@@ -57,35 +58,35 @@ def _check_unique_names(entries: tuple[Read[Entry], ...], what: str, reading: Re
 
 def _check_policy(policy: Read[Entry], names: _Names, reading: Reading) -> None:
     entry = policy.value
-    if not entry.given(lang.POLICY_INGRESS) and not entry.given(lang.POLICY_EGRESS):
+    if not entry.given(lang_policies.POLICY_INGRESS) and not entry.given(lang_policies.POLICY_EGRESS):
         problem = 'a policy needs "ingress" or "egress": without them it says nothing'
         reading.fault(policy.at, policy.path, problem)
     _check_tier(policy, names.draft, reading)
-    _check_peers(entry.get(lang.POLICY_APPLIED_TO), names, reading)
+    _check_peers(entry.get(lang_policies.POLICY_APPLIED_TO), names, reading)
     for direction, rule in rules(entry):
-        key = lang.RULE_FROM if direction is Direction.INGRESS else lang.RULE_TO
+        key = lang_policies.RULE_FROM if direction is Direction.INGRESS else lang_policies.RULE_TO
         _check_peers(rule.value.get(key), names, reading)
         _check_log(rule.value, reading)
-        ports = rule.value.get(lang.RULE_PORTS)
+        ports = rule.value.get(lang_policies.RULE_PORTS)
         for item in () if ports is None else ports.value:
             _check_ports(item, item.value, reading, names)
-    for list_key in (lang.POLICY_INGRESS, lang.POLICY_EGRESS):
+    for list_key in (lang_policies.POLICY_INGRESS, lang_policies.POLICY_EGRESS):
         found = entry.get(list_key)
         _check_unique_names(() if found is None else found.value, "rule", reading)
 
 
 def _check_log(rule: Entry, reading: Reading) -> None:
-    log, action = rule.get(lang.RULE_LOG), rule.get(lang.RULE_ACTION)
+    log, action = rule.get(lang_policies.RULE_LOG), rule.get(lang_policies.RULE_ACTION)
     if log is not None and log.value and action is not None and action.value is Action.PASS:
         problem = '"log" is about what a rule decides, and one that says "pass" decides nothing'
         reading.fault(log.at, log.path, problem, "log the rules of the next tier that decide")
 
 
 def _check_tier(policy: Read[Entry], draft: Draft, reading: Reading) -> None:
-    tier = policy.value.get(lang.POLICY_TIER)
+    tier = policy.value.get(lang_policies.POLICY_TIER)
     if tier is None:
-        default = lang.POLICY_TIER.default
-        if default not in draft.tiers and not policy.value.given(lang.POLICY_TIER):
+        default = lang_policies.POLICY_TIER.default
+        if default not in draft.tiers and not policy.value.given(lang_policies.POLICY_TIER):
             problem = f'a policy without "tier" is in tier "{default}", which "tiers" does not list'
             reading.fault(policy.at, policy.path, problem, suggestion("", draft.tiers))
     elif tier.value not in draft.tiers:

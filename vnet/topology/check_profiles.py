@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 
-from vnet.topology import language as lang
+from vnet.topology import language_nics as lang
 from vnet.topology.draft import Draft
 from vnet.topology.model import STRICT, IPAddress, IPInterface, IPNetwork
 from vnet.topology.reading import Reading, quoted

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vnet.topology import language as lang
+from vnet.topology import language_networks as lang_networks
 from vnet.topology.draft import Draft, gateways_of, subnets_of
 from vnet.topology.model import IPAddress, IPNetwork, first_host
 from vnet.topology.reading import Reading, quoted, suggestion
@@ -44,7 +45,7 @@ def _check_gateway(gateway: Read[IPAddress], subnet: IPNetwork, reading: Reading
 
 
 def _networks(router: Entry) -> tuple[Read[str], ...]:
-    found = router.get(lang.ROUTER_NETWORKS)
+    found = router.get(lang_networks.ROUTER_NETWORKS)
     return () if found is None else found.value
 
 
@@ -77,11 +78,11 @@ def _reached(router: Entry, draft: Draft) -> Iterator[tuple[str, IPNetwork, IPAd
 
 
 def _check_routes(router: Entry, draft: Draft, reading: Reading) -> None:
-    routes = router.get(lang.ROUTER_ROUTES)
+    routes = router.get(lang_networks.ROUTER_ROUTES)
     subnets = [*_reached(router, draft)]
     seen: set[IPNetwork] = set()
     for route in () if routes is None else routes.value:
-        to, via = route.value.get(lang.ROUTE_TO), route.value.get(lang.ROUTE_VIA)
+        to, via = route.value.get(lang_networks.ROUTE_TO), route.value.get(lang_networks.ROUTE_VIA)
         if to is not None:
             _check_to(to, subnets, seen, reading)
         if via is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from vnet.topology import language as lang
+from vnet.topology import language_networks as lang
 from vnet.topology.draft import (
     Draft,
     DraftNic,

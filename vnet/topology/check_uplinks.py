@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from vnet.topology import language as lang
+from vnet.topology import language_networks as lang_networks
+from vnet.topology import language_vms as lang_vms
 from vnet.topology.draft import Draft, carried, replicas, subnets_of
 from vnet.topology.model import HOST_UPLINK, IPAddress, IPInterface, IPNetwork, Nat, UplinkMode
 from vnet.topology.published import PortText
@@ -34,7 +35,7 @@ def check(draft: Draft, reading: Reading) -> None:
 def _check_interfaces(draft: Draft, reading: Reading) -> None:
     owners: dict[str, str] = {}
     for name, uplink in draft.uplinks.items():
-        interface = uplink.value.get(lang.UPLINK_INTERFACE)
+        interface = uplink.value.get(lang_networks.UPLINK_INTERFACE)
         if interface is None:
             continue
         owner = owners.setdefault(interface.value, name)
@@ -50,14 +51,14 @@ def _check_uplink(
         problem = f"{quoted(name)} is the host itself and needs no declaration"
         reading.fault(uplink.at, uplink.path, problem, "choose another name")
     entry = uplink.value
-    listed, mode = entry.get(lang.UPLINK_NETWORKS), entry.get(lang.UPLINK_MODE)
+    listed, mode = entry.get(lang_networks.UPLINK_NETWORKS), entry.get(lang_networks.UPLINK_MODE)
     if listed is not None:
         report_repeated(listed.value, "network", reading)
-    is_routed = entry.given(lang.UPLINK_ADDRESSES) or entry.given(lang.UPLINK_GATEWAYS)
+    is_routed = entry.given(lang_networks.UPLINK_ADDRESSES) or entry.given(lang_networks.UPLINK_GATEWAYS)
     if is_routed and (networks or mode is not None):
         problem = 'an uplink carries networks ("networks", "mode") or is a router\'s ("addresses", "gateway")'
         reading.fault(uplink.at, uplink.path, problem, "it cannot be both")
-    elif not is_routed and not networks and not entry.given(lang.UPLINK_NETWORKS):
+    elif not is_routed and not networks and not entry.given(lang_networks.UPLINK_NETWORKS):
         problem = "the uplink carries nothing"
         hint = 'give it "networks", or "addresses" and name it in a router'
         reading.fault(uplink.at, uplink.path, problem, hint)
@@ -85,7 +86,7 @@ def _check_addresses(uplink: Entry, draft: Draft, reading: Reading) -> None:
 
 
 def _addresses(uplink: Entry) -> tuple[Read[IPInterface], ...]:
-    found = uplink.get(lang.UPLINK_ADDRESSES)
+    found = uplink.get(lang_networks.UPLINK_ADDRESSES)
     return () if found is None else found.value
 
 
@@ -115,14 +116,17 @@ def _check_carried(network: Read[str], draft: Draft, reading: Reading) -> None:
 
 
 def _check_not_internal(network: Read[str], draft: Draft, reading: Reading) -> None:
-    internal = draft.networks[network.value].value.get(lang.NETWORK_INTERNAL)
+    internal = draft.networks[network.value].value.get(lang_networks.NETWORK_INTERNAL)
     if internal is not None and internal.value:
         problem = f"the network {quoted(network.value)} is internal: it may have no way out"
         reading.fault(network.at, network.path, problem)
 
 
 def _check_gateways(uplink: Entry, reading: Reading) -> None:
-    addresses, gateways = uplink.get(lang.UPLINK_ADDRESSES), uplink.get(lang.UPLINK_GATEWAYS)
+    addresses, gateways = (
+        uplink.get(lang_networks.UPLINK_ADDRESSES),
+        uplink.get(lang_networks.UPLINK_GATEWAYS),
+    )
     if gateways is None:
         return
     versions: set[int] = set()
@@ -140,7 +144,7 @@ def _check_gateways(uplink: Entry, reading: Reading) -> None:
 
 
 def _check_network(name: str, network: Entry, draft: Draft, reading: Reading) -> None:
-    uplink = network.get(lang.NETWORK_UPLINK)
+    uplink = network.get(lang_networks.NETWORK_UPLINK)
     if uplink is None:
         return
     if uplink.value == HOST_UPLINK:
@@ -167,12 +171,15 @@ def _check_one_cable(networks: Mapping[str, tuple[Read[str], ...]], reading: Rea
 def _check_routers(draft: Draft, cables: Mapping[str, tuple[Read[str], ...]], reading: Reading) -> None:
     owners: dict[str, str] = {}
     for name, router in draft.routers.items():
-        uplink, nat = router.value.get(lang.ROUTER_UPLINK), router.value.get(lang.ROUTER_NAT)
+        uplink, nat = (
+            router.value.get(lang_networks.ROUTER_UPLINK),
+            router.value.get(lang_networks.ROUTER_NAT),
+        )
         if uplink is None:
             if nat is not None and nat.value is not Nat.NONE:
                 reading.fault(nat.at, nat.path, "without an uplink nothing leaves", 'add "uplink: host"')
             continue
-        listed = router.value.get(lang.ROUTER_NETWORKS)
+        listed = router.value.get(lang_networks.ROUTER_NETWORKS)
         for network in () if listed is None else listed.value:
             if network.value in draft.networks:
                 _check_not_internal(network, draft, reading)
@@ -186,7 +193,7 @@ def _check_routers(draft: Draft, cables: Mapping[str, tuple[Read[str], ...]], re
     unused = {
         name
         for name, each in draft.uplinks.items()
-        if each.value.given(lang.UPLINK_ADDRESSES) and name not in owners and name != HOST_UPLINK
+        if each.value.given(lang_networks.UPLINK_ADDRESSES) and name not in owners and name != HOST_UPLINK
     }
     for name in sorted(unused):
         uplink_at = draft.uplinks[name]
@@ -204,7 +211,7 @@ def _check_routed(
     elif cables[uplink.value]:
         problem = f"the uplink {quoted(uplink.value)} carries networks, and a router has no address there"
         reading.fault(uplink.at, uplink.path, problem, 'declare one with "addresses"')
-    elif not draft.uplinks[uplink.value].value.given(lang.UPLINK_ADDRESSES):
+    elif not draft.uplinks[uplink.value].value.given(lang_networks.UPLINK_ADDRESSES):
         problem = f"the uplink {quoted(uplink.value)} has no addresses for a router"
         reading.fault(uplink.at, uplink.path, problem, 'add "addresses" to it')
 
@@ -223,7 +230,10 @@ class _Way:
 def _ways(vm: str, draft: Draft) -> Iterator[_Way]:
     networks = {nic.network.value for nic in draft.nics[vm] if nic.network is not None}
     for router in draft.routers.values():
-        uplink, listed = router.value.get(lang.ROUTER_UPLINK), router.value.get(lang.ROUTER_NETWORKS)
+        uplink, listed = (
+            router.value.get(lang_networks.ROUTER_UPLINK),
+            router.value.get(lang_networks.ROUTER_NETWORKS),
+        )
         for network in () if uplink is None or listed is None else listed.value:
             if uplink is not None and network.value in networks & draft.networks.keys():
                 subnets = subnets_of(draft.networks[network.value].value)
@@ -233,7 +243,7 @@ def _ways(vm: str, draft: Draft) -> Iterator[_Way]:
 def _check_ports(draft: Draft, reading: Reading) -> None:
     open_at: list[tuple[Read[PortText], str]] = []
     for name, vm in draft.vms.items():
-        for port in vm.value.value(lang.VM_PORTS):
+        for port in vm.value.value(lang_vms.VM_PORTS):
             _check_port(port, tuple(_ways(name, draft)), draft, reading)
             for other, owner in open_at:
                 if _collide(port.value, other.value):
@@ -266,7 +276,7 @@ def _is_open(uplink: str, listen: IPAddress, draft: Draft) -> bool:
     if uplink == HOST_UPLINK or listen.is_unspecified:
         return True
     declared = draft.uplinks.get(uplink)
-    addresses = None if declared is None else declared.value.get(lang.UPLINK_ADDRESSES)
+    addresses = None if declared is None else declared.value.get(lang_networks.UPLINK_ADDRESSES)
     return addresses is None or listen in {each.value.ip for each in addresses.value}
 
 
@@ -280,7 +290,7 @@ def _check_floating(draft: Draft, reading: Reading) -> None:
     subnets = [*_subnets(draft)]
     taken = {own.value.ip: name for name, own in _uplink_addresses(draft)}
     for name, vm in draft.vms.items():
-        for address in vm.value.value(lang.VM_FLOATING):
+        for address in vm.value.value(lang_vms.VM_FLOATING):
             ways = tuple(_ways(name, draft))
             owner = owners.setdefault(address.value, name)
             within = next((each for each in subnets if address.value in each), None)

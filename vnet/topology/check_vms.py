@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from vnet.topology import language as lang
+from vnet.topology import language_networks as lang_networks
+from vnet.topology import language_vms as lang_vms
 from vnet.topology.check_images import is_micro
 from vnet.topology.draft import (
     Draft,
@@ -53,16 +55,16 @@ def check(draft: Draft, reading: Reading) -> None:
 
 
 def _check_disks(vm: Entry, reading: Reading) -> None:
-    only, several = vm.get(lang.VM_DISK), vm.get(lang.VM_DISKS)
+    only, several = vm.get(lang_vms.VM_DISK), vm.get(lang_vms.VM_DISKS)
     if only is not None and several is not None:
         reading.fault(
             only.at, only.path, '"disk" and "disks" are two ways to say the same', "use one of them"
         )
     listed = () if several is None else several.value
-    names = [each.value.get(lang.DISK_NAME) for each in listed]
+    names = [each.value.get(lang_vms.DISK_NAME) for each in listed]
     report_repeated(tuple(name for name in names if name is not None), "disk", reading)
     for disk in listed:
-        encrypt, form = disk.value.get(lang.DISK_ENCRYPT), disk.value.get(lang.DISK_FORMAT)
+        encrypt, form = disk.value.get(lang_vms.DISK_ENCRYPT), disk.value.get(lang_vms.DISK_FORMAT)
         if encrypt is not None and encrypt.value and form is not None and form.value is DiskFormat.RAW:
             reading.fault(encrypt.at, encrypt.path, "a raw disk cannot be encrypted", "leave `format` out")
 
@@ -71,10 +73,10 @@ def _check_disks(vm: Entry, reading: Reading) -> None:
 
 
 def _check_memory(vm: Entry, reading: Reading) -> None:
-    memory = vm.get(lang.VM_MEMORY)
-    if is_micro(vm) and memory is not None and memory.value < lang.MICRO_MEMORY_MIN:
+    memory = vm.get(lang_vms.VM_MEMORY)
+    if is_micro(vm) and memory is not None and memory.value < lang_vms.MICRO_MEMORY_MIN:
         problem = f"the micro guest does not boot with {memory.value >> 20}M"
-        reading.fault(memory.at, memory.path, problem, f"give it {lang.MICRO_MEMORY_MIN >> 20}M or more")
+        reading.fault(memory.at, memory.path, problem, f"give it {lang_vms.MICRO_MEMORY_MIN >> 20}M or more")
 
 
 # ---- names -----------------------------------------------------------------------------------
@@ -84,7 +86,7 @@ def _check_templates(draft: Draft, reading: Reading) -> None:
     templates = draft.root.get(lang.TEMPLATES)
     known = {} if templates is None else templates.value
     for vm in draft.vms.values():
-        template = vm.value.get(lang.VM_TEMPLATE)
+        template = vm.value.get(lang_vms.VM_TEMPLATE)
         if template is not None and template.value not in known:
             problem = f"there is no template {quoted(template.value)}"
             reading.fault(template.at, template.path, problem, suggestion(template.value, known))
@@ -115,7 +117,7 @@ def _report_collision(name: str, one: str, other: str, draft: Draft, reading: Re
 
 
 def _check_groups(vm: Entry, reading: Reading) -> None:
-    groups = vm.get(lang.VM_GROUPS)
+    groups = vm.get(lang_vms.VM_GROUPS)
     if groups is None:
         return
     report_repeated(groups.value, "group", reading)
@@ -129,11 +131,11 @@ def _check_groups(vm: Entry, reading: Reading) -> None:
 
 
 def _check_has_nics(vm: Read[Entry], reading: Reading) -> None:
-    networks, interfaces = vm.value.get(lang.VM_NETWORKS), vm.value.get(lang.VM_INTERFACES)
+    networks, interfaces = vm.value.get(lang_vms.VM_NETWORKS), vm.value.get(lang_vms.VM_INTERFACES)
     if networks is not None and interfaces is not None:
         problem = 'expected either "networks" or "interfaces", found both'
         reading.fault(interfaces.at, interfaces.path, problem, 'say it all in "interfaces"')
-    elif not vm.value.given(lang.VM_NETWORKS) and not vm.value.given(lang.VM_INTERFACES):
+    elif not vm.value.given(lang_vms.VM_NETWORKS) and not vm.value.given(lang_vms.VM_INTERFACES):
         problem = 'a VM needs "networks" or "interfaces"'
         reading.fault(vm.at, vm.path, problem, "write networks: [] for a VM without any")
     if networks is not None:
@@ -153,7 +155,7 @@ def _check_network(nic: DraftNic, draft: Draft, reading: Reading) -> None:
 
 def _check_promiscuous(nic: DraftNic, draft: Draft, reading: Reading) -> None:
     network = None if nic.network is None else draft.networks.get(nic.network.value)
-    isolation = None if network is None else network.value.get(lang.NETWORK_ISOLATION)
+    isolation = None if network is None else network.value.get(lang_networks.NETWORK_ISOLATION)
     is_open = network is not None and (isolation is None or isolation.value is Isolation.NONE)
     if nic.is_promiscuous and is_open and not (network and network.value.broken):
         problem = f"the network {quoted(nic.network.value if nic.network else '')} is not isolated"
@@ -170,7 +172,7 @@ def _check_profile(nic: DraftNic, draft: Draft, reading: Reading) -> None:
 def _subnets(nic: DraftNic, draft: Draft) -> tuple[IPNetwork, ...] | None:
     """The subnets of the NIC's network, None if they are not known for a fault elsewhere."""
     network = None if nic.network is None else draft.networks.get(nic.network.value)
-    found = None if network is None else network.value.get(lang.NETWORK_SUBNETS)
+    found = None if network is None else network.value.get(lang_networks.NETWORK_SUBNETS)
     return (
         None if network is None or found is None else tuple(each.value for each in subnets_of(network.value))
     )
@@ -280,8 +282,8 @@ def _report_small_subnets(
 
 
 def _pool(cidr: IPNetwork, entry: Entry) -> Pool:
-    gateway, dhcp = entry.get(lang.SUBNET_GATEWAY), dhcp_of(entry)
-    chosen = None if dhcp is None else dhcp.get(lang.DHCP_RANGE)
+    gateway, dhcp = entry.get(lang_networks.SUBNET_GATEWAY), dhcp_of(entry)
+    chosen = None if dhcp is None else dhcp.get(lang_networks.DHCP_RANGE)
     return Pool(
         cidr,
         first_host(cidr) if gateway is None else gateway.value,

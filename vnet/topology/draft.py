@@ -12,6 +12,10 @@ from typing import TypeVar
 
 from vnet.base.source import Location
 from vnet.topology import language as lang
+from vnet.topology import language_networks as lang_networks
+from vnet.topology import language_nics as lang_nics
+from vnet.topology import language_policies as lang_policies
+from vnet.topology import language_vms as lang_vms
 from vnet.topology.endpoints import NIC
 from vnet.topology.merge import merged_vms
 from vnet.topology.model import TIERS, Advertised, Direction, IPAddress, IPInterface, IPNetwork, Service
@@ -97,7 +101,7 @@ def _named(root: Entry, key: Field[dict[str, Read[T]]]) -> Mapping[str, Read[T]]
 
 
 def _nics(vm: Entry) -> Iterator[DraftNic]:
-    networks, interfaces = vm.get(lang.VM_NETWORKS), vm.get(lang.VM_INTERFACES)
+    networks, interfaces = vm.get(lang_vms.VM_NETWORKS), vm.get(lang_vms.VM_INTERFACES)
     if interfaces is not None:
         for name, interface in interfaces.value.items():
             yield _declared(name, interface)
@@ -110,24 +114,27 @@ def _nics(vm: Entry) -> Iterator[DraftNic]:
 
 def _declared(name: str, interface: Read[Entry]) -> DraftNic:
     entry = interface.value
-    addresses, promiscuous = entry.get(lang.INTERFACE_ADDRESSES), entry.get(lang.INTERFACE_PROMISCUOUS)
-    mirror_only = entry.get(lang.INTERFACE_MIRROR_ONLY)
+    addresses, promiscuous = (
+        entry.get(lang_nics.INTERFACE_ADDRESSES),
+        entry.get(lang_nics.INTERFACE_PROMISCUOUS),
+    )
+    mirror_only = entry.get(lang_nics.INTERFACE_MIRROR_ONLY)
     return DraftNic(
         name,
-        entry.get(lang.INTERFACE_NETWORK),
+        entry.get(lang_nics.INTERFACE_NETWORK),
         () if addresses is None else addresses.value,
-        entry.get(lang.INTERFACE_MAC),
-        not entry.given(lang.INTERFACE_ADDRESSES),
+        entry.get(lang_nics.INTERFACE_MAC),
+        not entry.given(lang_nics.INTERFACE_ADDRESSES),
         bool(entry.broken),
         promiscuous is not None and promiscuous.value,
-        entry.get(lang.INTERFACE_PROFILE),
+        entry.get(lang_nics.INTERFACE_PROFILE),
         mirror_only is not None and mirror_only.value,
         interface.at,
         interface.path,
-        entry.get(lang.INTERFACE_DHCP),
-        entry.get(lang.INTERFACE_RATE),
-        entry.get(lang.INTERFACE_DSCP),
-        entry.get(lang.INTERFACE_IMPAIR),
+        entry.get(lang_nics.INTERFACE_DHCP),
+        entry.get(lang_nics.INTERFACE_RATE),
+        entry.get(lang_nics.INTERFACE_DSCP),
+        entry.get(lang_nics.INTERFACE_IMPAIR),
     )
 
 
@@ -138,39 +145,39 @@ def subnets_of(network: Entry) -> tuple[Read[IPNetwork], ...]:
 
 def gateways_of(network: Entry) -> Iterator[tuple[Read[IPNetwork], Read[IPAddress] | None]]:
     """Each subnet with the gateway that the file gives it."""
-    found = network.get(lang.NETWORK_SUBNETS)
+    found = network.get(lang_networks.NETWORK_SUBNETS)
     for each in () if found is None else found.value:
-        cidr = each.value.get(lang.SUBNET_CIDR)
+        cidr = each.value.get(lang_networks.SUBNET_CIDR)
         if cidr is not None:
-            yield cidr, each.value.get(lang.SUBNET_GATEWAY)
+            yield cidr, each.value.get(lang_networks.SUBNET_GATEWAY)
 
 
 def served_in(network: Entry) -> Iterator[tuple[Read[IPNetwork], Entry]]:
     """Each subnet that could be read, with all that the file says of it."""
-    found = network.get(lang.NETWORK_SUBNETS)
+    found = network.get(lang_networks.NETWORK_SUBNETS)
     for each in () if found is None else found.value:
-        cidr = each.value.get(lang.SUBNET_CIDR)
+        cidr = each.value.get(lang_networks.SUBNET_CIDR)
         if cidr is not None:
             yield cidr, each.value
 
 
 def dhcp_of(subnet: Entry) -> Entry | None:
     """What the file says of a subnet's DHCP; None where nobody answers."""
-    found = subnet.get(lang.SUBNET_DHCP)
+    found = subnet.get(lang_networks.SUBNET_DHCP)
     return None if found is None else found.value
 
 
 def reservations_of(subnet: Entry) -> Iterator[tuple[str, Read[IPAddress]]]:
     """Who always gets which address of a subnet; NICs and MACs in lowercase."""
     dhcp = dhcp_of(subnet)
-    found = None if dhcp is None else dhcp.get(lang.DHCP_RESERVATIONS)
+    found = None if dhcp is None else dhcp.get(lang_networks.DHCP_RESERVATIONS)
     for whose, address in {} if found is None else found.value.items():
         yield whose.lower(), address
 
 
 def advertised_in(subnet: Entry) -> Advertised:
     """What routers advertise in a subnet, with what holds if the file does not say."""
-    found, cidr = subnet.get(lang.SUBNET_RA), subnet.get(lang.SUBNET_CIDR)
+    found, cidr = subnet.get(lang_networks.SUBNET_RA), subnet.get(lang_networks.SUBNET_CIDR)
     if found is not None:
         return found.value
     is_managed = cidr is not None and cidr.value.version == 6 and dhcp_of(subnet) is not None
@@ -188,32 +195,35 @@ def has_services(network: Entry) -> bool:
 
 def has_names(network: Entry) -> bool:
     """Whether somebody answers a network's guests who ask for names."""
-    dns = network.get(lang.NETWORK_DNS)
-    domain = None if dns is None else dns.value.get(lang.DNS_DOMAIN)
+    dns = network.get(lang_networks.NETWORK_DNS)
+    domain = None if dns is None else dns.value.get(lang_networks.DNS_DOMAIN)
     return dns is not None and (domain is None or domain.value is not False)
 
 
 def forwarders_of(network: Entry) -> tuple[Read[IPAddress], ...]:
     """Who is asked for the names that a network's server does not know."""
-    found = network.part(lang.NETWORK_DNS).get(lang.DNS_FORWARDERS)
+    found = network.part(lang_networks.NETWORK_DNS).get(lang_networks.DNS_FORWARDERS)
     return () if found is None else found.value
 
 
 def replicas(vm: Entry) -> int | None:
     """How many of it to run; None for the one VM that bears the name itself."""
-    found = vm.get(lang.VM_REPLICAS)
+    found = vm.get(lang_vms.VM_REPLICAS)
     return None if found is None else found.value
 
 
 def group_names(of: Draft) -> frozenset[str]:
     """Every group that exists: declared, or listed by a VM."""
-    listed = (vm.value.get(lang.VM_GROUPS) for vm in of.vms.values())
+    listed = (vm.value.get(lang_vms.VM_GROUPS) for vm in of.vms.values())
     return frozenset(of.groups) | {group.value for groups in listed if groups for group in groups.value}
 
 
 def rules(policy: Entry) -> Iterator[tuple[Direction, Read[Entry]]]:
     """All rules of a policy with their direction."""
-    for direction, key in ((Direction.INGRESS, lang.POLICY_INGRESS), (Direction.EGRESS, lang.POLICY_EGRESS)):
+    for direction, key in (
+        (Direction.INGRESS, lang_policies.POLICY_INGRESS),
+        (Direction.EGRESS, lang_policies.POLICY_EGRESS),
+    ):
         found = policy.get(key)
         for rule in () if found is None else found.value:
             yield direction, rule
@@ -223,11 +233,11 @@ def carried(of: Draft) -> Mapping[str, tuple[Read[str], ...]]:
     """The networks that each uplink carries, whichever of the two says so; each where it is said first."""
     found: dict[str, dict[str, Read[str]]] = {name: {} for name in of.uplinks}
     for name, uplink in of.uplinks.items():
-        listed = uplink.value.get(lang.UPLINK_NETWORKS)
+        listed = uplink.value.get(lang_networks.UPLINK_NETWORKS)
         for network in () if listed is None else listed.value:
             found[name].setdefault(network.value, network)
     for name, entry in of.networks.items():
-        named = entry.value.get(lang.NETWORK_UPLINK)
+        named = entry.value.get(lang_networks.NETWORK_UPLINK)
         if named is not None and named.value in found:
             found[named.value].setdefault(name, Read(name, named.at, named.path))
     return {name: tuple(networks.values()) for name, networks in found.items()}

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vnet.topology.language import (
-    ALL_DEFAULTS,
-    TEMPLATES,
-    VM_DISK,
-    VM_DISKS,
-    VM_INTERFACES,
-    VM_NETWORKS,
-    VM_TEMPLATE,
-    VMS,
-)
+from vnet.topology.language import ALL_DEFAULTS, TEMPLATES, VMS
+from vnet.topology.language_vms import VM_DISK, VM_DISKS, VM_INTERFACES, VM_NETWORKS, VM_TEMPLATE
 from vnet.topology.shape import Entry, Field, Read
 
 _EITHER: tuple[tuple[Field[Any], ...], ...] = ((VM_NETWORKS, VM_INTERFACES), (VM_DISK, VM_DISKS))

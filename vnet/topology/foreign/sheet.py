@@ -13,7 +13,9 @@ from typing import Any
 
 from vnet.base.boot import MICRO
 from vnet.base.source import Location
-from vnet.topology.language import FABRIC_NAME_MAX, MICRO_MEMORY_MIN, VLAN_MAX, VM_NAME_MAX
+from vnet.topology.language import FABRIC_NAME_MAX, VM_NAME_MAX
+from vnet.topology.language_networks import VLAN_MAX
+from vnet.topology.language_vms import MICRO_MEMORY_MIN
 from vnet.topology.model import IPNetwork
 from vnet.topology.names import Names
 from vnet.topology.values import NAME_MAX
