@@ -62,6 +62,7 @@ def run(call: Call, told: Percent | None = None, broken_off: threading.Event | N
     """
     with _ready(call) as (words, fds, names, folder):
         for _ in range(_TRIES):
+            _point_at_targets(call, names, folder)
             ended = _once(call, words, fds, folder, told, broken_off or threading.Event())
             if ended.code in call.accept:
                 return ended
@@ -108,7 +109,7 @@ def _ready(call: Call) -> Iterator[_Ready]:
         for image in call.images:
             _open_image(image, names, stack)
         for target in call.targets:
-            names[target.path] = _link(target, folder, stack)
+            names[target.path] = _target(target, stack)
         words, fds = [_word(word, names) for word in call.words], [_number(each) for each in names.values()]
         for target in call.targets:
             words[call.words.index(target)] = target.path.name
@@ -148,15 +149,26 @@ def _open_image(image: Image, names: dict[Path, str], stack: ExitStack) -> None:
         names[path] = _name(descriptor)
 
 
-def _link(target: Target, folder: Path, stack: ExitStack) -> str:
-    """A VMDK has the name in it under which it is made: so that is its own, and a link to the descriptor."""
+def _target(target: Target, stack: ExitStack) -> str:
     descriptor = target.descriptor
     if descriptor is None:
         made = os.O_RDWR | os.O_CREAT | os.O_EXCL
         descriptor = stack.enter_context(_opened(target.path, made))
         _share(descriptor, target.path, is_written=True)
-    (folder / target.path.name).symlink_to(_name(descriptor))
     return _name(descriptor)
+
+
+def _point_at_targets(call: Call, names: Mapping[str, Path], folder: Path) -> None:
+    """A VMDK has the name in it under which it is made: so that is its own, and a link to the descriptor.
+
+    qemu-img removes by its name what it could not make: without a new link another try would make a file that
+    nobody looks at, and leave what the first had begun.
+    """
+    descriptors = {path: name for name, path in names.items()}
+    for target in call.targets:
+        link = folder / target.path.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(descriptors[target.path])
 
 
 def _word(word: Word, names: Mapping[Path, str]) -> str:
