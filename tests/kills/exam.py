@@ -103,7 +103,7 @@ def _wrong(host: Lab, operation: Operation, words: tuple[str, ...]) -> str:
     if not _until(lambda: not left_over(host), 10.0):
         return f"left over: {left_over(host)}"
     if operation.look(host) != operation.after:
-        process = host.start(*words)
+        process = host.start(*(operation.again(host) if operation.again else words))
         _, told = process.communicate(timeout=120)
         if process.returncode:
             return f"it cannot be done again: {told}"

@@ -60,6 +60,11 @@ def linked(host: Lab) -> object:
     return copies(host), sum(row["kind"] == "base" for row in host.json("image", "ls"))
 
 
+def backups(host: Lab) -> object:
+    """How many of a are complete."""
+    return sum(row["state"] == "complete" for row in host.json("backup", "ls", "a", "-n", FABRIC))
+
+
 def file(host: Lab, text: str) -> str:
     """A topology file."""
     path = host.directory / "kills.vnet.yaml"
@@ -87,6 +92,8 @@ class Operation:
     after: object
     prepare: Callable[[Lab], tuple[Words, ...]]
     cold: bool = False
+    again: Callable[[Lab], Words] | None = None
+    """What does it when it was broken off, if that is another command."""
 
 
 def says(*words: str) -> Callable[[Lab], Words]:
@@ -141,6 +148,26 @@ def _unlike(host: Lab) -> tuple[Words, ...]:
     return (OFF,)
 
 
+def _without_backups(host: Lab) -> tuple[Words, ...]:
+    host.vnet(*up(host))
+    there = host.json("backup", "ls", "a", "-n", FABRIC)
+    complete = [row["id"] for row in there if row["state"] == "complete"]
+    broken = [("backup", "discard", row["id"]) for row in there if row["state"] != "complete"]
+    return (*broken, *([("backup", "rm", *complete)] if complete else []), ON)
+
+
+def _backed_up(host: Lab) -> tuple[Words, ...]:
+    return (*_without_backups(host), BACK_UP)
+
+
+def _backup_again(host: Lab) -> Words:
+    """Its entry says of itself that it was broken off, and is finished."""
+    there = host.json("backup", "ls", "a", "-n", FABRIC)
+    broken = [row["id"] for row in there if row["state"] != "complete"]
+    return ("backup", "resume", broken[0]) if broken else BACK_UP
+
+
+BACK_UP = ("backup", "create", *A)
 OPERATIONS = (
     Operation("start-clone", says(*ON), state, "stopped", "ready", first(OFF)),
     Operation("start-cold", says(*ON), state, "stopped", "ready", first(OFF), cold=True),
@@ -179,6 +206,8 @@ OPERATIONS = (
         *(linked, (0, 0), (1, 1), _unlike),
     ),
     Operation("snapshot-restore", says(*RESTORE), state, "ready", "ready", _unless(snapshots, ONE, SAVE)),
+    Operation("backup", says(*BACK_UP), backups, 0, 1, _without_backups, again=_backup_again),
+    Operation("backup-increment", says(*BACK_UP), backups, 1, 2, _backed_up, again=_backup_again),
     # the last one: the fabric of the others has a disk of 16 MiB, and none is made smaller
     Operation("disk-grow", lambda host: up(host, size_mib=24), size, 16, 24, _small),
 )

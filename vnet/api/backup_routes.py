@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from vnet.api.stream import JsonLines, Operations
 from vnet.base.errors import InputError
+from vnet.fabric.live import backup_making, backup_restoring, backup_shelf
 from vnet.fabric.live.backups import Backups, Target, Wanted
 from vnet.hv.freeze import FreezeMode
 from vnet.hv.live.backup import CHAIN_MAX
@@ -53,21 +54,27 @@ class BackupRoutes:
         name, vm, wanted = self.name(request), request.path_params["vm"], _wanted(await _body(request))
 
         async def work(report: Any) -> Json:
-            return {"backup": await self.backups.create(name, vm, wanted, report)}
+            return {"backup": await backup_making.create(self.backups, name, vm, wanted, report)}
 
         return JsonLines(self.operations, work)
 
     async def listed(self, request: Request) -> Response:
         """What is in a store."""
         query = request.query_params
-        found = await self.backups.listed(query.get("store", ""), query.get("fabric"), query.get("vm"))
+        found = await backup_shelf.listed(
+            self.backups, query.get("store", ""), query.get("fabric"), query.get("vm")
+        )
         return JSONResponse(found)
 
     async def shown(self, request: Request) -> Response:
         """All that an entry says of itself."""
         query = request.query_params
-        found = await self.backups.shown(
-            request.path_params["id"], query.get("store", ""), query.get("name", ""), same="same" in query
+        found = await backup_shelf.shown(
+            self.backups,
+            request.path_params["id"],
+            query.get("store", ""),
+            query.get("name", ""),
+            same="same" in query,
         )
         return JSONResponse(found)
 
@@ -77,7 +84,7 @@ class BackupRoutes:
         ids, wanted = _ids(body), _wanted(body)
 
         async def work(report: Any) -> Json:
-            return {"backups": await self.backups.verify(ids, wanted, report)}
+            return {"backups": await backup_shelf.verify(self.backups, ids, wanted, report)}
 
         return JsonLines(self.operations, work)
 
@@ -89,7 +96,7 @@ class BackupRoutes:
         wanted = _wanted(body)
 
         async def work(report: Any) -> Json:
-            return {"backup": await self.backups.restore(id_, target, wanted, report)}
+            return {"backup": await backup_restoring.restore(self.backups, id_, target, wanted, report)}
 
         return JsonLines(self.operations, work)
 
@@ -101,7 +108,11 @@ class BackupRoutes:
         store, dry_run = str(body.get("store", "")), body.get("dry_run") is True
 
         async def work(report: Any) -> Json:
-            return {"backups": await self.backups.prune(store, keep, only, dry_run=dry_run, report=report)}
+            return {
+                "backups": await backup_shelf.prune(
+                    self.backups, store, keep, only, dry_run=dry_run, report=report
+                )
+            }
 
         return JsonLines(self.operations, work)
 
@@ -111,7 +122,7 @@ class BackupRoutes:
         store, ids = str(body.get("store", "")), _ids(body)
 
         async def work(report: Any) -> Json:
-            return {"backups": await self.backups.remove(store, ids, report)}
+            return {"backups": await backup_shelf.remove(self.backups, store, ids, report)}
 
         return JsonLines(self.operations, work)
 
@@ -120,14 +131,14 @@ class BackupRoutes:
         id_, wanted = request.path_params["id"], _wanted(await _body(request))
 
         async def work(report: Any) -> Json:
-            return {"backup": await self.backups.resume(id_, wanted, report)}
+            return {"backup": await backup_making.resume(self.backups, id_, wanted, report)}
 
         return JsonLines(self.operations, work)
 
     async def discard(self, request: Request) -> Response:
         """Remove what was broken off."""
         wanted = _wanted(await _body(request))
-        return JSONResponse(await self.backups.discard(request.path_params["id"], wanted))
+        return JSONResponse(await backup_making.discard(self.backups, request.path_params["id"], wanted))
 
 
 async def _body(request: Request) -> Json:

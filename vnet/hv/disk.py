@@ -62,6 +62,15 @@ class Disk:
         return f"{self.name}.{self.format}"
 
 
+def refuse_encrypted(vm: str, names: Sequence[str]) -> None:
+    """Raises HostError for disks that are encrypted: who copies a file does not have its key."""
+    if names:
+        raise HostError(
+            f"{', '.join(names)} of {vm} is encrypted, and a copy would need its key: `vnet backup create"
+            f" {vm} --encrypt --key-file FILE`, then `vnet backup restore ID --to VM`, whose disk has its own"
+        )
+
+
 _BASE_SETS = 64
 """The first of the sets of images that disks are made of, behind those of disks."""
 

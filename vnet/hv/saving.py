@@ -132,18 +132,3 @@ def keep_disks(disks: Iterable[Plugged], name: str) -> tuple[Command, ...]:
 def drop_disk(disk: Plugged, name: str) -> Command:
     """Forgets what was kept of one."""
     return Command("blockdev-snapshot-delete-internal-sync", {"device": disk.node, "name": name})
-
-
-FREEZE = """
-sync
-while read -r device folder kind rest; do
-    case $device in /dev/*) fsfreeze --freeze "$folder" || exit 1 ;; esac
-done </proc/mounts
-"""
-"""Brings all file systems on disks to rest. Run by the guest's shell; the agent's own files are in memory."""
-
-THAW = """
-while read -r device folder kind rest; do
-    case $device in /dev/*) fsfreeze --unfreeze "$folder" ;; esac
-done </proc/mounts
-"""

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from vnet.base.errors import HostError, PeerError, TimedOut
+from vnet.hv.live.freezing import freeze, thaw
 from vnet.hv.live.guest_agent import GuestAgentClient
 
 QEMU_GA = shutil.which("qemu-ga", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -220,3 +221,64 @@ def test_an_agent_that_answers_what_nobody_asked_is_left() -> None:
             await client.ping()
 
     with_pretender({"guest-ping": b'{"return": {}}\n{"return": {}}\n'}, work)
+
+
+class Frozen:
+    """As much of a guest as freezing asks for."""
+
+    goes_on = True
+
+    def __init__(self, client: GuestAgentClient) -> None:
+        self._client = client
+
+    async def agent_now(self, timeout_s: float) -> GuestAgentClient:
+        return self._client
+
+
+def _commands(asked: list) -> list[str]:
+    return [name.removeprefix("guest-") for name, _ in asked if name != "guest-exec-status"]
+
+
+EXECUTES = {
+    "guest-exec": b'{"return": {"pid": 5}}\n',
+    "guest-exec-status": b'{"return": {"exited": true, "exitcode": 0}}\n',
+    "guest-fsfreeze-freeze": b'{"return": 3}\n',
+    "guest-fsfreeze-thaw": b'{"return": 3}\n',
+}
+
+
+def test_the_agent_itself_freezes_with_a_watchdog_begun_before_and_ended_after() -> None:
+    async def work(client: GuestAgentClient) -> None:
+        assert (await freeze(Frozen(client))).is_frozen  # type: ignore[arg-type]
+        assert await thaw(Frozen(client))  # type: ignore[arg-type]
+
+    asked = with_pretender(EXECUTES, work)
+    assert _commands(asked) == ["exec", "fsfreeze-freeze", "fsfreeze-thaw", "exec"]
+
+
+def test_one_that_may_run_no_commands_freezes_all_the_same() -> None:
+    async def work(client: GuestAgentClient) -> None:
+        assert (await freeze(Frozen(client))).is_frozen  # type: ignore[arg-type]
+
+    barred = b'{"error": {"class": "CommandNotFound", "desc": "guest-exec has been disabled"}}\n'
+    asked = with_pretender({**EXECUTES, "guest-exec": barred}, work)
+    assert _commands(asked) == ["exec", "fsfreeze-freeze"]
+
+
+def test_one_that_cannot_freeze_is_thawed_and_says_why() -> None:
+    async def work(client: GuestAgentClient) -> None:
+        frozen = await freeze(Frozen(client))  # type: ignore[arg-type]
+        assert not frozen.is_frozen and "no such ioctl" in frozen.why
+
+    failed = b'{"error": {"class": "GenericError", "desc": "no such ioctl"}}\n'
+    asked = with_pretender({**EXECUTES, "guest-fsfreeze-freeze": failed}, work)
+    assert _commands(asked) == ["exec", "fsfreeze-freeze", "fsfreeze-thaw", "exec"]
+
+
+@pytest.mark.parametrize(("status", "thawed"), [("frozen", True), ("thawed", False)])
+def test_who_connects_thaws_what_another_daemon_left_frozen(status: str, thawed: bool) -> None:
+    async def work(client: GuestAgentClient) -> None:
+        await client.thaw_what_was_left()
+
+    answers = {**EXECUTES, "guest-fsfreeze-status": json.dumps({"return": status}).encode() + b"\n"}
+    assert ("fsfreeze-thaw" in _commands(with_pretender(answers, work))) is thawed

@@ -6,12 +6,17 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vnet.base.boot import Firmware
 from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.telling import telling
 from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.state import Guest
+from vnet.hv.disk import Disk, refuse_encrypted
+from vnet.hv.firmware import variables_disk
 from vnet.hv.live import base_image, disk_clone
+from vnet.hv.live.snapshot_files import refuse_kept_memory
 from vnet.hv.spec import GuestState
 from vnet.hv.stored import Stored
 from vnet.topology.language import VM_NAME_MAX
@@ -34,11 +39,12 @@ async def clone(
         assert fabric.declared is not None
         if new in {each.name for each in fabric.declared.inventory.vms}:
             raise InputError(f"there is a VM {new} in {name} already; take another name")
+        refuse_encrypted(vm, [each.name for each in guest.disks if each.encrypt])
         await refuse_moving(fabric, vm)
         with telling(report, 1, f"copy the disks of {vm}", 1) as remark:
             order = disk_clone.Order(name, vm, new, linked)
             tell = lambda text: report(Progress(1, text, Status.NOTE))  # noqa: E731
-            copied, differences = await disk_clone.clone(order, guest.disks, tell)
+            copied, differences = await disk_clone.clone(order, (*guest.disks, *_variables(guest)), tell)
             remark.text = ", ".join(copied) or "it has none"
         made = {"disks": list(copied), "linked": list(differences)}
         return {"fabric": name, "vm": new, "from": vm, **made}
@@ -46,6 +52,7 @@ async def clone(
 
 async def refuse_moving(fabric: Fabric, vm: str) -> None:
     """Raises HostError for a VM that does not stand still."""
+    refuse_kept_memory(fabric.record.name, vm)
     status = await fabric.parts.guests.status(vm)
     if status.state not in _STILL:
         raise HostError(
@@ -73,3 +80,8 @@ async def template(registry: Registry, name: str, vm: str, disk: str, tell: Call
             raise InputError(f"{chosen} of {vm} is encrypted, and an image of it would not be")
         await refuse_moving(fabric, vm)
         return await base_image.template(name, vm, chosen, tell)
+
+
+def _variables(guest: Guest) -> tuple[Disk, ...]:
+    """What its firmware keeps, as which entry it boots."""
+    return (variables_disk(0),) if guest.boot.firmware == Firmware.UEFI.value else ()

@@ -13,6 +13,7 @@ from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.hv.live import export
 from vnet.hv.live.export import Made
+from vnet.hv.live.snapshot_files import refuse_kept_memory
 from vnet.hv.ovf import ExportedNic, ExportedVm
 from vnet.hv.spec import GuestState
 from vnet.topology.inventory import Vm
@@ -46,8 +47,9 @@ async def make(registry: Registry, fabric: str, wanted: Wanted, told: Callable[[
     found = registry.fabric(fabric)
     vm = _vm(found, wanted.vm)
     names = _disks(vm, wanted)
+    refuse_kept_memory(fabric, vm.name)
+    sources = [export.source(fabric, vm.name, each) for each in names]
     async with _at_rest(registry, found, vm.name, wanted) as shared:
-        sources = [export.source(fabric, vm.name, each) for each in names]
         if wanted.form is Form.QCOW2:
             made = await export.pack_disk(sources[0], vm.name, shared=shared, told=told)
         else:

@@ -18,8 +18,4 @@ def refuse_kept(fabric: str, vm: str, disk: str) -> None:
             f"the disk {disk} of {vm} keeps the snapshots {', '.join(names)}:"
             f" `vnet snapshot rm {vm} NAME` first"
         )
-    wish = files.next_of(fabric, vm)
-    if wish is not None:
-        raise HostError(
-            f"{vm} is suspended with the disk {disk}: `vnet start {vm}`, then `vnet stop {vm}` first"
-        )
+    files.refuse_kept_memory(fabric, vm)

@@ -183,13 +183,12 @@ def _files(manifest: Manifest, first_set: int = commands.FIRST_SET) -> tuple[Fil
 async def _at_one_moment(store: Store, blocks: Blocks, order: Order, manifest: Manifest) -> Manifest:
     """Begin to copy, with the guest's file systems standing still while it is begun."""
     copies = tuple(_copies(blocks, order, manifest))
-    freeze = Freeze(False)
+    freeze = await blocks.freeze(order.freeze)
     try:
-        freeze = await blocks.freeze(order.freeze)
         await blocks.monitor.execute(commands.take(copies))
     finally:
-        stood_still = await blocks.thaw()
-    if freeze == Freeze(True) and not stood_still:
+        stood_still = freeze != Freeze(True) or await blocks.thaw()
+    if not stood_still:
         freeze = Freeze(False, "its file systems went on before the moment had come")
     manifest = replace(manifest, taken_at=datetime.now(UTC).replace(microsecond=0), freeze=freeze)
     await asyncio.to_thread(store.note, manifest)

@@ -7,23 +7,23 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from vnet.base.errors import HostError, VnetError
+from vnet.base.errors import HostError
 from vnet.hv import monitor
 from vnet.hv.argv import DiskArgument
 from vnet.hv.backup import Freeze
 from vnet.hv.disk import Disk, plugged
-from vnet.hv.freeze import FREEZE, NOTHING_THERE, THAW, TIMEOUT_S, FreezeMode
+from vnet.hv.freeze import FreezeMode
 from vnet.hv.lifecycle import Phase
 from vnet.hv.live import disk as disks
+from vnet.hv.live import freezing
 from vnet.hv.live.boot import Prepared, open_disks
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.manager import HvManager
 from vnet.hv.live.qmp import Monitor
+from vnet.hv.live.snapshot_files import refuse_kept_memory
 from vnet.hv.live.worker import working
 from vnet.hv.spec import GuestSpec
 from vnet.hv.stored import Stored
-
-NOTHING_MOUNTED = "it has no file system of a disk mounted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +44,19 @@ class Blocks:
             return Freeze(True, "it does not run")
         if mode is FreezeMode.NEVER:
             return Freeze(False, "not wanted")
-        done = await self._freeze(self.guest)
+        done = await freezing.freeze(self.guest)
         if mode is FreezeMode.REQUIRE and not done.is_frozen:
-            await self.thaw()
             name = self.guest.spec.name
             raise HostError(
                 f"{name} cannot be frozen: {done.why}. Without --freeze require it is copied as it is"
             )
         return done
 
-    async def _freeze(self, guest: Guest) -> Freeze:
-        if guest.phase is Phase.PAUSED:
-            return Freeze(False, "it is paused")
-        try:
-            done = await guest.exec(["sh", "-c", FREEZE], b"", TIMEOUT_S)
-        except VnetError as error:
-            return Freeze(False, str(error))
-        if done.exit_code == NOTHING_THERE:
-            return Freeze(True, NOTHING_MOUNTED)
-        why = (done.stderr or done.stdout).decode(errors="replace").strip()[-500:]
-        return Freeze(True) if done.exit_code == 0 else Freeze(False, why or f"exit code {done.exit_code}")
-
     async def thaw(self) -> bool:
         """Let them go on. Returns whether they stood still until now."""
         if self.guest is None or self.guest.phase is not Phase.RUNNING:
             return True
-        with contextlib.suppress(VnetError):  # it thaws itself soon
-            done = await self.guest.exec(["sh", "-c", THAW], b"", TIMEOUT_S)
-            return done.exit_code != NOTHING_THERE
-        return False
+        return await freezing.thaw(self.guest)
 
 
 @contextlib.asynccontextmanager
@@ -115,10 +99,14 @@ async def _prepared(manager: HvManager, spec: GuestSpec) -> Prepared | None:
 
 
 async def _held(guest: Guest, why: str) -> bool:
-    """Keep a guest that does not run from being started. False if it runs."""
+    """Keep a guest that does not run from being started. False if it runs.
+
+    Raises HostError for one that is suspended.
+    """
     async with guest.lock:
         if await guest.adopt():
             return False
+        await asyncio.to_thread(refuse_kept_memory, guest.spec.fabric, guest.spec.name)
         guest.hold(why)
         return True
 

@@ -23,6 +23,7 @@ from typing import IO
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import ovf, qemu_img
+from vnet.hv.disk import refuse_encrypted
 from vnet.hv.live import base_note, disk, image_store, image_tool
 from vnet.hv.ovf import ExportedDisk, ExportedVm
 from vnet.hv.qemu_img import Image
@@ -70,6 +71,7 @@ def source(fabric: str, vm: str, name: str) -> Source:
         raise HostError(
             f"the disk {name} of {vm} is not there yet: it is made by the first `vnet start {vm}`"
         )
+    refuse_encrypted(vm, [each.name for each in found if each.is_encrypted])
     path = found[0].path
     image = base_note.image_of(path)
     behind = image_store.path_of(image) if image else None

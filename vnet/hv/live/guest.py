@@ -109,6 +109,13 @@ class Guest:
         await self.drive(Event.SAVE)
         return Saving(self.spec.name, self.monitor, self.plugged, snapshot, file, runs)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether its processors run; while it is being saved, whether they did before."""
+        if self.phase is Phase.SAVING:
+            return self._recorded().saving_runs
+        return self.phase is Phase.RUNNING
+
     async def saved(self) -> None:
         """It is as it was, whether that went well or not."""
         await self.drive(Event.SAVED)

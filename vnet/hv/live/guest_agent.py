@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from vnet.base.errors import PeerError, TimedOut
+from vnet.base.errors import HostError, PeerError, TimedOut
 from vnet.hv import guest_agent
 from vnet.hv.guest_agent import Answer, Heard, Interface, Synced
 from vnet.hv.spec import ExecResult
@@ -166,6 +166,12 @@ class GuestAgentClient:
     async def frozen(self) -> bool:
         """Whether file systems are frozen."""
         return await self.command("guest-fsfreeze-status") == "frozen"
+
+    async def thaw_what_was_left(self) -> None:
+        """A daemon that was killed may have left it frozen: it takes no commands until it is told to thaw."""
+        with contextlib.suppress(HostError):  # one that knows nothing of it, or may not
+            if await self.frozen():
+                await self.thaw()
 
     async def set_time(self, time_ns: int) -> None:
         """Sets the guest's clock: after a pause it is behind."""

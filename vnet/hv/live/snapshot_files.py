@@ -194,6 +194,15 @@ def next_of(fabric: str, vm: str) -> Next | None:
     return next((each for each in reversed(wishes(fabric)) if vm in each.vms), None)
 
 
+def refuse_kept_memory(fabric: str, vm: str) -> None:
+    """Raises HostError for a VM with whose disks nothing may be done: memory that is kept belongs to them."""
+    if next_of(fabric, vm) is not None:
+        raise HostError(
+            f"{vm} is suspended, and its disks belong to the memory that is kept: `vnet start {vm}` first,"
+            f" then `vnet stop {vm}` if it is to stand still"
+        )
+
+
 _FULFILLING = threading.Lock()
 """Those who are restored together come back side by side, in threads."""
 

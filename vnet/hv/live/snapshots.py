@@ -283,10 +283,12 @@ class _Making:
         """Without their memory guests are asked to write what they still hold back."""
         asked = [each.vm for each in self.snapshot.members if each.consistency is Consistency.CRASH]
         done = await asyncio.gather(*(freeze(self.guests[vm]) for vm in asked))
-        self.frozen = tuple(vm for vm, is_done in zip(asked, done, strict=True) if is_done)
+        self.frozen = tuple(vm for vm, each in zip(asked, done, strict=True) if each.is_frozen)
 
     async def _thaw(self) -> None:
-        await asyncio.gather(*(thaw(self.guests[vm]) for vm in self.frozen))
+        """Those that thawed themselves meanwhile were not frozen when it mattered."""
+        stood_still = await asyncio.gather(*(thaw(self.guests[vm]) for vm in self.frozen))
+        self.frozen = tuple(vm for vm, still in zip(self.frozen, stood_still, strict=True) if still)
 
     def _told(self) -> Snapshot:
         """With what is known of it now."""
