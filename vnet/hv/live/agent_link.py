@@ -88,7 +88,13 @@ async def _connect(spec: GuestSpec, timeout_s: float) -> AgentClient | GuestAgen
     if spec.is_micro:
         return await AgentClient.connect(_socket(spec), timeout_s=timeout_s)
     try:
-        return await GuestAgentClient.connect(_socket(spec), timeout_s=timeout_s)
+        agent = await GuestAgentClient.connect(_socket(spec), timeout_s=timeout_s)
+        try:
+            await agent.thaw_what_was_left()
+        except BaseException:
+            await agent.close()
+            raise
+        return agent
     except TimedOut as error:
         name = spec.name
         raise TimedOut(

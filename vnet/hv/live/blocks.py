@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from vnet.base.errors import HostError
+from vnet.base.threads import finished
 from vnet.hv import monitor
 from vnet.hv.argv import DiskArgument
 from vnet.hv.backup import Freeze
@@ -122,7 +123,7 @@ async def _opened_at_rest(manager: HvManager, spec: GuestSpec) -> AsyncIterator[
     sized = spec.disks if prepared is None else prepared.disks
     async with working(max((each.file_bytes for each in sized), default=0)) as worker:
         with contextlib.ExitStack() as stack:
-            found = await asyncio.to_thread(_open_all, spec, prepared, stack)
+            found = await finished(_open_all, spec, prepared, stack)
             for each in found:
                 key = disks.key_of(spec.fabric, spec.name, each.plugged.disk)
                 opening = monitor.open_disk(each.plugged, each.fd, key, each.base_fd)

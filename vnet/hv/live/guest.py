@@ -113,7 +113,7 @@ class Guest:
     def goes_on(self) -> bool:
         """Whether its processors run; while it is being saved, whether they did before."""
         if self.phase is Phase.SAVING:
-            return self._recorded().saving_runs
+            return self.record is not None and self.record.saving_runs
         return self.phase is Phase.RUNNING
 
     async def saved(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vnet.base.threads import kept
 from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, Memory, command_line
 from vnet.hv.live.cgroup import Cgroup
@@ -64,7 +64,8 @@ async def launch_machine(
 
 async def launch_opened(machine: Machine, confinement: Confinement, fds: Iterable[int]) -> Process:
     """Starts QEMU for a machine that names all its files by number; they stay the caller's."""
-    return await asyncio.to_thread(
+    return await kept(
+        Process.kill,
         launch,
         command_line(machine),
         user=confinement.user,

@@ -6,7 +6,6 @@ midst of it leaves a record from which the next one finds all there is to remove
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import uuid as uuids
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError, PeerError
+from vnet.base.threads import finished, kept
 from vnet.hv import monitor, saving
 from vnet.hv.accel import Accel
 from vnet.hv.argv import DiskArgument, Machine, Memory, NicArgument, built_of, machine_of, places_of
@@ -114,7 +114,7 @@ class Launch:
                     machine, fds=(*descriptors, *(fd for each in disks for fd in each.fds))
                 )
         with contextlib.ExitStack() as stack:
-            opened = await asyncio.to_thread(open_for, self.spec, prepared, stack, as_they_are=as_they_are)
+            opened = await finished(open_for, self.spec, prepared, stack, as_they_are=as_they_are)
             machine = replace(machine, pc=opened.pc, disks=opened.disks)
             return await self._launch(machine, fds=(*descriptors, *opened.fds))
 
@@ -191,14 +191,14 @@ class Launch:
         spec = self.spec
         with contextlib.ExitStack() as stack:
             open_them = open_all if self.means.saved is None else open_as_they_are
-            opened = await asyncio.to_thread(open_them, spec.fabric, spec.name, spec.disks, stack)
+            opened = await finished(open_them, spec.fabric, spec.name, spec.disks, stack)
             keys = open_keys(spec.fabric, spec.name, spec.disks, stack)
             bases = await asyncio.to_thread(open_bases, spec.fabric, spec.name, spec.disks, stack)
             places = zip(plugged(spec.disks, len(spec.nics)), opened, bases, keys, strict=True)
             yield tuple(DiskArgument(place, fd, base, key_fd=key) for place, fd, base, key in places)
 
     async def _open_tap(self, nic: str) -> int:
-        return await asyncio.to_thread(self.means.open_tap, nic)
+        return await kept(os.close, self.means.open_tap, nic)
 
     @property
     def _template(self) -> Template:
