@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from vnet.base.errors import HostError
-from vnet.base.threads import finished
 from vnet.hv import monitor
 from vnet.hv.argv import DiskArgument
 from vnet.hv.backup import Freeze
@@ -22,6 +21,7 @@ from vnet.hv.live.guest import Guest
 from vnet.hv.live.manager import HvManager
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.snapshot_files import refuse_kept_memory
+from vnet.hv.live.threads import finished
 from vnet.hv.live.worker import working
 from vnet.hv.spec import GuestSpec
 from vnet.hv.stored import Stored

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vnet.base.threads import kept
 from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, Memory, command_line
 from vnet.hv.live.cgroup import Cgroup
 from vnet.hv.live.image import Image
 from vnet.hv.live.process import Process, launch
+from vnet.hv.live.threads import kept
 
 LOG = "qemu.log"
 _VHOST = "/dev/vhost-net"

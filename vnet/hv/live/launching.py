@@ -15,7 +15,6 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError, PeerError
-from vnet.base.threads import finished, kept
 from vnet.hv import monitor, saving
 from vnet.hv.accel import Accel
 from vnet.hv.argv import DiskArgument, Machine, Memory, NicArgument, built_of, machine_of, places_of
@@ -31,6 +30,7 @@ from vnet.hv.live.process import Process, file_limit
 from vnet.hv.live.qemu import Qemu
 from vnet.hv.live.record import Record
 from vnet.hv.live.template import Template
+from vnet.hv.live.threads import finished, kept
 from vnet.hv.live.users import claim_dir
 from vnet.hv.monitor import RunState
 from vnet.hv.spec import GuestSpec
@@ -193,7 +193,7 @@ class Launch:
             open_them = open_all if self.means.saved is None else open_as_they_are
             opened = await finished(open_them, spec.fabric, spec.name, spec.disks, stack)
             keys = open_keys(spec.fabric, spec.name, spec.disks, stack)
-            bases = await asyncio.to_thread(open_bases, spec.fabric, spec.name, spec.disks, stack)
+            bases = await finished(open_bases, spec.fabric, spec.name, spec.disks, stack)
             places = zip(plugged(spec.disks, len(spec.nics)), opened, bases, keys, strict=True)
             yield tuple(DiskArgument(place, fd, base, key_fd=key) for place, fd, base, key in places)
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from vnet.base.threads import finished, kept
+from vnet.hv.live.threads import finished, kept
 
 
 def test_what_a_thread_opened_for_a_caller_that_was_cancelled_is_given_back() -> None:
