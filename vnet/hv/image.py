@@ -191,7 +191,7 @@ def kernel_package(meta_depends: str) -> str:
 
 def cache_key(versions: Mapping[str, str], scripts: Mapping[str, bytes]) -> str:
     """A name for the image made of these packages and these files of `guest/`."""
-    digest = hashlib.sha256(f"layout {LAYOUT}\n".encode())
+    digest = hashlib.sha256(f"layout {LAYOUT}\n{' '.join(MODULES)}\n".encode())
     for package, version in sorted(versions.items()):
         digest.update(f"{package} {version}\n".encode())
     for name, data in sorted(scripts.items()):
