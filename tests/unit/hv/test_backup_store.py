@@ -18,7 +18,7 @@ from vnet.hv import backup, secret
 from vnet.hv.backup import Manifest
 from vnet.hv.live import keys
 from vnet.hv.live.backup_restore import verify
-from vnet.hv.live.backup_store import MANIFEST, Store, measured
+from vnet.hv.live.backup_store import MANIFEST, UNFINISHED, Store, measured, sweep
 
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 
@@ -72,6 +72,35 @@ def test_a_removal_that_is_interrupted_leaves_nothing_that_counts(
     with pytest.raises(HostError, match="by hand"):
         store.remove("m0")
     assert store.complete() == {}
+
+
+@needs_qemu_img
+def test_what_a_killed_daemon_left_without_a_word_goes_and_all_else_stays(store: Store) -> None:
+    done, begun = finished(store, manifest("m0")), manifest("m1")
+    store.begin(begun, None)
+    nameless = store.path / "db-nameless"
+    nameless.mkdir()
+    for folder in (nameless, store.folder(done.id)):
+        (folder / f".{UNFINISHED}.new").write_text("ha")
+    sweep(store.path)
+    assert {each.manifest.id: each.is_complete for each in store.entries()} == {
+        done.id: True,
+        begun.id: False,
+    }
+    assert not nameless.exists() and not list(store.path.glob("*/.*"))
+
+
+def test_a_folder_that_is_no_store_is_not_swept(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    sweep(tmp_path)
+    assert (tmp_path / "letters").exists()
+
+
+def test_a_store_that_was_half_made_is_made(tmp_path: Path) -> None:
+    Store.made(tmp_path / "new")
+    (label,) = (tmp_path / "new").iterdir()
+    label.rename(label.with_name(f".{label.name}.new"))
+    Store.made(tmp_path / "new")
 
 
 @needs_qemu_img

@@ -23,6 +23,7 @@ from vnet.hv.live import image_tool
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"
+_HALF = ".new"
 _LABEL = "vnet-backups.json"
 _LUKS = "key-secret=key,iter-time=100"
 """QEMU needs not try long: keys that are made here cannot be guessed anyway."""
@@ -62,7 +63,7 @@ class Store:
             return cls.opened(path)
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if any(each.name != "lost+found" for each in path.iterdir()):
+            if any(each.name != "lost+found" and not _is_half(each) for each in path.iterdir()):
                 raise InputError(
                     f"{path} is not empty and no store of backups: name an empty folder, or a new one"
                 )
@@ -132,6 +133,17 @@ class Store:
             raise HostError(f"{folder} could not be removed whole: remove it by hand")
 
 
+def sweep(path: Path) -> None:
+    """Removes what a daemon that was killed has left in a store without a word of what it was to be."""
+    if not (path / _LABEL).exists():
+        return
+    for folder in (each for each in path.iterdir() if each.is_dir() and each.name != "lost+found"):
+        for half in filter(_is_half, folder.iterdir()):
+            half.unlink()
+        if not (folder / MANIFEST).exists() and not (folder / UNFINISHED).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def measured(store: Store, manifest: Manifest) -> Manifest:
     """The manifest with sizes and sums of its files, which are on the disk and not only in memory by then."""
     disks = tuple(_measured(store.file(manifest, disk), disk) for disk in manifest.disks)
@@ -175,9 +187,13 @@ def _entry(folder: Path) -> Entry:
         return Entry(backup.unknown(folder.name), is_complete, str(error))
 
 
+def _is_half(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(_HALF)
+
+
 def _write(path: Path, text: str) -> None:
     """Replace a file and wait until that would outlive a power cut."""
-    beside = path.with_name(f".{path.name}.new")
+    beside = path.with_name(f".{path.name}{_HALF}")
     with open(os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
         file.write(text)
         file.flush()
