@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,12 @@ def _file(path: Path, *_: Any, **__: Any) -> str:
     return f"file {path.name}" if ours and not any(each in text for each in noise) else ""
 
 
+def _program(words: Sequence[str]) -> str:
+    """What is run, and not what takes its rights away before: each of these ends with `--`."""
+    behind = max((place + 1 for place, word in enumerate(words) if word == "--"), default=0)
+    return Path(words[behind]).name
+
+
 def install(steps: Steps) -> None:
     """Everywhere."""
     steps.watch(Performer, "perform", lambda _, action, *__: f"plan: {type(action).__name__}")
@@ -102,7 +108,7 @@ def install(steps: Steps) -> None:
     for method in ("rename", "replace", "unlink", "rmdir"):
         steps.watch(Path, method, _file)
     steps.watch(shutil, "rmtree", lambda path, *_, **__: _file(Path(path)))
-    steps.watch(subprocess.Popen, "__init__", lambda _, words, *__, **___: f"process {Path(words[0]).name}")
+    steps.watch(subprocess.Popen, "__init__", lambda _, words, *__, **___: f"process {_program(words)}")
     actions = GuestPerformer.actions
 
     def watched(performer: GuestPerformer) -> dict[Any, Any]:

@@ -118,7 +118,7 @@ def test_linked_clones_see_what_was_there_and_write_for_themselves(host: Lab) ->
     (base,) = bases(host)
     assert base["users"] == ["clones/db-4/data", "clones/db-5/data"]
     _, told = host.start("up", "-f", file(host)).communicate(timeout=120)
-    assert told.count("warm clone") == 2, told
+    assert told.count("warm clone") == told.count("✓ start ") >= 2, told
     assert sh(host, "db-4", f"{MOUNTED} && cat /mnt/note") == "precious\n"
     sh(host, "db-4", "echo four >/mnt/note && sync")
     sh(host, "db", "echo first >/mnt/note && sync")

@@ -12,7 +12,7 @@ from tests.kills.operations import FABRIC, OPERATIONS
 from tests.vm.fabric_lab import lab
 
 CHOSEN = {
-    "start-clone": ("after process unshare", "after QMP device_add"),
+    "start-clone": ("after process qemu-system-x86_64", "after QMP device_add"),
     "stop": ("before QMP quit",),
     "disk-create": ("after process qemu-img",),
 }
