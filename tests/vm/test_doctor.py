@@ -91,6 +91,14 @@ def flows(made: Clinic, command: str, more: str) -> None:
     made.sh(f"ovs-ofctl -O OpenFlow13 {command} unix:{socket} {more}")
 
 
+def guest_killed(made: Clinic) -> None:
+    """The daemon sees it at once, but perhaps not before the doctor asks."""
+    os.kill(made.qemu, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while "crashed" not in {row["state"] for row in made.host.json("ps")} and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def both_killed(made: Clinic) -> None:
     made.host.kill_daemon()
     os.kill(made.dnsmasq, signal.SIGKILL)
@@ -132,7 +140,7 @@ STATES: Mapping[str, tuple[Callable[[Clinic], object], set[str]]] = {
     "dnsmasq's namespace gone": (lambda made: made.sh(f"ip netns delete {SPACE}.lan"), {"service"}),
     "dnsmasq's veth gone": (lambda made: made.sh(f"ip -n {SPACE} link del @lan"), {"service"}),
     "leases unreadable": (unreadable_leases, {"leases"}),
-    "guest killed": (lambda made: os.kill(made.qemu, signal.SIGKILL), {"guest"}),
+    "guest killed": (guest_killed, {"guest"}),
     "guest hangs": (lambda made: os.kill(made.qemu, signal.SIGSTOP), {"guest-answers"}),
 }
 
