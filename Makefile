@@ -27,7 +27,7 @@ demo: setup-demo bpf image ## Install what is needed, then bring up five VMs, pr
 	@tools/demo.sh
 
 .PHONY: test
-test: setup bpf image guests lint ## Everything: install, checks, all tests (root, under 20 minutes)
+test: setup bpf image guests lint ## Everything: install, checks, all tests (root, under half an hour)
 	@$(PY) -m pytest $(SIDE_BY_SIDE)
 	@$(PY) -m pytest $(TWO_FILES)
 
