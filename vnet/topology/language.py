@@ -12,7 +12,7 @@ from vnet.topology.language_networks import NETWORK, ROUTER, UPLINK
 from vnet.topology.language_nics import PROFILE
 from vnet.topology.language_policies import GROUP, POLICY, SERVICE
 from vnet.topology.language_vms import DEFAULTS, ENDPOINT, TEMPLATE, VM
-from vnet.topology.language_words import TEXT, integer, name_word, one_of
+from vnet.topology.language_words import TEXT, formed, integer, name_word, one_of
 from vnet.topology.model import TIERS, MirrorDirection
 from vnet.topology.shape import Field, ListOf, MapOf, Record, Word
 
@@ -23,15 +23,13 @@ VM_NAME_MAX = 40
 SNAPLEN_MAX = 262_144
 """As tcpdump has it: more than any frame."""
 
-_CLAIM = Word(
-    selectors.CLAIM_EXPECTED, selectors.claim, {"type": "string", "pattern": selectors.CLAIM_PATTERN}
-)
+_CLAIM = formed(selectors.CLAIM_EXPECTED, selectors.claim, selectors.CLAIM_PATTERN)
 
 # ---- mirrors ---------------------------------------------------------------------------------
 
 MIRROR_SOURCE = Field(
     "source",
-    Word(mirrors.SOURCE_EXPECTED, mirrors.source, {"type": "string", "pattern": "^[a-z0-9-]+:[a-z0-9-]+$"}),
+    formed(mirrors.SOURCE_EXPECTED, mirrors.source, "^[a-z0-9-]+:[a-z0-9-]+$"),
     "whose packets are copied: VM:INTERFACE, network:NAME for all NICs of a network, or uplink:NAME",
     required=True,
 )
@@ -46,7 +44,7 @@ MIRROR_FILTER = Field(
 )
 MIRROR_TO = Field(
     "to",
-    Word(mirrors.TARGET_EXPECTED, mirrors.target, {"type": "string", "pattern": "^[a-z0-9-]+:"}),
+    formed(mirrors.TARGET_EXPECTED, mirrors.target, "^[a-z0-9-]+:"),
     "where the copies go: a NIC with mirror_only, a file of the daemon, or another machine",
     required=True,
 )

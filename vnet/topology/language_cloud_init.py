@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from vnet.topology import values
+from vnet.topology.language_words import BOOLEAN, TEXT, formed
 from vnet.topology.shape import Field, ListOf, Record, Refused, Word, YesOrMap
 from vnet.topology.yaml import Scalar
 
@@ -39,33 +40,32 @@ def _password_hash(scalar: Scalar) -> str:
     return text
 
 
-_TEXT = Word("text", values.string, {"type": "string"})
 CLOUD_USER = Field(
     "user",
-    Word("the name of a user", _user, {"type": "string", "pattern": _USER_PATTERN}),
+    formed("the name of a user", _user, _USER_PATTERN),
     "the user that is made, who may become root; the image's own default user if left out",
 )
 CLOUD_SSH_KEYS = Field(
     "ssh_keys",
-    ListOf(_TEXT, "a public key, a file with some, or a list of those", single=True),
+    ListOf(TEXT, "a public key, a file with some, or a list of those", single=True),
     "who may log in as that user: public keys, or files with them, relative to this one; this host's own "
     "(`vnet ssh`) if left out",
 )
 CLOUD_PASSWORD_HASH = Field(
     "password_hash",
-    Word("a password's hash", _password_hash, {"type": "string", "pattern": _HASH_PATTERN}),
+    formed("a password's hash", _password_hash, _HASH_PATTERN),
     "the user's password, as `mkpasswd` prints it; dollar signs are written twice; none if left out",
     default="",
 )
 CLOUD_PACKAGES = Field(
     "packages",
-    ListOf(_TEXT, "a list of packages"),
+    ListOf(TEXT, "a list of packages"),
     "packages that are installed at its first boot, from where the guest's distribution gets them",
     default=(),
 )
 CLOUD_RUNCMD = Field(
     "runcmd",
-    ListOf(_TEXT, "a command for the shell, or a list of them", single=True),
+    ListOf(TEXT, "a command for the shell, or a list of them", single=True),
     "commands that are run at the end of its first boot",
     default=(),
 )
@@ -81,7 +81,7 @@ CLOUD_INIT = Record(
 )
 VM_CLOUD_INIT = Field(
     "cloud_init",
-    YesOrMap(Word("true or false", values.boolean, {"type": "boolean"}), CLOUD_INIT),
+    YesOrMap(BOOLEAN, CLOUD_INIT),
     "whether, and what, it is told by a cloud-init seed: its name, its NICs with their addresses, and this; "
     "as its image says if left out",
 )

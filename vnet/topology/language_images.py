@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from vnet.base.boot import Firmware, ImageFormat
 from vnet.topology import values
+from vnet.topology.language_words import BOOLEAN, TEXT, formed, name_word, one_of
 from vnet.topology.shape import Field, Record, TextOrMap, Word
 
 FILE = Word("the path of a file, relative to this one", values.file, {"type": "string", "minLength": 1})
-TEXT = Word("text", values.string, {"type": "string"})
-BOOLEAN = Word("true or false", values.boolean, {"type": "boolean"})
-SHA256 = Word(
-    "a SHA-256 of 64 hexadecimal digits", values.sha256, {"type": "string", "pattern": values.SHA256_PATTERN}
-)
-IMAGE_NAME_JSON = {"type": "string", "pattern": values.NAME_PATTERN, "maxLength": values.NAME_MAX}
-IMAGE_NAME = Word(f"an image: {values.NAME_EXPECTED}", values.name_of(values.NAME_MAX), IMAGE_NAME_JSON)
+SHA256 = formed("a SHA-256 of 64 hexadecimal digits", values.sha256, values.SHA256_PATTERN)
+IMAGE_NAME = name_word("an image")
 
 # ---- images ----------------------------------------------------------------------------------
 
@@ -21,14 +17,9 @@ IMAGE_PATH = Field("path", FILE, "its file, relative to this one: a disk, or a m
 IMAGE_KERNEL = Field("kernel", FILE, "instead of a disk: a kernel, which QEMU loads itself")
 IMAGE_INITRD = Field("initrd", FILE, "the kernel's initial RAM disk")
 IMAGE_CMDLINE = Field("cmdline", TEXT, "the kernel's command line; console=ttyS0 if left out")
-_FORMATS = {each.value: each for each in ImageFormat}
 IMAGE_FORMAT = Field(
     "format",
-    Word(
-        f"{', '.join(list(_FORMATS)[:-1])} or {list(_FORMATS)[-1]}",
-        values.one_of(_FORMATS),
-        {"enum": list(_FORMATS)},
-    ),
+    one_of(ImageFormat),
     "of its file; found out if left out, and needed only for raw disks without partitions",
 )
 SUM_PATH = Field("path", SHA256, "of `path`")
@@ -44,15 +35,7 @@ IMAGE_CLOUD_INIT = Field(
 )
 IMAGE = Record(
     "an image",
-    (
-        IMAGE_PATH,
-        IMAGE_KERNEL,
-        IMAGE_INITRD,
-        IMAGE_CMDLINE,
-        IMAGE_SHA256,
-        IMAGE_FORMAT,
-        IMAGE_CLOUD_INIT,
-    ),
+    (IMAGE_PATH, IMAGE_KERNEL, IMAGE_INITRD, IMAGE_CMDLINE, IMAGE_SHA256, IMAGE_FORMAT, IMAGE_CLOUD_INIT),
 )
 
 # ---- boot ------------------------------------------------------------------------------------
@@ -69,14 +52,6 @@ BOOT_FIRST = Field(
 )
 UEFI_MEMORY_MIN = 256 << 20
 """With 192M GRUB finds no memory for its kernel and waits for a key, for ever."""
-BOOT_FIRMWARE = Field(
-    "firmware",
-    Word(
-        "bios or uefi",
-        values.one_of({each.value: each for each in Firmware}),
-        {"enum": [each.value for each in Firmware]},
-    ),
-    "what runs first; bios if left out",
-)
+BOOT_FIRMWARE = Field("firmware", one_of(Firmware), "what runs first; bios if left out")
 BOOT = Record("a VM's boot", (BOOT_KERNEL, BOOT_INITRD, BOOT_CMDLINE, BOOT_ISO, BOOT_FIRST, BOOT_FIRMWARE))
 VM_BOOT = Field("boot", BOOT, "what it boots besides its image, or instead of one")

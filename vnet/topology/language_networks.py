@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vnet.topology import values
-from vnet.topology.language_words import ADDRESS, BOOLEAN, CIDR, HOST, integer, name_word, one_of
+from vnet.topology.language_words import ADDRESS, BOOLEAN, CIDR, HOST, formed, integer, name_word, one_of
 from vnet.topology.model import LEASE_S, Advertised, Isolation, Nat, UplinkMode
 from vnet.topology.mtu import LEAST_BYTES, MAX_BYTES
 from vnet.topology.shape import Field, ListOf, MapOf, Record, TextOrMap, Word, YesOrMap
@@ -16,30 +16,22 @@ SUBNET_CIDR = Field("cidr", CIDR, "the network and its prefix", required=True)
 SUBNET_GATEWAY = Field("gateway", HOST, "the address of its router; its first address if left out")
 DHCP_RANGE = Field(
     "range",
-    Word(
-        "two addresses such as 10.10.10.100-10.10.10.199",
-        values.address_range,
-        {"type": "string", "pattern": values.RANGE_PATTERN},
-    ),
+    formed("two addresses such as 10.10.10.100-10.10.10.199", values.address_range, values.RANGE_PATTERN),
     "the addresses that NICs are given which declare none; all of the subnet if left out",
 )
 DHCP_LEASE = Field(
     "lease",
-    Word(
-        "a time with its unit such as 30m, 12h or 7d",
-        values.lease,
-        {"type": "string", "pattern": values.SPAN_PATTERN},
-    ),
+    formed("a time with its unit such as 30m, 12h or 7d", values.lease, values.SPAN_PATTERN),
     "how long a guest may use an address before it asks again; 1h if left out",
     default=LEASE_S,
 )
 DHCP_RESERVATIONS = Field(
     "reservations",
     MapOf(
-        Word(
+        formed(
             'a NIC such as web-1.eth0, or a MAC such as "52:54:00:12:34:56"',
             values.nic_or_mac,
-            {"type": "string", "pattern": f"({values.NIC_PATTERN})|({values.MAC_PATTERN})"},
+            f"({values.NIC_PATTERN})|({values.MAC_PATTERN})",
         ),
         HOST,
         "a map of addresses by NIC or MAC",
@@ -153,11 +145,7 @@ ROUTER = Record("a router", (ROUTER_NETWORKS, ROUTER_ROUTES, ROUTER_UPLINK, ROUT
 
 UPLINK_INTERFACE = Field(
     "interface",
-    Word(
-        "the name of an interface of the host such as eth1",
-        values.device,
-        {"type": "string", "pattern": values.DEVICE_PATTERN},
-    ),
+    formed("the name of an interface of the host such as eth1", values.device, values.DEVICE_PATTERN),
     "the interface; the fabric has it to itself as long as it is up",
     required=True,
 )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from vnet.base import limits
 from vnet.topology import quality, values
-from vnet.topology.language_words import ADDRESS, BOOLEAN, MAC, integer, name_word
+from vnet.topology.language_words import ADDRESS, BOOLEAN, MAC, formed, integer, name_word
 from vnet.topology.shape import Field, ListOf, Record, TextForAll, Word
 
 PAIR_ADDRESSES_MAX = 256
 """Of one profile: each is several flows for every NIC that has it."""
 
-_ADDRESSES = Word(
+_ADDRESSES = formed(
     "an address such as 10.10.10.100, or a CIDR such as 10.10.10.96/29",
     values.addresses,
-    {"type": "string", "pattern": values.ADDRESSES_PATTERN},
+    values.ADDRESSES_PATTERN,
 )
 
 # ---- port security ---------------------------------------------------------------------------
@@ -102,16 +102,12 @@ INTERFACE_DHCP = Field(
     "it is configured with them",
     default=False,
 )
-_RATE = Word(quality.RATE_EXPECTED, quality.rate, {"type": "string", "pattern": quality.RATE_PATTERN})
+_RATE = formed(quality.RATE_EXPECTED, quality.rate, quality.RATE_PATTERN)
 RATE_IN = Field("in", _RATE, "into the VM; as fast as it can if left out")
 RATE_OUT = Field("out", _RATE, "out of the VM; as fast as it can if left out")
 RATE_BURST = Field(
     "burst",
-    Word(
-        "a number of bytes with its unit such as 64K or 1M",
-        quality.burst,
-        {"type": "string", "pattern": quality.BURST_PATTERN},
-    ),
+    formed("a number of bytes with its unit such as 64K or 1M", quality.burst, quality.BURST_PATTERN),
     "how many bytes may go at once after a pause; what 5 ms carry if left out, and 16K at least",
 )
 INTERFACE_RATE = Field(
@@ -133,14 +129,12 @@ INTERFACE_DSCP = Field(
     ),
     "the code point that IP packets get which it sends; their own if left out",
 )
-_DELAY = Word(
-    "a time with its unit such as 20ms", quality.delay, {"type": "string", "pattern": quality.DELAY_PATTERN}
-)
+_DELAY = formed("a time with its unit such as 20ms", quality.delay, quality.DELAY_PATTERN)
 IMPAIR_DELAY = Field("delay", _DELAY, "how long each packet takes, each way")
 IMPAIR_JITTER = Field("jitter", _DELAY, "by how much that varies, at most as long as the delay")
 IMPAIR_LOSS = Field(
     "loss",
-    Word("a share such as 1%", quality.loss, {"type": "string", "pattern": quality.LOSS_PATTERN}),
+    formed("a share such as 1%", quality.loss, quality.LOSS_PATTERN),
     "how many packets are lost, each way",
 )
 IMPAIR_RATE = Field("rate", _RATE, "how fast it carries, each way")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vnet.topology import selectors, values
-from vnet.topology.language_words import BOOLEAN, CIDR, LABELS, name_word, one_of
+from vnet.topology.language_words import BOOLEAN, CIDR, LABELS, formed, name_word, one_of
 from vnet.topology.model import Action, Enforcement, Established
 from vnet.topology.shape import Field, ListOf, Record, Word
 
@@ -15,16 +15,14 @@ _PEERS = ListOf(
     _PEER, "a peer or a list of peers", single=True, minimum=1, if_empty='write "any" for everybody'
 )
 _PORTS = Word(selectors.PORTS_EXPECTED, selectors.ports, {"type": "string", "minLength": 1})
-_PLAIN_PORTS = Word(
+_PLAIN_PORTS = formed(
     "ports such as 443/tcp or 8000-8999/udp, icmp or any",
     selectors.plain_ports,
-    {"type": "string", "pattern": selectors.PLAIN_PORTS_PATTERN},
+    selectors.PLAIN_PORTS_PATTERN,
 )
 _ACTION = one_of(Action)
-_TIME = Word(
-    "a date such as 2026-12-31, or a time such as 2026-12-31T18:00Z",
-    values.end_of,
-    {"type": "string", "pattern": values.TIME_PATTERN},
+_TIME = formed(
+    "a date such as 2026-12-31, or a time such as 2026-12-31T18:00Z", values.end_of, values.TIME_PATTERN
 )
 
 # ---- groups and services ---------------------------------------------------------------------

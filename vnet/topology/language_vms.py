@@ -7,7 +7,7 @@ from vnet.topology import life, life_text, published, values
 from vnet.topology.language_cloud_init import VM_CLOUD_INIT
 from vnet.topology.language_images import IMAGE_NAME, VM_BOOT
 from vnet.topology.language_nics import INTERFACE, INTERFACE_MIRROR_ONLY
-from vnet.topology.language_words import BOOLEAN, HOST, LABELS, TEXT, integer, name_word, one_of
+from vnet.topology.language_words import BOOLEAN, HOST, LABELS, TEXT, formed, integer, name_word, one_of
 from vnet.topology.model import DiskFormat
 from vnet.topology.shape import Field, ListOf, ListOrMap, MapOf, Record, Word
 
@@ -16,11 +16,7 @@ DISK_NAME_MAX = 20
 """What a virtio disk's serial number has room for (VIRTIO 1.2, 5.2.6.1)."""
 CPUS_MAX = 255
 
-_MEMORY = Word(
-    "an amount of memory with its unit such as 96M or 1G",
-    values.memory,
-    {"type": "string", "pattern": values.MEMORY_PATTERN},
-)
+_MEMORY = formed("an amount of memory with its unit such as 96M or 1G", values.memory, values.MEMORY_PATTERN)
 _INTERFACE_NAME = Word(
     "the name of an interface such as eth0 (lowercase letters and digits, at most 15)",
     values.interface_name,
@@ -58,11 +54,7 @@ VM_REPLICAS = Field(
 VM_PORTS = Field(
     "ports",
     ListOf(
-        Word(
-            published.EXPECTED,
-            published.port,
-            {"type": "string", "pattern": published.PATTERN},
-        ),
+        formed(published.EXPECTED, published.port, published.PATTERN),
         "a list of ports",
     ),
     "ports of the host that lead to it, to its replicas in turn; open at 127.0.0.1 unless they say where",
@@ -90,9 +82,7 @@ VM_AUTOSTART = Field(
     "true: the daemon starts it when the host was booted; false if left out",
     default=False,
 )
-_SPAN = Word(
-    "a time such as 10s or 2m", life_text.span, {"type": "string", "pattern": life_text.SPAN_PATTERN}
-)
+_SPAN = formed("a time such as 10s or 2m", life_text.span, life_text.SPAN_PATTERN)
 HEALTH_TEST = Field(
     "test",
     ListOf(TEXT, "a command, as one text for the shell or as a list of words", single=True, minimum=1),
@@ -128,9 +118,7 @@ VM_DEPENDS_ON = Field(
     "VMs that `up` starts first",
     default={},
 )
-_DISK_SIZE = Word(
-    "a size with its unit such as 10G", values.disk_size, {"type": "string", "pattern": values.MEMORY_PATTERN}
-)
+_DISK_SIZE = formed("a size with its unit such as 10G", values.disk_size, values.MEMORY_PATTERN)
 DISK_NAME = Field(
     "name",
     name_word("a disk", DISK_NAME_MAX),
@@ -185,23 +173,19 @@ _VM_FIELDS = (
     VM_DISKS,
     VM_CLOUD_INIT,
 )
-_VM_LATER: tuple[str, ...] = ()
-VM = Record("a VM", _VM_FIELDS, _VM_LATER, partial=True)
-DEFAULTS = Record("a VM's defaults", _VM_FIELDS, _VM_LATER, partial=True)
+VM = Record("a VM", _VM_FIELDS, partial=True)
+DEFAULTS = Record("a VM's defaults", _VM_FIELDS, partial=True)
 TEMPLATE = Record(
     "a template",
     tuple(field for field in _VM_FIELDS if field is not VM_TEMPLATE),
-    _VM_LATER,
     misplaced={"template": "a template cannot use another template"},
     partial=True,
 )
 
 # ---- endpoints -------------------------------------------------------------------------------
 
-_DEVICE = Word(
-    "the name of an interface such as tap-win (at most 15 characters)",
-    values.device,
-    {"type": "string", "pattern": values.DEVICE_PATTERN},
+_DEVICE = formed(
+    "the name of an interface such as tap-win (at most 15 characters)", values.device, values.DEVICE_PATTERN
 )
 ENDPOINT_TAP = Field(
     "tap", _DEVICE, "the name of a TAP that is made on the host, for another program such as a VMM to open"
@@ -211,7 +195,7 @@ ENDPOINT_INTERFACE = Field(
 )
 ENDPOINT_NETNS = Field(
     "netns",
-    Word("the name of a network namespace", values.text, {"type": "string", "pattern": r"^[^/\s]+$"}),
+    formed("the name of a network namespace", values.text, r"^[^/\s]+$"),
     "the name of a network namespace, which gets an interface with MAC and addresses; it may come and go",
 )
 ENDPOINT_OWNER = Field(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import TypeVar
 
 from vnet.topology import values
 from vnet.topology.shape import MapOf, Word
+from vnet.topology.yaml import Scalar
 
+T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
+
+
+def formed(expected: str, parse: Callable[[Scalar], T], pattern: str) -> Word[T]:
+    """A text of a form that a pattern tells."""
+    return Word(expected, parse, {"type": "string", "pattern": pattern})
 
 
 def name_word(what: str, maximum: int = values.NAME_MAX) -> Word[str]:
@@ -26,18 +34,10 @@ def integer(low: int, high: int) -> Word[int]:
 
 TEXT = Word("text", values.string, {"type": "string"})
 BOOLEAN = Word("true or false", values.boolean, {"type": "boolean"})
-CIDR = Word(
-    'a CIDR such as 10.10.10.0/24 or "fd00:10::/64"',
-    values.network,
-    {"type": "string", "pattern": values.CIDR_PATTERN},
-)
-ADDRESS = Word(
-    "an address with its prefix such as 10.10.10.11/24",
-    values.address,
-    {"type": "string", "pattern": values.CIDR_PATTERN},
-)
-HOST = Word("an address such as 10.10.10.1", values.host, {"type": "string", "pattern": values.HOST_PATTERN})
-MAC = Word('a MAC such as "52:54:00:12:34:56"', values.mac, {"type": "string", "pattern": values.MAC_PATTERN})
+CIDR = formed('a CIDR such as 10.10.10.0/24 or "fd00:10::/64"', values.network, values.CIDR_PATTERN)
+ADDRESS = formed("an address with its prefix such as 10.10.10.11/24", values.address, values.CIDR_PATTERN)
+HOST = formed("an address such as 10.10.10.1", values.host, values.HOST_PATTERN)
+MAC = formed('a MAC such as "52:54:00:12:34:56"', values.mac, values.MAC_PATTERN)
 
 
 def one_of(kind: type[E]) -> Word[E]:
