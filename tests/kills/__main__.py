@@ -6,32 +6,33 @@ import argparse
 import sys
 import time
 
-from tests.kills.exam import Killed, kill, steps_of
+from tests.kills.exam import Daemons, Killed, daemons, kill, steps_of
 from tests.kills.operations import FABRIC, OPERATIONS, Operation
 from tests.vm.fabric_lab import Lab, lab
 
 
-def _one(host: Lab, operation: Operation, number: int, steps: list[str]) -> Killed:
+def _one(host: Lab, by: Daemons, operation: Operation, number: int, step: str) -> Killed:
     """What goes wrong with a command is wrong too, and the next step is tried."""
     try:
-        return kill(host, operation, number)
+        found = kill(host, by, operation, number)
     except AssertionError as error:
-        return Killed(operation.name, number, steps[number], died=True, wrong=str(error))
+        found = Killed(operation.name, number, step, died=True, wrong=str(error))
+    if found.wrong:
+        print(f"{operation.name}: step {found.step or step}: {found.wrong}", flush=True)
+    return found
 
 
-def _try(host: Lab, operation: Operation, every: int) -> list[Killed]:
-    began, steps = time.monotonic(), steps_of(host, operation)
-    found = [_one(host, operation, number, steps) for number in range(0, len(steps), every)]
-    wrong = [each for each in found if each.wrong]
-    died = sum(each.died for each in found)
+def _try(host: Lab, by: Daemons, operation: Operation, every: int) -> bool:
+    """Whether all was well."""
+    began, steps = time.monotonic(), steps_of(host, by, operation)
+    found = [_one(host, by, operation, number, steps[number]) for number in range(0, len(steps), every)]
+    wrong = sum(bool(each.wrong) for each in found)
     print(
-        f"{operation.name}: {len(steps)} steps, killed at {died}, wrong after {len(wrong)},"
-        f" {time.monotonic() - began:.0f} s",
+        f"{operation.name}: {len(steps)} steps, killed at {sum(each.died for each in found)},"
+        f" wrong after {wrong}, {time.monotonic() - began:.0f} s",
         flush=True,
     )
-    for each in wrong:
-        print(f"  step {each.step}: {each.wrong}", flush=True)
-    return wrong
+    return not wrong
 
 
 def main() -> int:
@@ -43,13 +44,11 @@ def main() -> int:
     unknown = set(given.names) - {operation.name for operation in OPERATIONS}
     if unknown:
         parser.error(f"no such operation: {', '.join(sorted(unknown))}")
-    wrong = []
-    with lab() as host:
-        for operation in OPERATIONS:
-            if not given.names or operation.name in given.names:
-                wrong += _try(host, operation, given.every)
+    chosen = [each for each in OPERATIONS if not given.names or each.name in given.names]
+    with lab() as host, daemons(host) as by:
+        well = [_try(host, by, operation, given.every) for operation in chosen]
         host.vnet("down", "-n", FABRIC, "--disks")
-    return 1 if wrong else 0
+    return 0 if all(well) else 1
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""`python -m tests.kills.daemon DIRECTORY STEP [cold]`: vnetd, which kills itself with SIGKILL at a step.
+"""vnetd, which kills itself with SIGKILL at a step.
 
 A step is the moment before or after anything that changes the world: an action of a plan, an action of a
 VM's life, a command to QEMU, a process that is started, a write to the database, a file that gets another
-name or goes. Steps are counted while the file `armed` is in DIRECTORY, and written down in `steps`, from 0.
+name or goes. Steps are counted while there is the file `armed`, which has the number of the deadly one, and
+are written down in `steps`, from 0.
 """
 
 from __future__ import annotations
@@ -33,19 +34,21 @@ CHANGES_NOTHING = ("query-", "qom-get", "qom-set guest-stats", "block-latency-hi
 class Steps:
     """Counts, writes down, and ends it all."""
 
-    def __init__(self, directory: Path, deadly: int) -> None:
-        self._armed, self._log, self._deadly = directory / "armed", directory / "steps", deadly
-        self._count = 0
+    def __init__(self, directory: Path) -> None:
+        self._armed, self._log = directory / "armed", directory / "steps"
 
     def at(self, what: str) -> None:
-        """One step."""
-        if not os.path.exists(self._armed):
+        """One step. What has been counted is what has been written down: it begins anew with each command."""
+        try:
+            deadly = int(self._armed.read_text())
+        except FileNotFoundError:
             return
-        with open(self._log, "a") as log:
-            log.write(f"{self._count} {what}\n")
-        if self._count == self._deadly:
+        with self._log.open("a+") as log:
+            log.seek(0)
+            number = len(log.readlines())
+            log.write(f"{number} {what}\n")
+        if number == deadly:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._count += 1
 
     def around(self, function: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
         """The same function with a step before it and one after it. A `name` of "" is no step."""
@@ -130,9 +133,16 @@ def boot_always() -> None:
     HvManager.__init__ = cold  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
-    install(Steps(Path(sys.argv[1]), int(sys.argv[2])))
-    if "cold" in sys.argv[3:]:
+def serve(directory: Path, environment: dict[str, str], cold: bool) -> None:
+    """Be the daemon, in a process that has been made for it."""
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    with (directory / "killed.log").open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    install(Steps(directory))
+    if cold:
         boot_always()
-    sys.argv[1:] = []
+    sys.argv = ["vnetd", "--auto"]
     sys.exit(main())

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
+import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tests.kills import daemon
 from tests.kills.operations import FABRIC, Operation, vms
-from tests.vm.fabric_lab import PREFIX, ROOT, Lab
+from tests.vm.fabric_lab import PREFIX, Lab
 
 RUNS = ("ready", "running", "paused", "starting", "stopping")
 HALVES = ("*.part", "*.new", ".building-*", ".saving-*", "*.tmp")
 """Names of what is not finished."""
 SETTLED_S = 40.0
+MADE = multiprocessing.get_context("forkserver")
+"""Processes that have read all modules already: that takes a daemon longer than to take over."""
+MADE.set_forkserver_preload([daemon.__name__])
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,58 +39,73 @@ class Killed:
     wrong: str = ""
 
 
-def steps_of(host: Lab, operation: Operation) -> list[str]:
+class Daemons:
+    """Daemons of a lab, one after the other: each takes over from one that was killed, and can be killed."""
+
+    def __init__(self, host: Lab) -> None:
+        self._host, self._cold = host, False
+        self._process: BaseProcess | None = None
+
+    def have(self, *, cold: bool) -> None:
+        """One that answers, and that boots guests without templates if they are to be."""
+        if self._is_alive() and cold == self._cold:
+            return
+        self._host.vnet("serve", "--stop")
+        given = (self._host.directory, self._host.environment, cold)
+        self._process, self._cold = MADE.Process(target=daemon.serve, args=given), cold
+        self._process.start()
+        assert _until(self._answers, 30.0), "no daemon answers"
+
+    def dies(self, words: tuple[str, ...], number: int) -> bool:
+        """Have a command done by one that dies at a step. Returns whether it did."""
+        armed = self._host.directory / "armed"
+        (self._host.directory / "steps").write_text("")
+        armed.with_suffix(".new").write_text(str(number))
+        armed.with_suffix(".new").rename(armed)
+        try:
+            self._host.start(*words).communicate(timeout=120)
+        finally:
+            armed.unlink()
+        return _until(lambda: not self._is_alive(), 0.2)
+
+    def _is_alive(self) -> bool:
+        return self._process is not None and self._process.is_alive()
+
+    def _answers(self) -> bool:
+        assert self._is_alive(), "the daemon ended at once: see killed.log"
+        with socket.socket(socket.AF_UNIX) as peer:
+            return peer.connect_ex(str(self._host.directory / "run" / "vnetd.sock")) == 0
+
+
+@contextmanager
+def daemons(host: Lab) -> Iterator[Daemons]:
+    """Those of a lab; the last one is stopped."""
+    made = Daemons(host)
+    try:
+        yield made
+    finally:
+        host.vnet("serve", "--stop")
+
+
+def steps_of(host: Lab, by: Daemons, operation: Operation) -> list[str]:
     """All steps of an operation that nobody disturbs."""
-    undisturbed = kill(host, operation, -1)
+    undisturbed = kill(host, by, operation, -1)
     assert not undisturbed.died and not undisturbed.wrong, undisturbed
     return (host.directory / "steps").read_text().splitlines()
 
 
-def kill(host: Lab, operation: Operation, number: int) -> Killed:
+def kill(host: Lab, by: Daemons, operation: Operation, number: int) -> Killed:
     """Kill at one step."""
+    by.have(cold=operation.cold)
     for words in operation.prepare(host):
         host.vnet(*words)
     assert operation.look(host) == operation.before, f"{operation.name} cannot begin"
     words = operation.words(host)
-    died = _do(host, words, number, cold=operation.cold)
+    died = by.dies(words, number)
     steps = (host.directory / "steps").read_text().splitlines()
+    by.have(cold=operation.cold)
     wrong = _wrong(host, operation, words)
     return Killed(operation.name, number, steps[-1] if died else "", died, wrong)
-
-
-def _do(host: Lab, words: tuple[str, ...], number: int, *, cold: bool) -> bool:
-    """Do it with a daemon that dies. Returns whether it did."""
-    armed = host.directory / "armed"
-    (host.directory / "steps").write_text("")
-    host.vnet("serve", "--stop")
-    arguments = [str(host.directory), str(number), *(["cold"] if cold else [])]
-    with (host.directory / "killed.log").open("ab") as log:
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "tests.kills.daemon", *arguments],
-            stdout=log,
-            stderr=log,
-            env=host.environment,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-    try:
-        _until(lambda: (host.directory / "run" / "vnetd.sock").exists() and _answers(host), 30.0)
-        armed.touch()
-        host.start(*words).communicate(timeout=120)
-        armed.unlink()
-        died = daemon.poll() is not None or _until(lambda: daemon.poll() is not None, 0.2)
-    finally:
-        armed.unlink(missing_ok=True)
-        daemon.terminate()
-        daemon.wait(timeout=30)
-    return died
-
-
-def _answers(host: Lab) -> bool:
-    import socket
-
-    with socket.socket(socket.AF_UNIX) as peer:
-        return peer.connect_ex(str(host.directory / "run" / "vnetd.sock")) == 0
 
 
 def _until(holds: Callable[[], bool], timeout_s: float) -> bool:

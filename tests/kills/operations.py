@@ -5,19 +5,20 @@ One more operation: the command, what it looks at, and what is seen before and a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tests.vm.fabric_lab import Lab
 
-FABRIC = "kills"
-TEXT = """\
-name: kills
-defaults: {image: micro, cpus: 1, memory: 96M}
-networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+FABRIC = f"kills{os.getpid()}"
+TEXT = f"""\
+name: {FABRIC}
+defaults: {{image: micro, cpus: 1, memory: 96M}}
+networks: {{lan: {{vlan: 10, subnets: 10.0.0.0/24}}}}
 vms:
-  a: {networks: [lan], disks: [{name: data, size: SIZE}]}
+  a: {{networks: [lan], disks: [{{name: data, size: SIZE}}]}}
 """
 MORE = "  b: {networks: [lan]}\n"
 

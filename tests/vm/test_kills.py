@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kills.exam import kill, steps_of
+from tests.kills.exam import daemons, kill, steps_of
 from tests.kills.operations import FABRIC, OPERATIONS
 from tests.vm.fabric_lab import lab
 
@@ -21,17 +21,17 @@ BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
 @pytest.fixture(scope="module")
 def host():
-    with lab() as made:
-        yield made
+    with lab() as made, daemons(made) as by:
+        yield made, by
         made.vnet("down", "-n", FABRIC, "--disks")
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_an_operation_whose_daemon_is_killed_is_completed_or_undone(host, name: str) -> None:
     operation = BY_NAME[name]
-    found = [line.partition(" ") for line in steps_of(host, operation)]
+    found = [line.partition(" ") for line in steps_of(*host, operation)]
     for step in CHOSEN[name]:
         number = next(int(number) for number, _, what in found if what.startswith(step))
-        killed = kill(host, operation, number)
+        killed = kill(*host, operation, number)
         assert killed.died, f"{step} did not come again"
         assert not killed.wrong, killed
