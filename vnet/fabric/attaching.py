@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import unified_diff
+from functools import partial
 from itertools import count
 
 from vnet.base.errors import InputError
 from vnet.fabric.declared import load
 from vnet.fabric.store import Source
-from vnet.topology import vm_edit
+from vnet.topology import edit_vms
 from vnet.topology.edit import CannotEdit
 from vnet.topology.model import Topology, VmSpec
-from vnet.topology.vm_edit import DiskText
 
 Has = tuple[list[str], list[str]]
 """The networks of a VM's NICs, and the names of its disks."""
@@ -32,15 +32,15 @@ def attached(source: Source, vm: str, what: str) -> Source:
     networks, disks = _has(spec)
     name, colon, size = what.partition(":")
     if colon:
-        edit = lambda text: vm_edit.with_disk(text, vm, DiskText(name, size))  # noqa: E731
+        edit = partial(edit_vms.with_disk, vm=vm, name=name, size=size)
         return _edited(source, vm, edit, (networks, [*disks, name]))
     if what not in topology.networks:
         known = ", ".join(topology.networks) or "none"
         raise InputError(f"there is no network {what}; networks: {known}; a disk is written NAME:SIZE")
     taken = {nic.name for nic in spec.interfaces}
     interface = next(name for name in (f"eth{number}" for number in count()) if name not in taken)
-    edit = lambda text: vm_edit.with_network(text, vm, what, interface)  # noqa: E731
-    return _edited(source, vm, edit, ([*networks, what], disks))
+    put = partial(edit_vms.with_network, vm=vm, network=what, interface=interface)
+    return _edited(source, vm, put, ([*networks, what], disks))
 
 
 def detached(source: Source, vm: str, what: str) -> Source:
@@ -52,15 +52,14 @@ def detached(source: Source, vm: str, what: str) -> Source:
         names = ", ".join([*(f"{nic.name} ({nic.network})" for nic in spec.interfaces), *disks])
         raise InputError(f"{vm} has {'no' if not nics else 'more than one'} {what}: {names}")
     if not nics:
-        edit = lambda text: vm_edit.without_disk(text, vm, what)  # noqa: E731
+        edit = partial(edit_vms.without_disk, vm=vm, name=what)
         return _edited(source, vm, edit, (networks, [name for name in disks if name != what]))
     (number,) = nics
     interface = spec.interfaces[number].name
-    edit = lambda text: vm_edit.without_nic(text, vm, interface, number)  # noqa: E731
+    unplug = partial(edit_vms.without_nic, vm=vm, interface=interface, index=number)
     left = [name for index, name in enumerate(networks) if index != number]
-    return _edited(
-        source, vm, edit, (left, disks), [nic.name for nic in spec.interfaces if nic.name != interface]
-    )
+    nics_left = [nic.name for nic in spec.interfaces if nic.name != interface]
+    return _edited(source, vm, unplug, (left, disks), nics_left)
 
 
 def difference(before: Source, after: Source) -> str:
@@ -93,7 +92,7 @@ def _edited(
     """The source with the file edited that declares the VM, if it then says what was wanted."""
     try:
         texts = {source.file: source.text, **source.included}
-        file = next(file for file, text in texts.items() if vm_edit.declares(text, vm))
+        file = next(file for file, text in texts.items() if edit_vms.declares(text, vm))
         text = edit(texts[file])
     except (CannotEdit, StopIteration) as error:
         raise InputError(

@@ -20,6 +20,9 @@ from vnet.topology.model import Direction
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9./-]*")
 _LIKE_ANOTHER = re.compile(r"[-+.0-9]+|0[ox].*|true|false|null|\d[\d.]*e.*", re.IGNORECASE)
 
+BOM = "\ufeff"
+"""The byte order mark with which some editors begin a file."""
+
 
 class CannotEdit(Exception):
     """The text has no place where this could be put, for instance behind an alias."""
@@ -84,26 +87,27 @@ class _Event(Protocol):
 
 def tree(text: str) -> Node:
     """The first document of a text that is known to be good YAML."""
+    skipped = len(text) - len(text.removeprefix(BOM))  # the parser does not count it
     parser, stack = CParser(text), [Node(0, 0, 0, 0)]
     while (event := parser.get_event()) is not None:
         kind = type(event).__name__
         if kind in ("ScalarEvent", "AliasEvent", "SequenceStartEvent", "MappingStartEvent"):
-            node = _node(cast(_Event, event), kind)
+            node = _node(cast(_Event, event), kind, skipped)
             stack[-1].items.append(node)
             if kind.endswith("StartEvent"):
                 stack.append(node)
         elif kind in ("SequenceEndEvent", "MappingEndEvent"):
             done = stack.pop()
             mark = cast(_Event, event).end_mark
-            done.end = mark.index if done.is_flow else done.items[-1].end
+            done.end = mark.index + skipped if done.is_flow else done.items[-1].end
     return stack[0].items[0]
 
 
-def _node(event: _Event, kind: str) -> Node:
+def _node(event: _Event, kind: str, skipped: int) -> Node:
     start, end = event.start_mark, event.end_mark
     return Node(
-        start.index,
-        end.index,
+        start.index + skipped,
+        end.index + skipped,
         start.line + 1,
         start.column + 1,
         is_flow=kind in ("ScalarEvent", "AliasEvent") or event.flow_style,
@@ -116,8 +120,8 @@ class Sheet:
     """The text of one file, to which rules and policies can be added."""
 
     def __init__(self, text: str) -> None:
-        self._bom = text[: len(text) - len(text.removeprefix("\ufeff"))]
-        self._text = text.removeprefix("\ufeff")
+        self._bom = text[: len(text) - len(text.removeprefix(BOM))]
+        self._text = text.removeprefix(BOM)
         self._root = tree(self._text)
         self._edits: list[tuple[int, str]] = []
         self._policies = self._root.get("policies")

@@ -72,6 +72,13 @@ def test_a_disk_comes_and_goes_and_the_rest_of_the_file_stays(vm):
     assert [disk.name for disk in gone.disks] == [disk.name for disk in load(before).vms["web"].disks]
 
 
+@pytest.mark.parametrize("vm", [FLOW, BLOCK, NAMED, NAMED_BLOCK])
+def test_a_byte_order_mark_in_front_shifts_nothing(vm):
+    plain = source(vm)
+    marked = Source(plain.file, "\ufeff" + plain.text)
+    assert attached(marked, "web", "back").text == "\ufeff" + attached(plain, "web", "back").text
+
+
 def test_a_nic_is_detached_by_its_name_or_its_network():
     before = source(NAMED_BLOCK)
     by_name, by_network = (detached(before, "web", what) for what in ("eth1", "back"))
