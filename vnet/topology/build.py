@@ -15,7 +15,6 @@ from vnet.topology import language_policies as lang_policies
 from vnet.topology import language_vms as lang_vms
 from vnet.topology.build_cloud_init import Texts
 from vnet.topology.build_images import boot_of, disks_of, images_of, title_of
-from vnet.topology.check_endpoints import places
 from vnet.topology.draft import (
     Draft,
     DraftNic,
@@ -25,6 +24,7 @@ from vnet.topology.draft import (
     forwarders_of,
     gateways_of,
     has_names,
+    places,
     replicas,
     served_in,
     subnets_of,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from vnet.base.cloud_init import UNSAID, CloudInit
 from vnet.topology import language_cloud_init as words
-from vnet.topology.check_cloud_init import keys_in, text_of
-from vnet.topology.shape import Entry
+from vnet.topology.check_cloud_init import document_of, key_text, keys_in
+from vnet.topology.shape import Entry, Read
 
 Texts = Mapping[str, str]
 
@@ -28,22 +28,15 @@ def cloud_init_of(vm: Entry, texts: Texts) -> CloudInit:
     return CloudInit(
         wanted=True,
         user="" if user is None else user.value,
-        ssh_keys=_keys(entry, texts) if keys else (),
+        ssh_keys=() if keys is None else _keys(keys.value, texts),
         password_hash=entry.value(words.CLOUD_PASSWORD_HASH),
         packages=tuple(each.value for each in entry.value(words.CLOUD_PACKAGES)),
         commands=tuple(each.value for each in entry.value(words.CLOUD_RUNCMD)),
-        user_data="" if own is None else _document(entry, texts),
+        user_data="" if own is None else document_of(own, texts) or "",
     )
 
 
-def _keys(entry: Entry, texts: Texts) -> tuple[str, ...]:
-    found = entry.get(words.CLOUD_SSH_KEYS)
-    listed = () if found is None else found.value
-    found_in = (each.value if words.is_key(each.value) else text_of(each, texts) or "" for each in listed)
-    return tuple(dict.fromkeys(key for text in found_in for key in keys_in(text)))
-
-
-def _document(entry: Entry, texts: Texts) -> str:
-    found = entry.get(words.CLOUD_USER_DATA)
-    assert found is not None
-    return found.value if words.is_document(found.value) else text_of(found, texts) or ""
+def _keys(given: Iterable[Read[str]], texts: Texts) -> tuple[str, ...]:
+    """All of them, each once."""
+    found = (key_text(each, texts) or "" for each in given)
+    return tuple(dict.fromkeys(key for text in found for key in keys_in(text)))

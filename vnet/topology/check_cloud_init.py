@@ -43,7 +43,7 @@ def check(draft: Draft, reading: Reading) -> None:
 def _check_keys(entry: Entry, reading: Reading) -> None:
     found = entry.get(words.CLOUD_SSH_KEYS)
     for each in () if found is None else found.value:
-        text = text_of(each, reading.texts) if not words.is_key(each.value) else each.value
+        text = key_text(each, reading.texts)
         if text is None:
             problem = f"{quoted(each.value)} is neither a public key nor a file that can be read"
             reading.fault(each.at, each.path, problem, "`ssh-keygen -t ed25519` makes a key")
@@ -57,7 +57,7 @@ def _check_user_data(entry: Entry, reading: Reading) -> None:
     found = entry.get(words.CLOUD_USER_DATA)
     if found is None:
         return
-    text = found.value if words.is_document(found.value) else text_of(found, reading.texts)
+    text = document_of(found, reading.texts)
     if text is None:
         reading.fault(found.at, found.path, f"cannot read the file {quoted(found.value)}")
     elif not text.startswith(_HEADS):
@@ -80,8 +80,17 @@ def _check_yaml(text: str, found: Read[str], reading: Reading) -> None:
         reading.fault(found.at, found.path, "a cloud-config document is a map")
 
 
-def text_of(named: Read[str], texts: Mapping[str, str]) -> str | None:
-    """The text of a file that is named; None if it is not known."""
+def key_text(given: Read[str], texts: Mapping[str, str]) -> str | None:
+    """A public key itself, or the text of the file that is named; None if that is not known."""
+    return given.value if words.is_key(given.value) else _text_of(given, texts)
+
+
+def document_of(given: Read[str], texts: Mapping[str, str]) -> str | None:
+    """User data itself, or the text of the file that is named; None if that is not known."""
+    return given.value if words.is_document(given.value) else _text_of(given, texts)
+
+
+def _text_of(named: Read[str], texts: Mapping[str, str]) -> str | None:
     return texts.get(beside_or_home(named.at.file, named.value))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from vnet.topology import language as lang
 from vnet.topology import language_networks as lang_networks
 from vnet.topology import language_vms as lang_vms
-from vnet.topology.draft import Draft
+from vnet.topology.draft import PLACES, Draft, places
 from vnet.topology.reading import Reading, quoted
-from vnet.topology.shape import Entry, Field, Read
+from vnet.topology.shape import Entry, Read
 
 
 def check(draft: Draft, reading: Reading) -> None:
@@ -24,22 +24,12 @@ def check(draft: Draft, reading: Reading) -> None:
     _check_taken_twice(draft, reading)
 
 
-def places(endpoint: Entry) -> list[tuple[Field[str], Read[str]]]:
-    """What it says of where it is; one thing if it is right."""
-    fields = (lang_vms.ENDPOINT_TAP, lang_vms.ENDPOINT_INTERFACE, lang_vms.ENDPOINT_NETNS)
-    found = ((field, endpoint.get(field)) for field in fields)
-    return [(field, read) for field, read in found if read is not None]
-
-
 def _check_place(endpoint: Read[Entry], reading: Reading) -> None:
-    found, broken = places(endpoint.value), endpoint.value.broken
-    names = {
-        field.name for field in (lang_vms.ENDPOINT_TAP, lang_vms.ENDPOINT_INTERFACE, lang_vms.ENDPOINT_NETNS)
-    }
+    found = places(endpoint.value)
     if len(found) > 1:
         _, second = found[1]
         reading.fault(second.at, second.path, "an endpoint is in one place", "make another one of this")
-    elif not found and not names & broken:
+    elif not any(endpoint.value.given(field) for field in PLACES):
         hint = "tap: one that vnet makes, interface: one of the host, netns: a network namespace"
         reading.fault(endpoint.at, endpoint.path, 'an endpoint needs "tap", "interface" or "netns"', hint)
 
@@ -75,6 +65,7 @@ def _check_taken_twice(draft: Draft, reading: Reading) -> None:
         for field, read in places(endpoint.value)[:1]:
             inside = device.value if device else lang_vms.ENDPOINT_DEVICE.default or ""
             place = ("host", read.value) if field is not lang_vms.ENDPOINT_NETNS else (read.value, inside, "")
-            owner = owners.setdefault(place, f"endpoint {quoted(name)}")
-            if owner != f"endpoint {quoted(name)}":
+            own = f"endpoint {quoted(name)}"
+            owner = owners.setdefault(place, own)
+            if owner != own:
                 reading.fault(read.at, read.path, f"{owner} has {quoted(read.value)} already")

@@ -35,10 +35,13 @@ def is_micro(vm: Entry) -> bool:
 def has_root_disk(vm: Entry, draft: Draft) -> bool:
     """Whether one of a VM's disks is made of its image."""
     image = vm.get(lang.VM_IMAGE)
-    if image is None or image.value == MICRO:
-        return False
-    declared = draft.images.get(image.value)
-    return declared is None or not declared.value.given(words.IMAGE_KERNEL)
+    return image is not None and image.value != MICRO and not _is_kernel(image, draft)
+
+
+def _is_kernel(image: Read[str] | None, draft: Draft) -> bool:
+    """Whether the file declares that image, as a kernel."""
+    declared = None if image is None else draft.images.get(image.value)
+    return declared is not None and declared.value.given(words.IMAGE_KERNEL)
 
 
 # ---- images ----------------------------------------------------------------------------------
@@ -86,23 +89,19 @@ def _check_boot(vm: Read[Entry], draft: Draft, reading: Reading) -> None:
     entry = vm.value.part(words.VM_BOOT)
     kernel, has_kernel = entry.get(words.BOOT_KERNEL), entry.given(words.BOOT_KERNEL)
     image = vm.value.get(lang.VM_IMAGE)
-    declared = None if image is None else draft.images.get(image.value)
-    is_kernel = declared is not None and declared.value.given(words.IMAGE_KERNEL)
-    if kernel is not None and is_kernel:
-        problem = f"its image {quoted(image.value if image else '')} is a kernel already"
+    is_kernel = _is_kernel(image, draft)
+    if kernel is not None and image is not None and is_kernel:
+        problem = f"its image {quoted(image.value)} is a kernel already"
         reading.fault(kernel.at, kernel.path, problem, "use one of them")
     _refuse(entry, () if has_kernel else (words.BOOT_INITRD,), 'belongs to a "kernel"', reading)
     of_kernel = () if has_kernel or is_kernel else (words.BOOT_CMDLINE,)
     _refuse(entry, of_kernel, 'belongs to a "kernel": what is on disks has its own', reading)
     if is_micro(vm.value):
-        own = (words.BOOT_FIRST, words.BOOT_FIRMWARE)
-        _refuse(
-            entry, own, "means nothing to the micro guest, which needs neither disk nor firmware", reading
-        )
+        why = "means nothing to the micro guest, which needs neither disk nor firmware"
+        _refuse(entry, (words.BOOT_FIRST, words.BOOT_FIRMWARE), why, reading)
     else:
-        _refuse(
-            entry, () if entry.given(words.BOOT_ISO) else (words.BOOT_FIRST,), 'belongs to an "iso"', reading
-        )
+        of_iso = () if entry.given(words.BOOT_ISO) else (words.BOOT_FIRST,)
+        _refuse(entry, of_iso, 'belongs to an "iso"', reading)
         _check_room_for_uefi(vm.value, reading)
     _check_kinds(image, entry.get(words.BOOT_ISO), draft, reading)
 
@@ -122,9 +121,8 @@ def _check_kinds(image: Read[str] | None, iso: Read[str] | None, draft: Draft, r
         reading.fault(image.at, image.path, problem, f"boot: {{iso: {image.value}}} puts it into the drive")
     if iso is None or not is_name(iso.value):
         return
-    form, declared = _format(iso, draft), draft.images.get(iso.value)
-    is_kernel = declared is not None and declared.value.given(words.IMAGE_KERNEL)
-    if iso.value == MICRO or is_kernel or form not in (None, ImageFormat.ISO):
+    is_other = _format(iso, draft) not in (None, ImageFormat.ISO)
+    if iso.value == MICRO or _is_kernel(iso, draft) or is_other:
         reading.fault(iso.at, iso.path, f"{quoted(iso.value)} is no medium", f"image: {iso.value} boots it")
 
 

@@ -206,6 +206,16 @@ def forwarders_of(network: Entry) -> tuple[Read[IPAddress], ...]:
     return () if found is None else found.value
 
 
+PLACES = (lang_vms.ENDPOINT_TAP, lang_vms.ENDPOINT_INTERFACE, lang_vms.ENDPOINT_NETNS)
+"""By which of these an endpoint says where it is."""
+
+
+def places(endpoint: Entry) -> list[tuple[Field[str], Read[str]]]:
+    """What it says of where it is; one thing if it is right."""
+    found = ((field, endpoint.get(field)) for field in PLACES)
+    return [(field, read) for field, read in found if read is not None]
+
+
 def replicas(vm: Entry) -> int | None:
     """How many of it to run; None for the one VM that bears the name itself."""
     found = vm.get(lang_vms.VM_REPLICAS)
