@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.net.fabric_lab import NETNS, PREFIX, host, make_engine
 from tests.net.test_capture import Lab
 from tests.unit.capture.blocks import read
 from tests.unit.fabric.fakes import World
+from tests.waiting import until
 from vnet.base import paths
 from vnet.base.errors import HostError, InputError
 from vnet.capture.ring import earlier_files
@@ -83,9 +83,8 @@ def listening(nic: str) -> Iterator[Callable[[], list[bytes]]]:
     """What arrives at a NIC, as its VM reads it; without the virtio-net header."""
     tap = HostNetwork(NETNS).open_tap(nic)
     link = ["ip", "-n", NETNS, "link", "show", "dev", nic]
-    deadline = time.monotonic() + 10
-    while "state UP" not in subprocess.run(link, capture_output=True, text=True, check=True).stdout:
-        assert time.monotonic() < deadline  # until then the kernel throws away what is sent there
+    # until then the kernel throws away what is sent there
+    until(lambda: "state UP" in subprocess.run(link, capture_output=True, text=True, check=True).stdout)
 
     def arrived() -> list[bytes]:
         frames = []

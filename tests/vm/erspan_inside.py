@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from tests.waiting import until
 from vnet.base.errors import HostError
 from vnet.fabric.live import tunnels
 from vnet.fabric.mirror import TUNNEL
@@ -97,6 +98,7 @@ def collector(ours: str, theirs: str) -> Iterator[socket.socket]:
         for name, end, address in ((UNDERLAY, "w0", ours), (COLLECTOR, "w1", theirs)):
             _sh(f"ip -n {name} address add {address} dev {end}" + " nodad" * (":" in address))
             _sh(f"ip -n {name} link set {end} up")
+        _await_carrier()
         with inside(COLLECTOR):
             wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         wire.bind(("w1", 3))
@@ -105,6 +107,11 @@ def collector(ours: str, theirs: str) -> Iterator[socket.socket]:
     finally:
         for name in (SWITCH, UNDERLAY, COLLECTOR):
             _sh(f"ip netns del {name}")
+
+
+def _await_carrier() -> None:
+    """A device that is made before the kernel has seen it keeps more room for headers."""
+    until(lambda: "state UP" in _sh(f"ip -n {UNDERLAY} link show w0"), DEADLINE_S)
 
 
 @contextmanager
@@ -141,6 +148,7 @@ def copies(wire: socket.socket, count: int) -> list[Copy]:
     return found
 
 
-def _sh(command: str) -> None:
+def _sh(command: str) -> str:
     done = subprocess.run(command.split(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout

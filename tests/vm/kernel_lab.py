@@ -26,7 +26,7 @@ RECIPE = image.Recipe(
 MACHINE = boot.Machine(options="-cpu max,-cx16 -smp 1", memory_mib=1024)
 """Without cmpxchg16b, because emulated 6.12 dies of it (`tests/perf/guest.py`)."""
 STAGED = (
-    *("tests/__init__.py", "tests/vm/__init__.py"),
+    *("tests/__init__.py", "tests/waiting.py", "tests/vm/__init__.py"),
     *("tests/vm/kernel_inside.py", "tests/vm/erspan_inside.py"),
     *("tests/bpf/__init__.py", "tests/bpf/verifier.py"),
     *("tests/perf/__init__.py", "tests/perf/inside/__init__.py", "tests/perf/inside/frames.py"),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.vm.fabric_lab import Lab, lab
+from tests.waiting import until
 from vnet.hv.freeze import FREEZE, WATCHDOG_S
 
 TEXT = """\
@@ -67,20 +68,11 @@ def half_done(host: Lab, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A slow backup of `db` that is in the middle."""
     process = host.start("backup", "create", "db", "--rate", "4M", *options)
     try:
-        wait_for(
-            lambda: any(row["state"] == "running" and row["percent"] for row in host.json("backup", "ls"))
-        )
+        until(lambda: any(row["state"] == "running" and row["percent"] for row in host.json("backup", "ls")))
         yield process
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_for(is_so) -> None:
-    deadline = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def states(host: Lab, vm: str) -> list[str]:
@@ -135,7 +127,7 @@ def test_counts_outlive_a_stop_and_a_stopped_vm_is_backed_up_too(host: Lab) -> N
 
 def test_when_qemu_is_killed_the_count_is_lost_and_the_next_one_says_so(host: Lab) -> None:
     os.kill(next(row["pid"] for row in host.json("ps") if row["vm"] == "db"), signal.SIGKILL)
-    wait_for(lambda: next(row for row in host.json("ps") if row["vm"] == "db")["state"] == "crashed")
+    until(lambda: next(row for row in host.json("ps") if row["vm"] == "db")["state"] == "crashed")
     host.vnet("start", "db")
     sh(host, "db", "mkdir -p /mnt; mount -t ext4 /dev/disk/data /mnt")
     made = backup(host, "db")
@@ -206,7 +198,7 @@ def test_a_full_store_breaks_the_backup_and_not_the_guest(host: Lab) -> None:
 def small_backup(host: Lab, store: Path) -> Iterator[subprocess.Popen[str]]:
     process = host.start("backup", "create", "db", "--store", str(store), "--rate", "4M")
     try:
-        wait_for(lambda: len(list(store.iterdir())) > 1)
+        until(lambda: len(list(store.iterdir())) > 1)
         yield process
     finally:
         process.kill()

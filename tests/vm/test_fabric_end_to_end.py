@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.vm.fabric_lab import PREFIX, ROOT, Lab, lab
+from tests.waiting import until
 
 THREE_TIER = str(ROOT / "topologies" / "three-tier.vnet.yaml")
 FILE = ("-f", THREE_TIER)
@@ -96,10 +97,7 @@ def test_a_forbidden_connection_is_captured_with_its_reason_policy_and_line(up, 
 
 def wait_for_file(file) -> None:
     """A capture has begun when its header is there."""
-    deadline = time.monotonic() + 20
-    while not file.exists() or not file.stat().st_size:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: file.exists() and file.stat().st_size)
     time.sleep(0.3)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.vm.fabric_lab import Lab, lab
+from tests.waiting import until
 
 TOPOLOGY = """\
 name: seen
@@ -45,10 +45,7 @@ def test_what_was_audited_is_allowed_when_it_is_enforced_and_nothing_else(host: 
     host.vnet("up", *given)
     assert reaches(host, 8080)
 
-    deadline = time.monotonic() + 30
-    while not (rules := suggested(host, *given)):  # the log is a moment behind
-        assert time.monotonic() < deadline, host.log()
-        time.sleep(0.5)
+    rules = until(lambda: suggested(host, *given))  # the log is a moment behind
     assert {(rule["direction"], tuple(rule["ports"])) for rule in rules} == {
         ("egress", ("8080/tcp",)),
         ("ingress", ("8080/tcp",)),

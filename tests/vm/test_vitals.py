@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.vm.fabric_lab import Lab, lab
+from tests.waiting import until
 
 TEXT = """\
 name: vitals
@@ -63,7 +64,8 @@ def ask_qemu(host: Lab, command: str, **arguments: object) -> object:
         for execute, given in (("qmp_capabilities", {}), (command, arguments)):
             lines.write(json.dumps({"execute": execute, "arguments": given}) + "\n")
             lines.flush()
-            answer = json.loads(lines.readline())
+            while "event" in (answer := json.loads(lines.readline())):
+                pass
         return answer["return"]
 
 
@@ -72,10 +74,7 @@ def events(host: Lab, kind: str) -> list[dict[str, Any]]:
 
 
 def until_event(host: Lab, kind: str, timeout_s: float) -> dict[str, Any]:
-    deadline = time.monotonic() + timeout_s
-    while not (found := events(host, kind)) and time.monotonic() < deadline:
-        time.sleep(0.3)
-    return found[0]
+    return until(lambda: events(host, kind), timeout_s)[0]
 
 
 def test_a_guests_memory_is_what_it_says_itself(up: Lab) -> None:

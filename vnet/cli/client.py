@@ -90,7 +90,7 @@ class Client:
         with self._open("GET", path + _query(query)) as response:
             self.operation = response.headers["X-Operation"] or ""
             operation = [self.operation]
-            with self._listening(), _on_ctrl_c(lambda: self._break_off(operation, lambda _: None)):
+            with self._listening(), on_ctrl_c(lambda: self._break_off(operation, lambda _: None)):
                 while block := response.read1(65536):
                     yield block
 
@@ -109,7 +109,7 @@ class Client:
         with self._open(method, path, body) as response:
             operation: list[str] = []
             try:
-                with self._listening(), _on_ctrl_c(lambda: self._break_off(operation, report)):
+                with self._listening(), on_ctrl_c(lambda: self._break_off(operation, report)):
                     return self._result(response, report, operation)
             except BaseException:
                 report({"type": "end"})  # what was running is not told of any more
@@ -165,7 +165,7 @@ class Client:
 
 
 @contextmanager
-def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
+def on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
     """Have Ctrl-C call something instead of raising KeyboardInterrupt."""
     before = signal.signal(signal.SIGINT, lambda number, frame: action())
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vnet.base.errors import InputError
-from vnet.cli.client import path
+from vnet.cli.client import on_ctrl_c, path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, document, tell
 
@@ -43,10 +43,12 @@ def clone(
     given = files.Given(source.file, source.text, source.included)
     texts = _declared(source, vm, new)
     name = settings.name or files.fabric_name(given)
-    answer = settings.daemon().run(
-        "POST", path("fabrics", name, "vms", vm, "clone"), {"name": new, "linked": linked}, settings.report
-    )
-    write_texts(texts)
+    body = {"name": new, "linked": linked}
+    with on_ctrl_c(lambda: None):  # it breaks off the copying; what has been copied is declared
+        answer = settings.daemon().run(
+            "POST", path("fabrics", name, "vms", vm, "clone"), body, settings.report
+        )
+        write_texts(texts)
     if settings.output in (Format.JSON, Format.YAML):
         document({**answer, "file": next(iter(texts))}, settings.output)
     else:

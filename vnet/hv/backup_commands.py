@@ -261,11 +261,6 @@ def dismiss(id_: str) -> Command:
     return Command("job-dismiss", {"id": id_})
 
 
-def is_held_up(answer: object) -> bool:
-    """Whether a guest stands still because it could not write, from an answer to `query-status`."""
-    return isinstance(answer, Mapping) and answer.get("status") == "io-error"
-
-
 def version(answer: object) -> str:
     """`7.2.22`, from an answer to QUERY_VERSION."""
     numbers = answer.get("qemu", {}) if isinstance(answer, Mapping) else {}

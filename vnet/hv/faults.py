@@ -17,6 +17,8 @@ from vnet.hv.disk import Plugged
 
 BASE = "-base"
 """Ends the name of what a disk is made of; the disk's own comes before."""
+_UNNAMED = "#"
+"""Begins the name of what QEMU puts before a disk while it is copied: all else has names of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ def in_words(fault: DiskFault, vm: str, disk: str, folder: str) -> str:
         disk: the disk's name.
         folder: the guest's folder of disks.
     """
+    if fault.no_room and fault.node.startswith(_UNNAMED):
+        return (
+            f"what it writes cannot be copied to its backup first, or written: no space left there, or in "
+            f"{folder}. It stands still, nothing is lost; it goes on once the backup has been given up"
+        )
     if fault.no_room:
         return (
             f"its disk {disk} cannot grow: no space left in {folder}. It stands still, nothing is lost; "

@@ -59,6 +59,14 @@ def test_words_say_which_disk_what_happened_and_what_to_do():
     )
 
 
+def test_one_whose_disk_is_being_copied_is_told_of_the_backup():
+    copying = DiskFault("#block4883", "write: No space left on device", halts=True, no_room=True)
+    text = faults.in_words(
+        copying, "db", faults.disk_name(copying, plugged((Disk("data", 1 << 30),), 1)), "/d"
+    )
+    assert "backup" in text and "#block" not in text
+
+
 def test_a_disk_that_fails_again_and_again_is_news_once():
     async def test():
         met = Faults()

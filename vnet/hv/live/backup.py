@@ -17,7 +17,7 @@ from typing import Any
 
 from vnet import __version__
 from vnet.base.errors import HostError, InputError, PeerError, VnetError
-from vnet.hv import backup, monitor, secret
+from vnet.hv import backup, secret
 from vnet.hv import backup_commands as commands
 from vnet.hv.backup import Base, Freeze, Kind, Manifest, SavedDisk
 from vnet.hv.backup_commands import Copy, File
@@ -225,7 +225,15 @@ async def complete(
 ) -> Manifest:
     """Wait until QEMU has copied everything, then make the entry count."""
     files = _files(manifest)
-    await wait(blocks.monitor, [commands.job(file.index) for file in files], moved)
+    stood_still = blocks.is_held_up
+
+    def goes_on(percent: int) -> None:
+        """A guest that writes while the store is full waits for it: rather no backup."""
+        if blocks.is_held_up and not stood_still:
+            raise HostError("QEMU could not copy: No space left on device, and the guest waited for it")
+        moved(percent)
+
+    await wait(blocks.monitor, [commands.job(file.index) for file in files], goes_on)
     await _close(blocks.monitor, files)
     manifest = await asyncio.to_thread(measured, store, manifest)
     if key is not None:
@@ -243,7 +251,7 @@ async def undo(store: Store, blocks: Blocks, manifest: Manifest) -> None:
     files = _files(manifest)
     with contextlib.suppress(PeerError):
         await _break_off(blocks.monitor, [commands.job(file.index) for file in files])
-        await _go_on(blocks)
+        await blocks.try_again()
         await _close(blocks.monitor, files)
         await _forget_counts(blocks, manifest, only=manifest.id)
     await asyncio.to_thread(store.remove, manifest.id)
@@ -254,14 +262,6 @@ def _counts(store: Store, manifest: Manifest) -> bool:
         return store.entry(manifest.id).is_complete
     except InputError:
         return False
-
-
-async def _go_on(blocks: Blocks) -> None:
-    """A guest that wrote while the store was full stands still: what it waited for is gone."""
-    if blocks.guest is None:
-        return
-    if commands.is_held_up(await blocks.monitor.execute(monitor.QUERY_STATUS)):
-        await blocks.monitor.execute(monitor.CONTINUE)
 
 
 async def wait(qmp: Monitor, wanted: Sequence[str], moved: Moved = lambda percent: None) -> None:

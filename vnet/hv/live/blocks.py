@@ -59,6 +59,17 @@ class Blocks:
             return True
         return await freezing.thaw(self.guest)
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether the guest stands still for what cannot be written: a disk, or the copy of one."""
+        return self.guest is not None and self.guest.is_halted
+
+    async def try_again(self) -> None:
+        """A guest that stands still for a copy goes on: what it waited for is gone."""
+        if self.guest is not None:
+            async with self.guest.lock:
+                await self.guest.try_again()
+
 
 @contextlib.asynccontextmanager
 async def opened(manager: HvManager, spec: GuestSpec, why: str) -> AsyncIterator[Blocks]:

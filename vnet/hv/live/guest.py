@@ -140,13 +140,21 @@ class Guest:
 
     async def resume(self) -> None:
         """They go on. Raises HostError for one that stands still for a disk, and does so again at once."""
-        qemu = self.performer.qemu
-        tries_again = qemu is not None and qemu.faults.is_halted
+        qemu, tries_again = self.performer.qemu, self.is_halted
         await self._ask(Event.RESUME)
         if qemu is not None and tries_again and await qemu.faults.shows_again():
             qemu.faults.halted.clear()
             await self.drive(Event.HALTED)
             raise HostError(f"{self.spec.name} stands still again: {self._trouble}")
+
+    async def try_again(self) -> None:
+        """Lets one go on that stands still for a disk, unless a user wants it to; raises as `resume` does."""
+        qemu = self.performer.qemu
+        if self.phase is Phase.RUNNING and qemu is not None and qemu.faults.halted.is_set():
+            qemu.faults.halted.clear()
+            await self.drive(Event.HALTED)
+        if self._awaits_room:
+            await self.resume()
 
     async def reset(self) -> None:
         """It boots again, also if it was paused; returns once it has its addresses.
@@ -299,6 +307,12 @@ class Guest:
     def _words(self, fault: DiskFault) -> str:
         folder = paths.disks_dir() / self.spec.fabric / self.spec.name
         return faults.in_words(fault, self.spec.name, self._disk(fault), str(folder))
+
+    @property
+    def is_halted(self) -> bool:
+        """Whether it stands still for a disk."""
+        qemu = self.performer.qemu
+        return qemu is not None and qemu.faults.is_halted
 
     @property
     def _awaits_room(self) -> bool:
