@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from vnet.fabric.live import disk_contents, exports
 from vnet.fabric.live.exports import Form, Wanted
 from vnet.fabric.live.registry import Registry
 from vnet.fabric.live.telling import telling
-from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.progress import Report
 from vnet.hv.live import export
 
 Json = Mapping[str, Any]
@@ -55,8 +54,7 @@ class ExportRoutes:
 
         async def work(report: Report) -> Json:
             with telling(report, 1, f"export {wanted.vm}", 1) as remark:
-                told = lambda text: report(Progress(1, f"export {wanted.vm}: {text}", Status.STARTED))  # noqa: E731
-                made = await exports.make(self.registry, name, wanted, told)
+                made = await exports.make(self.registry, name, wanted, remark.moved)
                 remark.text = f"{made['size_bytes'] / (1 << 20):.1f} MiB"
             return made
 
@@ -74,8 +72,7 @@ class ExportRoutes:
         async def work(report: Report) -> Json:
             loop = asyncio.get_running_loop()
             with telling(report, 1, what, 1) as remark:
-                step = lambda text: report(Progress(1, f"{what}: {text}", Status.STARTED))  # noqa: E731
-                told = _seldom(lambda text: loop.call_soon_threadsafe(partial(step, text)))
+                told = _seldom(lambda text: loop.call_soon_threadsafe(remark.moved, text))
                 put = await disk_contents.put(self.registry, name, vm, disk, path, form, told)
                 remark.text = put["path"]
             return put

@@ -18,8 +18,8 @@ from vnet.base.boot import ImageFormat
 from vnet.base.errors import InputError
 from vnet.fabric.live import images
 from vnet.fabric.live.registry import Registry
-from vnet.fabric.live.telling import telling
-from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.live.telling import notes, telling
+from vnet.fabric.progress import Report
 from vnet.hv.live.image_import import Wanted
 
 Json = Mapping[str, Any]
@@ -93,7 +93,7 @@ class ImageRoutes:
     def _work(self, what: str, work: Callable[[Callable[[str], None]], Awaitable[Json]]) -> ASGIApp:
         async def told(report: Report) -> Json:
             with telling(report, 1, what, 1):
-                return await work(lambda text: report(Progress(1, text, Status.NOTE)))
+                return await work(notes(report))
 
         return JsonLines(self.operations, told)
 

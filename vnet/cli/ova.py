@@ -27,11 +27,11 @@ def into_folder(file: str, appliance: Appliance, folder: Path, report: Report) -
     """Makes the folder; it is there when all is in it, and not before."""
     package = ova.read(Path(file))
     check(appliance.document)
-    with ova.staging(Path(folder)) as part:
+    with ova.staging(folder) as part:
         for disk in appliance.disks:
             step = _Step(f"import disk {disk.name} of {disk.vm}", report)
             ova.unpack(package, disk.source, disk.size_bytes, part / disk.target, step.told)
-            step.done(f"{folder / disk.target}")
+            step.done(str(folder / disk.target))
         text = yaml.safe_dump(appliance.document, sort_keys=False, allow_unicode=True)
         name = f"{appliance.document['name']}.vnet.yaml"
         (part / name).write_text(text, encoding="utf-8")
@@ -48,22 +48,15 @@ class _Step:
     def __init__(self, what: str, report: Report) -> None:
         self._what, self._report = what, report
         self._began_s = self._told_s = time.monotonic()
+        self._tell("started")
 
     def told(self, detail: str) -> None:
         if time.monotonic() - self._told_s > _TOLD_EVERY_S:
             self._told_s = time.monotonic()
-            self._report({"type": "end"})
-            self._report({"type": "progress", "status": "started", "what": f"{self._what}: {detail}"})
+            self._tell("moved", detail=detail)
 
     def done(self, detail: str) -> None:
-        self._report({"type": "end"})
-        elapsed_s = time.monotonic() - self._began_s
-        self._report(
-            {
-                "type": "progress",
-                "status": "done",
-                "what": self._what,
-                "elapsed_s": elapsed_s,
-                "detail": detail,
-            }
-        )
+        self._tell("done", detail=detail, elapsed_s=time.monotonic() - self._began_s)
+
+    def _tell(self, status: str, **more: Any) -> None:
+        self._report({"type": "progress", "status": status, "what": self._what, **more})

@@ -103,6 +103,12 @@ def running_line(running: Running, now_s: float, columns: int) -> str:
     return (head + ", ".join(steps))[: columns - 1]
 
 
+def _without(running: Running, ended: str, is_done: bool) -> Running:
+    began_s = {what: began_s for what, began_s in running.began_s.items() if what != ended}
+    details = {what: detail for what, detail in running.details.items() if what != ended}
+    return replace(running, began_s=began_s, details=details, ended=running.ended + is_done)
+
+
 class _Live:
     """Ended steps scroll, the running ones share the last line, which shows that time goes on."""
 
@@ -133,9 +139,7 @@ class _Live:
             self._running = replace(self._running, details=details)
         else:
             sys.stderr.write(line(message, colour_wanted(sys.stderr)) + "\n")
-            left = {what: s for what, s in self._running.began_s.items() if what != message["what"]}
-            ended = self._running.ended + (message["status"] == "done")
-            self._running = replace(self._running, began_s=left, ended=ended)
+            self._running = _without(self._running, message["what"], message["status"] == "done")
 
     def _draw(self) -> None:
         columns = shutil.get_terminal_size().columns

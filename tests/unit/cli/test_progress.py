@@ -62,6 +62,18 @@ def test_a_step_that_failed_is_not_counted_as_done(terminal):
     tell({"type": "end"})
 
 
+def test_a_step_says_in_its_place_how_far_it_is_and_begins_anew_without(terminal):
+    tell = reporter(Style.AUTO)
+    tell(message("started", "export a"))
+    tell(message("moved", "export a", detail="10 %"))
+    tell(message("moved", "export a", detail="20 %"))
+    assert terminal.last_line() == "… export a 20 %"
+    tell(message("done", "export a"))
+    tell(message("started", "export a"))
+    assert terminal.last_line() == "… export a"
+    tell({"type": "end"})
+
+
 @pytest.mark.parametrize("style", list(Style))
 def test_nothing_is_left_on_the_line_when_the_daemon_says_no_more(terminal, style):
     tell = reporter(style)

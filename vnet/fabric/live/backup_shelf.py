@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ async def prune(
         raise InputError("say what to keep: --keep-last N, --keep-daily N, --keep-weekly N, --keep-monthly N")
     complete = await asyncio.to_thread(opened.complete)
     rows: list[Json] = []
-    owner = lambda each: (each.fabric, each.vm)  # noqa: E731
+    owner = attrgetter("fabric", "vm")
     for (fabric, vm), group in groupby(sorted(complete.values(), key=owner), key=owner):
         if only.fabric not in ("", fabric) or only.vm not in ("", vm):
             continue

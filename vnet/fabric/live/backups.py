@@ -13,7 +13,7 @@ from vnet.base import paths
 from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.telling import telling
-from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.progress import Report
 from vnet.hv import backup as values
 from vnet.hv.backup import Manifest
 from vnet.hv.freeze import FreezeMode
@@ -73,19 +73,18 @@ class Backups:
         self, store: Store, manifest: Manifest, what: str, report: Report
     ) -> Iterator[Callable[[int], None]]:
         """The step, and how far it is, for who waits and for who lists."""
-        key, step = (str(store.path), manifest.id), f"{what} {manifest.vm}"
-        said = -1
+        key, said = (str(store.path), manifest.id), -1
 
         def moved(percent: int) -> None:
             nonlocal said
             self.running[key] = percent
             if percent != said:
-                report(Progress(1, step, Status.MOVED, detail=f"{percent} %", of=1))
+                remark.moved(f"{percent} %")
                 said = percent
 
         self.running[key] = 0
         try:
-            with telling(report, 1, step, 1) as remark:
+            with telling(report, 1, f"{what} {manifest.vm}", 1) as remark:
                 yield moved
                 remark.text = manifest.id
         finally:

@@ -10,8 +10,8 @@ from vnet.base.boot import Firmware
 from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.registry import Fabric, Registry
-from vnet.fabric.live.telling import telling
-from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.live.telling import notes, telling
+from vnet.fabric.progress import Report
 from vnet.fabric.state import Guest
 from vnet.hv.disk import Disk, refuse_encrypted
 from vnet.hv.firmware import variables_disk
@@ -43,8 +43,8 @@ async def clone(
         await refuse_moving(fabric, vm)
         with telling(report, 1, f"copy the disks of {vm}", 1) as remark:
             order = disk_clone.Order(name, vm, new, linked)
-            tell = lambda text: report(Progress(1, text, Status.NOTE))  # noqa: E731
-            copied, differences = await disk_clone.clone(order, (*guest.disks, *_variables(guest)), tell)
+            disks = (*guest.disks, *_variables(guest))
+            copied, differences = await disk_clone.clone(order, disks, notes(report))
             remark.text = ", ".join(copied) or "it has none"
         made = {"disks": list(copied), "linked": list(differences)}
         return {"fabric": name, "vm": new, "from": vm, **made}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,8 @@ from vnet.fabric.events import Kind
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Fabric, Registry
-from vnet.fabric.live.telling import telling
-from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.live.telling import notes, telling
+from vnet.fabric.progress import Report
 from vnet.fabric.snapshots import row
 from vnet.fabric.state import Guest
 from vnet.hv import snapshot as values
@@ -103,7 +103,7 @@ async def restore(
             for guest in guests:
                 engine.store.save_guest(name, guest)
             specs = _specs(fabric, guests)
-            await fabric.parts.guests.snapshots.restore(found, specs, memory=memory, progress=_notes(report))
+            await fabric.parts.guests.snapshots.restore(found, specs, memory=memory, progress=notes(report))
             _not_stopped(engine, fabric, guests if memory else ())
         fields = {"vms": [guest.name for guest in guests], "id": found.id, "memory": memory}
         text = f"{_named(guests)}: restored from {snapshot}"
@@ -239,7 +239,3 @@ def _named(guests: Iterable[Guest]) -> str:
 
 def _specs(fabric: Fabric, guests: Iterable[Guest]) -> list[Any]:
     return [fabric.parts.guests.spec(guest) for guest in guests]
-
-
-def _notes(report: Report) -> Callable[[str], None]:
-    return lambda text: report(Progress(1, text, Status.NOTE))
