@@ -25,7 +25,7 @@ from vnet.api.export_routes import ExportRoutes
 from vnet.api.image_routes import ImageRoutes
 from vnet.api.link_routes import LinkRoutes
 from vnet.api.observed import Observed, with_usage
-from vnet.api.requests import body_of as _body
+from vnet.api.requests import body_of
 from vnet.api.screen_routes import ScreenRoutes
 from vnet.api.seen_routes import SeenRoutes
 from vnet.api.snapshot_routes import SnapshotRoutes
@@ -146,13 +146,13 @@ class Api:
 
     async def plan(self, request: Request) -> Response:
         """What `up` would do."""
-        body = await _body(request)
+        body = await body_of(request)
         outcome = await self.service.engine.plan(_source(body), _recorded(body, self.past))
         return JSONResponse(outcome_json(outcome) | {"id": await asyncio.to_thread(lambda: outcome.id)})
 
     async def up(self, request: Request) -> ASGIApp:
         """Make a fabric what its topology says."""
-        body = await _body(request)
+        body = await body_of(request)
         source, terms = _source(body), _terms(body, self.past)
 
         async def work(report: Any) -> Mapping[str, Any]:
@@ -170,9 +170,8 @@ class Api:
                 await self.past.observers.settle(name)  # the last look that there can be
             outcome = outcome_json(await self.service.engine.down(name, report))
             kept = await disks.left(name, remove="disks" in request.query_params)
-            snapshots_kept = len(await snapshots.listed(name))
-            outcome |= {"snapshots_kept": snapshots_kept}
-            return outcome | {"disks_kept": kept, "daemon_ends": self._useless(), "pid": os.getpid()}
+            left = {"disks_kept": kept, "snapshots_kept": len(await snapshots.listed(name))}
+            return {**outcome, **left, "daemon_ends": self._useless(), "pid": os.getpid()}
 
         return JsonLines(self.operations, work, lambda: self.end() if self._useless() else None)
 
@@ -200,7 +199,7 @@ class Api:
 
     async def verify(self, request: Request) -> ASGIApp:
         """Check the claims."""
-        name, body = self._fabric(request), await _body(request)
+        name, body = self._fabric(request), await body_of(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
             return {"claims": await self.service.verify(name, bool(body.get("probe")), report)}
@@ -209,7 +208,7 @@ class Api:
 
     async def drill(self, request: Request) -> ASGIApp:
         """Attack from a copy of a NIC."""
-        name, body = self._fabric(request), await _body(request)
+        name, body = self._fabric(request), await body_of(request)
         nic, only = str(body.get("nic", "")), tuple(map(str, body.get("only", ())))
 
         async def work(report: Any) -> Mapping[str, Any]:
@@ -236,7 +235,7 @@ class Api:
 
     async def trace(self, request: Request) -> Response:
         """What would become of a packet."""
-        name, body = self._fabric(request), await _body(request)
+        name, body = self._fabric(request), await body_of(request)
         return JSONResponse(await self.service.trace(name, _asked(body)))
 
     async def follow(self, request: Request) -> ASGIApp:
@@ -310,7 +309,7 @@ class Api:
 
     async def start(self, request: Request) -> ASGIApp:
         """Start a VM."""
-        name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
+        name, vm, body = self._fabric(request), request.path_params["vm"], await body_of(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
             if body.get("boot") is True:
@@ -321,7 +320,7 @@ class Api:
 
     async def stop(self, request: Request) -> ASGIApp:
         """Stop a VM."""
-        name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
+        name, vm, body = self._fabric(request), request.path_params["vm"], await body_of(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
             return outcome_json(
@@ -346,7 +345,7 @@ class Api:
 
     async def exec(self, request: Request) -> ASGIApp:
         """Run a command in a VM."""
-        name, vm, body = self._fabric(request), request.path_params["vm"], await _body(request)
+        name, vm, body = self._fabric(request), request.path_params["vm"], await body_of(request)
         argv, timeout_s = tuple(map(str, body.get("argv", ()))), float(body.get("timeout_s", 60))
         stdin = b64decode(body.get("stdin", ""))
 

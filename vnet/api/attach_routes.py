@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from vnet.api.answers import outcome_json
+from vnet.api.requests import body_of
 from vnet.api.stream import JsonLines, Operations
 from vnet.base.errors import InputError
 from vnet.fabric.live import attaching
@@ -38,16 +38,12 @@ class AttachRoutes:
     async def _change(self, request: Request, *, attach: bool) -> ASGIApp:
         """Attach or detach: `{"what": "lan"}`."""
         name, vm = self.name(request), request.path_params["vm"]
-        try:
-            what = json.loads(await request.body())["what"]
-        except (ValueError, KeyError, TypeError):
-            what = None
+        what = (await body_of(request)).get("what")
         if not isinstance(what, str) or not what:
             raise InputError('what is attached or detached is sent as {"what": NAME}')
 
         async def work(report: Any) -> Mapping[str, Any]:
-            changed = attaching.change(self.engine, name, vm, what, attach=attach, report=report)
-            outcome, edit = await changed
+            outcome, edit = await attaching.change(self.engine, name, vm, what, attach=attach, report=report)
             return outcome_json(outcome) | {"edit": edit}
 
         return JsonLines(self.operations, work)

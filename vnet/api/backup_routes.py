@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import json
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from vnet.api.requests import body_of
 from vnet.api.stream import JsonLines, Operations
 from vnet.base.errors import InputError
 from vnet.fabric.live import backup_making, backup_restoring, backup_shelf
@@ -51,7 +51,7 @@ class BackupRoutes:
 
     async def create(self, request: Request) -> ASGIApp:
         """Back a VM up."""
-        name, vm, wanted = self.name(request), request.path_params["vm"], _wanted(await _body(request))
+        name, vm, wanted = self.name(request), request.path_params["vm"], _wanted(await body_of(request))
 
         async def work(report: Any) -> Json:
             return {"backup": await backup_making.create(self.backups, name, vm, wanted, report)}
@@ -80,7 +80,7 @@ class BackupRoutes:
 
     async def verify(self, request: Request) -> ASGIApp:
         """Read all of entries."""
-        body = await _body(request)
+        body = await body_of(request)
         ids, wanted = _ids(body), _wanted(body)
 
         async def work(report: Any) -> Json:
@@ -90,7 +90,7 @@ class BackupRoutes:
 
     async def restore(self, request: Request) -> ASGIApp:
         """Write disks as they were."""
-        id_, body = request.path_params["id"], await _body(request)
+        id_, body = request.path_params["id"], await body_of(request)
         words = {name: str(body.get(name, "")) for name in ("fabric", "vm", "disk", "saved")}
         target = Target(**words, overwrite=body.get("overwrite") is True)
         wanted = _wanted(body)
@@ -102,7 +102,7 @@ class BackupRoutes:
 
     async def prune(self, request: Request) -> ASGIApp:
         """Remove what no rule keeps."""
-        body = await _body(request)
+        body = await body_of(request)
         keep = Keep(**{name: _count(body, name) for name in ("last", "daily", "weekly", "monthly")})
         only = Target(str(body.get("fabric", "")), str(body.get("vm", "")))
         store, dry_run = str(body.get("store", "")), body.get("dry_run") is True
@@ -118,7 +118,7 @@ class BackupRoutes:
 
     async def remove(self, request: Request) -> ASGIApp:
         """Remove entries."""
-        body = await _body(request)
+        body = await body_of(request)
         store, ids = str(body.get("store", "")), _ids(body)
 
         async def work(report: Any) -> Json:
@@ -128,7 +128,7 @@ class BackupRoutes:
 
     async def resume(self, request: Request) -> ASGIApp:
         """Finish what was broken off."""
-        id_, wanted = request.path_params["id"], _wanted(await _body(request))
+        id_, wanted = request.path_params["id"], _wanted(await body_of(request))
 
         async def work(report: Any) -> Json:
             return {"backup": await backup_making.resume(self.backups, id_, wanted, report)}
@@ -137,18 +137,8 @@ class BackupRoutes:
 
     async def discard(self, request: Request) -> Response:
         """Remove what was broken off."""
-        wanted = _wanted(await _body(request))
+        wanted = _wanted(await body_of(request))
         return JSONResponse(await backup_making.discard(self.backups, request.path_params["id"], wanted))
-
-
-async def _body(request: Request) -> Json:
-    try:
-        body = json.loads(await request.body() or b"{}")
-    except ValueError as error:
-        raise InputError(f"the request is not JSON: {error}") from None  # it may have a key in it
-    if not isinstance(body, dict):
-        raise InputError("the request must be a JSON object")
-    return body
 
 
 def _wanted(body: Json) -> Wanted:

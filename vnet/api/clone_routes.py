@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from vnet.api.requests import body_of
 from vnet.api.stream import JsonLines, Operations
 from vnet.base.errors import InputError
 from vnet.fabric.live import cloning
@@ -31,12 +31,10 @@ class CloneRoutes:
 
     async def clone(self, request: Request) -> ASGIApp:
         """Copy the disks."""
-        name, vm = self.name(request), request.path_params["vm"]
-        try:
-            asked = json.loads(await request.body())
-            new, linked = str(asked["name"]), asked.get("linked") is True
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError("a clone is asked for as {name, linked}") from error
+        name, vm, asked = self.name(request), request.path_params["vm"], await body_of(request)
+        new, linked = asked.get("name"), asked.get("linked") is True
+        if not isinstance(new, str):
+            raise InputError("a clone is asked for as {name, linked}")
 
         async def work(report: Any) -> Mapping[str, Any]:
             return await cloning.clone(self.engine, name, vm, new, report, linked=linked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from vnet.api.answers import outcome_json
+from vnet.api.requests import body_of
 from vnet.api.stream import JsonLines, Operations
 from vnet.base.errors import InputError
 from vnet.fabric.live import links
@@ -34,10 +34,7 @@ class LinkRoutes:
     async def set_link(self, request: Request) -> ASGIApp:
         """Pull a cable, or plug it in: `{"up": false}`."""
         name, given = self.name(request), request.path_params
-        try:
-            is_up = json.loads(await request.body())["up"]
-        except (ValueError, KeyError, TypeError):
-            is_up = None
+        is_up = (await body_of(request)).get("up")
         if not isinstance(is_up, bool):
             raise InputError('a link is set by {"up": true} or {"up": false}')
 

@@ -1,10 +1,4 @@
-"""Numbers as metrics in Prometheus' text format.
-
-Directions are the port's, as everywhere in Prometheus: it receives what its VM sends. A fabric whose switch
-does not answer has no series of it, rather than counters that seem to begin anew.
-
-Source: https://prometheus.io/docs/instrumenting/exposition_formats/ (version 0.0.4)
-"""
+"""The metrics of the daemon, its host, fabrics, VMs, ports and uplinks, and all that there are, as text."""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ async def body_of(request: Request) -> Mapping[str, Any]:
     try:
         body = json.loads(await request.body() or b"{}")
     except ValueError as error:
-        raise InputError(f"the request is not JSON: {error}") from error
+        raise InputError(
+            f"the request is not JSON: {error}"
+        ) from None  # the whole of it may have a key in it
     if not isinstance(body, dict):
         raise InputError("the request must be a JSON object")
     return body

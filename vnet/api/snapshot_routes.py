@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from vnet.api.requests import body_of
 from vnet.api.stream import JsonLines, Operations
 from vnet.base.errors import InputError
 from vnet.fabric.live import snapshots
@@ -48,7 +48,7 @@ class SnapshotRoutes:
 
     async def save(self, request: Request) -> ASGIApp:
         """Snapshot VMs."""
-        name, body = self.name(request), await _body(request)
+        name, body = self.name(request), await body_of(request)
         wanted = Wanted(_text(body, "name"), _text(body, "description"), body.get("memory") is not False)
 
         async def work(report: Any) -> Mapping[str, Any]:
@@ -58,7 +58,7 @@ class SnapshotRoutes:
 
     async def restore(self, request: Request) -> ASGIApp:
         """Make VMs what they were."""
-        name, body = self.name(request), await _body(request)
+        name, body = self.name(request), await body_of(request)
         snapshot, memory = request.path_params["snapshot"], body.get("memory")
 
         async def work(report: Any) -> Mapping[str, Any]:
@@ -74,7 +74,7 @@ class SnapshotRoutes:
 
     async def prune(self, request: Request) -> Response:
         """Remove those that are no longer wanted."""
-        body = await _body(request)
+        body = await body_of(request)
         keep, older_s = body.get("keep_last"), body.get("older_than_s")
         if keep is None and older_s is None:
             raise InputError("which? give `keep_last`, `older_than_s`, or both")
@@ -89,16 +89,6 @@ class SnapshotRoutes:
             return await snapshots.suspend(self.engine, name, vm, report)
 
         return JsonLines(self.operations, work)
-
-
-async def _body(request: Request) -> Mapping[str, Any]:
-    try:
-        body = json.loads(await request.body() or b"{}")
-    except ValueError as error:
-        raise InputError(f"the request is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise InputError("the request must be a JSON object")
-    return body
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:

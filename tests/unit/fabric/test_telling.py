@@ -26,9 +26,14 @@ def test_how_far_a_step_is_is_told_of_the_step_itself():
     ]
 
 
-def test_a_step_that_fails_says_why():
-    seen = []
-    with pytest.raises(HostError), telling(seen.append, 1, "export web", 1) as remark:
+def fails(report):
+    with telling(report, 1, "export web", 1) as remark:
         remark.text = "12 MiB"
         raise HostError("no room")
+
+
+def test_a_step_that_fails_says_why():
+    seen = []
+    with pytest.raises(HostError):
+        fails(seen.append)
     assert told(seen)[-1] == ("export web", "failed", "no room")
