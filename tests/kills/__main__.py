@@ -6,12 +6,13 @@ import argparse
 import sys
 import time
 
+from tests.kills.commands import QuickLab
 from tests.kills.exam import Daemons, Killed, daemons, kill, steps_of
 from tests.kills.operations import FABRIC, OPERATIONS, Operation
-from tests.vm.fabric_lab import Lab, lab
+from tests.vm.fabric_lab import lab
 
 
-def _one(host: Lab, by: Daemons, operation: Operation, number: int, step: str) -> Killed:
+def _one(host: QuickLab, by: Daemons, operation: Operation, number: int, step: str) -> Killed:
     """What goes wrong with a command is wrong too, and the next step is tried."""
     try:
         found = kill(host, by, operation, number)
@@ -22,7 +23,7 @@ def _one(host: Lab, by: Daemons, operation: Operation, number: int, step: str) -
     return found
 
 
-def _try(host: Lab, by: Daemons, operation: Operation, every: int) -> bool:
+def _try(host: QuickLab, by: Daemons, operation: Operation, every: int) -> bool:
     """Whether all was well."""
     began, steps = time.monotonic(), steps_of(host, by, operation)
     found = [_one(host, by, operation, number, steps[number]) for number in range(0, len(steps), every)]
@@ -45,7 +46,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no such operation: {', '.join(sorted(unknown))}")
     chosen = [each for each in OPERATIONS if not given.names or each.name in given.names]
-    with lab() as host, daemons(host) as by:
+    with lab(kind=QuickLab) as host, daemons(host) as by:
         well = [_try(host, by, operation, given.every) for operation in chosen]
         host.vnet("down", "-n", FABRIC, "--disks")
     return 0 if all(well) else 1

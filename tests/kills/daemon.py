@@ -133,14 +133,8 @@ def boot_always() -> None:
     HvManager.__init__ = cold  # type: ignore[method-assign]
 
 
-def serve(directory: Path, environment: dict[str, str], cold: bool) -> None:
-    """Be the daemon, in a process that has been made for it."""
-    os.setsid()
-    os.environ.clear()
-    os.environ.update(environment)
-    with (directory / "killed.log").open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+def serve(directory: Path, cold: bool) -> None:
+    """Be the daemon."""
     install(Steps(directory))
     if cold:
         boot_always()

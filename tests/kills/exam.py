@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import multiprocessing
 import os
 import socket
 import subprocess
@@ -15,17 +14,14 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests.kills import daemon
+from tests.kills.commands import MADE, QuickLab, serve
 from tests.kills.operations import FABRIC, Operation, vms
-from tests.vm.fabric_lab import PREFIX, Lab
+from tests.vm.fabric_lab import PREFIX
 
 RUNS = ("ready", "running", "paused", "starting", "stopping")
 HALVES = ("*.part", "*.new", ".building-*", ".saving-*", "*.tmp")
 """Names of what is not finished."""
 SETTLED_S = 40.0
-MADE = multiprocessing.get_context("forkserver")
-"""Processes that have read all modules already: that takes a daemon longer than to take over."""
-MADE.set_forkserver_preload([daemon.__name__])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,7 @@ class Killed:
 class Daemons:
     """Daemons of a lab, one after the other: each takes over from one that was killed, and can be killed."""
 
-    def __init__(self, host: Lab) -> None:
+    def __init__(self, host: QuickLab) -> None:
         self._host, self._cold = host, False
         self._process: BaseProcess | None = None
 
@@ -52,7 +48,7 @@ class Daemons:
             return
         self._host.vnet("serve", "--stop")
         given = (self._host.directory, self._host.environment, cold)
-        self._process, self._cold = MADE.Process(target=daemon.serve, args=given), cold
+        self._process, self._cold = MADE.Process(target=serve, args=given), cold
         self._process.start()
         assert _until(self._answers, 30.0), "no daemon answers"
 
@@ -63,7 +59,7 @@ class Daemons:
         armed.with_suffix(".new").write_text(str(number))
         armed.with_suffix(".new").rename(armed)
         try:
-            self._host.start(*words).communicate(timeout=120)
+            self._host.run(*words, timeout_s=120)
         finally:
             armed.unlink()
         return _until(lambda: not self._is_alive(), 0.2)
@@ -78,7 +74,7 @@ class Daemons:
 
 
 @contextmanager
-def daemons(host: Lab) -> Iterator[Daemons]:
+def daemons(host: QuickLab) -> Iterator[Daemons]:
     """Those of a lab; the last one is stopped."""
     made = Daemons(host)
     try:
@@ -87,14 +83,14 @@ def daemons(host: Lab) -> Iterator[Daemons]:
         host.vnet("serve", "--stop")
 
 
-def steps_of(host: Lab, by: Daemons, operation: Operation) -> list[str]:
+def steps_of(host: QuickLab, by: Daemons, operation: Operation) -> list[str]:
     """All steps of an operation that nobody disturbs."""
     undisturbed = kill(host, by, operation, -1)
     assert not undisturbed.died and not undisturbed.wrong, undisturbed
     return (host.directory / "steps").read_text().splitlines()
 
 
-def kill(host: Lab, by: Daemons, operation: Operation, number: int) -> Killed:
+def kill(host: QuickLab, by: Daemons, operation: Operation, number: int) -> Killed:
     """Kill at one step."""
     by.have(cold=operation.cold)
     for words in operation.prepare(host):
@@ -117,7 +113,7 @@ def _until(holds: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
-def _wrong(host: Lab, operation: Operation, words: tuple[str, ...]) -> str:
+def _wrong(host: QuickLab, operation: Operation, words: tuple[str, ...]) -> str:
     """What the next daemon has not put right; empty if all is well."""
     settled = _until(lambda: operation.look(host) in (operation.before, operation.after), SETTLED_S)
     if not settled:
@@ -125,20 +121,20 @@ def _wrong(host: Lab, operation: Operation, words: tuple[str, ...]) -> str:
     if not _until(lambda: not left_over(host), 10.0):
         return f"left over: {left_over(host)}"
     if operation.look(host) != operation.after:
-        process = host.start(*(operation.again(host) if operation.again else words))
-        _, told = process.communicate(timeout=120)
-        if process.returncode:
-            return f"it cannot be done again: {told}"
+        done = host.run(*(operation.again(host) if operation.again else words), timeout_s=120)
+        if done.code:
+            return f"it cannot be done again: {done.told}"
         if operation.look(host) != operation.after:
             return f"done again it is {operation.look(host)}"
+        if not _until(lambda: not left_over(host), 10.0):
+            return f"left over after it was done again: {left_over(host)}"
     if (vms(host).get("a") or {}).get("state") in ("ready", "running"):
-        process = host.start("exec", "-n", FABRIC, "a", "true")
-        _, told = process.communicate(timeout=60)
-        return f"a does not answer: {told}" if process.returncode else ""
+        done = host.run("exec", "-n", FABRIC, "a", "true", timeout_s=60)
+        return f"a does not answer: {done.told}" if done.code else ""
     return "" if (vms(host).get("a") or {}).get("state") in RUNS else damaged(host)
 
 
-def left_over(host: Lab) -> list[str]:
+def left_over(host: QuickLab) -> list[str]:
     """All that a daemon which was killed may leave: processes, TAPs, groups, locks, halves of files."""
     rows = vms(host)
     up = {name for name, row in rows.items() if row["state"] in RUNS}
@@ -157,7 +153,7 @@ def left_over(host: Lab) -> list[str]:
     ]
 
 
-def _processes(host: Lab) -> list[str]:
+def _processes(host: QuickLab) -> list[str]:
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     ours = (line.strip() for line in listed.splitlines() if str(host.directory) in line)
     return [line for line in ours if "qemu" in line.split()[1]]
@@ -167,7 +163,7 @@ def _groups() -> list[Path]:
     return list(Path("/sys/fs/cgroup").glob(f"**/vnet-{FABRIC}/*/"))
 
 
-def _files(host: Lab, pattern: str) -> list[Path]:
+def _files(host: QuickLab, pattern: str) -> list[Path]:
     state = (each for each in (host.directory / "state").iterdir() if not each.is_symlink() and each.is_dir())
     return [found for folder in (host.directory / "run", *state) for found in folder.rglob(pattern)]
 
@@ -196,7 +192,7 @@ def _taps(rows: dict[str, dict[str, object]], up: set[str]) -> list[str]:
     ]
 
 
-def damaged(host: Lab) -> str:
+def damaged(host: QuickLab) -> str:
     """What qemu-img finds wrong with disks that no QEMU has open."""
     for path in host.directory.glob("state/disks/*/*/*.qcow2"):
         done = subprocess.run(["qemu-img", "check", "-q", str(path)], capture_output=True, text=True)

@@ -16,12 +16,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests import leftovers
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = leftovers.prefix("vm")
+Kind = TypeVar("Kind", bound="Lab")
 
 
 class Lab:
@@ -120,13 +121,13 @@ class Lab:
 
 
 @contextmanager
-def lab(within: str = "") -> Iterator[Lab]:
+def lab(within: str = "", kind: type[Kind] = Lab) -> Iterator[Kind]:
     """A lab that is swept at the end, whatever the test did, and that must be clean after its own sweep.
 
     Its directory is not pytest's: QEMU, which runs as nobody in particular, must be able to reach it.
     """
     directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-    made = Lab(directory, within)
+    made = kind(directory, within)
     try:
         yield made
     finally:

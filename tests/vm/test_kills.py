@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.kills.commands import QuickLab
 from tests.kills.exam import daemons, kill, steps_of
 from tests.kills.operations import FABRIC, OPERATIONS
 from tests.vm.fabric_lab import lab
@@ -21,7 +22,7 @@ BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
 @pytest.fixture(scope="module")
 def host():
-    with lab() as made, daemons(made) as by:
+    with lab(kind=QuickLab) as made, daemons(made) as by:
         yield made, by
         made.vnet("down", "-n", FABRIC, "--disks")
 
