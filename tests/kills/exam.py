@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.kills.commands import MADE, QuickLab, serve
 from tests.kills.operations import FABRIC, Operation, vms
 from tests.vm.fabric_lab import PREFIX
+from vnet.hv.live.backup_store import MANIFEST, UNFINISHED
 
 RUNS = ("ready", "running", "paused", "starting", "stopping")
 HALVES = ("*.part", "*.new", ".building-*", ".saving-*", "*.tmp")
@@ -148,6 +149,7 @@ def left_over(host: QuickLab) -> list[str]:
             if each.stem not in up
         ),
         *(f"half {each}" for pattern in HALVES for each in _files(host, pattern)),
+        *(f"half {each}" for each in _files(host, UNFINISHED) if each.with_name(MANIFEST).exists()),
         *(f"lock {each}" for each in _files(host, ".lock") if _is_held(each)),
         *_taps(rows, up),
     ]

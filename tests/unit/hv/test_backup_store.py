@@ -82,7 +82,9 @@ def test_what_a_killed_daemon_left_without_a_word_goes_and_all_else_stays(store:
     nameless.mkdir()
     for folder in (nameless, store.folder(done.id)):
         (folder / f".{UNFINISHED}.new").write_text("ha")
+    (store.folder(done.id) / UNFINISHED).write_text("killed before it went")
     sweep(store.path)
+    assert not (store.folder(done.id) / UNFINISHED).exists()
     assert {each.manifest.id: each.is_complete for each in store.entries()} == {
         done.id: True,
         begun.id: False,

@@ -134,13 +134,15 @@ class Store:
 
 
 def sweep(path: Path) -> None:
-    """Removes what a daemon that was killed has left in a store without a word of what it was to be."""
+    """Removes what a daemon that was killed has left in a store and no entry needs."""
     if not (path / _LABEL).exists():
         return
     for folder in (each for each in path.iterdir() if each.is_dir() and each.name != "lost+found"):
         for half in filter(_is_half, folder.iterdir()):
             half.unlink()
-        if not (folder / MANIFEST).exists() and not (folder / UNFINISHED).exists():
+        if (folder / MANIFEST).exists():
+            (folder / UNFINISHED).unlink(missing_ok=True)
+        elif not (folder / UNFINISHED).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 
