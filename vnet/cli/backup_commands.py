@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from vnet.cli import amount
 from vnet.cli.client import Client, path
 from vnet.cli.key_file import key_given, make_key_file
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, Format, document, mib, rows, tell
+from vnet.cli.output import Column, Format, clock, document, mib, rows, tell
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Name of the backup.", show_default=False)]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Names of backups.", show_default=False)]
@@ -31,7 +30,7 @@ _COLUMNS = (
     Column("ID", lambda row: row["id"]),
     Column("FABRIC", lambda row: row["fabric"]),
     Column("VM", lambda row: row["vm"]),
-    Column("TAKEN", lambda row: _local(row["taken_at"])),
+    Column("TAKEN", lambda row: clock(row["taken_at"])),
     Column("KIND", lambda row: row["kind"]),
     Column("DISKS", lambda row: ",".join(disk["name"] for disk in row["disks"])),
     Column("SIZE", lambda row: mib(sum(disk["size_bytes"] for disk in row["disks"]))),
@@ -263,10 +262,6 @@ def _store(given: str | None) -> str | None:
 
 def _stored(size: int) -> str:
     return mib(size) if size >= 10 << 20 else f"{-(-size // 1024)}K"
-
-
-def _local(taken_at: str) -> str:
-    return datetime.fromisoformat(taken_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _state(row: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from vnet.base.errors import InputError
 from vnet.cli.client import on_ctrl_c, path
+from vnet.cli.file_edits import source_and_name, write_texts
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, document, tell
 
@@ -36,13 +37,8 @@ def clone(
     linked clones of an unchanged VM share.
     Addresses, MAC and published ports are not copied: the new VM gets its own. `vnet up` starts it.
     """
-    from vnet.cli import files
-    from vnet.cli.suggest_command import source_of, write_texts
-
-    source = source_of(settings)
-    given = files.Given(source.file, source.text, source.included)
+    source, name = source_and_name(settings)
     texts = _declared(source, vm, new)
-    name = settings.name or files.fabric_name(given)
     body = {"name": new, "linked": linked}
     with on_ctrl_c(lambda: None):  # it breaks off the copying; what has been copied is declared
         answer = settings.daemon().run(

@@ -7,7 +7,6 @@ import posixpath
 import shutil
 import stat
 import sys
-import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from vnet.base.errors import HostError, InputError, UsageError
 from vnet.cli.client import path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import tell
+from vnet.cli.progress import Step
 
 if TYPE_CHECKING:
     from vnet.cli.copying import Guest, Ran, Told
@@ -87,21 +87,13 @@ class _Copy:
         """Carries it out and tells how far it is."""
         from vnet.cli.copying import Guest  # only here: not every command copies
 
-        report, began_s = self._settings.report, time.monotonic()
-
         def told(copied: int, of: int) -> None:
             self._copied = copied
-            how_far = f"{_mib(copied)} of {_mib(of)}" if of else _mib(copied)
-            report({"type": "end"})
-            report({"type": "progress", "status": "started", "what": f"{self._what}, {how_far}"})
+            step.moved(f"{_mib(copied)} of {_mib(of)}" if of else _mib(copied))
 
-        try:
+        with Step(self._what, self._settings.report) as step:
             work(Guest(self._given.vm or self._taken.vm, self._run()), told)
-        finally:
-            report({"type": "end"})
-        took_s = time.monotonic() - began_s
-        done = {"what": self._what, "elapsed_s": took_s, "detail": _mib(self._copied)}
-        report({"type": "progress", "status": "done", **done})
+            step.done(_mib(self._copied))
 
     def _run(self) -> Callable[[tuple[str, ...], bytes], Ran]:
         from vnet.cli.copying import Ran

@@ -9,7 +9,6 @@ from datetime import datetime, time, timedelta
 from vnet.base.errors import UsageError
 
 _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
-_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _DAYS = {"today": 0, "yesterday": 1}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -29,7 +28,7 @@ def moment_ns(text: str, option: str, now: datetime) -> int:
     Times without a time zone are in that of `now`; if it has none, in local time as it was then, summer or
     winter. What is before 1970 is 1970. Raises UsageError.
     """
-    if found := _AGO.fullmatch(text):
+    if found := _SPAN.fullmatch(text):
         return round(max(0.0, now.timestamp() - float(found[1]) * _SECONDS[found[2]]) * 1e9)
     try:
         return round(max(0.0, _moment(text, option, now).timestamp()) * 1e9)

@@ -9,7 +9,7 @@ import typer
 
 from vnet.base.errors import Exit, UsageError
 from vnet.cli import files
-from vnet.cli.client import path
+from vnet.cli.client import data, path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, document, mib, rows, tell
 
@@ -106,7 +106,7 @@ def _own(settings: Settings, origin: str) -> dict[str, Any]:
 
 def _show(settings: Settings, found: dict[str, Any], text: str) -> None:
     if settings.output in (Format.JSON, Format.YAML):
-        document({key: value for key, value in found.items() if key != "type"}, settings.output)
+        document(data(found), settings.output)
     else:
         tell(text)
 

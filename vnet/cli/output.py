@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -97,6 +98,11 @@ def amount(value: float, base: int = 1000) -> str:
     if not unit and 0 < value < 0.95:
         return f"{value:.1f}"
     return f"{value:.0f}{unit}"
+
+
+def clock(text: str) -> str:
+    """A time as the answer has it, in local time, to the second."""
+    return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def age(seconds: float) -> str:

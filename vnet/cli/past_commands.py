@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ import typer
 from vnet.base.errors import HostError, UsageError
 from vnet.cli.client import Client, Json, path
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, Format, Row, document, emit, rows, tell
+from vnet.cli.output import Column, Format, Row, clock, document, emit, rows, tell
 from vnet.cli.records import At, Since, Until, span
 from vnet.cli.seen_commands import place, size
 
@@ -245,11 +244,6 @@ def _generations(settings: Settings, answer: Json) -> None:
     tell(f"{answer['file']}: {used / 2**20:.1f} of {most / 2**20:.0f} MiB, {answer['lines']} lines")
     if answer["trouble"]:
         tell(f"history has stopped: {answer['trouble']}")
-
-
-def clock(text: str) -> str:
-    """A time as the answer has it, in local time, to the second."""
-    return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def end(row: Row, which: str) -> str:

@@ -35,6 +35,7 @@ _MARKS = {"done": ("✓", "32"), "failed": ("✗", "31"), "note": ("·", "33")}
 SILENCE_S = 2
 """From then on it is told how long what runs has run."""
 TICK_S = 1.0
+TOLD_EVERY_S = 0.5
 _ERASE = "\r\x1b[2K"
 
 
@@ -107,6 +108,34 @@ def _without(running: Running, ended: str, is_done: bool) -> Running:
     began_s = {what: began_s for what, began_s in running.began_s.items() if what != ended}
     details = {what: detail for what, detail in running.details.items() if what != ended}
     return replace(running, began_s=began_s, details=details, ended=running.ended + is_done)
+
+
+class Step:
+    """A step that this process takes itself, told of as the daemon tells of its own. Its body is the step."""
+
+    def __init__(self, what: str, report: Callable[[Message], None]) -> None:
+        self._what, self._report = what, report
+        self._began_s = self._told_s = time.monotonic()
+
+    def __enter__(self) -> Step:
+        self._tell("started")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._report({"type": "end"})
+
+    def moved(self, detail: str) -> None:
+        """How far it is; told twice a second at most."""
+        if time.monotonic() - self._told_s > TOLD_EVERY_S:
+            self._told_s = time.monotonic()
+            self._tell("moved", detail=detail)
+
+    def done(self, detail: str) -> None:
+        """It ended well."""
+        self._tell("done", detail=detail, elapsed_s=time.monotonic() - self._began_s)
+
+    def _tell(self, status: str, **more: Any) -> None:
+        self._report({"type": "progress", "status": status, "what": self._what, **more})
 
 
 class _Live:

@@ -9,6 +9,7 @@ import typer
 
 from vnet.cli.client import path
 from vnet.cli.options import Settings, command
+from vnet.cli.vm_commands import Vm
 
 
 class What(StrEnum):
@@ -31,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def set_(
     settings: Settings,
-    vm: Annotated[str, typer.Argument(metavar="VM", help="Name of the VM.", show_default=False)],
+    vm: Vm,
     what: Annotated[What, typer.Argument(metavar="link", help="The cable of a NIC.", show_default=False)],
     nic: Annotated[str, typer.Argument(metavar="NIC", help="Such as eth0.", show_default=False)],
     state: Annotated[Link, typer.Argument(metavar="up|down", help="In, or pulled.", show_default=False)],

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from vnet.base.errors import UsageError
-from vnet.cli.client import path
+from vnet.cli.client import data, path
 from vnet.cli.duration import seconds
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, Format, Row, age, document, emit, mib, rows, tell
+from vnet.cli.output import Column, Format, Row, age, clock, document, emit, mib, rows, tell
 from vnet.cli.records import printable
+from vnet.cli.vm_commands import Vm
 
 Words = Annotated[
     list[str],
@@ -38,7 +38,7 @@ _COLUMNS = (
     Column("TAKEN", lambda row: mib(row["memory_bytes"]) if row["memory_bytes"] else "-"),
     Column("PAUSE", lambda row: f"{row['pause_s'] * 1000:.0f}ms" if row["pause_s"] else "-", wide=True),
     Column("PARENT", lambda row: row["parent"] or "-"),
-    Column("CREATED", lambda row: _local(row["created"]), wide=True),
+    Column("CREATED", lambda row: clock(row["created"]), wide=True),
     Column("ID", lambda row: row["id"], wide=True),
     Column("TOGETHER WITH", lambda row: ",".join(row["together_with"]) or "-", wide=True),
     Column("DESCRIPTION", lambda row: printable(row["description"])),
@@ -50,10 +50,6 @@ def _kept(row: Row) -> str:
     if row["consistency"] == "memory":
         return "memory" + (f", {disks} disk{'s' * (disks > 1)}" if disks else "")
     return f"{disks} disk{'s' * (disks > 1)} ({row['consistency']})"
-
-
-def _local(text: str) -> str:
-    return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def register(app: typer.Typer) -> None:
@@ -156,8 +152,7 @@ def restore(
     vms, name = _meant(words, all_)
     body = {"vms": vms, "memory": False if disk_only else None}
     where = path("fabrics", settings.fabric, "snapshots", name, "restore")
-    answer = settings.daemon().run("POST", where, body, settings.report)
-    answer.pop("type", None)
+    answer = data(settings.daemon().run("POST", where, body, settings.report))
     if settings.output in (Format.JSON, Format.YAML):
         document(answer, settings.output)
     elif not settings.quiet:
@@ -206,10 +201,7 @@ def prune(
         tell(f"{len(gone)} {'would be' if dry_run else 'were'} removed")
 
 
-def suspend(
-    settings: Settings,
-    vm: Annotated[str, typer.Argument(metavar="VM", help="Name of the VM.", show_default=False)],
-) -> None:
+def suspend(settings: Settings, vm: Vm) -> None:
     """Write a VM's memory to a file and end it.
 
     `vnet start` or `vnet resume` brings it back where it was, also after the host was booted.

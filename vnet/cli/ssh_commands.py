@@ -20,12 +20,11 @@ from vnet.base.errors import HostError
 from vnet.cli.client import path
 from vnet.cli.options import Settings, command
 from vnet.cli.streams import Guest
+from vnet.cli.vm_commands import Vm
 
 _WAIT_S = 120.0
 """A distribution takes so long to boot where nothing helps the processor."""
 _SSH_PORT = 22
-
-Vm = Annotated[str, typer.Argument(metavar="VM", help="Name of the VM.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:

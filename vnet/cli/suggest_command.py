@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vnet.base.errors import Exit, HostError, InputError, UsageError
+from vnet.base.errors import Exit, UsageError
 from vnet.cli import files
 from vnet.cli.client import path
 from vnet.cli.duration import moment_ns
+from vnet.cli.file_edits import source_and_name, write_texts
 from vnet.cli.options import Settings
 from vnet.cli.output import Format, document, tell
 
@@ -73,8 +71,7 @@ def suggest(
     from vnet.policy.suggest import Options
 
     now = datetime.now(UTC)
-    source = source_of(settings)
-    name = settings.name or files.fabric_name(files.Given(source.file, source.text, source.included))
+    source, name = source_and_name(settings)
     seen = _given(flows, now) if flows else _from_daemon(settings, name, since, now)
     known = _known_vms(vm or (), source, now)
     found = report(
@@ -95,21 +92,6 @@ def suggest(
 
 
 # -- what is asked --------------------------------------------------------------------------------
-
-
-def source_of(settings: Settings) -> Source:
-    """The file that is given, or that of the fabric that -n names."""
-    from vnet.fabric.store import Source
-
-    file = settings.file
-    if settings.name and not file:
-        file = (settings.daemon().get(path("fabrics", settings.name))["file"],)
-        if not Path(file[0]).exists():
-            raise InputError(
-                f"{settings.name} is from {file[0]}, which is not here: name the file with -f FILE"
-            )
-    given = files.read(file)
-    return Source(given.file, given.text, dict(os.environ), given.included)
 
 
 def _given(flows: str, now: datetime) -> tuple[Seen, ...]:
@@ -237,36 +219,3 @@ def _why_nothing(found: Report, seen: int) -> str:
     if not found.asked:
         return f"of {seen:,} flows seen none was denied or audited by a policy"
     return f"none of {found.asked:,} connections that were denied or audited needs a rule, or may have one"
-
-
-# -- the file -------------------------------------------------------------------------------------
-
-
-def write_texts(texts: Mapping[str, str]) -> None:
-    """Put the new texts in place of the files; each of them as a whole or not at all."""
-    for file in texts:
-        if file.startswith("("):
-            raise UsageError(f"{file} is no file that could be written; name one with -f FILE")
-    for file, text in texts.items():
-        _replace(Path(file), text)
-
-
-def _replace(file: Path, text: str) -> None:
-    """Keeps the file's mode, and its ends of lines."""
-    import tempfile  # only here: it takes its time to import
-
-    try:
-        old = file.read_bytes()
-        if b"\r\n" in old:
-            if old.count(b"\r\n") != old.count(b"\n"):
-                raise InputError(f"{file} ends its lines in two ways; make it one, or take the diff")
-            text = text.replace("\n", "\r\n")
-        target = file.resolve()
-        with tempfile.NamedTemporaryFile(
-            "wb", dir=target.parent, prefix=f".{file.name}.", delete=False
-        ) as new:
-            new.write(text.encode())
-        Path(new.name).chmod(stat.S_IMODE(target.stat().st_mode))
-        Path(new.name).replace(target)
-    except OSError as error:
-        raise HostError(f"cannot write {file}: {error.strerror}") from error

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from vnet.base.errors import HostError
 from vnet.cli import progress
-from vnet.cli.progress import Running, Style, reporter, running_line
+from vnet.cli.progress import Running, Step, Style, reporter, running_line
 
 
 def message(status, what, **more):
@@ -72,6 +73,24 @@ def test_a_step_says_in_its_place_how_far_it_is_and_begins_anew_without(terminal
     tell(message("started", "export a"))
     assert terminal.last_line() == "… export a"
     tell({"type": "end"})
+
+
+def copy(tell):
+    with Step("copy a", tell) as step:
+        step.moved("1 MiB")
+        raise HostError("no room")
+
+
+def test_a_step_of_this_process_leaves_nothing_on_the_line_however_it_ends(terminal, monkeypatch):
+    monkeypatch.setattr(progress, "TOLD_EVERY_S", 0)
+    tell = reporter(Style.AUTO)
+    with pytest.raises(HostError):
+        copy(tell)
+    assert "… copy a 1 MiB" in terminal.getvalue()
+    assert terminal.last_line() == ""
+    with Step("copy b", tell) as step:
+        step.done("2 MiB")
+    assert "✓ copy b: 2 MiB\n" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("style", list(Style))
