@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from vnet.fabric import idle
+from vnet.fabric import disk_sizing, idle
 from vnet.fabric.cable import LinkState
 from vnet.fabric.sizing import advice
 from vnet.fabric.state import NetworkService, Port
@@ -452,7 +452,8 @@ def _sizes(of: Patient) -> Iterator[Trouble]:
     for each in advice(of.fabric.wanted.guests if of.fabric.wanted else (), host.cpus, host.memory_bytes):
         yield of.trouble(each.vm, each.text)
     numbers = of.seen.daemon.fabric(of.fabric.name)
-    yield from (of.trouble(each.vm, each.text) for each in (idle.advice(numbers) if numbers else ()))
+    unused = idle.advice(numbers) if numbers else ()
+    yield from (of.trouble(each.vm, each.text) for each in (*unused, *disk_sizing.advice(of.fabric.disks)))
 
 
 FABRIC: tuple[Check[Patient], ...] = (
@@ -478,7 +479,12 @@ FABRIC: tuple[Check[Patient], ...] = (
     Check("guest", "a QEMU for each VM that is to run", Level.BROKEN, _guests),
     Check("guest-answers", "whether somebody in each VM answers", Level.BROKEN, _silent),
     Check("guest-disks", "whether the disks of each VM can be written to", Level.BROKEN, _failing_disks),
-    Check("size", "whether each VM fits this host well", Level.WARNING, _sizes),
+    Check(
+        "size",
+        "whether each VM fits this host well, and on its disks what is to be there",
+        Level.WARNING,
+        _sizes,
+    ),
     Check("guest-waits", "whether VMs wait for CPUs or memory of the host", Level.WARNING, _short),
 )
 

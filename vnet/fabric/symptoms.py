@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vnet.fabric.cable import LinkState
+from vnet.fabric.disk_sizing import DiskSeen
 from vnet.fabric.numbers import FabricNumbers, Numbers
 from vnet.fabric.state import Gateway, State
 from vnet.fabric.strain import Strain
@@ -130,6 +131,8 @@ class FabricSeen:
     """Those that are as they were put."""
     links: Mapping[str, LinkState] = field(default_factory=dict)
     """How the interfaces are that it has as cables, by their uplinks."""
+    disks: tuple[DiskSeen, ...] = ()
+    """Those of its guests that run."""
 
     def service(self, network: str) -> ServiceSeen:
         """Who answers there; of one that nothing is there of, a `ServiceSeen` that says so."""

@@ -135,6 +135,11 @@ def info(image: Image) -> Call:
     return Call("info", ("-U", "--output=json", image))
 
 
+def measure(image: Image) -> Call:
+    """Tells in JSON how many bytes a disk's contents take, unpacked: `required`, by its tables."""
+    return Call("measure", ("--output=json", "-O", "qcow2", image))
+
+
 def create(path: Path, kind: str, options: str, size_bytes: int, key: bytes | None = None) -> Call:
     """Makes a disk with nothing in it."""
     return Call("create", ("-q", "-f", kind, "-o", options, Target(path), str(size_bytes)), key)

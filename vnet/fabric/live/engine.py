@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vnet.base.errors import Exit, Fault, HostError, InputError, VnetError
+from vnet.fabric import disk_sizing
 from vnet.fabric import plan as p
 from vnet.fabric.declared import Declared, load, work_out
 from vnet.fabric.events import Kind
@@ -31,7 +32,7 @@ from vnet.fabric.outcome import Outcome
 from vnet.fabric.progress import Report, silent
 from vnet.fabric.restart import begin_again
 from vnet.fabric.shrunk import refuse_smaller_disks
-from vnet.fabric.sizing import advice
+from vnet.fabric.sizing import Advice, advice
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Record, Source
 from vnet.hv.live import disk, disk_clone
@@ -208,8 +209,14 @@ class Engine(Registry):
         was = fabric.declared if fabric else None
         tracked = await parts.switch.connections() if was and actions and observed.switch else ()
         seen = await recorded(name) if was and actions else ()
-        hints = advice(wanted.guests - observed.guests, self.host.cpus(), self.host.memory_bytes())
+        hints = await asyncio.to_thread(self._advice, name, wanted.guests - observed.guests)
         return Change(parts, record, planned, declared, observed, wanted, actions, was, tracked, seen, hints)
+
+    def _advice(self, name: str, guests: Collection[Guest]) -> tuple[Advice, ...]:
+        """About the sizes of guests that are to be started."""
+        host = self.host
+        disks = (disk for guest in guests for disk in host.disks(name, guest))
+        return (*advice(guests, host.cpus(), host.memory_bytes()), *disk_sizing.advice(disks))
 
     async def _refuse_what_cannot_be(self, change: Change) -> None:
         declared = change.declared

@@ -20,7 +20,7 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError, VnetError
 from vnet.fabric.declared import load, work_out
-from vnet.fabric.live import dnsmasq, netns, remnants, service_port
+from vnet.fabric.live import disk_sizes, dnsmasq, netns, remnants, service_port
 from vnet.fabric.live.cables import HostCables
 from vnet.fabric.live.gateways import HostGateways
 from vnet.fabric.live.host import available_memory_bytes, cpus, memory_bytes
@@ -128,6 +128,8 @@ def _fabric(found: Record, started: Iterable[str]) -> FabricSeen:
         wanted, unreadable = None, str(error)
     there = netns.exists(space)
     networks = {service.network for service in wanted.services} if wanted else set()
+    running = frozenset(guest for guest in started if _runs(name, guest))
+    guests = wanted.guests if wanted else ()
     return FabricSeen(
         name,
         found.source.file,
@@ -143,9 +145,10 @@ def _fabric(found: Record, started: Iterable[str]) -> FabricSeen:
         _switch(name, space if there else None),
         _answers(paths.switch_socket(name)),
         tuple(_service(name, network, there) for network in sorted(networks | _served(name))),
-        frozenset(guest for guest in started if _runs(name, guest)),
+        running,
         asyncio.run(HostGateways(name, space).observed()),
         asyncio.run(HostCables(name, space).links()),
+        tuple(disk for each in guests if each.name in running for disk in disk_sizes.look(name, each)),
     )
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from vnet.base.errors import InputError, UsageError, VnetError
 from vnet.fabric.declared import Declared
+from vnet.fabric.disk_sizing import DiskSeen
 from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import Performer
 from vnet.fabric.live.boots import Look
@@ -51,6 +52,8 @@ class Host:
     free_disk_bytes: Callable[[], int] = lambda: 0
     obstacles: Look = lambda fabric, guest: ()
     """What keeps a VM from booting."""
+    disks: Callable[[str, Guest], tuple[DiskSeen, ...]] = lambda fabric, guest: ()
+    """What is known of the sizes of a VM's disks."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from vnet.base import paths
-from vnet.fabric.live import host
+from vnet.fabric.live import disk_sizes, host
 from vnet.fabric.live.cables import HostCables
 from vnet.fabric.live.endpoints import HostEndpoints
 from vnet.fabric.live.engine import Engine
@@ -58,6 +58,7 @@ def make_engine(manager: HvManager) -> Engine:
         disk.missing_bytes,
         disk.free_bytes,
         lambda fabric, guest: boot.obstacles(fabric, guest.name, guest.boot, guest.disks),
+        disk_sizes.look,
     )
     engine = Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
     engine.events = EventLog(paths.event_dir())

@@ -183,6 +183,12 @@ def kept(fabric: str | None = None) -> tuple[Kept, ...]:
     return tuple(_kept(path) for path in found if fabric in (None, path.parent.parent.name))
 
 
+def known(fabric: str, vm: str, wanted: Disk) -> Kept | None:
+    """One of a VM's disks as it is on this host, if it is there."""
+    path = path_of(fabric, vm, wanted.file)
+    return _kept(path) if path.exists() else None
+
+
 _FORMATS = {each.value for each in disks.DiskFormat}
 
 
