@@ -90,6 +90,19 @@ def test_memory_that_no_vm_begins_with_is_swept(folder: Path) -> None:
     assert not folder.parent.exists()
 
 
+def test_halves_of_files_are_swept_and_what_they_were_to_replace_stays(folder: Path) -> None:
+    commit()
+    files.set_head("lab", "a", "11")
+    wish = files.wish("lab", "11", ["a"], memory=True)
+    names = (".11.json.new", ".a.new", ".manifest.json.new")
+    halves = [folder / each / name for each, name in zip((".next", ".head", "11"), names, strict=True)]
+    for half in halves:
+        half.write_text("{")
+    files.sweep("lab")
+    assert not any(half.exists() for half in halves)
+    assert (files.known(), files.wishes("lab"), files.head("lab", "a")) == ((MADE,), (wish,), "11")
+
+
 def test_files_that_are_not_ours_do_no_harm(folder: Path) -> None:
     commit()
     (folder / "notes.txt").write_text("mine")

@@ -29,6 +29,7 @@ from vnet.hv.snapshot import Snapshot
 
 _SAVING = ".saving-"
 _MANIFEST = "manifest.json"
+_HALF = ".new"
 
 
 @contextmanager
@@ -142,7 +143,9 @@ def remove_all(fabric: str) -> None:
 
 
 def sweep(fabric: str) -> None:
-    """Removes memory of suspended VMs that none begins with: the daemon was killed before it said so."""
+    """Removes what a killed daemon left: halves of files, memory of suspended VMs that none begins with."""
+    for half in paths.snapshots_dir(fabric).glob(f"*/.*{_HALF}"):
+        half.unlink(missing_ok=True)
     wanted = {wish.snapshot for wish in wishes(fabric)}
     for each in _all(fabric):
         if not each.name and each.id not in wanted:
@@ -251,7 +254,7 @@ def _read(folder: Path) -> Snapshot | None:
 
 def _put(file: Path, text: str) -> None:
     """Replaces a file: after a crash it is the old one or the new one, and whole."""
-    beside = file.with_name(f".{file.name}.new")
+    beside = file.with_name(f".{file.name}{_HALF}")
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as output:
         output.write(text)
         output.flush()
