@@ -51,16 +51,18 @@ def verify(
     failed = [row for row in answer["claims"] if not row["passed"]]
     if settings.output in (Format.TABLE, Format.WIDE):
         _tell_disagreements(failed)
+        _tell_untried(answer["claims"])
         tell(f"{len(answer['claims']) - len(failed)} of {len(answer['claims'])} claims hold")
     return Exit.CLAIM_FAILED if failed else Exit.OK
 
 
 def _probed(row: Row) -> str:
-    """`3 of 3 as claimed`, or `-` when nothing was tried; who is outside is never asked to send."""
+    """`3 of 3 as claimed`, or `-` when nothing was to be tried; what could not be is told below."""
     tried = row["probes"]
     if not tried:
-        return "not tried: outside" if row["untried"] else "-"
-    return f"{sum(probe['passed'] for probe in tried)} of {len(tried)} as claimed"
+        return "not tried" if row["untried"] else "-"
+    left_out = ", others not tried" if row["untried"] else ""
+    return f"{sum(probe['passed'] for probe in tried)} of {len(tried)} as claimed{left_out}"
 
 
 def _tell_disagreements(failed: list[Json]) -> None:
@@ -69,6 +71,12 @@ def _tell_disagreements(failed: list[Json]) -> None:
             if not probe["passed"]:
                 outcome = f"expected {probe['expected']}, got {probe['got']}"
                 tell(f"{row['at']}: {row['claim']}: {probe['what']}: {outcome}")
+
+
+def _tell_untried(claims: list[Json]) -> None:
+    for row in claims:
+        if row["untried"]:
+            tell(f"{row['at']}: {row['claim']}: {row['untried']}")
 
 
 def flows(

@@ -51,10 +51,31 @@ def probes(topology: Topology, inventory: Inventory, most: int = PER_CLAIM) -> t
     )
 
 
-def untried(claim: Claim) -> str:
-    """Why nothing can be tried of a claim from inside of guests; empty if something can."""
-    ends = {claim.source.kind, claim.target.kind} & {PeerKind.INTERNET, PeerKind.HOST}
-    return "the rules are proved, but nobody outside is asked to send or to listen" if ends else ""
+def untried(topology: Topology, inventory: Inventory, claim: Claim) -> str:
+    """What of a claim cannot be tried from inside of guests, and why; empty if all can."""
+    if {claim.source.kind, claim.target.kind} & {PeerKind.INTERNET, PeerKind.HOST}:
+        return "the rules are proved, but nobody outside is asked to send or to listen"
+    attached = {vm.name for vm in inventory.vms if vm.endpoint}
+    pairs = set(_pairs(topology, inventory, claim)) if attached else set()
+    left_out = [pair for pair in pairs if attached.intersection(pair)]
+    if not left_out:
+        return ""
+    names = sorted({name for pair in left_out for name in pair} & attached)
+    what = f"{names[0]} is an endpoint" if len(names) == 1 else f"{', '.join(names)} are endpoints"
+    return (
+        f"{what}, and nobody there is asked to send or to listen: the rules are proved, but"
+        f" {len(left_out)} of {len(pairs)} pairs {'is' if len(left_out) == 1 else 'are'} not tried"
+    )
+
+
+def _pairs(topology: Topology, inventory: Inventory, claim: Claim) -> Iterator[tuple[str, str]]:
+    """Who sends to whom in a claim's probes, if everybody can: `only` tries all others too."""
+    ends = [end for end in endpoints(topology, inventory) if end.is_given]
+    sources = {
+        end.vm.name for end in ends if claim.kind is ClaimKind.ONLY or selects(topology, claim.source, end)
+    }
+    targets = {end.vm.name for end in ends if selects(topology, claim.target, end)}
+    yield from (pair for pair in product(sources, targets) if pair[0] != pair[1])
 
 
 class _Chooser:

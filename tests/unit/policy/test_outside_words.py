@@ -115,7 +115,7 @@ def test_a_cable_that_comes_opens_its_own_networks_only() -> None:
 def test_a_claim_about_the_outside_is_tried_on_no_guest() -> None:
     topology, inventory, _ = built(shop().verify("never db -> internet", "allow host -> app:22/tcp"))
     assert probes(topology, inventory) == ()
-    assert all(untried(each) for each in topology.claims)
+    assert all(untried(topology, inventory, each) for each in topology.claims)
 
 
 def test_what_was_denied_to_the_outside_is_apart_and_not_gone() -> None:

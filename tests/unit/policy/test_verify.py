@@ -24,11 +24,13 @@ from vnet.openflow.flow import (
 )
 from vnet.policy.compile import compile
 from vnet.policy.pipeline import Stage
-from vnet.policy.probes import probes
+from vnet.policy.probes import probes, untried
 from vnet.policy.semantics import decide
 from vnet.policy.space import Region, exactly
 from vnet.policy.verify import ClaimResult, verify
 from vnet.policy.walk import Unfollowable, Walk
+from vnet.topology.inventory import expand
+from vnet.topology.load import load_text
 from vnet.topology.model import ClaimKind
 
 
@@ -72,7 +74,7 @@ def test_all_claims_of_three_tier_hold() -> None:
         ("only app -> db:5432/tcp", True),
         ("only app -> db:5431-5432/tcp", False),
         ("only app -> db", False),
-        ("only web -> app:8080/tcp", False),
+        ("only vm:web -> vm:app:8080/tcp", False),
         ("only any -> db:5432/tcp", False),
     ],
 )
@@ -103,7 +105,7 @@ def test_a_broken_promise_shows_the_packet_and_what_stops_it() -> None:
 
 
 def test_only_shows_a_packet_of_another_service() -> None:
-    assert example(three_tier(), "only web -> app:8080/tcp").startswith("icmp type 8 from web-1.eth0")
+    assert example(three_tier(), "only vm:web -> vm:app:8080/tcp").startswith("icmp type 8 from web-1.eth0")
 
 
 def test_vms_without_a_common_network_cannot_be_promised_anything() -> None:
@@ -356,3 +358,48 @@ def test_probes_of_one_claim_are_limited() -> None:
 def test_allow_is_probed_on_the_network_that_the_policies_open() -> None:
     builder = two_networks().verify("allow a -> b:80/tcp")
     assert [str(probe.target_address) for probe in probes(*builder.build())] == ["10.2.0.12"]
+
+
+def attached(claims: str) -> list[tuple[str, int]]:
+    """What is not tried of claims, and how many probes there are, of two VMs and two endpoints."""
+    text = f"""\
+name: mixed
+networks: {{lan: {{vlan: 10, subnets: {{cidr: 10.0.0.0/24}}}}}}
+vms: {{web: {{networks: [lan]}}, app: {{networks: [lan]}}}}
+endpoints:
+  win: {{tap: tap-win, network: lan}}
+  box: {{netns: blue, network: lan}}
+policies: [{{name: all, applied_to: any, ingress: [{{from: any}}]}}]
+verify: [{claims}]
+"""
+    topology = load_text(text, "mixed.vnet.yaml", {})
+    inventory = expand(topology, {})
+    sent = probes(topology, inventory)
+    return [
+        (untried(topology, inventory, each), sum(probe.claim == each for probe in sent))
+        for each in topology.claims
+    ]
+
+
+def test_a_claim_that_speaks_of_endpoints_says_what_is_not_tried() -> None:
+    (to_one,) = attached('"allow vm:web -> vm:win:80/tcp"')
+    assert to_one == (
+        "win is an endpoint, and nobody there is asked to send or to listen: the rules are proved, but"
+        " 1 of 1 pairs is not tried",
+        0,
+    )
+    ((why, tried),) = attached('"allow any -> vm:app:80/tcp"')
+    assert why.startswith("box, win are endpoints,")
+    assert why.endswith("2 of 3 pairs are not tried")
+    assert tried == 1
+
+
+def test_only_leaves_out_endpoints_that_it_does_not_name() -> None:
+    ((why, tried),) = attached('"only vm:web -> vm:app:80/tcp"')
+    assert why.endswith("2 of 3 pairs are not tried")
+    assert tried > 1
+
+
+def test_what_names_no_endpoint_is_tried_as_a_whole() -> None:
+    ((why, tried),) = attached('"allow vm:web -> vm:app:80/tcp"')
+    assert (why, tried > 0) == ("", True)

@@ -245,10 +245,11 @@ class Service:
             remark.text = f"{sum(result.holds for result in results)} of {len(results)} hold"
         wanted = probes.probes(declared.topology, declared.inventory) if probing else ()
         through = await self._probe(fabric, wanted, report) if wanted else {}
+        ends = declared.topology, declared.inventory
         claims: list[Json] = [
             {
                 **_claim(result, [each for each in wanted if each.claim == result.claim], through),
-                "untried": probes.untried(result.claim) if probing else "",
+                "untried": probes.untried(*ends, result.claim) if probing else "",
             }
             for result in results
         ]
