@@ -1,18 +1,20 @@
 """A topology written out: defaults and templates merged, replicas, addresses and MACs spelled out.
 
-The result is a topology again, with the same meaning and nothing left to be chosen.
+The result is a topology again, with the same meaning and nothing left to be chosen. Replicas that share
+published ports stay one VM, as VMs of their own cannot share them; their addresses and MACs are chosen again,
+and the same ones, since those of all others are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vnet.base.line import bits, rate_of
 from vnet.cli import expanded_vm
 from vnet.hv.spec import format_mac
 from vnet.topology.endpoints import NIC, EndpointSpec
-from vnet.topology.inventory import Inventory, Nic, Vm
+from vnet.topology.inventory import Inventory, Listener, Nic, Vm, instances
 from vnet.topology.model import (
     LEASE_S,
     STRICT,
@@ -35,6 +37,7 @@ from vnet.topology.model import (
     Topology,
     ToVxlan,
     Uplink,
+    VmSpec,
 )
 
 Plain = dict[str, Any]
@@ -45,9 +48,11 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     document: Plain = {"name": topology.name}
     if topology.description:
         document["description"] = topology.description
-    macs = frozenset(format_mac(nic.mac) for nic in inventory.nics)
+    together = frozenset(each.name for each in topology.vms.values() if _is_kept_together(each))
+    own = [nic for vm in inventory.vms if vm.spec not in together for nic in vm.nics]
+    told = frozenset(word for nic in own for word in (nic.name, format_mac(nic.mac)))
     document["networks"] = {
-        net.name: _network(net, topology.name, macs) for net in topology.networks.values()
+        net.name: _network(net, topology.name, told) for net in topology.networks.values()
     }
     document["routers"] = {each.name: _router(each) for each in topology.routers.values()}
     document["uplinks"] = {each.name: _uplink(each) for each in topology.uplinks.values()}
@@ -56,11 +61,13 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     document["groups"] = _groups(topology)
     document["tiers"] = list(topology.tiers)
     named = {peer.value for peer in _peers(topology) if peer.kind is PeerKind.VM}
-    replicated = frozenset(vm.spec for vm in inventory.vms if vm.spec != vm.name and vm.spec in named)
+    apart = (vm for vm in inventory.vms if vm.spec != vm.name and vm.spec not in together)
+    replicated = frozenset(vm.spec for vm in apart if vm.spec in named)
+    names = {vm.name: vm.spec if vm.spec in together else vm.name for vm in inventory.vms}
     isolated = frozenset(net.name for net in topology.networks.values() if net.is_isolated)
     for name, kept in (("vms", False), ("endpoints", True)):
         among = (vm for vm in inventory.vms if bool(vm.endpoint) is kept)
-        document[name] = {vm.name: _vm(vm, replicated, isolated, topology) for vm in among}
+        document[name] = {names[vm.name]: _vm(vm, names, replicated, isolated, topology) for vm in among}
     document["policies"] = [_policy(policy, replicated) for policy in topology.policies]
     document["mirrors"] = {
         name: each for mirror in topology.mirrors for name, each in _mirrors(mirror, inventory)
@@ -69,8 +76,13 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     return {key: value for key, value in document.items() if value}
 
 
-def _network(net: Network, fabric: str, macs: frozenset[str]) -> Plain:
-    plain: Plain = {"vlan": net.vlan, "subnets": [_subnet(net, subnet, macs) for subnet in net.subnets]}
+def _is_kept_together(spec: VmSpec) -> bool:
+    """Whether its replicas share what VMs of their own cannot share."""
+    return bool(spec.ports) and len(instances(spec)) > 1
+
+
+def _network(net: Network, fabric: str, told: frozenset[str]) -> Plain:
+    plain: Plain = {"vlan": net.vlan, "subnets": [_subnet(net, subnet, told) for subnet in net.subnets]}
     internal = {"internal": True} if net.is_internal else {}
     mtu = {} if net.mtu_bytes is None else {"mtu": net.mtu_bytes}
     dns = {"dns": _dns(net, fabric)} if net.domain else {}
@@ -82,24 +94,20 @@ def _dns(net: Network, fabric: str) -> bool | str | Plain:
     return {"domain": domain, "forwarders": list(map(str, net.forwarders))} if net.forwarders else domain
 
 
-def _subnet(net: Network, subnet: IPNetwork, macs: frozenset[str]) -> str | Plain:
+def _subnet(net: Network, subnet: IPNetwork, told: frozenset[str]) -> str | Plain:
     given = next((each for each in net.gateways if each in subnet), None)
     plain: Plain = {"gateway": str(given)} if given else {}
     served = net.serves(subnet)
-    plain |= {"dhcp": _dhcp(served.dhcp, macs)} if served.dhcp else {}
+    plain |= {"dhcp": _dhcp(served.dhcp, told)} if served.dhcp else {}
     plain |= {"ra": served.ra.value} if served in net.served and subnet.version == 6 else {}
     return {"cidr": str(subnet), **plain} if plain else str(subnet)
 
 
-def _dhcp(dhcp: Dhcp, macs: frozenset[str]) -> bool | Plain:
+def _dhcp(dhcp: Dhcp, told: frozenset[str]) -> bool | Plain:
     plain: Plain = {"range": str(dhcp.range)} if dhcp.range else {}
     plain |= {"lease": f"{dhcp.lease_s}s"} if dhcp.lease_s != LEASE_S else {}
-    # Those of NICs stand at the NICs.
-    reserved = {
-        whose: str(address)
-        for whose, address in dhcp.reservations.items()
-        if ":" in whose and whose not in macs
-    }
+    # Those of NICs whose address is told stand at the NICs.
+    reserved = {whose: str(address) for whose, address in dhcp.reservations.items() if whose not in told}
     return plain | ({"reservations": reserved} if reserved else {}) or True
 
 
@@ -135,13 +143,21 @@ def _profile(profile: Profile) -> Plain:
     }
 
 
-def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str], topology: Topology) -> Plain:
+def _vm(
+    vm: Vm,
+    names: Mapping[str, str],
+    replicated: frozenset[str],
+    isolated: frozenset[str],
+    topology: Topology,
+) -> Plain:
+    """A VM as it is declared; `names` are those of all VMs in the document."""
     groups = sorted(vm.groups | ({_group(vm.spec)} if vm.spec in replicated else set()))
+    spec = topology.vms[vm.spec]
+    together = _is_kept_together(spec)
     interfaces = {
         nic.interface: {
             "network": nic.network,
-            "addresses": [str(address) for address in nic.addresses],
-            "mac": format_mac(nic.mac),
+            **({} if together else {"addresses": list(map(str, nic.addresses)), **_mac(nic)}),
             **({"promiscuous": True} if nic.network in isolated and not nic.is_isolated else {}),
             **({"profile": nic.profile.name} if nic.profile != STRICT else {}),
             **({"dhcp": True} if nic.asked else {}),
@@ -149,13 +165,19 @@ def _vm(vm: Vm, replicated: frozenset[str], isolated: frozenset[str], topology: 
         }
         for nic in vm.nics
     }
-    interfaces |= {nic.interface: {"mirror_only": True, "mac": format_mac(nic.mac)} for nic in vm.listeners}
+    interfaces |= {
+        nic.interface: {"mirror_only": True, **({} if together else _mac(nic))} for nic in vm.listeners
+    }
     if vm.endpoint:
         return _place(vm.endpoint) | interfaces[NIC] | ({"groups": groups} if groups else {})
-    spec = topology.vms[vm.spec] if vm.spec == vm.name else None
     plain: Plain = {"cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
-    plain = expanded_vm.rest(vm, spec, topology.images) | plain
+    plain |= {"replicas": spec.replicas} if together else {}
+    plain = expanded_vm.rest(vm, topology, names) | plain
     return plain | {"interfaces": interfaces} | ({"groups": groups} if groups else {})
+
+
+def _mac(nic: Nic | Listener) -> Plain:
+    return {"mac": format_mac(nic.mac)}
 
 
 def _place(where: EndpointSpec) -> Plain:

@@ -10,7 +10,7 @@ from vnet.base.cloud_init import CloudInit
 from vnet.base.protocols import TCP, UDP
 from vnet.topology.inventory import Vm
 from vnet.topology.life import Condition, HealthCheck, Restart, RestartWhen
-from vnet.topology.model import DeclaredImage, DiskFormat, DiskSpec, Published, VmSpec
+from vnet.topology.model import DeclaredImage, DiskFormat, DiskSpec, Published, Topology
 
 Plain = dict[str, Any]
 Images = Mapping[str, DeclaredImage]
@@ -45,22 +45,19 @@ def _said(plain: Plain) -> Plain:
     return {key: value for key, value in plain.items() if value}
 
 
-def rest(vm: Vm, spec: VmSpec | None, declared: Images) -> Plain:
-    """All of it for one VM. `spec` is how it was declared, None for one of several replicas.
-
-    Published ports and floating addresses of replicas are shared, which VMs of their own cannot say: they are
-    left out.
-    """
+def rest(vm: Vm, topology: Topology, names: Mapping[str, str]) -> Plain:
+    """All of it for one VM; `names` are those of all VMs in the document."""
+    spec, declared = topology.vms[vm.spec], topology.images
     said = _said(
         {
             **_boot(vm, declared),
             "disks": [_disk(each) for each in vm.disks if not each.is_root or each.size_bytes],
-            "ports": [_port(each) for each in spec.ports] if spec else [],
-            "floating": [str(each) for each in spec.floating] if spec else [],
+            "ports": [_port(each) for each in spec.ports],
+            "floating": [str(each) for each in spec.floating],
             "restart": _restart(vm.life.restart),
             "autostart": vm.life.autostart,
             "healthcheck": _health(vm.life.health) if vm.life.health else {},
-            "depends_on": {each.vm: {"condition": _condition(each.health)} for each in vm.awaits},
+            "depends_on": {names[each.vm]: {"condition": _condition(each.health)} for each in vm.awaits},
         }
     )
     told = _cloud_init(vm.boot.cloud_init)

@@ -163,7 +163,7 @@ def forwarding(topology: Topology, inventory: Inventory, exit_: Exit) -> Forward
 def _doors(topology: Topology, inventory: Inventory, exit_: Exit) -> Iterator[Door]:
     for spec in topology.vms.values():
         vms = [vm for vm in inventory.vms if vm.spec == spec.name]
-        for port in spec.ports:
+        for port in spec.ports if vms else ():
             if _is_here(topology, inventory, exit_, vms[0], port):
                 found = [_address(topology, exit_, vm, port.listen.version) for vm in vms]
                 targets = tuple(str(each) for each in found if each is not None)

@@ -10,6 +10,7 @@ import yaml
 
 from vnet.cli.expanded import expanded
 from vnet.policy.compile import compile
+from vnet.services.gateway import forwarding
 from vnet.topology.inventory import expand
 from vnet.topology.load import load_text
 
@@ -118,3 +119,48 @@ def test_what_vms_boot_and_keep_is_written_out() -> None:
             for in_ in (topology.vms[vm.spec], other.vms[vm.name])
         ]
         assert ports[0] == ports[1]
+
+
+SHARED = """\
+name: shared
+networks:
+  lan:
+    vlan: 10
+    subnets: {cidr: 10.0.0.0/24, dhcp: {reservations: {web-2.eth0: 10.0.0.77, app.eth1: 10.0.0.78}}}
+  side: {vlan: 20, subnets: 10.2.0.0/24}
+routers: {gw: {networks: [lan], uplink: host}}
+vms:
+  app: {networks: [side, lan], depends_on: {web: {}, more: {}}}
+  web:
+    replicas: 3
+    interfaces: {eth0: {network: lan, rate: 10M}, eth1: {network: side}, span0: {mirror_only: true}}
+    ports: ["0.0.0.0:443:443/tcp"]
+    depends_on: {more: {}}
+  more: {networks: [side], replicas: 2}
+  one: {networks: [lan], replicas: 1, ports: ["8080:80/tcp"]}
+  none: {networks: [lan], replicas: 0, ports: ["8081:80/tcp"]}
+policies: [{name: all, applied_to: [vm:web, vm:more-1], ingress: [{from: vm:web-2}, {from: vm:app}]}]
+mirrors: {each: {source: "web:eth0", to: "pcap:web.pcapng"}}
+"""
+
+
+def test_replicas_that_share_ports_stay_one_vm_and_all_means_what_it_meant() -> None:
+    topology = load_text(SHARED, "shared.vnet.yaml", {})
+    inventory = expand(topology, {})
+    first = expanded(topology, inventory)
+    assert list(first["vms"]) == ["app", "web", "more-1", "more-2", "one-1"]
+    web = first["vms"]["web"]
+    assert (web["replicas"], web["ports"]) == (3, ["0.0.0.0:443:443/tcp"])
+    assert first["vms"]["one-1"]["ports"] == ["127.0.0.1:8080:80/tcp"]
+    other = load_text(yaml.safe_dump(first, sort_keys=False), "shared.vnet.yaml", {})
+    again = expand(other, {})
+    assert expanded(other, again) == first
+    for vm, same in zip(inventory.vms, again.vms, strict=True):
+        assert (same.name, {each.vm for each in same.awaits}) == (vm.name, {each.vm for each in vm.awaits})
+        assert [(nic.name, nic.mac, nic.addresses, nic.line) for nic in same.nics] == [
+            (nic.name, nic.mac, nic.addresses, nic.line) for nic in vm.nics
+        ]
+    assert compile(other, again).flows == compile(topology, inventory).flows
+    (gateway,) = inventory.exits
+    assert forwarding(other, again, gateway).doors == forwarding(topology, inventory, gateway).doors
+    assert len(forwarding(topology, inventory, gateway).doors[0].targets) == 3
