@@ -105,6 +105,15 @@ def test_a_store_that_was_half_made_is_made(tmp_path: Path) -> None:
     Store.made(tmp_path / "new")
 
 
+def test_a_store_that_was_half_made_is_an_empty_folder_again(tmp_path: Path) -> None:
+    Store.made(tmp_path / "new")
+    (label,) = (tmp_path / "new").iterdir()
+    label.rename(label.with_name(f".{label.name}.new"))
+    sweep(tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())
+    sweep(tmp_path / "none")
+
+
 @needs_qemu_img
 def test_what_was_copied_elsewhere_is_still_a_store(store: Store, tmp_path: Path) -> None:
     done = finished(store, manifest("m0"))

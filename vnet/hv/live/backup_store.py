@@ -135,7 +135,8 @@ class Store:
 
 def sweep(path: Path) -> None:
     """Removes what a daemon that was killed has left in a store and no entry needs."""
-    if not (path / _LABEL).exists():
+    if not (path / _LABEL).exists():  # no store yet: it was killed while it made one
+        _half_of(path / _LABEL).unlink(missing_ok=True)
         return
     for folder in (each for each in path.iterdir() if each.is_dir() and each.name != "lost+found"):
         for half in filter(_is_half, folder.iterdir()):
@@ -193,9 +194,13 @@ def _is_half(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(_HALF)
 
 
+def _half_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_HALF}")
+
+
 def _write(path: Path, text: str) -> None:
     """Replace a file and wait until that would outlive a power cut."""
-    beside = path.with_name(f".{path.name}{_HALF}")
+    beside = _half_of(path)
     with open(os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
         file.write(text)
         file.flush()
