@@ -6,6 +6,7 @@ One more operation: the command, what it looks at, and what is seen before and a
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -150,11 +151,17 @@ def _unlike(host: Lab) -> tuple[Words, ...]:
 
 
 def _without_backups(host: Lab) -> tuple[Words, ...]:
+    """Nor a store of them."""
     host.vnet(*up(host))
     there = host.json("backup", "ls", "a", "-n", FABRIC)
     complete = [row["id"] for row in there if row["state"] == "complete"]
-    broken = [("backup", "discard", row["id"]) for row in there if row["state"] != "complete"]
-    return (*broken, *([("backup", "rm", *complete)] if complete else []), ON)
+    for row in there:
+        if row["state"] != "complete":
+            host.vnet("backup", "discard", row["id"])
+    if complete:
+        host.vnet("backup", "rm", *complete)
+    shutil.rmtree(host.directory / "state" / "backups", ignore_errors=True)
+    return (ON,)
 
 
 def _backed_up(host: Lab) -> tuple[Words, ...]:
