@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from tests.kills.commands import MADE, QuickLab, serve
-from tests.kills.operations import FABRIC, Operation, vms
+from tests.kills.operations import FABRIC, IN_A, Operation, vms
 from tests.vm.fabric_lab import PREFIX
 from vnet.hv.live.backup_store import MANIFEST, UNFINISHED
 
@@ -130,13 +131,13 @@ def _wrong(host: QuickLab, operation: Operation, words: tuple[str, ...]) -> str:
         if not _until(lambda: not left_over(host), 10.0):
             return f"left over after it was done again: {left_over(host)}"
     if (vms(host).get("a") or {}).get("state") in ("ready", "running"):
-        done = host.run("exec", "-n", FABRIC, "a", "true", timeout_s=60)
+        done = host.run(*IN_A, "true", timeout_s=60)
         return f"a does not answer: {done.told}" if done.code else ""
     return "" if (vms(host).get("a") or {}).get("state") in RUNS else damaged(host)
 
 
 def left_over(host: QuickLab) -> list[str]:
-    """All that a daemon which was killed may leave: processes, TAPs, groups, locks, halves of files."""
+    """All that a killed daemon may leave: processes, TAPs, groups, locks, wishes, halves of files."""
     rows = vms(host)
     up = {name for name, row in rows.items() if row["state"] in RUNS}
     pids = {row["pid"] for row in rows.values() if row["pid"]}
@@ -150,6 +151,7 @@ def left_over(host: QuickLab) -> list[str]:
         ),
         *(f"half {each}" for pattern in HALVES for each in _files(host, pattern)),
         *(f"half {each}" for each in _files(host, UNFINISHED) if each.with_name(MANIFEST).exists()),
+        *(f"wish {each}" for each in _wishes(host) if up.intersection(each["vms"])),
         *(f"lock {each}" for each in _files(host, ".lock") if _is_held(each)),
         *_taps(rows, up),
     ]
@@ -159,6 +161,12 @@ def _processes(host: QuickLab) -> list[str]:
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     ours = (line.strip() for line in listed.splitlines() if str(host.directory) in line)
     return [line for line in ours if "qemu" in line.split()[1]]
+
+
+def _wishes(host: QuickLab) -> list[dict[str, Any]]:
+    """What VMs are to begin with at their next start: it goes as soon as they have."""
+    files = host.directory.glob(f"state/snapshots/{FABRIC}/.next/*.json")
+    return [json.loads(file.read_text()) for file in files]
 
 
 def _groups() -> list[Path]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.vm.fabric_lab import Lab
+from tests.kills.commands import QuickLab
 
 FABRIC = f"kills{os.getpid()}"
 TEXT = f"""\
@@ -23,64 +23,75 @@ vms:
 """
 MORE = "  b: {networks: [lan]}\n"
 
-Look = Callable[[Lab], object]
+Look = Callable[[QuickLab], object]
 
 
-def vms(host: Lab) -> dict[str, dict[str, Any]]:
+def vms(host: QuickLab) -> dict[str, dict[str, Any]]:
     """All VMs of the fabric."""
     return {row["vm"]: row for row in host.json("ps") if row["fabric"] == FABRIC}
 
 
-def state(host: Lab) -> object:
+def state(host: QuickLab) -> object:
     """That of VM a; whether its agent has answered yet does not matter."""
     found = vms(host)["a"]["state"]
     return "ready" if found == "running" else found
 
 
-def names(host: Lab) -> object:
+def names(host: QuickLab) -> object:
     """Which VMs there are that run."""
     return frozenset(name for name, row in vms(host).items() if row["state"] == "ready")
 
 
-def snapshots(host: Lab) -> object:
+def snapshots(host: QuickLab) -> object:
     """Their names."""
     return frozenset(row["snapshot"] for row in host.json("snapshot", "ls") if row["fabric"] == FABRIC)
 
 
-def size(host: Lab) -> object:
+def size(host: QuickLab) -> object:
     """That of a's disk in MiB; 0 without one."""
     return sum(row["size_bytes"] >> 20 for row in host.json("disk", "ls") if row["vm"] == "a")
 
 
-def copies(host: Lab) -> object:
+def copies(host: QuickLab) -> object:
     """How many disks VM c has, which is a copy."""
     return sum(row["vm"] == "c" for row in host.json("disk", "ls"))
 
 
-def linked(host: Lab) -> object:
+def linked(host: QuickLab) -> object:
     """How many disks VM c has, and how many bases there are: one goes with the other."""
     return copies(host), sum(row["kind"] == "base" for row in host.json("image", "ls"))
 
 
-def backups(host: Lab) -> object:
+def backups(host: QuickLab) -> object:
     """How many of a are complete."""
     return sum(row["state"] == "complete" for row in host.json("backup", "ls", "a", "-n", FABRIC))
 
 
-def file(host: Lab, text: str) -> str:
+SINCE = "/tmp/since"
+"""A file in a's memory, of after its snapshot."""
+
+
+def restored(host: QuickLab) -> object:
+    """Its state, and whether it has what was written since the snapshot."""
+    found = state(host)
+    return found, found == "ready" and host.run(*IN_A, "test", "-e", SINCE).code == 0
+
+
+def file(host: QuickLab, text: str) -> str:
     """A topology file."""
     path = host.directory / "kills.vnet.yaml"
     path.write_text(text)
     return str(path)
 
 
-def up(host: Lab, *, size_mib: int = 16, more: str = "") -> tuple[str, ...]:
+def up(host: QuickLab, *, size_mib: int = 16, more: str = "") -> tuple[str, ...]:
     """The command for a fabric with a disk of that size and more VMs."""
     return ("up", "--yes", "-f", file(host, TEXT.replace("SIZE", f"{size_mib}M") + more))
 
 
 Words = tuple[str, ...]
 A = ("a", "-n", FABRIC)
+IN_A = ("exec", "-n", FABRIC, "a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +99,22 @@ class Operation:
     """What is done, and how to tell whether it is. `prepare` leads to `before` from wherever one may be."""
 
     name: str
-    words: Callable[[Lab], Words]
+    words: Callable[[QuickLab], Words]
     look: Look
     before: object
     after: object
-    prepare: Callable[[Lab], tuple[Words, ...]]
+    prepare: Callable[[QuickLab], tuple[Words, ...]]
     cold: bool = False
-    again: Callable[[Lab], Words] | None = None
+    again: Callable[[QuickLab], Words] | None = None
     """What does it when it was broken off, if that is another command."""
 
 
-def says(*words: str) -> Callable[[Lab], Words]:
+def says(*words: str) -> Callable[[QuickLab], Words]:
     """A command."""
     return lambda host: words
 
 
-def first(*commands: Words) -> Callable[[Lab], tuple[Words, ...]]:
+def first(*commands: Words) -> Callable[[QuickLab], tuple[Words, ...]]:
     """Commands one after the other, on a fabric that is up."""
     return lambda host: (up(host), *commands)
 
@@ -113,7 +124,7 @@ SAVE, RESTORE, FORGET = (("snapshot", what, "a", "s1", "-n", FABRIC) for what in
 NO_SNAPSHOT, ONE = frozenset(), frozenset({"s1"})
 
 
-def _emptied(host: Lab) -> None:
+def _emptied(host: QuickLab) -> None:
     """Whatever is up is stopped, and its disk removed."""
     if vms(host):
         host.vnet(*OFF)
@@ -121,28 +132,34 @@ def _emptied(host: Lab) -> None:
         host.vnet("disk", "rm", "a", "data", "-n", FABRIC)
 
 
-def _without_disk(host: Lab) -> tuple[Words, ...]:
+def _without_disk(host: QuickLab) -> tuple[Words, ...]:
     _emptied(host)
     host.vnet(*up(host))
     _emptied(host)
     return ()
 
 
-def _unless(look: Look, value: object, *commands: Words) -> Callable[[Lab], tuple[Words, ...]]:
-    def prepare(host: Lab) -> tuple[Words, ...]:
+def _unless(look: Look, value: object, *commands: Words) -> Callable[[QuickLab], tuple[Words, ...]]:
+    def prepare(host: QuickLab) -> tuple[Words, ...]:
         host.vnet(*up(host))
         return () if look(host) == value else commands
 
     return prepare
 
 
-def _small(host: Lab) -> tuple[Words, ...]:
+def _since_saved(host: QuickLab) -> tuple[Words, ...]:
+    host.vnet(*up(host))
+    save = () if snapshots(host) == ONE else ((*IN_A, "rm", "-f", SINCE), SAVE)
+    return (ON, *save, (*IN_A, "touch", SINCE))
+
+
+def _small(host: QuickLab) -> tuple[Words, ...]:
     """A disk cannot be made smaller: it is made anew."""
     _emptied(host)
     return (up(host),)
 
 
-def _unlike(host: Lab) -> tuple[Words, ...]:
+def _unlike(host: QuickLab) -> tuple[Words, ...]:
     """Stopped, and nothing there of a copy."""
     host.vnet(*up(host))
     if copies(host):
@@ -150,7 +167,7 @@ def _unlike(host: Lab) -> tuple[Words, ...]:
     return (OFF,)
 
 
-def _without_backups(host: Lab) -> tuple[Words, ...]:
+def _without_backups(host: QuickLab) -> tuple[Words, ...]:
     """Nor a store of them."""
     host.vnet(*up(host))
     there = host.json("backup", "ls", "a", "-n", FABRIC)
@@ -164,11 +181,11 @@ def _without_backups(host: Lab) -> tuple[Words, ...]:
     return (ON,)
 
 
-def _backed_up(host: Lab) -> tuple[Words, ...]:
+def _backed_up(host: QuickLab) -> tuple[Words, ...]:
     return (*_without_backups(host), BACK_UP)
 
 
-def _backup_again(host: Lab) -> Words:
+def _backup_again(host: QuickLab) -> Words:
     """Its entry says of itself that it was broken off, and is finished."""
     there = host.json("backup", "ls", "a", "-n", FABRIC)
     broken = [row["id"] for row in there if row["state"] != "complete"]
@@ -213,7 +230,7 @@ OPERATIONS = (
         lambda host: ("clone", "--linked", "-f", up(host)[-1], "a", "c"),
         *(linked, (0, 0), (1, 1), _unlike),
     ),
-    Operation("snapshot-restore", says(*RESTORE), state, "ready", "ready", _unless(snapshots, ONE, SAVE)),
+    Operation("snapshot-restore", says(*RESTORE), restored, ("ready", True), ("ready", False), _since_saved),
     Operation("backup", says(*BACK_UP), backups, 0, 1, _without_backups, again=_backup_again),
     Operation("backup-increment", says(*BACK_UP), backups, 1, 2, _backed_up, again=_backup_again),
     # the last one: the fabric of the others has a disk of 16 MiB, and none is made smaller
