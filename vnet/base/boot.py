@@ -90,6 +90,11 @@ class Boot:
         return self == MICRO_BOOT
 
     @property
+    def is_uefi(self) -> bool:
+        """Whether its firmware is UEFI, which keeps variables."""
+        return self.firmware == Firmware.UEFI.value
+
+    @property
     def root(self) -> ImageSource | None:
         """The image that its root disk is made of."""
         return None if self.is_micro or self.image is None or self.image.kernel else self.image

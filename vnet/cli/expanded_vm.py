@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vnet.base.boot import Boot, Firmware, ImageFile, ImageSource
+from vnet.base.boot import Boot, ImageFile, ImageSource
 from vnet.base.cloud_init import CloudInit
 from vnet.base.protocols import TCP, UDP
 from vnet.topology.inventory import Vm
@@ -73,7 +73,7 @@ def _boot(vm: Vm, declared: Images) -> Plain:
         "cmdline": text(_own_cmdline(boot, declared)),
         "iso": (iso.name or (_path(iso.file) if iso.file else "")) if iso else "",
         "first": "iso" if boot.iso_first else "",
-        "firmware": boot.firmware if boot.firmware != Firmware.BIOS.value else "",
+        "firmware": boot.firmware if boot.is_uefi else "",
     }
     return {"image": image, "boot": _said(plain)}
 

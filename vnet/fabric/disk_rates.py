@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vnet.fabric.numbers import grown
 from vnet.hv.latency import BOUNDS_S, NONE, Latencies, together
 from vnet.hv.vitals import DiskNumbers, Vitals
 
@@ -50,18 +51,14 @@ def disk_rates(before: Vitals, now: Vitals) -> tuple[DiskRate, ...]:
 
 
 def _rate(before: DiskNumbers, now: DiskNumbers, span_s: float) -> DiskRate:
-    def grown(name: str) -> float:
-        was, is_ = getattr(before, name), getattr(now, name)
-        return float(is_ - was if is_ >= was else is_) / span_s
-
     return DiskRate(
         now.name,
-        grown("read_operations"),
-        grown("read_bytes"),
-        grown("write_operations"),
-        grown("write_bytes"),
-        grown("flush_operations"),
-        grown("failed"),
+        grown(before.read_operations, now.read_operations) / span_s,
+        grown(before.read_bytes, now.read_bytes) / span_s,
+        grown(before.write_operations, now.write_operations) / span_s,
+        grown(before.write_bytes, now.write_bytes) / span_s,
+        grown(before.flush_operations, now.flush_operations) / span_s,
+        grown(before.failed, now.failed) / span_s,
         *(getattr(now, kind).since(getattr(before, kind)) for kind in KINDS),
     )
 

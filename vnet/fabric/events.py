@@ -10,8 +10,8 @@ from typing import Any
 
 from vnet.fabric.cable import LinkState
 from vnet.fabric.logged import stamp
-from vnet.fabric.numbers import FabricNumbers, NicNumbers, Numbers
-from vnet.fabric.rates import grown, rates
+from vnet.fabric.numbers import FabricNumbers, NicNumbers, Numbers, grown
+from vnet.fabric.rates import rates
 
 STORM_PPS = 1000.0
 """Packets a second that one VM loses: from here on it is told."""

@@ -189,6 +189,11 @@ class Numbers:
         return sum(vm.cpus for fabric in self.fabrics for vm in fabric.vms if vm.runs)
 
 
+def grown(before: float, now: float) -> float:
+    """How much a counter has grown; one that is smaller than before began anew, from 0."""
+    return now - before if now >= before else now
+
+
 def to_json(numbers: Numbers) -> Json:
     """As the daemon's answer."""
     return asdict(numbers)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from vnet.fabric.disk_rates import DiskRate, disk_rates
-from vnet.fabric.numbers import FabricNumbers, NicNumbers, Numbers, Pressure, Traffic, VmNumbers
+from vnet.fabric.numbers import FabricNumbers, NicNumbers, Numbers, Pressure, Traffic, VmNumbers, grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,6 @@ def rates(before: Numbers | None, now: Numbers) -> Rates:
     total = _sum(rate.traffic for rate in vms.values())
     host = _waits(before.host.pressure, now.host.pressure, span_s)
     return Rates(span_s, vms, drops, lost / span_s, total, host)
-
-
-def grown(before: float, now: float) -> float:
-    """How much a counter has grown; one that is smaller than before began anew, from 0."""
-    return now - before if now >= before else now
 
 
 def _vms(before: FabricNumbers, now: FabricNumbers, span_s: float) -> Iterable[VmRate]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vnet.base.boot import Firmware
 from vnet.hv.backup import Manifest
 from vnet.hv.spec import format_mac
 from vnet.topology.inventory import Vm
@@ -25,7 +24,7 @@ def declared(vm: Vm) -> Plain:
         for nic in vm.nics
     }
     plain: Plain = {"image": vm.image, "cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
-    plain |= {"boot": {"firmware": vm.boot.firmware}} if vm.boot.firmware != Firmware.BIOS.value else {}
+    plain |= {"boot": {"firmware": vm.boot.firmware}} if vm.boot.is_uefi else {}
     disks = [_disk(each) for each in vm.disks if each.size_bytes]  # a root disk without is as its image
     plain |= {"disks": disks} if disks else {}
     return plain | {"interfaces": interfaces} | ({"groups": sorted(vm.groups)} if vm.groups else {})

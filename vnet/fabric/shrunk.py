@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from vnet.base.errors import Fault, InputError
 from vnet.fabric.state import State
+from vnet.hv.disk import why_not_smaller
 from vnet.topology.inventory import Inventory, Vm
 
 
@@ -22,9 +23,6 @@ def _of(vm: Vm, now: State) -> Iterator[Fault]:
     for disk in vm.disks:
         had_bytes = has_bytes.get(disk.name, 0)
         if 0 < disk.size_bytes < had_bytes:
-            had = f"{had_bytes >> 20}M"
-            text = (
-                f"{vm.name} runs with {disk.name} of {had}: a disk is not made smaller, its end would be"
-                f" lost. Declare {had}, or remove it: `vnet disk rm {vm.name} {disk.name}`"
-            )
-            yield Fault(disk.at, f"vms.{vm.spec}.disks", text)
+            called, remove = f"the disk {disk.name} of {vm.name}", f"vnet disk rm {vm.name} {disk.name}"
+            why = why_not_smaller(called, had_bytes, disk.size_bytes, remove)
+            yield Fault(disk.at, f"vms.{vm.spec}.disks", why)

@@ -237,22 +237,18 @@ def desired(
     attached |= {Attached(service.port, limits.STRICT, service.mtu_bytes) for service in services}
     attached |= {Attached(gateway.port, MANY) for gateway in gateways}
     attached |= {Attached(cable.port, MANY, HOSTS_OWN) for cable in cables}
-    launched = (vm for vm in inventory.vms if vm.name not in stopped and not vm.endpoint)
-    guests = frozenset(map(guest_of, launched))
     return State(
-        *(
-            True,
-            True,
-            ports,
-            attached,
-            frozenset(flows),
-            guests,
-            mirrors,
-            services,
-            gateways,
-            cables,
-            endpoints,
-        )
+        namespace=True,
+        switch=True,
+        ports=ports,
+        attached=attached,
+        flows=frozenset(flows),
+        guests=frozenset(guest_of(vm) for vm in inventory.launched if vm.name not in stopped),
+        mirrors=mirrors,
+        services=services,
+        gateways=gateways,
+        cables=cables,
+        endpoints=endpoints,
     )
 
 

@@ -53,21 +53,44 @@ STALE_S = 30.0
 """What a guest has told longer ago says nothing of now."""
 DEGREES = {
     Lack.CPU: Degree(
-        *(WAITS, CALM, Kind.CPU_SHORT, Kind.CPU_SHORT_OVER), "waited for a CPU", "{} of the time"
+        WAITS,
+        CALM,
+        begin=Kind.CPU_SHORT,
+        end=Kind.CPU_SHORT_OVER,
+        had="waited for a CPU",
+        most="{} of the time",
     ),
     Lack.MEMORY: Degree(
-        *(WAITS, CALM, Kind.MEMORY_SHORT, Kind.MEMORY_SHORT_OVER), "waited for memory", "{} of the time"
+        WAITS,
+        CALM,
+        begin=Kind.MEMORY_SHORT,
+        end=Kind.MEMORY_SHORT_OVER,
+        had="waited for memory",
+        most="{} of the time",
     ),
     Lack.GUEST_MEMORY: Degree(
-        *(0.95, 0.9, Kind.GUEST_MEMORY_SHORT, Kind.GUEST_MEMORY_SHORT_OVER),
-        "had hardly any memory left",
-        "{} in use",
+        0.95,
+        0.9,
+        begin=Kind.GUEST_MEMORY_SHORT,
+        end=Kind.GUEST_MEMORY_SHORT_OVER,
+        had="had hardly any memory left",
+        most="{} in use",
     ),
     Lack.DISK: Degree(
-        *(0.05, 0.01, Kind.DISK_SLOW, Kind.DISK_SLOW_OVER), "had a slow disk", "{} of its answers"
+        0.05,
+        0.01,
+        begin=Kind.DISK_SLOW,
+        end=Kind.DISK_SLOW_OVER,
+        had="had a slow disk",
+        most="{} of its answers",
     ),
     Lack.ANSWER: Degree(
-        *(1.0, 1.0, Kind.QEMU_SILENT, Kind.QEMU_SILENT_OVER), "had a QEMU that hung", "{} of the time"
+        1.0,
+        1.0,
+        begin=Kind.QEMU_SILENT,
+        end=Kind.QEMU_SILENT_OVER,
+        had="had a QEMU that hung",
+        most="{} of the time",
     ),
 }
 
@@ -140,14 +163,12 @@ def _of_guest(vm: VmNumbers, rate: VmRate, now_s: float) -> Iterator[Strain]:
         swaps = f", and swaps {rate.swapping_bytes_ps / (1 << 20):.1f} MiB a second"
         text += swaps if rate.swapping_bytes_ps else ""
         yield Strain(rate.fabric, name, Lack.GUEST_MEMORY, memory.used, text)
-    slow = slowest(disks, DEGREES[Lack.DISK].begins, SLOW_S) or slowest(
-        disks, DEGREES[Lack.DISK].over, SLOW_S
-    )
+    degree = DEGREES[Lack.DISK]
+    slow = slowest(disks, degree.begins, SLOW_S) or slowest(disks, degree.over, SLOW_S)
     if slow:
         after = f"{slow.least_s * 1000:.0f} ms" if slow.least_s < 1 else f"{slow.least_s:g} s"
-        text = (
-            f"{name}'s disk {slow.disk} answers {percent(slow.share)} of its {slow.kind} only after {after}"
-        )
+        late = f"{percent(slow.share)} of its {slow.kind} only after {after}"
+        text = f"{name}'s disk {slow.disk} answers {late}"
         yield Strain(rate.fabric, name, Lack.DISK, slow.share, text)
     if vm.vitals.silent_s >= SILENT_S:
         text = f"{name}'s QEMU has not answered for {vm.vitals.silent_s:.0f} s"

@@ -97,10 +97,16 @@ def grow(disk: Disk, path: Path, key: bytes | None) -> Call:
 def refuse_to_shrink(disk: Disk, path: str, size_bytes: int) -> None:
     """Raises HostError for a disk that is larger than it is declared: what lies behind would be lost."""
     if 0 < disk.size_bytes < size_bytes:
-        raise HostError(
-            f"the disk {path} has {_mib(size_bytes)} and is declared with {_mib(disk.size_bytes)}: it is not "
-            f"made smaller, its end would be lost. Declare {_mib(size_bytes)}, or remove it: `vnet disk rm`"
-        )
+        raise HostError(why_not_smaller(f"the disk {path}", size_bytes, disk.size_bytes, "vnet disk rm"))
+
+
+def why_not_smaller(disk: str, has_bytes: int, declared_bytes: int, remove: str) -> str:
+    """Why a disk is refused that is larger than it is declared; `remove` is the command for who means it."""
+    had = _mib(has_bytes)
+    return (
+        f"{disk} has {had} and is declared with {_mib(declared_bytes)}: it is not made smaller, its end would"
+        f" be lost. Declare {had}, or remove it: `{remove}`"
+    )
 
 
 def _mib(size_bytes: int) -> str:

@@ -208,6 +208,11 @@ class Inventory:
     """Those that carry networks."""
 
     @property
+    def launched(self) -> tuple[Vm, ...]:
+        """Those that are run here: all but endpoints."""
+        return tuple(vm for vm in self.vms if vm.endpoint is None)
+
+    @property
     def listeners(self) -> tuple[Listener, ...]:
         """Every NIC of every VM that only listens."""
         return tuple(listener for vm in self.vms for listener in vm.listeners)

@@ -62,9 +62,9 @@ def name_of(maximum: int) -> Callable[[Scalar], str]:
     return parse
 
 
-def is_name(word: str) -> bool:
-    """Whether a word could name an image, and is no path."""
-    return bool(re.fullmatch(NAME_PATTERN, word))
+def is_name(word: str, maximum: int = NAME_MAX) -> bool:
+    """Whether a word could be the name of something."""
+    return len(word) <= maximum and re.fullmatch(NAME_PATTERN, word) is not None
 
 
 def interface_name(scalar: Scalar) -> str:

@@ -17,9 +17,9 @@ from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
 from vnet.fabric.live import numbers as live
 from vnet.fabric.live import usage
-from vnet.fabric.numbers import HostNumbers, Pressure, from_json, to_json
+from vnet.fabric.numbers import HostNumbers, Pressure, from_json, grown, to_json
 from vnet.fabric.progress import silent
-from vnet.fabric.rates import Rates, TrafficRate, Waits, grown, rates
+from vnet.fabric.rates import Rates, TrafficRate, Waits, rates
 from vnet.fabric.readiness import Unready, unready
 from vnet.fabric.store import Source
 from vnet.switch.datapath import Counter, PortCounter

@@ -55,7 +55,7 @@ def test_a_disk_that_is_declared_smaller_is_refused_by_the_plan(tmp_path: Path) 
     engine = make_engine(World(), tmp_path)
     text = SMALL.replace("b: {networks: [lan]}", "b: {networks: [lan], disks: [{name: data, size: 2G}]}")
     asyncio.run(engine.up(source(text), silent))
-    with pytest.raises(InputError, match=r"b runs with data of 2048M: a disk is not made smaller"):
+    with pytest.raises(InputError, match="the disk data of b has 2048M and is declared with 1024M"):
         asyncio.run(engine.plan(source(text.replace("2G", "1G"))))
     assert asyncio.run(engine.plan(source(text.replace("2G", "3G")))).actions
     asyncio.run(engine.close())

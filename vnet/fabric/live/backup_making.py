@@ -45,10 +45,7 @@ async def _told(backups: Backups, store: Store, order: Order, report: Report) ->
 
 
 def _order(backups: Backups, fabric: str, vm: str, wanted: Wanted) -> Order:
-    backups.engine.guest(fabric, vm)  # refuses those that there are not
     found = backups.engine.fabric(fabric)
-    assert found.declared is not None
-    spec = next(each for each in found.declared.inventory.vms if each.name == vm)
     source = found.record.source
     return Order(
         fabric,
@@ -58,7 +55,7 @@ def _order(backups: Backups, fabric: str, vm: str, wanted: Wanted) -> Order:
         wanted.key,
         wanted.rate_bytes,
         wanted.freeze,
-        redeclared.declared(spec),
+        redeclared.declared(found.vm(vm)),
         {source.file: source.text, **source.included},
     )
 

@@ -35,9 +35,9 @@ async def restore(backups: Backups, id_: str, target: Target, wanted: Wanted, re
         if (await guests.status(vm)).state in ALIVE:
             raise HostError(f"{vm} runs: `vnet stop {vm}` first")
         async with guests.at_rest(guest, f"{id_} is being restored to it") as image:
-            root = {"base": image, "image": str(guest.boot.root)}
+            root = str(guest.boot.root)
             places = [
-                replace(each, **root) if each.disk.is_root else each.based()  # type: ignore[arg-type]
+                replace(each, base=image, image=root) if each.disk.is_root else each.based()
                 for each in places
             ]
             with backups.at_work(store, manifest, "restore", report) as moved:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vnet.base.boot import Firmware
 from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.registry import Fabric, Registry
@@ -20,8 +18,8 @@ from vnet.hv.live.snapshot_files import refuse_kept_memory
 from vnet.hv.spec import GuestState
 from vnet.hv.stored import Stored
 from vnet.topology.language import VM_NAME_MAX
+from vnet.topology.values import is_name
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _STILL = (GuestState.STOPPED, GuestState.CRASHED, GuestState.PAUSED)
 
 
@@ -32,7 +30,7 @@ async def clone(
 
     Raises: InputError for a name that is no VM's, or is one's already; HostError, and nothing was made.
     """
-    if not _NAME.fullmatch(new) or len(new) > VM_NAME_MAX:
+    if not is_name(new, VM_NAME_MAX):
         raise InputError(f"{new!r} is no name for a VM: small letters, digits and hyphens, as in web-2")
     async with engine.locks[name]:
         guest, fabric = engine.guest(name, vm), engine.fabric(name)
@@ -68,15 +66,12 @@ async def template(registry: Registry, name: str, vm: str, disk: str, tell: Call
     """
     async with registry.locks[name]:
         fabric = registry.fabric(name)
-        vms = {each.name: each for each in (fabric.declared.inventory.vms if fabric.declared else ())}
-        if vm not in vms:
-            raise InputError(f"there is no VM {vm} in fabric {name}; its VMs: {', '.join(sorted(vms))}")
-        names = [each.name for each in vms[vm].disks]
-        chosen = disk or next((each.name for each in vms[vm].disks if each.is_root or len(names) == 1), "")
-        if chosen not in names:
-            known = ", ".join(names) or "none"
+        disks = {each.name: each for each in fabric.vm(vm).disks}
+        chosen = disk or next((each.name for each in disks.values() if each.is_root or len(disks) == 1), "")
+        if chosen not in disks:
+            known = ", ".join(disks) or "none"
             raise InputError(f"which disk of {vm}? it has {known}: name one as {vm}:DISK")
-        if next(each for each in vms[vm].disks if each.name == chosen).is_encrypted:
+        if disks[chosen].is_encrypted:
             raise InputError(f"{chosen} of {vm} is encrypted, and an image of it would not be")
         await refuse_moving(fabric, vm)
         return await base_image.template(name, vm, chosen, tell)
@@ -84,4 +79,4 @@ async def template(registry: Registry, name: str, vm: str, disk: str, tell: Call
 
 def _variables(guest: Guest) -> tuple[Disk, ...]:
     """What its firmware keeps, as which entry it boots."""
-    return (variables_disk(0),) if guest.boot.firmware == Firmware.UEFI.value else ()
+    return (variables_disk(0),) if guest.boot.is_uefi else ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,7 +15,7 @@ from vnet.fabric.live.registry import Registry
 from vnet.hv.disk import Disk
 from vnet.hv.live import disk, ova
 from vnet.hv.live.lock import exclusive
-from vnet.topology.values import NAME_PATTERN
+from vnet.topology.values import is_name
 
 Json = Mapping[str, Any]
 
@@ -40,7 +39,7 @@ async def put(
         HostError: it cannot be converted, or there is no room.
     """
     for word in (fabric, vm, name):
-        if not re.fullmatch(NAME_PATTERN, word):
+        if not is_name(word):
             raise InputError(f"{word!r} is no name of a fabric, a VM or a disk")
     if not source.is_absolute():
         raise InputError("a disk is brought as {path}; path is absolute")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from vnet.base.boot import UEFI_VARIABLES, Firmware
+from vnet.base.boot import UEFI_VARIABLES
 from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Registry
@@ -54,8 +54,7 @@ async def left(fabric: str, *, remove: bool) -> int:
 async def _use(registry: Registry, one: Kept) -> str:
     """`running` by a VM that runs, `declared` for one that does not, `unused` if no fabric has it."""
     fabric = registry.fabrics.get(one.fabric)
-    vms = fabric.declared.inventory.vms if fabric and fabric.declared else ()
-    owner = next((vm for vm in vms if vm.name == one.vm), None)
+    owner = next((vm for vm in (fabric.vms if fabric else ()) if vm.name == one.vm), None)
     if fabric is None or owner is None or one.name not in disk_names(owner):
         return "unused"
     return "running" if (await fabric.parts.guests.status(one.vm)).state in ALIVE else "declared"
@@ -63,7 +62,7 @@ async def _use(registry: Registry, one: Kept) -> str:
 
 def disk_names(vm: Vm) -> frozenset[str]:
     """All that it keeps on disks, the variables of its firmware included."""
-    own = {UEFI_VARIABLES} if vm.boot.firmware == Firmware.UEFI.value else set()
+    own = {UEFI_VARIABLES} if vm.boot.is_uefi else set()
     return frozenset(own | {each.name for each in vm.disks})
 
 

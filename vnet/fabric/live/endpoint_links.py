@@ -16,7 +16,7 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from vnet.base.errors import HostError
-from vnet.fabric.cable import LinkState, obstacle
+from vnet.fabric.cable import obstacle
 from vnet.fabric.live import interface
 from vnet.fabric.live.service_port import put_addresses
 from vnet.fabric.state import Endpoint
@@ -48,7 +48,7 @@ class Veth:
     def make(self, alias: str) -> None:
         """Make the pair, up; `alias` says on the host what it is."""
         with inside(self.host):
-            remove(self.near)
+            ports.remove(self.near)
             target = os.open(NETNS_DIR / self.netns, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 with netlink_to(f"make the port {self.far}") as netlink:
@@ -77,23 +77,13 @@ class Veth:
             with inside(self.netns):
                 ports.remove(self.far)
         with inside(self.host):
-            remove(self.near)
-
-
-def exists(name: str) -> bool:
-    """Whether there is an interface of the name."""
-    return interface.exists(name)
+            ports.remove(self.near)
 
 
 def is_inside(netns: str, device: str) -> bool:
     """Whether a namespace has an interface of the name."""
     with inside(netns):
         return interface.exists(device)
-
-
-def has_carrier(name: str) -> bool:
-    """Whether a program has the TAP open, or the interface is connected."""
-    return interface.state(name) is LinkState.UP
 
 
 def make_tap(name: str, owner_uid: int) -> None:
@@ -134,11 +124,6 @@ def part(outer: str) -> None:
     """Give an interface of the host back."""
     wire.part(socket.if_nametoindex(outer))
     interface.unlisten(outer)
-
-
-def remove(name: str) -> None:
-    """Delete an interface; one that is not there is no error."""
-    ports.remove(name)
 
 
 def refuse_in_use(name: str) -> None:

@@ -23,11 +23,12 @@ from typing import Any
 
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.fabric.cable import Presence
+from vnet.fabric.cable import LinkState, Presence
 from vnet.fabric.live import endpoint_links as links
-from vnet.fabric.live import netns
+from vnet.fabric.live import interface, netns
 from vnet.fabric.live.endpoint_links import Veth
 from vnet.fabric.state import Endpoint, Port, endpoint_remnant
+from vnet.switch.live import ports
 from vnet.switch.live.netns import inside
 from vnet.topology.endpoints import EndpointKind, EndpointSpec
 
@@ -89,7 +90,7 @@ class HostEndpoints:
             # without a way in, the other end waits on the host
             return not netns.exists(where.target) or links.is_inside(where.target, where.device)
         with inside(self._host):
-            if not links.exists(where.target):
+            if not interface.exists(where.target):
                 return where.kind is EndpointKind.INTERFACE
             return links.is_joined(where.target, self._near(endpoint))
 
@@ -101,9 +102,10 @@ class HostEndpoints:
             is_there = netns.exists(where.target) and links.is_inside(where.target, where.device)
             return Presence.CONNECTED if is_there else Presence.ABSENT
         with inside(self._host):
-            if not links.exists(where.target):
+            if not interface.exists(where.target):
                 return Presence.ABSENT
-            return Presence.CONNECTED if links.has_carrier(where.target) else Presence.WAITING
+            is_up = interface.state(where.target) is LinkState.UP  # a program has the TAP open
+            return Presence.CONNECTED if is_up else Presence.WAITING
 
     def _put(self, endpoint: Endpoint) -> None:
         noted = next((each for each in self._notes() if each.name == endpoint.name), None)
@@ -130,7 +132,7 @@ class HostEndpoints:
         with inside(self._host):
             if where.kind is EndpointKind.TAP:
                 _user(where.owner)
-                if links.exists(where.target):
+                if interface.exists(where.target):
                     raise HostError(
                         f"the host has an interface {where.target} already; if it is meant, write"
                         f" `interface: {where.target}` instead of `tap:`, else name another one"
@@ -152,9 +154,9 @@ class HostEndpoints:
                 links.configure(where.target, where.device, endpoint)
             return is_new
         with inside(self._host):
-            if where.kind is EndpointKind.TAP and not links.exists(where.target):
+            if where.kind is EndpointKind.TAP and not interface.exists(where.target):
                 links.make_tap(where.target, _user(where.owner))
-            if links.exists(where.target):
+            if interface.exists(where.target):
                 links.join(where.target, veth.near, is_ours=where.kind is EndpointKind.TAP)
         return is_new
 
@@ -165,7 +167,7 @@ class HostEndpoints:
         if is_there and links.is_inside(where.target, where.device):
             return False
         with inside(self._host):
-            return not links.exists(veth.near)
+            return not interface.exists(veth.near)
 
     def _remove(self, name: str) -> None:
         endpoint = next((each for each in self._notes() if each.name == name), None)
@@ -174,8 +176,8 @@ class HostEndpoints:
         where = endpoint.where
         with inside(self._host):
             if where.kind is EndpointKind.TAP:
-                links.remove(where.target)
-            elif where.kind is EndpointKind.INTERFACE and links.exists(where.target):
+                ports.remove(where.target)
+            elif where.kind is EndpointKind.INTERFACE and interface.exists(where.target):
                 links.part(where.target)
         self._veth(endpoint).remove()
         self._path(name).unlink(missing_ok=True)

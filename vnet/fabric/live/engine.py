@@ -33,7 +33,7 @@ from vnet.fabric.progress import Report, silent
 from vnet.fabric.restart import begin_again
 from vnet.fabric.shrunk import refuse_smaller_disks
 from vnet.fabric.sizing import Advice, advice
-from vnet.fabric.state import Guest
+from vnet.fabric.state import Guest, guest_of
 from vnet.fabric.store import Record, Source
 from vnet.hv.live import disk, disk_clone
 from vnet.hv.spec import GuestState
@@ -293,7 +293,7 @@ class Engine(Registry):
         """Start a VM that was stopped or has died."""
         async with self.locks[name]:
             fabric = self.fabric(name)
-            guest = self._declared_guest(fabric, vm)
+            guest = guest_of(fabric.vm(vm))
             now = await observe(fabric.parts, fabric.record, self.store, name)
             actions: tuple[p.Action, ...] = () if now.guest(vm) else (p.StartGuest(guest),)
             if actions:
@@ -327,7 +327,7 @@ class Engine(Registry):
         """Power a VM off; its ports and rules stay."""
         async with self.locks[name]:
             fabric = self.fabric(name)
-            self._declared_guest(fabric, vm)
+            fabric.vm(vm)  # refuses those that there are not
             with telling(report, 1, f"stop {vm}", 1):
                 await fabric.parts.guests.stop(vm, timeout_s)
                 self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
@@ -368,7 +368,7 @@ class Engine(Registry):
         """What is done to one VM that runs and goes on."""
         async with self.locks[name]:
             fabric = self.fabric(name)
-            self._declared_guest(fabric, vm)
+            fabric.vm(vm)  # refuses those that there are not
             with telling(report, 1, what, 1):
                 await change(fabric.parts.guests)
             self.events.tell(kind, f"{vm}: {what.partition(' ')[0]} as asked", name, vm, {"why": "asked"})
@@ -376,19 +376,7 @@ class Engine(Registry):
 
     def guest(self, name: str, vm: str) -> Guest:
         """The declared guest of that name. Raises InputError naming those there are."""
-        return self._declared_guest(self.fabric(name), vm)
-
-    def _declared_guest(self, fabric: Fabric, vm: str) -> Guest:
-        if fabric.declared is None:
-            raise HostError(f"the fabric {fabric.record.name} could not be read again: {fabric.trouble}")
-        guest = fabric.declared.state().guest(vm)
-        if guest is None:
-            vms = fabric.declared.inventory.vms
-            if any(each.name == vm and each.endpoint for each in vms):
-                raise InputError(f"{vm} is an endpoint: whoever runs it starts and stops it")
-            known = ", ".join(each.name for each in vms if not each.endpoint)
-            raise InputError(f"there is no VM {vm} in fabric {fabric.record.name}; its VMs: {known}")
-        return guest
+        return guest_of(self.fabric(name).vm(vm))
 
     def alone(self, name: str) -> asyncio.Lock:
         """What operations on a fabric hold while they need it to stay as it is."""
@@ -397,8 +385,7 @@ class Engine(Registry):
 
 async def _suspended(fabric: Fabric) -> frozenset[str]:
     """The VMs whose memory is kept."""
-    assert fabric.declared is not None
-    states = {vm.name: await fabric.parts.guests.status(vm.name) for vm in fabric.declared.inventory.vms}
+    states = {vm.name: await fabric.parts.guests.status(vm.name) for vm in fabric.vms}
     return frozenset(name for name, status in states.items() if status.state is GuestState.SUSPENDED)
 
 

@@ -21,7 +21,6 @@ from vnet.topology.values import format_mac
 
 Json = Mapping[str, Any]
 
-
 _MICRO = "{vm} boots the micro guest, which is in memory and not in the file: only its disks are"
 
 
@@ -45,7 +44,7 @@ class Wanted:
 async def make(registry: Registry, fabric: str, wanted: Wanted, told: Callable[[str], None]) -> Json:
     """Make the file; it waits to be fetched. Raises InputError for what cannot be exported, and why."""
     found = registry.fabric(fabric)
-    vm = _vm(found, wanted.vm)
+    vm = found.vm(wanted.vm)
     names = _disks(vm, wanted)
     refuse_kept_memory(fabric, vm.name)
     sources = [export.source(fabric, vm.name, each) for each in names]
@@ -55,15 +54,6 @@ async def make(registry: Registry, fabric: str, wanted: Wanted, told: Callable[[
         else:
             made = await export.pack(_described(vm), sources, shared=shared, told=told)
     return {**_plain(made), "note": _MICRO.format(vm=vm.name) if vm.boot.is_micro else ""}
-
-
-def _vm(fabric: Fabric, name: str) -> Vm:
-    vms = fabric.declared.inventory.vms if fabric.declared else ()
-    found = next((each for each in vms if each.name == name and not each.endpoint), None)
-    if found is None:
-        known = ", ".join(each.name for each in vms if not each.endpoint)
-        raise InputError(f"there is no VM {name} in fabric {fabric.record.name}; its VMs: {known}")
-    return found
 
 
 def _disks(vm: Vm, wanted: Wanted) -> list[str]:
@@ -101,11 +91,7 @@ async def _at_rest(registry: Registry, fabric: Fabric, vm: str, wanted: Wanted) 
 
 def _described(vm: Vm) -> ExportedVm:
     nics = tuple(ExportedNic(nic.interface, nic.network, format_mac(nic.mac)) for nic in vm.nics)
-    return ExportedVm(vm.name, vm.cpus, vm.memory_bytes, (), nics, _is_uefi(vm), _note(vm))
-
-
-def _is_uefi(vm: Vm) -> bool:
-    return vm.boot.firmware == "uefi"
+    return ExportedVm(vm.name, vm.cpus, vm.memory_bytes, (), nics, vm.boot.is_uefi, _note(vm))
 
 
 def _note(vm: Vm) -> str:

@@ -19,12 +19,11 @@ from vnet.hv.live import image_store as store
 from vnet.hv.live.image_import import Wanted
 from vnet.hv.live.image_store import Listed
 from vnet.hv.stored import Stored
+from vnet.topology.values import NAME_MAX, is_name
 
 Json = Mapping[str, Any]
 Tell = Callable[[str], None]
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-_NAME_MAX = 63
 _ENDINGS = re.compile(r"(\.(qcow2|qcow|img|raw|vdi|vmdk|vhdx|vhd|iso|disk\d*))+$")
 
 
@@ -64,15 +63,15 @@ async def _call_it(image: Stored, name: str) -> None:
 def name_of(path: Path) -> str:
     """A name for the image of a file."""
     stem = _ENDINGS.sub("", path.name.lower())
-    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:_NAME_MAX].strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:NAME_MAX].strip("-")
 
 
 def _refuse_name(name: str) -> None:
     if name == MICRO:
         raise InputError(f"{MICRO} is vnet's own image: choose another name with --name")
-    if not _NAME.fullmatch(name) or len(name) > _NAME_MAX:
+    if not is_name(name):
         raise InputError(
-            f"{name!r} is no name for an image (lowercase letters, digits and -, at most {_NAME_MAX}): "
+            f"{name!r} is no name for an image (lowercase letters, digits and -, at most {NAME_MAX}): "
             "choose one with --name"
         )
 
@@ -157,7 +156,7 @@ async def _users(registry: Registry, one: Listed) -> tuple[str, ...]:
     vms = {
         f"{name}/{vm.name}"
         for name, fabric in registry.fabrics.items()
-        for vm in (fabric.declared.inventory.vms if fabric.declared else ())
+        for vm in fabric.vms
         for source in vm.boot.sources
         if source.name in one.names and source.file is None and source.kernel is None
     }

@@ -29,6 +29,7 @@ from vnet.fabric.numbers import (
 from vnet.fabric.rates import Rates, rates
 from vnet.hv.live.cgroup import group_of
 from vnet.hv.spec import GuestState, GuestStatus
+from vnet.hv.vitals import Vitals
 from vnet.policy import pipeline
 from vnet.switch.abi import Point
 from vnet.switch.numbers import PortNumbers, SwitchNumbers
@@ -125,23 +126,17 @@ class Taker:
         )
 
     async def _fabric(self, fabric: Fabric) -> FabricNumbers:
-        record, declared = fabric.record, fabric.declared
+        record = fabric.record
         numbers, unanswered = await _asked(fabric)
-        vms = tuple(vm for vm in declared.inventory.vms if not vm.endpoint) if declared else ()
-        guests = fabric.parts.guests
+        vms, guests = fabric.vms, fabric.parts.guests
         statuses = [await guests.status(vm.name) for vm in vms]
         vitals = await asyncio.gather(*(guests.vitals(vm.name) for vm in vms))
-        told = zip(vms, statuses, vitals, strict=True)
+        told, drops = zip(vms, statuses, vitals, strict=True), fabric.parts.switch.watch.by_port
         return FabricNumbers(
             record.name,
             record.generation,
             record.enforced,
-            tuple(
-                replace(
-                    _vm(record.name, vm, status, numbers, fabric.parts.switch.watch.by_port), vitals=inner
-                )
-                for vm, status, inner in told
-            ),
+            tuple(_vm(record.name, vm, status, inner, numbers, drops) for vm, status, inner in told),
             {_reason(reason): packets for reason, packets in numbers.drops.items()},
             {Point(point).name.lower(): events for point, events in numbers.lost.items()},
             {table_name(table): flows for table, flows in sorted(numbers.flows.items())},
@@ -184,6 +179,7 @@ def _vm(
     fabric: str,
     vm: Vm,
     status: GuestStatus,
+    vitals: Vitals,
     numbers: SwitchNumbers,
     reasons: Mapping[int, Mapping[DropReason, int]],
 ) -> VmNumbers:
@@ -198,6 +194,7 @@ def _vm(
         status.resident_bytes,
         uptime_s=status.uptime_s,
         detail=status.reason,
+        vitals=vitals,
         is_failing=status.is_failing,
     )
     return _with_usage(found, status.pid, fabric) if status.pid else found

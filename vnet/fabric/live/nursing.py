@@ -45,8 +45,7 @@ async def look_after(registry: Registry) -> None:
 
 def checks(fabric: Fabric) -> Mapping[str, HealthCheck]:
     """The health checks of a fabric's VMs."""
-    vms = fabric.declared.inventory.vms if fabric.declared else ()
-    return {vm.name: vm.life.health for vm in vms if vm.life.health is not None}
+    return {vm.name: vm.life.health for vm in fabric.vms if vm.life.health is not None}
 
 
 async def _look(registry: Registry, fabric: Fabric, vm: str, check: HealthCheck) -> None:
@@ -111,9 +110,8 @@ async def _try(engine: Engine, fabric: Fabric, vm: Vm, tries: Tries) -> Tries:
 
 def _restarted(fabric: Fabric) -> list[Vm]:
     """Those that are to run and are looked after."""
-    vms = fabric.declared.inventory.vms if fabric.declared else ()
     busy = fabric.record.stopped | {guest.name for guest in fabric.starting}
-    return [vm for vm in vms if vm.name not in busy and not vm.endpoint]
+    return [vm for vm in fabric.vms if vm.name not in busy]
 
 
 async def _turn(engine: Engine, fabric: Fabric, vm: Vm, tries: Tries) -> Tries:

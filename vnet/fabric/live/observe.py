@@ -52,10 +52,18 @@ async def observe(parts: Parts, record: Record | None, store: Store, name: str) 
     flows = await parts.switch.flows() if switch else frozenset()
     ports = _known_ports(record, attached, interfaces)
     mirrors = await parts.switch.mirrors() if switch else frozenset()
-    guests, services = await running(parts, store, name), await parts.services.observed()
-    gateways, endpoints = await parts.gateways.observed(), await parts.endpoints.observed()
     return State(
-        *(there, switch, ports, attached, flows, guests, mirrors, services, gateways, cables, endpoints)
+        namespace=there,
+        switch=switch,
+        ports=ports,
+        attached=attached,
+        flows=flows,
+        guests=await running(parts, store, name),
+        mirrors=mirrors,
+        services=await parts.services.observed(),
+        gateways=await parts.gateways.observed(),
+        cables=cables,
+        endpoints=await parts.endpoints.observed(),
     )
 
 

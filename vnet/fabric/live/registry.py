@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from vnet.base.errors import InputError, UsageError, VnetError
+from vnet.base.errors import HostError, InputError, UsageError, VnetError
 from vnet.fabric.declared import Declared
 from vnet.fabric.disk_sizing import DiskSeen
 from vnet.fabric.events import Kind
@@ -22,7 +22,7 @@ from vnet.fabric.store import Pending, Record, Store
 from vnet.hv.admission import VCPUS_PER_CPU
 from vnet.hv.disk import Disk
 from vnet.policy.compile import Compiled, Compiler, compile
-from vnet.topology.inventory import Inventory
+from vnet.topology.inventory import Inventory, Vm
 from vnet.topology.model import Topology
 
 COUNTS_S = 5.0
@@ -75,6 +75,23 @@ class Fabric:
     retry_at_s: float = 0.0
     enforced_ns: int = 0
     automatic: frozenset[str] = frozenset()
+
+    @property
+    def vms(self) -> tuple[Vm, ...]:
+        """The VMs that it declares and runs; none if it could not be read again."""
+        return self.declared.inventory.launched if self.declared else ()
+
+    def vm(self, name: str) -> Vm:
+        """The VM of that name. Raises InputError naming those there are."""
+        if self.declared is None:
+            raise HostError(f"the fabric {self.record.name} could not be read again: {self.trouble}")
+        found = next((vm for vm in self.vms if vm.name == name), None)
+        if found is not None:
+            return found
+        if any(vm.name == name for vm in self.declared.inventory.vms):
+            raise InputError(f"{name} is an endpoint: whoever runs it starts and stops it")
+        known = ", ".join(vm.name for vm in self.vms)
+        raise InputError(f"there is no VM {name} in fabric {self.record.name}; its VMs: {known}")
 
 
 @dataclass(slots=True)

@@ -108,15 +108,12 @@ class Service:
 
     async def silent(self) -> list[Json]:
         """The VMs that run and whose agent does not answer a question that costs nothing."""
-        asked = [(name, vm.name) for name in sorted(self.engine.fabrics) for vm in self._declared_vms(name)]
+        fabrics = sorted(self.engine.fabrics.items())
+        asked = [(name, vm.name) for name, fabric in fabrics for vm in fabric.vms]
         answers = await asyncio.gather(*(self._answers(*each) for each in asked))
         return [
             {"fabric": name, "vm": vm} for (name, vm), does in zip(asked, answers, strict=True) if not does
         ]
-
-    def _declared_vms(self, name: str) -> tuple[Vm, ...]:
-        declared = self.engine.fabric(name).declared
-        return declared.inventory.vms if declared else ()
 
     async def _answers(self, name: str, vm: str) -> bool:
         """Whether a VM answers; one that does not run is not asked."""
@@ -192,8 +189,7 @@ class Service:
         fabric = self.engine.fabric(name)
         declared, record = declared_of(fabric), fabric.record
         names = labels(declared.compiled.identities)
-        launched = (vm.name for vm in declared.inventory.vms if not vm.endpoint)
-        found = {vm: (await fabric.parts.guests.status(vm)).state for vm in launched}
+        found = {vm.name: (await fabric.parts.guests.status(vm.name)).state for vm in fabric.vms}
         absent = {vm: state.value for vm, state in found.items() if state is not GuestState.RUNNING}
         given = declared.topology, declared.inventory, record.provenance, record.enforced
         known = Known(*given, *names, absent)

@@ -17,7 +17,7 @@ from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.telling import notes, telling
 from vnet.fabric.progress import Report
 from vnet.fabric.snapshots import row
-from vnet.fabric.state import Guest
+from vnet.fabric.state import Guest, guest_of
 from vnet.hv import snapshot as values
 from vnet.hv.live import saved_start
 from vnet.hv.live import snapshot_files as files
@@ -35,7 +35,7 @@ async def save(engine: Engine, name: str, vms: Sequence[str], wanted: Wanted, re
     """Snapshot VMs at one moment; without names all of which anything can be kept."""
     async with engine.locks[name]:
         fabric = engine.fabric(name)
-        guests = [engine.guest(name, vm) for vm in vms] or await _all(engine, fabric, wanted)
+        guests = [engine.guest(name, vm) for vm in vms] or await _all(fabric, wanted)
         with telling(report, 1, f"save {_named(guests)}", 1) as remark:
             made = await fabric.parts.guests.snapshots.save(_specs(fabric, guests), wanted)
             pause_s = max(each.pause_s for each in made.members)
@@ -46,12 +46,9 @@ async def save(engine: Engine, name: str, vms: Sequence[str], wanted: Wanted, re
         return {"snapshots": [row(made, vm, (made,), made.created_s, made.id) for vm in made.vms]}
 
 
-async def _all(engine: Engine, fabric: Fabric, wanted: Wanted) -> list[Guest]:
+async def _all(fabric: Fabric, wanted: Wanted) -> list[Guest]:
     """Those that run, or have disks at least."""
-    assert fabric.declared is not None
-    guests = [
-        engine.guest(fabric.record.name, vm.name) for vm in fabric.declared.inventory.vms if not vm.endpoint
-    ]
+    guests = [guest_of(vm) for vm in fabric.vms]
     states = [(await fabric.parts.guests.status(guest.name)).state for guest in guests]
     with_something = [
         guest
