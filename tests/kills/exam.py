@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.kills.commands import MADE, QuickLab, serve
-from tests.kills.operations import FABRIC, IN_A, Operation, vms
+from tests.kills.operations import FABRIC, WRITES, Operation, vms
 from tests.vm.fabric_lab import PREFIX
+from vnet.hv.freeze import WATCHDOG_S
 from vnet.hv.live.backup_store import MANIFEST, UNFINISHED
 
 RUNS = ("ready", "running", "paused", "starting", "stopping")
@@ -131,8 +132,8 @@ def _wrong(host: QuickLab, operation: Operation, words: tuple[str, ...]) -> str:
         if not _until(lambda: not left_over(host), 10.0):
             return f"left over after it was done again: {left_over(host)}"
     if (vms(host).get("a") or {}).get("state") in ("ready", "running"):
-        done = host.run(*IN_A, "true", timeout_s=60)
-        return f"a does not answer: {done.told}" if done.code else ""
+        done = host.run(*WRITES, timeout_s=WATCHDOG_S / 2)
+        return f"a does not write: {done.told}" if done.code else ""
     return "" if (vms(host).get("a") or {}).get("state") in RUNS else damaged(host)
 
 

@@ -92,6 +92,12 @@ def up(host: QuickLab, *, size_mib: int = 16, more: str = "") -> tuple[str, ...]
 Words = tuple[str, ...]
 A = ("a", "-n", FABRIC)
 IN_A = ("exec", "-n", FABRIC, "a")
+MOUNT = """\
+disk=/dev/disk/data; mkdir -p /mnt; grep -q /mnt /proc/mounts && exit
+mount -t ext4 $disk /mnt 2>/dev/null || { mke2fs $disk && mount -t ext4 $disk /mnt; }"""
+"""Backups let file systems stand still."""
+WRITES = (*IN_A, "sh", "-c", "! grep -q /mnt /proc/mounts || { date >/mnt/date && sync; }")
+"""Frozen ones are not written to before the guest's watchdog comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,7 @@ def _without_backups(host: QuickLab) -> tuple[Words, ...]:
     if complete:
         host.vnet("backup", "rm", *complete)
     shutil.rmtree(host.directory / "state" / "backups", ignore_errors=True)
-    return (ON,)
+    return ON, (*IN_A, "sh", "-c", MOUNT)
 
 
 def _backed_up(host: QuickLab) -> tuple[Words, ...]:
