@@ -14,7 +14,7 @@ from tests.net.fabric_lab import make_engine as engine
 from tests.unit.fabric.fakes import World
 from vnet.base.errors import HostError
 from vnet.base.limits import Limits
-from vnet.fabric import plan as p
+from vnet.fabric import actions as act
 from vnet.fabric.live import netns
 from vnet.fabric.live.network import HostNetwork
 from vnet.fabric.live.registry import Fabric
@@ -244,7 +244,7 @@ def test_a_limit_is_changed_live_and_found_again_by_the_next_daemon(directory):
         limits = {each.port.ifname: each.limits.connections for each in await switch.ports()}
         assert limits == {"a.eth0": 100, "b.eth0": 16384}
         (action,) = (await first.up(source(BUSY % 50), silent)).actions
-        assert action == p.LimitPort(Port(1, "a.eth0"), Limits(connections=50))
+        assert action == act.LimitPort(Port(1, "a.eth0"), Limits(connections=50))
         assert switch._datapath.version == version, "no rule changed"
         await first.close()
         second = engine(directory, world)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from hashlib import blake2b
 
 from vnet.base.limits import Limits
-from vnet.fabric import plan as p
+from vnet.fabric import actions as act
 from vnet.fabric.guest_changes import differences
 from vnet.fabric.replay import VerdictChange
 from vnet.fabric.sizing import Advice
@@ -126,7 +126,7 @@ class Outcome:
 
     fabric: str
     generation: int
-    actions: tuple[p.Action, ...]
+    actions: tuple[act.Action, ...]
     summary: Summary = field(default_factory=Summary)
     advice: tuple[Advice, ...] = ()
     """About the sizes of the VMs that are to be started."""
@@ -140,20 +140,20 @@ class Outcome:
         return digest.hexdigest()
 
 
-def _exactly(action: p.Action) -> Iterable[str]:
+def _exactly(action: act.Action) -> Iterable[str]:
     """An action with all that is in it; a set has no order of its own."""
-    if isinstance(action, p.ApplyFlows):
+    if isinstance(action, act.ApplyFlows):
         return ["put", *sorted(map(repr, action.put)), "remove", *sorted(map(repr, action.remove))]
     return [repr(action)]
 
 
-_NO_FLOWS = p.ApplyFlows(frozenset(), frozenset())
+_NO_FLOWS = act.ApplyFlows(frozenset(), frozenset())
 
 
 def summarize(
     now: State,
     wanted: State,
-    actions: tuple[p.Action, ...],
+    actions: tuple[act.Action, ...],
     before: Record | None,
     planned: Record,
     effects: Effects = NO_EFFECTS,
@@ -167,7 +167,7 @@ def summarize(
         return Summary()
     vms = tuple(_vms(now, wanted, actions, before, planned))
     ports = tuple(_ports(now, wanted))
-    change = next((action for action in actions if isinstance(action, p.ApplyFlows)), _NO_FLOWS)
+    change = next((action for action in actions if isinstance(action, act.ApplyFlows)), _NO_FLOWS)
     replaced = {flow.key for flow in change.put} & {flow.key for flow in change.remove}
     policies = tuple(_policies(change, replaced, before, planned))
     added, removed = len(change.put) - len(replaced), len(change.remove) - len(replaced)
@@ -198,12 +198,12 @@ def _count(lines: tuple[Line, ...], stay: frozenset[str] | set[str]) -> Count:
     return Count(marks[Mark.ADD], marks[Mark.CHANGE], marks[Mark.REMOVE], kept)
 
 
-def _fabric(actions: Iterable[p.Action]) -> Iterator[Line]:
+def _fabric(actions: Iterable[act.Action]) -> Iterator[Line]:
     for action in actions:
         match action:
-            case p.CreateNamespace():
+            case act.CreateNamespace():
                 yield Line(Mark.ADD, Kind.FABRIC, "network namespace")
-            case p.CreateSwitch():
+            case act.CreateSwitch():
                 yield Line(Mark.ADD, Kind.FABRIC, "switch")
 
 
@@ -231,11 +231,11 @@ def _vm_names(state: State, record: Record | None) -> frozenset[str]:
 
 
 def _vms(
-    now: State, wanted: State, actions: Sequence[p.Action], before: Record | None, planned: Record
+    now: State, wanted: State, actions: Sequence[act.Action], before: Record | None, planned: Record
 ) -> Iterator[Line]:
     old, new = _vm_names(now, before), _vm_names(wanted, planned)
-    ended = {action.guest.name: action.guest for action in actions if isinstance(action, p.DestroyGuest)}
-    started = {action.guest.name: action.guest for action in actions if isinstance(action, p.StartGuest)}
+    ended = {action.guest.name: action.guest for action in actions if isinstance(action, act.DestroyGuest)}
+    started = {action.guest.name: action.guest for action in actions if isinstance(action, act.StartGuest)}
     becoming = {
         each.guest.name: differences(each.was, each.guest) for each in actions if isinstance(each, _CHANGES)
     }
@@ -252,7 +252,7 @@ def _vms(
             yield Line(Mark.ADD, Kind.VM, name, "start")
 
 
-_CHANGES = p.ChangeGuest | p.RestartGuest
+_CHANGES = act.ChangeGuest | act.RestartGuest
 
 
 def _anew(was: Guest, guest: Guest) -> tuple[Difference, ...]:
@@ -380,7 +380,7 @@ def _attachment_differences(old: Attached | None, new: Attached | None) -> list[
 
 
 def _policies(
-    change: p.ApplyFlows, replaced: Set[FlowKey], before: Record | None, planned: Record
+    change: act.ApplyFlows, replaced: Set[FlowKey], before: Record | None, planned: Record
 ) -> Iterator[Line]:
     """How many flows of each policy come and go."""
     old, new = _policy_names(before), _policy_names(planned)

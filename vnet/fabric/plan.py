@@ -1,6 +1,6 @@
 """From what is to what should be: `plan(now, wanted)` is a tuple of actions, values that a loop applies.
 
-Laws (property tests): `apply(plan(a, b), a) == b`, `plan(b, b) == ()`.
+Laws (property tests; `apply` is in `actions`): `apply(plan(a, b), a) == b`, `plan(b, b) == ()`.
 
 Order, and why:
 1. namespace and switch: everything else lives in them;
@@ -18,327 +18,44 @@ Order, and why:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
-from vnet.base import limits
-from vnet.base.limits import Limits
-from vnet.base.line import STRAIGHT, Line
-from vnet.fabric.guest_changes import differences, how
-from vnet.fabric.mirror import Mirror
-from vnet.fabric.state import (
-    Attached,
-    Cable,
-    Endpoint,
-    Gateway,
-    Guest,
-    NetworkService,
-    Port,
-    State,
-    gateway_remnant,
-    remnant,
+from vnet.base.line import STRAIGHT
+from vnet.fabric.actions import (
+    NAME,
+    NETWORK,
+    ROUTER,
+    Action,
+    ApplyFlows,
+    AttachPort,
+    ChangeGuest,
+    CreateNamespace,
+    CreatePort,
+    CreateSwitch,
+    DestroyGuest,
+    DestroySwitch,
+    DetachPort,
+    LayLine,
+    LimitPort,
+    PutCable,
+    PutEndpoint,
+    PutGateway,
+    PutMirror,
+    PutService,
+    RemoveCable,
+    RemoveEndpoint,
+    RemoveGateway,
+    RemoveMirror,
+    RemoveNamespace,
+    RemovePort,
+    RemoveService,
+    ResizePort,
+    RestartGuest,
+    StartGuest,
 )
+from vnet.fabric.guest_changes import how
+from vnet.fabric.state import Attached, Cable, Endpoint, Guest, Port, State, gateway_remnant, remnant
 from vnet.hv.changing import How
-from vnet.openflow.flow import Flow
-from vnet.topology.mtu import ETHERNET_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class CreateNamespace:
-    """Make the network namespace that holds the ports."""
-
-    def __str__(self) -> str:
-        return "create the network namespace"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveNamespace:
-    """Remove the namespace; it is empty by then."""
-
-    def __str__(self) -> str:
-        return "remove the network namespace"
-
-
-@dataclass(frozen=True, slots=True)
-class CreateSwitch:
-    """Load and pin the programs and maps."""
-
-    def __str__(self) -> str:
-        return "create the switch"
-
-
-@dataclass(frozen=True, slots=True)
-class DestroySwitch:
-    """Detach and unpin everything, its flows included."""
-
-    def __str__(self) -> str:
-        return "remove the switch"
-
-
-@dataclass(frozen=True, slots=True)
-class CreatePort:
-    """Make the TAP."""
-
-    port: Port
-
-    def __str__(self) -> str:
-        return f"create port {self.port.ifname}"
-
-
-@dataclass(frozen=True, slots=True)
-class AttachPort:
-    """Put the TAP into the switch as that port number; closed until flows say otherwise."""
-
-    port: Port
-    limits: Limits = limits.STRICT
-    mtu_bytes: int = ETHERNET_BYTES
-
-    def __str__(self) -> str:
-        return f"attach port {self.port.ifname} as number {self.port.number}"
-
-
-@dataclass(frozen=True, slots=True)
-class LimitPort:
-    """Let the NIC of a port use more or less of the switch from now on; what it has it keeps."""
-
-    port: Port
-    limits: Limits
-
-    def __str__(self) -> str:
-        return f"change the limits of port {self.port.ifname}"
-
-
-@dataclass(frozen=True, slots=True)
-class ResizePort:
-    """Let longer packets leave by a port from now on, or only shorter ones. Connections go on."""
-
-    port: Port
-    mtu_bytes: int
-
-    def __str__(self) -> str:
-        return f"change the MTU of port {self.port.ifname} to {self.mtu_bytes}"
-
-
-@dataclass(frozen=True, slots=True)
-class LayLine:
-    """Let a NIC be as fast as its line from now on; what is under way arrives."""
-
-    port: Port
-    line: Line
-
-    def __str__(self) -> str:
-        return f"rate of port {self.port.ifname}: {self.line}"
-
-
-@dataclass(frozen=True, slots=True)
-class DetachPort:
-    """Take the port out of the switch."""
-
-    port: Port
-
-    def __str__(self) -> str:
-        return f"detach port {self.port.ifname}"
-
-
-@dataclass(frozen=True, slots=True)
-class RemovePort:
-    """Delete the TAP."""
-
-    port: Port
-
-    def __str__(self) -> str:
-        return f"remove port {self.port.ifname}"
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyFlows:
-    """Bring the switch to a new set of flows in one atomic change."""
-
-    put: frozenset[Flow]
-    remove: frozenset[Flow]
-
-    def __str__(self) -> str:
-        replaced = {flow.key for flow in self.put} & {flow.key for flow in self.remove}
-        added, gone, changed = len(self.put) - len(replaced), len(self.remove) - len(replaced), len(replaced)
-        return f"change flows: {added} added, {changed} changed, {gone} removed"
-
-
-@dataclass(frozen=True, slots=True)
-class PutMirror:
-    """Copy packets from now on, in place of the mirror that has this one's name."""
-
-    mirror: Mirror
-
-    def __str__(self) -> str:
-        return f"mirror {self.mirror.name}: {self.mirror}"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveMirror:
-    """Copy no more."""
-
-    mirror: Mirror
-
-    def __str__(self) -> str:
-        return f"end mirror {self.mirror.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class PutService:
-    """Have the guests of a network answered so from now on. Its port is made too."""
-
-    service: NetworkService
-
-    def __str__(self) -> str:
-        return f"answer the guests of network {self.service.network}"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveService:
-    """Answer the guests of a network no more; its port goes, and what it knew of leases."""
-
-    service: NetworkService
-
-    def __str__(self) -> str:
-        return f"answer the guests of network {self.service.network} no more"
-
-
-@dataclass(frozen=True, slots=True)
-class PutGateway:
-    """Forward so for a router from now on. Its port is made too."""
-
-    gateway: Gateway
-
-    def __str__(self) -> str:
-        return f"forward for router {self.gateway.router} by {_outside(self.gateway)}"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveGateway:
-    """Forward no more; the host is again as it was before."""
-
-    gateway: Gateway
-
-    def __str__(self) -> str:
-        return f"forward for router {self.gateway.router} no more"
-
-
-def _outside(gateway: Gateway) -> str:
-    return "the host" if gateway.forwarding.host else gateway.forwarding.device
-
-
-@dataclass(frozen=True, slots=True)
-class PutCable:
-    """Take an interface of the host into the fabric's namespace."""
-
-    cable: Cable
-
-    def __str__(self) -> str:
-        return f"take interface {self.cable.interface} for uplink {self.cable.uplink}"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveCable:
-    """Give the interface of an uplink back to the host, as it was."""
-
-    cable: Cable
-
-    def __str__(self) -> str:
-        return f"give the interface of uplink {self.cable.uplink} back"
-
-
-@dataclass(frozen=True, slots=True)
-class PutEndpoint:
-    """Join an endpoint with its port from now on. The port is made too."""
-
-    endpoint: Endpoint
-
-    def __str__(self) -> str:
-        return f"attach endpoint {self.endpoint.name}: {self.endpoint.where}"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveEndpoint:
-    """Join an endpoint with the fabric no more; its port goes, and what was made for it."""
-
-    endpoint: Endpoint
-
-    def __str__(self) -> str:
-        return f"detach endpoint {self.endpoint.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class StartGuest:
-    """Start the guest and wait for its agent."""
-
-    guest: Guest
-
-    def __str__(self) -> str:
-        return f"start {self.guest.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeGuest:
-    """Make a running guest another while it goes on."""
-
-    was: Guest
-    guest: Guest
-
-    def __str__(self) -> str:
-        told = ", ".join(each.what for each in differences(self.was, self.guest))
-        return f"change {self.guest.name} while it runs: {told or 'the order of its NICs or disks'}"
-
-
-@dataclass(frozen=True, slots=True)
-class RestartGuest:
-    """Switch a guest off in order, and start it as it is to be. Its disks, ports and log stay."""
-
-    was: Guest
-    guest: Guest
-
-    def __str__(self) -> str:
-        return f"restart {self.guest.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class DestroyGuest:
-    """End the guest and remove its run directory. `again` says that it is made anew."""
-
-    guest: Guest
-    again: bool = False
-
-    def __str__(self) -> str:
-        return f"{'re-create' if self.again else 'remove'} {self.guest.name}"
-
-
-Action = (
-    CreateNamespace
-    | RemoveNamespace
-    | CreateSwitch
-    | DestroySwitch
-    | CreatePort
-    | AttachPort
-    | LimitPort
-    | ResizePort
-    | LayLine
-    | DetachPort
-    | RemovePort
-    | ApplyFlows
-    | PutMirror
-    | RemoveMirror
-    | PutService
-    | RemoveService
-    | PutGateway
-    | RemoveGateway
-    | PutCable
-    | RemoveCable
-    | PutEndpoint
-    | RemoveEndpoint
-    | StartGuest
-    | ChangeGuest
-    | RestartGuest
-    | DestroyGuest
-)
 
 
 def plan(now: State, wanted: State) -> tuple[Action, ...]:
@@ -361,7 +78,8 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     stay = now.plugged - again
     unplugged, plugged = now.plugged - wanted.plugged, wanted.plugged - stay
     unplugged_guests = {guest for guest in now.guests if guest.ports & new_ports}
-    early_ports = _in_the_way(gone_ports | unplugged, new_ports | plugged)
+    joined = frozenset(each.port for each in new_endpoints)
+    early_ports = _in_the_way(gone_ports | unplugged, new_ports | plugged | joined)
     changed = tuple(_changed(now, wanted, unplugged_guests, early_ports))
     kept_guests = frozenset(was for was, _ in changed)
     gone_guests = (now.guests - wanted.guests - kept_guests) | unplugged_guests
@@ -371,12 +89,12 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _destroy(early_guests, wanted)
     yield from _unplug(early_ports & unplugged | again, early_ports & gone_ports)
     yield from (RemoveCable(cable) for cable in sorted(early_cables))
-    yield from (RemoveEndpoint(endpoint) for endpoint in _by_name(early_endpoints))
+    yield from (RemoveEndpoint(endpoint) for endpoint in sorted(early_endpoints, key=NAME))
     yield from (CreatePort(port) for port in sorted(new_ports))
-    yield from (PutService(each) for each in _by_network(wanted.services - now.services))
-    yield from (PutGateway(each) for each in _by_router(wanted.gateways - now.gateways))
+    yield from (PutService(each) for each in sorted(wanted.services - now.services, key=NETWORK))
+    yield from (PutGateway(each) for each in sorted(wanted.gateways - now.gateways, key=ROUTER))
     yield from (PutCable(cable) for cable in sorted(new_cables))
-    yield from (PutEndpoint(endpoint) for endpoint in _by_name(new_endpoints))
+    yield from (PutEndpoint(endpoint) for endpoint in sorted(new_endpoints, key=NAME))
     anew = again | _renewed(now, wanted)
     kept = frozenset(each for each in now.attached if each.port not in anew)
     yield from _attach(kept, sorted(wanted.attached - kept))
@@ -389,11 +107,11 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _destroy(gone_guests - early_guests, wanted)
     yield from _unplug(unplugged - early_ports - again, gone_ports - early_ports)
     gone_endpoints = {each for each in now.endpoints if wanted.endpoint(each.name) is None}
-    yield from (RemoveEndpoint(endpoint) for endpoint in _by_name(gone_endpoints - early_endpoints))
+    yield from (RemoveEndpoint(endpoint) for endpoint in sorted(gone_endpoints - early_endpoints, key=NAME))
     gone_services = (each for each in now.services if wanted.service(each.network) is None)
-    yield from (RemoveService(each) for each in _by_network(gone_services))
+    yield from (RemoveService(each) for each in sorted(gone_services, key=NETWORK))
     gone_gateways = (each for each in now.gateways if wanted.gateway(each.router) is None)
-    yield from (RemoveGateway(each) for each in _by_router(gone_gateways))
+    yield from (RemoveGateway(each) for each in sorted(gone_gateways, key=ROUTER))
     yield from _clear_away(now, wanted, now.cables - wanted.cables - early_cables)
 
 
@@ -424,18 +142,6 @@ def _in_order(guests: Iterable[Guest]) -> Iterator[Guest]:
     return (by_name[name] for name in TopologicalSorter(awaited).static_order() if name in by_name)
 
 
-def _by_network(services: Iterable[NetworkService]) -> list[NetworkService]:
-    return sorted(services, key=lambda service: service.network)
-
-
-def _by_name(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-    return sorted(endpoints, key=lambda endpoint: endpoint.name)
-
-
-def _by_router(gateways: Iterable[Gateway]) -> list[Gateway]:
-    return sorted(gateways, key=lambda gateway: gateway.router)
-
-
 def _renewed(now: State, wanted: State) -> frozenset[Port]:
     """The ports of services and gateways that are made again of what is left of them: their interface may be
     new."""
@@ -461,8 +167,8 @@ def _attach(kept: frozenset[Attached], attached: Sequence[Attached]) -> Iterator
 
 
 def _mirrors(now: State, wanted: State) -> Iterator[Action]:
-    new = sorted(wanted.mirrors - now.mirrors, key=lambda mirror: mirror.name)
-    gone = sorted(now.mirrors, key=lambda mirror: mirror.name)
+    new = sorted(wanted.mirrors - now.mirrors, key=NAME)
+    gone = sorted(now.mirrors, key=NAME)
     yield from (PutMirror(mirror) for mirror in new)
     yield from (RemoveMirror(mirror) for mirror in gone if wanted.mirror(mirror.name) is None)
 
@@ -529,94 +235,3 @@ def _destroy(guests: Iterable[Guest], wanted: State) -> Iterator[Action]:
 def _unplug(attached: Iterable[Port], ports: Iterable[Port]) -> Iterator[Action]:
     yield from (DetachPort(port) for port in sorted(attached))
     yield from (RemovePort(port) for port in sorted(ports))
-
-
-def apply(actions: Iterable[Action], state: State) -> State:
-    """What `state` becomes when every action succeeds: the slow, obvious model of `live.apply`."""
-    for action in actions:
-        state = step(action, state)
-    return state
-
-
-def step(action: Action, state: State) -> State:
-    """What one action makes of a state."""
-    match action:
-        case CreateNamespace() | RemoveNamespace():
-            return replace(state, namespace=isinstance(action, CreateNamespace))
-        case CreateSwitch():
-            return replace(state, switch=True)
-        case DestroySwitch():
-            return replace(state, switch=False, flows=frozenset(), attached=frozenset())
-        case CreatePort(port):
-            return replace(state, ports=state.ports | {port})
-        case RemovePort(port):
-            return replace(state, ports=state.ports - {port}, attached=_without(state, port))
-        case AttachPort(port, limits, mtu_bytes):
-            return _with(state, Attached(port, limits, mtu_bytes))
-        case LimitPort(port, limits):
-            return _with(state, replace(_attached(state, port), limits=limits))
-        case ResizePort(port, mtu_bytes):
-            return _with(state, replace(_attached(state, port), mtu_bytes=mtu_bytes))
-        case LayLine(port, line):
-            return _with(state, replace(_attached(state, port), line=line))
-        case DetachPort(port):
-            return replace(state, attached=_without(state, port))
-        case ApplyFlows(put, remove):
-            return replace(state, flows=(state.flows - remove) | put)
-        case PutMirror(mirror):
-            others = frozenset(each for each in state.mirrors if each.name != mirror.name)
-            return replace(state, mirrors=others | {mirror})
-        case RemoveMirror(mirror):
-            return replace(state, mirrors=state.mirrors - {mirror})
-        case PutService(service):
-            return replace(state, services=_other_services(state, service) | {service})
-        case RemoveService(service):
-            return replace(state, services=_other_services(state, service))
-        case PutGateway(gateway):
-            return replace(state, gateways=_other_gateways(state, gateway) | {gateway})
-        case RemoveGateway(gateway):
-            return replace(state, gateways=_other_gateways(state, gateway))
-        case PutCable(cable):
-            return replace(state, cables=_other_cables(state, cable) | {cable})
-        case RemoveCable(cable):
-            return replace(state, cables=_other_cables(state, cable))
-        case PutEndpoint(endpoint):
-            return replace(state, endpoints=_other_endpoints(state, endpoint) | {endpoint})
-        case RemoveEndpoint(endpoint):
-            return replace(state, endpoints=_other_endpoints(state, endpoint))
-        case StartGuest(guest):
-            return replace(state, guests=state.guests | {guest})
-        case ChangeGuest(was, guest) | RestartGuest(was, guest):
-            return replace(state, guests=(state.guests - {was}) | {guest})
-        case DestroyGuest(guest):
-            return replace(state, guests=state.guests - {guest})
-
-
-def _other_endpoints(state: State, endpoint: Endpoint) -> frozenset[Endpoint]:
-    return frozenset(each for each in state.endpoints if each.name != endpoint.name)
-
-
-def _attached(state: State, port: Port) -> Attached:
-    found = state.attachment(port)
-    assert found is not None, "it is in the switch"
-    return found
-
-
-def _with(state: State, attached: Attached) -> State:
-    return replace(state, attached=_without(state, attached.port) | {attached})
-
-
-def _without(state: State, port: Port) -> frozenset[Attached]:
-    return frozenset(each for each in state.attached if each.port != port)
-
-
-def _other_services(state: State, service: NetworkService) -> frozenset[NetworkService]:
-    return frozenset(each for each in state.services if each.network != service.network)
-
-
-def _other_gateways(state: State, gateway: Gateway) -> frozenset[Gateway]:
-    return frozenset(each for each in state.gateways if each.router != gateway.router)
-
-
-def _other_cables(state: State, cable: Cable) -> frozenset[Cable]:
-    return frozenset(each for each in state.cables if each.uplink != cable.uplink)

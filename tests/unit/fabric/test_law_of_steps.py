@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.generators import Builder, World, builders, header, worlds
 from tests.unit.policy.law import fates, same
-from vnet.fabric import plan as p
+from vnet.fabric import actions as act
+from vnet.fabric.plan import plan
 from vnet.fabric.state import Port, State, desired, port_of
 from vnet.openflow.fields import CtState
 from vnet.policy.compile import Compiler, compile
@@ -44,8 +45,8 @@ class Seen:
 
 def steps(now: State, wanted: State) -> Iterator[State]:
     yield now
-    for action in p.plan(now, wanted):
-        now = p.step(action, now)
+    for action in plan(now, wanted):
+        now = act.step(action, now)
         yield now
 
 

@@ -11,8 +11,9 @@ from hypothesis import assume, given
 from tests.unit.fabric.fakes import World, make_engine
 from tests.unit.fabric.test_engine import LARGER, OTHER_MEMORY, SMALL, WITHOUT_A, source
 from tests.unit.fabric.test_plan import states
-from vnet.fabric import plan as p
+from vnet.fabric import actions as act
 from vnet.fabric.outcome import Count, Outcome, summarize
+from vnet.fabric.plan import plan
 from vnet.fabric.progress import silent
 from vnet.fabric.store import Record, Source
 from vnet.openflow.conntrack import Direction, Endpoint
@@ -159,7 +160,7 @@ def test_live_connections_are_told_that_the_new_rules_or_the_end_of_a_vm_cut(tol
 
 @given(states(), states().filter(lambda state: state.switch))
 def test_the_numbers_are_those_of_the_difference(now, wanted):
-    actions = p.plan(now, wanted)
+    actions = plan(now, wanted)
     assume(actions)
     summary = summarize(now, wanted, actions, None, Record("small", Source("f", ""), 1, 0, "boot"))
     old, new = ({flow.key: flow for flow in state.flows} for state in (now, wanted))
@@ -179,7 +180,7 @@ def test_a_plan_has_the_same_name_in_every_process():
     """Sets of flows have another order in each; the name must not depend on it."""
     code = (
         "from vnet.fabric.outcome import Outcome\n"
-        "from vnet.fabric.plan import ApplyFlows\n"
+        "from vnet.fabric.actions import ApplyFlows\n"
         "from vnet.openflow.flow import Flow, match\n"
         "flows = frozenset(Flow(0, n, match(in_port=n), cookie=n) for n in range(50))\n"
         "print(Outcome('small', 1, (ApplyFlows(flows, frozenset()),)).id)\n"
@@ -198,7 +199,7 @@ def test_a_plan_has_the_same_name_in_every_process():
 
 
 def test_the_same_actions_on_another_generation_are_another_plan():
-    actions = (p.CreateSwitch(),)
+    actions = (act.CreateSwitch(),)
     assert Outcome("small", 1, actions).id == Outcome("small", 1, actions).id
     assert len({Outcome("small", n, actions).id for n in (1, 2)} | {Outcome("other", 1, actions).id}) == 3
 

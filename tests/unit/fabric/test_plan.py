@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Impairment, Line, rate_of
-from vnet.fabric import plan as p
+from vnet.fabric import actions as act
 from vnet.fabric.guest_changes import how
 from vnet.fabric.mirror import Mirror
+from vnet.fabric.plan import plan
 from vnet.fabric.state import (
     Attached,
     Cable,
@@ -125,12 +126,12 @@ def test_the_port_of_a_service_made_again_of_what_is_left_is_attached_again():
     service = NetworkService("lan", SERVICES["lan"], 1, (), Files("x", "", ""))
     wanted = State(True, True, attached=frozenset({Attached(service.port)}), services=frozenset({service}))
     now = replace(wanted, services=frozenset({remnant("lan")}))
-    assert p.plan(now, wanted) == (p.PutService(service), p.AttachPort(service.port))
+    assert plan(now, wanted) == (act.PutService(service), act.AttachPort(service.port))
 
 
 @given(states(), states())
 def test_a_plan_leads_from_the_one_state_to_the_other(now, wanted):
-    assert p.apply(p.plan(now, wanted), now) == wanted
+    assert act.apply(plan(now, wanted), now) == wanted
 
 
 @st.composite
@@ -156,26 +157,30 @@ def changes(draw):
 @given(changes())
 def test_a_plan_makes_of_guests_that_run_what_they_should_be_and_starts_none_that_can_go_on(both):
     now, wanted = both
-    actions = p.plan(now, wanted)
-    assert p.apply(actions, now) == wanted
+    actions = plan(now, wanted)
+    assert act.apply(actions, now) == wanted
     ways = {guest.name: how(guest, wanted.guest(guest.name)) for guest in now.guests}
     for action in actions:
-        if isinstance(action, p.ChangeGuest | p.RestartGuest | p.StartGuest):
-            expected = {How.LIVE: p.ChangeGuest, How.RESTART: p.RestartGuest, How.RECREATE: p.StartGuest}
+        if isinstance(action, act.ChangeGuest | act.RestartGuest | act.StartGuest):
+            kinds = {
+                How.LIVE: act.ChangeGuest,
+                How.RESTART: act.RestartGuest,
+                How.RECREATE: act.StartGuest,
+            }
             in_place = action.guest.ports <= now.ports
-            assert not in_place or isinstance(action, expected[ways[action.guest.name]])
+            assert not in_place or isinstance(action, kinds[ways[action.guest.name]])
 
 
 @given(states())
 def test_nothing_is_planned_where_nothing_differs(state):
-    assert p.plan(state, state) == ()
+    assert plan(state, state) == ()
 
 
 @given(states(), states())
 def test_no_number_and_no_name_is_ever_used_twice(now, wanted):
     state = now
-    for action in p.plan(now, wanted):
-        state = p.step(action, state)
+    for action in plan(now, wanted):
+        state = act.step(action, state)
         assert len({each.port.number for each in state.attached}) == len(state.attached)
         assert len({port.ifname for port in state.ports}) == len(state.ports)
         assert len({guest.name for guest in state.guests}) == len(state.guests)
@@ -184,34 +189,34 @@ def test_no_number_and_no_name_is_ever_used_twice(now, wanted):
 @given(states(), states())
 def test_a_guest_starts_only_when_its_rules_are_enforced_and_its_ports_are_there(now, wanted):
     state = now
-    for action in p.plan(now, wanted):
-        if isinstance(action, p.StartGuest | p.RestartGuest | p.ChangeGuest):
+    for action in plan(now, wanted):
+        if isinstance(action, act.StartGuest | act.RestartGuest | act.ChangeGuest):
             assert state.flows == wanted.flows
             assert action.guest.ports <= state.ports
-        state = p.step(action, state)
+        state = act.step(action, state)
 
 
 @given(states(), states())
 def test_a_port_is_removed_only_after_its_guest(now, wanted):
     state = now
-    for action in p.plan(now, wanted):
-        if isinstance(action, p.RemovePort):
+    for action in plan(now, wanted):
+        if isinstance(action, act.RemovePort):
             assert not any(action.port in guest.ports for guest in state.guests)
-        state = p.step(action, state)
+        state = act.step(action, state)
 
 
 @given(states(), states())
 def test_no_guest_runs_on_with_a_port_that_was_made_after_it(now, wanted):
     running = set(now.guests)
-    for action in p.plan(now, wanted):
+    for action in plan(now, wanted):
         match action:
-            case p.DestroyGuest(guest):
+            case act.DestroyGuest(guest):
                 running.discard(guest)
-            case p.ChangeGuest(was, guest):
+            case act.ChangeGuest(was, guest):
                 running = (running - {was}) | {guest}
-            case p.RestartGuest(was, guest):
+            case act.RestartGuest(was, guest):
                 running.discard(was)
-            case p.CreatePort(port):
+            case act.CreatePort(port):
                 assert all(port not in guest.ports for guest in running)
 
 
@@ -222,7 +227,7 @@ def test_a_running_guest_whose_port_was_removed_by_hand_is_made_again():
     wanted = State(True, True, frozenset({port}), attached, frozenset(), frozenset({guest}))
     now = State(True, True, guests=frozenset({guest}))
     expected = ["re-create a", "create port a.eth0", "attach port a.eth0 as number 1", "start a"]
-    assert [str(action) for action in p.plan(now, wanted)] == expected
+    assert [str(action) for action in plan(now, wanted)] == expected
 
 
 @pytest.mark.parametrize(
@@ -242,7 +247,7 @@ def test_a_guest_is_changed_restarted_or_made_again_as_the_change_takes(change, 
         State(True, True, ports, attached, frozenset(), frozenset({each}))
         for each in (guest, replace(guest, **change))
     )
-    assert [str(action) for action in p.plan(now, wanted)] == expected
+    assert [str(action) for action in plan(now, wanted)] == expected
 
 
 def test_a_new_nic_has_its_port_and_rules_before_the_guest_sees_it_and_keeps_its_port_until_it_is_out():
@@ -259,17 +264,17 @@ def test_a_new_nic_has_its_port_and_rules_before_the_guest_sees_it_and_keeps_its
         )
         for count in (1, 2)
     )
-    assert [type(action) for action in p.plan(one, two)] == [
-        p.CreatePort,
-        p.AttachPort,
-        p.ApplyFlows,
-        p.ChangeGuest,
+    assert [type(action) for action in plan(one, two)] == [
+        act.CreatePort,
+        act.AttachPort,
+        act.ApplyFlows,
+        act.ChangeGuest,
     ]
-    assert [type(action) for action in p.plan(two, one)] == [
-        p.ApplyFlows,
-        p.ChangeGuest,
-        p.DetachPort,
-        p.RemovePort,
+    assert [type(action) for action in plan(two, one)] == [
+        act.ApplyFlows,
+        act.ChangeGuest,
+        act.DetachPort,
+        act.RemovePort,
     ]
 
 
@@ -277,7 +282,7 @@ def test_a_guest_whose_change_was_broken_off_is_restarted_even_if_nothing_else_d
     guest = Guest("a", "micro", 1, 64 << 20, (), built=built_for(1, 64 << 20, 0, "kvm"))
     half = replace(guest, is_half_changed=True)
     now, wanted = (State(True, True, guests=frozenset({each})) for each in (half, guest))
-    assert p.plan(now, wanted) == (p.RestartGuest(half, guest),)
+    assert plan(now, wanted) == (act.RestartGuest(half, guest),)
 
 
 def test_another_rate_is_one_live_action_that_touches_neither_port_nor_guest():
@@ -285,10 +290,10 @@ def test_another_rate_is_one_live_action_that_touches_neither_port_nor_guest():
     now, wanted = (
         State(True, True, frozenset({port}), frozenset({Attached(port, line=line)})) for line in (slow, quick)
     )
-    assert p.plan(now, wanted) == (p.LayLine(port, quick),)
-    assert str(p.plan(now, wanted)[0]) == "rate of port a.eth0: out 100M/s"
+    assert plan(now, wanted) == (act.LayLine(port, quick),)
+    assert str(plan(now, wanted)[0]) == "rate of port a.eth0: out 100M/s"
     none = replace(wanted, attached=frozenset({Attached(port)}))
-    assert p.plan(wanted, none) == (p.LayLine(port, STRAIGHT),)
+    assert plan(wanted, none) == (act.LayLine(port, STRAIGHT),)
 
 
 def line_at(state, port):
@@ -299,10 +304,10 @@ def line_at(state, port):
 @given(states(), states())
 def test_no_new_guest_runs_before_its_nics_have_their_rates(now, wanted):
     state = now
-    for action in p.plan(now, wanted):
-        if isinstance(action, p.StartGuest):
+    for action in plan(now, wanted):
+        if isinstance(action, act.StartGuest):
             assert all(line_at(state, port) == line_at(wanted, port) for port in action.guest.ports)
-        state = p.step(action, state)
+        state = act.step(action, state)
 
 
 def test_another_limit_is_one_live_action_that_touches_neither_port_nor_guest():
@@ -314,7 +319,7 @@ def test_another_limit_is_one_live_action_that_touches_neither_port_nor_guest():
         )
         for n in (10, 20)
     )
-    assert p.plan(now, wanted) == (p.LimitPort(port, Limits(connections=20)),)
+    assert plan(now, wanted) == (act.LimitPort(port, Limits(connections=20)),)
 
 
 def test_a_long_interface_name_is_shortened_and_stays_unique():
@@ -327,29 +332,31 @@ def test_a_long_interface_name_is_shortened_and_stays_unique():
 @given(states(), states())
 def test_a_service_has_its_port_attached_only_while_it_is_there(now, wanted):
     state = now
-    for action in p.plan(now, wanted):
-        if isinstance(action, p.AttachPort) and action.port.ifname.startswith("@"):
+    for action in plan(now, wanted):
+        if isinstance(action, act.AttachPort) and action.port.ifname.startswith("@"):
             assert action.port in {service.port for service in state.services}
-        if isinstance(action, p.RemoveService):
+        if isinstance(action, act.RemoveService):
             assert action.service.port not in state.plugged
-        state = p.step(action, state)
+        state = act.step(action, state)
 
 
 @given(states(), states())
 def test_a_gateway_has_its_port_attached_only_while_it_is_there(now, wanted):
     state = now
-    for action in p.plan(now, wanted):
-        if isinstance(action, p.AttachPort) and action.port.ifname.startswith("~"):
+    for action in plan(now, wanted):
+        if isinstance(action, act.AttachPort) and action.port.ifname.startswith("~"):
             assert action.port in {gateway.port for gateway in state.gateways}
-        if isinstance(action, p.RemoveGateway):
+        if isinstance(action, act.RemoveGateway):
             assert action.gateway.port not in state.plugged
-        state = p.step(action, state)
+        state = act.step(action, state)
 
 
 def test_a_plan_says_where_a_gateway_leads():
     by_host = Gateway("gw", Port(1, "~gw"), 1, Forwarding(device="host0", host=("169.254.1.0/31",)))
     by_cable = Gateway("gw", Port(1, "~gw"), 1, Forwarding(device="eth1"))
-    told = [str(each) for each in (p.PutGateway(by_host), p.PutGateway(by_cable), p.RemoveGateway(by_host))]
+    told = [
+        str(each) for each in (act.PutGateway(by_host), act.PutGateway(by_cable), act.RemoveGateway(by_host))
+    ]
     assert told == [
         "forward for router gw by the host",
         "forward for router gw by eth1",
@@ -360,35 +367,39 @@ def test_a_plan_says_where_a_gateway_leads():
 @given(states(), states())
 def test_a_cable_is_a_port_only_while_the_fabric_has_it_and_none_is_taken_twice(now, wanted):
     state = now
-    for action in p.plan(now, wanted):
-        if isinstance(action, p.AttachPort) and action.port.ifname.startswith("="):
+    for action in plan(now, wanted):
+        if isinstance(action, act.AttachPort) and action.port.ifname.startswith("="):
             assert action.port in {cable.port for cable in state.cables}
-        if isinstance(action, p.PutCable | p.RemoveCable):
+        if isinstance(action, act.PutCable | act.RemoveCable):
             assert not any(port.ifname == f"={action.cable.uplink}" for port in state.plugged)
-        if isinstance(action, p.PutCable):
+        if isinstance(action, act.PutCable):
             assert state.namespace
-        state = p.step(action, state)
+        state = act.step(action, state)
         assert each_once(state.cables)
 
 
 @given(states())
 def test_the_host_has_its_interfaces_back_before_the_namespace_is_removed(now):
     state = now
-    for action in p.plan(now, State()):
-        if isinstance(action, p.RemoveNamespace):
+    for action in plan(now, State()):
+        if isinstance(action, act.RemoveNamespace):
             assert not state.cables
-        state = p.step(action, state)
+        state = act.step(action, state)
 
 
 @given(states(), states())
+@example(
+    State(True, True, frozenset({Port(1, "a.eth0")})),
+    State(True, True, endpoints=frozenset({Endpoint("a", Port(1, "a.eth0"), TAP)})),
+)
 def test_an_endpoint_has_its_port_attached_only_while_it_is_there(now, wanted):
     state = now
-    for action in p.plan(now, wanted):
-        after = p.step(action, state)
+    for action in plan(now, wanted):
+        after = act.step(action, state)
         there = state.ports | {each.port for each in state.endpoints}
-        if isinstance(action, p.AttachPort) and "." in action.port.ifname:
+        if isinstance(action, act.AttachPort) and "." in action.port.ifname:
             assert action.port in there
-        if isinstance(action, p.RemoveEndpoint):
+        if isinstance(action, act.RemoveEndpoint):
             assert action.endpoint.port not in state.plugged
         names = [port.ifname for port in after.ports] + [each.port.ifname for each in after.endpoints]
         assert len(set(names)) == len(names)
@@ -400,7 +411,7 @@ def test_an_endpoint_in_a_namespace_gets_another_address_without_being_taken_out
     old, new = (Endpoint("box", port, NETNS, 1, (address,)) for address in ("10.0.0.1/24", "10.0.0.2/24"))
     attached = frozenset({Attached(port)})
     now, wanted = (State(True, True, attached=attached, endpoints=frozenset({each})) for each in (old, new))
-    assert p.plan(now, wanted) == (p.PutEndpoint(new),)
+    assert plan(now, wanted) == (act.PutEndpoint(new),)
 
 
 def test_a_vm_that_becomes_an_endpoint_keeps_its_number_and_gets_another_interface():
@@ -408,14 +419,14 @@ def test_a_vm_that_becomes_an_endpoint_keeps_its_number_and_gets_another_interfa
     guest, endpoint = Guest("a", "micro", 1, 1, (GuestNic("eth0", port, 1, ()),)), Endpoint("a", port, TAP)
     vm = State(True, True, frozenset({port}), frozenset({Attached(port)}), guests=frozenset({guest}))
     there = State(True, True, attached=frozenset({Attached(port)}), endpoints=frozenset({endpoint}))
-    assert [str(each) for each in p.plan(vm, there)] == [
+    assert [str(each) for each in plan(vm, there)] == [
         "remove a",
         "detach port a.eth0",
         "remove port a.eth0",
         "attach endpoint a: tap tap0",
         "attach port a.eth0 as number 1",
     ]
-    assert [str(each) for each in p.plan(there, vm)] == [
+    assert [str(each) for each in plan(there, vm)] == [
         "detach port a.eth0",
         "detach endpoint a",
         "create port a.eth0",
@@ -428,7 +439,7 @@ def test_another_interface_for_an_uplink_is_a_port_anew():
     old, new = (Cable("lab", interface, Port(11, "=lab")) for interface in ("eth1", "eth2"))
     attached = frozenset({Attached(Port(11, "=lab"))})
     now, wanted = (State(True, True, attached=attached, cables=frozenset({each})) for each in (old, new))
-    assert [str(action) for action in p.plan(now, wanted)] == [
+    assert [str(action) for action in plan(now, wanted)] == [
         "detach port =lab",
         "give the interface of uplink lab back",
         "take interface eth2 for uplink lab",

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from vnet.base.errors import HostError, VnetError
-from vnet.fabric import plan as p
+from vnet.fabric import actions as act
 from vnet.fabric.events import Kind
 from vnet.fabric.guest_changes import differences
 from vnet.fabric.live.parts import Parts
@@ -38,13 +38,13 @@ GUESTS_AT_ONCE = 16
 """Booting more side by side gains nothing and makes each slower to answer."""
 
 _PLURAL = {
-    p.CreatePort: "create {} ports",
-    p.AttachPort: "attach {} ports",
-    p.LimitPort: "change the limits of {} ports",
-    p.ResizePort: "change the MTU of {} ports",
-    p.LayLine: "change the rates of {} ports",
-    p.DetachPort: "detach {} ports",
-    p.RemovePort: "remove {} ports",
+    act.CreatePort: "create {} ports",
+    act.AttachPort: "attach {} ports",
+    act.LimitPort: "change the limits of {} ports",
+    act.ResizePort: "change the MTU of {} ports",
+    act.LayLine: "change the rates of {} ports",
+    act.DetachPort: "detach {} ports",
+    act.RemovePort: "remove {} ports",
 }
 
 
@@ -60,69 +60,69 @@ class Performer:
     enforced: Callable[[], None] = lambda: None
     tell: Tell = nobody
 
-    async def perform(self, action: p.Action, note: Callable[[str], None]) -> str:
+    async def perform(self, action: act.Action, note: Callable[[str], None]) -> str:
         """Do it. Returns a remark for the progress line, mostly none."""
         network, switch = self.parts.network, self.parts.switch
         match action:
-            case p.CreateNamespace():
+            case act.CreateNamespace():
                 await network.create()
-            case p.RemoveNamespace():
+            case act.RemoveNamespace():
                 await network.remove()
-            case p.CreateSwitch():
+            case act.CreateSwitch():
                 await switch.open()
-            case p.DestroySwitch():
+            case act.DestroySwitch():
                 await switch.destroy()
                 self.enforced()
-            case p.CreatePort(port):
+            case act.CreatePort(port):
                 await network.create_port(port.ifname)
-            case p.RemovePort(port):
+            case act.RemovePort(port):
                 await network.remove_port(port.ifname)
-            case p.AttachPort(port, limits, mtu_bytes):
+            case act.AttachPort(port, limits, mtu_bytes):
                 if mtu_bytes != HOSTS_OWN:
                     await network.resize_port(port.ifname, mtu_bytes)
                 await switch.attach(port, limits)
-            case p.LimitPort(port, limits):
+            case act.LimitPort(port, limits):
                 await switch.limit(port, limits)
-            case p.ResizePort(port, mtu_bytes):
+            case act.ResizePort(port, mtu_bytes):
                 await network.resize_port(port.ifname, mtu_bytes)
                 await switch.look()
-            case p.LayLine(port, line):
+            case act.LayLine(port, line):
                 await switch.lay(port, line)
-            case p.DetachPort(port):
+            case act.DetachPort(port):
                 await switch.detach(port)
-            case p.ApplyFlows(put, remove):
+            case act.ApplyFlows(put, remove):
                 await switch.change(put, remove)
                 self.enforced()
-            case p.PutMirror(mirror):
+            case act.PutMirror(mirror):
                 await switch.put_mirror(mirror, self.record)
-            case p.RemoveMirror(mirror):
+            case act.RemoveMirror(mirror):
                 await switch.remove_mirror(mirror.name)
-            case p.PutService(service):
+            case act.PutService(service):
                 await self.parts.services.put(service)
-            case p.RemoveService(service):
+            case act.RemoveService(service):
                 await self.parts.services.remove(service.network)
-            case p.PutGateway(gateway):
+            case act.PutGateway(gateway):
                 return await self.parts.gateways.put(gateway)
-            case p.RemoveGateway(gateway):
+            case act.RemoveGateway(gateway):
                 await self.parts.gateways.remove(gateway.router)
-            case p.PutCable(cable):
+            case act.PutCable(cable):
                 await self.parts.cables.put(cable)
-            case p.RemoveCable(cable):
+            case act.RemoveCable(cable):
                 await self.parts.cables.remove(cable.uplink)
-            case p.PutEndpoint(endpoint):
+            case act.PutEndpoint(endpoint):
                 await self.parts.endpoints.put(endpoint)
-            case p.RemoveEndpoint(endpoint):
+            case act.RemoveEndpoint(endpoint):
                 await self.parts.endpoints.remove(endpoint.name)
-            case p.StartGuest(guest):
+            case act.StartGuest(guest):
                 await self._await(guest.awaits)
                 return await self._start(guest, note)
-            case p.ChangeGuest(was, guest):
+            case act.ChangeGuest(was, guest):
                 await finished(self._change(was, guest))
-            case p.RestartGuest(was, guest):
+            case act.RestartGuest(was, guest):
                 await self._await(await self._running(guest.awaits))
                 await self._stop(was)
                 return await self._start(guest, note)
-            case p.DestroyGuest(guest):
+            case act.DestroyGuest(guest):
                 await self.parts.guests.destroy(guest.name)
                 self.store.remove_guest(self.fabric, guest.name)
                 why = {"why": "removed"}
@@ -173,26 +173,26 @@ class Step:
 
     number: int
     what: str
-    actions: tuple[p.Action, ...]
+    actions: tuple[act.Action, ...]
     of: int = 0
 
 
-def steps(actions: Iterable[p.Action]) -> tuple[Step, ...]:
+def steps(actions: Iterable[act.Action]) -> tuple[Step, ...]:
     """The actions as a person counts them: six ports in a row are one step, each guest is its own."""
     lines = [line for kind, group in groupby(actions, type) for line in _lines(kind, tuple(group))]
     numbered = enumerate(lines, 1)
     return tuple(Step(number, what, members, len(lines)) for number, (what, members) in numbered)
 
 
-def _lines(kind: type, members: tuple[p.Action, ...]) -> Iterator[tuple[str, tuple[p.Action, ...]]]:
+def _lines(kind: type, members: tuple[act.Action, ...]) -> Iterator[tuple[str, tuple[act.Action, ...]]]:
     if kind in _PLURAL and len(members) > 1:
         yield _PLURAL[kind].format(len(members)), members
     else:
         yield from ((str(member), (member,)) for member in members)
 
 
-_STARTS = p.StartGuest | p.RestartGuest
-_OF_GUESTS = _STARTS | p.ChangeGuest | p.DestroyGuest
+_STARTS = act.StartGuest | act.RestartGuest
+_OF_GUESTS = _STARTS | act.ChangeGuest | act.DestroyGuest
 
 
 def _of_guests(step: Step) -> bool:
@@ -211,7 +211,7 @@ def _awaited(step: Step) -> tuple[str, ...]:
     return tuple(each.vm for each in _guest(step).awaits) if is_start else ()
 
 
-async def carry_out(actions: Sequence[p.Action], performer: Performer, report: Report) -> None:
+async def carry_out(actions: Sequence[act.Action], performer: Performer, report: Report) -> None:
     """Carry out a plan. The first failure ends it, after what runs beside it has been cancelled."""
     for kind, group in groupby(steps(actions), lambda step: (_of_guests(step), type(step.actions[0]))):
         if kind[0]:
@@ -221,7 +221,7 @@ async def carry_out(actions: Sequence[p.Action], performer: Performer, report: R
                 await _step(step, performer, report)
 
 
-async def undo(actions: Sequence[p.Action], performer: Performer, report: Report) -> tuple[str, ...]:
+async def undo(actions: Sequence[act.Action], performer: Performer, report: Report) -> tuple[str, ...]:
     """Carry out a plan as far as it goes: a failure is remembered and the rest still done.
 
     But no guest is started or changed when its rules could not be put in force.
@@ -229,14 +229,14 @@ async def undo(actions: Sequence[p.Action], performer: Performer, report: Report
     failures = []
     enforced = True
     for step in steps(actions):
-        if not enforced and isinstance(step.actions[0], _STARTS | p.ChangeGuest):
+        if not enforced and isinstance(step.actions[0], _STARTS | act.ChangeGuest):
             failures.append(f"{step.what}: its rules are not in force")
             continue
         try:
             await _step(step, performer, report)
         except VnetError as error:
             failures.append(f"{step.what}: {error}")
-            enforced = enforced and not isinstance(step.actions[0], p.ApplyFlows)
+            enforced = enforced and not isinstance(step.actions[0], act.ApplyFlows)
     return tuple(failures)
 
 

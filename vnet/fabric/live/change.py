@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from vnet.base.errors import Exit, HostError, VnetError
-from vnet.fabric import plan as p
+from vnet.fabric import actions as act
 from vnet.fabric.declared import Declared
 from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import carry_out, undo
@@ -22,6 +22,7 @@ from vnet.fabric.live.observe import foreign, observe, remains
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.outcome import NO_EFFECTS, Effects, Outcome, summarize
+from vnet.fabric.plan import plan
 from vnet.fabric.progress import Progress, Report, Status
 from vnet.fabric.replay import changes_of_verdict
 from vnet.fabric.seen import Seen
@@ -51,7 +52,7 @@ class Change:
     declared: Declared
     now: State
     wanted: State
-    actions: tuple[p.Action, ...]
+    actions: tuple[act.Action, ...]
     was: Declared | None = None
     """What was declared before, as far as it is known."""
     connections: tuple[Direction, ...] = ()
@@ -73,7 +74,7 @@ class Change:
     def _effects(self, was: Declared) -> Effects:
         before = Side(self.now.flows, was.compiled.identities, was.topology)
         after = Side(self.wanted.flows, self.declared.compiled.identities, self.declared.topology)
-        ends = p.DestroyGuest | p.RestartGuest
+        ends = act.DestroyGuest | act.RestartGuest
         ended = {action.guest.name for action in self.actions if isinstance(action, ends)}
         return Effects(
             reach_changes(before, after, self.now.flows ^ self.wanted.flows),
@@ -117,14 +118,14 @@ def _tell_made(registry: Registry, change: Change) -> None:
         registry.events.tell(Kind.PLAN_APPLIED, f"{name} is at generation {generation}", name, fields=fields)
 
 
-def _counts(actions: tuple[p.Action, ...]) -> dict[str, int]:
-    flows = [action for action in actions if isinstance(action, p.ApplyFlows)]
+def _counts(actions: tuple[act.Action, ...]) -> dict[str, int]:
+    flows = [action for action in actions if isinstance(action, act.ApplyFlows)]
     return {
         "actions": len(actions),
-        "vms_started": sum(isinstance(action, p.StartGuest) for action in actions),
-        "vms_changed": sum(isinstance(action, p.ChangeGuest) for action in actions),
-        "vms_restarted": sum(isinstance(action, p.RestartGuest) for action in actions),
-        "vms_ended": sum(isinstance(action, p.DestroyGuest) for action in actions),
+        "vms_started": sum(isinstance(action, act.StartGuest) for action in actions),
+        "vms_changed": sum(isinstance(action, act.ChangeGuest) for action in actions),
+        "vms_restarted": sum(isinstance(action, act.RestartGuest) for action in actions),
+        "vms_ended": sum(isinstance(action, act.DestroyGuest) for action in actions),
         "flows_put": sum(len(change.put) for change in flows),
         "flows_removed": sum(len(change.remove) for change in flows),
     }
@@ -163,7 +164,7 @@ async def _undo(registry: Registry, change: Change, was: Fabric | None, report: 
     performer = registry.performer(fabric, change.before.enforced if change.before else 0)
     try:
         now = await observe(change.parts, change.planned, registry.store, change.planned.name)
-        failures = await undo(p.plan(now, change.now), performer, report)
+        failures = await undo(plan(now, change.now), performer, report)
         if not failures:
             await _restore(registry, change, was)
     except VnetError as error:
@@ -185,7 +186,7 @@ async def remove(registry: Registry, name: str, report: Report) -> Outcome:
     """Remove a fabric and everything that was made for it. Raises HostError naming what could not be."""
     fabric = registry.fabric(name)
     now = await remains(fabric.parts, registry.store, name)
-    actions = (*_orphans(registry.store.guests(name), now), *p.plan(now, State()))
+    actions = (*_orphans(registry.store.guests(name), now), *plan(now, State()))
     failures = await uninterrupted(undo(actions, registry.performer(fabric, 0), report))
     if failures:
         raise HostError("\n".join(["not everything could be removed; run the command again:", *failures]))
@@ -195,9 +196,9 @@ async def remove(registry: Registry, name: str, report: Report) -> Outcome:
     return Outcome(name, fabric.record.generation, actions)
 
 
-def _orphans(known: tuple[Guest, ...], now: State) -> tuple[p.Action, ...]:
+def _orphans(known: tuple[Guest, ...], now: State) -> tuple[act.Action, ...]:
     """Guests that do not run but may have left their run directory."""
-    return tuple(p.DestroyGuest(guest) for guest in known if guest not in now.guests)
+    return tuple(act.DestroyGuest(guest) for guest in known if guest not in now.guests)
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:

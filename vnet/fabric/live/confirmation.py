@@ -13,7 +13,6 @@ import logging
 from dataclasses import replace
 
 from vnet.base.errors import Exit, HostError, VnetError
-from vnet.fabric import plan as p
 from vnet.fabric.declared import declare
 from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import undo
@@ -21,6 +20,7 @@ from vnet.fabric.live.change import Change, remove
 from vnet.fabric.live.observe import observe
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.outcome import Outcome
+from vnet.fabric.plan import plan
 from vnet.fabric.progress import Report, silent
 from vnet.fabric.state import State
 from vnet.fabric.store import Pending, Record
@@ -176,7 +176,7 @@ async def _bring_back(
     declared = await asyncio.to_thread(declare, before.source, before.assignments, host.now())
     now = await observe(fabric.parts, fabric.record, registry.store, name)
     wanted = _with_guests(declared.state(), now, pending, host.boot_id())
-    actions = p.plan(now, wanted)
+    actions = plan(now, wanted)
     failures = await undo(actions, registry.performer(fabric, before.generation), report)
     if failures:
         raise HostError("\n".join([f"generation {before.generation} is not entirely back:", *failures]))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vnet.base.errors import Exit, Fault, HostError, InputError, VnetError
+from vnet.fabric import actions as act
 from vnet.fabric import disk_sizing
-from vnet.fabric import plan as p
 from vnet.fabric.declared import Declared, load, work_out
 from vnet.fabric.events import Kind
 from vnet.fabric.live import confirmation
@@ -29,6 +29,7 @@ from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.room import refuse_lines_without_queues, refuse_what_does_not_fit
 from vnet.fabric.live.telling import telling
 from vnet.fabric.outcome import Outcome
+from vnet.fabric.plan import plan
 from vnet.fabric.progress import Report, silent
 from vnet.fabric.restart import begin_again
 from vnet.fabric.shrunk import refuse_smaller_disks
@@ -135,8 +136,8 @@ class Engine(Registry):
         gone = tuple(guest for guest in self.store.guests(name) if guest.name not in known)
         wanted = replace(fabric.declared.state(), guests=now.guests - frozenset(gone))
         generation, boot_id = fabric.record.generation, self.host.boot_id()
-        orphans = tuple(p.DestroyGuest(guest) for guest in gone if guest not in now.guests)
-        await carry_out((*orphans, *p.plan(now, wanted)), self.performer(fabric, generation), silent)
+        orphans = tuple(act.DestroyGuest(guest) for guest in gone if guest not in now.guests)
+        await carry_out((*orphans, *plan(now, wanted)), self.performer(fabric, generation), silent)
         if (fabric.record.enforced, fabric.record.boot_id) != (generation, boot_id):
             self.save(fabric, replace(fabric.record, enforced=generation, boot_id=boot_id))
 
@@ -193,7 +194,7 @@ class Engine(Registry):
         observed = await observe(parts, record, self.store, name)
         refuse_smaller_disks(declared.inventory, observed)
         wanted = declared.state()
-        actions = p.plan(observed, wanted)
+        actions = plan(observed, wanted)
         await _refuse_cables(parts, declared, actions)
         generation = (record.generation if record else 0) + bool(actions)
         planned = Record(
@@ -264,7 +265,7 @@ class Engine(Registry):
         wanted = replace(change.wanted, guests=change.now.guests)
         record = fabric.record
         planned = replace(change.planned, stopped=record.stopped, pending=record.pending)
-        return replace(change, wanted=wanted, planned=planned, actions=p.plan(change.now, wanted))
+        return replace(change, wanted=wanted, planned=planned, actions=plan(change.now, wanted))
 
     async def confirm(self, name: str) -> Outcome:
         """Keep the last change. Raises NothingToConfirm."""
@@ -295,7 +296,7 @@ class Engine(Registry):
             fabric = self.fabric(name)
             guest = guest_of(fabric.vm(vm))
             now = await observe(fabric.parts, fabric.record, self.store, name)
-            actions: tuple[p.Action, ...] = () if now.guest(vm) else (p.StartGuest(guest),)
+            actions: tuple[act.Action, ...] = () if now.guest(vm) else (act.StartGuest(guest),)
             if actions:
                 assert fabric.declared is not None
                 await refuse_what_cannot_boot(self.host.obstacles, fabric.declared, (guest,))
@@ -320,7 +321,7 @@ class Engine(Registry):
             await refuse_what_cannot_boot(self.host.obstacles, fabric.declared, (wanted,))
             room = replace(now, guests=now.guests | {wanted})
             await refuse_what_does_not_fit(self, name, fabric.parts, now.guests, room)
-            await carry_out((p.StartGuest(wanted),), self.performer(fabric, fabric.record.enforced), silent)
+            await carry_out((act.StartGuest(wanted),), self.performer(fabric, fabric.record.enforced), silent)
             return True
 
     async def stop(self, name: str, vm: str, timeout_s: float, report: Report) -> Outcome:
@@ -397,9 +398,9 @@ async def _refuse_conflicts(change: Change) -> None:
         raise HostError(f"this host's configuration stands in the way; nothing was changed:{lines}")
 
 
-async def _refuse_cables(parts: Parts, declared: Declared, actions: tuple[p.Action, ...]) -> None:
+async def _refuse_cables(parts: Parts, declared: Declared, actions: tuple[act.Action, ...]) -> None:
     """Raises InputError for interfaces that the host has to keep, or has not."""
-    wanted = [action.cable for action in actions if isinstance(action, p.PutCable)]
+    wanted = [action.cable for action in actions if isinstance(action, act.PutCable)]
     found = await parts.cables.obstacles(wanted)
     at = {each.uplink: each.at for each in declared.inventory.uplinks}
     faults = tuple(
