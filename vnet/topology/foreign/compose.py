@@ -12,7 +12,7 @@ from math import ceil
 from vnet.base.errors import InputError
 from vnet.topology.foreign.compose_networks import DEFAULT, Networks
 from vnet.topology.foreign.ports import published
-from vnet.topology.foreign.sheet import Plain, Sheet, Vm, memory
+from vnet.topology.foreign.sheet import NOTHING_LIKE_IT, Plain, Sheet, Vm, memory
 from vnet.topology.foreign.tree import Tree, size_bytes, span
 
 _WHY = {
@@ -84,7 +84,7 @@ class _Import:
             self._service(tree, self._sheet.vms[self._names[service]])
         for key, value in self._tree.entries():
             if key not in (*_TOP, "include") and not key.startswith("x-"):
-                self._sheet.leave_out(key, value.at, _WHY.get(key, "there is nothing like it here"))
+                self._sheet.leave_out(key, value.at, _WHY.get(key, NOTHING_LIKE_IT))
         return self._sheet.document(fabric or (name.text() if name else "") or "compose")
 
     def _services(self) -> dict[str, Tree]:
@@ -119,7 +119,7 @@ class _Import:
         self._ports(tree, vm)
         for key, value in tree.entries():
             if key not in _READ and not key.startswith("x-"):
-                why = _WHY.get(key, "there is nothing like it here")
+                why = _WHY.get(key, NOTHING_LIKE_IT)
                 self._sheet.leave_out(f"{vm.name}.{key}", value.at, why)
 
     def _sizes(self, tree: Tree, vm: Vm) -> None:
@@ -140,7 +140,7 @@ class _Import:
             vm.keys["replicas"] = count
         for key, value in deploy.entries() if (deploy := tree.get("deploy")) else ():
             if key not in ("resources", "replicas", "restart_policy"):
-                self._sheet.leave_out(f"{vm.name}.deploy.{key}", value.at, "there is nothing like it here")
+                self._sheet.leave_out(f"{vm.name}.deploy.{key}", value.at, NOTHING_LIKE_IT)
 
     def _plugs(self, tree: Tree, vm: Vm) -> None:
         mode, networks, mac = tree.get("network_mode"), tree.get("networks"), tree.get("mac_address")

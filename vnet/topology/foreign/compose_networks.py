@@ -24,9 +24,12 @@ class Networks:
     @property
     def leading_out(self) -> frozenset[str]:
         """The names here of those that are not internal."""
+        return frozenset(each.name for each in map(self._sheet.network, self._known()) if each.way_out)
+
+    def _known(self) -> frozenset[str]:
+        """The names in the file."""
         declared = self._tree.get("networks")
-        names = {DEFAULT, *(name for name, _ in declared.entries())} if declared else {DEFAULT}
-        return frozenset(each.name for each in map(self._sheet.network, names) if each.way_out)
+        return frozenset({DEFAULT, *(name for name, _ in declared.entries())} if declared else {DEFAULT})
 
     def declare(self) -> None:
         """All that the file has, and the one that it has without saying so."""
@@ -50,7 +53,7 @@ class Networks:
         driver, external = tree.get("driver"), tree.get("external")
         if driver is not None and driver.text() not in ("bridge", "overlay", DEFAULT):
             self._sheet.note(f"network {name}", driver.at, f"{driver.text()}: declare an uplink that it has")
-        if external is not None and not (external.text() == "false" if not external.is_map else False):
+        if external is not None and (external.is_map or external.text() != "false"):
             self._sheet.note(
                 f"network {name}", external.at, "it was made elsewhere; here it is this fabric's"
             )
@@ -75,8 +78,7 @@ class Networks:
 
     def plug(self, name: str, plug: Tree | None, vm: Vm, among: Tree | None) -> Plain:
         """A service's NIC in the network of that name; `among` is where it is named."""
-        declared = self._tree.get("networks")
-        known = {DEFAULT, *(key for key, _ in declared.entries())} if declared else {DEFAULT}
+        known = self._known()
         if name not in known and among is not None:
             among.fault(f"there is no network {name!r}", f"known: {', '.join(sorted(known))}")
         network = self._sheet.network(name)

@@ -13,7 +13,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from math import ceil
 
 from vnet.base.errors import InputError
-from vnet.topology.foreign.sheet import Plain, Sheet, Vm, memory
+from vnet.topology.foreign.sheet import NOTHING_LIKE_IT, Plain, Sheet, Vm, memory
 from vnet.topology.foreign.tree import Tree, size_bytes
 
 _BRIDGES = ("bridge", "ovs-bridge")
@@ -84,7 +84,7 @@ class _Import:
             self._configure(called, vm)
         for key, value in self._tree.entries():
             if key not in ("name", "topology", "prefix") and not key.startswith("x-"):
-                why = _WHY["mgmt-ipv4"] if key == "mgmt" else "there is nothing like it here"
+                why = _WHY["mgmt-ipv4"] if key == "mgmt" else NOTHING_LIKE_IT
                 self._sheet.leave_out(key, value.at, why)
         return self._sheet.document(fabric or (name.text() if name else "") or "lab")
 
@@ -109,7 +109,7 @@ class _Import:
             vm.keys["labels"] = {**vm.keys.get("labels", {}), "group": group}
         for key, value in keys.items():
             if key not in _READ and not key.startswith("x-"):
-                why = _WHY.get(key, "there is nothing like it here")
+                why = _WHY.get(key, NOTHING_LIKE_IT)
                 self._sheet.leave_out(f"{vm.name}.{key}", value.at, why)
         if "ports" in keys:
             why = "they lead to its management network: publish `ports` of a network with a router"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from vnet.base.errors import Fault, InputError
 from vnet.topology.foreign import libvirt_interfaces, libvirt_networks
-from vnet.topology.foreign.sheet import Plain, Sheet, Vm, memory
+from vnet.topology.foreign.sheet import NOTHING_LIKE_IT, Plain, Sheet, Vm, memory
 from vnet.topology.foreign.xml import Element, fault, parse, shown
 
 _FORMATS = ("qcow2", "raw")
@@ -230,5 +230,5 @@ def _rest(root: Element, vm: Vm, sheet: Sheet) -> None:
     devices = root.first("devices")
     others += [each for each in (devices.children if devices else ()) if each.tag not in _OWN]
     for each in others:
-        why = _WHY.get(each.tag, "there is nothing like it here")
+        why = _WHY.get(each.tag, NOTHING_LIKE_IT)
         sheet.leave_out(f"{vm.name}: {each.tag}", each.at, why)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vnet.base.errors import Fault
-from vnet.topology.foreign.sheet import Network, Plain, Sheet, Vm
+from vnet.topology.foreign.sheet import NOTHING_LIKE_IT, Network, Plain, Sheet, Vm
 from vnet.topology.foreign.xml import Element, fault
 from vnet.topology.values import MAC_PATTERN
 
@@ -94,5 +94,5 @@ _WHY_NIC = {
 def _rest_of_interface(nic: Element, called: str, sheet: Sheet) -> None:
     for child in nic.children:
         if child.tag not in _OF_INTERFACE:
-            why = _WHY_NIC.get(child.tag, "there is nothing like it here")
+            why = _WHY_NIC.get(child.tag, NOTHING_LIKE_IT)
             sheet.leave_out(f"{called} {child.tag}", child.at, why)

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from vnet.base.boot import ROOT_DISK
 from vnet.base.errors import Fault, InputError
-from vnet.topology.foreign.sheet import Plain, Sheet, Vm, memory
-from vnet.topology.foreign.xml import Element, parse, shown
+from vnet.topology.foreign.sheet import NOTHING_LIKE_IT, Plain, Sheet, Vm, memory
+from vnet.topology.foreign.xml import Element, fault, parse, shown
 from vnet.topology.names import Names
 from vnet.topology.values import MAC_PATTERN
 
@@ -20,7 +21,6 @@ _CPU, _MEMORY, _NIC, _DISK = "3", "4", "10", "17"
 _CONTROLLERS = ("5", "6", "20")
 _OWN = ("1", "13", "14", "15", "16", "21", "23", "24", "31", "32", "35", *_CONTROLLERS)
 """Drives without media, ports, screens, sound: vnet has its own or none."""
-_DISK_NAME_MAX = 20
 _FORMATS = ("vmdk", "qcow")
 """What the identifier of a format (a URL) has in it."""
 _UNITS = {"kilobytes": 1 << 10, "megabytes": 1 << 20, "gigabytes": 1 << 30, "bytes": 1, "byte": 1, "": 1}
@@ -65,7 +65,7 @@ def imported(file: str, text: str, fabric: str = "") -> Appliance:
     reader = _Reader(root)
     appliance = reader.appliance(fabric)
     if reader.faults:
-        raise InputError(shown(fault, text) for fault in reader.faults)
+        raise InputError(shown(each, text) for each in reader.faults)
     return appliance
 
 
@@ -80,7 +80,7 @@ class _Reader:
         self._declared = {each.attributes.get("diskId", ""): each for each in root.all("DiskSection/Disk")}
 
     def _fault(self, element: Element, problem: str, hint: str = "") -> None:
-        self.faults.append(Fault(element.at, element.tag, problem, hint))
+        self.faults.append(fault(element, problem, hint))
 
     def appliance(self, fabric: str) -> Appliance:
         if self._root.tag != "Envelope":
@@ -187,7 +187,7 @@ class _Reader:
     def _disk(self, declared: Element, index: int, vm: Vm) -> None:
         size_bytes = self._capacity(declared)
         file = self._files.get(declared.attributes.get("fileRef", ""))
-        name = "root" if index == 0 else f"disk{index}"[:_DISK_NAME_MAX]
+        name = f"disk{index}" if index else ROOT_DISK
         if index:
             vm.keys.setdefault("disks", []).append({"name": name, "size": memory(size_bytes)})
         if file is None:
@@ -219,7 +219,7 @@ class _Reader:
         for item in items:
             if _kind(item) not in (_CPU, _MEMORY, _NIC, _DISK, *_OWN):
                 what = item.text_of("ElementName") or item.text_of("Caption") or f"resource {_kind(item)}"
-                self._sheet.leave_out(f"{vm.name}: {what}", item.at, "there is nothing like it here")
+                self._sheet.leave_out(f"{vm.name}: {what}", item.at, NOTHING_LIKE_IT)
         if any(True for _ in system.all("ProductSection/Property")):
             why = "what the appliance is to be told, its guest has to be told another way"
             self._sheet.leave_out(f"{vm.name}: properties", system.at, why)

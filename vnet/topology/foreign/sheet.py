@@ -22,6 +22,8 @@ from vnet.topology.values import NAME_MAX
 
 Plain = dict[str, Any]
 LEFT_OUT, NOTES = "x-left-out", "x-notes"
+NOTHING_LIKE_IT = "there is nothing like it here"
+"""Why most that has no counterpart is left out."""
 ROUTER = "gateway"
 _MICRO_MEMORY_BYTES = 96 << 20
 _NETWORK_NAME_MAX = NAME_MAX - len("within-")
@@ -75,10 +77,10 @@ class Sheet:
             self._networks[name] = Network(self._network_names.fresh(wanted or name))
         return self._networks[name]
 
-    def vm(self, name: str, at: Location, keys: Plain | None = None) -> Vm:
+    def vm(self, name: str, at: Location) -> Vm:
         """A new VM; two of one name get two names."""
         called = self._vm_names.fresh(name)
-        vm = self._vms[called] = Vm(called, at, {"x-source": str(at), **(keys or {})})
+        vm = self._vms[called] = Vm(called, at, {"x-source": str(at)})
         if called != name:
             vm.keys["x-name"] = name
         return vm
