@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests import leftovers
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = leftovers.prefix("vm")
@@ -81,13 +82,21 @@ class Lab:
 
     def kill_daemon(self) -> None:
         """SIGKILL, as the kernel's out-of-memory killer would."""
-        pid = int((self.directory / "run" / "vnetd.lock").read_text())
+        pid = until(self._daemon)  # a command may be about to start it
         os.kill(pid, signal.SIGKILL)
         while (
             Path(f"/proc/{pid}").exists()
             and "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]
         ):
             time.sleep(0.01)
+
+    def _daemon(self) -> int:
+        """Its process, 0 if there is none."""
+        with suppress(OSError, ValueError):
+            pid = int((self.directory / "run" / "vnetd.lock").read_text())
+            os.kill(pid, 0)
+            return pid
+        return 0
 
     def left_over(self) -> dict[str, list[str]]:
         """Everything that a fabric may leave behind: nothing, when all is well."""

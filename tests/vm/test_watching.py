@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.vm.fabric_lab import Lab, lab
+from tests.waiting import until
 
 PAIR = """\
 name: pair
@@ -21,7 +22,7 @@ networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
 vms: {a: {networks: [lan]}, b: {networks: [lan]}}
 policies: [{name: b-from-a, applied_to: 'vm:b', ingress: [{from: 'vm:a', ports: [icmp]}]}]
 """
-PINGS = 40
+PINGS = 80
 BUSY_S = "10"
 
 
@@ -47,11 +48,14 @@ def test_what_a_guest_sends_is_what_top_says(up: Lab) -> None:
     (address,) = next(row["addresses"] for row in up.json("ps") if row["vm"] == "b")
     target = address.partition("/")[0]
     pinging = up.start("exec", "a", "ping", "-c", str(PINGS), "-i", "0.1", "-s", "500", target)
-    time.sleep(1)
-    vms = {vm["vm"]: vm for vm in top(up)["vms"]}
+
+    def all_second() -> dict[str, Any]:
+        found = {vm["vm"]: vm for vm in top(up)["vms"]}
+        return found if 5 <= found["a"]["sent_pps"] <= 15 else {}
+
+    vms = until(all_second)
     connections = top(up, "--connections")["connections"]
     pinging.communicate(timeout=60)
-    assert 5 <= vms["a"]["sent_pps"] <= 15
     assert vms["a"]["sent_bytes_ps"] == pytest.approx(vms["b"]["received_bytes_ps"], rel=0.3)
     assert vms["a"]["resident_bytes"] > 20 << 20 and vms["a"]["uptime_s"] > 0
     assert [(each["client"], each["server"], each["service"]) for each in connections] == [("a", "b", "icmp")]

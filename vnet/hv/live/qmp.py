@@ -17,6 +17,8 @@ from vnet.hv.monitor import Command, MonitorEvent, parse_event
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # an ended QEMU is no news to be logged there
 
 _RETRY_S = 0.01
+_GREETING_S = 5.0
+"""Once a QEMU under load said nothing for 30 s to who had connected while it was starting."""
 _POLL_S = 0.005
 _COMMAND_TIMEOUT_S = 30.0
 
@@ -41,7 +43,7 @@ class Monitor:
         timeout_s: float,
         on_event: Callable[[MonitorEvent | DiskFault], None] = lambda event: None,
     ) -> Monitor:
-        """Waits until QEMU listens and has greeted us.
+        """Waits until QEMU listens and has greeted us. One that says nothing is asked again.
 
         Args:
             path: the socket.
@@ -52,17 +54,19 @@ class Monitor:
         Raises:
             PeerError: QEMU ended, or did not greet in time.
         """
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        now_s = asyncio.get_running_loop().time
+        deadline = now_s() + timeout_s
         while True:
             client = QMPClient("vnet")
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(min(deadline, now_s() + _GREETING_S)):
                     await client.connect(str(path))
                 return cls(client, on_event)
             except TimeoutError as error:
-                raise PeerError(f"QEMU did not greet on {path} within {timeout_s:.0f} s") from error
+                if not alive() or now_s() > deadline:
+                    raise PeerError(f"QEMU did not greet on {path} within {timeout_s:.0f} s") from error
             except (QMPError, OSError) as error:
-                if not alive() or asyncio.get_running_loop().time() > deadline:
+                if not alive() or now_s() > deadline:
                     raise PeerError(f"QEMU's monitor {path} cannot be reached: {error}") from error
             await asyncio.sleep(_RETRY_S)
 
