@@ -27,7 +27,7 @@ def connected(place, silent: int, timeout_s: float) -> int:
             met += 1
             if met > silent:
                 writer.write(json.dumps(GREETING).encode() + b"\n")
-                await reader.readline()
+                await reader.read(1000)
                 writer.write(b'{"return": {}}\n')
             await reader.read()
             writer.close()
