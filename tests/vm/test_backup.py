@@ -15,6 +15,7 @@ import pytest
 
 from tests.vm.fabric_lab import Lab, lab
 from tests.waiting import until
+from vnet.base.errors import Exit
 from vnet.hv.freeze import FREEZE, WATCHDOG_S
 
 TEXT = """\
@@ -182,6 +183,8 @@ def test_a_full_store_breaks_the_backup_and_not_the_guest(host: Lab) -> None:
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6M", "none", small], check=True)
     try:
+        host.vnet("backup", "create", "db", "--store", str(small), expect=Exit.REFUSED)
+        assert [path.name for path in small.iterdir()] == ["vnet-backups.json"]
         with small_backup(host, small) as process:
             write = "dd if=/dev/urandom of=/mnt/big bs=1M count=16 conv=notrunc 2>&1 && sync && echo written"
             assert sh(host, "db", write).endswith("written\n")
@@ -196,7 +199,7 @@ def test_a_full_store_breaks_the_backup_and_not_the_guest(host: Lab) -> None:
 
 @contextmanager
 def small_backup(host: Lab, store: Path) -> Iterator[subprocess.Popen[str]]:
-    process = host.start("backup", "create", "db", "--store", str(store), "--rate", "4M")
+    process = host.start("backup", "create", "db", "--store", str(store), "--rate", "4M", "--tight")
     try:
         until(lambda: len(list(store.iterdir())) > 1)
         yield process

@@ -153,6 +153,7 @@ def _wanted(body: Json) -> Wanted:
         _count(body, "chain_max", CHAIN_MAX),
         _count(body, "rate_bytes"),
         modes[freeze],
+        body.get("tight") is True,
     )
 
 

@@ -77,6 +77,7 @@ def create(
     freeze: Annotated[
         str, typer.Option("--freeze", help="auto; require: only if it can be frozen; never.")
     ] = "auto",
+    tight: Annotated[bool, typer.Option("--tight", help="Also where there may be no room for it.")] = False,
 ) -> None:
     """Back VMs up, whether they run or not: all disks as they are at one moment.
 
@@ -89,7 +90,7 @@ def create(
         raise UsageError("--encrypt wants a key: --key-file FILE; `vnet backup keygen FILE` makes one")
     client = settings.daemon()
     longest = {} if chain is None else {"chain_max": chain}
-    body = {**_common(to, key, rate), **longest, "full": full, "freeze": freeze}
+    body = {**_common(to, key, rate), **longest, "full": full, "freeze": freeze, "tight": tight}
     made = [
         client.run("POST", path("fabrics", settings.fabric, "vms", vm, "backups"), body, settings.report)[
             "backup"

@@ -118,6 +118,30 @@ def admit_disks(wanted: Iterable[tuple[str, int]], free_bytes: int, path: str) -
     )
 
 
+def admit_backup(wanted: Iterable[tuple[str, int]], free_bytes: int, kept_bytes: int, path: str) -> None:
+    """Refuses a backup that the file system of its store may have no room for.
+
+    Args:
+        wanted: name of each disk, and what is to be copied of it.
+        free_bytes: what is free in the file system of the folder `path`.
+        kept_bytes: what of it is kept for what grows.
+
+    Raises:
+        AdmissionError: with the sum.
+    """
+    asked = tuple(wanted)
+    need, free = sum(size for _, size in asked), free_bytes - kept_bytes
+    if need <= free:
+        return
+    kept = f"{_mib(kept_bytes)} are kept for what grows: " if kept_bytes else ""
+    raise AdmissionError(
+        f"not enough room for a backup of {_names(asked)}: {_mib(need)} are to be copied, but of"
+        f" {_mib(free_bytes)} that are free in {path} {kept}{_mib(max(0, free))} are left. Remove backups"
+        " that nobody needs (`vnet backup prune`), name another folder (--to), or say --tight: what is"
+        " copied is compressed, and may fit."
+    )
+
+
 def _names(asked: Iterable[tuple[str, int]]) -> str:
     return ", ".join(name for name, _ in asked)
 

@@ -262,6 +262,25 @@ def _why_whole(
     )
 
 
+def needs(
+    manifest: Manifest, bitmaps: Mapping[str, Sequence[Bitmap]], held: Mapping[str, int]
+) -> tuple[tuple[str, int], ...]:
+    """What an entry copies of each disk, in bytes: of an increment what was counted since its parent.
+
+    Args:
+        bitmaps: those of each disk.
+        held: what the files of each disk have taken.
+    """
+    since = bitmap_name(manifest.store, manifest.parent or "")
+
+    def of(disk: SavedDisk) -> int:
+        if disk.whole_because:
+            return min(disk.size_bytes, held[disk.name])
+        return sum(each.count_bytes for each in bitmaps[disk.name] if each.name == since)
+
+    return tuple((disk.name, of(disk)) for disk in manifest.disks)
+
+
 def unknown(id_: str) -> Manifest:
     """Stands for an entry whose manifest cannot be read."""
     taken_at = datetime.fromtimestamp(0, UTC)

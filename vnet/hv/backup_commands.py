@@ -209,6 +209,15 @@ def sizes(nodes: object) -> dict[str, int]:
     return {str(node["node-name"]): int(node["image"]["virtual-size"]) for node in found}
 
 
+def taken(nodes: object) -> dict[str, int]:
+    """What the file of each node has taken of its file system, from an answer to QUERY_NODES.
+
+    Without what stands behind it, which has a node of its own.
+    """
+    found = nodes if isinstance(nodes, list) else ()
+    return {str(node["node-name"]): int(node["image"].get("actual-size", 0)) for node in found}
+
+
 def _bitmap(raw: Json) -> Bitmap:
     is_good = bool(raw.get("recording")) and not raw.get("inconsistent")
     return Bitmap(str(raw.get("name", "")), is_good, int(raw.get("count", 0)))

@@ -10,6 +10,7 @@ from vnet.hv.admission import (
     VCPUS_PER_CPU,
     Commitment,
     admit,
+    admit_backup,
     admit_disks,
     admit_vcpus,
     vcpus_per_cpu,
@@ -72,6 +73,19 @@ def test_how_many_share_a_cpu_can_be_said():
     for wrong in ("0", "-1", "many", "1.5"):
         with pytest.raises(InputError, match=f"VNET_VCPUS_PER_CPU={wrong}"):
             vcpus_per_cpu(wrong)
+
+
+def test_a_backup_that_the_store_has_no_room_for_is_refused_with_the_sum():
+    wanted = [("data", 600 * MIB), ("logs", 400 * MIB)]
+    admit_backup(wanted, 1500 * MIB, 500 * MIB, "/b")
+    with pytest.raises(AdmissionError) as caught:
+        admit_backup(wanted, 1500 * MIB - 1, 500 * MIB, "/b")
+    assert caught.value.exit_code is Exit.REFUSED
+    text = str(caught.value)
+    assert "a backup of data, logs: 1,000 MiB are to be copied" in text
+    assert "1,500 MiB that are free in /b 500 MiB are kept for what grows: 1,000 MiB are left" in text
+    with pytest.raises(AdmissionError, match=r"of 10 MiB that are free in /b 10 MiB are left"):
+        admit_backup(wanted, 10 * MIB, 0, "/b")
 
 
 def test_preallocated_disks_that_do_not_fit_are_refused_with_the_sum():

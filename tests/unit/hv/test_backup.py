@@ -23,6 +23,7 @@ from vnet.hv.backup import (
     decode,
     disk_chain,
     encode,
+    needs,
     new_id,
     signed,
 )
@@ -245,3 +246,30 @@ def test_a_bitmap_that_has_missed_something_is_not_good() -> None:
     found = commands.bitmaps([*nodes, {"node-name": "file"}])
     assert [each.is_good for name in ("disk0", "disk1") for each in found[name]] == [True, False]
     assert found["file"] == ()
+
+
+# ---- room --------------------------------------------------------------------------------------
+
+
+def test_of_a_disk_that_is_copied_whole_all_is_needed_that_it_has_taken() -> None:
+    held = {"a": 5 << 20, "b": 4096}  # a file may be longer than what it shows
+    assert needs(manifest("db-1"), {"a": (), "b": ()}, held) == (("a", 1 << 20), ("b", 4096))
+
+
+def test_of_an_increment_what_was_counted_since_its_parent_is_needed() -> None:
+    counts = (
+        Bitmap(bitmap_name("s1", "db-1"), True, 65536),
+        Bitmap(bitmap_name("s1", "db-0"), True, 1 << 20),
+        Bitmap(bitmap_name("s2", "db-1"), True, 1 << 20),
+    )
+    entry = manifest("db-2", "db-1", whole=("b",))
+    assert needs(entry, {"a": counts, "b": counts}, {"a": 9999, "b": 4096}) == (("a", 65536), ("b", 4096))
+
+
+def test_what_a_node_has_taken_is_read_from_qemu_s_answer() -> None:
+    nodes = [
+        {"node-name": "disk0", "image": {"virtual-size": 1 << 30, "actual-size": 200704}},
+        {"node-name": "disk0-base", "image": {"virtual-size": 1 << 30, "actual-size": 4096}},
+        {"node-name": "odd", "image": {"virtual-size": 1}},
+    ]
+    assert commands.taken(nodes) == {"disk0": 200704, "disk0-base": 4096, "odd": 0}

@@ -55,6 +55,7 @@ def _order(backups: Backups, fabric: str, vm: str, wanted: Wanted) -> Order:
         wanted.key,
         wanted.rate_bytes,
         wanted.freeze,
+        wanted.is_tight,
         redeclared.declared(found.vm(vm)),
         {source.file: source.text, **source.included},
     )
@@ -86,7 +87,8 @@ async def resume(backups: Backups, id_: str, wanted: Wanted, report: Report) -> 
         report(Progress(0, what, Status.NOTE))
         await _discard(backups, store, manifest)
         again = {disk.whole_because for disk in manifest.disks} == {values.ASKED_FOR}
-        return await _told(backups, store, replace(order, is_full=again), report)
+        anew = replace(order, is_full=again, is_tight=True)  # it was let in when it was begun
+        return await _told(backups, store, anew, report)
 
 
 async def _go_on(

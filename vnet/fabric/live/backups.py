@@ -25,7 +25,10 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a backup is to be made or restored. `store` is its folder; `key` that of encrypted ones."""
+    """How a backup is to be made or restored. `store` is its folder; `key` that of encrypted ones.
+
+    `is_tight`: also where there may be no room for it.
+    """
 
     store: str = ""
     key: bytes | None = None
@@ -33,6 +36,7 @@ class Wanted:
     chain_max: int = backup.CHAIN_MAX
     rate_bytes: int = 0
     freeze: FreezeMode = FreezeMode.AUTO
+    is_tight: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from vnet.hv.backup import Base, Freeze, Kind, Manifest, SavedDisk
 from vnet.hv.backup_commands import Copy, File
 from vnet.hv.disk import Disk, DiskFormat
 from vnet.hv.freeze import FreezeMode
+from vnet.hv.live.backup_room import refuse_without_room
 from vnet.hv.live.backup_store import Store, measured
 from vnet.hv.live.blocks import Blocks
 from vnet.hv.live.qmp import Monitor
@@ -47,6 +48,8 @@ class Order:
     key: bytes | None = None
     rate_bytes: int = 0
     freeze: FreezeMode = FreezeMode.AUTO
+    is_tight: bool = False
+    """Begun although the store may have no room for it."""
     declared: Mapping[str, Any] = field(default_factory=dict)
     topology: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,7 +61,10 @@ def newest(entries: Mapping[str, Manifest], fabric: str, vm: str) -> Manifest | 
 
 
 async def begin(store: Store, blocks: Blocks, order: Order) -> Manifest:
-    """What the next entry is to be. Nothing has been made yet."""
+    """What the next entry is to be. Nothing has been made yet.
+
+    Raises: AdmissionError if the store has no room for it.
+    """
     _refuse_to_open(blocks, order)
     if commands.jobs(await blocks.monitor.execute(commands.QUERY_JOBS), [commands.job(0)]):
         raise HostError(
@@ -76,7 +82,10 @@ async def begin(store: Store, blocks: Blocks, order: Order) -> Manifest:
     qemu = await blocks.monitor.execute(commands.QUERY_VERSION)
     sizes = commands.sizes(nodes)
     disks = tuple(replace(each, size_bytes=sizes[blocks.nodes[each.name]]) for each in blocks.disks)
-    return _manifest(store, disks, order, base, commands.version(qemu))
+    manifest = _manifest(store, disks, order, base, commands.version(qemu))
+    if not order.is_tight:
+        await asyncio.to_thread(refuse_without_room, store.path, blocks, nodes, found, manifest)
+    return manifest
 
 
 def _refuse_to_open(blocks: Blocks, order: Order) -> None:
