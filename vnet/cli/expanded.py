@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vnet.base.line import bits, rate_of
-from vnet.cli import expanded_vm
 from vnet.hv.spec import format_mac
+from vnet.topology import written_vm
 from vnet.topology.endpoints import NIC, EndpointSpec
 from vnet.topology.inventory import Inventory, Listener, Nic, Vm, instances
 from vnet.topology.model import (
@@ -56,7 +56,7 @@ def expanded(topology: Topology, inventory: Inventory) -> Plain:
     }
     document["routers"] = {each.name: _router(each) for each in topology.routers.values()}
     document["uplinks"] = {each.name: _uplink(each) for each in topology.uplinks.values()}
-    document["images"] = expanded_vm.images(topology.images)
+    document["images"] = written_vm.images(topology.images)
     document["profiles"] = {each.name: _profile(each) for each in topology.profiles.values()}
     document["groups"] = _groups(topology)
     document["tiers"] = list(topology.tiers)
@@ -172,7 +172,7 @@ def _vm(
         return _place(vm.endpoint) | interfaces[NIC] | ({"groups": groups} if groups else {})
     plain: Plain = {"cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
     plain |= {"replicas": spec.replicas} if together else {}
-    plain = expanded_vm.rest(vm, topology, names) | plain
+    plain = written_vm.rest(vm, topology, names) | plain
     return plain | {"interfaces": interfaces} | ({"groups": groups} if groups else {})
 
 

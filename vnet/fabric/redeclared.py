@@ -7,14 +7,18 @@ from typing import Any
 
 from vnet.hv.backup import Manifest
 from vnet.hv.spec import format_mac
+from vnet.topology import written_vm
 from vnet.topology.inventory import Vm
-from vnet.topology.model import DiskFormat, DiskSpec
+from vnet.topology.written_vm import Images
 
 Plain = dict[str, Any]
 
+_IMAGES = "images"
+"""What is declared of images stands beside what is declared of the VM."""
 
-def declared(vm: Vm) -> Plain:
-    """What was declared of a VM, with the identity it was given."""
+
+def declared(vm: Vm, images: Images) -> Plain:
+    """What was declared of a VM and of the images that it boots, with the identity it was given."""
     interfaces = {
         nic.interface: {
             "network": nic.network,
@@ -23,25 +27,19 @@ def declared(vm: Vm) -> Plain:
         }
         for nic in vm.nics
     }
-    plain: Plain = {"image": vm.image, "cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M"}
-    plain |= {"boot": {"firmware": vm.boot.firmware}} if vm.boot.is_uefi else {}
-    disks = [_disk(each) for each in vm.disks if each.size_bytes]  # a root disk without is as its image
-    plain |= {"disks": disks} if disks else {}
-    return plain | {"interfaces": interfaces} | ({"groups": sorted(vm.groups)} if vm.groups else {})
-
-
-def _disk(disk: DiskSpec) -> Plain:
-    return {
-        "name": disk.name,
-        "size": f"{disk.size_bytes >> 20}M",
-        **({"format": disk.format.value} if disk.format is not DiskFormat.QCOW2 else {}),
-        **({"preallocated": True} if disk.is_full else {}),
-        **({"encrypt": True} if disk.is_encrypted else {}),
-    }
+    own = {source.name: images[source.name] for source in vm.boot.sources if source.name in images}
+    plain: Plain = {"cpus": vm.cpus, "memory": f"{vm.memory_bytes >> 20}M", **written_vm.machine(vm, images)}
+    plain |= {"interfaces": interfaces} | ({"groups": sorted(vm.groups)} if vm.groups else {})
+    return plain | ({_IMAGES: written_vm.images(own)} if own else {})
 
 
 def anew(manifest: Manifest, name: str, *, same: bool = False) -> Plain:
-    """The `vms:` that declare a saved VM again; its MACs and addresses are new ones, unless the `same`."""
-    interfaces: Mapping[str, Any] = manifest.declared.get("interfaces", {})
+    """The `vms:`, and `images:`, that declare a saved VM again.
+
+    Its MACs and addresses are new ones, unless the `same`.
+    """
+    plain = dict(manifest.declared)
+    images = plain.pop(_IMAGES, None)
+    interfaces: Mapping[str, Any] = plain.get("interfaces", {})
     kept = {interface: nic if same else {"network": nic["network"]} for interface, nic in interfaces.items()}
-    return {"vms": {name: {**manifest.declared, "interfaces": kept}}}
+    return ({_IMAGES: images} if images else {}) | {"vms": {name: {**plain, "interfaces": kept}}}

@@ -46,7 +46,8 @@ async def _told(backups: Backups, store: Store, order: Order, report: Report) ->
 
 def _order(backups: Backups, fabric: str, vm: str, wanted: Wanted) -> Order:
     found = backups.engine.fabric(fabric)
-    source = found.record.source
+    spec, source = found.vm(vm), found.record.source
+    assert found.declared is not None, "it has the VM"
     return Order(
         fabric,
         vm,
@@ -56,7 +57,7 @@ def _order(backups: Backups, fabric: str, vm: str, wanted: Wanted) -> Order:
         wanted.rate_bytes,
         wanted.freeze,
         wanted.is_tight,
-        redeclared.declared(found.vm(vm)),
+        redeclared.declared(spec, found.declared.topology.images),
         {source.file: source.text, **source.included},
     )
 

@@ -19,7 +19,7 @@ PROTOCOLS = {TCP: "tcp", UDP: "udp"}
 
 
 def images(declared: Images) -> Plain:
-    """The images of a file; their paths are absolute."""
+    """Images as a file declares them; their paths are absolute."""
     return {name: _image(each.source) for name, each in declared.items()}
 
 
@@ -47,17 +47,24 @@ def _said(plain: Plain) -> Plain:
 
 def rest(vm: Vm, topology: Topology, names: Mapping[str, str]) -> Plain:
     """All of it for one VM; `names` are those of all VMs in the document."""
-    spec, declared = topology.vms[vm.spec], topology.images
+    spec = topology.vms[vm.spec]
+    among_others = {
+        "ports": [_port(each) for each in spec.ports],
+        "floating": [str(each) for each in spec.floating],
+        "depends_on": {names[each.vm]: {"condition": _condition(each.health)} for each in vm.awaits},
+    }
+    return machine(vm, topology.images) | _said(among_others)
+
+
+def machine(vm: Vm, declared: Images) -> Plain:
+    """What of it is the VM's own: nothing of others, and no port or address outside."""
     said = _said(
         {
             **_boot(vm, declared),
             "disks": [_disk(each) for each in vm.disks if not each.is_root or each.size_bytes],
-            "ports": [_port(each) for each in spec.ports],
-            "floating": [str(each) for each in spec.floating],
             "restart": _restart(vm.life.restart),
             "autostart": vm.life.autostart,
             "healthcheck": _health(vm.life.health) if vm.life.health else {},
-            "depends_on": {names[each.vm]: {"condition": _condition(each.health)} for each in vm.awaits},
         }
     )
     told = _cloud_init(vm.boot.cloud_init)
