@@ -18,19 +18,23 @@ _DATA_FILE = 1 << 2
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`size_bytes` is what a guest sees. `has_data_file`: contents lie in another file."""
+    """`size_bytes` is what a guest sees. `has_data_file`: contents lie in another file.
+
+    `snapshots` is how many are kept in the file.
+    """
 
     size_bytes: int
     is_encrypted: bool
     has_data_file: bool
+    snapshots: int
 
 
 def head(data: bytes, name: str) -> Head:
     """What the first bytes of a file say. Raises HostError if they are not of a qcow2 file."""
     if data[:4] != _MAGIC or len(data) < HEAD_BYTES:
         raise HostError(f"{name} is not in qcow2 format (any more): its VM may have written over its head")
-    version, size_bytes, crypt, features = struct.unpack(">4xI16xQI36xQ", data[:80])
-    return Head(size_bytes, crypt != 0, version >= 3 and bool(features & _DATA_FILE))
+    version, size_bytes, crypt, snapshots, features = struct.unpack(">4xI16xQI24xI8xQ", data[:80])
+    return Head(size_bytes, crypt != 0, version >= 3 and bool(features & _DATA_FILE), snapshots)
 
 
 def refuse_data_file(data: bytes, name: str) -> None:

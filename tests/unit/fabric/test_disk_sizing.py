@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,10 @@ from vnet.fabric.live import disk_sizes
 from vnet.fabric.state import Guest
 from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
-from vnet.hv.live import disk, image_import, image_store, image_tool
+from vnet.hv.live import disk, disk_snapshots, image_import, image_store, image_tool
 from vnet.hv.live.image_import import Wanted
 from vnet.hv.qemu_img import Image
+from vnet.hv.snapshot import SavedDisk
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -117,24 +118,14 @@ def test_what_a_disk_has_taken_is_seen_unless_that_tells_nothing(state: Path) ->
     assert (written.size_bytes, nothing_known.written_bytes) == (64 * MIB, 0)
 
 
-def test_a_disk_that_keeps_snapshots_may_have_taken_any_amount(
-    state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_keeps_snapshots_may_have_taken_any_amount(state: Path) -> None:
+    guest = Guest("web", "micro", 1, 96 * MIB, (), (DATA,))
     disk.ensure("shop", "web", DATA)
-    monkeypatch.setattr(disk_sizes.snapshot_files, "known", lambda fabric: (Kept(("web",)),))
-    guests = (Guest(name, "micro", 1, 96 * MIB, (), (DATA,)) for name in ("web", "app"))
-    disk.ensure("shop", "app", DATA)
-    assert [bool(each.written_bytes) for guest in guests for each in disk_sizes.look("shop", guest)] == [
-        False,
-        True,
-    ]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A snapshot, as far as it is asked."""
-
-    vms: tuple[str, ...]
+    kept = SavedDisk(DATA.name, DATA.format, DATA.size_bytes)
+    disk_snapshots.keep("shop", "web", [kept], "s1")
+    assert disk_sizes.look("shop", guest)[0].written_bytes == 0
+    disk_snapshots.drop("shop", "web", [kept], "s1")
+    assert disk_sizes.look("shop", guest)[0].written_bytes > 0
 
 
 def test_an_image_that_is_packed_is_counted_unpacked(state: Path) -> None:

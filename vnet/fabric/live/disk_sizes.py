@@ -12,9 +12,10 @@ from vnet.base.errors import VnetError
 from vnet.fabric.disk_sizing import DiskSeen
 from vnet.fabric.state import Guest
 from vnet.hv import qemu_img
-from vnet.hv.disk import Disk
-from vnet.hv.live import base_note, image_store, image_tool, snapshot_files
+from vnet.hv.disk import Disk, DiskFormat
+from vnet.hv.live import base_note, image_store, image_tool
 from vnet.hv.live import disk as disks
+from vnet.hv.live.disk import Kept
 from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored
 
@@ -22,28 +23,30 @@ from vnet.hv.stored import Stored
 def look(fabric: str, guest: Guest) -> tuple[DiskSeen, ...]:
     """Those of one guest; what cannot be read is not told here."""
     with suppress(VnetError, OSError):
-        keeps_more = any(guest.name in each.vms for each in snapshot_files.known(fabric))
         medium_bytes = _medium_bytes(guest)
         return tuple(
-            _seen(fabric, guest, disk, keeps_more, 0 if index else medium_bytes)
-            for index, disk in enumerate(guest.disks)
+            _seen(fabric, guest, disk, 0 if index else medium_bytes) for index, disk in enumerate(guest.disks)
         )
     return ()
 
 
-def _seen(fabric: str, guest: Guest, disk: Disk, keeps_more: bool, medium_bytes: int) -> DiskSeen:
+def _seen(fabric: str, guest: Guest, disk: Disk, medium_bytes: int) -> DiskSeen:
     there = disks.known(fabric, guest.name, disk)
     image = _image(fabric, guest, disk) if disk.is_root else None
     size_bytes = max(disk.size_bytes, there.size_bytes if there else 0, image.size_bytes if image else 0)
-    is_counted = there is not None and not disk.is_full and not keeps_more
     return DiskSeen(
         guest.name,
         disk.name,
         size_bytes,
-        there.taken_bytes if there and is_counted else 0,
+        there.taken_bytes if there and not disk.is_full and not _keeps_more(there) else 0,
         _held_bytes(image.id) if image else 0,
         medium_bytes,
     )
+
+
+def _keeps_more(there: Kept) -> bool:
+    """Whether a disk's file keeps snapshots too, which may take any amount."""
+    return there.format == DiskFormat.QCOW2.value and image_tool.head(there.path).snapshots > 0
 
 
 def _image(fabric: str, guest: Guest, disk: Disk) -> Stored | None:
