@@ -182,10 +182,17 @@ def _nameless(machine: Machine) -> Machine:
     return replace(machine, name="", uuid="", run_dir="", kernel="", initrd="", console_log_fd=None)
 
 
+_TRANSLATED_MIB = 32
+"""Of the host's memory for what TCG has translated: enough for the micro guest."""
+_TRANSLATED_PC_MIB = 64
+"""With 32 a Debian takes a third more processor time to boot (31 s to 23 s); with 128 no less."""
+
+
 def _hardware(machine: Machine) -> tuple[str, ...]:
     is_tcg, built = machine.accel == "tcg", machine.built
     thread = "single" if built.cpus == 1 else "multi"  # see `vnet.hv.built`
-    accel, cpu = (f"tcg,tb-size=32,thread={thread}", "max") if is_tcg else (machine.accel, "host")
+    translated = _TRANSLATED_PC_MIB if machine.pc else _TRANSLATED_MIB
+    accel, cpu = (f"tcg,tb-size={translated},thread={thread}", "max") if is_tcg else (machine.accel, "host")
     return (
         *("-machine", pc.machine(machine.pc) if machine.pc else MICRO_MACHINE),
         *("-accel", accel, "-cpu", cpu, "-smp", f"{built.cpus},maxcpus={built.cpus_max}"),
