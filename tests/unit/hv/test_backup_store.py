@@ -67,11 +67,23 @@ def test_an_entry_counts_once_it_is_finished(store: Store) -> None:
 def test_a_removal_that_is_interrupted_leaves_nothing_that_counts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("m0", "m1", "m2"):
+        finished(store, manifest(name))
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "rmtree", lambda *args, **options: None)
+        with pytest.raises(HostError, match="by hand"):
+            store.remove("m0")
+    assert {each.manifest.id for each in store.entries()} == {"m1", "m2"}
+    store.remove("m1")
+    assert {each.name for each in store.path.glob("*/")} == {"m2"}, "the next removal takes the rest"
+
+
+@needs_qemu_img
+def test_what_was_being_removed_goes_when_the_next_daemon_takes_over(store: Store) -> None:
     finished(store, manifest("m0"))
-    monkeypatch.setattr(shutil, "rmtree", lambda *args, **options: None)
-    with pytest.raises(HostError, match="by hand"):
-        store.remove("m0")
-    assert store.complete() == {}
+    store.folder("m0").rename(store.path / ".removed-m0")
+    sweep(store.path)
+    assert not list(store.path.glob("*/"))
 
 
 @needs_qemu_img
@@ -80,6 +92,8 @@ def test_what_a_killed_daemon_left_without_a_word_goes_and_all_else_stays(store:
     store.begin(begun, None)
     nameless = store.path / "db-nameless"
     nameless.mkdir()
+    (store.path / "letters").mkdir()
+    (store.path / "letters" / ".dear.new").write_text("somebody else's")
     for folder in (nameless, store.folder(done.id)):
         (folder / f".{UNFINISHED}.new").write_text("ha")
     (store.folder(done.id) / UNFINISHED).write_text("killed before it went")
@@ -89,7 +103,8 @@ def test_what_a_killed_daemon_left_without_a_word_goes_and_all_else_stays(store:
         done.id: True,
         begun.id: False,
     }
-    assert not nameless.exists() and not list(store.path.glob("*/.*"))
+    assert not nameless.exists()
+    assert [each.name for each in store.path.glob("*/.*")] == [".dear.new"]
 
 
 def test_a_folder_that_is_no_store_is_not_swept(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from vnet.hv.live import image_tool
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"
 _HALF = ".new"
+_REMOVED = ".removed-"
+"""What the names of folders begin with that are entries no more."""
 _LABEL = "vnet-backups.json"
 _LUKS = "key-secret=key,iter-time=100"
 """QEMU needs not try long: keys that are made here cannot be guessed anyway."""
@@ -84,7 +86,7 @@ class Store:
     def entries(self) -> Iterator[Entry]:
         """All there are, by name."""
         for folder in sorted(self.path.iterdir()):
-            if folder.is_dir() and ((folder / MANIFEST).exists() or (folder / UNFINISHED).exists()):
+            if _is_entry(folder):
                 yield _entry(folder)
 
     def complete(self) -> Mapping[str, Manifest]:
@@ -95,7 +97,7 @@ class Store:
     def entry(self, id_: str) -> Entry:
         """One. Raises InputError if there is none of that name."""
         folder = self.folder(id_)
-        if not (folder / MANIFEST).exists() and not (folder / UNFINISHED).exists():
+        if not _is_entry(folder):
             raise InputError(
                 f"there is no backup {id_} in {self.path}; `vnet backup ls` tells which there are"
             )
@@ -123,28 +125,31 @@ class Store:
         (folder / UNFINISHED).unlink(missing_ok=True)
 
     def remove(self, id_: str) -> None:
-        """Remove an entry for good; interrupted, what is left does not count."""
+        """Remove an entry for good; interrupted, none of it counts, and the next removal takes the rest."""
         folder = self.folder(id_)
-        manifest = folder / MANIFEST
+        gone = folder.with_name(f"{_REMOVED}{id_}")
         with suppress(FileNotFoundError):
-            manifest.rename(folder / UNFINISHED)
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            raise HostError(f"{folder} could not be removed whole: remove it by hand")
+            folder.rename(gone)
+        for each in self.path.glob(f"{_REMOVED}*"):
+            shutil.rmtree(each, ignore_errors=True)
+        if gone.exists():
+            raise HostError(f"{gone} could not be removed whole: remove it by hand")
 
 
 def sweep(path: Path) -> None:
-    """Removes what a daemon that was killed has left in a store and no entry needs."""
-    if not (path / _LABEL).exists():  # no store yet: it was killed while it made one
-        _half_of(path / _LABEL).unlink(missing_ok=True)
+    """Removes what a daemon that was killed has left in a store; of what is not the store's own, nothing."""
+    _half_of(path / _LABEL).unlink(missing_ok=True)
+    if not (path / _LABEL).exists():
         return
+    for gone in path.glob(f"{_REMOVED}*"):
+        shutil.rmtree(gone, ignore_errors=True)
     for folder in (each for each in path.iterdir() if each.is_dir() and each.name != "lost+found"):
-        for half in filter(_is_half, folder.iterdir()):
-            half.unlink()
+        for name in (MANIFEST, UNFINISHED):
+            _half_of(folder / name).unlink(missing_ok=True)
         if (folder / MANIFEST).exists():
             (folder / UNFINISHED).unlink(missing_ok=True)
-        elif not (folder / UNFINISHED).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # unless there is something in it
+            folder.rmdir()
 
 
 def measured(store: Store, manifest: Manifest) -> Manifest:
@@ -188,6 +193,11 @@ def _entry(folder: Path) -> Entry:
         return Entry(manifest, is_complete)
     except (OSError, UnicodeDecodeError, HostError) as error:
         return Entry(backup.unknown(folder.name), is_complete, str(error))
+
+
+def _is_entry(folder: Path) -> bool:
+    is_there = (folder / MANIFEST).exists() or (folder / UNFINISHED).exists()
+    return is_there and not folder.name.startswith(_REMOVED)
 
 
 def _is_half(path: Path) -> bool:
