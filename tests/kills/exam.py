@@ -150,6 +150,7 @@ def left_over(host: QuickLab) -> list[str]:
             for each in host.directory.glob(f"run/fabrics/{FABRIC}/vms/*")
             if each.stem not in up
         ),
+        *(f"folder {each}" for each in host.directory.glob("run/workers/*/")),
         *(f"half {each}" for pattern in HALVES for each in _files(host, pattern)),
         *(f"half {each}" for each in _files(host, UNFINISHED) if each.with_name(MANIFEST).exists()),
         *(f"wish {each}" for each in _wishes(host) if up.intersection(each["vms"])),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,27 @@ def backups(host: QuickLab) -> object:
     return sum(row["state"] == "complete" for row in host.json("backup", "ls", "a", "-n", FABRIC))
 
 
+def entries(host: QuickLab) -> object:
+    """How many of a there are, complete or not."""
+    return len(host.json("backup", "ls", "a", "-n", FABRIC))
+
+
+def _disk(host: QuickLab) -> str:
+    return str(host.directory / "state" / "disks" / FABRIC / "a" / "data.qcow2")
+
+
+def _qemu_io(host: QuickLab, command: str) -> str:
+    words = ["qemu-io", "-f", "qcow2", "-c", command, _disk(host)]
+    return subprocess.run(words, capture_output=True, text=True).stdout
+
+
+def marked(host: QuickLab) -> object:
+    """Whether a's disk has the mark; a does not run."""
+    said = _qemu_io(host, f"read -P {MARK} 1M 64k")
+    return "Pattern verification failed" not in said if "read 65536" in said else said
+
+
+MARK = 0x55
 SINCE = "/tmp/since"
 """A file in a's memory, of after its snapshot."""
 
@@ -191,6 +213,33 @@ def _backed_up(host: QuickLab) -> tuple[Words, ...]:
     return (*_without_backups(host), BACK_UP)
 
 
+def _stopped_with_disk(host: QuickLab) -> tuple[Words, ...]:
+    host.vnet(*up(host))
+    return (*(() if size(host) else (ON,)), OFF)
+
+
+def _one_backup(host: QuickLab) -> tuple[Words, ...]:
+    host.vnet(*up(host))
+    return () if entries(host) == backups(host) == 1 else _backed_up(host)
+
+
+def _marked_since_backup(host: QuickLab) -> tuple[Words, ...]:
+    """Stopped, and its disk not in a snapshot."""
+    for words in _stopped_with_disk(host):
+        host.vnet(*words)
+    if snapshots(host) == ONE:
+        host.vnet(*FORGET)
+    if backups(host) == 0:
+        _qemu_io(host, "write -P 0 1M 64k")
+        host.vnet(*BACK_UP)
+    _qemu_io(host, f"write -P {MARK} 1M 64k")
+    return ()
+
+
+def _first_id(host: QuickLab) -> str:
+    return str(host.json("backup", "ls", "a", "-n", FABRIC)[0]["id"])
+
+
 def _backup_again(host: QuickLab) -> Words:
     """Its entry says of itself that it was broken off, and is finished."""
     there = host.json("backup", "ls", "a", "-n", FABRIC)
@@ -239,6 +288,15 @@ OPERATIONS = (
     Operation("snapshot-restore", says(*RESTORE), restored, ("ready", True), ("ready", False), _since_saved),
     Operation("backup", says(*BACK_UP), backups, 0, 1, _without_backups, again=_backup_again),
     Operation("backup-increment", says(*BACK_UP), backups, 1, 2, _backed_up, again=_backup_again),
+    Operation(
+        "backup-rm", lambda host: ("backup", "rm", _first_id(host)), *(entries, 1, 0), prepare=_one_backup
+    ),
+    Operation(
+        "backup-restore",
+        lambda host: ("backup", "restore", _first_id(host), "--overwrite"),
+        *(marked, True, False, _marked_since_backup),
+    ),
+    Operation("disk-rm", says("disk", "rm", "a", "data", "-n", FABRIC), size, 16, 0, _stopped_with_disk),
     # the last one: the fabric of the others has a disk of 16 MiB, and none is made smaller
     Operation("disk-grow", lambda host: up(host, size_mib=24), size, 16, 24, _small),
 )
