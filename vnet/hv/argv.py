@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from vnet.base.errors import HostError
-from vnet.hv import pc
-from vnet.hv.agent import PORT_NAME
+from vnet.hv import agent, guest_agent, pc
 from vnet.hv.built import Built, Places, built_for, places_at_start
 from vnet.hv.disk import Plugged
 from vnet.hv.pc import Pc
@@ -232,12 +231,16 @@ def _devices(machine: Machine) -> tuple[str, ...]:
     return (
         *("-device", "virtio-serial-pci,id=serial,max_ports=4"),
         *("-chardev", _socket(machine, "agent")),
-        *("-device", f"virtserialport,chardev=agent,name={pc.GUEST_AGENT_PORT if machine.pc else PORT_NAME}"),
+        *("-device", f"virtserialport,chardev=agent,name={_agent_port(machine)}"),
         *("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"),
         *("-device", f"virtio-balloon-pci,id={BALLOON},deflate-on-oom=on"),
         *("-device", "pvpanic-pci"),
         *_console(machine),
     )
+
+
+def _agent_port(machine: Machine) -> str:
+    return guest_agent.PORT_NAME if machine.pc else agent.PORT_NAME
 
 
 def _console(machine: Machine) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Any
 
 from vnet.base.errors import HostError, InputError
+from vnet.hv.freeze import Freeze
 from vnet.hv.retention import Point
 
 FORMAT = 1
@@ -37,14 +38,6 @@ class Kind(Enum):
 
     FULL = "full"
     INCREMENTAL = "incremental"
-
-
-@dataclass(frozen=True, slots=True)
-class Freeze:
-    """Whether the guest's file systems were frozen for the moment; if not, `why`."""
-
-    is_frozen: bool
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ Source: fsfreeze(8); linux/fs.h, FIFREEZE; proc(5), /proc/mounts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 WATCHDOG_S = 20
@@ -25,6 +26,14 @@ class FreezeMode(Enum):
     """There is none."""
     NEVER = "never"
     """It is not tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Whether the guest's file systems were frozen for the moment; if not, `why`."""
+
+    is_frozen: bool
+    why: str = ""
 
 
 _UNFREEZE = 'fsfreeze --unfreeze "$at"'

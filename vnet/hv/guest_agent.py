@@ -14,7 +14,6 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from vnet.base.errors import HostError, InputError, PeerError
 from vnet.hv.spec import ExecResult
@@ -50,15 +49,6 @@ class Heard:
 
 
 Event = Heard | Synced | Answer
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """A NIC as the guest has it. `mac` is a 48-bit integer, 0 for none."""
-
-    name: str
-    mac: int
-    addresses: tuple[IPv4Interface | IPv6Interface, ...]
 
 
 def encode(command: str, arguments: Mapping[str, object] | None = None) -> bytes:
@@ -228,32 +218,3 @@ def parse_count(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
         return value
     raise PeerError(f"the guest's agent gives no number but {str(value)[:60]}")
-
-
-def parse_interfaces(value: object) -> tuple[Interface, ...]:
-    """The NICs in an answer to `guest-network-get-interfaces`; what cannot be read of it is left out."""
-    listed = value if isinstance(value, list) else []
-    return tuple(_interface(each) for each in listed[:1024] if isinstance(each, dict))
-
-
-def _interface(value: Mapping[str, object]) -> Interface:
-    listed = value.get("ip-addresses")
-    found = (_address(each) for each in (listed if isinstance(listed, list) else [])[:1024])
-    addresses = tuple(address for address in found if address is not None)
-    return Interface(str(value.get("name", ""))[:64], _mac(value.get("hardware-address")), addresses)
-
-
-def _address(value: object) -> IPv4Interface | IPv6Interface | None:
-    if not isinstance(value, dict):
-        return None
-    try:
-        return ip_interface(f"{value.get('ip-address')}/{value.get('prefix')}")
-    except ValueError:
-        return None
-
-
-def _mac(value: object) -> int:
-    try:
-        return int.from_bytes(bytes.fromhex(str(value).replace(":", "")), "big") & (1 << 48) - 1
-    except ValueError:
-        return 0

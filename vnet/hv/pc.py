@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from vnet.hv.stream import STREAMS, port_of, socket_of
 
-GUEST_AGENT_PORT = "org.qemu.guest_agent.0"
-"""Where the guest agent of distributions listens."""
 DEFAULT_COMMAND_LINE = "console=ttyS0"
 """Of a kernel for which none is given: its messages are to be seen."""
 

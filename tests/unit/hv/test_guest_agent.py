@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from ipaddress import ip_interface
 
 import pytest
 
@@ -129,21 +128,3 @@ def test_a_command_that_the_guest_bars_is_told_with_where_it_is_allowed() -> Non
         guest_agent.result("guest-exec", barred)
     with pytest.raises(HostError, match="refused guest-fsfreeze-freeze: busy"):
         guest_agent.result("guest-fsfreeze-freeze", Answer(error="busy"))
-
-
-def test_interfaces_are_read_and_nonsense_among_them_is_left_out() -> None:
-    good = {
-        "name": "eth0",
-        "hardware-address": "52:54:00:12:34:56",
-        "ip-addresses": [
-            {"ip-address": "10.0.0.5", "prefix": 24},
-            {"ip-address": "x", "prefix": 1},
-            {"ip-address": "10.0.0.6", "prefix": 99},
-            5,
-        ],
-    }
-    found = guest_agent.parse_interfaces([good, 5, {"name": None, "hardware-address": "zz"}])
-    assert found[0].addresses == (ip_interface("10.0.0.5/24"),)
-    assert found[0].mac == 0x525400123456
-    assert found[1].mac == 0 and found[1].addresses == ()
-    assert guest_agent.parse_interfaces("nothing") == ()

@@ -11,6 +11,7 @@ from vnet.base import paths
 from vnet.base.errors import PeerError, TimedOut
 from vnet.hv.identity import ENTROPY_BYTES, identity_lines
 from vnet.hv.live.agent_client import AgentClient
+from vnet.hv.live.agent_connection import AgentConnection
 from vnet.hv.live.console import ConsoleTail
 from vnet.hv.live.guest_agent import GuestAgentClient
 from vnet.hv.spec import GuestSpec
@@ -24,7 +25,7 @@ class AgentLink:
     """A connection that is made when somebody needs it, and made anew once it broke."""
 
     def __init__(self) -> None:
-        self._client: AgentClient | GuestAgentClient | None = None
+        self._client: AgentConnection | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -32,7 +33,7 @@ class AgentLink:
         """Whether there is a connection and the agent has answered over it."""
         return self._client is not None and self._client.connected
 
-    async def now(self, spec: GuestSpec, timeout_s: float) -> AgentClient | GuestAgentClient:
+    async def now(self, spec: GuestSpec, timeout_s: float) -> AgentConnection:
         """The agent of a guest, connected if it is not. Raises PeerError, TimedOut if it does not answer."""
         async with self._lock:
             if self._client is None or not self._client.connected:
@@ -84,7 +85,7 @@ def _socket(spec: GuestSpec) -> Path:
     return paths.vm_run_dir(spec.fabric, spec.name) / "agent.sock"
 
 
-async def _connect(spec: GuestSpec, timeout_s: float) -> AgentClient | GuestAgentClient:
+async def _connect(spec: GuestSpec, timeout_s: float) -> AgentConnection:
     if spec.is_micro:
         return await AgentClient.connect(_socket(spec), timeout_s=timeout_s)
     try:

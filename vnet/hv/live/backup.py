@@ -19,10 +19,10 @@ from vnet import __version__
 from vnet.base.errors import HostError, InputError, PeerError, VnetError
 from vnet.hv import backup, secret
 from vnet.hv import backup_commands as commands
-from vnet.hv.backup import Base, Freeze, Kind, Manifest, SavedDisk
+from vnet.hv.backup import Base, Kind, Manifest, SavedDisk
 from vnet.hv.backup_commands import Copy, File
 from vnet.hv.disk import Disk, DiskFormat
-from vnet.hv.freeze import FreezeMode
+from vnet.hv.freeze import Freeze, FreezeMode
 from vnet.hv.live.backup_room import refuse_without_room
 from vnet.hv.live.backup_store import Store, measured
 from vnet.hv.live.blocks import Blocks

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from vnet.base.errors import HostError
 from vnet.hv import monitor
 from vnet.hv.argv import DiskArgument
-from vnet.hv.backup import Freeze
 from vnet.hv.disk import Disk, plugged
-from vnet.hv.freeze import FreezeMode
+from vnet.hv.freeze import Freeze, FreezeMode
 from vnet.hv.lifecycle import Phase
 from vnet.hv.live import disk as disks
 from vnet.hv.live import freezing

@@ -9,9 +9,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from vnet.base.errors import VnetError
-from vnet.hv.backup import Freeze
-from vnet.hv.freeze import FREEZE, NOTHING_THERE, REST, THAW, TIMEOUT_S, WATCH
-from vnet.hv.live.agent_client import AgentClient
+from vnet.hv.freeze import FREEZE, NOTHING_THERE, REST, THAW, TIMEOUT_S, WATCH, Freeze
+from vnet.hv.live.agent_connection import AgentConnection
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.guest_agent import GuestAgentClient
 from vnet.hv.spec import ExecResult
@@ -19,8 +18,6 @@ from vnet.hv.spec import ExecResult
 NOTHING_MOUNTED = "it has no file system of a disk mounted"
 _ANSWER_S = 5.0
 """An agent that runs answers sooner; a guest without one is not waited for longer."""
-
-_Agent = AgentClient | GuestAgentClient
 
 
 async def freeze(guest: Guest) -> Freeze:
@@ -53,7 +50,7 @@ async def _by_agent(agent: GuestAgentClient) -> Freeze:
     return Freeze(True) if count else Freeze(False, "its agent found no file system that can be frozen")
 
 
-async def _by_script(agent: AgentClient) -> Freeze:
+async def _by_script(agent: AgentConnection) -> Freeze:
     done = await _sh(agent, FREEZE)
     if done.exit_code == NOTHING_THERE:
         return Freeze(True, NOTHING_MOUNTED)
@@ -74,5 +71,5 @@ async def thaw(guest: Guest) -> bool:
     return False
 
 
-async def _sh(agent: _Agent, script: str) -> ExecResult:
+async def _sh(agent: AgentConnection, script: str) -> ExecResult:
     return await agent.run(["sh", "-c", script], stdin=b"", timeout_s=TIMEOUT_S)

@@ -19,8 +19,7 @@ from vnet.hv.faults import DiskFault
 from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
 from vnet.hv.live import console_log
 from vnet.hv.live.adopting import Adopter, look_for_saved
-from vnet.hv.live.agent_client import AgentClient
-from vnet.hv.live.guest_agent import GuestAgentClient
+from vnet.hv.live.agent_connection import AgentConnection
 from vnet.hv.live.launching import Means
 from vnet.hv.live.performing import Performer
 from vnet.hv.live.process import Process
@@ -252,7 +251,7 @@ class Guest:
         """Runs a command in the guest, over a new connection if the last one broke."""
         return await (await self.connected_agent(timeout_s)).run(argv, stdin=stdin, timeout_s=timeout_s)
 
-    async def connected_agent(self, timeout_s: float) -> AgentClient | GuestAgentClient:
+    async def connected_agent(self, timeout_s: float) -> AgentConnection:
         """The agent's connection, made if there is none; waits for a start that is under way.
 
         A guest that does not answer must not keep others from stopping it: `lock` is not held meanwhile.
@@ -263,7 +262,7 @@ class Guest:
         self.check_running()
         return agent
 
-    async def agent_now(self, timeout_s: float) -> AgentClient | GuestAgentClient:
+    async def agent_now(self, timeout_s: float) -> AgentConnection:
         """The same for who is at work on the guest and holds `lock`."""
         return await self.performer.agent.now(self.spec, timeout_s)
 

@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from vnet.base.errors import HostError, PeerError, TimedOut
+from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
 from vnet.hv import guest_agent
-from vnet.hv.guest_agent import Answer, Heard, Interface, Synced
+from vnet.hv.guest_agent import Answer, Heard, Synced
+from vnet.hv.live.agent_connection import AgentConnection, open_socket, took_too_long
 from vnet.hv.spec import ExecResult
 
-_SYNC_EVERY_S = 1.0
 _ANSWER_TIMEOUT_S = 30.0
 """An agent that is silent for so long is taken for gone; its socket is connected anew."""
 _KILL_GRACE_S = 3.0
@@ -22,76 +22,48 @@ _SLOWEST_BPS = 100_000
 """Bytes a second that a guest takes of a command's input, at least."""
 _POLL_SHARE, _POLL_LEAST_S, _POLL_MOST_S = 0.2, 0.01, 2.0
 """How long a command has taken says how soon it is asked for: agents write each question into their log."""
-_READ_BYTES = 1 << 16
 
 
-class GuestAgentClient:
-    """A synchronised connection. When it breaks, all waiting commands fail with `PeerError`."""
+class GuestAgentClient(AgentConnection):
+    """Speaks with QEMU's guest agent, which distributions bring."""
+
+    sync_every_s = 1.0
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+        super().__init__(reader, writer)
         self._decoder = guest_agent.Reader(secrets.randbelow(1 << 30))
-        self._synced = asyncio.Event()
-        self._heard = asyncio.Event()
+        self._heard = False
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Future[Answer] | None = None
-        self._failure = ""
         self._background: set[asyncio.Future[object]] = set()
-        self._task = asyncio.create_task(self._read())
 
     @classmethod
-    async def connect(cls, path: Path, *, timeout_s: float, fresh: bool = False) -> GuestAgentClient:
-        """Connects and waits until the guest answers; `fresh` is as in `AgentClient`, and of no use here.
+    async def connect(cls, path: Path, *, timeout_s: float) -> GuestAgentClient:
+        """Connects and waits until the guest answers.
 
         Raises:
             PeerError: the socket cannot be reached or ended.
             TimedOut: the guest did not answer in time.
         """
-        try:
-            reader, writer = await asyncio.open_unix_connection(str(path))
-        except OSError as error:
-            raise PeerError(f"the agent's socket {path} cannot be reached: {error}") from error
-        client = cls(reader, writer)
-        try:
-            await client._sync(timeout_s)
-        except BaseException:
-            await client.close()
-            raise
-        return client
-
-    @property
-    def connected(self) -> bool:
-        """Whether the guest has answered and the connection stands."""
-        return self._synced.is_set() and not self._task.done() and not self._failure
+        return await cls(*await open_socket(path))._greeted(timeout_s)
 
     async def close(self) -> None:
-        """Leaves; what runs in the guest goes on."""
-        self._task.cancel()
+        """Leaves; what runs in the guest goes on, and nobody waits for answers any more."""
         for task in self._background:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        await super().close()
 
     # ---- commands ----------------------------------------------------------------------------
 
     async def run(self, argv: list[str], *, stdin: bytes, timeout_s: float) -> ExecResult:
-        """Runs a command in the guest and waits for its end.
-
-        Raises:
-            HostError: the agent refuses to run commands.
-            PeerError: the connection broke.
-            TimedOut: the command was ended after `timeout_s`, or the guest does not answer.
-        """
+        """See `AgentConnection.run`."""
         begun = asyncio.ensure_future(self._begin(argv, stdin))
         try:
             async with asyncio.timeout(timeout_s):
                 pid = await asyncio.shield(begun)
-                return await self.ended(pid)
+                return await self._ended(pid)
         except TimeoutError as error:
-            raise TimedOut(await self._end(begun, argv, timeout_s)) from error
+            raise TimedOut(took_too_long(argv, timeout_s, await self._end(begun))) from error
         except asyncio.CancelledError:
             self._let_go(begun)
             raise
@@ -101,11 +73,7 @@ class GuestAgentClient:
         answer = await self._ask("guest-exec", line, _ANSWER_TIMEOUT_S + len(stdin) / _SLOWEST_BPS)
         return guest_agent.parse_pid(answer)
 
-    async def begin(self, argv: list[str]) -> int:
-        """Begins a command in the guest; returns its process's number."""
-        return await asyncio.shield(asyncio.ensure_future(self._begin(argv, b"")))
-
-    async def ended(self, pid: int) -> ExecResult:
+    async def _ended(self, pid: int) -> ExecResult:
         """Waits for a command's end."""
         began_s = time.monotonic()
         while True:
@@ -116,7 +84,7 @@ class GuestAgentClient:
             waited_s = time.monotonic() - began_s
             await asyncio.sleep(min(max(waited_s * _POLL_SHARE, _POLL_LEAST_S), _POLL_MOST_S))
 
-    async def kill(self, pid: int) -> None:
+    async def _kill(self, pid: int) -> None:
         """Ends a command with all its children."""
         await self._ask("guest-exec", guest_agent.encode_kill(pid))
 
@@ -124,33 +92,22 @@ class GuestAgentClient:
         """Nobody waits for a command any more: it is ended, also one that is only just beginning."""
 
         async def end() -> None:
-            with contextlib.suppress(Exception):
-                await self.kill(await begun)
+            with contextlib.suppress(VnetError):
+                await self._kill(await begun)
 
         self._keep(asyncio.ensure_future(end()))
 
-    async def _end(self, begun: asyncio.Future[int], argv: list[str], timeout_s: float) -> str:
-        """Ends a command that takes too long; returns the text for the error."""
-        text = f"`{' '.join(argv)}` did not end within {timeout_s:g} s"
+    async def _end(self, begun: asyncio.Future[int]) -> ExecResult | None:
+        """Ends a command that takes too long; None if the agent does not say that it has ended."""
         if not begun.done():
             self._let_go(begun)
-            return f"{text}, and the guest's agent does not answer"
+            return None
         try:
             async with asyncio.timeout(_KILL_GRACE_S):
-                await self.kill(begun.result())
-                done = await self.ended(begun.result())
+                await self._kill(begun.result())
+                return await self._ended(begun.result())
         except (TimeoutError, TimedOut, PeerError):
-            return f"{text}, and the guest's agent does not answer"
-        printed = (done.stdout + done.stderr)[-500:].decode(errors="replace").strip()
-        return f"{text}; it was ended. Its last output:\n{printed}" if printed else f"{text}; it was ended"
-
-    async def ping(self, timeout_s: float = _ANSWER_TIMEOUT_S) -> None:
-        """Returns when the agent has answered."""
-        await self.command("guest-ping", timeout_s=timeout_s)
-
-    async def interfaces(self) -> tuple[Interface, ...]:
-        """The NICs and addresses that the guest has."""
-        return guest_agent.parse_interfaces(await self.command("guest-network-get-interfaces"))
+            return None
 
     async def freeze(self, timeout_s: float = 60.0) -> int:
         """Brings file systems to a state that a copy of the disks can begin with; returns how many.
@@ -173,18 +130,9 @@ class GuestAgentClient:
             if await self.frozen():
                 await self.thaw()
 
-    async def set_time(self, time_ns: int) -> None:
-        """Sets the guest's clock: after a pause it is behind."""
-        await self.command("guest-set-time", {"time": time_ns})
-
     def tell_time(self, time_ns: int) -> None:
-        """The same, without waiting: a guest that stood still may take its time."""
-        self._keep(asyncio.ensure_future(self.set_time(time_ns)))
-
-    async def shut_down(self) -> None:
-        """Asks the guest to power off; there is no answer to that."""
-        self._write(guest_agent.encode("guest-shutdown", {"mode": "powerdown"}))
-        await self._drain()
+        """Sets the guest's clock, behind after a pause; nobody waits for a guest that stood still."""
+        self._keep(asyncio.ensure_future(self.command("guest-set-time", {"time": time_ns})))
 
     async def command(
         self,
@@ -219,10 +167,6 @@ class GuestAgentClient:
                 self._waiting = None
         return guest_agent.result(name, answer)
 
-    async def _drain(self) -> None:
-        with contextlib.suppress(OSError):
-            await self._writer.drain()
-
     def _keep(self, task: asyncio.Future[object]) -> None:
         self._background.add(task)
         task.add_done_callback(self._forget)
@@ -232,46 +176,21 @@ class GuestAgentClient:
         if not task.cancelled():
             task.exception()  # who waited for it has been told
 
-    async def _sync(self, timeout_s: float) -> None:
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        while not self._synced.is_set():
-            if self._task.done():
-                raise PeerError(self._failure or "the connection to the guest's agent ended")
-            left_s = deadline - asyncio.get_running_loop().time()
-            if left_s <= 0:
-                raise TimedOut(f"the guest's agent did not answer within {timeout_s:g} s")
-            if not self._heard.is_set():
-                self._write(guest_agent.encode_sync(self._decoder.next_number()))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._synced.wait(), min(_SYNC_EVERY_S, left_s))
+    def _ask_for_sign(self) -> None:
+        if not self._heard:
+            self._write(guest_agent.encode_sync(self._decoder.next_number()))
 
-    def _write(self, data: bytes) -> None:
-        if self._writer.is_closing() or self._task.done() or self._failure:
-            raise PeerError(self._failure or "the connection to the guest's agent has ended")
-        self._writer.write(data)
+    def _feed(self, data: bytes) -> None:
+        for event in self._decoder.feed(data):
+            if isinstance(event, Heard):
+                self._heard = True
+            elif isinstance(event, Synced):
+                self._synced.set()
+            elif self._waiting and not self._waiting.done():
+                self._waiting.set_result(event)
+            else:
+                raise PeerError("the guest's agent answers what nobody asked")
 
-    async def _read(self) -> None:
-        try:
-            while data := await self._reader.read(_READ_BYTES):
-                for event in self._decoder.feed(data):
-                    self._take(event)
-            self._give_up("the guest's agent is gone: QEMU closed its socket")
-        except (OSError, PeerError) as error:
-            self._give_up(str(error))
-        finally:
-            self._give_up("the connection to the agent was closed")
-
-    def _take(self, event: guest_agent.Event) -> None:
-        if isinstance(event, Heard):
-            self._heard.set()
-        elif isinstance(event, Synced):
-            self._synced.set()
-        elif self._waiting and not self._waiting.done():
-            self._waiting.set_result(event)
-        else:
-            raise PeerError("the guest's agent answers what nobody asked")
-
-    def _give_up(self, why: str) -> None:
-        self._failure = self._failure or why
+    def _fail_all(self, error: PeerError) -> None:
         if self._waiting and not self._waiting.done():
-            self._waiting.set_exception(PeerError(self._failure))
+            self._waiting.set_exception(error)
