@@ -22,7 +22,7 @@ from vnet.hv.freeze import WATCHDOG_S
 from vnet.hv.live.backup_store import MANIFEST, UNFINISHED
 
 RUNS = ("ready", "running", "paused", "starting", "stopping")
-HALVES = ("*.part", "*.new", ".building-*", ".saving-*", "*.tmp")
+HALVES = ("*.part", "*.new", ".building-*", ".saving-*", ".gone-*", "*.tmp")
 """Names of what is not finished."""
 SETTLED_S = 40.0
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 from vnet.base.boot import ImageFormat
 from vnet.base.errors import HostError
+from vnet.hv import qcow2
 
 HEAD_BYTES = 64 << 10
 """So much of the begin of a file is looked at."""
 TAIL_BYTES = 512
 """And so much of its end."""
 
-_QCOW_MAGIC = b"QFI\xfb"
 _VMDK_DESCRIPTOR = slice(0x200, 0x200 + 20 * 512)
 """Where QEMU looks for a parent's name, whatever the header says."""
 
@@ -83,7 +83,7 @@ def _by_signs(ends: Ends) -> ImageFormat | None:
 
 
 def _is_qcow2(ends: Ends) -> bool:
-    return ends.head.startswith(_QCOW_MAGIC) and int.from_bytes(ends.head[4:8], "big") >= 2
+    return ends.head.startswith(qcow2.MAGIC) and int.from_bytes(ends.head[4:8], "big") >= 2
 
 
 def _is_vpc(ends: Ends) -> bool:
@@ -128,20 +128,17 @@ def _refuse(ends: Ends, kind: ImageFormat, name: str) -> None:
 
 
 def _faults_of_qcow2(ends: Ends) -> Iterator[str]:
-    head = ends.head
-    if len(head) < 104:
+    if len(ends.head) < qcow2.HEAD_BYTES:
         yield "it is cut off in its header"
         return
-    version, backing = struct.unpack_from(">IQ", head, 4)
-    (crypt,) = struct.unpack_from(">I", head, 32)
-    features = struct.unpack_from(">Q", head, 72)[0] if version >= 3 else 0
-    if backing:
+    head = qcow2.head(ends.head, "it")
+    if head.has_backing_file:
         yield "it has a backing file, another image that it is only the difference to; make it one: " + _ALONE
-    if features & 4:
+    if head.has_data_file:
         yield f"its contents lie in another file; make it one: {_ALONE}"
-    if features & 2:
+    if head.is_corrupt:
         yield "it is marked as corrupt; try `qemu-img check -r all`"
-    if crypt:
+    if head.is_encrypted:
         yield "it is encrypted"
 
 

@@ -93,9 +93,9 @@ def test_what_a_killed_daemon_left_without_a_word_goes_and_all_else_stays(store:
     nameless = store.path / "db-nameless"
     nameless.mkdir()
     (store.path / "letters").mkdir()
-    (store.path / "letters" / ".dear.new").write_text("somebody else's")
+    (store.path / "letters" / ".dear.part").write_text("somebody else's")
     for folder in (nameless, store.folder(done.id)):
-        (folder / f".{UNFINISHED}.new").write_text("ha")
+        (folder / f".{UNFINISHED}.part").write_text("ha")
     (store.folder(done.id) / UNFINISHED).write_text("killed before it went")
     sweep(store.path)
     assert not (store.folder(done.id) / UNFINISHED).exists()
@@ -104,7 +104,7 @@ def test_what_a_killed_daemon_left_without_a_word_goes_and_all_else_stays(store:
         begun.id: False,
     }
     assert not nameless.exists()
-    assert [each.name for each in store.path.glob("*/.*")] == [".dear.new"]
+    assert [each.name for each in store.path.glob("*/.*")] == [".dear.part"]
 
 
 def test_a_folder_that_is_no_store_is_not_swept(tmp_path: Path) -> None:
@@ -116,14 +116,14 @@ def test_a_folder_that_is_no_store_is_not_swept(tmp_path: Path) -> None:
 def test_a_store_that_was_half_made_is_made(tmp_path: Path) -> None:
     Store.made(tmp_path / "new")
     (label,) = (tmp_path / "new").iterdir()
-    label.rename(label.with_name(f".{label.name}.new"))
+    label.rename(label.with_name(f".{label.name}.part"))
     Store.made(tmp_path / "new")
 
 
 def test_a_store_that_was_half_made_is_an_empty_folder_again(tmp_path: Path) -> None:
     Store.made(tmp_path / "new")
     (label,) = (tmp_path / "new").iterdir()
-    label.rename(label.with_name(f".{label.name}.new"))
+    label.rename(label.with_name(f".{label.name}.part"))
     sweep(tmp_path / "new")
     assert not list((tmp_path / "new").iterdir())
     sweep(tmp_path / "none")

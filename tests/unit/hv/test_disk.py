@@ -12,7 +12,7 @@ from tests.unit.hv.machines import machine
 from vnet.base.errors import HostError
 from vnet.hv import monitor
 from vnet.hv.argv import DiskArgument, command_line
-from vnet.hv.disk import Disk, plugged
+from vnet.hv.disk import Disk, Plugged, plugged
 from vnet.hv.hotplug import drop_disk
 from vnet.hv.live import disk as live
 
@@ -101,6 +101,7 @@ def test_disks_are_listed_by_fabric_and_removed_with_their_folders(folder):
 
 
 def test_descriptors_are_closed_with_the_stack(folder):
+    live.ensure("lab", "db", DATA)
     with ExitStack() as stack:
-        (descriptor,) = live.open_all("lab", "db", (DATA,), stack)
+        descriptor = live.open_disk("lab", "db", Plugged(DATA, 0, 0), stack).fd
         assert descriptor > 2

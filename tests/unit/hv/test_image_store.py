@@ -20,6 +20,7 @@ from vnet.hv.live import base_image, base_note, disk_clone, image_import, root_d
 from vnet.hv.live import disk as live_disk
 from vnet.hv.live import image_store as store
 from vnet.hv.live.image_import import Wanted
+from vnet.hv.live.lock import exclusive
 from vnet.hv.stored import Stored
 
 MIB = 1 << 20
@@ -133,7 +134,7 @@ def test_an_import_that_is_broken_off_leaves_nothing(folder):
 
     async def break_off() -> None:
         work = asyncio.create_task(image_import.put(Wanted(path), lambda text: None))
-        while not list(paths.image_store().glob(".importing-*/source")):  # noqa: ASYNC110
+        while not list(paths.image_store().glob(".building-*/source")):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -144,9 +145,22 @@ def test_an_import_that_is_broken_off_leaves_nothing(folder):
 
 
 def test_what_a_daemon_that_was_killed_has_left_is_swept(folder):
-    (paths.image_store() / ".importing-1-abcd").mkdir(parents=True)
+    (paths.image_store() / ".building-abcd").mkdir(parents=True)
     put(raw_disk(folder))
     assert left() == []
+
+
+def test_what_somebody_else_is_making_is_not_swept(folder):
+    with exclusive(paths.image_store() / ".building-abcd"):
+        put(raw_disk(folder))
+    assert left() == [".building-abcd"]
+
+
+def test_an_image_whose_manifest_is_damaged_is_put_in_anew(folder):
+    image = put(raw_disk(folder))
+    (store.folder_of(image) / "manifest.json").write_text("{")
+    assert put(raw_disk(folder)).id == image.id
+    assert store.by_id(image.id).sha256 == image.sha256
 
 
 def test_a_name_means_what_was_imported_last(folder):

@@ -94,7 +94,7 @@ def test_halves_of_files_are_swept_and_what_they_were_to_replace_stays(folder: P
     commit()
     files.set_head("lab", "a", "11")
     wish = files.wish("lab", "11", ["a"], memory=True)
-    names = (".11.json.new", ".a.new", ".manifest.json.new")
+    names = ("11.json.part", "a.part", "manifest.json.part")
     halves = [folder / each / name for each, name in zip((".next", ".head", "11"), names, strict=True)]
     for half in halves:
         half.write_text("{")

@@ -18,7 +18,8 @@ from vnet.hv.disk import Disk, plugged
 from vnet.hv.live import base_note, image_store, image_tool, root_disk
 from vnet.hv.live import disk as disks
 from vnet.hv.live.backup import Moved, check_key, wait
-from vnet.hv.live.backup_store import Store, sha256
+from vnet.hv.live.backup_store import Store
+from vnet.hv.live.files import flush, opened, sha256_of
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.worker import working
 from vnet.hv.qemu_img import Image
@@ -70,8 +71,8 @@ async def restore(
             if key is not None and wanted.is_encrypted:
                 await worker.monitor.execute(commands.add_key(key))
             await _copy(worker.monitor, store, chains, made, rate_bytes, moved)
-        for part, _ in made:
-            await asyncio.to_thread(_sync, part)
+        for part, _ in made:  # before it gets its name
+            await asyncio.to_thread(flush, part)
 
 
 def _make(part: Path, into: Into) -> None:
@@ -81,14 +82,6 @@ def _make(part: Path, into: Into) -> None:
         disks.make(part, into.path, wanted)
     else:
         root_disk.make(part, into.path, wanted.size_bytes, into.base, into.image)
-
-
-def _sync(part: Path) -> None:
-    """Before it gets its name it is on the host's disk, also after a power cut."""
-    for each in (part, part.parent):
-        descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
-        os.fsync(descriptor)
-        os.close(descriptor)
 
 
 def _as_saved(into: Into) -> Disk:
@@ -121,11 +114,11 @@ async def _copy(
         for link in links:
             file = File(index, link.is_encrypted, is_read_only=True)
             index += 1
-            with _opened(store.file(link, link.disk(into.saved.name)), os.O_RDONLY) as fd:
+            with opened(store.file(link, link.disk(into.saved.name)), os.O_NOFOLLOW) as fd:
                 await qmp.execute(file.add_fd(fd))
             files.append(file)
         await qmp.execute(commands.open_chain(files))
-        with _opened(part, os.O_RDWR) as fd, _opened_base(into) as base_fd:
+        with opened(part, os.O_RDWR | os.O_NOFOLLOW) as fd, _opened_base(into) as base_fd:
             key = disks.key_of(into.fabric, into.vm, target.disk)
             await qmp.execute_all(monitor.open_disk(target, fd, key, base_fd))
         rate = rate_bytes // len(made)
@@ -135,20 +128,11 @@ async def _copy(
 
 
 @contextlib.contextmanager
-def _opened(path: Path, how: int) -> Iterator[int]:
-    descriptor = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
 def _opened_base(into: Into) -> Iterator[int | None]:
     if into.base is None:
         yield None
         return
-    with _opened(image_store.path_of(into.base), os.O_RDONLY) as descriptor:
+    with opened(image_store.path_of(into.base), os.O_NOFOLLOW) as descriptor:
         yield descriptor
 
 
@@ -199,7 +183,7 @@ def _sums(path: Path, disk: SavedDisk) -> str:
         size = path.stat().st_size
         if size != disk.file_bytes:
             return f"it has {size} bytes, the manifest says {disk.file_bytes}"
-        return "" if sha256(path) == disk.sha256 else "its SHA-256 is not that of the manifest"
+        return "" if sha256_of(path) == disk.sha256 else "its SHA-256 is not that of the manifest"
     except OSError as error:
         return str(error.strerror)
 

@@ -6,7 +6,6 @@ An entry counts from the moment when its `manifest.json` is there, which is put 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -20,16 +19,16 @@ from vnet.base.errors import HostError, InputError
 from vnet.hv import backup, qemu_img
 from vnet.hv.backup import Manifest, SavedDisk
 from vnet.hv.live import image_tool
+from vnet.hv.live.files import flush, opened, part_of, replace_file, sha256_of
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"
-_HALF = ".new"
 _REMOVED = ".removed-"
 """What the names of folders begin with that are entries no more."""
+_FILE_SYSTEMS_OWN = "lost+found"
 _LABEL = "vnet-backups.json"
 _LUKS = "key-secret=key,iter-time=100"
 """QEMU needs not try long: keys that are made here cannot be guessed anyway."""
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +64,13 @@ class Store:
             return cls.opened(path)
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if any(each.name != "lost+found" and not _is_half(each) for each in path.iterdir()):
+            ours = (_FILE_SYSTEMS_OWN, part_of(path / _LABEL).name)
+            if any(each.name not in ours for each in path.iterdir()):
                 raise InputError(
                     f"{path} is not empty and no store of backups: name an empty folder, or a new one"
                 )
             store = cls(path, secrets.token_hex(4))
-            _write(path / _LABEL, json.dumps({"format": backup.FORMAT, "id": store.id}) + "\n")
+            replace_file(path / _LABEL, json.dumps({"format": backup.FORMAT, "id": store.id}) + "\n")
         except OSError as error:
             raise HostError(f"cannot make a store of backups in {path}: {error.strerror}") from error
         return store
@@ -110,18 +110,18 @@ class Store:
         self.note(manifest)
         for disk in manifest.disks:
             path = self.file(manifest, disk)
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as file:
+            how = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            with opened(path, how) as descriptor, open(descriptor, "wb", closefd=False) as file:
                 file.write(_empty_luks(key) if key is not None else b"")
 
     def note(self, manifest: Manifest) -> None:
         """Say what an unfinished entry is to be."""
-        _write(self.folder(manifest.id) / UNFINISHED, backup.encode(manifest))
+        replace_file(self.folder(manifest.id) / UNFINISHED, backup.encode(manifest))
 
     def finish(self, manifest: Manifest) -> None:
         """From here on it counts, also after a power cut."""
         folder = self.folder(manifest.id)
-        _write(folder / MANIFEST, backup.encode(manifest))
+        replace_file(folder / MANIFEST, backup.encode(manifest))
         (folder / UNFINISHED).unlink(missing_ok=True)
 
     def remove(self, id_: str) -> None:
@@ -138,14 +138,14 @@ class Store:
 
 def sweep(path: Path) -> None:
     """Removes what a daemon that was killed has left in a store; of what is not the store's own, nothing."""
-    _half_of(path / _LABEL).unlink(missing_ok=True)
+    part_of(path / _LABEL).unlink(missing_ok=True)
     if not (path / _LABEL).exists():
         return
     for gone in path.glob(f"{_REMOVED}*"):
         shutil.rmtree(gone, ignore_errors=True)
-    for folder in (each for each in path.iterdir() if each.is_dir() and each.name != "lost+found"):
+    for folder in (each for each in path.iterdir() if each.is_dir() and each.name != _FILE_SYSTEMS_OWN):
         for name in (MANIFEST, UNFINISHED):
-            _half_of(folder / name).unlink(missing_ok=True)
+            part_of(folder / name).unlink(missing_ok=True)
         if (folder / MANIFEST).exists():
             (folder / UNFINISHED).unlink(missing_ok=True)
         with suppress(OSError):  # unless there is something in it
@@ -167,19 +167,8 @@ def _empty_luks(key: bytes) -> bytes:
 
 
 def _measured(path: Path, disk: SavedDisk) -> SavedDisk:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    return replace(disk, file_bytes=path.stat().st_size, sha256=sha256(path))
-
-
-def sha256(path: Path) -> str:
-    """The sum of a file, every byte of it read."""
-    summed = hashlib.sha256()
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while block := file.read(_BLOCK_BYTES):
-            summed.update(block)
-    return summed.hexdigest()
+    flush(path)
+    return replace(disk, file_bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def _entry(folder: Path) -> Entry:
@@ -198,26 +187,3 @@ def _entry(folder: Path) -> Entry:
 def _is_entry(folder: Path) -> bool:
     is_there = (folder / MANIFEST).exists() or (folder / UNFINISHED).exists()
     return is_there and not folder.name.startswith(_REMOVED)
-
-
-def _is_half(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(_HALF)
-
-
-def _half_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}{_HALF}")
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file and wait until that would outlive a power cut."""
-    beside = _half_of(path)
-    with open(os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

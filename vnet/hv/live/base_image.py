@@ -18,7 +18,7 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv.disk import Disk, DiskFormat
-from vnet.hv.live import base_note, export, image_import
+from vnet.hv.live import base_note, export, files, image_import
 from vnet.hv.live import image_store as store
 from vnet.hv.live.disk import path_of
 from vnet.hv.live.image_import import Own
@@ -94,10 +94,8 @@ def _marked(path: Path) -> Stored | None:
 
 
 def _mark(path: Path, image: Stored, stamp: Stamp) -> None:
-    beside = _mark_of(path).with_name(f"{_mark_of(path).name}.part")
-    beside.write_text(json.dumps(asdict(_Mark(image.id, stamp.size_bytes, stamp.changed_ns))) + "\n")
-    beside.chmod(0o600)
-    beside.rename(_mark_of(path))
+    mark = _Mark(image.id, stamp.size_bytes, stamp.changed_ns)
+    files.replace_file(_mark_of(path), json.dumps(asdict(mark)) + "\n")
 
 
 def _mark_of(path: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError
+from vnet.hv.live import files
 from vnet.hv.live import image_store as store
 from vnet.hv.stored import Stored
 
@@ -66,9 +67,7 @@ def open_base(path: Path, stack: ExitStack) -> int | None:
     image = image_of(path)
     if image is None:
         return None
-    descriptor = os.open(store.path_of(image), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    stack.callback(os.close, descriptor)
-    return descriptor
+    return stack.enter_context(files.opened(store.path_of(image), os.O_RDONLY | os.O_NOFOLLOW))
 
 
 def users(image: Stored) -> tuple[str, ...]:
@@ -89,11 +88,7 @@ def note_of(path: Path) -> Path:
 
 def write(path: Path, base: Base) -> None:
     """Notes what a disk is made of, before there is the disk."""
-    note = note_of(path)
-    beside = note.with_name(f"{note.name}.part")
-    beside.write_text(json.dumps(asdict(base)) + "\n")
-    beside.chmod(0o600)
-    beside.rename(note)
+    files.replace_file(note_of(path), json.dumps(asdict(base)) + "\n")
 
 
 def forget(path: Path) -> None:

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 from vnet.base.errors import HostError
 from vnet.hv import monitor
-from vnet.hv.argv import DiskArgument
-from vnet.hv.disk import Disk, plugged
+from vnet.hv.disk import Disk
 from vnet.hv.freeze import Freeze, FreezeMode
 from vnet.hv.lifecycle import Phase
 from vnet.hv.live import disk as disks
 from vnet.hv.live import freezing
-from vnet.hv.live.boot import Prepared, open_disks
+from vnet.hv.live.boot import Prepared
 from vnet.hv.live.guest import Guest
+from vnet.hv.live.keys import read_key
 from vnet.hv.live.manager import HvManager
+from vnet.hv.live.opening import open_disks
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.snapshot_files import refuse_kept_memory
 from vnet.hv.live.threads import finished
@@ -133,22 +134,9 @@ async def _opened_at_rest(manager: HvManager, spec: GuestSpec) -> AsyncIterator[
     sized = spec.disks if prepared is None else prepared.disks
     async with working(max((each.file_bytes for each in sized), default=0)) as worker:
         with contextlib.ExitStack() as stack:
-            found = await finished(_open_all, spec, prepared, stack)
+            found = await finished(open_disks, spec, prepared, stack)
             for each in found:
-                key = disks.key_of(spec.fabric, spec.name, each.plugged.disk)
-                opening = monitor.open_disk(each.plugged, each.fd, key, each.base_fd)
+                opening = monitor.open_disk(each.plugged, each.fd, read_key(each.key_fd), each.base_fd)
                 await worker.monitor.execute_all(opening)
-        yield Blocks(
-            worker.monitor, sized, {each.plugged.disk.name: each.plugged.node for each in found}, None
-        )
-
-
-def _open_all(
-    spec: GuestSpec, prepared: Prepared | None, stack: contextlib.ExitStack
-) -> tuple[DiskArgument, ...]:
-    if prepared is not None:
-        return tuple(open_disks(spec, prepared, 0, stack, as_they_are=False))
-    fds = disks.open_all(spec.fabric, spec.name, spec.disks, stack)
-    bases = disks.open_bases(spec.fabric, spec.name, spec.disks, stack)
-    places = plugged(spec.disks, len(spec.nics))
-    return tuple(DiskArgument(*each) for each in zip(places, fds, bases, strict=True))
+        nodes = {each.plugged.disk.name: each.plugged.node for each in found}
+        yield Blocks(worker.monitor, sized, nodes, None)

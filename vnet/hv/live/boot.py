@@ -1,7 +1,8 @@
-"""What a guest that is not vnet's own boots: found, checked before anything is made, and opened for QEMU.
+"""What a guest that is not vnet's own boots: found, and checked before anything is made.
 
 Kernels and initrds are read once, and what was read is handed over in memory: what was checked is what boots.
 A medium is opened where it lies. A disk's image is in the host's store, put there first if need be.
+`opening` opens all of it for QEMU.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,23 +17,12 @@ from pathlib import Path
 from vnet.base.boot import Boot, Firmware, ImageFile, ImageFormat, ImageSource
 from vnet.base.errors import HostError, InputError, VnetError
 from vnet.hv import image_file, stored
-from vnet.hv.argv import DiskArgument
-from vnet.hv.disk import Disk, plugged, refuse_to_shrink
-from vnet.hv.firmware import BUILDS, PACKAGE, Flash, variables_disk
+from vnet.hv.disk import Disk, refuse_to_shrink
+from vnet.hv.firmware import BUILDS, PACKAGE, Flash
 from vnet.hv.live import base_note, image_import, root_disk
 from vnet.hv.live import image_store as store
-from vnet.hv.live.disk import (
-    made_beside,
-    open_all,
-    open_as_they_are,
-    open_bases,
-    open_keys,
-    path_of,
-    refuse_damaged,
-    swept,
-)
-from vnet.hv.live.seed import opened_seed
-from vnet.hv.pc import Pc
+from vnet.hv.live.disk import path_of, refuse_damaged
+from vnet.hv.live.files import sha256_of
 from vnet.hv.spec import GuestSpec
 from vnet.hv.stored import Stamp, Stored
 
@@ -48,15 +37,6 @@ class Prepared:
     disks: tuple[Disk, ...]
     root: Stored | None = None
     iso: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A guest's machine and disks as descriptors."""
-
-    pc: Pc
-    disks: tuple[DiskArgument, ...]
-    fds: tuple[int, ...]
 
 
 # ---- looking -----------------------------------------------------------------------------------
@@ -85,12 +65,12 @@ def _obstacles(fabric: str, vm: str, boot: Boot, disks: tuple[Disk, ...]) -> Ite
         looks.append(("image", lambda: _look_at_root(fabric, vm, root, source)))
     if boot.loaded is not None:
         loaded = boot.loaded
-        looks.append(("image" if loaded is boot.image else "boot.kernel", lambda: _kernel(loaded)))
+        looks.append(("image" if loaded is boot.image else "boot.kernel", lambda: kernel_of(loaded)))
     if boot.iso is not None:
         iso = boot.iso
         looks.append(("boot.iso", lambda: _iso(iso)))
     if boot.firmware == Firmware.UEFI.value:
-        looks.append(("boot.firmware", _flash))
+        looks.append(("boot.firmware", flash))
     for key, look in looks:
         try:
             look()
@@ -121,7 +101,7 @@ def _look_at_file(file: ImageFile, declared: str) -> None:
     if kind is ImageFormat.ISO:
         raise HostError(f"{path} is a medium and not a disk: `boot: {{iso: …}}` is for it")
     if file.sha256:
-        stored.refuse_pin(file.path, file.sha256, sha256_of(path))
+        stored.refuse_pin(file.path, file.sha256, _sum_of(path))
 
 
 def _base_image(vm: str, wanted: Disk, base: base_note.Base, source: ImageSource) -> Stored:
@@ -153,7 +133,7 @@ def _known_id(source: ImageSource) -> str:
             return _named(source).id
         path = Path(source.file.path)
         kind = image_file.recognise(image_import.ends_of(path), source.file.path, source.format)
-        return stored.identify(sha256_of(path), kind)
+        return stored.identify(_sum_of(path), kind)
     return ""
 
 
@@ -177,11 +157,11 @@ def _iso(source: ImageSource) -> Path:
     if kind is not ImageFormat.ISO:
         raise HostError(f"{path} is no medium (ISO 9660) but {kind.value}")
     if source.file.sha256:
-        stored.refuse_pin(source.file.path, source.file.sha256, sha256_of(path))
+        stored.refuse_pin(source.file.path, source.file.sha256, _sum_of(path))
     return path
 
 
-def _kernel(source: ImageSource) -> tuple[bytes, bytes]:
+def kernel_of(source: ImageSource) -> tuple[bytes, bytes]:
     """A kernel and its initrd, as they were checked."""
     assert source.kernel is not None
     return _read(source.kernel), (_read(source.initrd) if source.initrd else b"")
@@ -196,7 +176,8 @@ def _read(file: ImageFile) -> bytes:
     return data
 
 
-def _flash() -> Flash:
+def flash() -> Flash:
+    """The firmware for UEFI that this host has. Raises HostError if it has none."""
     found = next(
         (each for each in BUILDS if Path(each.code).exists() and Path(each.variables).exists()), None
     )
@@ -208,11 +189,11 @@ def _flash() -> Flash:
 _known_sums: dict[tuple[Path, Stamp], str] = {}
 
 
-def sha256_of(path: Path) -> str:
+def _sum_of(path: Path) -> str:
     """That of a file; one that nobody has written to since is not read again."""
     key = (path, store.stamp_of(path))
     if key not in _known_sums:
-        _known_sums[key] = store.sha256_of(path)
+        _known_sums[key] = sha256_of(path)
     return _known_sums[key]
 
 
@@ -261,87 +242,3 @@ def _imported(source: ImageSource) -> Stored | None:
     with contextlib.suppress(HostError):
         return store.sound(found)
     return None
-
-
-# ---- opening -----------------------------------------------------------------------------------
-
-
-def open_for(
-    spec: GuestSpec, prepared: Prepared, stack: contextlib.ExitStack, *, as_they_are: bool = False
-) -> Opened:
-    """All files of a guest as descriptors, which are closed with the stack; disks are made where missing.
-
-    With `as_they_are` disks may not even grow: a saved memory belongs to them.
-    """
-    pc = _open_boot(prepared, stack)
-    if prepared.boot.firmware == Firmware.UEFI.value:
-        code, variables = _open_flash(spec, stack)
-        pc = replace(pc, code_fd=code, variables_fd=variables)
-    if prepared.boot.has_seed(prepared.root is not None and prepared.root.cloud_init):
-        pc = replace(pc, seed_fd=stack.enter_context(opened_seed(spec, prepared.boot.cloud_init)))
-    disks = tuple(open_disks(spec, prepared, pc.disks_begin, stack, as_they_are=as_they_are))
-    fds = tuple(each for each in (pc.iso_fd, pc.code_fd, pc.variables_fd, pc.seed_fd) if each is not None)
-    kernels = tuple(int(each.rpartition("/")[2]) for each in (pc.kernel, pc.initrd) if each)
-    return Opened(pc, disks, (*fds, *kernels, *(fd for disk in disks for fd in disk.fds)))
-
-
-def _open_boot(prepared: Prepared, stack: contextlib.ExitStack) -> Pc:
-    boot = prepared.boot
-    kernel, initrd = _kernel(boot.loaded) if boot.loaded else (b"", b"")
-    return Pc(
-        kernel=_in_memory("kernel", kernel, stack),
-        initrd=_in_memory("initrd", initrd, stack),
-        cmdline=boot.loaded.cmdline if boot.loaded else "",
-        iso_fd=_open(prepared.iso, os.O_RDONLY, stack) if prepared.iso else None,
-        iso_first=boot.iso_first,
-    )
-
-
-def _in_memory(name: str, data: bytes, stack: contextlib.ExitStack) -> str:
-    """The path by which QEMU reads it; it opens it as another user, whom files of root's are closed to."""
-    if not data:
-        return ""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(data)
-    return f"/proc/self/fd/{descriptor}"
-
-
-def _open_flash(spec: GuestSpec, stack: contextlib.ExitStack) -> tuple[int, int]:
-    flash = _flash()
-    fresh = Path(flash.variables).read_bytes()
-    path = path_of(spec.fabric, spec.name, variables_disk(len(fresh)).file)
-    with swept(path.parent):
-        if not path.exists() or path.stat().st_size != len(fresh):
-            with made_beside(path) as part:
-                part.write_bytes(fresh)
-    return _open(Path(flash.code), os.O_RDONLY, stack), _open(path, os.O_RDWR, stack)
-
-
-def open_disks(
-    spec: GuestSpec, prepared: Prepared, boot_index: int, stack: contextlib.ExitStack, *, as_they_are: bool
-) -> Iterator[DiskArgument]:
-    """The disks of a guest as descriptors, made where they are missing."""
-    for place in plugged(prepared.disks, len(spec.nics)):
-        index = boot_index + place.index
-        if place.disk.is_root:
-            assert prepared.root is not None
-            assert prepared.boot.root is not None
-            name = str(prepared.boot.root)
-            path = path_of(spec.fabric, spec.name, place.disk.file)
-            if not as_they_are:
-                root_disk.ensure(spec.fabric, spec.name, place.disk, prepared.root, name)
-            yield DiskArgument(place, *root_disk.open_pair(path, prepared.root, stack), index)
-        else:
-            open_it = open_as_they_are if as_they_are else open_all
-            (descriptor,) = open_it(spec.fabric, spec.name, (place.disk,), stack)
-            (key,) = open_keys(spec.fabric, spec.name, (place.disk,), stack)
-            (base,) = open_bases(spec.fabric, spec.name, (place.disk,), stack)
-            yield DiskArgument(place, descriptor, base, index, key)
-
-
-def _open(path: Path, flags: int, stack: contextlib.ExitStack) -> int:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    return descriptor

@@ -20,9 +20,11 @@ from vnet.hv.identity import change_lines
 from vnet.hv.live import base_note, cgroup, console_log
 from vnet.hv.live import disk as disks
 from vnet.hv.live.deadline import deadline
+from vnet.hv.live.keys import read_key
 from vnet.hv.live.launcher import open_vhost
 from vnet.hv.live.process import file_limit
 from vnet.hv.live.record import Record
+from vnet.hv.live.threads import finished, kept
 from vnet.hv.spec import GuestNic, GuestSpec
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ class Changer:
     async def _attach_nic(self, nic: GuestNic) -> None:
         places = self._places.with_nic(nic.interface)
         slot = places.nic(nic.interface)
-        tap = await asyncio.to_thread(self.open_tap, nic.name)
+        tap = await kept(os.close, self.open_tap, nic.name)
         vhost = open_vhost()
         try:
             await self.guest.monitor.execute_all(qmp.plug_nic(slot, nic.mac, tap, vhost))
@@ -163,14 +165,14 @@ class Changer:
         spec, places = self.guest.spec, self._places.with_disk(disk.name)
         plugged = places.disk(disk)
         with contextlib.ExitStack() as stack:
-            (opened,) = await asyncio.to_thread(disks.open_all, spec.fabric, spec.name, (disk,), stack)
-            (base,) = await asyncio.to_thread(disks.open_bases, spec.fabric, spec.name, (disk,), stack)
+            await finished(disks.ensure, spec.fabric, spec.name, disk)
+            opened = await finished(disks.open_disk, spec.fabric, spec.name, plugged, stack)
             await self._allow_files(disk.file_bytes)
             try:
-                key = disks.key_of(spec.fabric, spec.name, disk)
-                await self.guest.monitor.execute_all(qmp.plug_disk(plugged, opened, key, base))
+                key, base = read_key(opened.key_fd), opened.base_fd
+                await self.guest.monitor.execute_all(qmp.plug_disk(plugged, opened.fd, key, base))
             except VnetError:
-                for command in hotplug.drop_disk(plugged, is_based=base is not None):
+                for command in hotplug.drop_disk(plugged, is_based=opened.base_fd is not None):
                     await self._try((command,))
                 raise
         self.guest.note(places=places)

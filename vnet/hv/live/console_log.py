@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from vnet.base import paths
+from vnet.hv.live.files import opened, part_of
 
 ROOM_BYTES = 1 << 20
 _ASIDE_BYTES = ROOM_BYTES // 2
@@ -49,13 +50,10 @@ def begun(fabric: str, vm: str, limit_bytes: int) -> Iterator[int]:
         (folder / f"{Start.PREVIOUS}{suffix}").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             (folder / f"{Start.CURRENT}{suffix}").rename(folder / f"{Start.PREVIOUS}{suffix}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-    descriptor = os.open(folder / Start.CURRENT, flags, 0o600)
-    try:
+    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+    with opened(folder / Start.CURRENT, how) as descriptor:
         os.ftruncate(descriptor, _hole_bytes(limit_bytes))
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _hole_bytes(limit_bytes: int) -> int:
@@ -83,7 +81,7 @@ def put_aside(fabric: str, vm: str) -> None:
     QEMU appends, so it goes on behind the hole. A line that comes between the last read and the cut is lost.
     """
     path = _folder(fabric, vm) / Start.CURRENT
-    with _opened(path, os.O_RDWR) as descriptor:
+    with opened(path, os.O_RDWR) as descriptor:
         begin = _begin(descriptor)
         if os.fstat(descriptor).st_size - begin < _ASIDE_BYTES:
             return
@@ -94,7 +92,7 @@ def put_aside(fabric: str, vm: str) -> None:
 def move(fabric: str, vm: str, limit_bytes: int) -> None:
     """Lets the latest begin further behind, since QEMU may make longer files from now on."""
     path = _folder(fabric, vm) / Start.CURRENT
-    with _opened(path, os.O_RDWR) as descriptor:
+    with opened(path, os.O_RDWR) as descriptor:
         begin, hole = _begin(descriptor), _hole_bytes(limit_bytes)
         if begin >= hole:
             return
@@ -107,9 +105,10 @@ def move(fabric: str, vm: str, limit_bytes: int) -> None:
 
 
 def _write_aside(path: Path, data: bytes) -> None:
-    part = path.with_name(f"{path.name}{_OLDER}.part")
+    older = path.with_name(f"{path.name}{_OLDER}")
+    part = part_of(older)
     part.write_bytes(data)
-    part.rename(path.with_name(f"{path.name}{_OLDER}"))
+    part.rename(older)
 
 
 class Reader:
@@ -128,7 +127,7 @@ class Reader:
     def more(self) -> bytes:
         """At first all that is kept, then what has come since."""
         try:
-            with _opened(self._path, os.O_RDONLY) as descriptor:
+            with opened(self._path, os.O_RDONLY) as descriptor:
                 older = b"" if self._file else self._older()
                 found = os.fstat(descriptor)
                 if found.st_ino != self._file or found.st_size < self._read_to:
@@ -165,15 +164,6 @@ def _read(descriptor: int, begin: int) -> bytes:
         pieces.append(piece)
         begin += len(piece)
     return b"".join(pieces)
-
-
-@contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _folder(fabric: str, vm: str) -> Path:

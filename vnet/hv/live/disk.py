@@ -14,12 +14,11 @@ from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import disk as disks
 from vnet.hv import faults, qemu_img
-from vnet.hv.disk import Disk
-from vnet.hv.live import base_note, image_store, image_tool, keys, luks
+from vnet.hv.argv import DiskArgument
+from vnet.hv.disk import Disk, Plugged
+from vnet.hv.live import base_note, files, image_store, image_tool, keys, luks
 from vnet.hv.live.lock import exclusive
 from vnet.hv.qemu_img import Image
-
-_PART = ".part"
 
 
 def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
@@ -64,14 +63,13 @@ def swept(folder: Path) -> Iterator[None]:
     """Alone in a VM's folder of disks, rid of what a daemon that was killed has left half-made."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with exclusive(folder):
-        for half in folder.glob(f"*{_PART}"):
-            half.unlink()
+        files.remove_parts(folder)
         yield
 
 
 def sweep() -> None:
     """Removes what a daemon that was killed has left half-made, of all VMs."""
-    for folder in {half.parent for half in paths.disks_dir().glob(f"*/*/*{_PART}")}:
+    for folder in paths.disks_dir().glob("*/*/"):
         with swept(folder):
             pass
 
@@ -79,12 +77,13 @@ def sweep() -> None:
 @contextmanager
 def made_beside(path: Path) -> Iterator[Path]:
     """Where a disk is made before it is there: half a disk has another name."""
-    part = path.with_name(f"{path.name}{_PART}")
+    part = files.part_of(path)
     base_note.forget(path)
     try:
         yield part
         part.chmod(0o600)
         part.rename(path)
+        files.flush(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -105,17 +104,6 @@ def _owner(path: Path) -> tuple[str, str]:
 def key_of(fabric: str, vm: str, wanted: Disk) -> bytes | None:
     """The key of an encrypted disk. Raises HostError if it is missing."""
     return keys.read(fabric, vm, wanted.name) if wanted.encrypt else None
-
-
-def open_keys(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -> list[int | None]:
-    """Descriptors of their keys, None for a disk without; they are closed with the stack."""
-    found = (key_of(fabric, vm, each) for each in wanted)
-    return [None if key is None else stack.enter_context(luks.secret_fd(key)) for key in found]
-
-
-def open_bases(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -> list[int | None]:
-    """Descriptors of what disks that are there are the difference to, None for one that is of nothing."""
-    return [base_note.open_base(path_of(fabric, vm, each.file), stack) for each in wanted]
 
 
 def refuse_to_shrink(fabric: str, vm: str, wanted: Disk) -> None:
@@ -141,24 +129,13 @@ def free_bytes() -> int:
     return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
-def open_all(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -> list[int]:
-    """Descriptors of the disks, made where they are missing; they are closed with the stack."""
-    opened = []
-    for each in wanted:
-        descriptor = os.open(ensure(fabric, vm, each), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        stack.callback(os.close, descriptor)
-        opened.append(descriptor)
-    return opened
-
-
-def open_as_they_are(fabric: str, vm: str, wanted: tuple[Disk, ...], stack: ExitStack) -> list[int]:
-    """Descriptors of disks that a saved memory belongs to: they may not change, so not even grow."""
-    opened = []
-    for each in wanted:
-        descriptor = os.open(path_of(fabric, vm, each.file), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        stack.callback(os.close, descriptor)
-        opened.append(descriptor)
-    return opened
+def open_disk(fabric: str, vm: str, place: Plugged, stack: ExitStack) -> DiskArgument:
+    """A disk that is there, with its key and what it is the difference to; all is closed with the stack."""
+    path = path_of(fabric, vm, place.disk.file)
+    descriptor = stack.enter_context(files.opened(path, os.O_RDWR | os.O_NOFOLLOW))
+    key = key_of(fabric, vm, place.disk)
+    key_fd = None if key is None else stack.enter_context(luks.secret_fd(key))
+    return DiskArgument(place, descriptor, base_note.open_base(path, stack), key_fd=key_fd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
-from vnet.hv.live import base_image, base_note, image_store, image_tool, root_disk
+from vnet.hv.live import base_image, base_note, files, image_store, image_tool, root_disk
 from vnet.hv.live.base_image import making, staging
 from vnet.hv.live.disk import path_of
 from vnet.hv.qemu_img import Image
@@ -125,12 +124,4 @@ async def _copy(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
         shutil.copyfile(base_note.note_of(source), base_note.note_of(target))
     await image_tool.execute(call, lambda done: tell(f"disk {disk.name}: {done:.0f} %"))
     target.chmod(0o600)
-    await asyncio.to_thread(_sync, target)
-
-
-def _sync(target: Path) -> None:
-    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    await asyncio.to_thread(files.flush, target)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from vnet.base.errors import HostError, TimedOut, VnetError
 from vnet.hv import distro, qemu_img
 from vnet.hv.live import image_import, image_tool
 from vnet.hv.live import image_store as store
+from vnet.hv.live.workshop import workshop
 from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored
 
@@ -43,7 +43,7 @@ async def build(progress: Progress) -> Stored:
     if there is not None and there.origin == origin:
         progress(f"{distro.NAME}: made of these {len(versions)} packages already")
         return await asyncio.to_thread(store.sound, there)
-    async with _workshop() as folder:
+    async with workshop(paths.image_store()) as folder:
         progress(f"{distro.NAME}: {len(versions)} Debian packages, about 200 MiB to fetch")
         tree, disk = folder / "tree", folder / "disk.raw"
         await _run(distro.bootstrap(str(tree)), lambda line: _tell(line, progress))
@@ -60,22 +60,6 @@ async def build(progress: Progress) -> Stored:
 def _tell(line: str, progress: Progress) -> None:
     if line.startswith("I: "):
         progress(f"{distro.NAME}: {line.removeprefix('I: ')}")
-
-
-@contextlib.asynccontextmanager
-async def _workshop() -> AsyncIterator[Path]:
-    """A folder for one build; those of builds that were killed are removed."""
-    place = paths.image_store()
-    place.mkdir(parents=True, exist_ok=True)
-    for left in place.glob(".building-*"):
-        if not Path("/proc", left.name.split("-")[1]).exists():
-            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
-    folder = place / f".building-{os.getpid()}-{secrets.token_hex(4)}"
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
 
 def _finish(tree: Path) -> None:

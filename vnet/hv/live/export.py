@@ -25,6 +25,7 @@ from vnet.base.errors import HostError
 from vnet.hv import ovf, qemu_img
 from vnet.hv.disk import refuse_encrypted
 from vnet.hv.live import base_note, disk, image_store, image_tool
+from vnet.hv.live.files import sha256_of
 from vnet.hv.ovf import ExportedDisk, ExportedVm
 from vnet.hv.qemu_img import Image
 
@@ -110,7 +111,7 @@ def _archive(vm: ExportedVm, folder: Path, path: Path) -> None:
     files = [folder / each.file for each in vm.disks]
     text = ovf.descriptor(vm).encode()
     sums = {f"{vm.name}.ovf": hashlib.sha256(text).hexdigest()}
-    sums |= {each.name: image_store.sha256_of(each) for each in files}
+    sums |= {each.name: sha256_of(each) for each in files}
     large = any(each.stat().st_size >= _USTAR_MAX_BYTES for each in files)
     form = tarfile.GNU_FORMAT if large else tarfile.USTAR_FORMAT  # as others write them too
     with tarfile.open(path, "w", format=form) as archive:
@@ -173,7 +174,7 @@ async def _folder() -> AsyncIterator[Path]:
 
 async def _made(folder: Path, path: Path) -> Made:
     path.chmod(0o600)
-    digest = await asyncio.to_thread(image_store.sha256_of, path)
+    digest = await asyncio.to_thread(sha256_of, path)
     return Made(folder.name, path, path.stat().st_size, digest)
 
 

@@ -8,16 +8,14 @@ that makes them do what they should not gains nothing. What is broken off leaves
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,8 @@ from vnet.hv import image_file, qemu_img, stored
 from vnet.hv.image_file import Ends
 from vnet.hv.live import image_store as store
 from vnet.hv.live import image_tool
+from vnet.hv.live.files import flush, opened, pieces, sha256_of
+from vnet.hv.live.workshop import workshop
 from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored
 
@@ -56,36 +56,22 @@ async def put(wanted: Wanted, progress: Progress) -> Stored:
         InputError: there is no such file.
         HostError: it is no image, refused, damaged, not the one that is wanted, or there is no room.
     """
-    _sweep()
-    async with _staging() as folder:
+    async with workshop(paths.image_store()) as folder:
         sha256 = await _copied(wanted.path, folder / _COPY, progress)
         stored.refuse_pin(str(wanted.path), wanted.sha256, sha256)
         kind = image_file.recognise(ends_of(folder / _COPY), str(wanted.path), wanted.format)
-        image_id = stored.identify(sha256, kind)
-        there = store.by_id(image_id)
-        if there and await _is_sound(there):
+        there = await _there(stored.identify(sha256, kind))
+        if there is not None:
             return there
         kept = await _made(folder, kind, wanted.path, progress)
-        size_bytes = await asyncio.to_thread(_size_bytes, kept, kind)
-        kept_sha256 = sha256 if kept.name == _COPY else await asyncio.to_thread(store.sha256_of, kept)
-        image = Stored(
-            image_id,
-            kind,
-            sha256,
-            kept_sha256,
-            size_bytes,
-            store.stamp_of(kept),
-            str(wanted.path),
-            int(time.time()),
-            wanted.cloud_init,
-        )
-        await asyncio.to_thread(_keep, image, kept, folder)
-    return image
+        kept_sha256 = sha256 if kept.name == _COPY else await asyncio.to_thread(sha256_of, kept)
+        own = Own(str(wanted.path), wanted.cloud_init)
+        return await asyncio.to_thread(_keep, kept, kind, (sha256, kept_sha256), own)
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """A disk of this host that is to be an image: in words, and what becomes of it (see `Stored`)."""
+    """What an image is made of, in words, and what is to be known of it (see `Stored`)."""
 
     origin: str
     cloud_init: bool = False
@@ -97,38 +83,23 @@ async def put_own(own: Own, make: Callable[[Path], Awaitable[None]]) -> Stored:
 
     The same contents are the same image. Raises: HostError if it cannot be made, or there is no room.
     """
-    _sweep()
-    async with _staging() as folder:
+    async with workshop(paths.image_store()) as folder:
         kept = folder / "disk.qcow2"
         await make(kept)
-        sha256 = await asyncio.to_thread(store.sha256_of, kept)
-        there = store.by_id(stored.identify(sha256, ImageFormat.QCOW2))
-        if there and await _is_sound(there):
+        sha256 = await asyncio.to_thread(sha256_of, kept)
+        there = await _there(stored.identify(sha256, ImageFormat.QCOW2))
+        if there is not None:
             return there
-        size_bytes = await asyncio.to_thread(_size_bytes, kept, ImageFormat.QCOW2)
-        image = Stored(
-            stored.identify(sha256, ImageFormat.QCOW2),
-            ImageFormat.QCOW2,
-            sha256,
-            sha256,
-            size_bytes,
-            store.stamp_of(kept),
-            own.origin,
-            int(time.time()),
-            own.cloud_init,
-            own.is_base,
-        )
-        await asyncio.to_thread(_keep, image, kept, folder)
-    return image
+        return await asyncio.to_thread(_keep, kept, ImageFormat.QCOW2, (sha256, sha256), own)
 
 
-async def _is_sound(image: Stored) -> bool:
-    """One that is damaged is replaced: its contents are known to be the same."""
+async def _there(image_id: str) -> Stored | None:
+    """The image, unless it is damaged: it is replaced then, its contents are known to be the same."""
     try:
-        await asyncio.to_thread(store.sound, image)
+        image = store.by_id(image_id)
+        return image and await asyncio.to_thread(store.sound, image)
     except VnetError:
-        return False
-    return True
+        return None
 
 
 def ends_of(path: Path) -> Ends:
@@ -143,24 +114,6 @@ def ends_of(path: Path) -> Ends:
             return Ends(head, file.read(image_file.TAIL_BYTES), found.st_size)
     except OSError as error:
         raise InputError(f"cannot read the image {path}: {error.strerror}") from error
-
-
-def _sweep() -> None:
-    """Removes what imports of a daemon that was killed have left."""
-    for left in (*paths.image_store().glob(".importing-*"), *paths.image_store().glob(".gone-*")):
-        if not left.name.startswith(f".importing-{os.getpid()}-"):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.asynccontextmanager
-async def _staging() -> AsyncIterator[Path]:
-    """A folder for one import, gone with all that is in it when the import ends."""
-    folder = paths.image_store() / f".importing-{os.getpid()}-{secrets.token_hex(4)}"
-    folder.mkdir(mode=0o700, parents=True)
-    try:
-        yield folder
-    finally:
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
 
 async def _copied(source: Path, target: Path, progress: Progress) -> str:
@@ -179,15 +132,11 @@ async def _copied(source: Path, target: Path, progress: Progress) -> str:
 def _copy(source: Path, target: Path, progress: Progress, broken_off: threading.Event) -> str:
     digest, at = hashlib.sha256(), 0
     told_s = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-        stack.callback(os.close, reading)
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, writing)
+    with opened(source) as reading, opened(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as writing:
         size_bytes = os.fstat(reading).st_size
         try:
             os.ftruncate(writing, size_bytes)
-            for offset, data in store.chunks(reading):
+            for offset, data in pieces(reading, len(_ZEROS)):
                 _update_with_zeros(digest, offset - at)
                 digest.update(data)
                 _write(writing, data, offset)
@@ -269,15 +218,30 @@ def _size_bytes(kept: Path, kind: ImageFormat) -> int:
     return size_bytes
 
 
-def _keep(image: Stored, kept: Path, folder: Path) -> None:
-    """Gives it to root and puts it in its place; from then on it is there."""
-    result = folder / "result"
+def _keep(kept: Path, kind: ImageFormat, sums: tuple[str, str], own: Own) -> Stored:
+    """Gives a file to root and puts it in its place as an image; from then on it is there.
+
+    `sums` are those of what was imported and of what is kept.
+    """
+    size_bytes, result = _size_bytes(kept, kind), kept.with_name("result")
     result.mkdir(mode=0o700)
     kept.chmod(0o400)
+    image = Stored(
+        stored.identify(sums[0], kind),
+        kind,
+        *sums,
+        size_bytes,
+        store.stamp_of(kept),
+        own.origin,
+        int(time.time()),
+        own.cloud_init,
+        own.is_base,
+    )
     kept.rename(result / image.file)
-    with (result / image.file).open("rb") as file:
-        os.fsync(file.fileno())
+    flush(result / image.file)
     store.write_manifest(image, result)
     target = store.folder_of(image)
     shutil.rmtree(target, ignore_errors=True)  # one that was damaged
     result.rename(target)
+    flush(target.parent)
+    return image

@@ -7,10 +7,7 @@ the image and `manifest.json`, with the checksum of what it was imported from an
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,12 +15,12 @@ from vnet.base import paths
 from vnet.base.errors import HostError, InputError
 from vnet.hv import qemu_img, stored
 from vnet.hv.live import image_tool
+from vnet.hv.live.files import replace_file, sha256_of
 from vnet.hv.live.lock import exclusive
 from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stamp, Stored
 
 MANIFEST = "manifest.json"
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +114,12 @@ def remove(image: Stored) -> None:
         shutil.rmtree(gone)
 
 
+def sweep() -> None:
+    """Removes what a daemon left that was killed while it removed an image."""
+    for gone in paths.image_store().glob(".gone-*/"):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def sound(image: Stored) -> Stored:
     """The image, if it is as it was imported: one that somebody has written to is read as a whole.
 
@@ -155,40 +158,14 @@ def check(path: Path) -> None:
 
 
 def write_manifest(image: Stored, folder: Path) -> None:
-    """Replaces the manifest; a crash leaves the old one or the new one."""
-    beside = folder / f".{MANIFEST}"
-    beside.write_text(stored.to_json(image))
-    beside.rename(folder / MANIFEST)
+    """Replaces the manifest."""
+    replace_file(folder / MANIFEST, stored.to_json(image))
 
 
 def stamp_of(path: Path) -> Stamp:
     """By what it is seen that nobody has written to a file."""
     found = path.stat()
     return Stamp(found.st_size, found.st_mtime_ns)
-
-
-def sha256_of(path: Path) -> str:
-    """Of all of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return digest.hexdigest()
-
-
-def chunks(descriptor: int) -> Iterator[tuple[int, bytes]]:
-    """What is in a file: the parts that are not holes, in order, with where they begin."""
-    offset, end = 0, os.fstat(descriptor).st_size
-    while offset < end:
-        try:
-            offset = os.lseek(descriptor, offset, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole is left
-            return
-        until = os.lseek(descriptor, offset, os.SEEK_HOLE)
-        while offset < until:
-            data = os.pread(descriptor, min(_CHUNK_BYTES, until - offset), offset)
-            if not data:
-                return
-            yield offset, data
-            offset += len(data)
 
 
 def _names() -> Path:

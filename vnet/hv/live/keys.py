@@ -70,9 +70,9 @@ def refuse_open(path: Path, mode: int) -> None:
         raise HostError(f"{path} can be read by others ({mode & 0o777:o}): `chmod 600 {path}`")
 
 
-def read_key(descriptor: int) -> bytes:
-    """What is in a descriptor of `luks.secret_fd`, wherever it was read up to."""
-    return os.pread(descriptor, MAX_BYTES, 0)
+def read_key(descriptor: int | None) -> bytes | None:
+    """What is in a descriptor of `luks.secret_fd`, wherever it was read up to; None without one."""
+    return None if descriptor is None else os.pread(descriptor, MAX_BYTES, 0)
 
 
 def remove(fabric: str, vm: str, disk: str) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, Memory, command_line
 from vnet.hv.live.cgroup import Cgroup
+from vnet.hv.live.files import opened
 from vnet.hv.live.image import Image
 from vnet.hv.live.process import Process, launch
 from vnet.hv.live.threads import kept
@@ -79,16 +79,6 @@ async def launch_opened(machine: Machine, confinement: Confinement, fds: Iterabl
 
 def _by_number(descriptor: int) -> str:
     return f"/proc/self/fd/{descriptor}"
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """A file opened for reading."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def open_vhost() -> int | None:

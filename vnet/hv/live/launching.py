@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid as uuids
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,15 +17,15 @@ from vnet.base import paths
 from vnet.base.errors import HostError, PeerError
 from vnet.hv import monitor, saving
 from vnet.hv.accel import Accel
-from vnet.hv.argv import DiskArgument, Machine, Memory, NicArgument, built_of, machine_of, places_of
-from vnet.hv.disk import plugged
+from vnet.hv.argv import Machine, Memory, NicArgument, built_of, machine_of, places_of
 from vnet.hv.live import cgroup, console_log
-from vnet.hv.live.boot import Prepared, open_for
+from vnet.hv.live.boot import Prepared
 from vnet.hv.live.deadline import deadline
-from vnet.hv.live.disk import open_all, open_as_they_are, open_bases, open_keys
+from vnet.hv.live.files import opened
 from vnet.hv.live.image import Image
 from vnet.hv.live.keys import read_key
-from vnet.hv.live.launcher import Confinement, launch_machine, launch_opened, open_vhost, opened
+from vnet.hv.live.launcher import Confinement, launch_machine, launch_opened, open_vhost
+from vnet.hv.live.opening import open_disks, open_for
 from vnet.hv.live.process import Process, file_limit
 from vnet.hv.live.qemu import Qemu
 from vnet.hv.live.record import Record
@@ -107,16 +107,14 @@ class Launch:
 
     async def _launch_with_disks(self, machine: Machine, descriptors: list[int]) -> Process:
         prepared, as_they_are = self.means.image, machine.is_saved
-        if not isinstance(prepared, Prepared):
-            async with self._opened_disks() as disks:
-                machine = replace(machine, disks=disks)
-                return await self._launch(
-                    machine, fds=(*descriptors, *(fd for each in disks for fd in each.fds))
-                )
         with contextlib.ExitStack() as stack:
-            opened = await finished(open_for, self.spec, prepared, stack, as_they_are=as_they_are)
-            machine = replace(machine, pc=opened.pc, disks=opened.disks)
-            return await self._launch(machine, fds=(*descriptors, *opened.fds))
+            if isinstance(prepared, Prepared):
+                found = await finished(open_for, self.spec, prepared, stack, as_they_are=as_they_are)
+                machine = replace(machine, pc=found.pc, disks=found.disks)
+                return await self._launch(machine, fds=(*descriptors, *found.fds))
+            disks = await finished(open_disks, self.spec, None, stack, as_they_are=as_they_are)
+            fds = (*descriptors, *(fd for each in disks for fd in each.fds))
+            return await self._launch(replace(machine, disks=disks), fds=fds)
 
     async def _launch(
         self, machine: Machine, *, memory_fd: int | None = None, fds: tuple[int, ...] = ()
@@ -176,26 +174,11 @@ class Launch:
                 os.close(tap)
                 if vhost is not None:
                     os.close(vhost)
-        async with self._opened_disks() as disks:
-            for disk in disks:
-                key = None if disk.key_fd is None else read_key(disk.key_fd)
-                plugging = monitor.plug_disk(disk.plugged, disk.fd, key, disk.base_fd)
+        with contextlib.ExitStack() as stack:
+            for disk in await finished(open_disks, self.spec, None, stack):
+                plugging = monitor.plug_disk(disk.plugged, disk.fd, read_key(disk.key_fd), disk.base_fd)
                 await qemu.monitor.execute_all(plugging)
         await qemu.monitor.execute(monitor.CONTINUE)
-
-    # ---- descriptors -------------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def _opened_disks(self) -> AsyncIterator[tuple[DiskArgument, ...]]:
-        """Its disks, made where they are missing, and open as long as they are handed over."""
-        spec = self.spec
-        with contextlib.ExitStack() as stack:
-            open_them = open_all if self.means.saved is None else open_as_they_are
-            opened = await finished(open_them, spec.fabric, spec.name, spec.disks, stack)
-            keys = open_keys(spec.fabric, spec.name, spec.disks, stack)
-            bases = await finished(open_bases, spec.fabric, spec.name, spec.disks, stack)
-            places = zip(plugged(spec.disks, len(spec.nics)), opened, bases, keys, strict=True)
-            yield tuple(DiskArgument(place, fd, base, key_fd=key) for place, fd, base, key in places)
 
     async def _open_tap(self, nic: str) -> int:
         return await kept(os.close, self.means.open_tap, nic)

@@ -19,8 +19,8 @@ from pathlib import Path
 from vnet.base.boot import ImageFormat
 from vnet.base.errors import HostError, InputError
 from vnet.hv import image_file, package, qemu_img
-from vnet.hv.image_file import Ends
 from vnet.hv.live import image_tool
+from vnet.hv.live.image_import import ends_of
 from vnet.hv.package import Member, Sum
 from vnet.hv.qemu_img import Image
 
@@ -174,7 +174,7 @@ def _make(
     try:
         _copy(opened, member, folder / _COPY, told)
         label = f"{opened.path}: {member.name}" if opened.path else member.path
-        kind = image_file.recognise(_ends(folder / _COPY), label, form)
+        kind = image_file.recognise(ends_of(folder / _COPY), label, form)
         made_bytes = _convert(kind, size_bytes, folder, member.name, told)
         (folder / _MADE).chmod(0o600)
         (folder / _MADE).rename(target)
@@ -199,13 +199,6 @@ def _copy(opened: Package, member: Member, target: Path, told: Told) -> None:
             told(f"{member.name}, {100 - 100 * left // member.size_bytes} % read")
     if expected:
         _refuse_other(digest.hexdigest(), expected, member.name, opened.path)
-
-
-def _ends(path: Path) -> Ends:
-    with path.open("rb") as file:
-        head = file.read(image_file.HEAD_BYTES)
-        file.seek(max(0, path.stat().st_size - image_file.TAIL_BYTES))
-        return Ends(head, file.read(image_file.TAIL_BYTES), path.stat().st_size)
 
 
 def _convert(kind: ImageFormat, wanted_bytes: int | None, folder: Path, name: str, told: Told) -> int:

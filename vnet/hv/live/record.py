@@ -10,6 +10,7 @@ from typing import Any
 
 from vnet.base import paths
 from vnet.hv.built import NOWHERE, Built, Places
+from vnet.hv.live import files
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,13 @@ class Record:
     """It stands still for a disk, and that was told."""
 
     def write(self, path: Path) -> None:
-        """Replaces the file; a crash leaves the old one or the new one."""
-        beside = _beside(path)
-        beside.write_text(json.dumps(asdict(self)))
-        beside.rename(path)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_suffix(".new")
+        """Replaces the file."""
+        files.replace_file(path, json.dumps(asdict(self)))
 
 
 def forget(path: Path) -> None:
     """Removes the file, and what a daemon left that was killed while it wrote."""
-    _beside(path).unlink(missing_ok=True)
+    files.part_of(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import ExitStack
 from pathlib import Path
 
 from vnet.base.errors import HostError
@@ -64,16 +62,6 @@ def make(part: Path, path: Path, wanted_bytes: int, image: Stored, name: str) ->
     made = Base(image.id, name, image.sha256)
     write(path, made)  # first: a disk without one would be taken for another kind of disk
     image_tool.run(qemu_img.overlay(part, store.path_of(image), wanted_bytes))
-
-
-def open_pair(path: Path, image: Stored, stack: ExitStack) -> tuple[int, int]:
-    """Descriptors of the disk and, to be read only, of its image; they are closed with the stack."""
-    opened = []
-    for each, flags in ((path, os.O_RDWR), (store.path_of(image), os.O_RDONLY)):
-        descriptor = os.open(each, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
-        stack.callback(os.close, descriptor)
-        opened.append(descriptor)
-    return opened[0], opened[1]
 
 
 def virtual_size_bytes(path: Path) -> int:

@@ -13,7 +13,6 @@ name. The contents of disks are inside the disks' own files, under the snapshot'
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import threading
@@ -25,11 +24,11 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import snapshot as values
+from vnet.hv.live.files import flush, remove_parts, replace_file
 from vnet.hv.snapshot import Snapshot
 
 _SAVING = ".saving-"
 _MANIFEST = "manifest.json"
-_HALF = ".new"
 
 
 @contextmanager
@@ -51,7 +50,7 @@ def begin(snapshot: Snapshot) -> Path:
         folder.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.parent.mkdir(exist_ok=True, mode=0o700)
         folder.mkdir(mode=0o700)
-        _put(folder / _MANIFEST, values.to_json(snapshot))
+        replace_file(folder / _MANIFEST, values.to_json(snapshot))
     return folder
 
 
@@ -59,10 +58,10 @@ def commit(folder: Path, snapshot: Snapshot) -> None:
     """From here on it is there: complete, and on the disk."""
     with _explained("write", folder):
         for file in folder.glob("*.memory"):
-            _flush(file)
-        _put(folder / _MANIFEST, values.to_json(snapshot))
+            flush(file)
+        replace_file(folder / _MANIFEST, values.to_json(snapshot))
         folder.rename(_folder(snapshot))
-        _flush(folder.parent)
+        flush(folder.parent)
 
 
 def give_up(folder: Path) -> None:
@@ -105,7 +104,7 @@ def rewrite(snapshot: Snapshot) -> None:
         _tidy(snapshot.fabric)
         return
     with _explained("write", folder):
-        _put(folder / _MANIFEST, values.to_json(snapshot))
+        replace_file(folder / _MANIFEST, values.to_json(snapshot))
         for file in folder.glob("*.memory"):
             if file.stem not in snapshot.vms:
                 file.unlink()
@@ -129,7 +128,7 @@ def set_head(fabric: str, vm: str, snapshot_id: str) -> None:
     with _explained("write", folder):
         folder.mkdir(exist_ok=True, mode=0o700)
         if snapshot_id:
-            _put(folder / vm, snapshot_id)
+            replace_file(folder / vm, snapshot_id)
         else:
             (folder / vm).unlink(missing_ok=True)
 
@@ -144,8 +143,8 @@ def remove_all(fabric: str) -> None:
 
 def sweep(fabric: str) -> None:
     """Removes what a killed daemon left: halves of files, memory of suspended VMs that none begins with."""
-    for half in paths.snapshots_dir(fabric).glob(f"*/.*{_HALF}"):
-        half.unlink(missing_ok=True)
+    for folder in paths.snapshots_dir(fabric).glob("*/"):
+        remove_parts(folder)
     wanted = {wish.snapshot for wish in wishes(fabric)}
     for each in _all(fabric):
         if not each.name and each.id not in wanted:
@@ -178,7 +177,7 @@ def wish(fabric: str, snapshot: str, vms: Iterable[str], *, memory: bool, suspen
     folder = paths.snapshots_dir(fabric) / ".next"
     with _explained("write", folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _put(folder / f"{made.token}.json", json.dumps(asdict(made)))
+        replace_file(folder / f"{made.token}.json", json.dumps(asdict(made)))
     for old in before:
         for vm in set(old.vms) & set(made.vms):
             fulfilled(old, vm)
@@ -224,7 +223,7 @@ def _strike_out(wanted: Next, vm: str) -> None:
     left = replace(current, vms=tuple(each for each in current.vms if each != vm))
     if left.vms:
         with _explained("write", file):
-            _put(file, json.dumps(asdict(left)))
+            replace_file(file, json.dumps(asdict(left)))
     else:
         file.unlink(missing_ok=True)
         if wanted.is_suspended:
@@ -250,24 +249,6 @@ def _read(folder: Path) -> Snapshot | None:
     with suppress(OSError, ValueError, TypeError, KeyError):
         return values.from_json((folder / _MANIFEST).read_text())
     return None
-
-
-def _put(file: Path, text: str) -> None:
-    """Replaces a file: after a crash it is the old one or the new one, and whole."""
-    beside = file.with_name(f".{file.name}{_HALF}")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as output:
-        output.write(text)
-        output.flush()
-        os.fsync(output.fileno())
-    beside.rename(file)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _tidy(fabric: str) -> None:

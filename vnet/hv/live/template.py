@@ -28,8 +28,10 @@ from vnet.hv.accel import Accel
 from vnet.hv.argv import QEMU, Machine, Memory, template_key
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.cgroup import Cgroup
+from vnet.hv.live.deadline import deadline
+from vnet.hv.live.files import opened, pieces
 from vnet.hv.live.image import Image
-from vnet.hv.live.launcher import Confinement, launch_machine, opened
+from vnet.hv.live.launcher import Confinement, launch_machine
 from vnet.hv.live.lock import exclusive
 from vnet.hv.live.process import Process, search
 from vnet.hv.live.qmp import Monitor
@@ -40,6 +42,7 @@ _BOOT_TIMEOUT_S = 60.0
 _SAVE_TIMEOUT_S = 20.0
 _ATTEMPTS = 2
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_COPY_BYTES = 1 << 16
 _NO_CGROUP = Cgroup(())
 
 
@@ -199,15 +202,10 @@ async def _save(process: Process, run_dir: Path, state: Path) -> None:
         agent = await AgentClient.connect(run_dir / "agent.sock", timeout_s=_BOOT_TIMEOUT_S, fresh=True)
         await agent.close()
         await qmp.execute(monitor.STOP)
-        descriptor = os.open(state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
+        with opened(state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
             await qmp.execute_all(monitor.save_state(descriptor))
-            async with asyncio.timeout(_SAVE_TIMEOUT_S):
+            async with deadline(_SAVE_TIMEOUT_S, "QEMU did not save the template"):
                 await qmp.poll(monitor.QUERY_MIGRATE, monitor.is_saved)
-        except TimeoutError as error:
-            raise TimedOut(f"QEMU did not save the template within {_SAVE_TIMEOUT_S:.0f} s") from error
-        finally:
-            os.close(descriptor)
     finally:
         await qmp.close()
 
@@ -218,8 +216,7 @@ def _load(key: str, size: int) -> Template:
     try:
         os.ftruncate(descriptor, size)
         with opened(_folder(key) / "memory") as source:
-            for start, length in _data_ranges(source):
-                _copy_range(source, descriptor, start, length)
+            _copy(source, descriptor)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except OSError as error:
         os.close(descriptor)
@@ -229,34 +226,16 @@ def _load(key: str, size: int) -> Template:
 
 def _copy_sparse(source: int, target: Path) -> None:
     """Writes a memfd to a file, holes and pages of zeros left out."""
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.ftruncate(descriptor, os.fstat(source).st_size)
-        for start, length in _data_ranges(source):
-            _copy_range(source, descriptor, start, length)
+        with opened(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+            os.ftruncate(descriptor, os.fstat(source).st_size)
+            _copy(source, descriptor)
     except OSError as error:
         raise HostError(f"the template cannot be written to {target}: {error}") from error
-    finally:
-        os.close(descriptor)
 
 
-def _data_ranges(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Where a sparse file has contents: (offset, length)."""
-    size, start = os.fstat(descriptor).st_size, 0
-    while start < size:
-        try:
-            start = os.lseek(descriptor, start, os.SEEK_DATA)
-        except OSError:
-            return
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end - start
-        start = end
-
-
-def _copy_range(source: int, target: int, start: int, length: int) -> None:
-    block = 1 << 16
-    for offset in range(start, start + length, block):
-        data = os.pread(source, min(block, start + length - offset), offset)
+def _copy(source: int, target: int) -> None:
+    for offset, data in pieces(source, _COPY_BYTES):
         if data.strip(b"\0"):
             os.pwrite(target, data, offset)
 
