@@ -34,7 +34,7 @@ from vnet.fabric.live.history import Observers, make_observers
 from vnet.fabric.live.past import Past
 from vnet.fabric.live.service import Service
 from vnet.fabric.live.wiring import make_engine
-from vnet.hv.live import backup_store, worker
+from vnet.hv.live import sweeping
 from vnet.hv.live.manager import HvManager
 from vnet.hv.spec import GuestEvent, Happening
 
@@ -171,8 +171,7 @@ async def _run(auto: bool, address: tuple[str, int] | None, messages: Counter[st
         engine.events.tell(Kind.DAEMON_STARTED, f"vnetd {__version__} runs", fields=about)
         with contextlib.ExitStack() as opened:
             public = opened.enter_context(listen.listening(*address)) if address else None
-            await worker.sweep()
-            await asyncio.to_thread(backup_store.sweep, paths.backups_dir())
+            await sweeping.sweep()
             await engine.adopt()
             await _serve(Service(engine), auto, public, messages, observers)
         engine.events.tell(Kind.DAEMON_STOPPED, "vnetd ends", fields={"pid": os.getpid()})

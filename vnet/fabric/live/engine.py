@@ -36,7 +36,6 @@ from vnet.fabric.shrunk import refuse_smaller_disks
 from vnet.fabric.sizing import Advice, advice
 from vnet.fabric.state import Guest, guest_of
 from vnet.fabric.store import Record, Source
-from vnet.hv.live import disk, disk_clone
 from vnet.hv.spec import GuestState
 from vnet.topology.model import Topology
 
@@ -87,8 +86,6 @@ class Engine(Registry):
 
         A fabric that cannot be adopted keeps running as it is and says why in `trouble`.
         """
-        await asyncio.to_thread(disk_clone.sweep)
-        await asyncio.to_thread(disk.sweep)
         for name in self.store.fabrics():
             record = self.store.load(name)
             assert record is not None

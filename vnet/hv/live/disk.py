@@ -69,7 +69,7 @@ def swept(folder: Path) -> Iterator[None]:
 
 def sweep() -> None:
     """Removes what a daemon that was killed has left half-made, of all VMs."""
-    for folder in paths.disks_dir().glob("*/*/"):
+    for folder in {part.parent for part in paths.disks_dir().glob(f"*/*/*{files.PART}")}:
         with swept(folder):
             pass
 

@@ -30,13 +30,9 @@ def sweep() -> None:
     """Removes what a daemon left that was killed while it copied."""
     if staging().exists():
         with making():
-            _remove_halves()
+            for folder in staging().glob("*/"):
+                shutil.rmtree(folder, ignore_errors=True)
         base_image.collect()
-
-
-def _remove_halves() -> None:
-    for folder in staging().glob("*/"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,6 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
     try:
         with contextlib.ExitStack() as stack:
             await asyncio.to_thread(stack.enter_context, making())
-            await asyncio.to_thread(_remove_halves)
             folder = staging() / f"{order.fabric}.{order.new}"
             folder.mkdir(mode=0o700)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)

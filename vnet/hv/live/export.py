@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import io
-import os
 import secrets
 import shutil
 import tarfile
@@ -32,8 +31,6 @@ from vnet.hv.qemu_img import Image
 Told = Callable[[str], None]
 KEPT_S = 900.0
 """So long what was made is kept for who does not fetch it."""
-_OWN = f"{os.getpid()}x"
-"""So begin the names of what this daemon makes."""
 _being_made: set[str] = set()
 _USTAR_MAX_BYTES = 8 << 30
 _STREAM = ("-o", "subformat=streamOptimized")
@@ -147,20 +144,22 @@ def forget(token: str) -> None:
 
 
 def sweep() -> None:
-    """Remove what nobody has fetched, and what a daemon that was killed has left."""
+    """Removes what a daemon has made and is no more: nobody asks for it again."""
+    shutil.rmtree(paths.exports_dir(), ignore_errors=True)
+
+
+def _forget_old() -> None:
+    """What nobody has fetched."""
     for folder in paths.exports_dir().glob("*/"):
-        is_own = folder.name.startswith(_OWN)
-        if folder.name in _being_made:
-            continue
-        if not is_own or time.time() - folder.stat().st_mtime > KEPT_S:
+        if folder.name not in _being_made and time.time() - folder.stat().st_mtime > KEPT_S:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.asynccontextmanager
 async def _folder() -> AsyncIterator[Path]:
     """Private; gone when the work fails or is broken off."""
-    sweep()
-    folder = paths.exports_dir() / f"{_OWN}{secrets.token_hex(8)}"
+    _forget_old()
+    folder = paths.exports_dir() / secrets.token_hex(8)
     folder.mkdir(mode=0o700, parents=True)
     _being_made.add(folder.name)
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_PART = ".part"
+PART = ".part"
 
 
 @contextmanager
@@ -26,12 +26,12 @@ def opened(path: Path, how: int = os.O_RDONLY) -> Iterator[int]:
 
 def part_of(path: Path) -> Path:
     """Where a file is made before it is there: half a file has another name."""
-    return path.with_name(f"{path.name}{_PART}")
+    return path.with_name(f"{path.name}{PART}")
 
 
 def remove_parts(folder: Path) -> None:
     """Removes what a daemon that was killed has left half-made in a folder where nobody else is at work."""
-    for part in folder.glob(f"*{_PART}"):
+    for part in folder.glob(f"*{PART}"):
         part.unlink()
 
 

@@ -1,0 +1,28 @@
+"""What daemons that were killed have left half-made on this host, and nobody is at work on any more.
+
+What they have left of guests is found with the guests (`adopting`, `snapshots`). Images and templates are
+built by other processes too: there who builds the next one sweeps, behind a lock (`workshop`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from vnet.base import paths
+from vnet.hv.live import backup_store, disk, disk_clone, export, image_store, worker
+
+SWEEPS: tuple[Callable[[], object], ...] = (
+    disk_clone.sweep,
+    disk.sweep,
+    image_store.sweep,
+    export.sweep,
+    lambda: backup_store.sweep(paths.backups_dir()),
+)
+
+
+async def sweep() -> None:
+    """Removes it, once, before guests are taken over; QEMUs that have some of it open are ended first."""
+    await worker.sweep()
+    for each in SWEEPS:
+        await asyncio.to_thread(each)
