@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vnet.base.errors import VnetError
 from vnet.hv import faults, monitor
 from vnet.hv.faults import DiskFault
-from vnet.hv.lifecycle import Event, Phase
+from vnet.hv.lifecycle import Event
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.finding import find_recorded
+from vnet.hv.live.guest import Guest
 from vnet.hv.live.qemu import KILL_TIMEOUT_S, Qemu, last_words
 from vnet.hv.live.record import read, record_path
 from vnet.hv.live.saving import clear
 from vnet.hv.monitor import RunState
-
-if TYPE_CHECKING:
-    from vnet.hv.live.guest import Guest
-    from vnet.hv.live.performing import Performer
-
-_UP = (Phase.RUNNING, Phase.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +31,37 @@ class Adopter:
             Whether the guest is there, paused or not.
         """
         guest = self.guest
-        if guest.phase in _UP:
+        if guest.is_up:
             if guest.process and guest.process.alive():
                 return True
             await guest.drive(Event.DIED)  # nobody has noticed yet
             return False
         qemu = await self._find()
-        if qemu and self._performer.recorded.ready and not self._is_replaced():
+        if qemu and self.guest.recorded.ready and not self._is_replaced():
             with contextlib.suppress(VnetError):
                 await self._take_over(qemu)
-                return guest.phase in _UP
+                return guest.is_up
         if qemu:
             qemu.process.kill()
             await qemu.process.wait(KILL_TIMEOUT_S)
         if guest.record or guest.run_dir.exists():
             await guest.drive(self._ended(qemu))
-        await look_for_saved(guest)
+        await guest.look_for_saved()
         return False
 
     async def _find(self) -> Qemu | None:
         """What is on record counts, also of one that we have half started ourselves."""
-        performer = self._performer
-        performer.record = read(record_path(performer.spec.fabric, performer.spec.name))
-        process = find_recorded(performer.run_dir, performer.record) if performer.record else None
-        await performer.leave()
-        return performer.own(process) if process else None
+        guest = self.guest
+        guest.record = read(record_path(guest.spec.fabric, guest.spec.name))
+        process = find_recorded(guest.run_dir, guest.record) if guest.record else None
+        await guest.leave()
+        return guest.performer.own(process) if process else None
 
     def _is_replaced(self) -> bool:
         """Whether it is to begin anew from what was saved, and its QEMU was about to be ended."""
         spec = self.guest.spec
         wish = files.next_of(spec.fabric, spec.name)
-        if wish and wish.token == self._performer.recorded.origin:
+        if wish and wish.token == self.guest.recorded.origin:
             files.fulfilled(wish, spec.name)
             return False
         return wish is not None
@@ -76,11 +70,11 @@ class Adopter:
         """Events are not replayed: what happened while nobody listened is asked for."""
         guest = self.guest
         await qemu.connect()
-        await qemu.refuse_another(self._performer.recorded.uuid)
-        if self._performer.recorded.saving:
+        await qemu.refuse_another(self.guest.recorded.uuid)
+        if self.guest.recorded.saving:
             await self._end_saving(qemu)
         status = monitor.parse_status(await qemu.monitor.execute(monitor.QUERY_STATUS))
-        if self._performer.recorded.booting:
+        if self.guest.recorded.booting:
             await qemu.monitor.execute(monitor.CONTINUE)
             await guest.drive(Event.ADOPT_BOOTING)
         elif status is RunState.PAUSED:
@@ -100,12 +94,12 @@ class Adopter:
         qemu.faults.meet(fault or DiskFault("", "I/O error", halts=True))
         qemu.faults.halted.clear()
         await self.guest.drive(Event.ADOPT_PAUSED)
-        if not self._performer.recorded.halted:
+        if not self.guest.recorded.halted:
             self.guest.tell_halted()
 
     async def _end_saving(self, qemu: Qemu) -> None:
         """An earlier manager was killed while it saved this guest, at whatever point."""
-        record, spec = self._performer.recorded, self.guest.spec
+        record, spec = self.guest.recorded, self.guest.spec
         found = files.find(spec.fabric, record.saving)
         is_there = found is not None and bool(found.name)
         disks = () if is_there else self.guest.plugged
@@ -121,18 +115,3 @@ class Adopter:
             return Event.STOP  # half-made, or ended by us
         self.guest.reason = last_words(self.guest.run_dir) or "QEMU ended while no daemon ran"
         return Event.FOUND_DEAD
-
-    @property
-    def _performer(self) -> Performer:
-        return self.guest.performer
-
-
-async def look_for_saved(guest: Guest) -> None:
-    """One that is off is suspended if its memory is kept, and only then."""
-    wish = files.next_of(guest.spec.fabric, guest.spec.name)
-    is_kept = wish is not None and wish.memory
-    if guest.phase in (Phase.ABSENT, Phase.CRASHED) and is_kept:
-        guest.reason = ""
-        await guest.drive(Event.FOUND_SUSPENDED)
-    if guest.phase is Phase.SUSPENDED and not is_kept:
-        await guest.drive(Event.FORGOTTEN)

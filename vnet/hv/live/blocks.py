@@ -14,6 +14,7 @@ from vnet.hv.freeze import Freeze, FreezeMode
 from vnet.hv.lifecycle import Phase
 from vnet.hv.live import disk as disks
 from vnet.hv.live import freezing
+from vnet.hv.live.adopting import Adopter
 from vnet.hv.live.boot import Prepared
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.keys import read_key
@@ -116,7 +117,7 @@ async def _held(guest: Guest, why: str) -> bool:
     Raises HostError for one that is suspended.
     """
     async with guest.lock:
-        if await guest.adopt():
+        if await Adopter(guest).adopt():
             return False
         await asyncio.to_thread(refuse_kept_memory, guest.spec.fabric, guest.spec.name)
         guest.hold(why)

@@ -7,7 +7,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
 from vnet.hv import changing, hotplug
@@ -20,15 +19,12 @@ from vnet.hv.identity import change_lines
 from vnet.hv.live import base_note, cgroup, console_log
 from vnet.hv.live import disk as disks
 from vnet.hv.live.deadline import deadline
+from vnet.hv.live.guest import Guest
 from vnet.hv.live.keys import read_key
 from vnet.hv.live.launcher import open_vhost
 from vnet.hv.live.process import file_limit
-from vnet.hv.live.record import Record
 from vnet.hv.live.threads import finished, kept
 from vnet.hv.spec import GuestNic, GuestSpec
-
-if TYPE_CHECKING:
-    from vnet.hv.live.guest import Guest
 
 UNPLUG_TIMEOUT_S = 10.0
 MEMORY_TIMEOUT_S = 10.0
@@ -150,14 +146,8 @@ class Changer:
         slot = self._places.nic(nic.interface)
         await self._unplug(f"nic{slot}", f"its NIC {nic.interface}")
         await self._let_go(hotplug.drop_nic(slot))
-        down = tuple(name for name in self._record.links_down if name != nic.interface)
+        down = tuple(name for name in self.guest.recorded.links_down if name != nic.interface)
         self.guest.note(places=self._places.without_nic(nic.interface), links_down=down)
-
-    async def set_link(self, interface: str, *, is_up: bool) -> None:
-        """Pulls the cable of a NIC, or plugs it in again; that of one that is so already stays."""
-        await self.guest.monitor.execute(hotplug.set_link(self._places.nic(interface), is_up=is_up))
-        others = tuple(name for name in self._record.links_down if name != interface)
-        self.guest.note(links_down=others if is_up else (*others, interface))
 
     # disks
 
@@ -211,7 +201,7 @@ class Changer:
         spec, process = self.guest.spec, self.guest.process
         assert process is not None
         await asyncio.to_thread(console_log.move, spec.fabric, spec.name, file_limit(file_bytes))
-        await asyncio.to_thread(process.allow_files, file_bytes, self._record.user)
+        await asyncio.to_thread(process.allow_files, file_bytes, self.guest.recorded.user)
 
     # memory and processors
 
@@ -293,29 +283,31 @@ class Changer:
     # what is known of it
 
     @property
-    def _record(self) -> Record:
-        assert self.guest.record is not None
-        return self.guest.record
-
-    @property
     def _places(self) -> Places:
-        return self._record.places
+        return self.guest.recorded.places
 
     @property
     def _built(self) -> Built:
         spec = self.guest.spec
-        return self._record.built or unchangeable(spec.cpus, spec.memory_bytes)
+        return self.guest.recorded.built or unchangeable(spec.cpus, spec.memory_bytes)
 
     @property
     def _group(self) -> cgroup.Cgroup:
-        return cgroup.of(self._record.cgroups)
+        return cgroup.of(self.guest.recorded.cgroups)
+
+
+async def set_link(guest: Guest, interface: str, *, is_up: bool) -> None:
+    """Pulls the cable of a NIC, or plugs it in again; that of one that is so already stays."""
+    record = guest.recorded
+    await guest.monitor.execute(hotplug.set_link(record.places.nic(interface), is_up=is_up))
+    others = tuple(name for name in record.links_down if name != interface)
+    guest.note(links_down=others if is_up else (*others, interface))
 
 
 def refuse_what_was_changed(guest: Guest) -> None:
     """Raises HostError for a guest that is no longer the machine which its next start makes: memory that is
     saved of it could not be loaded there."""
-    record = guest.record
-    assert record is not None
+    record = guest.recorded
     if record.built and (record.built, record.places) != (
         built_of(guest.spec, record.accel),
         places_of(guest.spec),

@@ -1,7 +1,8 @@
 """One guest: drives it through what `vnet.hv.lifecycle` says, and is what others call.
 
-`Performer` performs each action, `drive` is the loop that joins the two. How QEMU is started is in
-`launching`, what can be done with it in `qemu`, how a guest is found again in `adopting`.
+`Performer` performs each action, `drive` is the loop that joins the two. What there is of a guest is its
+`Body`. How QEMU is started is in `launching`, what can be done with it in `qemu`, how a guest is found again
+in `adopting`.
 """
 
 from __future__ import annotations
@@ -14,33 +15,34 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError, VnetError
 from vnet.hv import faults, saving
-from vnet.hv.disk import Plugged
 from vnet.hv.faults import DiskFault
 from vnet.hv.lifecycle import SHOWN, Action, Event, Phase, step
 from vnet.hv.live import console_log
-from vnet.hv.live.adopting import Adopter, look_for_saved
+from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.agent_connection import AgentConnection
+from vnet.hv.live.body import Body
 from vnet.hv.live.launching import Means
 from vnet.hv.live.performing import Performer
-from vnet.hv.live.process import Process
 from vnet.hv.live.qemu import Qemu
-from vnet.hv.live.qmp import Monitor
-from vnet.hv.live.record import Record
 from vnet.hv.live.saving import Saving
 from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestState, GuestStatus, Happening
 from vnet.hv.vitals import Vitals
 
 
-class Guest:
-    """A guest of one fabric. The manager holds `lock` during every operation."""
+class Guest(Body):
+    """A guest of one fabric: what there is of it, and the phase of its life.
+
+    The manager holds `lock` during every operation.
+    """
 
     def __init__(self, spec: GuestSpec, on_event: Callable[[GuestEvent], None]) -> None:
+        super().__init__(spec)
         self.phase = Phase.ABSENT
         self.reason = ""
         self.lock = asyncio.Lock()
         self.failed_in = Phase.ABSENT
         self._held = ""
-        self.performer = Performer(spec, self._watch, self._tell_fault)
+        self.performer = Performer(self, self._watch, self._tell_fault)
         self._on_event = on_event
 
     async def drive(self, event: Event) -> VnetError | None:
@@ -89,15 +91,15 @@ class Guest:
         await self.drive(Event.STOP)
         await self.look_for_saved()
 
-    # Finding it again
-
-    async def adopt(self) -> bool:
-        """Takes over a QEMU of an earlier manager, see `Adopter`. Returns whether the guest is there."""
-        return await Adopter(self).adopt()
-
     async def look_for_saved(self) -> None:
         """One that is off is suspended if its memory is kept, and only then."""
-        await look_for_saved(self)
+        wish = files.next_of(self.spec.fabric, self.spec.name)
+        is_kept = wish is not None and wish.memory
+        if self.phase in (Phase.ABSENT, Phase.CRASHED) and is_kept:
+            self.reason = ""
+            await self.drive(Event.FOUND_SUSPENDED)
+        if self.phase is Phase.SUSPENDED and not is_kept:
+            await self.drive(Event.FORGOTTEN)
 
     # Being saved: `vnet.hv.live.snapshots` says when
 
@@ -139,7 +141,7 @@ class Guest:
 
     async def resume(self) -> None:
         """They go on. Raises HostError for one that stands still for a disk, and does so again at once."""
-        qemu, tries_again = self.performer.qemu, self.is_halted
+        qemu, tries_again = self.qemu, self.is_halted
         await self._ask(Event.RESUME)
         if qemu is not None and tries_again and await qemu.faults.shows_again():
             qemu.faults.halted.clear()
@@ -148,7 +150,7 @@ class Guest:
 
     async def try_again(self) -> None:
         """Lets one go on that stands still for a disk, unless a user wants it to; raises as `resume` does."""
-        qemu = self.performer.qemu
+        qemu = self.qemu
         if self.phase is Phase.RUNNING and qemu is not None and qemu.faults.halted.is_set():
             qemu.faults.halted.clear()
             await self.drive(Event.HALTED)
@@ -184,10 +186,6 @@ class Guest:
         self.performer.stop_timeout_s = timeout_s
         await self.drive(Event.STOP)
 
-    async def leave(self) -> None:
-        """Lets go of the process, whether it runs on or has ended."""
-        await self.performer.leave()
-
     # What happens unasked
 
     async def _watch(self, qemu: Qemu) -> None:
@@ -195,26 +193,26 @@ class Guest:
         work on it."""
         await qemu.news(meanwhile=console_log.keep_short(self.spec.fabric, self.spec.name))
         async with self.lock:
-            if self.phase not in (Phase.RUNNING, Phase.PAUSED) or self.performer.qemu is not qemu:
-                return
-            if qemu.process.alive() and qemu.powered_off.is_set():
-                await self.drive(Event.POWERED_OFF)
-                self._report(Happening.STOPPED, "switched itself off")
-                return
-            if qemu.process.alive() and qemu.panicked.is_set():
-                await self._end_panicked(qemu)
-                return
-            if qemu.process.alive() and qemu.faults.halted.is_set():
-                qemu.faults.halted.clear()
-                await self.drive(Event.HALTED)
-                self.tell_halted()
-                return
-            if qemu.process.alive():
-                await self._follow_reboot()
-                return
+            if self.is_up and self.qemu is qemu:
+                await self._follow(qemu)
+
+    async def _follow(self, qemu: Qemu) -> None:
+        """What comes of the news."""
+        if not qemu.process.alive():
             self.reason = qemu.last_words or "QEMU ended without a word (killed?)"
             await self.drive(Event.DIED)
             self._report(Happening.DIED, f"QEMU died: {self.reason}")
+        elif qemu.powered_off.is_set():
+            await self.drive(Event.POWERED_OFF)
+            self._report(Happening.STOPPED, "switched itself off")
+        elif qemu.panicked.is_set():
+            await self._end_panicked(qemu)
+        elif qemu.faults.halted.is_set():
+            qemu.faults.halted.clear()
+            await self.drive(Event.HALTED)
+            self.tell_halted()
+        else:
+            await self._follow_reboot()
 
     async def _follow_reboot(self) -> None:
         failure = await self.drive(Event.REBOOTED)
@@ -264,7 +262,17 @@ class Guest:
 
     async def agent_now(self, timeout_s: float) -> AgentConnection:
         """The same for who is at work on the guest and holds `lock`."""
-        return await self.performer.agent.now(self.spec, timeout_s)
+        return await self.agent.now(self.spec, timeout_s)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is there, paused or not, and nobody is at work on it."""
+        return self.phase in (Phase.RUNNING, Phase.PAUSED)
+
+    def check_up(self) -> None:
+        """Refuses what needs a guest that is there, paused or not."""
+        if self.phase is not Phase.PAUSED:
+            self.check_running()
 
     def check_running(self) -> None:
         """Refuses what needs a running guest."""
@@ -275,9 +283,9 @@ class Guest:
 
     async def vitals(self) -> Vitals:
         """How it gets on with memory and disks. Needs no `lock`; nobody waits for a QEMU that hangs."""
-        if self.performer.qemu is None or self.phase not in (Phase.RUNNING, Phase.PAUSED):
+        if self.qemu is None or not self.is_up:
             return Vitals()
-        return await self.performer.qemu.vitals(self.spec.disks)
+        return await self.qemu.vitals(self.spec.disks)
 
     def hold(self, why: str) -> None:
         """Keep it from being started as long as there is a reason; raises HostError if there is one."""
@@ -292,7 +300,7 @@ class Guest:
 
     @property
     def _fault(self) -> DiskFault | None:
-        qemu = self.performer.qemu
+        qemu = self.qemu
         return qemu.faults.latest if qemu else None
 
     @property
@@ -310,18 +318,18 @@ class Guest:
     @property
     def is_halted(self) -> bool:
         """Whether it stands still for a disk."""
-        qemu = self.performer.qemu
+        qemu = self.qemu
         return qemu is not None and qemu.faults.is_halted
 
     @property
     def _awaits_room(self) -> bool:
-        qemu = self.performer.qemu
+        qemu = self.qemu
         return self.phase is Phase.PAUSED and qemu is not None and qemu.faults.awaits_room
 
     def stay_halted(self) -> None:
         """One that stands still for a disk does so until a user says otherwise."""
-        if self.performer.qemu:
-            self.performer.qemu.faults.stays = True
+        if self.qemu:
+            self.qemu.faults.stays = True
 
     def status(self) -> GuestStatus:
         """What is known without asking anybody."""
@@ -338,7 +346,7 @@ class Guest:
             warm=record.warm,
             restored=bool(record.origin),
             uptime_s=process.uptime_s(),
-            agent=self.performer.agent.connected,
+            agent=self.agent.connected,
             memory_bytes=record.memory_bytes,
             resident_bytes=process.resident_bytes(),
             built=record.built,
@@ -353,42 +361,3 @@ class Guest:
     def state(self) -> GuestState:
         """What a user sees of the phase."""
         return SHOWN[self.phase]
-
-    @property
-    def spec(self) -> GuestSpec:
-        """What it is, or will be at its next start."""
-        return self.performer.spec
-
-    @spec.setter
-    def spec(self, spec: GuestSpec) -> None:
-        self.performer.spec = spec
-
-    @property
-    def run_dir(self) -> Path:
-        """Its own folder."""
-        return self.performer.run_dir
-
-    @property
-    def process(self) -> Process | None:
-        """Its QEMU, which may have ended a moment ago."""
-        qemu = self.performer.qemu
-        return qemu.process if qemu else None
-
-    @property
-    def monitor(self) -> Monitor:
-        """The connection to its QEMU. Raises PeerError when there is none."""
-        return self.performer.monitor
-
-    @property
-    def plugged(self) -> tuple[Plugged, ...]:
-        """Its disks as QEMU has them."""
-        return self.performer.plugged
-
-    @property
-    def record(self) -> Record | None:
-        """What is kept of it beside its folder."""
-        return self.performer.record
-
-    def note(self, **fields: object) -> None:
-        """Changes what is kept of it beside its folder."""
-        self.performer.note(**fields)

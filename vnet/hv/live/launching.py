@@ -50,7 +50,7 @@ class Means:
     accel: Accel
     image: Image | Prepared
     open_tap: Callable[[str], int]
-    template: Template | None
+    template: Template | None = None
     saved: Path | None = None
     """Its own memory, if it goes on from there."""
     origin: str = ""

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from vnet.base import paths
@@ -15,8 +16,9 @@ from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, command_line, machine_of
 from vnet.hv.lifecycle import Event, Phase, attempts
 from vnet.hv.live import console_log, image, kvm, record, saved_start, screen
+from vnet.hv.live.adopting import Adopter
 from vnet.hv.live.boot import Prepared, Preparer
-from vnet.hv.live.changing import Changer
+from vnet.hv.live.changing import Changer, set_link
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.launching import Means
 from vnet.hv.live.template import Template, Templates
@@ -96,7 +98,7 @@ class HvManager:
         """
         guest = self.guest(spec)
         async with guest.lock:
-            if await guest.adopt():
+            if await Adopter(guest).adopt():
                 return guest.status()
             guest.refuse_while_held()
             guest.spec = spec
@@ -119,11 +121,9 @@ class HvManager:
 
     async def stop(self, fabric: str, name: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Switches a guest off: by its power button, by force after `timeout_s`; one that is off stays so."""
-        guest = self._guests.get((fabric, name))
-        if guest is None:
-            guest = self.guest(_unknown(fabric, name))
+        guest = self.guest_named(fabric, name)
         async with guest.lock:
-            await guest.adopt()
+            await Adopter(guest).adopt()
             await guest.stop(timeout_s)
 
     async def pause(self, fabric: str, name: str) -> None:
@@ -147,8 +147,7 @@ class HvManager:
         """Presses a guest's reset button; returns once it has its addresses again."""
         guest = self._known(fabric, name)
         async with guest.lock:
-            if guest.phase is not Phase.PAUSED:
-                guest.check_running()
+            guest.check_up()
             await guest.reset()
 
     async def change(self, spec: GuestSpec, open_tap: Callable[[str], int]) -> None:
@@ -162,9 +161,8 @@ class HvManager:
         """Pulls the cable of a guest's NIC, or plugs it in again; a new start of the guest plugs all in."""
         guest = self._known(fabric, name)
         async with guest.lock:
-            if guest.phase is not Phase.PAUSED:
-                guest.check_running()
-            await Changer(guest, _no_tap).set_link(interface, is_up=is_up)
+            guest.check_up()
+            await set_link(guest, interface, is_up=is_up)
 
     async def destroy(self, fabric: str, name: str) -> None:
         """Ends a guest at once and forgets it: no process, socket, folder, log or control group is left."""
@@ -247,36 +245,34 @@ class HvManager:
         self._templates.close()
 
     async def _start(self, guest: Guest, open_tap: Callable[[str], int], progress: Progress) -> None:
-        made = await self.image_of(guest.spec, progress)
+        means = await self.means(guest.spec, open_tap, progress)
         wish = await asyncio.to_thread(saved_start.wish_of, guest.spec)
         if wish and wish.memory:
             build, machine = await self.build(), self.machine(guest.spec)
             await asyncio.to_thread(saved_start.refuse, wish, guest.spec, build, machine)
-            await saved_start.load(wish, guest, await self.means(guest.spec, open_tap, progress))
+            await saved_start.load(wish, guest, means)
             await saved_start.go_on(wish, guest)
             return
         if wish:
             await asyncio.to_thread(saved_start.take_back, wish, guest.spec)
-        await self._boot(guest, made, open_tap, progress)
+        await self._boot(guest, means, progress)
         if wish:
             await asyncio.to_thread(saved_start.fulfilled, wish, guest.spec)
 
     async def means(self, spec: GuestSpec, open_tap: Callable[[str], int], progress: Progress) -> Means:
         """What a start needs, but for a template."""
-        return Means(self.accel, await self.image_of(spec, progress), open_tap, None)
+        return Means(self.accel, await self.image_of(spec, progress), open_tap)
 
-    async def _boot(
-        self, guest: Guest, made: image.Image | Prepared, open_tap: Callable[[str], int], progress: Progress
-    ) -> None:
-        if isinstance(made, Prepared):
-            await guest.start(Means(self.accel, made, open_tap, None), Event.START_COLD)
+    async def _boot(self, guest: Guest, means: Means, progress: Progress) -> None:
+        if isinstance(means.image, Prepared):
+            await guest.start(means, Event.START_COLD)
             return
-        template = await self._template(guest.spec, made, progress)
+        template = await self._template(guest.spec, means.image, progress)
         tries = attempts(template=template is not None)
         for number, event in enumerate(tries, start=1):
-            means = Means(self.accel, made, open_tap, template if event is Event.START_CLONE else None)
             try:
-                await guest.start(means, event)
+                is_clone = event is Event.START_CLONE
+                await guest.start(replace(means, template=template if is_clone else None), event)
                 return
             except VnetError as error:
                 if template is not None and guest.failed_in is Phase.LOADING:
@@ -310,12 +306,16 @@ class HvManager:
     async def _adopt(self, spec: GuestSpec) -> GuestStatus:
         guest = self.guest(spec)
         async with guest.lock:
-            await guest.adopt()
+            await Adopter(guest).adopt()
             return guest.status()
 
     def guest(self, spec: GuestSpec) -> Guest:
         """The one guest of that name."""
         return self._guests.setdefault((spec.fabric, spec.name), Guest(spec, self._on_event))
+
+    def guest_named(self, fabric: str, name: str) -> Guest:
+        """The same where nobody may know more of it than its name."""
+        return self.guest(GuestSpec(fabric, name, "micro", 1, 0, ()))
 
     async def build(self) -> Build:
         """What memory that is saved on this host is bound to."""
@@ -326,15 +326,6 @@ class HvManager:
         if guest is None:
             raise HostError(f"{name} of {fabric} is not running: start it with `vnet start {name}`")
         return guest
-
-
-def _no_tap(nic: str) -> int:
-    raise AssertionError(nic)
-
-
-def _unknown(fabric: str, name: str) -> GuestSpec:
-    """Stands for a guest that only its files tell of."""
-    return GuestSpec(fabric, name, "micro", 1, 0, ())
 
 
 def _available_bytes() -> int:

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 from vnet.base.errors import HostError
-from vnet.hv.lifecycle import Phase
 from vnet.hv.live.guest import Guest
 from vnet.hv.monitor import Command
 
@@ -52,5 +51,4 @@ def _check(guest: Guest) -> None:
     name = guest.spec.name
     if guest.spec.is_micro:
         raise HostError(f"{name} is a micro guest, which has no screen: use `vnet console {name}`")
-    if guest.phase is not Phase.PAUSED:
-        guest.check_running()
+    guest.check_up()

@@ -21,6 +21,7 @@ from vnet.hv import snapshot as values
 from vnet.hv.lifecycle import Phase
 from vnet.hv.live import cgroup, disk_snapshots, saved_start
 from vnet.hv.live import snapshot_files as files
+from vnet.hv.live.adopting import Adopter
 from vnet.hv.live.changing import refuse_what_was_changed
 from vnet.hv.live.freezing import freeze, thaw
 from vnet.hv.live.guest import Guest
@@ -32,8 +33,6 @@ from vnet.hv.snapshot import Build, Consistency, Saved, SavedDisk, Shape, Snapsh
 from vnet.hv.spec import GuestSpec
 
 T = TypeVar("T")
-
-_UP = (Phase.RUNNING, Phase.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +66,12 @@ class Snapshots:
             for guest in guests:
                 values.refuse_raw(guest.spec)
                 _refuse_nothing(guest, wanted.memory)
-                if wanted.memory and guest.phase in _UP:
+                if wanted.memory and guest.is_up:
                     refuse_what_was_changed(guest)
             return await self._save(guests, wanted)
 
     async def _save(self, guests: Sequence[Guest], wanted: Wanted) -> Snapshot:
-        await self._make_room(guest for guest in guests if wanted.memory and guest.phase in _UP)
+        await self._make_room(guest for guest in guests if wanted.memory and guest.is_up)
         build = await self.manager.build()
         members = [self._member(guest, build, wanted.memory) for guest in guests]
         snapshot = Snapshot(
@@ -91,12 +90,11 @@ class Snapshots:
         clones = [guest for guest in guests if guest.status().warm]
         self.manager.admit(guest.spec for guest in clones)
         for guest in clones:
-            record = guest.record
-            assert record is not None
-            await asyncio.to_thread(cgroup.resize, cgroup.of(record.cgroups), guest.spec.memory_bytes)
+            group = cgroup.of(guest.recorded.cgroups)
+            await asyncio.to_thread(cgroup.resize, group, guest.spec.memory_bytes)
 
     def _member(self, guest: Guest, build: Build, memory: bool) -> Saved:
-        spec, is_up = guest.spec, guest.phase in _UP
+        spec, is_up = guest.spec, guest.is_up
         parent = files.head(self.fabric, spec.name)
         disks = tuple(SavedDisk(each.name, each.format, each.size_bytes) for each in spec.disks)
         if not is_up:
@@ -112,8 +110,7 @@ class Snapshots:
     async def suspend(self, spec: GuestSpec) -> Saved:
         """Keeps a guest's memory and ends its QEMU; its next start goes on from there."""
         async with self._guests([spec]) as (guest,):
-            if guest.phase not in _UP:
-                guest.check_running()
+            guest.check_up()
             refuse_what_was_changed(guest)
             await self._make_room([guest])
             member = replace(self._member(guest, await self.manager.build(), True), disks=())
@@ -155,7 +152,7 @@ class Snapshots:
     async def complete(self, wish: Next, specs: Sequence[GuestSpec], progress: Progress) -> None:
         """What a daemon that was killed had begun to restore."""
         async with self._guests(specs) as guests:
-            await self._fulfil(wish, [each for each in guests if each.phase not in _UP], progress)
+            await self._fulfil(wish, [each for each in guests if not each.is_up], progress)
 
     async def _fulfil(self, wish: Next, guests: Sequence[Guest], progress: Progress) -> None:
         if not wish.memory:
@@ -180,7 +177,7 @@ class Snapshots:
         """
         if any(wish.snapshot == snapshot.id and vm in wish.vms for wish in files.wishes(self.fabric)):
             raise HostError(f"{vm} is to begin with {snapshot.name}: `vnet start {vm}` first")
-        guest = self.manager.guest(GuestSpec(self.fabric, vm, "micro", 1, 0, ()))
+        guest = self.manager.guest_named(self.fabric, vm)
         async with guest.lock:
             await self._forget_disks(guest, snapshot)
             await asyncio.to_thread(_unlink, snapshot, vm)
@@ -188,7 +185,7 @@ class Snapshots:
     async def _forget_disks(self, guest: Guest, snapshot: Snapshot) -> None:
         vm = guest.spec.name
         disks = snapshot.of(vm).disks
-        if guest.phase in _UP:
+        if guest.is_up:
             await guest.forget_disks(snapshot.id, [each.name for each in disks])
         else:
             await asyncio.to_thread(disk_snapshots.drop, self.fabric, vm, disks, snapshot.id)
@@ -197,7 +194,7 @@ class Snapshots:
         """Removes what daemons that were killed have left half made. Guests have been adopted before."""
         for folder, snapshot in await asyncio.to_thread(files.half_made, self.fabric):
             for member in snapshot.members if snapshot else ():
-                guest = self.manager.guest(GuestSpec(self.fabric, member.vm, "micro", 1, 0, ()))
+                guest = self.manager.guest_named(self.fabric, member.vm)
                 with suppress(HostError):
                     assert snapshot is not None
                     await self._forget_disks(guest, snapshot)
@@ -212,7 +209,7 @@ class Snapshots:
             for spec in sorted(specs, key=lambda each: each.name):
                 guest = self.manager.guest(spec)
                 await stack.enter_async_context(guest.lock)
-                if not await guest.adopt():
+                if not await Adopter(guest).adopt():
                     guest.spec = spec
                 guests.append(guest)
             yield guests
@@ -262,7 +259,7 @@ class _Making:
         self.savings = {}
         for member in self.snapshot.members:
             guest = self.guests[member.vm]
-            if guest.phase in _UP:
+            if guest.is_up:
                 file = self.folder / f"{member.vm}.memory" if member.build else None
                 made = await guest.saving(self.snapshot.id, file)
                 made.disks = [each for each in made.disks if member.disks]
@@ -331,7 +328,7 @@ class _Making:
 
 def _refuse_nothing(guest: Guest, memory: bool) -> None:
     """Raises InputError for a guest of which nothing could be kept."""
-    name, is_up = guest.spec.name, guest.phase in _UP
+    name, is_up = guest.spec.name, guest.is_up
     if guest.phase is Phase.SUSPENDED:
         raise InputError(f"{name} is suspended, and has been kept so: `vnet start {name}` first")
     if not guest.spec.disks and not (is_up and memory):
