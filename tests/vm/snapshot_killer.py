@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from tests.vm import hv_lab
 from vnet.hv.disk import Disk
-from vnet.hv.live import disk_snapshots, saved_start, saving, snapshots
+from vnet.hv.live import disk_snapshots, saved_start, saving, snapshot_making
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.manager import HvManager
@@ -84,6 +84,6 @@ async def main(namespace: str, what: str, point: str) -> None:
         await keeper.restore(old, SPECS, memory=True, progress=print)
 
 
-assert snapshots.files is files  # patched where it is used
+assert snapshot_making.files is files  # patched where it is used
 if __name__ == "__main__":
     asyncio.run(main(*sys.argv[1:]))

@@ -9,9 +9,8 @@ generation, and the record tells which (`enforced`) as soon as they are in force
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from vnet.base.errors import Exit, HostError, VnetError
 from vnet.fabric import actions as act
@@ -29,11 +28,10 @@ from vnet.fabric.seen import Seen
 from vnet.fabric.sizing import Advice
 from vnet.fabric.state import Guest, State
 from vnet.fabric.store import Record
+from vnet.hv.live.tasks import uninterrupted
 from vnet.openflow.conntrack import Direction
 from vnet.policy.cuts import cuts
 from vnet.policy.reach_changes import Side, reach_changes
-
-T = TypeVar("T")
 
 
 class Interrupted(VnetError):
@@ -199,18 +197,6 @@ async def remove(registry: Registry, name: str, report: Report) -> Outcome:
 def _orphans(known: tuple[Guest, ...], now: State) -> tuple[act.Action, ...]:
     """Guests that do not run but may have left their run directory."""
     return tuple(act.DestroyGuest(guest) for guest in known if guest not in now.guests)
-
-
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """Finish `work` even if the caller is cancelled meanwhile: undoing must not be undone."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-    return task.result()
 
 
 def _undone(error: BaseException, was_new: bool, failures: tuple[str, ...]) -> VnetError:

@@ -27,6 +27,7 @@ from vnet.hv.live.backup_room import refuse_without_room
 from vnet.hv.live.backup_store import Store, measured
 from vnet.hv.live.blocks import Blocks
 from vnet.hv.live.qmp import Monitor
+from vnet.hv.live.tasks import uninterrupted
 
 POLL_S = 0.1
 CHAIN_MAX = 30
@@ -151,23 +152,14 @@ async def take(store: Store, blocks: Blocks, order: Order, manifest: Manifest, m
         await _make_targets(store, blocks, manifest)
         manifest = await _at_one_moment(store, blocks, order, manifest)
         return await complete(store, blocks, order.key, manifest, moved)
-    except PeerError as error:
-        await _to_its_end(undo(store, blocks, manifest))
-        raise HostError(f"{order.vm} ended while it was being backed up: {error}") from error
-    except OSError as error:
-        await _to_its_end(undo(store, blocks, manifest))
-        raise HostError(f"cannot write to {store.path}: {error.strerror}") from error
-    except BaseException:
-        await _to_its_end(undo(store, blocks, manifest))
+    except BaseException as error:
+        with contextlib.suppress(VnetError):
+            await uninterrupted(undo(store, blocks, manifest))
+        if isinstance(error, PeerError):
+            raise HostError(f"{order.vm} ended while it was being backed up: {error}") from error
+        if isinstance(error, OSError):
+            raise HostError(f"cannot write to {store.path}: {error.strerror}") from error
         raise
-
-
-async def _to_its_end(work: Any) -> None:
-    """Whoever is cancelled again meanwhile."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError, VnetError):
-            await asyncio.shield(task)
 
 
 async def _make_targets(store: Store, blocks: Blocks, manifest: Manifest) -> None:

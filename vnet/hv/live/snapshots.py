@@ -9,30 +9,25 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
 
 from vnet.base.errors import HostError, InputError
-from vnet.hv import saving
 from vnet.hv import snapshot as values
 from vnet.hv.lifecycle import Phase
 from vnet.hv.live import cgroup, disk_snapshots, saved_start
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.adopting import Adopter
 from vnet.hv.live.changing import refuse_what_was_changed
-from vnet.hv.live.freezing import freeze, thaw
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.manager import HvManager, Progress
 from vnet.hv.live.saved_start import shape_of
-from vnet.hv.live.saving import Saving
 from vnet.hv.live.snapshot_files import Next
+from vnet.hv.live.snapshot_making import make, suspend
+from vnet.hv.live.tasks import all_of, together, uninterrupted
 from vnet.hv.snapshot import Build, Consistency, Saved, SavedDisk, Shape, Snapshot
 from vnet.hv.spec import GuestSpec
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +72,7 @@ class Snapshots:
         snapshot = Snapshot(
             secrets.token_hex(8), self.fabric, wanted.name, time.time(), tuple(members), wanted.description
         )
-        folder = await _to_its_end(asyncio.to_thread(files.begin, snapshot))
-        making = _Making(folder, snapshot, {guest.spec.name: guest for guest in guests})
-        try:
-            return await making.make()
-        except BaseException:
-            await _to_its_end(making.undo())
-            raise
+        return await make(snapshot, guests)
 
     async def _make_room(self, guests: Iterable[Guest]) -> None:
         """Raises AdmissionError if the host has no memory for what reading all memory of clones takes."""
@@ -101,7 +90,6 @@ class Snapshots:
             return Saved(spec.name, Consistency.OFF, disks, parent)
         if not memory:
             return Saved(spec.name, Consistency.CRASH, disks, parent)
-        refuse_what_was_changed(guest)
         return Saved(spec.name, Consistency.MEMORY, disks, parent, build, self._shape(spec))
 
     def _shape(self, spec: GuestSpec) -> Shape:
@@ -115,13 +103,7 @@ class Snapshots:
             await self._make_room([guest])
             member = replace(self._member(guest, await self.manager.build(), True), disks=())
             snapshot = Snapshot(secrets.token_hex(8), self.fabric, "", time.time(), (member,))
-            folder = await _to_its_end(asyncio.to_thread(files.begin, snapshot))
-            making = _Making(folder, snapshot, {spec.name: guest})
-            try:
-                return await making.suspend()
-            except BaseException:
-                await _to_its_end(making.undo())
-                raise
+            return await suspend(snapshot, guest)
 
     # ---- going back --------------------------------------------------------------------------
 
@@ -140,7 +122,7 @@ class Snapshots:
                 await self.refuse_what_cannot_be_loaded(snapshot, specs)
             names = [spec.name for spec in specs]
             wish = await asyncio.to_thread(files.wish, self.fabric, snapshot.id, names, memory=memory)
-            await _to_its_end(_end(guests))
+            await uninterrupted(_end(guests))
             await self._fulfil(wish, guests, progress)
 
     async def refuse_what_cannot_be_loaded(self, snapshot: Snapshot, specs: Sequence[GuestSpec]) -> None:
@@ -160,8 +142,8 @@ class Snapshots:
                 await asyncio.to_thread(saved_start.take_back, wish, guest.spec)
                 await asyncio.to_thread(saved_start.fulfilled, wish, guest.spec)
             return
-        await _together(self._load(wish, guest, progress) for guest in guests)
-        await _all(saved_start.go_on(wish, guest) for guest in guests)
+        await together(self._load(wish, guest, progress) for guest in guests)
+        await all_of(saved_start.go_on(wish, guest) for guest in guests)
 
     async def _load(self, wish: Next, guest: Guest, progress: Progress) -> None:
         async with self.manager.room(guest.spec):
@@ -215,117 +197,6 @@ class Snapshots:
             yield guests
 
 
-@dataclass(slots=True)
-class _Making:
-    """A snapshot on its way."""
-
-    folder: Path
-    snapshot: Snapshot
-    guests: dict[str, Guest]
-    savings: dict[str, Saving] | None = None
-    frozen: tuple[str, ...] = ()
-
-    async def make(self) -> Snapshot:
-        """All its steps."""
-        await self._begin()
-        savings = list(self._savings().values())
-        hurry = asyncio.Event() if len(savings) > 1 else None
-        await _together(each.copy(hurry) for each in savings)
-        await self._freeze()
-        await _together(each.stop() for each in savings)
-        await _together(self._take(each) for each in savings)
-        await self._thaw()
-        await asyncio.to_thread(self._keep_those_that_are_off)
-        await _together(each.ended() for each in savings)
-        made = self._told()
-        await _to_its_end(asyncio.to_thread(files.commit, self.folder, made))
-        await _to_its_end(self._saved(made))
-        return made
-
-    async def suspend(self) -> Saved:
-        """The same for a guest that is not to go on."""
-        await self._begin()
-        ((vm, saving_),) = self._savings().items()
-        await saving_.copy()
-        await saving_.stop()
-        await saving_.take()
-        await saving_.ended()
-        made = self._told()
-        await _to_its_end(asyncio.to_thread(_commit_suspended, self.folder, made, vm))
-        await _to_its_end(self.guests[vm].suspend())
-        return made.of(vm)
-
-    async def _begin(self) -> None:
-        self.savings = {}
-        for member in self.snapshot.members:
-            guest = self.guests[member.vm]
-            if guest.is_up:
-                file = self.folder / f"{member.vm}.memory" if member.build else None
-                made = await guest.saving(self.snapshot.id, file)
-                made.disks = [each for each in made.disks if member.disks]
-                made.live = member.build is not None and saving.copies_while_it_runs(member.build)
-                self.savings[member.vm] = made
-
-    async def _take(self, saving_: Saving) -> None:
-        """All stand still by now: each may go on as soon as it is kept."""
-        await saving_.take()
-        await saving_.go_on()
-
-    def _keep_those_that_are_off(self) -> None:
-        for member in self.snapshot.members:
-            if member.consistency is Consistency.OFF:
-                disk_snapshots.keep(self.snapshot.fabric, member.vm, member.disks, self.snapshot.id)
-
-    async def _freeze(self) -> None:
-        """Without their memory guests are asked to write what they still hold back."""
-        asked = [each.vm for each in self.snapshot.members if each.consistency is Consistency.CRASH]
-        done = await asyncio.gather(*(freeze(self.guests[vm]) for vm in asked))
-        self.frozen = tuple(vm for vm, each in zip(asked, done, strict=True) if each.is_frozen)
-
-    async def _thaw(self) -> None:
-        """Those that thawed themselves meanwhile were not frozen when it mattered."""
-        stood_still = await asyncio.gather(*(thaw(self.guests[vm]) for vm in self.frozen))
-        self.frozen = tuple(vm for vm, still in zip(self.frozen, stood_still, strict=True) if still)
-
-    def _told(self) -> Snapshot:
-        """With what is known of it now."""
-        return replace(self.snapshot, members=tuple(map(self._of_member, self.snapshot.members)))
-
-    def _of_member(self, member: Saved) -> Saved:
-        saving_ = self._savings().get(member.vm)
-        if saving_ is None:
-            return member
-        is_frozen = member.vm in self.frozen
-        consistency = Consistency.FROZEN if is_frozen else member.consistency
-        pause_s = round(saving_.pause_s, 4)
-        return replace(member, consistency=consistency, memory_bytes=saving_.memory_bytes, pause_s=pause_s)
-
-    async def _saved(self, made: Snapshot) -> None:
-        for vm in made.vms:
-            await asyncio.to_thread(files.set_head, made.fabric, vm, made.id)
-        await self._leave()
-
-    async def _leave(self) -> None:
-        for vm in self._savings():
-            with suppress(OSError):  # a record that says too much is corrected by the next daemon
-                await self.guests[vm].saved()
-
-    def _savings(self) -> dict[str, Saving]:
-        return self.savings or {}
-
-    async def undo(self) -> None:
-        """The guests are as they were, and nothing is left of it."""
-        await asyncio.gather(*(each.undo() for each in self._savings().values()))
-        await self._thaw()
-        fabric, name = self.snapshot.fabric, self.snapshot.id
-        for member in self.snapshot.members:
-            if member.consistency is Consistency.OFF:
-                with suppress(HostError):
-                    await asyncio.to_thread(disk_snapshots.drop, fabric, member.vm, member.disks, name)
-        await asyncio.to_thread(files.give_up, self.folder)
-        await self._leave()
-
-
 def _refuse_nothing(guest: Guest, memory: bool) -> None:
     """Raises InputError for a guest of which nothing could be kept."""
     name, is_up = guest.spec.name, guest.is_up
@@ -352,34 +223,3 @@ async def _end(guests: Iterable[Guest]) -> None:
     await asyncio.gather(*(guest.stop(0) for guest in guests))
     for guest in guests:
         await guest.look_for_saved()
-
-
-def _commit_suspended(folder: Path, made: Snapshot, vm: str) -> None:
-    files.commit(folder, made)
-    files.wish(made.fabric, made.id, [vm], memory=True, suspended=True)
-
-
-async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Side by side; the first failure breaks off the others, and is raised."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for each in work:
-                tasks.create_task(each)
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
-
-
-async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Side by side, each to its own end; then the first failure is raised."""
-    for result in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
-
-
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Also if who asked for it goes away meanwhile: it is too late, or has to be put in order first."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
-    return task.result()
