@@ -64,10 +64,7 @@ class AgentLink:
         """Tells a guest of vnet's who it is: its name, its addresses, the time."""
         assert self._client is not None
         lines = identity_lines(spec, time.time() + 0.5, secrets.token_bytes(ENTROPY_BYTES))
-        done = await self._client.run(["/sbin/configure"], stdin=lines, timeout_s=CONFIGURE_TIMEOUT_S)
-        if done.exit_code:
-            text = (done.stderr + done.stdout).decode(errors="replace").strip()
-            raise PeerError(f"{spec.name} could not configure itself ({done.exit_code}): {text}")
+        await configure(self._client, spec.name, lines)
 
     def tell_time(self) -> None:
         """What time it is, to a distribution's guest that stood still."""
@@ -79,6 +76,14 @@ class AgentLink:
         client, self._client = self._client, None
         if client:
             await client.close()
+
+
+async def configure(agent: AgentConnection, name: str, lines: bytes) -> None:
+    """Has a guest of vnet's do what lines of `vnet.hv.identity` say. Raises PeerError, TimedOut."""
+    done = await agent.run(["/sbin/configure"], stdin=lines, timeout_s=CONFIGURE_TIMEOUT_S)
+    if done.exit_code:
+        text = (done.stderr + done.stdout).decode(errors="replace").strip()
+        raise PeerError(f"{name} could not configure itself ({done.exit_code}): {text}")
 
 
 def _socket(spec: GuestSpec) -> Path:

@@ -18,6 +18,7 @@ from vnet.hv.disk import Disk
 from vnet.hv.identity import change_lines
 from vnet.hv.live import base_note, cgroup, console_log
 from vnet.hv.live import disk as disks
+from vnet.hv.live.agent_link import CONFIGURE_TIMEOUT_S, configure
 from vnet.hv.live.deadline import deadline
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.keys import read_key
@@ -28,7 +29,6 @@ from vnet.hv.spec import GuestNic, GuestSpec
 
 UNPLUG_TIMEOUT_S = 10.0
 MEMORY_TIMEOUT_S = 10.0
-TELL_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 5.0
 _PAUSES_S = (0.01, 0.05, 0.1, 0.5, 1.0)
 _SLACK_BYTES = 8 << 20
@@ -247,12 +247,8 @@ class Changer:
     # the guest itself
 
     async def _tell(self, old: GuestSpec, new: GuestSpec) -> None:
-        agent = await self.guest.agent_now(TELL_TIMEOUT_S)
-        lines = change_lines(old, new)
-        done = await agent.run(["/sbin/configure"], stdin=lines, timeout_s=TELL_TIMEOUT_S)
-        if done.exit_code:
-            text = (done.stderr + done.stdout).decode(errors="replace").strip()
-            raise PeerError(f"{new.name} could not configure itself anew ({done.exit_code}): {text}")
+        agent = await self.guest.agent_now(CONFIGURE_TIMEOUT_S)
+        await configure(agent, new.name, change_lines(old, new))
 
     async def _run(self, argv: list[str], timeout_s: float) -> int:
         agent = await self.guest.agent_now(timeout_s)
