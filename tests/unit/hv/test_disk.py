@@ -79,7 +79,7 @@ def test_a_preallocated_disk_takes_its_room_at_once(folder):
 
 def test_half_a_disk_is_no_disk(folder):
     (folder / "lab" / "db").mkdir(parents=True)
-    (folder / "lab" / "db" / "data.qcow2.part").write_bytes(b"half")
+    (folder / "lab" / "db" / ".data.qcow2.part").write_bytes(b"half")
     assert live.kept() == ()
     live.ensure("lab", "db", DATA)
     assert [path.name for path in (folder / "lab" / "db").glob("data*")] == ["data.qcow2"]

@@ -23,8 +23,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_nothing_that_is_half_made_is_left_and_what_is_whole_stays() -> None:
     disks, store = paths.disks_dir() / "lab" / "db", Store.made(paths.backups_dir())
     halves = (
-        disks / "data.qcow2.part",
-        disks / "root.qcow2.base.json.part",
+        disks / ".data.qcow2.part",
+        disks / ".root.qcow2.base.json.part",
         staging() / "lab.new" / "data.qcow2",
         paths.image_store() / ".gone-0123" / "disk.qcow2",
         paths.exports_dir() / "0123" / "db.ova",

@@ -69,7 +69,7 @@ def swept(folder: Path) -> Iterator[None]:
 
 def sweep() -> None:
     """Removes what a daemon that was killed has left half-made, of all VMs."""
-    for folder in {part.parent for part in paths.disks_dir().glob(f"*/*/*{files.PART}")}:
+    for folder in {part.parent for part in paths.disks_dir().glob(f"*/*/{files.PARTS}")}:
         with swept(folder):
             pass
 
@@ -181,7 +181,7 @@ def _kept(path: Path) -> Kept:
 
 def remove(one: Kept) -> None:
     """Removes a disk with its contents and its key, for good, and folders that are empty then."""
-    with exclusive(one.path.parent):
+    with swept(one.path.parent):
         keys.remove(one.fabric, one.vm, one.name)
         one.path.unlink(missing_ok=True)
         for note in one.path.parent.glob(f"{one.path.name}.*"):

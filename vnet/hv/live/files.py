@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PART = ".part"
+_PART = ".part"
+PARTS = f".*{_PART}"
+"""The pattern of what is half-made."""
 
 
 @contextmanager
@@ -25,13 +27,13 @@ def opened(path: Path, how: int = os.O_RDONLY) -> Iterator[int]:
 
 
 def part_of(path: Path) -> Path:
-    """Where a file is made before it is there: half a file has another name."""
-    return path.with_name(f"{path.name}{PART}")
+    """Where a file is made before it is there: half a file has a name that no whole one has."""
+    return path.with_name(f".{path.name}{_PART}")
 
 
 def remove_parts(folder: Path) -> None:
     """Removes what a daemon that was killed has left half-made in a folder where nobody else is at work."""
-    for part in folder.glob(f"*{PART}"):
+    for part in folder.glob(PARTS):
         part.unlink()
 
 
