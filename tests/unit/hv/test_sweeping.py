@@ -28,7 +28,7 @@ def test_nothing_that_is_half_made_is_left_and_what_is_whole_stays() -> None:
         staging() / "lab.new" / "data.qcow2",
         paths.image_store() / ".gone-0123" / "disk.qcow2",
         paths.exports_dir() / "0123" / "db.ova",
-        store.path / ".gone-db" / "data.qcow2",
+        store.path / ".removed-db" / "data.qcow2",
         paths.workers_run_dir() / "0123" / "qmp.sock",
     )
     whole = (disks / "data.qcow2", paths.image_store() / "0123" / "disk.qcow2", store.path / "db" / "a.qcow2")

@@ -19,7 +19,7 @@ from vnet.hv.live import base_note, image_store, image_tool, root_disk
 from vnet.hv.live import disk as disks
 from vnet.hv.live.backup import Moved, check_key, wait
 from vnet.hv.live.backup_store import Store
-from vnet.hv.live.files import flush, opened, sha256_of
+from vnet.hv.live.host_files import flush, opened, sha256_of
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.worker import working
 from vnet.hv.qemu_img import Image

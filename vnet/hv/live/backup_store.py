@@ -19,7 +19,7 @@ from vnet.base.errors import HostError, InputError
 from vnet.hv import backup, qemu_img
 from vnet.hv.backup import Manifest, SavedDisk
 from vnet.hv.live import image_tool
-from vnet.hv.live.files import flush, opened, part_of, replace_file, sha256_of
+from vnet.hv.live.host_files import flush, opened, part_of, replace_file, sha256_of
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"

@@ -18,7 +18,7 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv.disk import Disk, DiskFormat
-from vnet.hv.live import base_note, export, files, image_import
+from vnet.hv.live import base_note, export, host_files, image_import
 from vnet.hv.live import image_store as store
 from vnet.hv.live.disk import path_of
 from vnet.hv.live.image_import import Own
@@ -95,7 +95,7 @@ def _marked(path: Path) -> Stored | None:
 
 def _mark(path: Path, image: Stored, stamp: Stamp) -> None:
     mark = _Mark(image.id, stamp.size_bytes, stamp.changed_ns)
-    files.replace_file(_mark_of(path), json.dumps(asdict(mark)) + "\n")
+    host_files.replace_file(_mark_of(path), json.dumps(asdict(mark)) + "\n")
 
 
 def _mark_of(path: Path) -> Path:

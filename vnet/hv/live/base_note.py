@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.hv.live import files
+from vnet.hv.live import host_files
 from vnet.hv.live import image_store as store
 from vnet.hv.stored import Stored
 
@@ -67,7 +67,7 @@ def open_base(path: Path, stack: ExitStack) -> int | None:
     image = image_of(path)
     if image is None:
         return None
-    return stack.enter_context(files.opened(store.path_of(image), os.O_RDONLY | os.O_NOFOLLOW))
+    return stack.enter_context(host_files.opened(store.path_of(image), os.O_RDONLY | os.O_NOFOLLOW))
 
 
 def users(image: Stored) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def note_of(path: Path) -> Path:
 
 def write(path: Path, base: Base) -> None:
     """Notes what a disk is made of, before there is the disk."""
-    files.replace_file(note_of(path), json.dumps(asdict(base)) + "\n")
+    host_files.replace_file(note_of(path), json.dumps(asdict(base)) + "\n")
 
 
 def forget(path: Path) -> None:

@@ -22,7 +22,7 @@ from vnet.hv.firmware import BUILDS, PACKAGE, Flash
 from vnet.hv.live import base_note, image_import, root_disk
 from vnet.hv.live import image_store as store
 from vnet.hv.live.disk import path_of, refuse_damaged
-from vnet.hv.live.files import sha256_of
+from vnet.hv.live.host_files import sha256_of
 from vnet.hv.spec import GuestSpec
 from vnet.hv.stored import Stamp, Stored
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from vnet.base import paths
-from vnet.hv.live.files import opened, part_of
+from vnet.hv.live.host_files import opened, part_of
 
 ROOM_BYTES = 1 << 20
 _ASIDE_BYTES = ROOM_BYTES // 2

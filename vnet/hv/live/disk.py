@@ -16,7 +16,7 @@ from vnet.hv import disk as disks
 from vnet.hv import faults, qemu_img
 from vnet.hv.argv import DiskArgument
 from vnet.hv.disk import Disk, Plugged
-from vnet.hv.live import base_note, files, image_store, image_tool, keys, luks
+from vnet.hv.live import base_note, host_files, image_store, image_tool, keys, luks
 from vnet.hv.live.lock import exclusive
 from vnet.hv.qemu_img import Image
 
@@ -63,13 +63,13 @@ def swept(folder: Path) -> Iterator[None]:
     """Alone in a VM's folder of disks, rid of what a daemon that was killed has left half-made."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with exclusive(folder):
-        files.remove_parts(folder)
+        host_files.remove_parts(folder)
         yield
 
 
 def sweep() -> None:
     """Removes what a daemon that was killed has left half-made, of all VMs."""
-    for folder in {part.parent for part in paths.disks_dir().glob(f"*/*/{files.PARTS}")}:
+    for folder in {part.parent for part in paths.disks_dir().glob(f"*/*/{host_files.PARTS}")}:
         with swept(folder):
             pass
 
@@ -77,13 +77,13 @@ def sweep() -> None:
 @contextmanager
 def made_beside(path: Path) -> Iterator[Path]:
     """Where a disk is made before it is there: half a disk has another name."""
-    part = files.part_of(path)
+    part = host_files.part_of(path)
     base_note.forget(path)
     try:
         yield part
         part.chmod(0o600)
         part.rename(path)
-        files.flush(path.parent)
+        host_files.flush(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -132,7 +132,7 @@ def free_bytes() -> int:
 def open_disk(fabric: str, vm: str, place: Plugged, stack: ExitStack) -> DiskArgument:
     """A disk that is there, with its key and what it is the difference to; all is closed with the stack."""
     path = path_of(fabric, vm, place.disk.file)
-    descriptor = stack.enter_context(files.opened(path, os.O_RDWR | os.O_NOFOLLOW))
+    descriptor = stack.enter_context(host_files.opened(path, os.O_RDWR | os.O_NOFOLLOW))
     key = key_of(fabric, vm, place.disk)
     key_fd = None if key is None else stack.enter_context(luks.secret_fd(key))
     return DiskArgument(place, descriptor, base_note.open_base(path, stack), key_fd=key_fd)

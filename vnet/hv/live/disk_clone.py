@@ -17,7 +17,7 @@ from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
-from vnet.hv.live import base_image, base_note, files, image_store, image_tool, root_disk
+from vnet.hv.live import base_image, base_note, host_files, image_store, image_tool, root_disk
 from vnet.hv.live.base_image import making, staging
 from vnet.hv.live.disk import path_of
 from vnet.hv.qemu_img import Image
@@ -119,4 +119,4 @@ async def _copy(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
         shutil.copyfile(base_note.note_of(source), base_note.note_of(target))
     await image_tool.execute(call, lambda done: tell(f"disk {disk.name}: {done:.0f} %"))
     target.chmod(0o600)
-    await asyncio.to_thread(files.flush, target)
+    await asyncio.to_thread(host_files.flush, target)

@@ -24,7 +24,7 @@ from vnet.base.errors import HostError
 from vnet.hv import ovf, qemu_img
 from vnet.hv.disk import refuse_encrypted
 from vnet.hv.live import base_note, disk, image_store, image_tool
-from vnet.hv.live.files import sha256_of
+from vnet.hv.live.host_files import sha256_of
 from vnet.hv.ovf import ExportedDisk, ExportedVm
 from vnet.hv.qemu_img import Image
 

@@ -103,12 +103,20 @@ class Guest(Body):
 
     # Being saved: `vnet.hv.live.snapshots` says when
 
-    async def saving(self, snapshot: str, file: Path | None) -> Saving:
-        """Ready to be saved, its memory to a file unless that is None; `saved` or `suspend` has to follow."""
+    async def saving(self, snapshot: str, file: Path | None, *, disks: bool, live: bool) -> Saving:
+        """Ready to be saved; `saved` or `suspend` has to follow.
+
+        Args:
+            snapshot: what its disks keep their contents under, if `disks` are kept.
+            file: where its memory goes; None if it is not kept.
+            disks: whether they keep their contents too.
+            live: whether its memory is written while it runs.
+        """
         runs = self.phase is Phase.RUNNING
         self.note(saving=snapshot, saving_runs=runs)
         await self.drive(Event.SAVE)
-        return Saving(self.spec.name, self.monitor, self.plugged, snapshot, file, runs)
+        kept = self.plugged if disks else ()
+        return Saving(self.spec.name, self.monitor, kept, snapshot, file, runs, live)
 
     @property
     def goes_on(self) -> bool:

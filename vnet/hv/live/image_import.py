@@ -26,7 +26,7 @@ from vnet.hv import image_file, qemu_img, stored
 from vnet.hv.image_file import Ends
 from vnet.hv.live import image_store as store
 from vnet.hv.live import image_tool
-from vnet.hv.live.files import flush, opened, pieces, sha256_of
+from vnet.hv.live.host_files import flush, opened, pieces, sha256_of
 from vnet.hv.live.workshop import workshop
 from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored

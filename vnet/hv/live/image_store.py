@@ -15,7 +15,7 @@ from vnet.base import paths
 from vnet.base.errors import HostError, InputError
 from vnet.hv import qemu_img, stored
 from vnet.hv.live import image_tool
-from vnet.hv.live.files import replace_file, sha256_of
+from vnet.hv.live.host_files import replace_file, sha256_of
 from vnet.hv.live.lock import exclusive
 from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stamp, Stored

@@ -10,7 +10,7 @@ from pathlib import Path
 from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, Memory, command_line
 from vnet.hv.live.cgroup import Cgroup
-from vnet.hv.live.files import opened
+from vnet.hv.live.host_files import opened
 from vnet.hv.live.image import Image
 from vnet.hv.live.process import Process, launch
 from vnet.hv.live.threads import kept

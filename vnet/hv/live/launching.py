@@ -21,7 +21,7 @@ from vnet.hv.argv import Machine, Memory, NicArgument, built_of, machine_of, pla
 from vnet.hv.live import cgroup, console_log
 from vnet.hv.live.boot import Prepared
 from vnet.hv.live.deadline import deadline
-from vnet.hv.live.files import opened
+from vnet.hv.live.host_files import opened
 from vnet.hv.live.image import Image
 from vnet.hv.live.keys import read_key
 from vnet.hv.live.launcher import Confinement, launch_machine, launch_opened, open_vhost

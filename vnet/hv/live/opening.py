@@ -14,7 +14,7 @@ from vnet.hv.firmware import variables_disk
 from vnet.hv.live import disk as disks
 from vnet.hv.live import root_disk
 from vnet.hv.live.boot import Prepared, flash, kernel_of
-from vnet.hv.live.files import opened
+from vnet.hv.live.host_files import opened
 from vnet.hv.live.seed import opened_seed
 from vnet.hv.pc import Pc
 from vnet.hv.spec import GuestSpec

@@ -27,7 +27,7 @@ from vnet.hv.qemu_img import Image
 Told = Callable[[str], None]
 """Is told how far it is."""
 _BLOCK = 1 << 20
-HALF = ".importing"
+_HALF = ".importing"
 """So ends the name of a folder in which a disk is made; it begins with a dot."""
 _COPY, _MADE = "source", "made.qcow2"
 _ROOM_LEFT_BYTES = 64 << 20
@@ -168,7 +168,7 @@ def bring(path: Path, target: Path, form: str, told: Told) -> int:
 def _make(
     opened: Package, member: Member, size_bytes: int | None, target: Path, told: Told, form: str = ""
 ) -> int:
-    folder = target.with_name(f".{target.name}{HALF}")
+    folder = target.with_name(f".{target.name}{_HALF}")
     shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
     folder.mkdir(mode=0o700)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vnet.base import paths
 from vnet.hv.built import NOWHERE, Built, Places
-from vnet.hv.live import files
+from vnet.hv.live import host_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Replaces the file."""
-        files.replace_file(path, json.dumps(asdict(self)))
+        host_files.replace_file(path, json.dumps(asdict(self)))
 
 
 def forget(path: Path) -> None:
     """Removes the file, and what a daemon left that was killed while it wrote."""
-    files.part_of(path).unlink(missing_ok=True)
+    host_files.part_of(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 

@@ -99,7 +99,7 @@ class Saving:
     snapshot: str
     file: Path | None
     runs: bool
-    live: bool = True
+    live: bool
     """Whether its memory is written while it runs."""
     pause_s: float = 0.0
     _sink: Sink | None = None

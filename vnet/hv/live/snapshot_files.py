@@ -24,7 +24,7 @@ from pathlib import Path
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import snapshot as values
-from vnet.hv.live.files import flush, remove_parts, replace_file
+from vnet.hv.live.host_files import flush, remove_parts, replace_file
 from vnet.hv.snapshot import Snapshot
 
 _SAVING = ".saving-"

@@ -96,10 +96,9 @@ class _Making:
             guest = self.guests[member.vm]
             if guest.is_up:
                 file = self.folder / f"{member.vm}.memory" if member.build else None
-                made = await guest.saving(self.snapshot.id, file)
-                made.disks = [each for each in made.disks if member.disks]
-                made.live = member.build is not None and saving.copies_while_it_runs(member.build)
-                self.savings[member.vm] = made
+                live = member.build is not None and saving.copies_while_it_runs(member.build)
+                disks = bool(member.disks)
+                self.savings[member.vm] = await guest.saving(self.snapshot.id, file, disks=disks, live=live)
 
     async def _take(self, saving_: Saving) -> None:
         """All stand still by now: each may go on as soon as it is kept."""

@@ -29,7 +29,7 @@ from vnet.hv.argv import QEMU, Machine, Memory, template_key
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.cgroup import Cgroup
 from vnet.hv.live.deadline import deadline
-from vnet.hv.live.files import opened, pieces
+from vnet.hv.live.host_files import opened, pieces
 from vnet.hv.live.image import Image
 from vnet.hv.live.launcher import Confinement, launch_machine
 from vnet.hv.live.lock import exclusive
