@@ -100,6 +100,15 @@ def test_ssh_needs_no_rule_and_no_belief_and_gives_the_exit_code(host: Lab) -> N
     assert "User ada" in config and "ProxyCommand" in config and "StrictHostKeyChecking yes" in config
 
 
+def test_its_own_agent_lets_its_file_systems_stand_still_for_a_backup(host: Lab) -> None:
+    sh(host, "echo kept >/var/lib/kept")
+    (made,) = host.json("backup", "create", "db", "--freeze", "require")
+    assert made["freeze"] == {"is_frozen": True, "why": ""}
+    (row,) = host.json("backup", "verify", made["id"])
+    assert row["is_good"]
+    sh(host, "echo on >>/var/lib/kept && sync")
+
+
 def test_it_is_found_again_by_the_next_daemon_and_powers_off_when_told(host: Lab) -> None:
     host.kill_daemon()
     assert sh(host, "echo again") == "again\n"
