@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import os
 import select
+import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import product
@@ -19,15 +20,17 @@ from tests.net import fabric_lab
 from tests.net.fabric_lab import NETNS, PREFIX
 from tests.net.test_cables import ip, links
 from tests.unit.fabric.fakes import World
-from vnet.base.errors import HostError
-from vnet.fabric.cable import Presence
+from vnet.base import paths
+from vnet.base.errors import HostError, InputError
+from vnet.fabric.cable import Presence, Was
 from vnet.fabric.declared import declare
-from vnet.fabric.live import tending
+from vnet.fabric.live import cables, tending
+from vnet.fabric.live.cables import HostCables
 from vnet.fabric.live.endpoints import HostEndpoints
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.service import Service
 from vnet.fabric.progress import silent
-from vnet.fabric.state import Endpoint, endpoint_remnant
+from vnet.fabric.state import Cable, Endpoint, Port, endpoint_remnant
 from vnet.fabric.store import Source
 from vnet.switch.live import ports
 from vnet.switch.live.netns import inside
@@ -241,7 +244,7 @@ def test_a_vm_becomes_an_endpoint_and_a_vm_again(directory: Path) -> None:
     ],
     ids=["a link of its own", "no such user", "an interface with addresses", "a bridge", "a taken name"],
 )
-def test_what_somebody_else_needs_is_refused_and_everything_undone(
+def test_what_somebody_else_needs_is_refused_by_the_plan_and_nothing_changed(
     directory: Path, endpoint: str, words: str
 ) -> None:
     sh(f"ip -n {HOST} link add busy type veth peer name busy2")
@@ -251,10 +254,38 @@ def test_what_somebody_else_needs_is_refused_and_everything_undone(
     async def life(engine: Any) -> None:
         before = links(HOST).keys()
         await up(engine, NETWORK)
-        with pytest.raises(HostError, match=words):
-            await up(engine, f"{NETWORK}endpoints: {{x: {endpoint}}}\n")
+        text = f"{NETWORK}endpoints: {{x: {endpoint}}}\n"
+        for change in (engine.plan(Source("small.vnet.yaml", text)), up(engine, text)):
+            with pytest.raises(InputError, match=words) as refused:
+                await change
+            assert refused.value.faults[0].where.line == 3
         assert links(HOST).keys() == before
         assert await engine.fabric("small").parts.endpoints.names() == ()
+
+    living(directory, life)
+
+
+def test_a_plan_says_what_is_waited_for(directory: Path) -> None:
+    gone = "{a: {netns: vnet-nobody, network: lan}, b: {interface: port9, network: lan}}"
+
+    async def life(engine: Any) -> None:
+        planned = await engine.plan(Source("small.vnet.yaml", f"{NETWORK}endpoints: {gone}\n"))
+        assert [(each.vm, each.text.partition(" yet")[0]) for each in planned.advice] == [
+            ("a", "there is no namespace vnet-nobody on this host"),
+            ("b", "there is no interface port9 on this host"),
+        ]
+        assert (await engine.plan(Source("small.vnet.yaml", TEXT))).advice == ()
+
+    living(directory, life)
+
+
+def test_what_the_fabric_itself_has_is_in_nobodys_way(directory: Path) -> None:
+    async def life(engine: Any) -> None:
+        await up(engine, TEXT)
+        renamed = TEXT.replace("  vmm:", "  vmx:").replace("  box:", "  boy:").replace("  plc:", "  plx:")
+        assert (await engine.plan(Source("small.vnet.yaml", renamed))).actions
+        await up(engine, renamed)
+        assert await presence(engine) == {"vmx": "waiting", "boy": "connected", "plx": "connected"}
 
     living(directory, life)
 
@@ -266,6 +297,23 @@ def test_another_fabric_cannot_have_the_same_tap(directory: Path) -> None:
         other = HostEndpoints("other", NETNS, HOST)
         with pytest.raises(HostError, match="the fabric small has the interface tap-vmm already"):
             await other.put(vmm)
+
+    living(directory, life)
+
+
+def test_an_interface_that_another_fabric_has_as_an_uplink_is_refused_and_not_waited_for(
+    directory: Path,
+) -> None:
+    note = cables.Note(Cable("wire", "port0", Port(1, "=wire")), Was())
+
+    async def life(engine: Any) -> None:
+        HostCables("other", NETNS, HOST)._keep(note)
+        try:
+            with pytest.raises(InputError, match="the fabric other has the interface port0 already"):
+                await engine.plan(Source("small.vnet.yaml", TEXT))
+        finally:
+            shutil.rmtree(paths.fabric_run_dir("other"))
+        await up(engine, NETWORK)
 
     living(directory, life)
 

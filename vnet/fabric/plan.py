@@ -191,16 +191,17 @@ def _cables_in_the_way(gone: frozenset[Cable], new: frozenset[Cable]) -> frozens
 
 
 def _endpoints_in_the_way(now: State, wanted: State) -> frozenset[Endpoint]:
-    """Endpoints that must go first: they lead elsewhere now, or a new port needs their number or name."""
+    """Endpoints that must go first: they lead elsewhere now, or their place, number or name is another's."""
     new = (wanted.ports - now.ports) | (wanted.plugged - now.plugged)
     new |= {each.port for each in wanted.endpoints - now.endpoints}
     new |= {each.port for each in wanted.services - now.services}
     new |= {each.port for each in wanted.gateways - now.gateways}
     numbers, names = {port.number for port in new}, {port.ifname for port in new}
+    places = {each.where.place for each in wanted.endpoints - now.endpoints}
     found = set()
     for each in now.endpoints:
         becomes = wanted.endpoint(each.name)
-        in_the_way = each.port.number in numbers or each.port.ifname in names
+        in_the_way = each.port.number in numbers or each.port.ifname in names or each.where.place in places
         if (becomes is None and in_the_way) or (becomes is not None and not becomes.is_wired_as(each)):
             found.add(each)
     return frozenset(found)

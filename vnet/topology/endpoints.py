@@ -34,6 +34,11 @@ class EndpointSpec:
     owner: str = ""
     device: str = ""
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The same for two that want the same interface."""
+        return (self.target, self.device) if self.kind is EndpointKind.NETNS else (self.target,)
+
     def __str__(self) -> str:
         inside = f" as {self.device}" if self.device else ""
         return f"{self.kind.value} {self.target}{inside}"

@@ -414,6 +414,16 @@ def test_an_endpoint_in_a_namespace_gets_another_address_without_being_taken_out
     assert plan(now, wanted) == (act.PutEndpoint(new),)
 
 
+def test_an_endpoint_that_gets_another_name_goes_before_it_comes_again():
+    old, new = (Endpoint(name, Port(number, f"{name}.eth0"), TAP) for number, name in ((1, "a"), (2, "b")))
+    now, wanted = (
+        State(True, True, attached=frozenset({Attached(each.port)}), endpoints=frozenset({each}))
+        for each in (old, new)
+    )
+    told = [str(each) for each in plan(now, wanted)]
+    assert told.index("detach endpoint a") < told.index("attach endpoint b: tap tap0")
+
+
 def test_a_vm_that_becomes_an_endpoint_keeps_its_number_and_gets_another_interface():
     port = Port(1, "a.eth0")
     guest, endpoint = Guest("a", "micro", 1, 1, (GuestNic("eth0", port, 1, ()),)), Endpoint("a", port, TAP)

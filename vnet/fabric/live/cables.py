@@ -143,7 +143,7 @@ class HostCables:
             there = interface.find(cable.interface)
             if there:
                 return obstacle(there)
-            absent = missing(cable.interface, interface.movable(), self._owner(cable))
+            absent = missing(cable.interface, interface.movable(), owner(cable.interface, self._fabric))
             return self._lent(cable) or absent
 
     def _lent(self, cable: Cable) -> Obstacle | None:
@@ -154,13 +154,6 @@ class HostCables:
             if kept is not None and kept.gateway.forwarding.device == cable.interface:
                 return lent(cable.interface, fabric, kept.gateway.router)
         return None
-
-    def _owner(self, cable: Cable) -> str:
-        """The other fabric that has the interface, if one has."""
-        for folder in self._folder.parent.parent.glob(f"*/{FOLDER}"):
-            if any(note.cable.interface == cable.interface for note in _notes(folder)):
-                return folder.parent.name if folder != self._folder else ""
-        return ""
 
     def _put(self, cable: Cable) -> None:
         noted = self._note(cable.uplink)
@@ -247,6 +240,14 @@ class HostCables:
             fresh.replace(path)
         except OSError as error:
             raise HostError(f"cannot write {path}: {error.strerror}") from error
+
+
+def owner(name: str, fabric: str) -> str:
+    """The fabric, but this one, that has an interface as a cable; empty if none has."""
+    for folder in paths.fabric_run_dir(fabric).parent.glob(f"*/{FOLDER}"):
+        if folder.parent.name != fabric and any(note.cable.interface == name for note in _notes(folder)):
+            return folder.parent.name
+    return ""
 
 
 def _notes(folder: Path) -> Iterator[Note]:

@@ -16,7 +16,7 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from vnet.base.errors import HostError
-from vnet.fabric.cable import obstacle
+from vnet.fabric.cable import Obstacle, obstacle
 from vnet.fabric.live import interface
 from vnet.fabric.live.service_port import put_addresses
 from vnet.fabric.state import Endpoint
@@ -107,7 +107,9 @@ def _set(setting: str, value: str) -> None:
 def join(outer: str, near: str, *, is_ours: bool) -> None:
     """Have packets go from the one to the other; an interface of the host takes frames for all MACs then."""
     if not is_ours:
-        refuse_in_use(outer)
+        found = in_use(outer)
+        if found is not None:
+            raise HostError(str(found))
         interface.listen(outer)
     wire.join(socket.if_nametoindex(outer), socket.if_nametoindex(near))
 
@@ -126,18 +128,16 @@ def part(outer: str) -> None:
     interface.unlisten(outer)
 
 
-def refuse_in_use(name: str) -> None:
-    """Raises HostError for an interface that the host, or somebody on it, would miss."""
+def in_use(name: str) -> Obstacle | None:
+    """Why the host, or somebody on it, would miss an interface; None of one that is not there."""
     found = interface.find(name)
     if found is None:
-        return
+        return None
     why = obstacle(found, also=(_TAP_KIND,))
-    if why is not None:
-        raise HostError(str(why))
-    index = socket.if_nametoindex(name)
-    if wire.is_taken(index):
-        look = f"`tc filter show dev {name} ingress`"
-        raise HostError(f"somebody else's program looks first at what {name} receives: {look} tells")
+    if why is None and wire.is_taken(socket.if_nametoindex(name)):
+        problem = f"somebody else's program looks first at what {name} receives"
+        return Obstacle(problem, f"`tc filter show dev {name} ingress` tells which")
+    return why
 
 
 def configure(netns: str, device: str, endpoint: Endpoint) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import blake2b
@@ -23,9 +23,9 @@ from typing import Any
 
 from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.fabric.cable import LinkState, Presence
+from vnet.fabric.cable import LinkState, Obstacle, Presence
+from vnet.fabric.live import cables, interface, netns
 from vnet.fabric.live import endpoint_links as links
-from vnet.fabric.live import interface, netns
 from vnet.fabric.live.endpoint_links import Veth
 from vnet.fabric.state import Endpoint, Port, endpoint_remnant
 from vnet.switch.live import ports
@@ -57,6 +57,16 @@ class HostEndpoints:
     async def presence(self) -> Mapping[str, Presence]:
         """Whether anybody is at the other side of each."""
         return await asyncio.to_thread(self._presence)
+
+    async def obstacles(self, endpoints: Iterable[Endpoint]) -> Mapping[str, Obstacle]:
+        """Why some of these cannot be put, by their names."""
+        return await asyncio.to_thread(self._obstacles, tuple(endpoints))
+
+    async def absent(self, endpoints: Iterable[Endpoint]) -> tuple[str, ...]:
+        """The names of those that have nothing to be joined with yet."""
+        return await asyncio.to_thread(
+            lambda: tuple(each.name for each in endpoints if self._waits(each.where))
+        )
 
     async def put(self, endpoint: Endpoint) -> None:
         """Join it with its port, which is made if it is not there."""
@@ -112,33 +122,37 @@ class HostEndpoints:
         if noted is not None and not noted.is_wired_as(endpoint):
             self._remove(endpoint.name)
             noted = None
-        if noted is None:
-            self._refuse_taken(endpoint.where)
+        found = self._obstacle(endpoint.where) if noted is None else None
+        if found is not None:
+            raise HostError(str(found))
         self._keep(endpoint)
         self._wire(endpoint)
 
-    def _refuse_taken(self, where: EndpointSpec) -> None:
-        """Raises HostError for what cannot be taken, before anything is made."""
+    def _obstacles(self, endpoints: tuple[Endpoint, ...]) -> Mapping[str, Obstacle]:
+        """What the fabric itself has there gives way before an endpoint is put."""
+        own = {each.where.place for each in self._notes()}
+        found = {each.name: self._obstacle(each.where) for each in endpoints if each.where.place not in own}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _obstacle(self, where: EndpointSpec) -> Obstacle | None:
+        """Why nothing can be joined there."""
+        target, device = where.target, where.device
         if where.kind is EndpointKind.NETNS:
-            if netns.exists(where.target) and links.is_inside(where.target, where.device):
-                raise HostError(
-                    f"the namespace {where.target} has an interface {where.device} already: name another one"
-                    " with `device`"
-                )
-            return
-        owner = self._owner(where.target)
+            is_taken = netns.exists(target) and links.is_inside(target, device)
+            problem = f"the namespace {target} has an interface {device} already"
+            return Obstacle(problem, "name another one with `device`") if is_taken else None
+        owner = self._owner(target)
         if owner:
-            raise HostError(f"the fabric {owner} has the interface {where.target} already: name another one")
+            return Obstacle(f"the fabric {owner} has the interface {target} already", "name another one")
         with inside(self._host):
-            if where.kind is EndpointKind.TAP:
-                _user(where.owner)
-                if interface.exists(where.target):
-                    raise HostError(
-                        f"the host has an interface {where.target} already; if it is meant, write"
-                        f" `interface: {where.target}` instead of `tap:`, else name another one"
-                    )
-            else:
-                links.refuse_in_use(where.target)
+            return _tap_obstacle(where) if where.kind is EndpointKind.TAP else links.in_use(target)
+
+    def _waits(self, where: EndpointSpec) -> bool:
+        """Whether it is waited for what is there; a TAP is made."""
+        if where.kind is EndpointKind.NETNS:
+            return not netns.exists(where.target)
+        with inside(self._host):
+            return where.kind is EndpointKind.INTERFACE and not interface.exists(where.target)
 
     def _wire(self, endpoint: Endpoint) -> bool:
         """Make what is missing. Returns whether its port has a new interface."""
@@ -206,12 +220,12 @@ class HostEndpoints:
         return tuple(_notes(self._folder))
 
     def _owner(self, target: str) -> str:
-        """Another fabric that has an endpoint there, if one has."""
+        """Another fabric that has an endpoint or a cable there, if one has."""
         for folder in self._folder.parent.parent.glob(f"*/{FOLDER}"):
             taken = (each.where for each in _notes(folder) if each.where.kind is not EndpointKind.NETNS)
             if folder != self._folder and any(each.target == target for each in taken):
                 return folder.parent.name
-        return ""
+        return cables.owner(target, self._fabric)
 
     def _keep(self, endpoint: Endpoint) -> None:
         path = self._path(endpoint.name)
@@ -245,6 +259,17 @@ def _read(plain: Any) -> Endpoint:
     )
 
 
+def _tap_obstacle(where: EndpointSpec) -> Obstacle | None:
+    try:
+        _user(where.owner)
+    except HostError as error:
+        return Obstacle(str(error), "name one that there is, or leave `owner` out")
+    if not interface.exists(where.target):
+        return None
+    hint = f"if it is meant, write `interface: {where.target}` instead of `tap:`, else name another one"
+    return Obstacle(f"the host has an interface {where.target} already", hint)
+
+
 def _user(owner: str) -> int:
     """The number of a user; 0 if none is named."""
     if owner.isdecimal() or not owner:
@@ -252,6 +277,4 @@ def _user(owner: str) -> int:
     try:
         return pwd.getpwnam(owner).pw_uid
     except KeyError:
-        raise HostError(
-            f"this host has no user {owner}, who is to own a TAP; `getent passwd` lists all"
-        ) from None
+        raise HostError(f"this host has no user {owner}, who is to own a TAP") from None

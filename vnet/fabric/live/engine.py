@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vnet.base.errors import Exit, Fault, HostError, InputError, VnetError
+from vnet.base.errors import Exit, HostError, VnetError
 from vnet.fabric import actions as act
 from vnet.fabric import disk_sizing
 from vnet.fabric.declared import Declared, load, work_out
@@ -22,8 +22,9 @@ from vnet.fabric.live.apply import carry_out
 from vnet.fabric.live.boots import refuse_what_cannot_boot
 from vnet.fabric.live.change import Change, make, remove
 from vnet.fabric.live.filters import check_filters
+from vnet.fabric.live.in_the_way import awaited, refuse_cables, refuse_endpoints
 from vnet.fabric.live.observe import observe
-from vnet.fabric.live.parts import Guests, Parts
+from vnet.fabric.live.parts import Guests
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.room import refuse_lines_without_queues, refuse_what_does_not_fit
@@ -192,7 +193,8 @@ class Engine(Registry):
         refuse_smaller_disks(declared.inventory, observed)
         wanted = declared.state()
         actions = plan(observed, wanted)
-        await _refuse_cables(parts, declared, actions)
+        await refuse_cables(parts, declared, actions)
+        await refuse_endpoints(parts, declared, actions)
         generation = (record.generation if record else 0) + bool(actions)
         planned = Record(
             name,
@@ -208,6 +210,7 @@ class Engine(Registry):
         tracked = await parts.switch.connections() if was and actions and observed.switch else ()
         seen = await recorded(name) if was and actions else ()
         hints = await asyncio.to_thread(self._advice, name, wanted.guests - observed.guests)
+        hints += await awaited(parts, actions)
         return Change(parts, record, planned, declared, observed, wanted, actions, was, tracked, seen, hints)
 
     def _advice(self, name: str, guests: Collection[Guest]) -> tuple[Advice, ...]:
@@ -393,19 +396,6 @@ async def _refuse_conflicts(change: Change) -> None:
     if conflicts:
         lines = "".join(f"\n  {each}" for each in conflicts)
         raise HostError(f"this host's configuration stands in the way; nothing was changed:{lines}")
-
-
-async def _refuse_cables(parts: Parts, declared: Declared, actions: tuple[act.Action, ...]) -> None:
-    """Raises InputError for interfaces that the host has to keep, or has not."""
-    wanted = [action.cable for action in actions if isinstance(action, act.PutCable)]
-    found = await parts.cables.obstacles(wanted)
-    at = {each.uplink: each.at for each in declared.inventory.uplinks}
-    faults = tuple(
-        Fault(at[uplink], f"uplinks.{uplink}.interface", each.problem, each.hint)
-        for uplink, each in sorted(found.items())
-    )
-    if faults:
-        raise InputError(faults)
 
 
 def _agreed(change: Change, terms: Terms) -> Outcome:

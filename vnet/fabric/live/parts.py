@@ -531,6 +531,14 @@ class Endpoints(Protocol):
         """Whether anybody is at the other side of each."""
         ...
 
+    async def obstacles(self, endpoints: Iterable[Endpoint]) -> Mapping[str, Obstacle]:
+        """Why some of these cannot be put, by their names."""
+        ...
+
+    async def absent(self, endpoints: Iterable[Endpoint]) -> tuple[str, ...]:
+        """The names of those that have nothing to be joined with yet: it is waited for."""
+        ...
+
     async def put(self, endpoint: Endpoint) -> None:
         """Join it with its port, which is made if it is not there."""
         ...
@@ -558,6 +566,14 @@ class NoEndpoints:
     async def presence(self) -> Mapping[str, Presence]:
         """See `Endpoints`."""
         return {}
+
+    async def obstacles(self, endpoints: Iterable[Endpoint]) -> Mapping[str, Obstacle]:
+        """See `Endpoints`."""
+        return {}
+
+    async def absent(self, endpoints: Iterable[Endpoint]) -> tuple[str, ...]:
+        """See `Endpoints`."""
+        return ()
 
     async def put(self, endpoint: Endpoint) -> None:
         """See `Endpoints`."""
