@@ -22,7 +22,7 @@ from vnet.hv.freeze import WATCHDOG_S
 from vnet.hv.live.backup_store import MANIFEST, UNFINISHED
 
 RUNS = ("ready", "running", "paused", "starting", "stopping")
-HALVES = ("*.part", "*.new", ".building-*", ".saving-*", ".gone-*", "*.tmp")
+HALVES = ("*.part", "*.new", ".building-*", ".saving-*", ".removed-*", ".gone-*", "*.tmp")
 """Names of what is not finished."""
 SETTLED_S = 40.0
 
@@ -151,6 +151,7 @@ def left_over(host: QuickLab) -> list[str]:
             if each.stem not in up
         ),
         *(f"folder {each}" for each in host.directory.glob("run/workers/*/")),
+        *(f"folder {each}" for each in host.directory.glob("state/exports/*/")),
         *(f"half {each}" for pattern in HALVES for each in _files(host, pattern)),
         *(f"half {each}" for each in _files(host, UNFINISHED) if each.with_name(MANIFEST).exists()),
         *(f"wish {each}" for each in _wishes(host) if up.intersection(each["vms"])),

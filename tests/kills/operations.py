@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.kills.commands import QuickLab
@@ -86,6 +87,21 @@ def marked(host: QuickLab) -> object:
     """Whether a's disk has the mark; a does not run."""
     said = _qemu_io(host, f"read -P {MARK} 1M 64k")
     return "Pattern verification failed" not in said if "read 65536" in said else said
+
+
+def imported(host: QuickLab) -> object:
+    """Whether the store has an image of that name."""
+    return any(row["name"] == "kept" for row in host.json("image", "ls"))
+
+
+def exported(host: QuickLab) -> object:
+    """Whether the whole file is there."""
+    done = subprocess.run(["qemu-img", "check", "-q", _export(host)], capture_output=True)
+    return done.returncode == 0
+
+
+def _export(host: QuickLab) -> str:
+    return str(host.directory / "a.qcow2")
 
 
 MARK = 0x55
@@ -236,6 +252,21 @@ def _marked_since_backup(host: QuickLab) -> tuple[Words, ...]:
     return ()
 
 
+def _not_imported(host: QuickLab) -> tuple[Words, ...]:
+    host.vnet(*up(host))
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", host.directory / "kept.qcow2", "8M"], check=True
+    )
+    return (("image", "rm", "kept"),) if imported(host) else ()
+
+
+def _not_exported(host: QuickLab) -> tuple[Words, ...]:
+    for words in _stopped_with_disk(host):
+        host.vnet(*words)
+    Path(_export(host)).unlink(missing_ok=True)
+    return ()
+
+
 def _first_id(host: QuickLab) -> str:
     return str(host.json("backup", "ls", "a", "-n", FABRIC)[0]["id"])
 
@@ -295,6 +326,22 @@ OPERATIONS = (
         "backup-restore",
         lambda host: ("backup", "restore", _first_id(host), "--overwrite"),
         *(marked, True, False, _marked_since_backup),
+    ),
+    Operation(
+        "image-import",
+        lambda host: ("image", "import", str(host.directory / "kept.qcow2")),
+        *(imported, False, True, _not_imported),
+    ),
+    Operation(
+        "image-rm",
+        says("image", "rm", "kept"),
+        *(imported, True, False),
+        lambda host: (*_not_imported(host), ("image", "import", str(host.directory / "kept.qcow2"))),
+    ),
+    Operation(
+        "export",
+        lambda host: ("export", "-n", FABRIC, "a", _export(host)),
+        *(exported, False, True, _not_exported),
     ),
     Operation("disk-rm", says("disk", "rm", "a", "data", "-n", FABRIC), size, 16, 0, _stopped_with_disk),
     # the last one: the fabric of the others has a disk of 16 MiB, and none is made smaller

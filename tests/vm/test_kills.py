@@ -16,6 +16,7 @@ CHOSEN = {
     "start-clone": ("after process qemu-system-x86_64", "after QMP device_add"),
     "stop": ("before QMP quit",),
     "disk-create": ("after process qemu-img",),
+    "image-import": ("after process qemu-img",),
 }
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
