@@ -27,6 +27,7 @@ def test_nothing_that_is_half_made_is_left_and_what_is_whole_stays() -> None:
         disks / ".root.qcow2.base.json.part",
         staging() / "lab.new" / "data.qcow2",
         paths.image_store() / ".gone-0123" / "disk.qcow2",
+        paths.image_store() / ".building-x" / "disk.qcow2",
         paths.exports_dir() / "0123" / "db.ova",
         store.path / ".removed-db" / "data.qcow2",
         paths.workers_run_dir() / "0123" / "qmp.sock",
