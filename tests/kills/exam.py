@@ -22,7 +22,17 @@ from vnet.hv.freeze import WATCHDOG_S
 from vnet.hv.live.backup_store import MANIFEST, UNFINISHED
 
 RUNS = ("ready", "running", "paused", "starting", "stopping")
-HALVES = ("*.part", "*.new", ".building-*", ".saving-*", ".removed-*", ".gone-*", "*.tmp")
+HALVES = (
+    "*.part",
+    "*.new",
+    "*.moving.json",
+    "*.copy",
+    ".building-*",
+    ".saving-*",
+    ".removed-*",
+    ".gone-*",
+    "*.tmp",
+)
 """Names of what is not finished."""
 SETTLED_S = 40.0
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -77,4 +79,94 @@ def test_a_disk_that_is_declared_larger_grows_and_one_declared_smaller_is_refuse
     assert sh(host, "cat /sys/block/$(basename $(readlink /dev/disk/data))/size").strip() == "262144"
     assert note(host) == "precious\n"
     assert "not made smaller" in declare(host, "64M", expect=1)
+    assert note(host) == "precious\n"
+
+
+# ---- locations ---------------------------------------------------------------------------------
+
+
+class Folder:
+    """A folder of the host, on which a file system is mounted, or not."""
+
+    def __init__(self, host: Lab) -> None:
+        self.path, self.real = host.directory / "nvme", host.directory / "real"
+        for each in (self.path, self.real):
+            each.mkdir(mode=0o755)
+
+    def mount(self) -> None:
+        subprocess.run(["mount", "--bind", self.real, self.path], check=True)
+
+    def unmount(self, *how: str) -> None:
+        subprocess.run(["umount", *how, self.path], check=True)
+
+
+@pytest.fixture(scope="module")
+def fast(host: Lab) -> Iterator[Folder]:
+    folder = Folder(host)
+    folder.mount()
+    try:
+        yield folder
+        host.vnet("down", "-n", "disks", "--disks")
+        host.vnet("disk", "location", "rm", "fast")
+        assert list(folder.real.iterdir()) == []
+    finally:
+        folder.unmount("--lazy")
+
+
+def located(host: Lab, expect: int = 0) -> str:
+    """The disk data is declared at the location fast, and the other one no more."""
+    file = host.directory / "disks.vnet.yaml"
+    other = ", {name: logs, size: 32M, format: raw}"
+    file.write_text(TEXT.replace("64M}", "128M, location: fast}").replace(other, ""))
+    return host.vnet("up", "-f", str(file), "--yes", expect=expect)
+
+
+def test_a_location_is_added_by_the_administrator_and_nothing_moves_unasked(host: Lab, fast: Folder) -> None:
+    told = located(host, expect=1)
+    assert "disks.vnet.yaml:5:" in told and "`vnet disk location add fast FOLDER`" in told
+    assert "no location fast" in host.vnet(
+        "validate", "-f", str(host.directory / "disks.vnet.yaml"), expect=1
+    )
+    host.vnet("disk", "location", "add", "fast", str(fast.path))
+    told = located(host, expect=1)
+    assert "the disk data of db lies at the location default" in told
+    assert "vnet disk move db data fast" in told
+    assert note(host) == "precious\n"
+
+
+def test_a_disk_that_is_moved_has_its_contents(host: Lab, fast: Folder) -> None:
+    assert "vnet stop db" in host.vnet("disk", "move", "db", "data", "fast", expect=1)
+    host.vnet("stop", "db")
+    host.vnet("disk", "rm", "db", "logs")
+    assert "no location slow" in host.vnet("disk", "move", "db", "data", "slow", expect=1)
+    assert host.json("disk", "move", "db", "data", "fast")["from"] == "default"
+    assert [row["location"] for row in host.json("disk", "ls")] == ["fast"]
+    assert "lies at the location fast" in host.vnet("start", "db", expect=1)
+    located(host)
+    assert note(host) == "precious\n"
+    rows = {row["location"]: row for row in host.json("disk", "location", "ls")}
+    assert rows["fast"]["disks"] == 1 and rows["fast"]["free_bytes"] > 0
+    told = host.vnet("disk", "location", "rm", "fast", expect=1)
+    assert "disks lie at the location fast, of disks/db" in told
+
+
+def test_its_snapshots_and_backups_are_those_of_the_disk_wherever_it_lies(host: Lab, fast: Folder) -> None:
+    host.vnet("stop", "db")
+    host.vnet("snapshot", "save", "db", "before")
+    for location in ("default", "fast"):
+        host.vnet("disk", "move", "db", "data", location)
+    host.vnet("snapshot", "restore", "db", "before")
+    host.vnet("snapshot", "rm", "db", "before")
+    (made,) = host.json("backup", "create", "db")
+    host.vnet("backup", "restore", made["id"], "--overwrite")
+    assert [each.name for each in (fast.real / "vnet-disks/disks/db").glob("[!.]*")] == ["data.qcow2"]
+    assert not (host.directory / "state/disks/disks/db").exists()
+
+
+def test_a_location_that_is_not_mounted_is_refused_and_nothing_is_made_there(host: Lab, fast: Folder) -> None:
+    fast.unmount()
+    assert "vnet-disks is missing: mount the file system" in host.vnet("start", "db", expect=1)
+    assert list(fast.path.iterdir()) == [] and host.json("disk", "ls") == []
+    fast.mount()
+    host.vnet("start", "db")
     assert note(host) == "precious\n"

@@ -21,6 +21,7 @@ from vnet.api.answers import outcome_json
 from vnet.api.attach_routes import AttachRoutes
 from vnet.api.backup_routes import BackupRoutes
 from vnet.api.clone_routes import CloneRoutes
+from vnet.api.disk_routes import DiskRoutes
 from vnet.api.export_routes import ExportRoutes
 from vnet.api.image_routes import ImageRoutes
 from vnet.api.link_routes import LinkRoutes
@@ -102,11 +103,10 @@ class Api:
             Route(f"{vm}/exec", self.exec, methods=["POST"]),
             Route(f"{vm}/console", self.console),
             Route(f"{vm}/logs", self.logs),
-            Route(f"{vm}/disks/{{disk}}", self.remove_disk, methods=["DELETE"]),
-            Route("/v1/disks", self.disks),
             Route("/v1/events", self.events),
             *AttachRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *LinkRoutes(self.service.engine, self._fabric, self.operations).routes(),
+            *DiskRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *CloneRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *SnapshotRoutes(self.service.engine, self._fabric, self.operations).routes(),
             *ScreenRoutes(self.service.engine, self._fabric).routes(),
@@ -373,15 +373,6 @@ class Api:
         blocks: asyncio.Queue[bytes | None] = asyncio.Queue(BLOCKS_QUEUED)
         produce = await asyncio.to_thread(consoles.read, name, vm, wanted)
         return Bytes(produce, self.operations, b"application/jsonl", blocks)
-
-    async def disks(self, request: Request) -> Response:
-        """The disks of all fabrics, or of one."""
-        return JSONResponse(await disks.listed(self.service.engine, request.query_params.get("fabric")))
-
-    async def remove_disk(self, request: Request) -> Response:
-        """Remove a disk with its contents."""
-        vm, disk = request.path_params["vm"], request.path_params["disk"]
-        return JSONResponse(await disks.remove(self.service.engine, self._fabric(request), vm, disk))
 
     async def cancel(self, request: Request) -> Response:
         """Break an operation off."""

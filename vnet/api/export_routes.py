@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from starlette.types import ASGIApp
 
 from vnet.api.requests import body_of
 from vnet.api.stream import JsonLines, Operations
-from vnet.base.boot import ImageFormat
+from vnet.base.boot import DEFAULT_LOCATION, ImageFormat
 from vnet.base.errors import InputError
 from vnet.fabric.live import disk_contents, exports
 from vnet.fabric.live.exports import Form, Wanted
@@ -27,7 +25,6 @@ from vnet.fabric.progress import Report
 from vnet.hv.live import export
 
 Json = Mapping[str, Any]
-TOLD_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +62,15 @@ class ExportRoutes:
         body, given = await body_of(request), request.path_params
         name = given["fabric"] if given["fabric"] != "-" else self.fabric(request)
         vm, disk, path = given["vm"], given["disk"], Path(str(body.get("path", "")))
+        location = str(body.get("location", DEFAULT_LOCATION))
         what, form = f"import disk {disk} of {vm}", str(body.get("format", ""))
         if form and form not in [each.value for each in ImageFormat]:
             raise InputError(f"{form} is no format of disks")
+        file = disk_contents.Given(path, form, location)
 
         async def work(report: Report) -> Json:
-            loop = asyncio.get_running_loop()
             with telling(report, 1, what, 1) as remark:
-                told = _seldom(lambda text: loop.call_soon_threadsafe(remark.moved, text))
-                put = await disk_contents.put(self.registry, name, vm, disk, path, form, told)
+                put = await disk_contents.put(self.registry, name, vm, disk, file, remark.moved)
                 remark.text = put["path"]
             return put
 
@@ -91,19 +88,6 @@ class ExportRoutes:
         """It is not wanted any more."""
         export.forget(request.path_params["token"])
         return JSONResponse({})
-
-
-def _seldom(told: Callable[[str], object]) -> Callable[[str], None]:
-    """Tells once in a while what comes often."""
-    last_s = time.monotonic()
-
-    def tell(text: str) -> None:
-        nonlocal last_s
-        if time.monotonic() - last_s > TOLD_EVERY_S:
-            last_s = time.monotonic()
-            told(text)
-
-    return tell
 
 
 def _wanted(vm: str, body: Json) -> Wanted:

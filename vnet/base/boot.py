@@ -13,6 +13,8 @@ ROOT_DISK = "root"
 """The disk of a VM that is made of its image."""
 UEFI_VARIABLES = "uefi-vars"
 """The disk, in a way, on which UEFI firmware keeps its variables."""
+DEFAULT_LOCATION = "default"
+"""Where disks lie whose location is not declared: in the state directory."""
 
 
 class Firmware(Enum):

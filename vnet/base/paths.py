@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from vnet.base.boot import DEFAULT_LOCATION
+
 
 def run_dir() -> Path:
     """Sockets and pid files; emptied by a reboot. `VNET_RUN_DIR`, default `/run/vnet`."""
@@ -82,9 +84,19 @@ def exports_dir() -> Path:
     return state_dir() / "exports"
 
 
-def disks_dir() -> Path:
-    """Disks of VMs, `FABRIC/VM/NAME.FORMAT`, kept when fabrics go."""
-    return state_dir() / "disks"
+def disks_dir(location: str = DEFAULT_LOCATION) -> Path:
+    """Disks of VMs at a location, `FABRIC/VM/NAME.FORMAT`, kept when fabrics go."""
+    return state_dir() / "disks" if location == DEFAULT_LOCATION else locations_dir() / location
+
+
+def cloning_dir() -> Path:
+    """Where disks are made that are copies of another VM's."""
+    return state_dir() / "cloning"
+
+
+def locations_dir() -> Path:
+    """A symbolic link for each location of disks that the host's administrator has added."""
+    return state_dir() / "locations"
 
 
 def snapshots_dir(fabric: str) -> Path:

@@ -77,9 +77,9 @@ class Client:
         with self._open("POST", path, body or {}) as response, self._listening():
             return json.loads(response.read())
 
-    def delete(self, path: str) -> Any:
+    def delete(self, path: str, **query: Any) -> Any:
         """One JSON answer to a request that something be removed."""
-        with self._open("DELETE", path) as response, self._listening():
+        with self._open("DELETE", path + _query(query)) as response, self._listening():
             return json.loads(response.read())
 
     def read(self, path: str, **query: Any) -> Generator[bytes, None, None]:

@@ -1,4 +1,4 @@
-"""Commands about disks: ls, rm."""
+"""Commands about disks: ls, rm, move."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from vnet.cli.client import path
+from vnet.cli import location_commands
+from vnet.cli.client import data, path
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, mib, rows, tell
+from vnet.cli.output import Column, Format, document, mib, rows, tell
 
 _COLUMNS = (
     Column("FABRIC", lambda row: row["fabric"]),
@@ -19,6 +20,7 @@ _COLUMNS = (
     Column("USE", lambda row: row["use"] + (", damaged" if row["damage"] else "")),
     Column("KEY", lambda row: "yes" if row["encrypted"] else "no"),
     Column("BASE", lambda row: row["base"][:12] or "-"),
+    Column("LOCATION", lambda row: row["location"]),
     Column("FORMAT", lambda row: row["format"], wide=True),
     Column("PATH", lambda row: row["path"], wide=True),
 )
@@ -26,10 +28,12 @@ _COLUMNS = (
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    group = typer.Typer(no_args_is_help=True, help="Disks of VMs: list, remove.")
+    group = typer.Typer(no_args_is_help=True, help="Disks of VMs: list, remove, move; where they lie.")
     app.add_typer(group, name="disk")
     command(group)(ls)
     command(group)(rm)
+    command(group)(move)
+    location_commands.register(group)
 
 
 def ls(settings: Settings) -> None:
@@ -41,7 +45,31 @@ def rm(
     settings: Settings,
     vm: Annotated[str, typer.Argument(metavar="VM")],
     disk: Annotated[str, typer.Argument(metavar="DISK")],
+    location: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which one, if there is one at several.")
+    ] = None,
 ) -> None:
     """Remove a disk with all that is on it, for good."""
-    removed = settings.daemon().delete(path("fabrics", settings.fabric, "vms", vm, "disks", disk))
+    where = path("fabrics", settings.fabric, "vms", vm, "disks", disk)
+    removed = settings.daemon().delete(where, location=location)
     tell(f"{removed['path']}: removed, {mib(removed['taken_bytes'])} are free again")
+
+
+def move(
+    settings: Settings,
+    vm: Annotated[str, typer.Argument(metavar="VM", help="It must be stopped.")],
+    disk: Annotated[str, typer.Argument(metavar="DISK")],
+    location: Annotated[
+        str, typer.Argument(metavar="LOCATION", help="`vnet disk location ls` lists them; default is one.")
+    ],
+) -> None:
+    """Move a disk, with the snapshots in it, to another location of this host.
+
+    Broken off, it stays where it is. The topology has to declare the new location before the VM is started.
+    """
+    where = path("fabrics", settings.fabric, "vms", vm, "disks", disk, "move")
+    moved = settings.daemon().run("POST", where, {"location": location}, settings.report)
+    if settings.output in (Format.JSON, Format.YAML):
+        document(data(moved), settings.output)
+    else:
+        tell(f"{moved['path']}: moved; declare `location: {location}` for {disk} of {vm}, then `vnet up`")

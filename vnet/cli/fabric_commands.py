@@ -13,6 +13,7 @@ from vnet.base.line import bits
 from vnet.base.logs import LogFormat
 from vnet.cli import files
 from vnet.cli.client import Client, data, path
+from vnet.cli.location_commands import refuse_unknown
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, Row, age, amount, document, emit, mib, rows, tell
 
@@ -73,6 +74,7 @@ def validate(settings: Settings) -> None:
         from vnet.fabric.live.filters import check_filters
 
         check_filters(topology)
+    refuse_unknown(settings.client(), inventory.vms)
     found = {
         "vms": len(inventory.vms),
         "networks": len(topology.networks),

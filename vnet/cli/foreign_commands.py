@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vnet.base.boot import DEFAULT_LOCATION
 from vnet.base.errors import UsageError
 from vnet.cli import files
 from vnet.cli.client import path
@@ -93,6 +94,7 @@ def disk(
     called: Annotated[str, typer.Argument(metavar="DISK", show_default=False)],
     given: Annotated[Path, typer.Argument(metavar="FILE", help="qcow2, raw, VMDK, VDI, VHD, VHDX.")],
     form: Annotated[str, typer.Option("--format", help="If it cannot be seen, as of many raw disks.")] = "",
+    location: Annotated[str, typer.Option(metavar="NAME", help="Where it is to lie.")] = DEFAULT_LOCATION,
 ) -> None:
     """Make a disk of a VM out of a file.
 
@@ -104,7 +106,8 @@ def disk(
     client = settings.daemon()
     client.timeout_s = None
     where = path("fabrics", settings.fabric, "vms", vm, "disks", called, "contents")
-    made = client.run("POST", where, {"path": str(given.absolute()), "format": form}, settings.report)
+    body = {"path": str(given.absolute()), "format": form, "location": location}
+    made = client.run("POST", where, body, settings.report)
     tell(f"{vm}: the disk {called} has {mib(made['size_bytes'])}; declare it with as much or more")
 
 

@@ -113,6 +113,15 @@ def _disk(seen: Seen) -> Iterator[Trouble]:
         yield Trouble("disk", text, f"du -xsh {shlex.quote(seen.host.state_dir)}/* | sort -h")
 
 
+def _locations(seen: Seen) -> Iterator[Trouble]:
+    for each in seen.host.locations:
+        if each.trouble:
+            yield Trouble(each.name, each.trouble, "vnet disk location ls")
+        elif each.free_bytes < LOW_DISK_BYTES:
+            text = f"{each.free_bytes >> 20} MiB are left in {each.folder}: VMs whose disks grow stand still"
+            yield Trouble(each.name, text, "vnet disk ls -o wide")
+
+
 def _snapshots(seen: Seen) -> Iterator[Trouble]:
     for fabric, count in seen.host.old_snapshots:
         text = f"{count} older than 30 days: disks keep all that was overwritten since"
@@ -195,6 +204,7 @@ HOST: tuple[Check[Seen], ...] = (
     Check("memory", "memory for more guests", Level.WARNING, _memory),
     Check("pressure", "whether somebody waits for memory", Level.WARNING, _strained),
     Check("disk", "room in the state directory", Level.WARNING, _disk),
+    Check("locations", "whether locations of disks are there, and have room", Level.WARNING, _locations),
     Check("snapshots", "snapshots that are older than 30 days", Level.WARNING, _snapshots),
     Check("clock", "whether the clock goes forward", Level.WARNING, _clock),
     Check("kvm", "how guests are run, by a timed probe", Level.WARNING, _accel),

@@ -353,7 +353,15 @@ def guest_of(vm: Vm) -> Guest:
         for each in vm.listeners
     )
     disks = tuple(
-        Disk(each.name, each.size_bytes, each.format.value, each.is_full, each.is_root, each.is_encrypted)
+        Disk(
+            each.name,
+            each.size_bytes,
+            each.format.value,
+            each.is_full,
+            each.is_root,
+            each.is_encrypted,
+            each.location,
+        )
         for each in vm.disks
     )
     return Guest(vm.name, vm.image, vm.cpus, vm.memory_bytes, nics, disks, vm.boot, vm.awaits)

@@ -14,6 +14,16 @@ from vnet.openflow.flow import Flow
 
 
 @dataclass(frozen=True, slots=True)
+class LocationSeen:
+    """Where disks of VMs lie. `trouble` says why it cannot be used now, if so."""
+
+    name: str
+    folder: str
+    free_bytes: int
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HostSeen:
     """The host itself.
 
@@ -33,6 +43,8 @@ class HostSeen:
     memory_bytes: int
     old_snapshots: tuple[tuple[str, int], ...] = ()
     """Fabrics, up or not, and how many snapshots of each are older than is good for disks."""
+    locations: tuple[LocationSeen, ...] = ()
+    """Those that the host's administrator has added."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,16 @@ HOST_RESERVE_BYTES = 256 << 20
 DISK_RESERVE_BYTES = 512 << 20
 """What of the file system of the disks is left for all that grows: records, events, disks that are thin."""
 
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is free in the file system of the folder `path`; `file_system` is its number."""
+
+    file_system: int
+    free_bytes: int
+    path: str
+
+
 VCPUS_PER_CPU = 32
 """So many vCPUs share a CPU of the host at most, unless somebody says otherwise: guests that mostly wait get
 on with it, and a number that was mistyped is refused."""
@@ -96,25 +106,25 @@ def admit_vcpus(wanted: Iterable[tuple[str, int]], running: int, cpus: int, per_
     )
 
 
-def admit_disks(wanted: Iterable[tuple[str, int]], free_bytes: int, path: str) -> None:
+def admit_disks(wanted: Iterable[tuple[str, int]], room: Room) -> None:
     """Refuses preallocated disks that the file system has no room for.
 
     Args:
         wanted: name of each disk, and what it still takes.
-        free_bytes: what is free in the file system of the folder `path`.
+        room: what is free in the one file system where they are to be.
 
     Raises:
         AdmissionError: with the sum.
     """
     asked = tuple((name, size) for name, size in wanted if size)
-    need, free = sum(size for _, size in asked), free_bytes - DISK_RESERVE_BYTES
+    need, free = sum(size for _, size in asked), room.free_bytes - DISK_RESERVE_BYTES
     if not asked or need <= free:
         return
     raise AdmissionError(
         f"not enough room for the preallocated disks {_names(asked)}: they take {_mib(need)}, but of"
-        f" {_mib(free_bytes)} that are free in {path} {_mib(DISK_RESERVE_BYTES)} are kept for what grows:"
-        f" {_mib(max(0, free))} are left. Make them smaller, leave `preallocated` out, or remove disks that"
-        " nobody needs (`vnet disk ls`)."
+        f" {_mib(room.free_bytes)} that are free in {room.path} {_mib(DISK_RESERVE_BYTES)} are kept for what"
+        f" grows: {_mib(max(0, free))} are left. Make them smaller, leave `preallocated` out, or remove disks"
+        " that nobody needs (`vnet disk ls`)."
     )
 
 

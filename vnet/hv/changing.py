@@ -120,6 +120,9 @@ def _disks(old: GuestSpec, new: GuestSpec) -> Iterator[Difference]:
             yield Difference(f"disk {will[file].name} is new", How.LIVE)
         elif file not in will:
             yield Difference(f"disk {was[file].name} goes, and is kept", How.LIVE)
+        elif was[file].location != will[file].location:
+            before, after = was[file], will[file]
+            yield Difference(f"disk {after.name}: {before.location} → {after.location}", How.RESTART)
         elif was[file].size_bytes != will[file].size_bytes and will[file].size_bytes:
             before, after = was[file], will[file]
             what = f"disk {after.name} {_mib(before.size_bytes)} → {_mib(after.size_bytes)}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from vnet.base.boot import DEFAULT_LOCATION
 from vnet.base.errors import HostError
 from vnet.hv import qemu_img
 from vnet.hv.qemu_img import Call, Image
@@ -35,6 +36,7 @@ class Disk:
 
     `size_bytes` is what the guest sees, a multiple of 512. `is_full`: all of it is taken from the host's file
     system at once; otherwise as the guest writes. `encrypt`: its file is of no use without its key.
+    `location` names a folder of the host, as its administrator has it.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Disk:
     is_root: bool = False
     """Made of the VM's image, as the difference to it; a size of 0 is then the image's."""
     encrypt: bool = False
+    location: str = DEFAULT_LOCATION
 
     @property
     def file_bytes(self) -> int:

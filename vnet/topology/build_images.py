@@ -137,4 +137,5 @@ def _declared(vm: Entry, boot: Boot) -> Iterator[DiskSpec]:
             entry.value(lang.DISK_PREALLOCATED),
             each.at,
             is_encrypted=entry.value(lang.DISK_ENCRYPT),
+            location=entry.value(lang.DISK_LOCATION),
         )

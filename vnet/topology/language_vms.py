@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vnet.base.boot import MICRO
+from vnet.base.boot import DEFAULT_LOCATION, MICRO
 from vnet.topology import life, life_text, published, values
 from vnet.topology.language_cloud_init import VM_CLOUD_INIT
 from vnet.topology.language_images import IMAGE_NAME, VM_BOOT
@@ -144,7 +144,14 @@ DISK_ENCRYPT = Field(
     "true: its file is of no use without its key, which the host keeps elsewhere; false if left out",
     default=False,
 )
-_DISK = (DISK_NAME, DISK_SIZE, DISK_FORMAT, DISK_PREALLOCATED, DISK_ENCRYPT)
+DISK_LOCATION = Field(
+    "location",
+    name_word("a location of this host's disks"),
+    "where its file lies: a name that the host's administrator gave (`vnet disk location add`); default if "
+    "left out",
+    default=DEFAULT_LOCATION,
+)
+_DISK = (DISK_NAME, DISK_SIZE, DISK_FORMAT, DISK_PREALLOCATED, DISK_ENCRYPT, DISK_LOCATION)
 VM_DISKS = Field(
     "disks",
     ListOf(Record("a disk", _DISK), "a list of disks"),

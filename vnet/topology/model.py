@@ -9,7 +9,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from vnet.base import limits
-from vnet.base.boot import MICRO_BOOT, Boot, ImageSource
+from vnet.base.boot import DEFAULT_LOCATION, MICRO_BOOT, Boot, ImageSource
 from vnet.base.limits import Limits
 from vnet.base.line import STRAIGHT, Line
 from vnet.base.source import Location
@@ -255,7 +255,7 @@ class DiskSpec:
     """A disk of a VM. `is_full`: all of its room is taken at once, and not as the guest writes.
 
     `is_root`: it is made of the VM's image, and has its size if `size_bytes` is 0. `is_encrypted`: its file
-    is of no use without its key.
+    is of no use without its key. `location` is what the host's administrator calls the folder of its file.
     """
 
     name: str
@@ -265,6 +265,7 @@ class DiskSpec:
     at: Location
     is_root: bool = False
     is_encrypted: bool = False
+    location: str = DEFAULT_LOCATION
 
 
 @dataclass(frozen=True, slots=True)

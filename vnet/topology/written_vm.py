@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vnet.base.boot import Boot, ImageFile, ImageSource
+from vnet.base.boot import DEFAULT_LOCATION, Boot, ImageFile, ImageSource
 from vnet.base.cloud_init import CloudInit
 from vnet.base.protocols import TCP, UDP
 from vnet.topology.inventory import Vm
@@ -111,7 +111,8 @@ def _cloud_init(told: CloudInit) -> bool | Plain | None:
 def _disk(disk: DiskSpec) -> Plain:
     form = "" if disk.format is DiskFormat.QCOW2 else disk.format.value
     size = f"{disk.size_bytes >> 20}M" if disk.size_bytes % (1 << 20) == 0 else f"{disk.size_bytes >> 10}K"
-    more = {"format": form, "preallocated": disk.is_full, "encrypt": disk.is_encrypted}
+    location = "" if disk.location == DEFAULT_LOCATION else disk.location
+    more = {"format": form, "preallocated": disk.is_full, "encrypt": disk.is_encrypted, "location": location}
     return {"name": disk.name, "size": size} | _said(more)
 
 

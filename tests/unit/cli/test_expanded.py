@@ -85,7 +85,7 @@ vms:
     image: small
     memory: 512M
     disks: [{name: root, size: 4G}, {name: data, size: 10G, format: raw, preallocated: true},
-            {name: secret, size: 1G, encrypt: true}]
+            {name: secret, size: 1G, encrypt: true, location: fast}]
     boot: {firmware: uefi, iso: /images/tools.iso, first: iso}
     cloud_init: {user: ada, password_hash: "$$6$$salt$$hash", packages: [htop], runcmd: ["echo $$HOME"]}
     restart: on-failure:5

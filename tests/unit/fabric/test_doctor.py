@@ -20,6 +20,7 @@ from vnet.fabric.symptoms import (
     HostSeen,
     Interface,
     Leftovers,
+    LocationSeen,
     Process,
     Seen,
     ServiceSeen,
@@ -205,6 +206,11 @@ def test_a_host_without_fabrics_needs_no_daemon() -> None:
     [
         (replace(HOST_WELL, available_memory_bytes=1 << 20), "memory memory"),
         (replace(HOST_WELL, free_disk_bytes=1 << 20), "disk disk"),
+        (
+            replace(HOST_WELL, locations=(LocationSeen("fast", "/f", 1 << 40, "is missing"),)),
+            "locations fast",
+        ),
+        (replace(HOST_WELL, locations=(LocationSeen("fast", "/f", 1 << 20),)), "locations fast"),
         (replace(HOST_WELL, now_s=1e9), "clock clock"),
         (replace(HOST_WELL, old_snapshots=(("lab", 2),)), "snapshots lab"),
         (replace(HOST_WELL, accel="tcg", accel_reason="KVM is emulated here"), "kvm kvm"),

@@ -12,6 +12,7 @@ from vnet.fabric.live.change import Interrupted
 from vnet.fabric.live.engine import AskFirst, ClaimsFailed, PlanChanged, Terms
 from vnet.fabric.progress import Status, silent
 from vnet.fabric.store import Source
+from vnet.hv.admission import Room
 
 SMALL = """\
 name: small
@@ -248,8 +249,11 @@ def test_preallocated_disks_are_refused_before_anything_is_made_and_thin_ones_ar
         return disk.size_bytes if disk.is_full else 0
 
     engine = make_engine(world, tmp_path)
+    free = {"default": (1 << 30) - 1 + (512 << 20), "fast": 1 << 40}
     engine.host = replace(
-        engine.host, missing_disk_bytes=missing_bytes, free_disk_bytes=lambda: (1 << 30) - 1 + (512 << 20)
+        engine.host,
+        missing_disk_bytes=missing_bytes,
+        disk_room=lambda location: Room(len(location), free[location], location),
     )
     full = SMALL.replace(
         "networks: [lan]", "networks: [lan], disks: [{name: data, size: 1G, preallocated: true}]", 1
@@ -258,6 +262,7 @@ def test_preallocated_disks_are_refused_before_anything_is_made_and_thin_ones_ar
         up(engine, full)
     assert world.calls == [] and engine.store.fabrics() == ()
     assert up(engine, full.replace("preallocated: true", "preallocated: false")).generation == 1
+    assert up(engine, full.replace("size: 1G", "size: 1G, location: fast")).generation == 2
     asyncio.run(engine.close())
 
 

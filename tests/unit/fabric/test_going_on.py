@@ -8,7 +8,10 @@ from types import SimpleNamespace
 from vnet.base.errors import HostError
 from vnet.fabric.events import Kind
 from vnet.fabric.live import going_on
+from vnet.hv.disk import Disk
 from vnet.hv.spec import GuestState, GuestStatus
+
+GUEST = SimpleNamespace(name="db", disks=(Disk("data", 1 << 20),))
 
 
 class Guests:
@@ -32,7 +35,7 @@ def look(monkeypatch, guests, *, room):
         events=SimpleNamespace(tell=lambda kind, *rest: told.append((kind, rest[2]))),
     )
     fabric = SimpleNamespace(parts=SimpleNamespace(guests=guests), record=SimpleNamespace(name="lab"))
-    monkeypatch.setattr(going_on, "has_room", lambda: room)
+    monkeypatch.setattr(going_on, "has_room", lambda guest: room)
     asyncio.run(going_on.turn(registry, fabric))
     return told
 
@@ -52,6 +55,6 @@ def test_what_is_free_is_asked_of_the_disks_file_system(monkeypatch, tmp_path):
     monkeypatch.setenv("VNET_STATE_DIR", str(tmp_path))
     (tmp_path / "disks").mkdir()
     monkeypatch.setattr(going_on, "ROOM_BYTES", 1)
-    assert going_on.has_room()
+    assert going_on.has_room(GUEST)
     monkeypatch.setattr(going_on, "ROOM_BYTES", 1 << 62)
-    assert not going_on.has_room()
+    assert not going_on.has_room(GUEST)

@@ -9,6 +9,7 @@ from vnet.hv.admission import (
     OVERHEAD_BYTES,
     VCPUS_PER_CPU,
     Commitment,
+    Room,
     admit,
     admit_backup,
     admit_disks,
@@ -90,10 +91,10 @@ def test_a_backup_that_the_store_has_no_room_for_is_refused_with_the_sum():
 
 def test_preallocated_disks_that_do_not_fit_are_refused_with_the_sum():
     wanted = [("db/data", 600 * MIB), ("db/logs", 400 * MIB), ("db/thin", 0)]
-    admit_disks(wanted, 1000 * MIB + DISK_RESERVE_BYTES, "/d")
+    admit_disks(wanted, Room(1, 1000 * MIB + DISK_RESERVE_BYTES, "/d"))
     with pytest.raises(AdmissionError) as caught:
-        admit_disks(wanted, 1000 * MIB + DISK_RESERVE_BYTES - 1, "/d")
+        admit_disks(wanted, Room(1, 1000 * MIB + DISK_RESERVE_BYTES - 1, "/d"))
     assert caught.value.exit_code is Exit.REFUSED
     text = str(caught.value)
     assert "disks db/data, db/logs: they take 1,000 MiB" in text and "1,000 MiB are left" in text
-    admit_disks([("db/thin", 0)], 0, "/d")
+    admit_disks([("db/thin", 0)], Room(1, 0, "/d"))

@@ -240,7 +240,7 @@ def test_a_root_disk_is_the_difference_to_its_image_and_to_nothing_else(state: P
     raw = subprocess.run(("qemu-img", "convert", "-O", "raw", made.path, f"{made.path}.raw"), check=True)
     assert raw.returncode == 0
     assert Path(f"{made.path}.raw").read_bytes()[:5] == b"image"
-    clone = disk.path_of("lab", "new", "root.qcow2")
+    clone = disk.path_of("lab", "new", Disk("root", 0))
     assert clone.stat().st_blocks * 512 < MIB, "what is in the image is not copied"
     told = json.loads(subprocess.check_output(("qemu-img", "info", "--output=json", str(clone))))
     assert told["backing-filename"] == str(image_store.path_of(image))

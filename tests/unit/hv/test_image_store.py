@@ -228,7 +228,7 @@ def linked(fabric: str, new: str, source: str = "web") -> tuple[tuple[str, ...],
 
 def written(vm: str, text: bytes, offset: int) -> Path:
     """Text put onto the disk of a VM as its QEMU would."""
-    path = live_disk.path_of("lab", vm, DATA.file)
+    path = live_disk.path_of("lab", vm, DATA)
     made_of = base_note.image_of(path)
     base = str(store.path_of(made_of)) if made_of else None
     opened = qemu_img.Image(path, is_written=True).opened(str(path), base)
@@ -256,7 +256,7 @@ def test_a_base_is_found_again_by_what_is_in_it(folder):
     """The disk was touched, as QEMU may do, and the mark beside it is of no use: the contents decide."""
     live_disk.ensure("lab", "web", DATA)
     linked("lab", "two")
-    os.utime(live_disk.path_of("lab", "web", DATA.file))
+    os.utime(live_disk.path_of("lab", "web", DATA))
     linked("lab", "three")
     assert len(bases()) == 1
     written("web", b"changed " * 64, 0)
@@ -301,7 +301,7 @@ def test_a_linked_disk_grows_and_is_made_anew_of_nothing_once_removed(folder):
     linked("lab", "two")
     larger = replace(DATA, size_bytes=32 * MIB)
     assert root_disk.virtual_size_bytes(live_disk.ensure("lab", "two", larger)) == 32 * MIB
-    path = live_disk.path_of("lab", "two", DATA.file)
+    path = live_disk.path_of("lab", "two", DATA)
     path.unlink()  # and its note is left
     live_disk.ensure("lab", "two", DATA)
     assert base_note.base_of(path) is None
@@ -312,7 +312,7 @@ def test_a_root_disk_that_is_linked_is_still_of_the_image_that_is_declared(folde
     root_disk.ensure("lab", "web", ROOT, image, "debian")
     order = disk_clone.Order("lab", "web", "two", linked=True)
     assert asyncio.run(disk_clone.clone(order, [ROOT], lambda text: None)) == (("root",), ("root",))
-    note = base_note.base_of(live_disk.path_of("lab", "two", ROOT.file))
+    note = base_note.base_of(live_disk.path_of("lab", "two", ROOT))
     assert (note.name, note.sha256) == ("debian", image.sha256)
     assert note.id == bases()[0].image.id != image.id
 

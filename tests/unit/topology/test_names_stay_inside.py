@@ -11,10 +11,14 @@ from vnet.fabric.store import Source
 TEXT = """\
 name: "{name}"
 networks: {{ "{network}": {{vlan: 10, subnets: 10.0.0.0/24}} }}
-vms: {{ "{vm}": {{networks: ["{network}"], image: micro, disks: [{{name: "{disk}", size: 1M}}]}} }}
+vms:
+  "{vm}":
+    networks: ["{network}"]
+    image: micro
+    disks: [{{name: "{disk}", size: 1M, location: "{location}"}}]
 mirrors: {{ "{mirror}": {{source: "network:{network}", to: "pcap:all"}} }}
 """
-GOOD = {"name": "shop", "network": "lan", "vm": "a", "disk": "data", "mirror": "all"}
+GOOD = {"name": "shop", "network": "lan", "vm": "a", "disk": "data", "location": "fast", "mirror": "all"}
 WAYS_OUT = ("../x", "/etc/x", "a/b", "..", ".", "a\\0b", "~x", "a b")
 
 
@@ -26,7 +30,7 @@ def test_names_that_are_good_are_taken() -> None:
     assert load(topology()).name == "shop"
 
 
-@pytest.mark.parametrize("key", ["name", "network", "vm", "disk", "mirror"])
+@pytest.mark.parametrize("key", ["name", "network", "vm", "disk", "location", "mirror"])
 @pytest.mark.parametrize("way", WAYS_OUT)
 def test_no_name_leads_out(key: str, way: str) -> None:
     with pytest.raises(InputError):

@@ -17,7 +17,7 @@ Look = Callable[[str, Guest], tuple[Obstacle, ...]]
 
 async def refuse_what_cannot_boot(look: Look, declared: Declared, guests: Iterable[Guest]) -> None:
     """Raises InputError with all that keeps VMs from being started, each where it is declared."""
-    asked = sorted(guest for guest in guests if not guest.boot.is_micro)
+    asked = sorted(guest for guest in guests if guest.disks or not guest.boot.is_micro)
     found = await asyncio.to_thread(lambda: tuple(_faults(look, declared, asked))) if asked else ()
     if found:
         raise InputError(tuple(dict.fromkeys(found)))
@@ -31,10 +31,12 @@ def _faults(look: Look, declared: Declared, guests: Iterable[Guest]) -> Iterator
 
 
 def _place(declared: Declared, guest: Guest, key: str) -> tuple[Location, str]:
-    """Where to look: at the image if the file declares it, else at the VM."""
+    """Where to look: at the image if the file declares it, at the disk, else at the VM."""
     name = guest.boot.image.name if guest.boot.image else ""
     image = declared.topology.images.get(name)
     if key == "image" and image is not None:
         return image.at, f"images.{name}"
     vm = next(vm for vm in declared.inventory.vms if vm.name == guest.name)
-    return vm.at, f"vms.{vm.spec}.{key}"
+    key, _, name = key.partition(".") if key.startswith("disks.") else (key, "", "")
+    at = next((disk.at for disk in vm.disks if disk.name == name), vm.at)
+    return at, f"vms.{vm.spec}.{key}"

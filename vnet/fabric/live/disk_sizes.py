@@ -51,7 +51,7 @@ def _keeps_more(there: Kept) -> bool:
 
 def _image(fabric: str, guest: Guest, disk: Disk) -> Stored | None:
     """The image of a root disk; None of one that is not in the store yet."""
-    path, source = disks.path_of(fabric, guest.name, disk.file), guest.boot.root
+    path, source = disks.path_of(fabric, guest.name, disk), guest.boot.root
     if path.exists():
         return base_note.image_of(path)
     return image_store.find(source.name) if source is not None and source.file is None else None

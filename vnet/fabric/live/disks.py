@@ -24,12 +24,10 @@ async def listed(registry: Registry, fabric: str | None) -> list[Json]:
     return [{**_plain(each), "use": await _use(registry, each)} for each in found]
 
 
-async def remove(registry: Registry, fabric: str, vm: str, name: str) -> Json:
+async def remove(registry: Registry, fabric: str, vm: str, name: str, location: str = "") -> Json:
     """Remove a disk with its contents. Raises InputError if there is none, HostError while it is used."""
     async with registry.locks[fabric]:
-        found = [each for each in disk.kept(fabric) if (each.vm, each.name) == (vm, name)]
-        if not found:
-            raise InputError(f"{vm} of {fabric} has no disk {name}; `vnet disk ls` tells which there are")
+        found = await asyncio.to_thread(of_one_place, fabric, vm, name, location)
         if await _use(registry, found[0]) == "running":
             raise HostError(f"{vm} runs with the disk {name}: `vnet stop {vm}` first")
         await asyncio.to_thread(refuse_kept, fabric, vm, name)
@@ -38,6 +36,22 @@ async def remove(registry: Registry, fabric: str, vm: str, name: str) -> Json:
             await asyncio.to_thread(disk.remove, each)
         await asyncio.to_thread(base_image.collect)
         return removed
+
+
+def of_one_place(fabric: str, vm: str, name: str, location: str = "") -> list[Kept]:
+    """A disk that is there, in each format that it was made in.
+
+    Raises: InputError if there is none, or one at several locations and none of them is chosen.
+    """
+    wanted = (vm, name)
+    found = [each for each in disk.kept(fabric) if (each.vm, each.name) == wanted]
+    found = [each for each in found if location in ("", each.location)]
+    if not found:
+        raise InputError(f"{vm} of {fabric} has no disk {name}; `vnet disk ls` tells which there are")
+    if len({each.location for each in found}) > 1:
+        there = ", ".join(each.location for each in found)
+        raise InputError(f"{vm} of {fabric} has a disk {name} at each of {there}: say which, --location NAME")
+    return found
 
 
 async def left(fabric: str, *, remove: bool) -> int:
@@ -77,6 +91,7 @@ def _plain(one: Kept) -> dict[str, Any]:
         "taken_bytes": one.taken_bytes,
         "encrypted": one.is_encrypted,
         "base": base.id if base else "",
+        "location": one.location,
         "path": str(one.path),
         "damage": one.damage,
     }

@@ -155,6 +155,8 @@ class Engine(Registry):
         topology = await asyncio.to_thread(load, source)
         async with self.locks[topology.name]:
             change = await self._prepare(topology, source, recorded)
+            begin = change.wanted.guests - change.now.guests
+            await refuse_what_cannot_boot(self.host.misplaced, change.declared, begin)
             return await asyncio.to_thread(lambda: change.outcome)
 
     async def up(self, source: Source, report: Report, terms: Terms = Terms()) -> Outcome:

@@ -34,11 +34,12 @@ from vnet.fabric.symptoms import (
     HostSeen,
     Interface,
     Leftovers,
+    LocationSeen,
     Seen,
     ServiceSeen,
     SwitchSeen,
 )
-from vnet.hv.live import kvm, record, snapshot_files
+from vnet.hv.live import kvm, locations, record, snapshot_files
 from vnet.hv.live.finding import find_recorded
 from vnet.hv.snapshot import is_old
 from vnet.openflow.cookie import OWNER
@@ -96,7 +97,13 @@ def _host() -> HostSeen:
         cpus(),
         memory_bytes(),
         _old_snapshots() if accel else (),
+        _locations() if accel else (),
     )
+
+
+def _locations() -> tuple[LocationSeen, ...]:
+    _, *added = locations.listed()
+    return tuple(LocationSeen(each.name, str(each.folder), each.free_bytes, each.trouble) for each in added)
 
 
 def _old_snapshots() -> tuple[tuple[str, int], ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 
-from vnet.base import paths
-from vnet.base.errors import VnetError
+from vnet.base.errors import HostError, VnetError
 from vnet.fabric.events import Kind
 from vnet.fabric.live.registry import Fabric, Registry
+from vnet.fabric.state import Guest
+from vnet.hv.live import disk
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ async def turn(registry: Registry, fabric: Fabric) -> None:
     """Look once at one fabric. One that stands still again at once is left so until the next look."""
     guests, name = fabric.parts.guests, fabric.record.name
     for guest in registry.store.guests(name):
-        if (await guests.status(guest.name)).awaits_room and has_room():
+        if (await guests.status(guest.name)).awaits_room and has_room(guest):
             try:
                 await guests.resume(guest.name)
             except VnetError as error:
@@ -43,7 +43,9 @@ async def turn(registry: Registry, fabric: Fabric) -> None:
             registry.events.tell(Kind.VM_RESUMED, text, name, guest.name, {"why": "room"})
 
 
-def has_room() -> bool:
-    """Whether disks can grow; what only root may have does not count, QEMU is not root."""
-    found = os.statvfs(paths.disks_dir())
-    return found.f_bavail * found.f_frsize >= ROOM_BYTES
+def has_room(guest: Guest) -> bool:
+    """Whether its disks can grow, wherever they lie; a location that is missing has none."""
+    try:
+        return all(disk.room(each.location).free_bytes >= ROOM_BYTES for each in guest.disks)
+    except HostError:
+        return False

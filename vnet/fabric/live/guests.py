@@ -123,6 +123,10 @@ class HostGuests:
         """It is not started meanwhile."""
         return blocks.at_rest(self._manager, self.spec(guest), why)
 
+    def held(self, guest: Guest, why: str) -> AbstractAsyncContextManager[None]:
+        """It is not started meanwhile."""
+        return blocks.held(self._manager, self.spec(guest), why)
+
     async def close(self) -> None:
         """The manager itself lets go of all guests at once."""
         for task in self._greetings:

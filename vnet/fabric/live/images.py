@@ -13,7 +13,7 @@ from vnet.base.errors import HostError, InputError, VnetError
 from vnet.fabric.live import cloning
 from vnet.fabric.live.registry import Registry
 from vnet.hv.distro import NAME as DISTRO
-from vnet.hv.live import base_note, distro, image_import
+from vnet.hv.live import base_note, distro, image_import, locations
 from vnet.hv.live import image as micro
 from vnet.hv.live import image_store as store
 from vnet.hv.live.image_import import Wanted
@@ -80,7 +80,8 @@ async def _remove_if_of_no_use(image: Stored) -> None:
     """What a name meant before, unless another name or a disk needs it."""
     found = await asyncio.to_thread(store.listed)
     is_named = any(each.names for each in found if each.image.id == image.id)
-    if not is_named and not await asyncio.to_thread(base_note.users, image):
+    is_known = not await asyncio.to_thread(locations.missing)
+    if is_known and not is_named and not await asyncio.to_thread(base_note.users, image):
         await asyncio.to_thread(store.remove, image)
 
 
@@ -88,6 +89,7 @@ async def remove(registry: Registry, word: str) -> Json:
     """Remove an image. Raises InputError if there is none, HostError while somebody needs it."""
     found = _listed(await asyncio.to_thread(store.find, word))
     users = await _users(registry, found)
+    await asyncio.to_thread(_refuse_unknown)
     if users:
         raise HostError(
             f"the image {word} is needed by {', '.join(users)}: their disks are the difference to it."
@@ -100,11 +102,20 @@ async def remove(registry: Registry, word: str) -> Json:
 async def remove_unused(registry: Registry) -> list[Json]:
     """Remove the images that have no name and that nobody needs: those that topologies brought."""
     removed: list[Json] = []
+    await asyncio.to_thread(_refuse_unknown)
     for each in await asyncio.to_thread(store.listed):
         if not each.names and not each.image.is_base and not await _users(registry, each):
             await asyncio.to_thread(store.remove, each.image)
             removed.append(_plain(each, ()))
     return removed
+
+
+def _refuse_unknown() -> None:
+    """Raises HostError if disks that need an image may be where nobody can look."""
+    for each in locations.missing():
+        raise HostError(
+            f"disks at the location {each.name} may need it, and they are missing: {each.trouble}"
+        )
 
 
 async def verify(word: str | None) -> list[Json]:

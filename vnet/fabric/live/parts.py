@@ -300,6 +300,10 @@ class Guests(Protocol):
         """It does not run, and is not started meanwhile. Raises HostError if it runs."""
         ...
 
+    def held(self, guest: Guest, why: str) -> AbstractAsyncContextManager[None]:
+        """The same for who does not ask what its disks are made of."""
+        ...
+
     async def close(self) -> None:
         """Let go; the guests run on."""
         ...

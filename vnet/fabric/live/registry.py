@@ -19,7 +19,7 @@ from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.state import Guest
 from vnet.fabric.store import Pending, Record, Store
-from vnet.hv.admission import VCPUS_PER_CPU
+from vnet.hv.admission import VCPUS_PER_CPU, Room
 from vnet.hv.disk import Disk
 from vnet.policy.compile import Compiled, Compiler, compile
 from vnet.topology.inventory import Inventory, Vm
@@ -49,9 +49,12 @@ class Host:
     vcpus_per_cpu: Callable[[], int] = lambda: VCPUS_PER_CPU
     missing_disk_bytes: Callable[[str, str, Disk], int] = lambda fabric, vm, wanted: 0
     """What a VM's disk takes at once when the VM is started."""
-    free_disk_bytes: Callable[[], int] = lambda: 0
+    disk_room: Callable[[str], Room] = lambda location: Room(0, 0, location)
+    """What is free at a location of disks."""
     obstacles: Look = lambda fabric, guest: ()
     """What keeps a VM from booting."""
+    misplaced: Look = lambda fabric, guest: ()
+    """Of that, what shows at once: disks that do not lie where they are declared."""
     disks: Callable[[str, Guest], tuple[DiskSeen, ...]] = lambda fabric, guest: ()
     """What is known of the sizes of a VM's disks."""
 

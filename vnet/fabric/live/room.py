@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from vnet.base import paths
 from vnet.base.errors import AdmissionError
 from vnet.base.line import UNIMPAIRED
 from vnet.fabric.live.observe import running
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host, Registry
 from vnet.fabric.state import Guest, State
-from vnet.hv.admission import Commitment, admit, admit_disks, admit_vcpus
+from vnet.hv.admission import Commitment, Room, admit, admit_disks, admit_vcpus
 from vnet.topology.inventory import Inventory, Nic
 
 
@@ -36,13 +36,18 @@ async def refuse_what_does_not_fit(
 
 
 def _refuse_disks(host: Host, fabric: str, asked: Sequence[Guest]) -> None:
-    taking = [
-        (f"{guest.name}/{disk.name}", host.missing_disk_bytes(fabric, guest.name, disk))
-        for guest in asked
-        for disk in guest.disks
-    ]
-    if any(size_bytes for _, size_bytes in taking):
-        admit_disks(taking, host.free_disk_bytes(), str(paths.disks_dir()))
+    """Each file system by itself, whatever locations are on it."""
+    rooms: dict[int, Room] = {}
+    taking: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for guest in asked:
+        for disk in guest.disks:
+            size_bytes = host.missing_disk_bytes(fabric, guest.name, disk)
+            if size_bytes:
+                room = host.disk_room(disk.location)
+                rooms.setdefault(room.file_system, room)
+                taking[room.file_system].append((f"{guest.name}/{disk.name}", size_bytes))
+    for file_system, room in rooms.items():
+        admit_disks(taking[file_system], room)
 
 
 def refuse_lines_without_queues(inventory: Inventory, has_queue: Callable[[str], bool]) -> None:

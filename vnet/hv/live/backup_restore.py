@@ -15,7 +15,7 @@ from vnet.hv import backup_commands as commands
 from vnet.hv.backup import Manifest, SavedDisk
 from vnet.hv.backup_commands import File
 from vnet.hv.disk import Disk, plugged
-from vnet.hv.live import base_note, image_store, image_tool, root_disk
+from vnet.hv.live import base_note, image_store, image_tool, locations, root_disk
 from vnet.hv.live import disk as disks
 from vnet.hv.live.backup import Moved, check_key, wait
 from vnet.hv.live.backup_store import Store
@@ -41,7 +41,7 @@ class Into:
     @property
     def path(self) -> Path:
         """Its file."""
-        return disks.path_of(self.fabric, self.vm, self.disk.file)
+        return disks.path_of(self.fabric, self.vm, self.disk)
 
     def based(self) -> Into:
         """With the image that the disk there is the difference to, if it is one: the note beside it stays."""
@@ -58,6 +58,8 @@ async def restore(
     """
     entries = await asyncio.to_thread(store.complete)
     chains = [backup.disk_chain(wanted.id, into.saved.name, entries) for into in places]
+    for into in places:
+        await asyncio.to_thread(disks.refuse_elsewhere, into.fabric, into.vm, into.disk)
     for link in {link.id: link for links in chains for link in links}.values():
         check_key(link, key)
     for into, links in zip(places, chains, strict=True):
@@ -78,7 +80,7 @@ async def restore(
 def _make(part: Path, into: Into) -> None:
     wanted = _as_saved(into)
     if into.base is None:
-        part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        locations.make_folder(part.parent)
         disks.make(part, into.path, wanted)
     else:
         root_disk.make(part, into.path, wanted.size_bytes, into.base, into.image)

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vnet.base import paths
 from vnet.hv import backup
 from vnet.hv import backup_commands as commands
 from vnet.hv.admission import DISK_RESERVE_BYTES, admit_backup
 from vnet.hv.backup import Bitmap, Manifest
+from vnet.hv.live import disk, locations
 from vnet.hv.live.blocks import Blocks
 
 
@@ -25,6 +25,5 @@ def refuse_without_room(
 
 def _kept(path: Path) -> int:
     """What is left free beside disks that grow; nothing where there are none."""
-    folder = paths.disks_dir()
-    near = next(each for each in (folder, *folder.parents) if each.exists())
-    return DISK_RESERVE_BYTES if near.stat().st_dev == path.stat().st_dev else 0
+    file_systems = {disk.room(location).file_system for location in locations.roots()}
+    return DISK_RESERVE_BYTES if path.stat().st_dev in file_systems else 0

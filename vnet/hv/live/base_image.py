@@ -15,13 +15,13 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv.disk import Disk, DiskFormat
-from vnet.hv.live import base_note, export, host_files, image_import
+from vnet.hv.live import base_note, export, host_files, image_import, locations
 from vnet.hv.live import image_store as store
 from vnet.hv.live.disk import path_of
 from vnet.hv.live.image_import import Own
+from vnet.hv.live.locations import staging
 from vnet.hv.live.lock import exclusive, exclusive_at_once
 from vnet.hv.stored import Stamp, Stored
 
@@ -35,11 +35,6 @@ class _Mark:
     id: str
     size_bytes: int
     changed_ns: int
-
-
-def staging() -> Path:
-    """Where disks are made for other VMs, beside the disks, in the same file system."""
-    return paths.disks_dir().with_name("cloning")
 
 
 def making() -> AbstractContextManager[None]:
@@ -62,7 +57,7 @@ async def template(fabric: str, vm: str, name: str, told: Callable[[str], None])
 
 async def base(fabric: str, vm: str, disk: Disk, told: Callable[[str], None]) -> Stored:
     """What is on a disk as an image of the store; no new one while nobody has written to the disk."""
-    path = path_of(fabric, vm, disk.file)
+    path = path_of(fabric, vm, disk)
     found = await asyncio.to_thread(_marked, path)
     if found is not None:
         return found
@@ -103,10 +98,11 @@ def _mark_of(path: Path) -> Path:
 
 
 def collect() -> tuple[Stored, ...]:
-    """Removes bases of which no disk is made any more; not while somebody may be making one."""
+    """Removes bases of which no disk is made any more; not while somebody may be making one, or a location
+    with disks is missing."""
     gone = []
     with exclusive_at_once(staging()) as is_alone:
-        for each in store.listed() if is_alone else ():
+        for each in store.listed() if is_alone and not locations.missing() else ():
             if each.image.is_base and not each.names and not base_note.users(each.image):
                 store.remove(each.image)
                 gone.append(each.image)

@@ -12,9 +12,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vnet.base import paths
 from vnet.base.errors import HostError
-from vnet.hv.live import host_files
+from vnet.hv.live import host_files, locations
 from vnet.hv.live import image_store as store
 from vnet.hv.stored import Stored
 
@@ -73,7 +72,7 @@ def open_base(path: Path, stack: ExitStack) -> int | None:
 def users(image: Stored) -> tuple[str, ...]:
     """The disks that are made of an image, as FABRIC/VM/DISK."""
     found = []
-    for note in sorted(paths.disks_dir().glob(f"*/*/*{_NOTE}")):
+    for note in sorted(locations.files(f"*{_NOTE}"), key=lambda note: note.parts[-3:]):
         path = note.with_name(note.name.removesuffix(_NOTE))
         base = base_of(path) if path.exists() else None
         if base and base.id == image.id:

@@ -93,12 +93,19 @@ async def at_rest(manager: HvManager, spec: GuestSpec, why: str) -> AsyncIterato
 
     Raises HostError if it runs.
     """
+    async with held(manager, spec, why):
+        prepared = await _prepared(manager, spec)
+        yield None if prepared is None else prepared.root
+
+
+@contextlib.asynccontextmanager
+async def held(manager: HvManager, spec: GuestSpec, why: str) -> AsyncIterator[None]:
+    """A guest that does not run and is not started meanwhile. Raises HostError if it runs."""
     guest = manager.guest(spec)
     if not await _held(guest, why):
         raise HostError(f"{spec.name} runs: `vnet stop {spec.name}` first")
     try:
-        prepared = await _prepared(manager, spec)
-        yield None if prepared is None else prepared.root
+        yield
     finally:
         guest.hold("")
 
@@ -127,7 +134,7 @@ async def _held(guest: Guest, why: str) -> bool:
 @contextlib.asynccontextmanager
 async def _opened_at_rest(manager: HvManager, spec: GuestSpec) -> AsyncIterator[Blocks]:
     """Those of a guest that does not run."""
-    files = {each.name: disks.path_of(spec.fabric, spec.name, each.file) for each in spec.disks}
+    files = {each.name: disks.path_of(spec.fabric, spec.name, each) for each in spec.disks}
     missing = ", ".join(name for name, file in files.items() if not file.exists())
     if missing:
         raise HostError(f"{spec.name} has no disk {missing} yet: the first `vnet start {spec.name}` makes it")

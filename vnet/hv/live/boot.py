@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from vnet.base.boot import Boot, Firmware, ImageFile, ImageFormat, ImageSource
@@ -21,7 +22,7 @@ from vnet.hv.disk import Disk, refuse_to_shrink
 from vnet.hv.firmware import BUILDS, PACKAGE, Flash
 from vnet.hv.live import base_note, image_import, root_disk
 from vnet.hv.live import image_store as store
-from vnet.hv.live.disk import path_of, refuse_damaged
+from vnet.hv.live.disk import path_of, refuse_damaged, refuse_elsewhere
 from vnet.hv.live.host_files import sha256_of
 from vnet.hv.spec import GuestSpec
 from vnet.hv.stored import Stamp, Stored
@@ -44,7 +45,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why a guest cannot be started: which key of the topology is not to be had, and why."""
+    """Why a guest cannot be started: which key of the topology is not to be had, and why.
+
+    That of a disk is `disks.NAME`.
+    """
 
     key: str
     text: str
@@ -55,9 +59,14 @@ def obstacles(fabric: str, vm: str, boot: Boot, disks: tuple[Disk, ...]) -> tupl
     return tuple(_obstacles(fabric, vm, boot, disks))
 
 
+def misplaced(fabric: str, vm: str, disks: tuple[Disk, ...]) -> tuple[Obstacle, ...]:
+    """Disks whose location is not to be had, or that lie at another one."""
+    looks = ((f"disks.{each.name}", partial(_look_at_place, fabric, vm, each)) for each in disks)
+    return tuple(_met(looks))
+
+
 def _obstacles(fabric: str, vm: str, boot: Boot, disks: tuple[Disk, ...]) -> Iterator[Obstacle]:
-    if boot.is_micro:
-        return
+    yield from misplaced(fabric, vm, disks)
     root = next((each for each in disks if each.is_root), None)
     looks: list[tuple[str, Callable[[], object]]] = []
     if boot.root is not None and root is not None:
@@ -71,6 +80,10 @@ def _obstacles(fabric: str, vm: str, boot: Boot, disks: tuple[Disk, ...]) -> Ite
         looks.append(("boot.iso", lambda: _iso(iso)))
     if boot.firmware == Firmware.UEFI.value:
         looks.append(("boot.firmware", flash))
+    yield from _met(looks)
+
+
+def _met(looks: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[Obstacle]:
     for key, look in looks:
         try:
             look()
@@ -78,9 +91,15 @@ def _obstacles(fabric: str, vm: str, boot: Boot, disks: tuple[Disk, ...]) -> Ite
             yield Obstacle(key, str(error))
 
 
+def _look_at_place(fabric: str, vm: str, wanted: Disk) -> None:
+    """Raises VnetError if there is no such location for a disk, or the disk lies at another one."""
+    path_of(fabric, vm, wanted)
+    refuse_elsewhere(fabric, vm, wanted)
+
+
 def _look_at_root(fabric: str, vm: str, wanted: Disk, source: ImageSource) -> None:
     """Raises VnetError if there is no image for a root disk, or not the one that it is made of."""
-    base, path = root_disk.existing(fabric, vm, wanted), path_of(fabric, vm, wanted.file)
+    base, path = root_disk.existing(fabric, vm, wanted), path_of(fabric, vm, wanted)
     if base is not None:
         image = _base_image(vm, wanted, base, source)
         refuse_damaged(path)

@@ -176,7 +176,7 @@ class Changer:
             )
         await self._unplug(f"blk{plugged.index}", f"its disk {disk.name}")
         spec = self.guest.spec
-        is_based = base_note.base_of(disks.path_of(spec.fabric, spec.name, disk.file)) is not None
+        is_based = base_note.base_of(disks.path_of(spec.fabric, spec.name, disk)) is not None
         await self._let_go(hotplug.drop_disk(plugged, is_based=is_based))
         self.guest.note(places=self._places.without_disk(disk.name))
 

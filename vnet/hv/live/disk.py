@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,15 +11,28 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnet.base import paths
+from vnet.base.boot import DEFAULT_LOCATION
 from vnet.base.errors import HostError
 from vnet.hv import disk as disks
 from vnet.hv import faults, qemu_img
+from vnet.hv.admission import Room
 from vnet.hv.argv import DiskArgument
 from vnet.hv.disk import Disk, Plugged
-from vnet.hv.live import base_note, host_files, image_store, image_tool, keys, luks
+from vnet.hv.live import (
+    base_note,
+    disk_move,
+    half_done,
+    host_files,
+    image_store,
+    image_tool,
+    keys,
+    locations,
+    luks,
+)
 from vnet.hv.live.lock import exclusive
 from vnet.hv.qemu_img import Image
+
+log = logging.getLogger(__name__)
 
 
 def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
@@ -26,7 +40,8 @@ def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
 
     Raises: HostError when it would have to shrink, or the host refuses.
     """
-    path = path_of(fabric, vm, wanted.file)
+    path = path_of(fabric, vm, wanted)
+    refuse_elsewhere(fabric, vm, wanted)
     with swept(path.parent):
         refuse_damaged(path)
         if not path.exists():
@@ -60,18 +75,26 @@ def _refuse_other(wanted: Disk, path: Path, is_encrypted: bool) -> None:
 
 @contextmanager
 def swept(folder: Path) -> Iterator[None]:
-    """Alone in a VM's folder of disks, rid of what a daemon that was killed has left half-made."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Alone in a VM's folder of disks, rid of what a daemon that was killed has left half-made.
+
+    Raises: HostError if that cannot be, since a location is missing.
+    """
+    locations.make_folder(folder)
     with exclusive(folder):
+        half_done.settle(folder)
         host_files.remove_parts(folder)
         yield
 
 
 def sweep() -> None:
     """Removes what a daemon that was killed has left half-made, of all VMs."""
-    for folder in {part.parent for part in paths.disks_dir().glob(f"*/*/{host_files.PARTS}")}:
-        with swept(folder):
-            pass
+    halves = (half for each in (host_files.PARTS, *half_done.MARKS) for half in locations.files(each))
+    for folder in {half.parent for half in halves}:
+        try:
+            with swept(folder):
+                pass
+        except (OSError, HostError) as error:  # the next start of the VM tries again, and says so
+            log.warning("what was left half-made in %s stays there: %s", folder, error)
 
 
 @contextmanager
@@ -108,7 +131,7 @@ def key_of(fabric: str, vm: str, wanted: Disk) -> bytes | None:
 
 def refuse_to_shrink(fabric: str, vm: str, wanted: Disk) -> None:
     """Raises HostError for a disk that is there and larger than it is declared."""
-    path = path_of(fabric, vm, wanted.file)
+    path = path_of(fabric, vm, wanted)
     disks.refuse_to_shrink(wanted, str(path), _size_bytes(path))
 
 
@@ -117,21 +140,22 @@ def missing_bytes(fabric: str, vm: str, wanted: Disk) -> int:
 
     Raises: HostError for one that is there and cannot be read.
     """
-    path = path_of(fabric, vm, wanted.file)
+    path = path_of(fabric, vm, wanted)
     if not wanted.is_full:
         return 0
     return max(0, wanted.size_bytes - (_size_bytes(path) if path.exists() else 0))
 
 
-def free_bytes() -> int:
-    """What is free where disks are, or will be."""
-    folder = paths.disks_dir()
-    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+def room(location: str) -> Room:
+    """What is free where the disks of a location are, or will be. Raises HostError if it is missing."""
+    folder = locations.root(location)
+    near = next(each for each in (folder, *folder.parents) if each.exists())
+    return Room(near.stat().st_dev, shutil.disk_usage(near).free, str(folder))
 
 
 def open_disk(fabric: str, vm: str, place: Plugged, stack: ExitStack) -> DiskArgument:
     """A disk that is there, with its key and what it is the difference to; all is closed with the stack."""
-    path = path_of(fabric, vm, place.disk.file)
+    path = path_of(fabric, vm, place.disk)
     descriptor = stack.enter_context(host_files.opened(path, os.O_RDWR | os.O_NOFOLLOW))
     key = key_of(fabric, vm, place.disk)
     key_fd = None if key is None else stack.enter_context(luks.secret_fd(key))
@@ -152,17 +176,21 @@ class Kept:
     is_encrypted: bool = False
     damage: str = ""
     """Why nothing is known of what is in it; its size is 0 then."""
+    location: str = DEFAULT_LOCATION
 
 
 def kept(fabric: str | None = None) -> tuple[Kept, ...]:
     """All disks there are, or those of one fabric, sorted."""
-    found = sorted(path for path in paths.disks_dir().glob("*/*/*.*") if path.suffix[1:] in _FORMATS)
-    return tuple(_kept(path) for path in found if fabric in (None, path.parent.parent.name))
+    paths = sorted(
+        (path for path in locations.files("*.*") if path.suffix[1:] in _FORMATS),
+        key=lambda path: path.parts[-3:],
+    )
+    return tuple(_kept(path) for path in paths if fabric in (None, path.parent.parent.name))
 
 
 def known(fabric: str, vm: str, wanted: Disk) -> Kept | None:
     """One of a VM's disks as it is on this host, if it is there."""
-    path = path_of(fabric, vm, wanted.file)
+    path = path_of(fabric, vm, wanted)
     return _kept(path) if path.exists() else None
 
 
@@ -176,26 +204,65 @@ def _kept(path: Path) -> Kept:
         known: tuple[int, bool, str] = (*_told(path), "")
     except HostError as error:  # it can be removed all the same
         known = 0, False, str(error)
-    return Kept(fabric, vm, path.stem, path.suffix[1:], path, known[0], taken, *known[1:])
+    location = locations.of(path)
+    return Kept(fabric, vm, path.stem, path.suffix[1:], path, known[0], taken, *known[1:], location)
 
 
 def remove(one: Kept) -> None:
     """Removes a disk with its contents and its key, for good, and folders that are empty then."""
     with swept(one.path.parent):
-        keys.remove(one.fabric, one.vm, one.name)
+        others = set(locations.places(one.fabric, one.vm, one.path.name).values()) - {one.path}
+        if not others:
+            keys.remove(one.fabric, one.vm, one.name)
         one.path.unlink(missing_ok=True)
         for note in one.path.parent.glob(f"{one.path.name}.*"):
             note.unlink()
+    _tidy(one.path.parent)
+
+
+def move(one: Kept, location: str, told: disk_move.Told) -> Path:
+    """Moves a disk that nobody uses, with its notes, and all that it keeps inside, to another location.
+
+    Killed half-way it leaves the one or the other. Returns where the disk is now.
+
+    Raises: HostError when there is something already, or no room. Then the disk is where it was.
+    """
+    target = path_of(one.fabric, one.vm, Disk(one.name, one.size_bytes, one.format, location=location))
+    with swept(one.path.parent), swept(target.parent):
+        if target.exists():
+            raise HostError(f"there is a disk at {target} already")
+        disk_move.move(one.path, target, location, told)
+    _tidy(one.path.parent)
+    return target
+
+
+def _tidy(folder: Path) -> None:
+    """Removes folders that are empty."""
     with suppress(OSError):
-        for lock in one.path.parent.glob(".lock*"):
+        for lock in folder.glob(".lock*"):
             lock.unlink()
-        one.path.parent.rmdir()
-        one.path.parent.parent.rmdir()
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
-def path_of(fabric: str, vm: str, file: str) -> Path:
-    """Where the file of a disk is, or would be."""
-    return paths.disks_dir() / fabric / vm / file
+def path_of(fabric: str, vm: str, wanted: Disk) -> Path:
+    """Where the file of a disk is, or would be. Raises HostError if its location cannot be used."""
+    return locations.root(wanted.location) / fabric / vm / wanted.file
+
+
+def refuse_elsewhere(fabric: str, vm: str, wanted: Disk) -> None:
+    """Raises HostError for a disk that lies at another location than is declared: nothing moves it unasked,
+    and none is made in its place."""
+    for location, path in locations.places(fabric, vm, wanted.file).items():
+        if location == wanted.location:
+            continue
+        half_done.finish_move(path)
+        if path.exists():
+            raise HostError(
+                f"the disk {wanted.name} of {vm} lies at the location {location} ({path}), and is declared at"
+                f" {wanted.location}: `vnet stop {vm}` and `vnet disk move {vm} {wanted.name}"
+                f" {wanted.location}`, or declare `location: {location}`"
+            )
 
 
 def _size_bytes(path: Path) -> int:

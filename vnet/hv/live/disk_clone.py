@@ -1,7 +1,7 @@
 """The disks of one VM copied for another: all of them, or none.
 
-They are made in a folder elsewhere, which becomes the new VM's in one step: a daemon that is killed leaves
-nothing but that folder, and the next one removes it.
+They are made in a folder elsewhere, at each location that the VM has disks at, which becomes the new VM's in
+one step: a daemon that is killed leaves nothing but those, and the next one removes them (`half_done`).
 """
 
 from __future__ import annotations
@@ -9,17 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
-from vnet.hv.live import base_image, base_note, host_files, image_store, image_tool, root_disk
-from vnet.hv.live.base_image import making, staging
+from vnet.hv.live import (
+    base_image,
+    base_note,
+    half_done,
+    host_files,
+    image_store,
+    image_tool,
+    locations,
+    root_disk,
+)
+from vnet.hv.live.base_image import making
 from vnet.hv.live.disk import path_of
+from vnet.hv.live.locations import staging
 from vnet.hv.qemu_img import Image
 
 Tell = Callable[[str], None]
@@ -30,8 +39,10 @@ def sweep() -> None:
     """Removes what a daemon left that was killed while it copied."""
     if staging().exists():
         with making():
-            for folder in staging().glob("*/"):
-                shutil.rmtree(folder, ignore_errors=True)
+            for location in locations.roots():
+                for folder in staging(location).glob("*/"):
+                    shutil.rmtree(folder, ignore_errors=True)
+            half_done.settle_copies()
         base_image.collect()
 
 
@@ -55,20 +66,17 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
     Raises:
         HostError: the new VM has disks already, or there is no room. Then nothing has been made.
     """
-    there = [disk for disk in disks if path_of(order.fabric, order.vm, disk.file).exists()]
+    there = [disk for disk in disks if path_of(order.fabric, order.vm, disk).exists()]
     linked = {disk.name for disk in there if order.linked and base_image.can_be_linked(disk)}
     refuse_taken(order.fabric, order.new)
     try:
         with contextlib.ExitStack() as stack:
             await asyncio.to_thread(stack.enter_context, making())
-            folder = staging() / f"{order.fabric}.{order.new}"
-            folder.mkdir(mode=0o700)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folders = {each: _made(each, order, stack) for each in sorted({disk.location for disk in there})}
             for disk in there:
                 copy = _link if disk.name in linked else _copy
-                await copy(order, disk, folder, tell)
-            if there:
-                await asyncio.to_thread(_put, folder, path_of(order.fabric, order.new, "").parent / order.new)
+                await copy(order, disk, folders[disk.location], tell)
+            await asyncio.to_thread(_put, order, folders)
     except BaseException:
         base_image.collect()
         raise
@@ -78,7 +86,8 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
 
 def refuse_taken(fabric: str, vm: str) -> None:
     """Raises HostError if there are disks of a VM of that name."""
-    found = sorted(each.name for each in (paths.disks_dir() / fabric / vm).glob("[!.]*"))
+    folders = (root / fabric / vm for root in locations.roots().values())
+    found = sorted(each.name for folder in folders for each in folder.glob("[!.]*"))
     if found:
         raise HostError(
             f"{vm} of {fabric} has disks already, which are kept: {', '.join(found)}. Take another name, or"
@@ -86,16 +95,28 @@ def refuse_taken(fabric: str, vm: str) -> None:
         )
 
 
-def _put(folder: Path, target: Path) -> None:
-    """In one step; an empty folder in the way, with a lock in it, is of a VM that was."""
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    shutil.rmtree(target, ignore_errors=True)
-    folder.rename(target)
+def _made(location: str, order: Order, stack: contextlib.ExitStack) -> Path:
+    """A folder for copies at a location, which goes with the stack unless it was put in its place."""
+    folder = staging(location) / f"{order.fabric}.{order.new}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a daemon that was killed while the location was missing
+    folder.mkdir(parents=True, mode=0o700)
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _put(order: Order, folders: Mapping[str, Path]) -> None:
+    """In one step, of all locations; an empty folder in the way, with a lock in it, is of a VM that was."""
+    with half_done.copying(folders.values()) as put:
+        for location, folder in folders.items():
+            target = locations.root(location) / order.fabric / order.new
+            locations.make_folder(target)
+            shutil.rmtree(target)
+            put(folder, target)
 
 
 async def _link(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
     """A root disk stays one of the image that is declared, in name; what lies behind it is the base."""
-    source = path_of(order.fabric, order.vm, disk.file)
+    source = path_of(order.fabric, order.vm, disk)
     size_bytes = await asyncio.to_thread(root_disk.virtual_size_bytes, source)
     image = await base_image.base(order.fabric, order.vm, disk, tell)
     made_of, target = base_note.base_of(source), folder / source.name
@@ -107,7 +128,7 @@ async def _link(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
 
 
 async def _copy(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
-    source = path_of(order.fabric, order.vm, disk.file)
+    source = path_of(order.fabric, order.vm, disk)
     target, image = folder / source.name, base_note.image_of(source)
     if image is None:
         call = qemu_img.convert(Image(source, disk.format), target, disk.format, shared=True)

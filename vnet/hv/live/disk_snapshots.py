@@ -9,15 +9,18 @@ from pathlib import Path
 
 from vnet.base.errors import HostError
 from vnet.hv import qemu_img
-from vnet.hv.live import image_tool, keys
+from vnet.hv.disk import Disk
+from vnet.hv.live import image_tool, keys, locations
 from vnet.hv.live.disk import path_of
 from vnet.hv.qemu_img import Call, Image
 from vnet.hv.snapshot import SavedDisk, Snapshot
 
 
 def file_of(fabric: str, vm: str, disk: SavedDisk) -> Path:
-    """Where a disk is."""
-    return path_of(fabric, vm, f"{disk.name}.{disk.format}")
+    """Where a disk is, or would be if it were not declared elsewhere: it may have been moved since."""
+    wanted = Disk(disk.name, disk.size_bytes, disk.format)
+    found = locations.places(fabric, vm, wanted.file)
+    return next(iter(found.values()), path_of(fabric, vm, wanted))
 
 
 def keep(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from vnet.base import paths
+from vnet.base.boot import DEFAULT_LOCATION
 from vnet.base.errors import HostError, VnetError
 from vnet.hv import faults, saving
 from vnet.hv.faults import DiskFault
@@ -320,8 +321,10 @@ class Guest(Body):
         return faults.disk_name(fault, self.plugged) if fault else ""
 
     def _words(self, fault: DiskFault) -> str:
-        folder = paths.disks_dir() / self.spec.fabric / self.spec.name
-        return faults.in_words(fault, self.spec.name, self._disk(fault), str(folder))
+        name = self._disk(fault)
+        location = next((each.location for each in self.spec.disks if each.name == name), DEFAULT_LOCATION)
+        folder = paths.disks_dir(location) / self.spec.fabric / self.spec.name
+        return faults.in_words(fault, self.spec.name, name, str(folder))
 
     @property
     def is_halted(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -67,8 +68,10 @@ def pieces(descriptor: int, most_bytes: int) -> Iterator[tuple[int, bytes]]:
     while offset < end:
         try:
             offset = os.lseek(descriptor, offset, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole is left
-            return
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole is left
+                return
+            raise
         until = os.lseek(descriptor, offset, os.SEEK_HOLE)
         while offset < until:
             data = os.pread(descriptor, min(most_bytes, until - offset), offset)

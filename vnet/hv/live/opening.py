@@ -72,7 +72,7 @@ def _in_memory(name: str, data: bytes, stack: contextlib.ExitStack) -> str:
 def _open_flash(spec: GuestSpec, stack: contextlib.ExitStack) -> tuple[int, int]:
     found = flash()
     blank = Path(found.variables).read_bytes()
-    path = disks.path_of(spec.fabric, spec.name, variables_disk(len(blank)).file)
+    path = disks.path_of(spec.fabric, spec.name, variables_disk(len(blank)))
     with disks.swept(path.parent):
         if not path.exists() or path.stat().st_size != len(blank):
             with disks.made_beside(path) as part:

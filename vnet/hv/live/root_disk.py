@@ -11,14 +11,14 @@ from vnet.hv.disk import Disk
 from vnet.hv.live import image_store as store
 from vnet.hv.live import image_tool
 from vnet.hv.live.base_note import Base, base_of, write
-from vnet.hv.live.disk import made_beside, path_of, refuse_damaged, swept
+from vnet.hv.live.disk import made_beside, path_of, refuse_damaged, refuse_elsewhere, swept
 from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored
 
 
 def existing(fabric: str, vm: str, wanted: Disk) -> Base | None:
     """What the VM's root disk is made of, if there is one."""
-    path = path_of(fabric, vm, wanted.file)
+    path = path_of(fabric, vm, wanted)
     if not path.exists():
         return None
     found = base_of(path)
@@ -42,8 +42,9 @@ def size_bytes(wanted: Disk, image: Stored) -> int:
 
 def ensure(fabric: str, vm: str, wanted: Disk, image: Stored, name: str) -> Path:
     """The root disk, made of the image if it is not there, grown if it is too small; contents stay."""
-    path, base = path_of(fabric, vm, wanted.file), store.path_of(image)
+    path, base = path_of(fabric, vm, wanted), store.path_of(image)
     wanted_bytes = size_bytes(wanted, image)
+    refuse_elsewhere(fabric, vm, wanted)
     with swept(path.parent):
         refuse_damaged(path)
         if not path.exists():

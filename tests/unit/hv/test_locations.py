@@ -1,0 +1,417 @@
+"""Disks at locations: folders that the administrator named, and what may happen to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vnet.base import paths
+from vnet.base.boot import MICRO_BOOT
+from vnet.base.errors import HostError, InputError
+from vnet.hv.disk import Disk, plugged
+from vnet.hv.live import base_image, boot, disk, disk_clone, disk_snapshots, half_done, keys, locations
+from vnet.hv.snapshot import SavedDisk
+
+DATA = Disk("data", 4 << 20, location="fast")
+PLAIN = Disk("data", 4 << 20)
+RAW = replace(DATA, format="raw")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The one that is called fast; the state directory is `state` beside it."""
+    monkeypatch.setenv("VNET_STATE_DIR", str(tmp_path / "state"))
+    made = tmp_path / "nvme"
+    made.mkdir(mode=0o755)
+    locations.add("fast", made)
+    return made
+
+
+def unmounted(folder: Path) -> None:
+    """As when the file system is not mounted: the folder is empty."""
+    folder.rename(folder.with_name("elsewhere"))
+    folder.mkdir()
+
+
+def mounted(folder: Path) -> None:
+    folder.rmdir()
+    folder.with_name("elsewhere").rename(folder)
+
+
+def files(root: Path) -> list[str]:
+    return sorted(
+        str(each.relative_to(root)) for each in root.rglob("*") if each.is_file() and each.name != ".lock"
+    )
+
+
+# ---- naming ----------------------------------------------------------------------------------------
+
+
+def test_a_disk_lies_in_the_folder_that_its_location_names(folder):
+    path = disk.ensure("lab", "db", DATA)
+    assert path.resolve() == folder / "vnet-disks" / "lab" / "db" / "data.qcow2"
+    assert not paths.disks_dir().exists()
+    (kept,) = disk.kept("lab")
+    assert (kept.location, kept.name, kept.path) == ("fast", "data", path)
+    with ExitStack() as stack:
+        assert disk.open_disk("lab", "db", plugged((DATA,), 0)[0], stack).fds
+
+
+def test_a_location_that_nobody_added_is_refused_with_the_command_that_adds_it(folder):
+    with pytest.raises(
+        HostError, match=r"no location slow for disks, only default, fast: .*location add slow FOLDER"
+    ):
+        disk.ensure("lab", "db", replace(DATA, location="slow"))
+
+
+@pytest.mark.parametrize("name", ["../disks", "/etc", "..", "a/b", "", ".x", "UP", "a" * 64])
+def test_no_name_of_a_location_is_a_path(folder, name):
+    with pytest.raises(HostError, match="this host has no location"):
+        disk.path_of("lab", "db", replace(DATA, location=name))
+    with pytest.raises(InputError, match="is no name"):
+        locations.add(name, folder)
+    with pytest.raises(InputError, match="there is no location"):
+        locations.remove(name)
+
+
+def test_a_location_that_is_not_mounted_is_refused_and_never_made_anew(folder):
+    disk.ensure("lab", "db", DATA)
+    unmounted(folder)
+    for act in (disk.ensure, disk.path_of):
+        with pytest.raises(HostError, match=r"fast cannot be used: .*vnet-disks is missing: mount"):
+            act("lab", "db", DATA)
+    assert list(folder.iterdir()) == [] and disk.kept() == ()
+    (_, missing) = locations.listed()
+    assert missing.trouble and missing.free_bytes == 0
+    mounted(folder)
+    assert [each.location for each in disk.kept()] == ["fast"]
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+def test_a_folder_that_others_may_write_to_is_refused_when_it_is_added_and_when_it_is_used(folder, mode):
+    folder.chmod(mode)
+    with pytest.raises(HostError, match="others than root may write"):
+        locations.root("fast") if not mode & 0o1000 else locations.add("other", _sub(folder, mode))
+    folder.chmod(0o755)
+    locations.root("fast")
+
+
+def _sub(folder: Path, mode: int) -> Path:
+    made = folder / "sub"
+    made.mkdir()
+    made.chmod(mode)
+    return made
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder away")
+def test_a_folder_of_somebody_else_is_refused(folder):
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(HostError, match="does not belong to root"):
+        disk.ensure("lab", "db", DATA)
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(folder, tmp_path):
+    own = folder / "vnet-disks"
+    own.rename(tmp_path / "real")
+    own.symlink_to(tmp_path / "real")
+    with pytest.raises(HostError, match="is no folder"):
+        locations.root("fast")
+
+
+def test_a_folder_has_one_name_and_a_name_one_folder(folder, tmp_path):
+    with pytest.raises(InputError, match="is the location fast already"):
+        locations.add("other", folder)
+    with pytest.raises(InputError, match="there is a location fast already"):
+        locations.add("fast", tmp_path)
+    with pytest.raises(InputError, match="there is a location default already"):
+        locations.add("default", tmp_path)
+    paths.disks_dir().mkdir()
+    with pytest.raises(InputError, match="is vnet's own"):
+        locations.add("inside", paths.disks_dir())
+    with pytest.raises(InputError, match="by its whole path"):
+        locations.add("other", Path("nvme"))
+    with pytest.raises(InputError, match="by its whole path"):
+        locations.add("other", tmp_path / "not there")
+
+
+def test_a_location_with_disks_is_not_removed_and_an_empty_one_leaves_nothing(folder):
+    disk.ensure("lab", "db", DATA)
+    with pytest.raises(HostError, match="disks lie at the location fast, of lab/db"):
+        locations.remove("fast")
+    disk.remove(disk.kept()[0])
+    locations.remove("fast")
+    assert list(folder.iterdir()) == []
+    assert [each.name for each in locations.listed()] == ["default"]
+
+
+def test_what_else_lies_in_the_folder_is_none_of_vnets_business(folder):
+    for name in ("photos/2024/summer.raw", "photos/2024/.half.part"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    disk.sweep()
+    assert disk.kept() == ()
+    locations.remove("fast")
+    assert files(folder) == ["photos/2024/.half.part", "photos/2024/summer.raw"]
+
+
+def test_a_missing_location_is_only_removed_when_it_is_given_up(folder):
+    disk.ensure("lab", "db", DATA)
+    unmounted(folder)
+    with pytest.raises(HostError, match="nobody can tell whether disks lie at fast"):
+        locations.remove("fast")
+    locations.remove("fast", is_lost=True)
+    mounted(folder)
+    assert disk.kept() == ()
+    locations.add("again", folder)
+    assert [each.location for each in disk.kept()] == ["again"]
+
+
+# ---- what disks do -----------------------------------------------------------------------------------
+
+
+def test_a_disk_that_lies_elsewhere_is_refused_and_none_is_made_in_its_place(folder):
+    disk.ensure("lab", "db", PLAIN)
+    with pytest.raises(
+        HostError, match=r"lies at the location default .* declared at fast: .*disk move db data fast"
+    ):
+        disk.ensure("lab", "db", DATA)
+    found = boot.obstacles("lab", "db", MICRO_BOOT, (DATA, replace(DATA, name="new", location="slow")))
+    assert [each.key for each in found] == ["disks.data", "disks.new"]
+    assert "no location slow" in found[1].text
+    assert boot.obstacles("lab", "db", MICRO_BOOT, (PLAIN, replace(DATA, name="new"))) == ()
+    assert [each.location for each in disk.kept()] == ["default"]
+
+
+def test_a_located_disk_grows_and_halves_of_it_are_swept(folder):
+    path = disk.ensure("lab", "db", DATA)
+    disk.ensure("lab", "db", replace(DATA, size_bytes=8 << 20))
+    assert disk.kept()[0].size_bytes == 8 << 20
+    half = path.with_name(".logs.qcow2.part")
+    half.write_bytes(b"half")
+    disk.sweep()
+    assert not half.exists()
+
+
+def test_what_is_free_is_that_of_its_own_file_system(folder, tmp_path):
+    assert disk.room("fast").path == str(paths.disks_dir("fast"))
+    if os.access("/dev/shm", os.W_OK):
+        assert disk.room("fast").file_system == os.stat(tmp_path).st_dev
+    full = replace(RAW, is_full=True)
+    assert disk.missing_bytes("lab", "db", full) == 4 << 20
+
+
+def test_the_key_of_a_disk_stays_as_long_as_one_of_its_name_is_there(folder):
+    disk.ensure("lab", "db", replace(DATA, encrypt=True))
+    twin = paths.disks_dir() / "lab" / "db"
+    twin.mkdir(parents=True)
+    shutil.copy(disk.kept()[0].path, twin)
+    default, fast = disk.kept()
+    disk.remove(default)
+    assert keys.read("lab", "db", "data")
+    disk.remove(fast)
+    with pytest.raises(HostError, match="key of the disk"):
+        keys.read("lab", "db", "data")
+
+
+def cloned(disks, *, is_linked=False):
+    order = disk_clone.Order("lab", "db", "two", linked=is_linked)
+    return asyncio.run(disk_clone.clone(order, disks, lambda text: None))
+
+
+LOGS = Disk("logs", 4 << 20, "raw")
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_copy_lies_where_its_source_does(folder, is_linked):
+    for each in (DATA, LOGS):
+        disk.ensure("lab", "db", each)
+    assert cloned((DATA, LOGS), is_linked=is_linked)[0] == ("data", "logs")
+    found = {(each.vm, each.name): each.location for each in disk.kept()}
+    assert found["two", "data"] == "fast" and found["two", "logs"] == "default"
+    with pytest.raises(HostError, match="two of lab has disks already, which are kept: .*data.qcow2"):
+        cloned((DATA,))
+    assert not [each for each in files(folder) + files(paths.cloning_dir()) if "copy" in each]
+
+
+def test_a_base_that_a_disk_at_a_missing_location_needs_is_kept(folder):
+    disk.ensure("lab", "db", DATA)
+    cloned((DATA,), is_linked=True)
+    unmounted(folder)
+    assert base_image.collect() == ()
+    mounted(folder)
+    assert base_image.collect() == ()
+    disk.remove(next(each for each in disk.kept() if each.vm == "two"))
+    assert len(base_image.collect()) == 1
+
+
+# ---- moving ------------------------------------------------------------------------------------------
+
+
+def moved(to: str) -> Path:
+    return disk.move(disk.kept("lab")[0], to, lambda text: None)
+
+
+def test_a_disk_moves_with_its_holes_its_time_and_what_is_noted_of_it(folder):
+    path = disk.ensure("lab", "db", replace(RAW, size_bytes=64 << 20, location="default"))
+    with path.open("r+b") as file:
+        file.seek(32 << 20)
+        file.write(b"precious" * 1000)
+    note = path.with_name("data.raw.base.json")
+    note.write_text("{}")
+    before, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    target = moved("fast")
+    assert files(folder / "vnet-disks") == ["lab/db/data.raw", "lab/db/data.raw.base.json"]
+    assert target.read_bytes() == before and target.stat().st_mtime_ns == stamp
+    assert target.stat().st_blocks * 512 < 1 << 20 and target.stat().st_mode & 0o777 == 0o600
+    assert not (paths.disks_dir() / "lab").exists()
+    assert moved("default") == path
+    assert path.read_bytes() == before
+
+
+def test_what_a_disk_keeps_of_a_snapshot_is_found_wherever_it_lies(folder):
+    disk.ensure("lab", "db", PLAIN)
+    saved = SavedDisk("data", "qcow2", 4 << 20)
+    disk_snapshots.keep("lab", "db", (saved,), "s1")
+    target = moved("fast")
+    assert disk_snapshots.file_of("lab", "db", saved) == target
+    assert disk_snapshots.names(target) == {"s1"}
+    disk_snapshots.drop("lab", "db", (saved,), "s1")
+    assert disk_snapshots.names(target) == set()
+
+
+def test_a_preallocated_disk_has_its_room_where_it_moves_to(folder):
+    disk.ensure("lab", "db", replace(RAW, is_full=True))
+    moved("default")
+    assert disk.kept()[0].taken_bytes >= 4 << 20
+
+
+def test_a_move_that_is_broken_off_or_has_no_room_leaves_the_disk_where_it_is(folder, monkeypatch):
+    path = disk.ensure("lab", "db", DATA)
+
+    def tell(text: str) -> None:
+        raise HostError("interrupted")
+
+    with pytest.raises(HostError, match="interrupted"):
+        disk.move(disk.kept()[0], "default", tell)
+    monkeypatch.setattr("vnet.hv.live.disk_move._ROOM_LEFT_BYTES", 1 << 62)
+    with pytest.raises(HostError, match="no room for data.qcow2"):
+        moved("default")
+    assert files(folder) == ["vnet-disks/lab/db/data.qcow2"] and path.exists()
+    assert files(paths.disks_dir()) == []
+
+
+STEPS = (
+    (os, "fsync"),
+    (os, "pread"),
+    (os, "utime"),
+    (Path, "rename"),
+    (Path, "unlink"),
+    (Path, "write_text"),
+    (Path, "touch"),
+    (Path, "rmdir"),
+    (Path, "mkdir"),
+)
+
+
+def killed_at(step: int, work) -> bool:
+    """Whether a process that does this work was killed before its n-th step; else it has done it."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] != 0
+    taken = 0
+
+    def counted(function):
+        def call(*args, **words):
+            nonlocal taken
+            taken += 1
+            if taken == step:
+                os._exit(9)
+            return function(*args, **words)
+
+        return call
+
+    for owner, name in STEPS:
+        setattr(owner, name, counted(getattr(owner, name)))
+    try:
+        work()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_daemon_that_is_killed_while_it_moves_leaves_one_disk_whole(folder, there):
+    """Also if the location that it goes to is missing when the next daemon comes."""
+    step, seen = 0, set[str]()
+    while True:
+        step += 1
+        path = disk.ensure("lab", "db", replace(RAW, location="default"))
+        path.write_bytes(b"precious" * (1 << 19))
+        path.with_name("data.raw.base.json").write_text("{}")
+        was_killed = killed_at(step, lambda: moved("fast"))
+        if not there:
+            unmounted(folder)
+            disk.sweep()
+            disk_clone.sweep()
+            mounted(folder)
+        disk.sweep()
+        (kept,) = disk.kept()
+        seen.add(kept.location)
+        assert kept.path.read_bytes() == b"precious" * (1 << 19)
+        left = {each.name for each in kept.path.parent.iterdir()} - {".lock"}
+        assert left == {"data.raw", "data.raw.base.json"}, step
+        others = files(paths.disks_dir()) if kept.location == "fast" else files(folder)
+        assert others == []
+        disk.remove(kept)
+        if not was_killed:
+            break
+    assert seen == {"default", "fast"} and step > 10
+
+
+def test_a_disk_that_is_half_way_to_a_missing_location_is_not_started(folder):
+    path = disk.ensure("lab", "db", PLAIN)
+    half_done.begin_move(path, "fast")
+    target = paths.disks_dir("fast") / "lab" / "db"
+    target.mkdir(parents=True)
+    shutil.copy(path, target)
+    unmounted(folder)
+    disk.sweep()
+    with pytest.raises(HostError, match="fast cannot be used"):
+        disk.ensure("lab", "db", PLAIN)
+    mounted(folder)
+    with pytest.raises(HostError, match="lies at the location fast"):
+        disk.ensure("lab", "db", PLAIN)
+    assert [each.location for each in disk.kept()] == ["default", "fast"]
+    disk.ensure("lab", "db", DATA)
+    assert [each.location for each in disk.kept()] == ["fast"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_daemon_that_is_killed_while_it_copies_leaves_all_disks_or_none(folder, there):
+    for each in (DATA, LOGS):
+        disk.ensure("lab", "db", each)
+    step, seen = 0, set[int]()
+    while True:
+        step += 1
+        was_killed = killed_at(step, lambda: cloned((DATA, LOGS)))
+        if not there:
+            unmounted(folder)
+            disk_clone.sweep()
+            mounted(folder)
+        disk_clone.sweep()
+        copies = [each for each in disk.kept() if each.vm == "two"]
+        seen.add(len(copies))
+        assert len(copies) in (0, 2), step
+        left = files(folder) + files(paths.state_dir())
+        assert not [each for each in left if "copy" in each or "lab.two" in each], (step, left)
+        for each in copies:
+            disk.remove(each)
+        if not was_killed:
+            break
+    assert seen == {0, 2} and step > 10

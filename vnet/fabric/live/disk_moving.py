@@ -1,0 +1,57 @@
+"""A disk of a VM that does not run, moved to another location of this host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+from vnet.base.errors import InputError
+from vnet.fabric.live.disks import of_one_place
+from vnet.fabric.live.engine import Engine
+from vnet.fabric.live.telling import telling
+from vnet.fabric.live.told_work import worked
+from vnet.fabric.progress import Report
+from vnet.hv.live import disk, locations
+from vnet.hv.live.snapshot_files import refuse_kept_memory
+
+
+async def move(
+    engine: Engine, fabric: str, vm: str, name: str, location: str, report: Report
+) -> Mapping[str, Any]:
+    """Move it with all that it keeps. The fabric need not be up.
+
+    Raises:
+        InputError: there is no such disk, or it lies there already.
+        HostError: the VM runs or is suspended, or there is no such location, or no room.
+    """
+    async with engine.locks[fabric]:
+        found = await asyncio.to_thread(of_one_place, fabric, vm, name)
+        await asyncio.to_thread(locations.root, location)
+        if found[0].location == location:
+            raise InputError(f"the disk {name} of {vm} lies at the location {location} already")
+        refuse_kept_memory(fabric, vm)
+        async with _at_rest(engine, fabric, vm, f"its disk {name} is being moved"):
+            with telling(report, 1, f"move {name} of {vm} to {location}", 1) as remark:
+                for each in found:
+                    target = await worked(partial(disk.move, each, location), remark.moved)
+                remark.text = str(target)
+    return {
+        "fabric": fabric,
+        "vm": vm,
+        "disk": name,
+        "location": location,
+        "from": found[0].location,
+        "path": str(target),
+    }
+
+
+def _at_rest(engine: Engine, fabric: str, vm: str, why: str) -> AbstractAsyncContextManager[None]:
+    """Not started meanwhile, and nobody copies its disks; what no fabric has cannot be started."""
+    up = engine.fabrics.get(fabric)
+    vms = {each.name for each in up.declared.inventory.vms} if up and up.declared else set()
+    if up is None or vm not in vms:
+        return nullcontext()
+    return up.parts.guests.held(engine.guest(fabric, vm), why)

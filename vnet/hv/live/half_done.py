@@ -1,0 +1,144 @@
+"""Work on disks at several locations that a daemon was killed in: begun again from nothing, or ended.
+
+What is done at one location is there in one step, a rename. Where there are two, marks say how far it came.
+They count even if a location is missing when the daemon comes back, and is there again later.
+
+    FABRIC/VM/DISK.FORMAT.moving.json   beside a disk that is being moved: where to. If it is there, this goes
+    FABRIC/VM/.copy                     in a folder that was copied for a VM: the number of the copy
+    cloning/NUMBER.copy                 in the state directory: the copy is not complete, all of it goes
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vnet.hv.live import locations
+from vnet.hv.live.host_files import flush, part_of, replace_file
+from vnet.hv.live.lock import exclusive
+
+log = logging.getLogger(__name__)
+
+_MOVING = ".moving.json"
+_COPY = ".copy"
+MARKS = (f"*{_MOVING}", _COPY)
+"""What they are called in VMs' folders of disks."""
+
+
+def settle(folder: Path) -> None:
+    """Ends what was begun, for who is alone in a VM's folder of disks.
+
+    Raises:
+        HostError: a location that it takes is missing.
+    """
+    _settle_copy(folder)
+    for mark in sorted(folder.glob(MARKS[0])):
+        _settle_move(mark)
+
+
+# ---- moved ---------------------------------------------------------------------------------------
+
+
+def begin_move(path: Path, location: str) -> None:
+    """From here on a disk is on its way, until `finish_move` or `undo_move`."""
+    replace_file(_mark(path), json.dumps({"to": location}))
+
+
+def finish_move(path: Path) -> None:
+    """Removes a disk that was on its way, if it has arrived elsewhere."""
+    mark = _mark(path)
+    if mark.exists():
+        with exclusive(path.parent):
+            _settle_move(mark)
+
+
+def notes(path: Path) -> list[Path]:
+    """What lies beside a disk that is about it, and would be moved with it."""
+    return [each for each in sorted(path.parent.glob(f"{path.name}.*")) if each != _mark(path)]
+
+
+def end_move(path: Path, target: Path) -> None:
+    """Removes the one of both that is not complete. Doing it again does no harm."""
+    if target.exists():
+        path.unlink(missing_ok=True)
+        for note in notes(path):
+            note.unlink()
+        flush(path.parent)
+    else:
+        part_of(target).unlink(missing_ok=True)
+        for note in notes(target):
+            note.unlink()
+    _mark(path).unlink(missing_ok=True)
+
+
+def _settle_move(mark: Path) -> None:
+    path = mark.with_name(mark.name.removesuffix(_MOVING))
+    with suppress(FileNotFoundError):
+        root = locations.root(json.loads(mark.read_text())["to"])
+        end_move(path, root.joinpath(*path.parts[-3:]))
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_MOVING}")
+
+
+# ---- copied --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def copying(folders: Collection[Path]) -> Iterator[Callable[[Path, Path], None]]:
+    """Gives what puts folders into their places, all of them or none, for who holds `cloning`.
+
+    Raises: OSError, and nothing was put.
+    """
+    number = secrets.token_hex(8)
+    journal = locations.staging() / f"{number}{_COPY}"
+    done: list[Path] = []
+
+    def put(folder: Path, target: Path) -> None:
+        folder.rename(target)
+        done.append(target)
+
+    try:
+        for folder in folders:
+            (folder / _COPY).write_text(number)
+        journal.touch()
+        yield put
+    except BaseException:
+        for folder in done:
+            shutil.rmtree(folder)
+        journal.unlink(missing_ok=True)
+        raise
+    journal.unlink()
+    for folder in done:
+        (folder / _COPY).unlink()
+
+
+def settle_copies() -> None:
+    """Removes copies that are not complete, for who holds `cloning`."""
+    is_settled = not locations.missing()
+    for mark in list(locations.files(_COPY)):
+        try:
+            _settle_copy(mark.parent)
+        except OSError as error:
+            log.warning("a copy that is not complete stays in %s: %s", mark.parent, error)
+            is_settled = False
+    if is_settled:
+        for journal in locations.staging().glob(f"*{_COPY}"):
+            journal.unlink()
+
+
+def _settle_copy(folder: Path) -> None:
+    mark = folder / _COPY
+    if not mark.exists():
+        return
+    number = mark.read_text()
+    if number and (locations.staging() / f"{number}{_COPY}").exists():
+        for each in folder.glob("[!.]*"):
+            each.unlink()
+    mark.unlink()
