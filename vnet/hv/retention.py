@@ -66,7 +66,10 @@ class _Rule:
 
 def decide(points: Sequence[Point], keep: Keep) -> tuple[Verdict, ...]:
     """A verdict on each backup of one VM, the newest first; what a kept one needs is kept."""
-    newest_first = sorted(points, key=lambda point: (point.taken_at, point.id), reverse=True)
+    parents = {point.parent for point in points}  # of two of one second the increment is the newer
+    newest_first = sorted(
+        points, key=lambda point: (point.taken_at, point.id not in parents, point.id), reverse=True
+    )
     rules = tuple(_rules(keep))
     reasons = {point.id: [rule.name for rule in rules if rule.takes(point)] for point in newest_first}
     for kept in [point.id for point in newest_first if reasons[point.id]]:

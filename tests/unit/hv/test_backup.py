@@ -28,6 +28,7 @@ from vnet.hv.backup import (
     signed,
 )
 from vnet.hv.backup_commands import Copy, File, JobState
+from vnet.hv.live.backup import newest
 
 AT = datetime(2026, 11, 29, 10, 30, tzinfo=UTC)
 
@@ -246,6 +247,12 @@ def test_a_bitmap_that_has_missed_something_is_not_good() -> None:
     found = commands.bitmaps([*nodes, {"node-name": "file"}])
     assert [each.is_good for name in ("disk0", "disk1") for each in found[name]] == [True, False]
     assert found["file"] == ()
+
+
+def test_of_two_entries_of_one_second_the_increment_is_the_newer_one() -> None:
+    full, increment = manifest("db-9"), manifest("db-1", "db-9")
+    for both in ((full, increment), (increment, full)):
+        assert newest({each.id: each for each in both}, "shop", "db") == increment
 
 
 # ---- room --------------------------------------------------------------------------------------

@@ -61,6 +61,11 @@ def test_what_an_increment_needs_is_kept_and_says_so() -> None:
     assert verdicts == {"b": ("last",), "a": ("needed by b",), "full": ("needed by b",)}
 
 
+def test_of_two_of_one_second_the_increment_is_the_last() -> None:
+    points = [Point("z", MONDAY), Point("a", MONDAY, "z")]
+    assert [each.id for each in decide(points, Keep(last=1)) if "last" in each.reasons] == ["a"]
+
+
 def test_what_would_be_lost_with_a_parent_is_named() -> None:
     points = [Point("full", MONDAY), Point("a", MONDAY, "full"), Point("b", MONDAY, "a"), Point("c", MONDAY)]
     assert children(frozenset({"full"}), points) == ("a", "b")

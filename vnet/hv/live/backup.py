@@ -56,9 +56,10 @@ class Order:
 
 
 def newest(entries: Mapping[str, Manifest], fabric: str, vm: str) -> Manifest | None:
-    """A VM's last entry."""
-    found = (each for each in entries.values() if (each.fabric, each.vm) == (fabric, vm))
-    return max(found, key=lambda each: each.taken_at, default=None)
+    """A VM's last entry; of two of one second that which is nobody's parent."""
+    found = [each for each in entries.values() if (each.fabric, each.vm) == (fabric, vm)]
+    parents = {each.parent for each in found}
+    return max(found, key=lambda each: (each.taken_at, each.id not in parents), default=None)
 
 
 async def begin(store: Store, blocks: Blocks, order: Order) -> Manifest:
