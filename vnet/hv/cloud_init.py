@@ -23,6 +23,15 @@ LABEL = "cidata"
 _DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 """Not "default": what is not netplan does not know that word."""
 
+_MACHINE_ID = """\
+id=$(tr -d '\\n-' </sys/class/dmi/id/product_uuid | tr A-F a-f)
+if [ ${#id} = 32 ] && [ "$id" != "$(cat /etc/machine-id)" ]; then echo "$id" >/etc/machine-id; fi
+"""
+"""Makes the machine's ID that of its firmware, at every boot: a copy of a disk has that of the original.
+
+Source: machine-id(5); systemd takes it from there by itself where there is none.
+"""
+
 
 def seed_files(spec: GuestSpec, config: CloudInit) -> Mapping[str, bytes]:
     """All files of the data source, by name.
@@ -57,7 +66,7 @@ def _document(head: str, value: Mapping[str, Any]) -> str:
 def _config(spec: GuestSpec, config: CloudInit) -> dict[str, Any]:
     domain = next((nic.domain for nic in spec.nics if nic.domain), "")
     found: dict[str, Any] = {"hostname": spec.name, "fqdn": f"{spec.name}.{domain}" if domain else spec.name}
-    found |= {"manage_etc_hosts": True, "users": ["default"]}
+    found |= {"manage_etc_hosts": True, "users": ["default"], "bootcmd": [["sh", "-c", _MACHINE_ID]]}
     found |= {"user": user} if (user := _user(config)) else {}
     found |= {"ssh_authorized_keys": list(config.ssh_keys)} if config.ssh_keys else {}
     found |= {"ssh_pwauth": True} if config.password_hash else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from vnet.base.boot import MICRO_BOOT, Boot
@@ -45,6 +46,16 @@ class GuestSpec:
     nics: tuple[GuestNic, ...]
     disks: tuple[Disk, ...] = ()
     boot: Boot = MICRO_BOOT
+
+    @property
+    def uuid(self) -> str:
+        """Of its machine, as firmware tells it: it depends on the names only, as its MACs do.
+
+        Source: RFC 9562, section 5.8 (version 8, of what the maker likes).
+        """
+        digest = blake2b(f"{self.fabric}/{self.name}".encode(), digest_size=16).hexdigest()
+        variant = f"{int(digest[16], 16) & 3 | 8:x}"
+        return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:]}"
 
     @property
     def root(self) -> Disk | None:

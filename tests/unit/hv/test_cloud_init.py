@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
@@ -146,3 +147,20 @@ def test_the_image_is_no_file_and_nobody_can_write_to_it() -> None:
             os.write(descriptor, b"x")
         with pytest.raises(OSError), open(f"/proc/self/fd/{descriptor}", "wb"):
             pass
+
+
+def test_the_machine_has_the_id_of_its_firmware_and_copies_have_others(tmp_path) -> None:
+    ((shell, option, script),) = read()["user-data"]["bootcmd"]
+    firmware, file = tmp_path / "product_uuid", tmp_path / "machine-id"
+    played = script.replace("/sys/class/dmi/id/product_uuid", str(firmware)).replace(
+        "/etc/machine-id", str(file)
+    )
+    copied = replace(SPEC, name="db-2")
+    for spec in (SPEC, SPEC, copied):
+        firmware.write_text(spec.uuid.upper() + "\n")
+        subprocess.run([shell, option, played], check=True)
+        assert file.read_text() == spec.uuid.replace("-", "") + "\n"
+    assert SPEC.uuid != copied.uuid
+    firmware.write_text("none\n")
+    subprocess.run([shell, option, played], check=True)
+    assert file.read_text() == copied.uuid.replace("-", "") + "\n"

@@ -6,7 +6,6 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -88,20 +87,24 @@ def test_a_pid_file_that_names_another_process_is_not_believed(tmp_path):
     pid_file = tmp_path / "pid"
     for text in (str(os.getpid()), "1", "0", "-1", "x", "", "99999999999999999999"):
         pid_file.write_text(text)
-        assert process.find(pid_file, uuid="no-such-uuid", user=os.getuid()) is None
-    assert process.find(tmp_path / "none", uuid="u", user=0) is None
+        assert process.find(pid_file, user=os.getuid()) is None
+    assert process.find(tmp_path / "none", user=0) is None
 
 
-def test_a_process_is_found_by_the_uuid_on_its_command_line(tmp_path):
-    unique = str(uuid4())
-    child = subprocess.Popen(["sh", "-c", "sleep 60; :", "-uuid", unique])
+def test_a_process_is_found_by_the_pid_file_on_its_command_line(tmp_path):
+    pid_file = tmp_path / "pid"
+    child = subprocess.Popen(["sh", "-c", "sleep 60; :", "-pidfile", str(pid_file)])
     try:
         while not Path(f"/proc/{child.pid}/cmdline").read_bytes():  # exec has begun, but for its arguments
             time.sleep(0.01)
-        found = process.search(uuid=unique, user=os.getuid())
+        found = process.search(pid_file, user=os.getuid())
         assert found is not None and found.pid == child.pid and found.alive()
         found.close()
-        assert process.search(uuid=unique[:8], user=os.getuid()) is None
+        pid_file.write_text(str(child.pid))
+        found = process.find(pid_file, user=os.getuid())
+        assert found is not None and found.pid == child.pid
+        found.close()
+        assert process.search(tmp_path / "pi", user=os.getuid()) is None
     finally:
         child.kill()
         child.wait()

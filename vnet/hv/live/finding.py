@@ -14,9 +14,9 @@ def find_recorded(run_dir: Path, record: Record) -> Process | None:
     A QEMU whose start was broken off may not have written its pid file yet: it is looked for among all
     processes. One that was ready must also have begun when the record says.
     """
-    found = find(run_dir / "pid", uuid=record.uuid, user=record.user)
+    found = find(run_dir / "pid", user=record.user)
     if found is None and not record.ready:
-        found = search(uuid=record.uuid, user=record.user)
+        found = search(run_dir / "pid", user=record.user)
     if found and record.start_ticks and start_ticks(found.pid) != record.start_ticks:
         found.close()
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid as uuids
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +61,7 @@ def prepare(spec: GuestSpec, means: Means, *, warm: bool) -> Record:
     user = claim_dir(paths.vm_run_dir(spec.fabric, spec.name))
     group = cgroup.create(spec.fabric, spec.name, spec.memory_bytes)
     return Record(
-        uuid=str(uuids.uuid4()),
+        uuid=spec.uuid,
         user=user,
         accel=means.accel.name,
         warm=warm,

@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from vnet.base.errors import HostError
@@ -187,8 +188,8 @@ _CAP_SYS_RESOURCE = 24
 """Source: linux/capability.h."""
 
 
-def find(pid_file: Path, *, uuid: str, user: int) -> Process | None:
-    """The QEMU that a pid file names, if it still is the guest with that UUID, run by that user.
+def find(pid_file: Path, *, user: int) -> Process | None:
+    """The QEMU that a pid file names, if it still is the one that was told to write it, run by that user.
 
     The file belongs to QEMU's user and is not trusted: user and command line of the process decide.
     """
@@ -197,29 +198,29 @@ def find(pid_file: Path, *, uuid: str, user: int) -> Process | None:
         pidfd = os.pidfd_open(pid)
     except (OSError, ValueError, OverflowError):
         return None
-    if _is_guest(pid, uuid, user):
+    if _writes(pid, pid_file, user):
         return Process(pid, pidfd)
     os.close(pidfd)
     return None
 
 
-def search(*, uuid: str, user: int) -> Process | None:
+def search(pid_file: Path, *, user: int) -> Process | None:
     """The same by looking at every process: for a QEMU so young that it has no pid file yet."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _is_guest(int(entry.name), uuid, user):
+        if entry.name.isdigit() and _writes(int(entry.name), pid_file, user):
             with contextlib.suppress(ProcessLookupError):
                 return Process(int(entry.name), os.pidfd_open(int(entry.name)))
     return None
 
 
-def _is_guest(pid: int, uuid: str, user: int) -> bool:
+def _writes(pid: int, pid_file: Path, user: int) -> bool:
     try:
         owner = Path(f"/proc/{pid}").stat().st_uid
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
         return False
     # Before setpriv has done its work the command line is complete but the user is still root.
-    return owner in (user, 0) and uuid.encode() in words and words[words.index(uuid.encode()) - 1] == b"-uuid"
+    return owner in (user, 0) and (b"-pidfile", str(pid_file).encode()) in pairwise(words)
 
 
 def start_ticks(pid: int) -> int:

@@ -169,7 +169,7 @@ def _sweep() -> None:
     for building in (paths.image_dir() / "templates").glob(".building-*"):
         shutil.rmtree(building, ignore_errors=True)
     for run_dir in (paths.run_dir() / "templates").glob("*/"):
-        process = search(uuid=run_dir.name, user=run_dir.stat().st_uid)
+        process = search(run_dir / "pid", user=run_dir.stat().st_uid)
         if process:
             process.kill()
             process.close()

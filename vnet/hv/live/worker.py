@@ -81,7 +81,7 @@ async def sweep() -> None:
     """End those of a daemon that died; nobody hears them any more."""
     for folder in paths.workers_run_dir().glob("*/"):
         user = folder.stat().st_uid
-        process = find(folder / "pid", uuid=folder.name, user=user)
+        process = find(folder / "pid", user=user)
         if process is not None:
             with contextlib.suppress(VnetError):
                 await _quit(await _connected(folder, process), process)
