@@ -54,6 +54,11 @@ def size(host: QuickLab) -> object:
     return sum(row["size_bytes"] >> 20 for row in host.json("disk", "ls") if row["vm"] == "a")
 
 
+def locations(host: QuickLab) -> object:
+    """Where a's disk lies."""
+    return tuple(row["location"] for row in host.json("disk", "ls") if row["vm"] == "a")
+
+
 def copies(host: QuickLab) -> object:
     """How many disks VM c has, which is a copy."""
     return sum(row["vm"] == "c" for row in host.json("disk", "ls"))
@@ -203,6 +208,17 @@ def _small(host: QuickLab) -> tuple[Words, ...]:
     return (up(host),)
 
 
+def _at_default(host: QuickLab) -> tuple[Words, ...]:
+    """Stopped, and its disk not at the location that it is to be moved to."""
+    if all(row["location"] != "fast" for row in host.json("disk", "location", "ls")):
+        (host.directory / "nvme").mkdir(mode=0o755)
+        host.vnet("disk", "location", "add", "fast", str(host.directory / "nvme"))
+    if locations(host) == ("fast",):
+        host.vnet("disk", "move", "a", "data", "default", "-n", FABRIC)
+    host.vnet(*up(host))
+    return (OFF,)
+
+
 def _unlike(host: QuickLab) -> tuple[Words, ...]:
     """Stopped, and nothing there of a copy."""
     host.vnet(*up(host))
@@ -344,6 +360,11 @@ OPERATIONS = (
         *(exported, False, True, _not_exported),
     ),
     Operation("disk-rm", says("disk", "rm", "a", "data", "-n", FABRIC), size, 16, 0, _stopped_with_disk),
+    Operation(
+        "disk-move",
+        says("disk", "move", "a", "data", "fast", "-n", FABRIC),
+        *(locations, ("default",), ("fast",), _at_default),
+    ),
     # the last one: the fabric of the others has a disk of 16 MiB, and none is made smaller
     Operation("disk-grow", lambda host: up(host, size_mib=24), size, 16, 24, _small),
 )
