@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -29,16 +30,20 @@ BOOTS_WITHIN_S = "360"
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory):
+def host():
+    """With a store of its own: what a clone is made of must not lie in the host's."""
     assert (STORE / "names" / "distro").exists(), "`make distro` makes it"
-    file = tmp_path_factory.mktemp("cloud") / "cloud.vnet.yaml"
-    file.write_text(TEXT)
     with lab() as made:
-        (made.directory / "state" / "image-store").symlink_to(STORE)
-        made.vnet("up", "-f", str(file))
+        shutil.copytree(STORE, made.directory / "state" / "image-store", symlinks=True)
+        file(made).write_text(TEXT)
+        made.vnet("up", "-f", str(file(made)))
         made.vnet("exec", "--timeout", BOOTS_WITHIN_S, "db", "--", "true")
         yield made
         made.vnet("down", "-n", "cloud", "--disks")
+
+
+def file(host: Lab) -> Path:
+    return host.directory / "cloud.vnet.yaml"
 
 
 def sh(host: Lab, command: str, vm: str = "db") -> str:
@@ -116,3 +121,18 @@ def test_it_is_found_again_by_the_next_daemon_and_powers_off_when_told(host: Lab
     host.vnet("stop", "db", "--wait", "120")
     assert time.monotonic() - began_s < 110  # it was not killed
     assert next(each for each in host.json("ps") if each["vm"] == "db")["state"] == "stopped"
+
+
+def test_a_linked_clone_of_it_is_another_machine_with_what_was_on_its_disk(host: Lab) -> None:
+    who = "cat /etc/machine-id /etc/hostname /etc/ssh/ssh_host_ed25519_key.pub /sys/class/net/eth0/address"
+    answer = host.json("clone", "-f", str(file(host)), "--linked", "db", "db-2")
+    assert answer["linked"] == ["root"]
+    host.vnet("up", "-f", str(file(host)))
+    told = {}
+    for vm in ("db", "db-2"):
+        host.vnet("exec", "--timeout", BOOTS_WITHIN_S, vm, "--", "cloud-init", "status", "--wait")
+        told[vm] = [line.split()[:2] for line in sh(host, who, vm).splitlines()]
+    assert all(mine != others for mine, others in zip(told["db"], told["db-2"], strict=True)), told
+    assert sh(host, "cat /var/lib/kept", "db-2") == "kept\non\n"
+    sh(host, "echo its own >/var/lib/kept; sync", "db-2")
+    assert sh(host, "cat /var/lib/kept") == "kept\non\n"
