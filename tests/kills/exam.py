@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -75,7 +76,11 @@ class Daemons:
             self._host.run(*words, timeout_s=120)
         finally:
             armed.unlink()
-        return _until(lambda: not self._is_alive(), 0.2)
+        return _until(lambda: not self._is_alive(), 0.2) and self._was_killed()
+
+    def _was_killed(self) -> bool:
+        """Not: it had nothing more to do."""
+        return self._process is not None and self._process.exitcode == -signal.SIGKILL
 
     def _is_alive(self) -> bool:
         return self._process is not None and self._process.is_alive()
@@ -128,7 +133,8 @@ def _until(holds: Callable[[], bool], timeout_s: float) -> bool:
 
 def _wrong(host: QuickLab, operation: Operation, words: tuple[str, ...]) -> str:
     """What the next daemon has not put right; empty if all is well."""
-    settled = _until(lambda: operation.look(host) in (operation.before, operation.after), SETTLED_S)
+    allowed = (operation.before, operation.after, operation.torn)
+    settled = _until(lambda: operation.look(host) in allowed, SETTLED_S)
     if not settled:
         return f"it is {operation.look(host)}: neither undone nor completed"
     if not _until(lambda: not left_over(host), 10.0):
@@ -202,16 +208,22 @@ def _is_held(lock: Path) -> bool:
         os.close(descriptor)
 
 
-def _taps(rows: dict[str, dict[str, object]], up: set[str]) -> list[str]:
-    """Each VM has one, and it is held by a QEMU exactly if the VM runs."""
-    words = ["ip", "-n", f"{PREFIX}{FABRIC}", "-j", "-d", "link"]
+def _taps(rows: dict[str, dict[str, Any]], up: set[str]) -> list[str]:
+    """Each NIC has one, and it is held by a QEMU exactly if the VM runs; without VMs there is no fabric."""
+    namespace = Path("/run/netns") / f"{PREFIX}{FABRIC}"
+    if not rows:
+        return [f"namespace {namespace}"] if namespace.exists() else []
+    words = ["ip", "-n", namespace.name, "-j", "-d", "link"]
     told = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     taps = {link["ifname"]: link for link in told if link.get("linkinfo", {}).get("info_kind") == "tun"}
-    wanted = {f"{name}.eth0" for name in rows}
+    wanted = {nic["name"] for row in rows.values() for nic in row["nics"]}
+    held = {nic["name"] for name in up for nic in rows[name]["nics"]}
+    if any(row["generation"] != row["enforced"] for row in rows.values()):
+        return [f"TAP {name}" for name in taps.keys() ^ wanted]
     carriers = {name for name, link in taps.items() if "NO-CARRIER" not in link["flags"]}
     return [
         *(f"TAP {name}" for name in taps.keys() ^ wanted),
-        *(f"carrier of {name}" for name in carriers ^ {f"{name}.eth0" for name in up}),
+        *(f"carrier of {name}" for name in carriers ^ held),
     ]
 
 

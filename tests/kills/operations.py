@@ -14,16 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from tests.kills.commands import QuickLab
+from vnet.fabric.live.service import HALF_CHANGED
 
 FABRIC = f"kills{os.getpid()}"
 TEXT = f"""\
 name: {FABRIC}
 defaults: {{image: micro, cpus: 1, memory: 96M}}
-networks: {{lan: {{vlan: 10, subnets: 10.0.0.0/24}}}}
+networks: {{lan: {{vlan: 10, subnets: 10.0.0.0/24}}, back: {{vlan: 20, subnets: 10.0.1.0/24}}}}
 vms:
   a: {{networks: [lan], disks: [{{name: data, size: SIZE}}]}}
 """
 MORE = "  b: {networks: [lan]}\n"
+
+WIDE = TEXT.replace("[lan]", "[lan, back], memory: 160M").replace("SIZE}", "SIZE}, {name: more, size: 8M}")
+"""With a NIC, memory and a disk more."""
 
 Look = Callable[[QuickLab], object]
 
@@ -57,6 +61,25 @@ def size(host: QuickLab) -> object:
 def locations(host: QuickLab) -> object:
     """Where a's disk lies."""
     return tuple(row["location"] for row in host.json("disk", "ls") if row["vm"] == "a")
+
+
+def shape(host: QuickLab) -> object:
+    """What a has of NICs, disks and memory, as it sees itself; its state if it does not run."""
+    if (found := state(host)) != "ready":
+        return found
+    if vms(host)["a"]["detail"] == HALF_CHANGED:
+        return HALF_CHANGED
+    command = "ls /sys/class/net | grep -c eth; ls /sys/block | grep -c vd; grep MemTotal /proc/meminfo"
+    nics, disks, memory = host.vnet(*IN_A, "sh", "-c", command).splitlines()
+    return int(nics), int(disks), int(memory.split()[1]) > LARGE_KIB
+
+
+LARGE_KIB = 100 << 10
+
+
+def is_there(host: QuickLab) -> object:
+    """Whether there is such a fabric."""
+    return bool(vms(host))
 
 
 def copies(host: QuickLab) -> object:
@@ -127,9 +150,9 @@ def file(host: QuickLab, text: str) -> str:
     return str(path)
 
 
-def up(host: QuickLab, *, size_mib: int = 16, more: str = "") -> tuple[str, ...]:
+def up(host: QuickLab, *, size_mib: int = 16, more: str = "", text: str = TEXT) -> tuple[str, ...]:
     """The command for a fabric with a disk of that size and more VMs."""
-    return ("up", "--yes", "-f", file(host, TEXT.replace("SIZE", f"{size_mib}M") + more))
+    return ("up", "--yes", "-f", file(host, text.replace("SIZE", f"{size_mib}M") + more))
 
 
 Words = tuple[str, ...]
@@ -156,6 +179,8 @@ class Operation:
     cold: bool = False
     again: Callable[[QuickLab], Words] | None = None
     """What does it when it was broken off, if that is another command."""
+    torn: object = None
+    """What it may be besides, and is told to be, until it is done again."""
 
 
 def says(*words: str) -> Callable[[QuickLab], Words]:
@@ -283,6 +308,17 @@ def _not_exported(host: QuickLab) -> tuple[Words, ...]:
     return ()
 
 
+SMALL, LARGE = (1, 1, False), (2, 2, True)
+
+
+def _narrow(host: QuickLab) -> tuple[Words, ...]:
+    return up(host, size_mib=24), ON
+
+
+def _wide(host: QuickLab) -> tuple[Words, ...]:
+    return up(host, size_mib=24, text=WIDE), ON
+
+
 def _first_id(host: QuickLab) -> str:
     return str(host.json("backup", "ls", "a", "-n", FABRIC)[0]["id"])
 
@@ -365,6 +401,11 @@ OPERATIONS = (
         says("disk", "move", "a", "data", "fast", "-n", FABRIC),
         *(locations, ("default",), ("fast",), _at_default),
     ),
-    # the last one: the fabric of the others has a disk of 16 MiB, and none is made smaller
+    # the last ones: the fabric of the others has one disk of 16 MiB, and none is made smaller
     Operation("disk-grow", lambda host: up(host, size_mib=24), size, 16, 24, _small),
+    Operation(
+        "plug", lambda host: up(host, size_mib=24, text=WIDE), shape, SMALL, LARGE, _narrow, torn=HALF_CHANGED
+    ),
+    Operation("unplug", lambda host: up(host, size_mib=24), shape, LARGE, SMALL, _wide, torn=HALF_CHANGED),
+    Operation("down", says("down", "-n", FABRIC), is_there, True, False, _narrow),
 )

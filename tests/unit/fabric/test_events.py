@@ -23,7 +23,7 @@ from vnet.fabric.events import CALM_PPS, CALM_S, MEANING, STORM_PPS, Event, Kind
 from vnet.fabric.live import event_log
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.event_log import EventLog
-from vnet.fabric.live.service import Service
+from vnet.fabric.live.service import HALF_CHANGED, Service
 from vnet.fabric.progress import silent
 
 OPEN = """\
@@ -146,6 +146,17 @@ def test_a_new_daemon_tells_what_it_took_over_and_what_has_ended_meanwhile(host)
     last = host.events()[-1]
     assert last["kind"] == "adopted"
     assert last["fields"] == {"generation": 1, "enforced": 1, "trouble": "", "not_running": ["b"]}
+
+
+def test_a_vm_whose_change_was_broken_off_says_so_until_it_is_made_again(host):
+    host.up(SMALL)
+    service = Service(host.engine)
+    assert {row["detail"] for row in host.do(service.vms("small"))} == {""}
+    (guest,) = [each for each in host.engine.store.guests("small") if each.name == "b"]
+    host.engine.store.save_guest("small", replace(guest, is_half_changed=True))
+    assert {row["vm"]: row["detail"] for row in host.do(service.vms("small"))} == {"a": "", "b": HALF_CHANGED}
+    host.up(SMALL)
+    assert {row["detail"] for row in host.do(service.vms("small"))} == {""}
 
 
 def test_a_claim_that_does_not_hold_is_told(host):

@@ -55,6 +55,9 @@ LINES = 500
 """Of the log, sent together."""
 
 
+HALF_CHANGED = "a change of it was broken off half-way: `vnet up` restarts it as it is to be"
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """All questions go through the engine's fabrics."""
@@ -73,14 +76,15 @@ class Service:
         if fabric.declared is None:
             return []
         there = await fabric.parts.endpoints.presence()
+        half_changed = {each.name for each in self.engine.store.guests(name) if each.is_half_changed}
         return [
             {"fabric": name, **_endpoint(vm, there.get(vm.name)), **self.confirmation(name)}
             if vm.endpoint
-            else await self._vm(fabric, vm)
+            else await self._vm(fabric, vm, HALF_CHANGED if vm.name in half_changed else "")
             for vm in fabric.declared.inventory.vms
         ]
 
-    async def _vm(self, fabric: Fabric, vm: Vm) -> Json:
+    async def _vm(self, fabric: Fabric, vm: Vm, trouble: str) -> Json:
         status = await fabric.parts.guests.status(vm.name)
         runs = status.state is GuestState.RUNNING
         ready = runs and status.agent
@@ -90,7 +94,7 @@ class Service:
             "vm": vm.name,
             "state": "ready" if ready else status.state.value,
             "health": health.state.value if health else "",
-            "detail": status.reason or (health.text if health else "") or fabric.trouble,
+            "detail": status.reason or trouble or (health.text if health else "") or fabric.trouble,
             "image": vm.image,
             "cpus": vm.cpus,
             "memory_bytes": vm.memory_bytes,
