@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vnet.base.errors import InputError
 from vnet.hv.backup import Manifest
 from vnet.hv.spec import format_mac
 from vnet.topology import written_vm
 from vnet.topology.inventory import Vm
+from vnet.topology.language import VM_NAME_MAX
+from vnet.topology.values import is_name
 from vnet.topology.written_vm import Images
 
 Plain = dict[str, Any]
@@ -37,7 +40,11 @@ def anew(manifest: Manifest, name: str, *, same: bool = False) -> Plain:
     """The `vms:`, and `images:`, that declare a saved VM again.
 
     Its MACs and addresses are new ones, unless the `same`.
+
+    Raises: InputError for a name that is no VM's.
     """
+    if not is_name(name, VM_NAME_MAX):
+        raise InputError(f"{name!r} is no name for a VM: small letters, digits and hyphens, as in web-2")
     plain = dict(manifest.declared)
     images = plain.pop(_IMAGES, None)
     interfaces: Mapping[str, Any] = plain.get("interfaces", {})

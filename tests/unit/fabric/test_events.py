@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.fabric.fakes import Trap, World, make_engine, refuse_host
+from tests.unit.fabric.fakes import FakeGuests, Trap, World, make_engine, refuse_host
 from tests.unit.fabric.numbers_samples import fabric, nic, numbers, uplink, vm
 from tests.unit.fabric.test_engine import LARGER, SMALL, WITHOUT_A, source
 from vnet.base.errors import VnetError
@@ -25,6 +25,7 @@ from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.service import HALF_CHANGED, Service
 from vnet.fabric.progress import silent
+from vnet.hv.spec import GuestState, GuestStatus
 
 OPEN = """\
 policies: [{name: p, applied_to: 'vm:b', ingress: [{from: any}]}]
@@ -157,6 +158,19 @@ def test_a_vm_whose_change_was_broken_off_says_so_until_it_is_made_again(host):
     assert {row["vm"]: row["detail"] for row in host.do(service.vms("small"))} == {"a": "", "b": HALF_CHANGED}
     host.up(SMALL)
     assert {row["detail"] for row in host.do(service.vms("small"))} == {""}
+
+
+def test_a_vm_that_is_paused_is_not_told_as_one_that_has_ended(host, monkeypatch):
+    host.up(SMALL)
+    host.engine.store.close()
+    host.begin()
+
+    async def paused(self, name):
+        return GuestStatus(name, GuestState.PAUSED, agent=True)
+
+    monkeypatch.setattr(FakeGuests, "status", paused)
+    host.do(host.engine.adopt())
+    assert host.events()[-1]["fields"]["not_running"] == []
 
 
 def test_a_claim_that_does_not_hold_is_told(host):

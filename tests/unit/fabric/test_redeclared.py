@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.unit.hv.test_backup import manifest
+from vnet.base.errors import InputError
 from vnet.fabric.redeclared import anew, declared
 from vnet.hv.backup import decode, encode
 from vnet.topology.inventory import Vm, expand
@@ -91,3 +92,9 @@ def test_macs_and_addresses_are_those_of_then_only_if_asked_for() -> None:
 def test_what_an_older_vnet_wrote_is_declared_as_before() -> None:
     old = {"image": "micro", "cpus": 1, "memory": "96M", "interfaces": {"eth0": {"network": "lan"}}}
     assert anew(replace(manifest("db-1"), declared=old), "db") == {"vms": {"db": old}}
+
+
+@pytest.mark.parametrize("name", ["x y", "UP", "", "a" * 64, "../x"])
+def test_a_name_that_is_no_vms_is_refused_and_not_written_into_a_topology(name: str) -> None:
+    with pytest.raises(InputError, match="is no name for a VM"):
+        anew(manifest("db-1"), name)

@@ -140,6 +140,17 @@ def test_a_folder_has_one_name_and_a_name_one_folder(folder, tmp_path):
         locations.add("other", tmp_path / "not there")
 
 
+def test_no_location_lies_in_the_disks_of_another(folder, tmp_path):
+    """Removing the outer one would take the folder of the inner one for an empty one of its own."""
+    with pytest.raises(InputError, match="would lie in each other"):
+        locations.add("inner", folder / "vnet-disks")
+    outer = tmp_path / "outer"
+    (outer / "vnet-disks").mkdir(parents=True, mode=0o755)
+    locations.add("inner", outer / "vnet-disks")
+    with pytest.raises(InputError, match="would lie in each other"):
+        locations.add("outer", outer)
+
+
 def test_a_location_with_disks_is_not_removed_and_an_empty_one_leaves_nothing(folder):
     disk.ensure("lab", "db", DATA)
     with pytest.raises(HostError, match="disks lie at the location fast, of lab/db"):
@@ -390,6 +401,15 @@ def test_a_disk_that_is_half_way_to_a_missing_location_is_not_started(folder):
     assert [each.location for each in disk.kept()] == ["default", "fast"]
     disk.ensure("lab", "db", DATA)
     assert [each.location for each in disk.kept()] == ["fast"]
+
+
+def test_a_disk_that_was_half_way_to_a_location_that_is_given_up_stays_where_it_is(folder):
+    path = disk.ensure("lab", "db", PLAIN)
+    half_done.begin_move(path, "fast")
+    unmounted(folder)
+    locations.remove("fast", is_lost=True)
+    disk.ensure("lab", "db", PLAIN)
+    assert files(paths.disks_dir()) == ["lab/db/data.qcow2"]
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -38,7 +38,10 @@ def _row(backups: Backups, store: Store, entry: Entry) -> Json:
 
 
 async def shown(backups: Backups, id_: str, store: str, name: str = "", *, same: bool = False) -> Json:
-    """All that an entry says of itself, and how its VM is declared again, perhaps by another name."""
+    """All that an entry says of itself, and how its VM is declared again, perhaps by another name.
+
+    Raises: InputError if there is no such entry, or the name is no VM's.
+    """
     opened = await asyncio.to_thread(Store.opened, path_of(store))
     entry = await asyncio.to_thread(opened.entry, id_)
     anew = redeclared.anew(entry.manifest, name or entry.manifest.vm, same=same)

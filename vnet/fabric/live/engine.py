@@ -23,7 +23,7 @@ from vnet.fabric.live.boots import refuse_what_cannot_boot
 from vnet.fabric.live.change import Change, make, remove
 from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.in_the_way import awaited, refuse_cables, refuse_endpoints
-from vnet.fabric.live.observe import observe
+from vnet.fabric.live.observe import ALIVE, observe
 from vnet.fabric.live.parts import Guests
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.registry import Fabric, Registry
@@ -106,7 +106,7 @@ class Engine(Registry):
         text = f"{record.name} was taken over{f', but: {trouble}' if trouble else ''}"
         guests = {guest.name for guest in self.store.guests(record.name)} - record.stopped
         states = {name: (await fabric.parts.guests.status(name)).state for name in sorted(guests)}
-        ended = [name for name, state in states.items() if state is not GuestState.RUNNING]
+        ended = [name for name, state in states.items() if state not in ALIVE]
         text += f"; VMs that no longer run: {', '.join(ended)}" if ended else ""
         generations = {"generation": record.generation, "enforced": record.enforced}
         fields = {**generations, "trouble": trouble, "not_running": ended}

@@ -33,4 +33,5 @@ async def worked(work: Callable[[Callable[[str], None]], T], told: Callable[[str
     except asyncio.CancelledError:
         ends.set()
         await asyncio.wait([task])
+        task.exception()  # heard: that it was broken off is no news
         raise

@@ -79,8 +79,11 @@ def end_move(path: Path, target: Path) -> None:
 def _settle_move(mark: Path) -> None:
     path = mark.with_name(mark.name.removesuffix(_MOVING))
     with suppress(FileNotFoundError):
-        root = locations.root(json.loads(mark.read_text())["to"])
-        end_move(path, root.joinpath(*path.parts[-3:]))
+        location = json.loads(mark.read_text())["to"]
+        if not locations.is_known(location):  # given up, with whatever had arrived there
+            mark.unlink()
+            return
+        end_move(path, locations.root(location).joinpath(*path.parts[-3:]))
 
 
 def _mark(path: Path) -> Path:

@@ -64,6 +64,11 @@ def root(name: str) -> Path:
     return link
 
 
+def is_known(name: str) -> bool:
+    """Whether there is one of that name, missing or not."""
+    return any(each.name == name for each in listed())
+
+
 def listed() -> tuple[DiskLocation, ...]:
     """All of them, the default first."""
     with suppress(FileNotFoundError):
@@ -162,6 +167,9 @@ def _refuse_taken(name: str, own: Path) -> None:
             raise InputError(f"there is a location {name} already: {each.folder}")
         if each.folder == own.parent:
             raise InputError(f"{own.parent} is the location {each.name} already")
+        there = each.folder / OWN
+        if own.is_relative_to(there) or there.is_relative_to(own):
+            raise InputError(f"{own} and {there}, of the location {each.name}, would lie in each other")
 
 
 def remove(name: str, *, is_lost: bool = False) -> DiskLocation:
