@@ -26,7 +26,7 @@ RUNS = ("ready", "running", "paused", "starting", "stopping")
 HALVES = (
     "*.part",
     "*.new",
-    "*.moving.json",
+    "*.moving",
     "*.copy",
     ".building-*",
     ".saving-*",

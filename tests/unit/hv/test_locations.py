@@ -223,6 +223,12 @@ def test_the_key_of_a_disk_stays_as_long_as_one_of_its_name_is_there(folder):
     twin.mkdir(parents=True)
     shutil.copy(disk.kept()[0].path, twin)
     default, fast = disk.kept()
+    unmounted(folder)
+    disk.remove(default)
+    assert keys.read("lab", "db", "data")
+    mounted(folder)
+    twin.mkdir(parents=True)
+    shutil.copy(fast.path, twin)
     disk.remove(default)
     assert keys.read("lab", "db", "data")
     disk.remove(fast)
@@ -403,13 +409,20 @@ def test_a_disk_that_is_half_way_to_a_missing_location_is_not_started(folder):
     assert [each.location for each in disk.kept()] == ["fast"]
 
 
+def test_what_tells_where_a_disk_moves_to_takes_no_block_of_a_file_system_that_is_full(folder):
+    path = disk.ensure("lab", "db", PLAIN)
+    half_done.begin_move(path, "fast")
+    (mark,) = path.parent.glob("*.moving")
+    assert mark.lstat().st_blocks == 0
+
+
 def test_a_disk_that_was_half_way_to_a_location_that_is_given_up_stays_where_it_is(folder):
     path = disk.ensure("lab", "db", PLAIN)
     half_done.begin_move(path, "fast")
     unmounted(folder)
     locations.remove("fast", is_lost=True)
     disk.ensure("lab", "db", PLAIN)
-    assert files(paths.disks_dir()) == ["lab/db/data.qcow2"]
+    assert [each.name for each in path.parent.iterdir() if each.name != ".lock"] == ["data.qcow2"]
 
 
 @pytest.mark.parametrize("there", [True, False])

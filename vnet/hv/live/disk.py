@@ -212,7 +212,7 @@ def remove(one: Kept) -> None:
     """Removes a disk with its contents and its key, for good, and folders that are empty then."""
     with swept(one.path.parent):
         others = set(locations.places(one.fabric, one.vm, one.path.name).values()) - {one.path}
-        if not others:
+        if not others and not locations.missing():  # there may be another one, which it opens
             keys.remove(one.fabric, one.vm, one.name)
         one.path.unlink(missing_ok=True)
         for note in one.path.parent.glob(f"{one.path.name}.*"):

@@ -3,14 +3,15 @@
 What is done at one location is there in one step, a rename. Where there are two, marks say how far it came.
 They count even if a location is missing when the daemon comes back, and is there again later.
 
-    FABRIC/VM/DISK.FORMAT.moving.json   beside a disk that is being moved: where to. If it is there, this goes
-    FABRIC/VM/.copy                     in a folder that was copied for a VM: the number of the copy
-    cloning/NUMBER.copy                 in the state directory: the copy is not complete, all of it goes
+    FABRIC/VM/DISK.FORMAT.moving   beside a disk that is being moved: where to. If it is there, this goes
+    FABRIC/VM/.copy                in a folder that was copied for a VM: the number of the copy
+    cloning/NUMBER.copy            in the state directory: the copy is not complete, all of it goes
+
+Where to is what a symbolic link leads to, which takes no block: a disk is moved because there is no room.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import shutil
@@ -19,12 +20,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vnet.hv.live import locations
-from vnet.hv.live.host_files import flush, part_of, replace_file
+from vnet.hv.live.host_files import flush, part_of
 from vnet.hv.live.lock import exclusive
 
 log = logging.getLogger(__name__)
 
-_MOVING = ".moving.json"
+_MOVING = ".moving"
 _COPY = ".copy"
 MARKS = (f"*{_MOVING}", _COPY)
 """What they are called in VMs' folders of disks."""
@@ -46,13 +47,14 @@ def settle(folder: Path) -> None:
 
 def begin_move(path: Path, location: str) -> None:
     """From here on a disk is on its way, until `finish_move` or `undo_move`."""
-    replace_file(_mark(path), json.dumps({"to": location}))
+    _mark(path).symlink_to(location)
+    flush(path.parent)
 
 
 def finish_move(path: Path) -> None:
     """Removes a disk that was on its way, if it has arrived elsewhere."""
     mark = _mark(path)
-    if mark.exists():
+    if mark.is_symlink():
         with exclusive(path.parent):
             _settle_move(mark)
 
@@ -79,7 +81,7 @@ def end_move(path: Path, target: Path) -> None:
 def _settle_move(mark: Path) -> None:
     path = mark.with_name(mark.name.removesuffix(_MOVING))
     with suppress(FileNotFoundError):
-        location = json.loads(mark.read_text())["to"]
+        location = str(mark.readlink())
         if not locations.is_known(location):  # given up, with whatever had arrived there
             mark.unlink()
             return
