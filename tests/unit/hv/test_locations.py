@@ -15,6 +15,7 @@ from vnet.base import paths
 from vnet.base.boot import MICRO_BOOT
 from vnet.base.errors import HostError, InputError
 from vnet.hv.disk import Disk, plugged
+from vnet.hv.firmware import variables_disk
 from vnet.hv.live import base_image, boot, disk, disk_clone, disk_snapshots, half_done, keys, locations
 from vnet.hv.snapshot import SavedDisk
 
@@ -254,6 +255,21 @@ def test_a_copy_lies_where_its_source_does(folder, is_linked):
     with pytest.raises(HostError, match="two of lab has disks already, which are kept: .*data.qcow2"):
         cloned((DATA,))
     assert not [each for each in files(folder) + files(paths.cloning_dir()) if "copy" in each]
+
+
+def test_a_disk_that_lies_elsewhere_is_not_taken_for_one_that_was_never_made(folder):
+    """A copy of its VM would begin with an empty one, and nobody would be told."""
+    disk.ensure("lab", "db", DATA)
+    with pytest.raises(HostError, match="lies at the location fast .* and is declared at default"):
+        cloned((PLAIN,))
+    assert {each.vm for each in disk.kept()} == {"db"}
+
+
+def test_what_firmware_keeps_is_not_moved_to_where_nobody_looks_for_it(folder):
+    disk.ensure("lab", "db", variables_disk(4096))
+    with pytest.raises(HostError, match="what the firmware of db keeps cannot be moved"):
+        moved("fast")
+    assert [each.location for each in disk.kept()] == ["default"]
 
 
 def test_a_base_that_a_disk_at_a_missing_location_needs_is_kept(folder):

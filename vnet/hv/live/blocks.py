@@ -134,6 +134,8 @@ async def _held(guest: Guest, why: str) -> bool:
 @contextlib.asynccontextmanager
 async def _opened_at_rest(manager: HvManager, spec: GuestSpec) -> AsyncIterator[Blocks]:
     """Those of a guest that does not run."""
+    for declared in spec.disks:
+        disks.refuse_elsewhere(spec.fabric, spec.name, declared)
     files = {each.name: disks.path_of(spec.fabric, spec.name, each) for each in spec.disks}
     missing = ", ".join(name for name, file in files.items() if not file.exists())
     if missing:

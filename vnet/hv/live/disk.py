@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnet.base.boot import DEFAULT_LOCATION
+from vnet.base.boot import DEFAULT_LOCATION, UEFI_VARIABLES
 from vnet.base.errors import HostError
 from vnet.hv import disk as disks
 from vnet.hv import faults, qemu_img
@@ -225,8 +225,11 @@ def move(one: Kept, location: str, told: disk_move.Told) -> Path:
 
     Killed half-way it leaves the one or the other. Returns where the disk is now.
 
-    Raises: HostError when there is something already, or no room. Then the disk is where it was.
+    Raises: HostError when there is something already, or no room, or for what only looks like a disk. Then it
+        is where it was.
     """
+    if one.name == UEFI_VARIABLES:
+        raise HostError(f"what the firmware of {one.vm} keeps cannot be moved: it is looked for in one place")
     target = path_of(one.fabric, one.vm, Disk(one.name, one.size_bytes, one.format, location=location))
     with swept(one.path.parent), swept(target.parent):
         if target.exists():
