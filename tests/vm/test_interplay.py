@@ -119,7 +119,7 @@ def test_a_disk_made_of_an_image_is_backed_up_whole_and_then_what_changed(host: 
 
 def test_such_a_vm_is_declared_again_as_what_it_was(host: Lab) -> None:
     anew = host.vnet("backup", "restore", host.json("backup", "ls", "imaged")[0]["id"], "--declare", "anew")
-    text = "\n".join(line for line in TEXT.splitlines() if not line.startswith("  ")) + "\n"
+    text = "\n".join(line for line in TEXT.splitlines() if not line.startswith(("  ", "images"))) + "\n"
     (host.directory / "anew.vnet.yaml").write_text(text.replace("vms:\n", "").replace("meet", "anew") + anew)
     host.vnet("validate", "-f", str(host.directory / "anew.vnet.yaml"))
     assert "firmware: uefi" in anew

@@ -11,6 +11,7 @@ import pytest
 
 from tests.vm import fabric_lab
 from tests.vm.fabric_lab import Lab, lab
+from tests.waiting import until
 
 TEXT = """\
 name: served
@@ -55,7 +56,7 @@ def sh(host: Lab, vm: str, command: str) -> str:
     return host.vnet("exec", vm, "--", "sh", "-c", command)
 
 
-def until(host: Lab, vm: str, command: str, wanted: str) -> str:
+def printed(host: Lab, vm: str, command: str, wanted: str) -> str:
     """What a command prints once it has what is wanted, or after a while."""
     for _ in range(30):
         shown = sh(host, vm, command)
@@ -73,7 +74,7 @@ def over_ipv6(host: Lab, nic: str) -> str:
 
 def test_guests_get_the_addresses_that_were_chosen_for_them(host: Lab) -> None:
     for vm, wanted in (("a", "10.0.0.50/24"), ("b", "10.0.0.7/24"), ("plain", "10.0.0.51/24")):
-        assert wanted in until(host, vm, "ip -o -4 addr show dev eth0", wanted)
+        assert wanted in printed(host, vm, "ip -o -4 addr show dev eth0", wanted)
     rows = {row["nic"]: row for row in host.json("leases", "lan") if ":" not in row["address"]}
     assert {name: row["kind"] for name, row in rows.items()} == {
         "a.eth0": "assigned",
@@ -84,7 +85,7 @@ def test_guests_get_the_addresses_that_were_chosen_for_them(host: Lab) -> None:
     assert rows["b.eth0"]["expires"]
     assert rows["plain.eth0"]["expires"] is None
     six = over_ipv6(host, "a.eth0")
-    assert six in until(host, "a", "ip -o -6 addr show dev eth0", six)
+    assert six in printed(host, "a", "ip -o -6 addr show dev eth0", six)
 
 
 def test_guests_know_each_other_by_name(host: Lab) -> None:
@@ -97,10 +98,10 @@ def test_guests_know_each_other_by_name(host: Lab) -> None:
 
 def test_a_guest_of_ipv6_alone_asks_for_its_address_and_is_told_of_router_and_names(host: Lab) -> None:
     address, name = over_ipv6(host, "asker.eth0").partition("/")[0], "still.six.served.internal"
-    assert address in until(host, "asker", "ip -o -6 addr show dev eth0", address)
-    route = until(host, "asker", "ip -6 route", "default via fe80::")
+    assert address in printed(host, "asker", "ip -o -6 addr show dev eth0", address)
+    route = printed(host, "asker", "ip -6 route", "default via fe80::")
     assert "default via fe80::" in route and "fd00:6::/64 dev eth0" in route
-    assert "nameserver fd00:6::1" in until(host, "asker", "cat /etc/resolv.conf", "fd00:6::1")
+    assert "nameserver fd00:6::1" in printed(host, "asker", "cat /etc/resolv.conf", "fd00:6::1")
     assert " 0% packet loss" in sh(host, "asker", f"ping -6 -c 2 -W 2 {name}")
     far = over_ipv6(host, "b.eth0").partition("/")[0]
     assert " 0% packet loss" in sh(host, "asker", f"ping -6 -c 2 -W 2 {far}")
@@ -110,10 +111,10 @@ def test_a_guest_of_ipv6_alone_asks_for_its_address_and_is_told_of_router_and_na
 
 def test_a_guest_that_makes_its_address_asks_for_names_only(host: Lab) -> None:
     made = over_ipv6(host, "asker.eth1").partition("/")[0]
-    assert made in until(host, "asker", "ip -o -6 addr show dev eth1", made)
-    assert "nameserver fd00:7::1" in until(host, "asker", "cat /etc/resolv.conf", "fd00:7::1")
+    assert made in printed(host, "asker", "ip -o -6 addr show dev eth1", made)
+    assert "nameserver fd00:7::1" in printed(host, "asker", "cat /etc/resolv.conf", "fd00:7::1")
     made = over_ipv6(host, "maker.eth0").partition("/")[0]
-    assert made in until(host, "maker", "ip -o -6 addr show dev eth0", made)
+    assert made in printed(host, "maker", "ip -o -6 addr show dev eth0", made)
     assert " 0% packet loss" in sh(host, "maker", "ping -6 -c 2 -W 2 still.made.served.internal")
 
 
@@ -150,11 +151,8 @@ def test_daemon_and_dnsmasq_are_killed_and_flows_and_leases_go_on(host: Lab) -> 
 
 
 def is_revived(space: str) -> bool:
-    """Whether a dnsmasq runs there within 3 seconds."""
-    deadline_s = time.monotonic() + 3
-    while not dnsmasq(space) and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    return bool(dnsmasq(space))
+    """Whether a dnsmasq runs there soon: it is looked for every second."""
+    return bool(until(lambda: dnsmasq(space), 15))
 
 
 def dnsmasq(space: str) -> int:
