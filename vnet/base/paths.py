@@ -64,6 +64,11 @@ def backups_dir() -> Path:
     return Path(os.environ.get("VNET_BACKUP_DIR", state_dir() / "backups"))
 
 
+def located_dir() -> Path:
+    """At which location each disk lies that is not in the ordinary place: `FABRIC/VM/NAME.FORMAT`."""
+    return state_dir() / "located"
+
+
 def keys_dir() -> Path:
     """Keys of encrypted disks, `FABRIC/VM/NAME`. `VNET_KEYS_DIR`, default `keys` in `state_dir`."""
     return Path(os.environ.get("VNET_KEYS_DIR", state_dir() / "keys"))

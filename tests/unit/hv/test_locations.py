@@ -283,6 +283,34 @@ def test_a_base_that_a_disk_at_a_missing_location_needs_is_kept(folder):
     assert len(base_image.collect()) == 1
 
 
+def test_none_is_made_in_place_of_one_that_lies_at_a_missing_location(folder):
+    disk.ensure("lab", "db", DATA)
+    unmounted(folder)
+    with pytest.raises(HostError, match="lies at the location fast, declared is default.*rm --lost fast"):
+        disk.ensure("lab", "db", PLAIN)
+    (found,) = boot.obstacles("lab", "db", MICRO_BOOT, (PLAIN,))
+    assert found.key == "disks.data"
+    disk.ensure("lab", "web", PLAIN)
+    locations.remove("fast", is_lost=True)
+    assert disk.ensure("lab", "db", PLAIN).exists()
+    assert not (paths.located_dir() / "lab").exists()
+
+
+def test_one_that_was_moved_back_or_removed_is_not_missed_elsewhere(folder):
+    disk.ensure("lab", "db", PLAIN)
+    moved("fast")
+    assert str((paths.located_dir() / "lab" / "db" / "data.qcow2").readlink()) == "fast"
+    moved("default")
+    unmounted(folder)
+    disk.ensure("lab", "db", PLAIN)
+    mounted(folder)
+    moved("fast")
+    disk.remove(disk.kept("lab")[0])
+    assert not (paths.located_dir() / "lab").exists()
+    unmounted(folder)
+    disk.ensure("lab", "db", PLAIN)
+
+
 # ---- moving ------------------------------------------------------------------------------------------
 
 

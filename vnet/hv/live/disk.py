@@ -106,6 +106,7 @@ def made_beside(path: Path) -> Iterator[Path]:
         yield part
         part.chmod(0o600)
         part.rename(path)
+        half_done.note_place(path)
         host_files.flush(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -215,6 +216,8 @@ def remove(one: Kept) -> None:
         if not others and not locations.missing():  # there may be another one, which it opens
             keys.remove(one.fabric, one.vm, one.name)
         one.path.unlink(missing_ok=True)
+        if half_done.noted_place(one.path) == one.location:
+            half_done.forget_place(one.path)
         for note in one.path.parent.glob(f"{one.path.name}.*"):
             note.unlink()
     _tidy(one.path.parent)
@@ -265,6 +268,19 @@ def refuse_elsewhere(fabric: str, vm: str, wanted: Disk) -> None:
                 f"the disk {wanted.name} of {vm} lies at the location {location} ({path}), and is declared at"
                 f" {wanted.location}: `vnet stop {vm}` and `vnet disk move {vm} {wanted.name}"
                 f" {wanted.location}`, or declare `location: {location}`"
+            )
+    _refuse_unseen(fabric, vm, wanted)
+
+
+def _refuse_unseen(fabric: str, vm: str, wanted: Disk) -> None:
+    """Raises HostError for a disk that was last at another location, which is missing: it is there still."""
+    was = half_done.noted_place(path_of(fabric, vm, wanted))
+    for each in locations.missing():
+        if each.name == was != wanted.location:
+            raise HostError(
+                f"the disk {wanted.name} of {vm} lies at the location {was}, declared is {wanted.location}:"
+                f" {each.trouble}. Then declare `location: {was}`; or give up what lies there:"
+                f" `vnet disk location rm --lost {was}`"
             )
 
 

@@ -5,6 +5,7 @@ They count even if a location is missing when the daemon comes back, and is ther
 
     FABRIC/VM/DISK.FORMAT.moving   beside a disk that is being moved: where to. If it is there, this goes
     FABRIC/VM/.copy                in a folder that was copied for a VM: the number of the copy
+    located/FABRIC/VM/DISK.FORMAT  in the state directory: where a disk lies, a link like that of `.moving`
     cloning/NUMBER.copy            in the state directory: the copy is not complete, all of it goes
 
 Where to is what a symbolic link leads to, which takes no block: a disk is moved because there is no room.
@@ -19,6 +20,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from vnet.base import paths
+from vnet.base.boot import DEFAULT_LOCATION
 from vnet.hv.live import locations
 from vnet.hv.live.host_files import flush, part_of
 from vnet.hv.live.lock import exclusive
@@ -67,11 +70,13 @@ def notes(path: Path) -> list[Path]:
 def end_move(path: Path, target: Path) -> None:
     """Removes the one of both that is not complete. Doing it again does no harm."""
     if target.exists():
+        note_place(target)
         path.unlink(missing_ok=True)
         for note in notes(path):
             note.unlink()
         flush(path.parent)
     else:
+        note_place(path)
         part_of(target).unlink(missing_ok=True)
         for note in notes(target):
             note.unlink()
@@ -90,6 +95,37 @@ def _settle_move(mark: Path) -> None:
 
 def _mark(path: Path) -> Path:
     return path.with_name(f"{path.name}{_MOVING}")
+
+
+# ---- where they are ------------------------------------------------------------------------------
+
+
+def note_place(path: Path) -> None:
+    """Remembers at which location a disk lies, for when that is missing; of the ordinary one nothing is."""
+    forget_place(path)
+    if (location := locations.of(path)) != DEFAULT_LOCATION:
+        note = _place(path)
+        note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        note.symlink_to(location)
+
+
+def forget_place(path: Path) -> None:
+    """There is no such disk any more, wherever it was."""
+    note = _place(path)
+    note.unlink(missing_ok=True)
+    with suppress(OSError):  # unless there are others
+        note.parent.rmdir()
+        note.parent.parent.rmdir()
+
+
+def noted_place(path: Path) -> str:
+    """The location where a disk was last, if it was not the ordinary one."""
+    note = _place(path)
+    return str(note.readlink()) if note.is_symlink() else ""
+
+
+def _place(path: Path) -> Path:
+    return paths.located_dir().joinpath(*path.parts[-3:])
 
 
 # ---- copied --------------------------------------------------------------------------------------
