@@ -209,7 +209,10 @@ def _is_held(lock: Path) -> bool:
 
 
 def _taps(rows: dict[str, dict[str, Any]], up: set[str]) -> list[str]:
-    """Each NIC has one, and it is held by a QEMU exactly if the VM runs; without VMs there is no fabric."""
+    """Each NIC has one, and QEMUs hold those of VMs that run; without VMs there is no fabric.
+
+    Ports come before the NICs that are plugged in later: those may be held by nobody yet.
+    """
     namespace = Path("/run/netns") / f"{PREFIX}{FABRIC}"
     if not rows:
         return [f"namespace {namespace}"] if namespace.exists() else []
@@ -217,13 +220,11 @@ def _taps(rows: dict[str, dict[str, Any]], up: set[str]) -> list[str]:
     told = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     taps = {link["ifname"]: link for link in told if link.get("linkinfo", {}).get("info_kind") == "tun"}
     wanted = {nic["name"] for row in rows.values() for nic in row["nics"]}
-    held = {nic["name"] for name in up for nic in rows[name]["nics"]}
-    if any(row["generation"] != row["enforced"] for row in rows.values()):
-        return [f"TAP {name}" for name in taps.keys() ^ wanted]
+    may, must = {nic["name"] for name in up for nic in rows[name]["nics"]}, {f"{name}.eth0" for name in up}
     carriers = {name for name, link in taps.items() if "NO-CARRIER" not in link["flags"]}
     return [
         *(f"TAP {name}" for name in taps.keys() ^ wanted),
-        *(f"carrier of {name}" for name in carriers ^ held),
+        *(f"carrier of {name}" for name in (carriers - may) | (must - carriers)),
     ]
 
 
