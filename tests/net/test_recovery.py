@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from tests.net.client import client, leased, run
 from tests.net.fabric_lab import NETNS, PREFIX, host
+from tests.waiting import until
 from vnet.base import paths
 from vnet.fabric.live import dnsmasq
 from vnet.services.leases import Lease, read
@@ -99,13 +99,6 @@ class Lab:
         os.kill(pid, signal.SIGKILL)
         until(lambda: self.pid != pid, 1.0)
         return pid
-
-
-def until(holds: Callable[[], object], timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline_s, f"not within {timeout_s} s"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

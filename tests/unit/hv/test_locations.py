@@ -252,6 +252,7 @@ def test_a_copy_lies_where_its_source_does(folder, is_linked):
     assert cloned((DATA, LOGS), is_linked=is_linked)[0] == ("data", "logs")
     found = {(each.vm, each.name): each.location for each in disk.kept()}
     assert found["two", "data"] == "fast" and found["two", "logs"] == "default"
+    assert [each.name for each in (paths.located_dir() / "lab" / "two").iterdir()] == ["data.qcow2"]
     with pytest.raises(HostError, match="two of lab has disks already, which are kept: .*data.qcow2"):
         cloned((DATA,))
     assert not [each for each in files(folder) + files(paths.cloning_dir()) if "copy" in each]

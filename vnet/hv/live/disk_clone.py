@@ -80,6 +80,8 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
                 copy = _link if disk.name in linked else _copy
                 await copy(order, disk, folders[disk.location], tell)
             await asyncio.to_thread(_put, order, folders)
+            for disk in there:
+                half_done.note_place(path_of(order.fabric, order.new, disk))
     except BaseException:
         base_image.collect()
         raise
