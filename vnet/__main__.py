@@ -1,10 +1,11 @@
-"""`python -m vnet`: the same as `vnet`."""
+"""The entry point of `vnet`, and of `python -m vnet`."""
 
+import signal
 import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C while it still loads is no traceback."""
+    """Run the command line. Ctrl-C while it still loads is no traceback, and once it is done no failure."""
     if sys.stdout is None:  # `>&-`
         sys.exit("vnet: standard output is closed")
     try:
@@ -15,6 +16,8 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter, on its way out, would die of it
 
 
 if __name__ == "__main__":

@@ -160,6 +160,16 @@ def test_the_list_of_commands_cuts_no_sentence_off(vnet):
     assert "..." not in vnet("--help").stdout.replace("[ARGS]...", "")
 
 
+def test_ctrl_c_once_all_is_done_is_no_failure():
+    """Python, on its way out, gives SIGINT back its first meaning, which is to end the process."""
+    code = (
+        "import atexit, os, signal, sys; from vnet.__main__ import main; sys.argv = ['vnet', '--help'];"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_client_imports_nothing_heavy():
     code = "import vnet.cli.app, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
