@@ -133,7 +133,7 @@ def _until(holds: Callable[[], bool], timeout_s: float) -> bool:
 
 def _wrong(host: QuickLab, operation: Operation, words: tuple[str, ...]) -> str:
     """What the next daemon has not put right; empty if all is well."""
-    allowed = (operation.before, operation.after, operation.torn)
+    allowed = (operation.before, operation.after)
     settled = _until(lambda: operation.look(host) in allowed, SETTLED_S)
     if not settled:
         return f"it is {operation.look(host)}: neither undone nor completed"

@@ -28,6 +28,7 @@ MORE = "  b: {networks: [lan]}\n"
 
 WIDE = TEXT.replace("[lan]", "[lan, back], memory: 160M").replace("SIZE}", "SIZE}, {name: more, size: 8M}")
 """With a NIC, memory and a disk more."""
+QUICK = TEXT.replace("[lan]", "[lan], cpus: 2")
 
 Look = Callable[[QuickLab], object]
 
@@ -75,6 +76,13 @@ def shape(host: QuickLab) -> object:
 
 
 LARGE_KIB = 100 << 10
+
+
+def cpus(host: QuickLab) -> object:
+    """How many a uses; its state if it does not run."""
+    if (found := state(host)) != "ready" or vms(host)["a"]["detail"]:
+        return found, vms(host)["a"]["detail"]
+    return int(host.vnet(*IN_A, "nproc"))
 
 
 def is_there(host: QuickLab) -> object:
@@ -179,8 +187,6 @@ class Operation:
     cold: bool = False
     again: Callable[[QuickLab], Words] | None = None
     """What does it when it was broken off, if that is another command."""
-    torn: object = None
-    """What it may be besides, and is told to be, until it is done again."""
 
 
 def says(*words: str) -> Callable[[QuickLab], Words]:
@@ -403,9 +409,8 @@ OPERATIONS = (
     ),
     # the last ones: the fabric of the others has one disk of 16 MiB, and none is made smaller
     Operation("disk-grow", lambda host: up(host, size_mib=24), size, 16, 24, _small),
-    Operation(
-        "plug", lambda host: up(host, size_mib=24, text=WIDE), shape, SMALL, LARGE, _narrow, torn=HALF_CHANGED
-    ),
-    Operation("unplug", lambda host: up(host, size_mib=24), shape, LARGE, SMALL, _wide, torn=HALF_CHANGED),
+    Operation("plug", lambda host: up(host, size_mib=24, text=WIDE), shape, SMALL, LARGE, _narrow),
+    Operation("unplug", lambda host: up(host, size_mib=24), shape, LARGE, SMALL, _wide),
+    Operation("add-cpu", lambda host: up(host, size_mib=24, text=QUICK), cpus, 1, 2, _narrow),
     Operation("down", says("down", "-n", FABRIC), is_there, True, False, _narrow),
 )

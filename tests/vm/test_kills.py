@@ -17,6 +17,8 @@ CHOSEN = {
     "stop": ("before QMP quit",),
     "disk-create": ("after process qemu-img",),
     "image-import": ("after process qemu-img",),
+    "plug": ("after QMP netdev_add",),
+    "unplug": ("after QMP device_del",),
 }
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 

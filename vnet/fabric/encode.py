@@ -30,6 +30,10 @@ def assignment_from_json(text: str) -> Assignment:
 
 def guest_to_json(guest: Guest) -> str:
     """A guest as JSON."""
+    return json.dumps(_guest_to_plain(guest))
+
+
+def _guest_to_plain(guest: Guest) -> dict[str, Any]:
     nics = [
         {
             "interface": nic.interface,
@@ -49,12 +53,16 @@ def guest_to_json(guest: Guest) -> str:
     head = {"name": guest.name, "image": guest.image, "cpus": guest.cpus, "memory": guest.memory_bytes}
     disks = {"disks": [asdict(disk) for disk in guest.disks]}
     boot = {} if guest.boot.is_micro else {"boot": asdict(guest.boot)}
-    return json.dumps(head | {"nics": nics} | disks | boot | {"half_changed": guest.is_half_changed})
+    was = {"changed_from": _guest_to_plain(guest.changed_from)} if guest.changed_from else {}
+    return head | {"nics": nics} | disks | boot | was
 
 
 def guest_from_json(text: str) -> Guest:
     """The guest that `guest_to_json` wrote."""
-    raw = json.loads(text)
+    return _guest_from_plain(json.loads(text))
+
+
+def _guest_from_plain(raw: dict[str, Any]) -> Guest:
     nics = tuple(
         GuestNic(
             nic["interface"],
@@ -71,10 +79,10 @@ def guest_from_json(text: str) -> Guest:
         for nic in raw["nics"]
     )
     disks = tuple(Disk(**disk) for disk in raw.get("disks", ()))
-    half = raw.get("half_changed", False)
+    was = _guest_from_plain(raw["changed_from"]) if "changed_from" in raw else None
     boot = _boot_from_plain(raw["boot"]) if "boot" in raw else MICRO_BOOT
     head = raw["name"], raw["image"], raw["cpus"], raw["memory"]
-    return Guest(*head, nics, disks, boot, is_half_changed=half)
+    return Guest(*head, nics, disks, boot, changed_from=was)
 
 
 def _boot_from_plain(raw: dict[str, Any]) -> Boot:

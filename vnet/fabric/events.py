@@ -111,7 +111,10 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     Kind.VM_RESUMED: ("a paused VM goes on", "why"),
     Kind.VM_SUSPENDED: ("a VM's memory was written to a file and its QEMU ended", "memory_bytes"),
     Kind.VM_LINK: ("the cable of a VM's NIC was pulled, or plugged in again", "interface, link (up, down)"),
-    Kind.VM_CHANGED: ("a VM was changed while it runs", "what (a list, in words)"),
+    Kind.VM_CHANGED: (
+        "a VM was changed while it runs, or what an ended daemon had begun was undone",
+        "what (a list, in words)",
+    ),
     Kind.VM_RESTARTED: ("a VM had ended and was started again, as its `restart` says", "tries (in a row)"),
     Kind.VM_HEALTHY: ("a VM's health check succeeds", ""),
     Kind.VM_UNHEALTHY: ("a VM's health check failed too often", "why"),

@@ -84,10 +84,15 @@ class Guest:
     boot: Boot = MICRO_BOOT
     awaits: tuple[Awaited, ...] = field(default=(), compare=False)
     """Whom its start waits for; no part of what it is."""
-    is_half_changed: bool = False
-    """A change of it was broken off: what it has is not known."""
+    changed_from: Guest | None = None
+    """What it was before a change that was broken off: it has something of both."""
     built: Built | None = field(default=None, compare=False)
     """Of a guest that runs: what its machine was built for."""
+
+    @property
+    def is_half_changed(self) -> bool:
+        """Whether a change of it was broken off."""
+        return self.changed_from is not None
 
     @property
     def ports(self) -> frozenset[Port]:

@@ -2,7 +2,8 @@
 
 `differences` tells a change field by field, each with what it takes; `steps` are what `live/changing.py`
 performs, in order. `done` is what each step makes of the guest, so that a change that fails half-way can be
-taken back from where it stands; what cannot be taken back, CPUs, is added last.
+taken back from where it stands, and one whose manager was killed completed from there (`standing`); what
+cannot be taken back, CPUs, is added last.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def _mib(size_bytes: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AddCpus:
-    """Have so many CPUs, and the guest use them."""
+    """Have so many CPUs, as far as they are not there, and the guest use them."""
 
     cpus: int
 
@@ -210,22 +211,45 @@ class Tell:
     new: GuestSpec
 
 
+@dataclass(frozen=True, slots=True)
+class Has:
+    """What a machine has: NICs as (interface, MAC), disks by the names of their files."""
+
+    cpus: int
+    nics: tuple[tuple[str, int], ...]
+    disks: tuple[str, ...]
+
+
 Step = AddCpus | SetMemory | AttachNic | DetachNic | AttachDisk | DetachDisk | ResizeDisk | Tell
 
 
 def steps(old: GuestSpec, new: GuestSpec) -> tuple[Step, ...]:
     """The steps from the one to the other, all of whose differences can be made live."""
-    plain = tuple(_plain_steps(old, new))
-    told = [Tell(old, replace(new, cpus=old.cpus))] if _is_told(old, new) else []
-    shrink = [SetMemory(new.memory_bytes)] if new.memory_bytes < old.memory_bytes else []
-    cpus = [AddCpus(new.cpus)] if new.cpus > old.cpus else []
-    return (*plain, *told, *shrink, *cpus)
+    return steps_from(old, new, told=old)
 
 
-def steps_back(now: GuestSpec, old: GuestSpec, new: GuestSpec) -> tuple[Step, ...]:
-    """The steps back to `old`, when those to `new` ended at `now`: the guest may have been told by half."""
-    taken_back = tuple(step for step in steps(now, old) if not isinstance(step, Tell))
-    return (*taken_back, Tell(replace(new, cpus=old.cpus), old)) if _is_told(old, new) else taken_back
+def steps_from(now: GuestSpec, goal: GuestSpec, *, told: GuestSpec) -> tuple[Step, ...]:
+    """The steps to `goal` from `now`, where others ended: the guest may have been told by half that it is
+    `told`, and not know of its CPUs yet."""
+    grow = [SetMemory(goal.memory_bytes)] if goal.memory_bytes > now.memory_bytes else []
+    devices = tuple(_device_steps(now, goal))
+    tell = [Tell(told, replace(goal, cpus=told.cpus))] if _is_told(told, goal) else []
+    shrink = [SetMemory(goal.memory_bytes)] if goal.memory_bytes < now.memory_bytes else []
+    cpus = [AddCpus(goal.cpus)] if goal.cpus > told.cpus else []
+    return (*grow, *devices, *tell, *shrink, *cpus)
+
+
+def standing(old: GuestSpec, new: GuestSpec, has: Has, memory_bytes: int) -> GuestSpec:
+    """Where a change from `old` to `new` ended, by what the machine has and the memory that was noted."""
+    nics = {(nic.interface, nic.mac): nic for nic in (*new.nics, *old.nics)}
+    disks = {disk.file: disk for disk in (*new.disks, *old.disks)}
+    return replace(
+        new,
+        cpus=has.cpus,
+        memory_bytes=memory_bytes,
+        nics=tuple(nics[each] for each in has.nics),
+        disks=tuple(disks[each] for each in has.disks),
+    )
 
 
 def done(step: Step, spec: GuestSpec) -> GuestSpec:
@@ -249,9 +273,7 @@ def done(step: Step, spec: GuestSpec) -> GuestSpec:
             return replace(spec, nics=new.nics)
 
 
-def _plain_steps(old: GuestSpec, new: GuestSpec) -> Iterator[Step]:
-    if new.memory_bytes > old.memory_bytes:
-        yield SetMemory(new.memory_bytes)
+def _device_steps(old: GuestSpec, new: GuestSpec) -> Iterator[Step]:
     was, will = _by_interface(old), _by_interface(new)
     gone, come = _replaced(was, will)
     yield from (DetachNic(was[name]) for name in gone)

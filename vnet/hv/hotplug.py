@@ -5,7 +5,7 @@ Source: QEMU 7.2, docs/interop/qemu-qmp-ref (device_add, device_del, object-add,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from vnet.base.errors import HostError
@@ -18,22 +18,43 @@ MEMORY_ID = "memory"
 
 QUERY_CPUS = Command("query-hotpluggable-cpus")
 QUERY_MEMORY = Command("query-memory-devices")
+QUERY_NODES = Command("query-named-block-nodes", {"flat": True})
 QUERY_DEVICES = Command("qom-list", {"path": "/machine/peripheral"})
 
 
 def unplug(device: str) -> Command:
-    """Asks the guest for a device; it is gone when `is_gone` says so."""
+    """Asks the guest for a device; it is gone when `devices` names it no more."""
     return Command("device_del", {"id": device})
 
 
-def is_gone(answer: object, device: str) -> bool:
-    """Whether an answer to `QUERY_DEVICES` names a device no more."""
-    return not any(isinstance(each, Mapping) and each.get("name") == device for each in _listed(answer))
+def devices(answer: object) -> frozenset[str]:
+    """What is plugged in by name, by an answer to `QUERY_DEVICES`."""
+    return frozenset(str(each["name"]) for each in _maps(answer) if "name" in each)
+
+
+def query_mac(slot: int) -> Command:
+    """Asks for the MAC of the NIC in a slot, which is answered as text."""
+    return Command("qom-get", {"path": f"/machine/peripheral/nic{slot}", "property": "mac"})
+
+
+def mac(answer: object) -> int:
+    """The MAC in an answer to `query_mac`."""
+    return int(str(answer).replace(":", ""), 16)
+
+
+def formats(answer: object) -> Mapping[str, str]:
+    """The drivers of all that has been opened, by an answer to `QUERY_NODES`: a disk's is its format."""
+    return {str(each.get("node-name")): str(each.get("drv")) for each in _maps(answer)}
 
 
 def drop_nic(slot: int) -> tuple[Command, ...]:
     """Lets go of the TAP behind a NIC that is gone."""
     return (Command("netdev_del", {"id": f"net{slot}"}),)
+
+
+def forget_tap(slot: int) -> tuple[Command, ...]:
+    """Closes what was sent for a NIC that has not come to be."""
+    return tuple(Command("closefd", {"fdname": f"{each}{slot}"}) for each in ("tap", "vhost"))
 
 
 def drop_disk(disk: Plugged, *, is_based: bool = False) -> tuple[Command, ...]:
@@ -61,14 +82,16 @@ def plug_cpus(answer: object, count: int) -> tuple[Command, ...]:
 
     Raises: HostError when there are not so many.
     """
-    free = sorted(_free_cpus(answer), key=lambda each: sorted(each["props"].items()))
+    free = [each for each in _maps(answer) if "qom-path" not in each]
+    free.sort(key=lambda each: sorted(each["props"].items()))
     if len(free) < count:
         raise HostError(f"QEMU has place for {len(free)} more CPUs, not for {count}")
     return tuple(Command("device_add", {"driver": each["type"], **each["props"]}) for each in free[:count])
 
 
-def _free_cpus(answer: object) -> Iterator[Mapping[str, Any]]:
-    return (each for each in _listed(answer) if isinstance(each, Mapping) and "qom-path" not in each)
+def cpus(answer: object) -> int:
+    """How many CPUs are there, by an answer to `QUERY_CPUS`."""
+    return sum("qom-path" in each for each in _maps(answer))
 
 
 def add_memory(built: Built, added_bytes: int) -> tuple[Command, ...]:
@@ -85,6 +108,11 @@ def add_memory(built: Built, added_bytes: int) -> tuple[Command, ...]:
     return (Command("object-add", backend), Command("device_add", device))
 
 
+def drop_memory() -> Command:
+    """Lets go of what memory was to be added from, when it has not come to that."""
+    return Command("object-del", {"id": f"{MEMORY_ID}-ram"})
+
+
 def ask_memory(added_bytes: int) -> Command:
     """Has the guest take or give back memory until so much is added to what it was started with."""
     path = f"/machine/peripheral/{MEMORY_ID}"
@@ -93,9 +121,9 @@ def ask_memory(added_bytes: int) -> Command:
 
 def added_memory(answer: object) -> int | None:
     """How much is added now, by an answer to `QUERY_MEMORY`; None if there is no such device."""
-    data = (each.get("data", {}) for each in _listed(answer) if isinstance(each, Mapping))
+    data = (each.get("data", {}) for each in _maps(answer))
     return next((int(each["size"]) for each in data if each.get("id") == MEMORY_ID), None)
 
 
-def _listed(answer: object) -> Sequence[object]:
-    return answer if isinstance(answer, list) else ()
+def _maps(answer: object) -> list[Mapping[str, Any]]:
+    return [each for each in answer if isinstance(each, Mapping)] if isinstance(answer, list) else []

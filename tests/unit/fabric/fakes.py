@@ -363,6 +363,10 @@ class FakeGuests:
             self.world.specs[key] = before  # as it is promised
             raise
 
+    async def take_up(self, was, guest):
+        self.world.specs[self.name, guest.name] = was
+        await self.change(guest)
+
     async def stop(self, name, timeout_s):
         async with self.world.call(f"stop {name}"):
             self.world.guests.discard((self.name, name))

@@ -18,13 +18,14 @@ import pytest
 from tests.unit.fabric.fakes import FakeGuests, Trap, World, make_engine, refuse_host
 from tests.unit.fabric.numbers_samples import fabric, nic, numbers, uplink, vm
 from tests.unit.fabric.test_engine import LARGER, SMALL, WITHOUT_A, source
-from vnet.base.errors import VnetError
+from vnet.base.errors import HostError, VnetError
 from vnet.fabric.events import CALM_PPS, CALM_S, MEANING, STORM_PPS, Event, Kind, is_wanted, notice
 from vnet.fabric.live import event_log
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.service import HALF_CHANGED, Service
 from vnet.fabric.progress import silent
+from vnet.hv.changing import HalfChanged
 from vnet.hv.spec import GuestState, GuestStatus
 
 OPEN = """\
@@ -151,13 +152,62 @@ def test_a_new_daemon_tells_what_it_took_over_and_what_has_ended_meanwhile(host)
 
 def test_a_vm_whose_change_was_broken_off_says_so_until_it_is_made_again(host):
     host.up(SMALL)
-    service = Service(host.engine)
-    assert {row["detail"] for row in host.do(service.vms("small"))} == {""}
-    (guest,) = [each for each in host.engine.store.guests("small") if each.name == "b"]
-    host.engine.store.save_guest("small", replace(guest, is_half_changed=True))
-    assert {row["vm"]: row["detail"] for row in host.do(service.vms("small"))} == {"a": "", "b": HALF_CHANGED}
+    assert set(details(host).values()) == {""}
+    broken_off(host)
+    assert details(host) == {"a": "", "b": HALF_CHANGED}
     host.up(SMALL)
-    assert {row["detail"] for row in host.do(service.vms("small"))} == {""}
+    assert set(details(host).values()) == {""}
+
+
+def details(host):
+    return {row["vm"]: row["detail"] for row in host.do(Service(host.engine).vms("small"))}
+
+
+def broken_off(host):
+    """A daemon was killed while it gave VM b another CPU."""
+    (guest,) = [each for each in host.engine.store.guests("small") if each.name == "b"]
+    host.engine.store.save_guest("small", replace(guest, cpus=guest.cpus + 1, changed_from=guest))
+    return guest
+
+
+def test_the_next_daemon_completes_a_change_that_was_broken_off(host):
+    host.up(SMALL)
+    was = broken_off(host)
+    host.engine.store.close()
+    host.begin()
+    host.do(host.engine.adopt())
+    assert set(details(host).values()) == {""}
+    assert host.world.specs["small", "b"] == replace(was, cpus=was.cpus + 1)
+    assert host.kinds()[-2:] == ["vm-changed", "adopted"]
+    assert host.events()[-2]["fields"]["what"] == ["cpus 1 → 2"]
+
+
+@pytest.mark.parametrize("is_undone", [True, False])
+def test_what_the_next_daemon_cannot_complete_it_undoes_or_leaves_marked(host, monkeypatch, is_undone):
+    host.up(SMALL)
+    was = broken_off(host)
+    host.engine.store.close()
+    host.begin()
+
+    async def take_up(self, before, guest):
+        raise (HostError if is_undone else HalfChanged)("no more room")
+
+    monkeypatch.setattr(FakeGuests, "take_up", take_up)
+    host.do(host.engine.adopt())
+    assert details(host)["b"] == ("" if is_undone else HALF_CHANGED)
+    found = {each.name: each for each in host.engine.store.guests("small")}["b"]
+    assert (found == was) == is_undone
+    assert ("neither completed nor undone" in host.events()[-2]["text"]) != is_undone
+
+
+def test_a_vm_that_has_ended_meanwhile_has_nothing_of_a_change_that_was_broken_off(host):
+    host.up(SMALL)
+    broken_off(host)
+    host.engine.store.close()
+    host.world.guests.discard(("small", "b"))
+    host.begin()
+    host.do(host.engine.adopt())
+    assert set(details(host).values()) == {""}
 
 
 def test_a_vm_that_is_paused_is_not_told_as_one_that_has_ended(host, monkeypatch):

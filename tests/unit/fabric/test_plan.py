@@ -83,7 +83,7 @@ def states(draw):
                 GuestNic(f"eth{number}", each, 1, (draw(st.sampled_from(["10.0.0.1/24", "10.0.1.1/24"])),))
                 for number, each in enumerate([port, *([more[name]] if name in more else [])])
             ),
-            is_half_changed=draw(st.booleans()) and draw(st.booleans()),
+            changed_from=draw(st.sampled_from([None, None, None, Guest(name, "micro", 1, 64 << 20, ())])),
             built=draw(st.sampled_from([None, built])),
         )
         for port in sorted(ports - set(more.values()))
@@ -147,7 +147,7 @@ def changes(draw):
             cpus=draw(st.integers(1, 2)),
             memory_bytes=draw(sizes),
             nics=tuple(replace(nic, addresses=draw(addresses)) for nic in guest.nics),
-            is_half_changed=False,
+            changed_from=None,
         )
         for guest in sorted(now.guests)
     )
@@ -280,7 +280,7 @@ def test_a_new_nic_has_its_port_and_rules_before_the_guest_sees_it_and_keeps_its
 
 def test_a_guest_whose_change_was_broken_off_is_restarted_even_if_nothing_else_differs():
     guest = Guest("a", "micro", 1, 64 << 20, (), built=built_for(1, 64 << 20, 0, "kvm"))
-    half = replace(guest, is_half_changed=True)
+    half = replace(guest, changed_from=guest)
     now, wanted = (State(True, True, guests=frozenset({each})) for each in (half, guest))
     assert plan(now, wanted) == (act.RestartGuest(half, guest),)
 

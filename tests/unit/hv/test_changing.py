@@ -136,9 +136,30 @@ def test_a_change_is_taken_back_from_wherever_it_has_ended(old, new, count):
     guest = old
     for step in [each for each in changing.steps(old, new) if not isinstance(each, changing.AddCpus)][:count]:
         guest = changing.done(step, guest)
-    for step in changing.steps_back(guest, old, new):
+    for step in changing.steps_from(guest, old, told=new):
         guest = changing.done(step, guest)
     assert alike(guest, old)
+
+
+@given(specs(), specs(), st.integers(0, 10))
+def test_a_change_is_completed_from_wherever_it_was_broken_off(old, new, count):
+    """By what the machine has: what its guest was told, nobody knows."""
+    new = replace(new, cpus=max(old.cpus, new.cpus))
+    guest, steps = old, changing.steps(old, new)
+    for step in steps[:count]:
+        guest = changing.done(step, guest)
+    nics = tuple((each.interface, each.mac) for each in guest.nics)
+    has = changing.Has(guest.cpus, nics, tuple(each.file for each in guest.disks))
+    found = changing.standing(old, new, has, guest.memory_bytes)
+    rest = changing.steps_from(found, new, told=old)
+    for step in rest:
+        found = changing.done(step, found)
+    assert alike(found, new)
+    repeated = changing.Tell | changing.AddCpus | changing.ResizeDisk
+    assert {each for each in steps if isinstance(each, repeated)} <= set(rest)
+    assert [each for each in rest if not isinstance(each, repeated)] == [
+        each for each in steps[count:] if not isinstance(each, repeated)
+    ]
 
 
 @given(specs(), specs())

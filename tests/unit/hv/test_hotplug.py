@@ -29,10 +29,13 @@ def test_more_cpus_than_there_are_places_for_are_refused():
         hotplug.plug_cpus([free(1), PRESENT], 2)
 
 
-def test_a_device_is_gone_when_qemu_lists_it_no_more():
+def test_what_qemu_has_is_read_from_its_lists():
     listed = [{"name": "nic0", "type": "child<virtio-net-pci>"}, {"name": "type", "type": "string"}]
-    assert not hotplug.is_gone(listed, "nic0")
-    assert hotplug.is_gone(listed, "nic1")
+    assert hotplug.devices(listed) == {"nic0", "type"}
+    assert hotplug.devices("nothing") == frozenset()
+    assert hotplug.cpus([free(1), PRESENT]) == 1
+    assert hotplug.mac("52:54:00:00:00:0a") == 0x52540000000A
+    assert hotplug.formats([{"node-name": "disk0", "drv": "qcow2"}]) == {"disk0": "qcow2"}
 
 
 def test_memory_comes_into_the_slot_that_is_kept_for_it_and_takes_only_what_is_asked_for():

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -15,6 +15,7 @@ from vnet.base.errors import HostError, VnetError
 from vnet.fabric import actions as act
 from vnet.fabric.events import Kind
 from vnet.fabric.guest_changes import differences
+from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.telling import telling
 from vnet.fabric.progress import Progress, Report, Status
@@ -141,10 +142,30 @@ class Performer:
         self.tell(Kind.VM_STOPPED, f"{guest.name} is started again", self.fabric, guest.name, why)
 
     async def _change(self, was: Guest, guest: Guest) -> None:
-        """A daemon that is killed meanwhile leaves a note that nobody knows how far it came."""
-        self.store.save_guest(self.fabric, replace(guest, is_half_changed=True))
+        """A daemon that is killed meanwhile leaves a note of what it was, for the next one to go on from."""
+        self.store.save_guest(self.fabric, replace(guest, changed_from=replace(was, built=None)))
+        await self._become(was, guest, self.parts.guests.change(guest))
+
+    async def take_up(self, torn: Guest) -> None:
+        """Complete a change that a daemon was killed in, or undo it; where neither works it stays marked.
+
+        A guest that has ended since has nothing of it: its next start makes it what it is to be.
+        """
+        assert torn.changed_from is not None
+        was, guest = torn.changed_from, replace(torn, changed_from=None)
+        if (await self.parts.guests.status(guest.name)).state not in ALIVE:
+            self.store.save_guest(self.fabric, guest)
+            return
         try:
-            await self.parts.guests.change(guest)
+            await self._become(was, guest, self.parts.guests.take_up(was, guest))
+        except VnetError as error:
+            what = "could be neither completed nor" if isinstance(error, HalfChanged) else "was"
+            text = f"a change of {guest.name} that was broken off {what} undone: {error}"
+            self.tell(Kind.VM_CHANGED, text, self.fabric, guest.name, {"what": []})
+
+    async def _become(self, was: Guest, guest: Guest, change: Awaitable[None]) -> None:
+        try:
+            await change
         except HalfChanged:
             raise
         except VnetError:

@@ -115,11 +115,13 @@ class Engine(Registry):
     async def _reconcile(self, name: str, fabric: Fabric) -> None:
         """Bring the network of an adopted fabric to its last generation; guests stay as they are.
 
-        But those that it has no more go: a daemon was killed that was about to remove them.
+        But those that it has no more go: a daemon was killed that was about to remove them. And those that it
+        was about to change are changed, or as they were.
         """
         for guest in self.store.guests(name):
             await fabric.parts.guests.adopt(guest)
         await fabric.parts.guests.recover()
+        await self._take_up_changes(name, fabric)
         given_up = confirmation.adopt(self, fabric)
         topology = await asyncio.to_thread(load, fabric.record.source)
         mtus, previous = await fabric.parts.cables.mtus(topology), fabric.record.assignments
@@ -138,6 +140,12 @@ class Engine(Registry):
         await carry_out((*orphans, *plan(now, wanted)), self.performer(fabric, generation), silent)
         if (fabric.record.enforced, fabric.record.boot_id) != (generation, boot_id):
             self.save(fabric, replace(fabric.record, enforced=generation, boot_id=boot_id))
+
+    async def _take_up_changes(self, name: str, fabric: Fabric) -> None:
+        """Of guests that a daemon was killed in; the ports that they need were there before."""
+        performer = self.performer(fabric, fabric.record.generation)
+        torn = [guest for guest in self.store.guests(name) if guest.is_half_changed]
+        await asyncio.gather(*map(performer.take_up, torn))
 
     def _begin_lives_again(self, fabric: Fabric, suspended: frozenset[str]) -> None:
         """What the daemon's start means for VMs that were stopped, and for those that start automatically."""

@@ -62,6 +62,11 @@ class HostGuests:
         """Make it another while it runs."""
         await self._manager.change(self.spec(guest), lambda nic: self._open_tap(ifname(nic)))
 
+    async def take_up(self, was: Guest, guest: Guest) -> None:
+        """Complete a change that an earlier daemon was killed in."""
+        spec = self.spec(guest)
+        await self._manager.take_up(self.spec(was), spec, lambda nic: self._open_tap(ifname(nic)))
+
     async def set_link(self, name: str, interface: str, *, is_up: bool) -> None:
         """Pull the cable of a NIC, or plug it in again."""
         await self._manager.set_link(self.fabric, name, interface, is_up=is_up)

@@ -242,6 +242,10 @@ class Guests(Protocol):
         """
         ...
 
+    async def take_up(self, was: Guest, guest: Guest) -> None:
+        """Complete a change, from `was`, that an earlier daemon was killed in. Raises as `change` does."""
+        ...
+
     async def set_link(self, name: str, interface: str, *, is_up: bool) -> None:
         """Pull the cable of a NIC, or plug it in again; its next start plugs it in."""
         ...

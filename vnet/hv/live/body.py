@@ -63,7 +63,8 @@ class Body:
     def plugged(self) -> tuple[Plugged, ...]:
         """Its disks as QEMU has them."""
         places = self.recorded.places if self.recorded.built else places_of(self.spec)
-        return tuple(places.disk(each) for each in self.spec.disks)
+        there = {name for name, *_ in places.disks}  # a change may have been broken off
+        return tuple(places.disk(each) for each in self.spec.disks if each.name in there)
 
     async def leave(self) -> None:
         """Lets go of the process, whether it runs on or has ended."""

@@ -13,7 +13,7 @@ from vnet.hv import changing, hotplug
 from vnet.hv import monitor as qmp
 from vnet.hv.argv import built_of, places_of
 from vnet.hv.built import Built, Places, unchangeable
-from vnet.hv.changing import HalfChanged, Step
+from vnet.hv.changing import HalfChanged, Step, standing
 from vnet.hv.disk import Disk
 from vnet.hv.identity import change_lines
 from vnet.hv.live import base_note, cgroup, console_log
@@ -23,14 +23,14 @@ from vnet.hv.live.deadline import deadline
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.keys import read_key
 from vnet.hv.live.launcher import open_vhost
+from vnet.hv.live.plugging import Plugs
 from vnet.hv.live.process import file_limit
 from vnet.hv.live.threads import finished, kept
+from vnet.hv.live.unfinished import Unfinished
 from vnet.hv.spec import GuestNic, GuestSpec
 
-UNPLUG_TIMEOUT_S = 10.0
 MEMORY_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 5.0
-_PAUSES_S = (0.01, 0.05, 0.1, 0.5, 1.0)
 _SLACK_BYTES = 8 << 20
 """Linux takes memory in pieces that may be larger than asked for, and keeps the piece with its own notes."""
 _IS_MOUNTED = """\
@@ -67,16 +67,39 @@ class Changer:
             HalfChanged: it could not, and could not be made again what it was either.
             HostError, PeerError, TimedOut: it could not, and is as it was.
         """
-        old, guest = self.guest.spec, self.guest
+        old = self.guest.spec
         steps = changing.steps(old, new)
         if any(isinstance(step, changing.Tell) for step in steps):
             await self._refuse_a_silent_one()
+        await self._take_or_take_back(steps, old, new)
+
+    async def take_up(self, old: GuestSpec, new: GuestSpec) -> None:
+        """Completes a change that an earlier manager was killed in, or takes it back.
+
+        Raises: as `change` does; HalfChanged also when neither could be begun.
+        """
+        guest = self.guest
+        unfinished = Unfinished(guest, self._plugs, self._built)
+        try:
+            guest.check_running()
+            await self._refuse_a_silent_one()
+            await unfinished.clear()
+            guest.spec = standing(old, new, await unfinished.has(), guest.recorded.memory_bytes)
+        except (VnetError, OSError) as error:
+            raise HalfChanged(f"{new.name} stays half changed: {error}") from error
+        await self._take_or_take_back(changing.steps_from(guest.spec, new, told=old), old, new)
+        try:
+            await unfinished.refuse_gaps()
+        except VnetError as error:
+            raise HalfChanged(str(error)) from error
+
+    async def _take_or_take_back(self, steps: Iterable[Step], old: GuestSpec, new: GuestSpec) -> None:
         try:
             await self._take(steps)
         except (VnetError, OSError) as error:
             await self._take_back(old, new, error)
             raise error if isinstance(error, VnetError) else HostError(f"{old.name}: {error}") from error
-        guest.spec = new
+        self.guest.spec = new
 
     async def _refuse_a_silent_one(self) -> None:
         try:
@@ -95,7 +118,7 @@ class Changer:
     async def _take_back(self, old: GuestSpec, new: GuestSpec, why: Exception) -> None:
         """Back to what it was; one that is not told so any more, since it is silent, has its devices back."""
         try:
-            await self._take(changing.steps_back(self.guest.spec, old, new))
+            await self._take(changing.steps_from(self.guest.spec, old, told=new))
         except (VnetError, OSError) as error:
             is_silent = isinstance(error, TimedOut | PeerError)
             if not is_silent or changing.steps(self.guest.spec, old):
@@ -134,7 +157,7 @@ class Changer:
         try:
             await self.guest.monitor.execute_all(qmp.plug_nic(slot, nic.mac, tap, vhost))
         except VnetError:
-            await self._try(hotplug.drop_nic(slot))
+            await self._plugs.attempt(hotplug.drop_nic(slot))
             raise
         finally:
             for descriptor in (tap, vhost):
@@ -144,8 +167,8 @@ class Changer:
 
     async def _detach_nic(self, nic: GuestNic) -> None:
         slot = self._places.nic(nic.interface)
-        await self._unplug(f"nic{slot}", f"its NIC {nic.interface}")
-        await self._let_go(hotplug.drop_nic(slot))
+        await self._plugs.unplug(f"nic{slot}", f"its NIC {nic.interface}")
+        await self._plugs.let_go(hotplug.drop_nic(slot))
         down = tuple(name for name in self.guest.recorded.links_down if name != nic.interface)
         self.guest.note(places=self._places.without_nic(nic.interface), links_down=down)
 
@@ -162,8 +185,7 @@ class Changer:
                 key, base = read_key(opened.key_fd), opened.base_fd
                 await self.guest.monitor.execute_all(qmp.plug_disk(plugged, opened.fd, key, base))
             except VnetError:
-                for command in hotplug.drop_disk(plugged, is_based=opened.base_fd is not None):
-                    await self._try((command,))
+                await self._plugs.attempt(hotplug.drop_disk(plugged, is_based=opened.base_fd is not None))
                 raise
         self.guest.note(places=places)
 
@@ -174,10 +196,10 @@ class Changer:
             raise HostError(
                 f"{self.guest.spec.name} has its disk {disk.name} mounted: unmount it there, and try again"
             )
-        await self._unplug(f"blk{plugged.index}", f"its disk {disk.name}")
+        await self._plugs.unplug(f"blk{plugged.index}", f"its disk {disk.name}")
         spec = self.guest.spec
         is_based = base_note.base_of(disks.path_of(spec.fabric, spec.name, disk)) is not None
-        await self._let_go(hotplug.drop_disk(plugged, is_based=is_based))
+        await self._plugs.let_go(hotplug.drop_disk(plugged, is_based=is_based))
         self.guest.note(places=self._places.without_disk(disk.name))
 
     async def _is_mounted(self, disk: Disk) -> bool:
@@ -217,7 +239,7 @@ class Changer:
         try:
             await self._until_added(added, grows=memory_bytes > before)
         except TimedOut:
-            await self._try((hotplug.ask_memory(before - built.memory_bytes),))
+            await self._plugs.attempt((hotplug.ask_memory(before - built.memory_bytes),))
             raise
         cgroup.resize(self._group, memory_bytes)
         self.guest.note(memory_bytes=memory_bytes)
@@ -232,14 +254,12 @@ class Changer:
             await self.guest.monitor.poll(hotplug.QUERY_MEMORY, is_done)
 
     async def _add_cpus(self, cpus: int) -> None:
-        old = self.guest.spec
-        for command in hotplug.plug_cpus(
-            await self.guest.monitor.execute(hotplug.QUERY_CPUS), cpus - old.cpus
-        ):
+        found = await self.guest.monitor.execute(hotplug.QUERY_CPUS)
+        for command in hotplug.plug_cpus(found, cpus - hotplug.cpus(found)):
             await self.guest.monitor.execute(command)
             self.guest.spec = replace(self.guest.spec, cpus=self.guest.spec.cpus + 1)
-        if old.is_micro:
-            await self._tell(old, self.guest.spec)
+        if self.guest.spec.is_micro:
+            await self._tell(replace(self.guest.spec, cpus=self._built.cpus), self.guest.spec)
         else:
             with contextlib.suppress(PeerError, TimedOut):  # many systems do it by themselves
                 await self._run(["sh", "-c", _USE_CPUS], ANSWER_TIMEOUT_S)
@@ -254,29 +274,11 @@ class Changer:
         agent = await self.guest.agent_now(timeout_s)
         return (await agent.run(argv, stdin=b"", timeout_s=timeout_s)).exit_code
 
-    async def _unplug(self, device: str, what: str) -> None:
-        """The guest lets go of a device; one that does not keeps it."""
-        await self.guest.monitor.execute(hotplug.unplug(device))
-        async with deadline(UNPLUG_TIMEOUT_S, f"{self.guest.spec.name} does not let go of {what}"):
-            await self.guest.monitor.poll(hotplug.QUERY_DEVICES, lambda found: hotplug.is_gone(found, device))
-
-    async def _let_go(self, commands: Iterable[qmp.Command]) -> None:
-        """Of what was behind a device: QEMU still uses it for a moment when the device is gone."""
-        for command in commands:
-            for pause_s in _PAUSES_S:
-                try:
-                    await self.guest.monitor.execute(command)
-                    break
-                except HostError:
-                    await asyncio.sleep(pause_s)
-            else:
-                await self.guest.monitor.execute(command)
-
-    async def _try(self, commands: Iterable[qmp.Command]) -> None:
-        with contextlib.suppress(VnetError):
-            await self.guest.monitor.execute_all(commands)
-
     # what is known of it
+
+    @property
+    def _plugs(self) -> Plugs:
+        return Plugs(self.guest)
 
     @property
     def _places(self) -> Places:

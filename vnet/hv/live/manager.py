@@ -157,6 +157,12 @@ class HvManager:
             guest.check_running()
             await Changer(guest, open_tap).change(spec)
 
+    async def take_up(self, old: GuestSpec, new: GuestSpec, open_tap: Callable[[str], int]) -> None:
+        """Completes a change that an earlier manager was killed in, or takes it back."""
+        guest = self._known(new.fabric, new.name)
+        async with guest.lock:
+            await Changer(guest, open_tap).take_up(old, new)
+
     async def set_link(self, fabric: str, name: str, interface: str, *, is_up: bool) -> None:
         """Pulls the cable of a guest's NIC, or plugs it in again; a new start of the guest plugs all in."""
         guest = self._known(fabric, name)

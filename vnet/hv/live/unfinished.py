@@ -1,0 +1,88 @@
+"""A change that an earlier manager was killed in: the step that was under way is undone, and what the machine
+has is found out.
+
+Each step is noted in the guest's record once it is done, so whatever is plugged in and not noted, or noted
+and gone, is of that one step. What it was plugged in with is known by its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vnet.base.errors import HostError
+from vnet.hv import hotplug
+from vnet.hv.built import Built, Places
+from vnet.hv.changing import Has
+from vnet.hv.disk import Disk, Plugged
+from vnet.hv.live.guest import Guest
+from vnet.hv.live.plugging import Plugs
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """What there is of one guest. Who calls holds its lock; its machine can change."""
+
+    guest: Guest
+    plugs: Plugs
+    built: Built
+
+    async def clear(self) -> None:
+        """Undoes the step that was under way. Raises TimedOut when the guest keeps what it was given."""
+        present = await self.plugs.present()
+        for slot in range(self.built.slots):
+            await self._clear_nic(slot, is_plugged=f"nic{slot}" in present)
+            await self._clear_disk(slot, is_plugged=f"blk{slot}" in present)
+        added = self.guest.recorded.memory_bytes - self.built.memory_bytes
+        is_growable = hotplug.MEMORY_ID in present
+        await self.plugs.attempt((hotplug.ask_memory(added) if is_growable else hotplug.drop_memory(),))
+
+    async def _clear_nic(self, slot: int, *, is_plugged: bool) -> None:
+        noted = [name for name, each in self._places.nics if each == slot]
+        if noted and is_plugged:
+            return
+        if is_plugged:
+            await self.plugs.unplug(f"nic{slot}", "a NIC that it was just given")
+        await self.plugs.attempt((*hotplug.drop_nic(slot), *hotplug.forget_tap(slot)))
+        for name in noted:
+            self.guest.note(places=self._places.without_nic(name))
+
+    async def _clear_disk(self, index: int, *, is_plugged: bool) -> None:
+        noted = [name for name, each, _ in self._places.disks if each == index]
+        if noted and is_plugged:
+            return
+        if is_plugged:
+            await self.plugs.unplug(f"blk{index}", "a disk that it was just given")
+        close, *rest = hotplug.drop_disk(Plugged(Disk("", 0, encrypt=True), index, 0), is_based=True)
+        if close.arguments["node-name"] in await self._formats():
+            await self.plugs.let_go((close,))
+        await self.plugs.attempt(rest)
+        for name in noted:
+            self.guest.note(places=self._places.without_disk(name))
+
+    async def has(self) -> Has:
+        """What the machine has once that is clear."""
+        execute, places = self.guest.monitor.execute, self._places
+        formats = await self._formats()
+        return Has(
+            hotplug.cpus(await execute(hotplug.QUERY_CPUS)),
+            tuple(
+                [(name, hotplug.mac(await execute(hotplug.query_mac(slot)))) for name, slot in places.nics]
+            ),
+            tuple(f"{name}.{formats[f'disk{index}']}" for name, index, _ in places.disks),
+        )
+
+    async def refuse_gaps(self) -> None:
+        """Raises HostError when something has gone that is noted: it was on its way out already."""
+        noted = [f"nic{slot}" for _, slot in self._places.nics]
+        noted += [f"blk{index}" for _, index, _ in self._places.disks]
+        gone = sorted(set(noted) - await self.plugs.present())
+        if gone:
+            raise HostError(f"{self.guest.spec.name} has let go of {', '.join(gone)}")
+
+    async def _formats(self) -> Mapping[str, str]:
+        return hotplug.formats(await self.guest.monitor.execute(hotplug.QUERY_NODES))
+
+    @property
+    def _places(self) -> Places:
+        return self.guest.recorded.places
