@@ -117,6 +117,29 @@ def test_a_disk_made_of_an_image_is_backed_up_whole_and_then_what_changed(host: 
     host.vnet("start", "other")
 
 
+def test_what_uefi_keeps_is_backed_up_with_it(host: Lab) -> None:
+    host.vnet("stop", "imaged", "--wait", "0")
+    path, mark = path_of(host, "imaged", "uefi-vars"), b"boots this"
+    with path.open("r+b") as variables:
+        variables.seek(-4096, 2)
+        variables.write(mark)
+    held = path.read_bytes()
+    made = backup(host, "imaged")
+    assert [disk["name"] for disk in made["disks"]] == ["root", "uefi-vars"]
+    path.write_bytes(held.replace(mark, b"nothing at"))
+    host.vnet("backup", "restore", made["id"], "--disk", "root", "--overwrite")
+    assert mark not in path.read_bytes()
+    host.vnet("backup", "restore", made["id"], "--overwrite")
+    assert path.read_bytes() == held
+    host.vnet("stop", "other", "--wait", "0")
+    host.vnet("backup", "restore", made["id"], "--to", "other", "--overwrite")
+    assert not [row for row in host.json("disk", "ls") if (row["vm"], row["disk"]) == ("other", "uefi-vars")]
+    assert "no disk uefi-vars" in host.vnet(
+        "backup", "restore", made["id"], "--to", "other", "--disk", "uefi-vars", "--overwrite", expect=1
+    )
+    host.vnet("start", "other")
+
+
 def test_such_a_vm_is_declared_again_as_what_it_was(host: Lab) -> None:
     anew = host.vnet("backup", "restore", host.json("backup", "ls", "imaged")[0]["id"], "--declare", "anew")
     text = "\n".join(line for line in TEXT.splitlines() if not line.startswith(("  ", "images"))) + "\n"
@@ -149,6 +172,22 @@ def test_a_restored_backup_replaces_no_disk_that_keeps_snapshots(host: Lab) -> N
     assert "vnet snapshot rm imaged" in host.vnet("backup", "restore", id_, "--overwrite", expect=1)
     holds(path_of(host, "imaged"), 9)
     file(host).write_text(TEXT)
+
+
+def test_a_snapshot_keeps_what_uefi_keeps(host: Lab) -> None:
+    host.vnet("stop", "imaged", "--wait", "0")
+    path = path_of(host, "imaged", "uefi-vars")
+    for name, how in (("stands", ()), ("runs", ("--disk-only",))):
+        held = path.read_bytes()
+        if how:
+            host.vnet("start", "imaged")
+        host.vnet("snapshot", "save", *how, "imaged", name)
+        if how:
+            host.vnet("stop", "imaged", "--wait", "0")
+        path.write_bytes(held[:-4096] + b"\x5a" * 4096)
+        host.vnet("snapshot", "restore", "imaged", name)
+        assert path.read_bytes()[-4096:] == held[-4096:]  # it writes to the rest when it boots
+        host.vnet("stop", "imaged", "--wait", "0")
 
 
 def test_an_encrypted_disk_is_not_copied_without_its_key(host: Lab) -> None:

@@ -8,6 +8,8 @@ from vnet.base.boot import UEFI_VARIABLES
 from vnet.hv.disk import Disk, DiskFormat
 
 PACKAGE = "ovmf"
+NODE = "variables"
+"""What they are called in QEMU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vnet.hv.firmware import NODE as VARIABLES
 from vnet.hv.stream import STREAMS, port_of, socket_of
 
 DEFAULT_COMMAND_LINE = "console=ttyS0"
@@ -51,7 +52,7 @@ class Pc:
 
 def machine(pc: Pc) -> str:
     """The value of `-machine`."""
-    flash = ",pflash0=firmware,pflash1=variables" if pc.code_fd is not None else ""
+    flash = f",pflash0=firmware,pflash1={VARIABLES}" if pc.code_fd is not None else ""
     return f"{MACHINE}{flash}"
 
 
@@ -79,7 +80,7 @@ def _firmware(pc: Pc) -> tuple[str, ...]:
         return ()
     return (
         *_opened("firmware", pc.code_fd, _CODE_SET, read_only=True),
-        *_opened("variables", pc.variables_fd, _VARIABLES_SET, read_only=False),
+        *_opened(VARIABLES, pc.variables_fd, _VARIABLES_SET, read_only=False),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from vnet.base.boot import UEFI_VARIABLES
 from vnet.base.errors import HostError, InputError, VnetError
 from vnet.fabric import redeclared
 from vnet.fabric.events import Kind
@@ -131,7 +132,8 @@ async def _discard(backups: Backups, store: Store, manifest: Manifest) -> None:
 def _note(report: Report, manifest: Manifest) -> None:
     """What whoever waits should know of an entry that was made."""
     for disk in manifest.disks:
-        if disk.whole_because not in ("", values.ASKED_FOR, values.FIRST):
+        is_small = disk.name == UEFI_VARIABLES
+        if not is_small and disk.whole_because not in ("", values.ASKED_FOR, values.FIRST):
             text = f"all of {disk.name} was copied: {disk.whole_because}"
             report(Progress(0, text, Status.NOTE))
     if not manifest.freeze.is_frozen:

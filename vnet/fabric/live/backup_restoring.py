@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from vnet.base.boot import UEFI_VARIABLES
 from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.backups import Backups, Target, Wanted, path_of, plain
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.snapshot_uses import refuse_kept
 from vnet.fabric.progress import Report
 from vnet.hv.backup import Manifest
+from vnet.hv.firmware import variables_disk
 from vnet.hv.live import backup_restore
 from vnet.hv.live.backup_restore import Into
 from vnet.hv.live.backup_store import Store
@@ -49,10 +51,14 @@ def _places(backups: Backups, manifest: Manifest, fabric: str, vm: str, target: 
     """Where each disk goes. Raises InputError when that cannot be, or would replace something."""
     guest = backups.engine.guest(fabric, vm)
     declared = {each.name: each for each in guest.disks}
+    if guest.boot.is_uefi:
+        declared[UEFI_VARIABLES] = variables_disk(0)
     places = []
     for saved, name in _pairs(manifest, target):
+        if name == UEFI_VARIABLES and not guest.boot.is_uefi and not target.saved:
+            continue
         if name not in declared:
-            known = ", ".join(declared) or "none"
+            known = ", ".join(each.name for each in guest.disks) or "none"
             raise InputError(f"{vm} has no disk {name}; its disks: {known}. `--to VM/DISK` names another")
         into = Into(manifest.disk(saved), fabric, vm, declared[name])
         if 0 < into.disk.size_bytes < into.saved.size_bytes:
@@ -70,8 +76,10 @@ def _places(backups: Backups, manifest: Manifest, fabric: str, vm: str, target: 
 
 
 def _pairs(manifest: Manifest, target: Target) -> list[tuple[str, str]]:
-    """Which saved disk goes to which of the VM's."""
+    """Which saved disk goes to which of the VM's; what its firmware keeps goes with all of them."""
     names = [target.saved] if target.saved else [each.name for each in manifest.disks]
+    if target.disk and not target.saved:
+        names = [name for name in names if name != UEFI_VARIABLES]
     if target.disk and len(names) > 1:
         raise InputError(f"{manifest.id} has several disks: {', '.join(names)}; say which, --disk NAME")
     return [(name, target.disk or name) for name in names]

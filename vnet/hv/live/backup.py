@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vnet import __version__
+from vnet.base.boot import UEFI_VARIABLES
 from vnet.base.errors import HostError, InputError, PeerError, VnetError
 from vnet.hv import backup, secret
 from vnet.hv import backup_commands as commands
@@ -56,7 +57,7 @@ class Order:
 
 
 def newest(entries: Mapping[str, Manifest], fabric: str, vm: str) -> Manifest | None:
-    """A VM's last entry; of two of one second that which is nobody's parent."""
+    """A VM's last entry; of two of one moment that which is nobody's parent."""
     found = [each for each in entries.values() if (each.fabric, each.vm) == (fabric, vm)]
     parents = {each.parent for each in found}
     return max(found, key=lambda each: (each.taken_at, each.id not in parents), default=None)
@@ -92,7 +93,7 @@ async def begin(store: Store, blocks: Blocks, order: Order) -> Manifest:
 
 def _refuse_to_open(blocks: Blocks, order: Order) -> None:
     """What is encrypted stays so, wherever it goes."""
-    if not blocks.disks:
+    if all(each.name == UEFI_VARIABLES for each in blocks.disks):
         raise InputError(f"{order.vm} has no disks: there is nothing to back up")
     locked = ", ".join(each.name for each in blocks.disks if each.encrypt)
     if locked and order.key is None:
@@ -109,7 +110,7 @@ def _why_full(last: Manifest | None, entries: Mapping[str, Manifest], order: Ord
 
 
 def _manifest(store: Store, disks: Sequence[Disk], order: Order, base: Base, qemu: str) -> Manifest:
-    taken_at = datetime.now(UTC).replace(microsecond=0)
+    taken_at = _now()
     ending = "qcow2.luks" if order.key is not None else "qcow2"
     return Manifest(
         id=backup.new_id(order.vm, taken_at, secrets.token_hex(2)),
@@ -127,6 +128,12 @@ def _manifest(store: Store, disks: Sequence[Disk], order: Order, base: Base, qem
         vnet=__version__,
         qemu=qemu,
     )
+
+
+def _now() -> datetime:
+    """To the millisecond: several are made within a second, and the last one is to be known."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 def _saved(disk: Disk, ending: str, base: Base) -> SavedDisk:
@@ -192,7 +199,7 @@ async def _at_one_moment(store: Store, blocks: Blocks, order: Order, manifest: M
         stood_still = freeze != Freeze(True) or await blocks.thaw()
     if not stood_still:
         freeze = Freeze(False, "its file systems went on before the moment had come")
-    manifest = replace(manifest, taken_at=datetime.now(UTC).replace(microsecond=0), freeze=freeze)
+    manifest = replace(manifest, taken_at=_now(), freeze=freeze)
     await asyncio.to_thread(store.note, manifest)
     if order.freeze is FreezeMode.REQUIRE and not freeze.is_frozen:
         raise HostError(f"{order.vm} did not stand still: {freeze.why}")

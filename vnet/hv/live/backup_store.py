@@ -84,10 +84,11 @@ class Store:
         return self.folder(manifest.id) / backup.check_id(disk.file)
 
     def entries(self) -> Iterator[Entry]:
-        """All there are, by name."""
-        for folder in sorted(self.path.iterdir()):
-            if _is_entry(folder):
-                yield _entry(folder)
+        """All there are, those of a VM in the order in which they were taken."""
+        found = [_entry(folder) for folder in self.path.iterdir() if _is_entry(folder)]
+        yield from sorted(
+            found, key=lambda each: (each.manifest.vm, each.manifest.taken_at, each.manifest.id)
+        )
 
     def complete(self) -> Mapping[str, Manifest]:
         """Those that count, by name."""

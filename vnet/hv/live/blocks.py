@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from vnet.base.errors import HostError
-from vnet.hv import monitor
-from vnet.hv.disk import Disk
+from vnet.hv import firmware, monitor
+from vnet.hv.argv import DiskArgument
+from vnet.hv.disk import Disk, Plugged
 from vnet.hv.freeze import Freeze, FreezeMode
 from vnet.hv.lifecycle import Phase
 from vnet.hv.live import disk as disks
@@ -30,7 +31,10 @@ from vnet.hv.stored import Stored
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A QEMU that has a guest's disks open. `nodes` are their names in it; `guest` is None unless it runs."""
+    """A QEMU that has a guest's disks open, the variables of its firmware among them, behind the others.
+
+    `nodes` are their names in it; `guest` is None unless it runs.
+    """
 
     monitor: Monitor
     disks: tuple[Disk, ...]
@@ -77,8 +81,10 @@ async def opened(manager: HvManager, spec: GuestSpec, why: str) -> AsyncIterator
     """The disks of a guest. One that does not run is not started meanwhile, `why` tells who tries."""
     guest = manager.guest(spec)
     if not await _held(guest, why):
-        places = guest.plugged
-        yield Blocks(guest.monitor, guest.spec.disks, {each.disk.name: each.node for each in places}, guest)
+        kept = _variables(guest.spec)
+        nodes = {each.disk.name: each.node for each in guest.plugged}
+        nodes |= {each.name: firmware.NODE for each in kept}
+        yield Blocks(guest.monitor, (*guest.spec.disks, *kept), nodes, guest)
         return
     try:
         async with _opened_at_rest(manager, spec) as blocks:
@@ -131,6 +137,12 @@ async def _held(guest: Guest, why: str) -> bool:
         return True
 
 
+def _variables(spec: GuestSpec) -> tuple[Disk, ...]:
+    """What its firmware keeps; nothing before its first start."""
+    path = disks.path_of(spec.fabric, spec.name, firmware.variables_disk(0))
+    return (firmware.variables_disk(path.stat().st_size),) if spec.boot.is_uefi and path.exists() else ()
+
+
 @contextlib.asynccontextmanager
 async def _opened_at_rest(manager: HvManager, spec: GuestSpec) -> AsyncIterator[Blocks]:
     """Those of a guest that does not run."""
@@ -141,12 +153,20 @@ async def _opened_at_rest(manager: HvManager, spec: GuestSpec) -> AsyncIterator[
     if missing:
         raise HostError(f"{spec.name} has no disk {missing} yet: the first `vnet start {spec.name}` makes it")
     prepared = await _prepared(manager, spec)
-    sized = spec.disks if prepared is None else prepared.disks
+    sized = (*(spec.disks if prepared is None else prepared.disks), *_variables(spec))
     async with working(max((each.file_bytes for each in sized), default=0)) as worker:
         with contextlib.ExitStack() as stack:
-            found = await finished(open_disks, spec, prepared, stack)
+            found = await finished(_open_all, spec, prepared, stack)
             for each in found:
                 opening = monitor.open_disk(each.plugged, each.fd, read_key(each.key_fd), each.base_fd)
                 await worker.monitor.execute_all(opening)
         nodes = {each.plugged.disk.name: each.plugged.node for each in found}
         yield Blocks(worker.monitor, sized, nodes, None)
+
+
+def _open_all(
+    spec: GuestSpec, prepared: Prepared | None, stack: contextlib.ExitStack
+) -> tuple[DiskArgument, ...]:
+    found = open_disks(spec, prepared, stack)
+    kept = (Plugged(each, len(found), len(found)) for each in _variables(spec))
+    return (*found, *(disks.open_disk(spec.fabric, spec.name, each, stack) for each in kept))

@@ -10,10 +10,14 @@ from pathlib import Path
 from vnet.base.errors import HostError
 from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
+from vnet.hv.firmware import variables_disk
 from vnet.hv.live import image_tool, keys, locations
+from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.disk import path_of
+from vnet.hv.live.host_files import replace_file
 from vnet.hv.qemu_img import Call, Image
 from vnet.hv.snapshot import SavedDisk, Snapshot
+from vnet.hv.spec import GuestSpec
 
 
 def file_of(fabric: str, vm: str, disk: SavedDisk) -> Path:
@@ -27,6 +31,16 @@ def keep(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> Non
     """Keeps the contents of disks as they are."""
     for disk in disks:
         _snapshot("-c", snapshot, file_of(fabric, vm, disk))
+
+
+def keep_variables(spec: GuestSpec, folder: Path) -> None:
+    """Keeps what a guest's firmware has, which stands still, in the folder of the snapshot."""
+    if spec.boot.is_uefi:
+        file = path_of(spec.fabric, spec.name, variables_disk(0))
+        with suppress(FileNotFoundError):  # it has not been started yet
+            content = file.read_bytes()
+            with files.explained("write", folder):
+                files.variables(folder, spec.name).write_bytes(content)
 
 
 def drop(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> None:
@@ -49,7 +63,7 @@ def refuse_missing(snapshot: Snapshot, vm: str) -> None:
 
 
 def take_back(snapshot: Snapshot, vm: str) -> None:
-    """Makes disks what they were, also in size. Doing it again does no harm.
+    """Makes disks what they were, also in size, and what firmware keeps. Doing it again does no harm.
 
     What was noted of their changes, for incremental backups, is no longer true and removed.
     """
@@ -58,6 +72,9 @@ def take_back(snapshot: Snapshot, vm: str) -> None:
         for bitmap in _bitmaps(_info(file)):
             _forget(bitmap, file)
         _snapshot("-a", snapshot.id, file)
+    kept = files.variables(files.folder_of(snapshot), vm)
+    if kept.exists():
+        replace_file(path_of(snapshot.fabric, vm, variables_disk(0)), kept.read_bytes())
 
 
 def _snapshot(how: str, snapshot: str, file: Path) -> None:

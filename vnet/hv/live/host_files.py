@@ -38,12 +38,12 @@ def remove_parts(folder: Path) -> None:
         part.unlink()
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, content: str | bytes) -> None:
     """Writes a file that only its owner reads: after a crash it is the old one or the new one, and whole."""
     part = part_of(path)
     with opened(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as descriptor:
-        with open(descriptor, "w", closefd=False) as file:
-            file.write(text)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         os.fsync(descriptor)
     part.rename(path)
     flush(path.parent)

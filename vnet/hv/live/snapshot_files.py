@@ -2,6 +2,7 @@
 
     FABRIC/ID/manifest.json      what `vnet.hv.snapshot` says of it
     FABRIC/ID/VM.memory          the memory of a VM, if it was saved
+    FABRIC/ID/VM.uefi-vars       what its firmware keeps, if it does
     FABRIC/.saving-ID/           one that is being made, or whose daemon was killed
     FABRIC/.head/VM              the snapshot that the VM's state descends from
     FABRIC/.next/TOKEN.json      what VMs begin with when they are started the next time
@@ -22,6 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vnet.base import paths
+from vnet.base.boot import UEFI_VARIABLES
 from vnet.base.errors import HostError
 from vnet.hv import snapshot as values
 from vnet.hv.live.host_files import flush, remove_parts, replace_file
@@ -32,7 +34,8 @@ _MANIFEST = "manifest.json"
 
 
 @contextmanager
-def _explained(action: str, folder: Path) -> Iterator[None]:
+def explained(action: str, folder: Path) -> Iterator[None]:
+    """Raises HostError for an OSError in the body."""
     try:
         yield
     except OSError as error:
@@ -46,7 +49,7 @@ def _explained(action: str, folder: Path) -> Iterator[None]:
 def begin(snapshot: Snapshot) -> Path:
     """The folder of one that is being made; it says what has to be undone if this daemon is killed."""
     folder = paths.snapshots_dir(snapshot.fabric) / f"{_SAVING}{snapshot.id}"
-    with _explained("make", folder):
+    with explained("make", folder):
         folder.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.parent.mkdir(exist_ok=True, mode=0o700)
         folder.mkdir(mode=0o700)
@@ -56,11 +59,11 @@ def begin(snapshot: Snapshot) -> Path:
 
 def commit(folder: Path, snapshot: Snapshot) -> None:
     """From here on it is there: complete, and on the disk."""
-    with _explained("write", folder):
-        for file in folder.glob("*.memory"):
+    with explained("write", folder):
+        for file in _of_vms(folder):
             flush(file)
         replace_file(folder / _MANIFEST, values.to_json(snapshot))
-        folder.rename(_folder(snapshot))
+        folder.rename(folder_of(snapshot))
         flush(folder.parent)
 
 
@@ -98,21 +101,31 @@ def find(fabric: str, snapshot_id: str) -> Snapshot | None:
 
 def rewrite(snapshot: Snapshot) -> None:
     """Changes what is said of one; without VMs it is removed, and memory that belongs to none with it."""
-    folder = _folder(snapshot)
+    folder = folder_of(snapshot)
     if not snapshot.members:
         shutil.rmtree(folder, ignore_errors=True)
         _tidy(snapshot.fabric)
         return
-    with _explained("write", folder):
+    with explained("write", folder):
         replace_file(folder / _MANIFEST, values.to_json(snapshot))
-        for file in folder.glob("*.memory"):
+        for file in _of_vms(folder):
             if file.stem not in snapshot.vms:
                 file.unlink()
 
 
 def memory(snapshot: Snapshot, vm: str) -> Path:
     """Where the memory of one of its VMs is."""
-    return _folder(snapshot) / f"{vm}.memory"
+    return folder_of(snapshot) / f"{vm}.memory"
+
+
+def variables(folder: Path, vm: str) -> Path:
+    """Where what the firmware of a VM keeps is, in the folder of a snapshot."""
+    return folder / f"{vm}.{UEFI_VARIABLES}"
+
+
+def folder_of(snapshot: Snapshot) -> Path:
+    """That of one that is there."""
+    return paths.snapshots_dir(snapshot.fabric) / snapshot.id
 
 
 def head(fabric: str, vm: str) -> str:
@@ -125,7 +138,7 @@ def head(fabric: str, vm: str) -> str:
 def set_head(fabric: str, vm: str, snapshot_id: str) -> None:
     """Notes what a VM's state descends from."""
     folder = paths.snapshots_dir(fabric) / ".head"
-    with _explained("write", folder):
+    with explained("write", folder):
         folder.mkdir(exist_ok=True, mode=0o700)
         if snapshot_id:
             replace_file(folder / vm, snapshot_id)
@@ -148,7 +161,7 @@ def sweep(fabric: str) -> None:
     wanted = {wish.snapshot for wish in wishes(fabric)}
     for each in _all(fabric):
         if not each.name and each.id not in wanted:
-            shutil.rmtree(_folder(each), ignore_errors=True)
+            shutil.rmtree(folder_of(each), ignore_errors=True)
     _tidy(fabric)
 
 
@@ -175,7 +188,7 @@ def wish(fabric: str, snapshot: str, vms: Iterable[str], *, memory: bool, suspen
     made = Next(secrets.token_hex(8), fabric, snapshot, tuple(vms), memory, suspended)
     before = wishes(fabric)
     folder = paths.snapshots_dir(fabric) / ".next"
-    with _explained("write", folder):
+    with explained("write", folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_file(folder / f"{made.token}.json", json.dumps(asdict(made)))
     for old in before:
@@ -222,7 +235,7 @@ def _strike_out(wanted: Next, vm: str) -> None:
         return
     left = replace(current, vms=tuple(each for each in current.vms if each != vm))
     if left.vms:
-        with _explained("write", file):
+        with explained("write", file):
             replace_file(file, json.dumps(asdict(left)))
     else:
         file.unlink(missing_ok=True)
@@ -241,8 +254,8 @@ def _next(file: Path) -> Next | None:
 # ---- files -----------------------------------------------------------------------------------
 
 
-def _folder(snapshot: Snapshot) -> Path:
-    return paths.snapshots_dir(snapshot.fabric) / snapshot.id
+def _of_vms(folder: Path) -> tuple[Path, ...]:
+    return tuple(file for ending in ("memory", UEFI_VARIABLES) for file in folder.glob(f"*.{ending}"))
 
 
 def _read(folder: Path) -> Snapshot | None:

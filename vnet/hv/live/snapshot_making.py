@@ -103,12 +103,17 @@ class _Making:
     async def _take(self, saving_: Saving) -> None:
         """All stand still by now: each may go on as soon as it is kept."""
         await saving_.take()
+        await self._keep_variables(saving_.name)
         await saving_.go_on()
+
+    async def _keep_variables(self, vm: str) -> None:
+        await asyncio.to_thread(disk_snapshots.keep_variables, self.guests[vm].spec, self.folder)
 
     def _keep_those_that_are_off(self) -> None:
         for member in self.snapshot.members:
             if member.consistency is Consistency.OFF:
                 disk_snapshots.keep(self.snapshot.fabric, member.vm, member.disks, self.snapshot.id)
+                disk_snapshots.keep_variables(self.guests[member.vm].spec, self.folder)
 
     async def _freeze(self) -> None:
         """Without their memory guests are asked to write what they still hold back."""
