@@ -197,11 +197,36 @@ def test_a_full_store_breaks_the_backup_and_not_the_guest(host: Lab) -> None:
     assert backup(host, "db")["kind"] == "incremental"
 
 
+def test_a_store_that_fails_breaks_the_backup_and_not_the_guest(host: Lab) -> None:
+    """QEMU may make no file longer than so: the copy fails of something else than a full file system."""
+    row = next(row for row in host.json("ps") if row["vm"] == "db")
+    longest, store = 6 << 20, host.directory / "failing"
+    write = "dd if=/dev/urandom of=/dev/disk/log bs=64k count=95 oflag=direct 2>&1 && echo written"
+    sh(host, "db", write)
+    with small_backup(host, store, rate="256K") as process:
+        until(lambda: any(row["percent"] for row in host.json("backup", "ls", "--store", str(store))))
+        limits = Path(f"/proc/{row['pid']}/limits").read_text().splitlines()
+        before = next(line for line in limits if line.startswith("Max file size")).split()[3]
+        limit(row["pid"], str(longest))
+        assert sh(host, "db", write).endswith("written\n")
+        _, told = process.communicate(timeout=60)
+        limit(row["pid"], before)
+    assert "(write: File too large), and the guest waited for it" in told
+    assert backup(host, "db")["kind"] == "incremental"
+
+
+def limit(pid: int, file_bytes: str) -> None:
+    """Without more privileges only who a process runs as may change its limits."""
+    user = str(os.stat(f"/proc/{pid}").st_uid)
+    change = ["prlimit", "--pid", str(pid), f"--fsize={file_bytes}:"]
+    subprocess.run(["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *change], check=True)
+
+
 @contextmanager
-def small_backup(host: Lab, store: Path) -> Iterator[subprocess.Popen[str]]:
-    process = host.start("backup", "create", "db", "--store", str(store), "--rate", "4M", "--tight")
+def small_backup(host: Lab, store: Path, *, rate: str = "4M") -> Iterator[subprocess.Popen[str]]:
+    process = host.start("backup", "create", "db", "--store", str(store), "--rate", rate, "--tight")
     try:
-        until(lambda: len(list(store.iterdir())) > 1)
+        until(lambda: store.exists() and len(list(store.iterdir())) > 1)
         yield process
     finally:
         process.kill()

@@ -102,7 +102,10 @@ MEANING: Mapping[Kind, tuple[str, str]] = {
     Kind.VM_STOPPED: ("a VM was stopped, removed, or switched itself off", "why"),
     Kind.VM_DIED: ("a VM's QEMU ended by itself", "why"),
     Kind.VM_PANICKED: ("a VM's kernel panicked, and the VM was ended; its `restart` decides", ""),
-    Kind.VM_HALTED: ("a VM stands still: a disk of it cannot be written to, the host's is full", "disk, why"),
+    Kind.VM_HALTED: (
+        "a VM stands still: a disk of it cannot be written to, or what it is copied to",
+        "disk, why",
+    ),
     Kind.DISK_FAILED: (
         "a disk of a VM fails or is damaged, and the VM goes on; the same is told once a minute",
         "disk, why",

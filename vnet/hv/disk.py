@@ -170,13 +170,18 @@ class Plugged:
         }
 
     def device(self) -> Mapping[str, str]:
-        """For `-device` and `device_add` alike. Guests see the name as the disk's serial number."""
+        """For `-device` and `device_add` alike. Guests see the name as the disk's serial number.
+
+        What cannot be written is kept while the guest stands still; of what cannot be read it is told.
+        """
         return {
             "driver": "virtio-blk-pci",
             "id": f"blk{self.index}",
             "drive": self.node,
             "bus": f"slot{self.slot}",
             "serial": self.disk.name[:SERIAL_LENGTH],
+            "werror": "stop",
+            "rerror": "report",
         }
 
 

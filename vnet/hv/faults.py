@@ -1,11 +1,12 @@
 """What QEMU tells of disks that fail: read out of its events and answers, and put in words.
 
-A disk that takes room as it is written to finds none when the host's file system is full. QEMU lets the guest
-stand still then and keeps what it was about to write; told to go on, it tries again. Of other errors the
-guest is told, as by a disk of a real machine.
+A disk that takes room as it is written to finds none when the host's file system is full; one on a network
+can be away for a while; and what a guest writes over while it is backed up is copied to the store first. QEMU
+lets the guest stand still when it cannot write, and keeps what it was about to; told to go on, it tries
+again. Of what cannot be read the guest is told, as by a disk of a real machine.
 
 Source: QEMU 7.2, docs/interop/qemu-qmp-ref (BLOCK_IO_ERROR, BLOCK_IMAGE_CORRUPTED, query-block) and
-qemu-system-x86_64(1), werror=enospc and rerror=report.
+qemu-system-x86_64(1), werror=stop and rerror=report.
 """
 
 from __future__ import annotations
@@ -34,6 +35,16 @@ class DiskFault:
     halts: bool = False
     no_room: bool = False
     damaged: bool = False
+
+    @property
+    def is_of_copy(self) -> bool:
+        """Whether it is not the disk that fails but what it is being copied to."""
+        return self.node.startswith(_UNNAMED)
+
+    @property
+    def passes(self) -> bool:
+        """Whether it is likely to be over some day, without anybody doing anything about the disk."""
+        return self.halts and (self.no_room or self.is_of_copy)
 
 
 def parse(message: Mapping[str, object]) -> DiskFault | None:
@@ -74,20 +85,23 @@ def in_words(fault: DiskFault, vm: str, disk: str, folder: str) -> str:
         disk: the disk's name.
         folder: the guest's folder of disks.
     """
-    if fault.no_room and fault.node.startswith(_UNNAMED):
+    if fault.is_of_copy:
         return (
-            f"what it writes cannot be copied to its backup first, or written: no space left there, or in "
-            f"{folder}. It stands still, nothing is lost; it goes on once the backup has been given up"
+            f"what it writes cannot be copied to its backup first, or written to {folder} ({fault.text}). It "
+            f"stands still, nothing is lost; it goes on once the backup has been given up"
         )
+    if fault.damaged:
+        return f"its disk {disk} is damaged ({fault.text}). Stop it; {remedy(f'{folder}/{disk}.qcow2')}"
     if fault.no_room:
         return (
             f"its disk {disk} cannot grow: no space left in {folder}. It stands still, nothing is lost; "
             f"it goes on once there is room again, or with `vnet resume {vm}`"
         )
     if fault.halts:
-        return f"its disk {disk} fails ({fault.text}). It stands still; `vnet resume {vm}` tries again"
-    if fault.damaged:
-        return f"its disk {disk} is damaged ({fault.text}). Stop it; {remedy(f'{folder}/{disk}.qcow2')}"
+        return (
+            f"its disk {disk} in {folder} fails ({fault.text}). It stands still, nothing is lost; "
+            f"`vnet resume {vm}` tries again"
+        )
     return f"its disk {disk} failed ({fault.text}), and the guest was told so"
 
 

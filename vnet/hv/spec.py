@@ -111,7 +111,7 @@ class GuestStatus:
     is_failing: bool = False
     """A disk of it fails, `reason` says how."""
     awaits_room: bool = False
-    """It stands still until there is room for a disk, and may go on then."""
+    """It stands still until there is room for a disk or what it is copied to, and may go on then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,27 @@ def test_one_whose_disk_is_being_copied_is_told_of_the_backup():
         copying, "db", faults.disk_name(copying, plugged((Disk("data", 1 << 30),), 1)), "/d"
     )
     assert "backup" in text and "#block" not in text
+
+
+def test_what_cannot_be_written_lets_it_stand_still_and_says_for_how_long():
+    away = DiskFault("disk0", "write: Stale file handle", halts=True)
+    assert "nothing is lost; `vnet resume db` tries again" in faults.in_words(away, "db", "data", "/d")
+    copying = DiskFault("#block4883", "write: Input/output error", halts=True)
+    assert "once the backup has been given up" in faults.in_words(copying, "db", "#block4883", "/d")
+    assert [each.passes for each in (away, copying, FULL, FAILED)] == [False, True, True, False]
+
+
+def test_one_that_stands_still_for_a_damaged_disk_says_that_also_after_another_try():
+    async def test():
+        met, damaged = Faults(), DiskFault("disk0", "L2", damaged=True)
+        for _ in range(2):
+            met.meet(damaged)
+            met.meet(DiskFault("disk0", "write: Input/output error", halts=True))
+            assert met.is_halted and met.latest == replace(damaged, halts=True) and not met.awaits_room
+            met.go_on()
+            assert met.latest == damaged and not met.is_halted
+
+    asyncio.run(test())
 
 
 def test_a_disk_that_fails_again_and_again_is_news_once():

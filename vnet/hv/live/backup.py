@@ -234,12 +234,12 @@ async def complete(
 ) -> Manifest:
     """Wait until QEMU has copied everything, then make the entry count."""
     files = _files(manifest)
-    stood_still = blocks.is_held_up
+    stood_still = blocks.held_up_by
 
     def goes_on(percent: int) -> None:
-        """A guest that writes while the store is full waits for it: rather no backup."""
-        if blocks.is_held_up and not stood_still:
-            raise HostError("QEMU could not copy: No space left on device, and the guest waited for it")
+        """A guest that writes what cannot be copied to the store waits for it: rather no backup."""
+        if blocks.held_up_by and not stood_still:
+            raise HostError(f"QEMU could not copy ({blocks.held_up_by}), and the guest waited for it")
         moved(percent)
 
     await wait(blocks.monitor, [commands.job(file.index) for file in files], goes_on)

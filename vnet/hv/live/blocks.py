@@ -65,9 +65,9 @@ class Blocks:
         return await freezing.thaw(self.guest)
 
     @property
-    def is_held_up(self) -> bool:
-        """Whether the guest stands still for what cannot be written: a disk, or the copy of one."""
-        return self.guest is not None and self.guest.is_halted
+    def held_up_by(self) -> str:
+        """What cannot be written, a disk or the copy of one, while the guest stands still for it; else ""."""
+        return self.guest.halted_by if self.guest is not None else ""
 
     async def try_again(self) -> None:
         """A guest that stands still for a copy goes on: what it waited for is gone."""

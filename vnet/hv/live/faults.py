@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from vnet.hv.faults import DiskFault
 
@@ -27,6 +28,9 @@ class Faults:
 
     def meet(self, fault: DiskFault) -> bool:
         """Notes a fault. Returns whether it is news."""
+        known = self.latest
+        if fault.halts and known is not None and known.damaged and known.node == fault.node:
+            fault = replace(known, halts=True)
         if fault.halts or not self.is_halted:
             self.latest = fault
         if fault.halts:
@@ -44,13 +48,13 @@ class Faults:
 
     @property
     def awaits_room(self) -> bool:
-        """Whether it may go on as soon as there is room."""
-        return self.is_halted and self.latest is not None and self.latest.no_room and not self.stays
+        """Whether it may go on as soon as there is room, or its backup has been given up."""
+        return self.latest is not None and self.latest.passes and not self.stays
 
     def go_on(self) -> None:
         """The guest is about to try again."""
-        if self.is_halted:
-            self.latest = None
+        if self.latest is not None and self.latest.halts:
+            self.latest = replace(self.latest, halts=False) if self.latest.damaged else None
         self.stays = False
         self.halted.clear()
 

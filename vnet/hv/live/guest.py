@@ -329,8 +329,14 @@ class Guest(Body):
     @property
     def is_halted(self) -> bool:
         """Whether it stands still for a disk."""
+        return bool(self.halted_by)
+
+    @property
+    def halted_by(self) -> str:
+        """What QEMU says of the disk that it stands still for; "" if it does not."""
         qemu = self.qemu
-        return qemu is not None and qemu.faults.is_halted
+        fault = qemu.faults.latest if qemu is not None and qemu.faults.is_halted else None
+        return fault.text if fault is not None else ""
 
     @property
     def _awaits_room(self) -> bool:
