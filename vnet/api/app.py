@@ -148,7 +148,9 @@ class Api:
         """What `up` would do."""
         body = await body_of(request)
         outcome = await self.service.engine.plan(_source(body), _recorded(body, self.past))
-        return JSONResponse(outcome_json(outcome) | {"id": await asyncio.to_thread(lambda: outcome.id)})
+        refused = {"refused": error_json(outcome.refused) if outcome.refused else None}
+        id_ = {"id": await asyncio.to_thread(lambda: outcome.id)}
+        return JSONResponse(outcome_json(outcome) | refused | id_)
 
     async def up(self, request: Request) -> ASGIApp:
         """Make a fabric what its topology says."""

@@ -11,7 +11,7 @@ import typer
 
 from vnet.base.errors import Exit, HostError, PeerError, UsageError
 from vnet.cli import duration, files, plan_text
-from vnet.cli.client import Json, RemoteError, data, path
+from vnet.cli.client import Json, RemoteError, data, path, remote_error
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, colour_wanted, document, emit_lines, tell
 from vnet.cli.progress import Style
@@ -43,7 +43,7 @@ def plan(
 ) -> int:
     """Show what `up` would do now; changes nothing.
 
-    Recorded flows that it would decide otherwise are listed.
+    Recorded flows that it would decide otherwise are listed. What `up` would refuse is told, and exits so.
     """
     body = files.source(settings.file, settings.name) | {"replay": replayed(replay)}
     found = settings.daemon().post("/v1/plan", body)
@@ -51,6 +51,8 @@ def plan(
         document(found, settings.output)
     else:
         emit_lines(plan_text.lines(found, colour_wanted(sys.stdout)))
+    if refused := found["refused"]:
+        raise remote_error({**refused, "message": f"`up` would be refused: {refused['message']}"})
     return Exit.CHANGES if exit_code and found["actions"] else Exit.OK
 
 

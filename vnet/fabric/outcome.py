@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from hashlib import blake2b
 
+from vnet.base.errors import VnetError
 from vnet.base.limits import Limits
 from vnet.fabric import actions as act
 from vnet.fabric.guest_changes import differences
@@ -130,6 +131,8 @@ class Outcome:
     summary: Summary = field(default_factory=Summary)
     advice: tuple[Advice, ...] = ()
     """About the sizes of the VMs that are to be started."""
+    refused: VnetError | None = None
+    """Why it cannot be done, if it was only planned."""
 
     @property
     def id(self) -> str:

@@ -9,7 +9,8 @@ import pytest
 from tests.unit.fabric.fakes import World, make_engine
 from vnet.base.errors import AdmissionError, Exit, HostError, InputError
 from vnet.fabric.live.change import Interrupted
-from vnet.fabric.live.engine import AskFirst, ClaimsFailed, PlanChanged, Terms
+from vnet.fabric.live.engine import AskFirst, PlanChanged, Terms
+from vnet.fabric.live.refusals import ClaimsFailed
 from vnet.fabric.progress import Status, silent
 from vnet.fabric.store import Source
 from vnet.hv.admission import Room
@@ -283,6 +284,26 @@ def test_lines_that_the_kernel_cannot_do_are_refused_at_plan(world, tmp_path, ke
     engine.host = replace(engine.host, has_queue=lambda asked: asked == kind)
     assert up(engine, text).generation == 1
     asyncio.run(engine.close())
+
+
+@pytest.mark.parametrize(
+    ("text", "failed", "refused"),
+    [
+        (SMALL, (), AdmissionError),
+        (SMALL, ("small.vnet.yaml:9: allow a -> b: FAILS",), ClaimsFailed),
+        ("name: small\n", (), type(None)),
+    ],
+)
+def test_a_plan_tells_that_up_would_be_refused(world, tmp_path, text, failed, refused):
+    engine = make_engine(world, tmp_path, memory_bytes=300 << 20)
+    engine.failed_claims = lambda declared: failed
+    planned = asyncio.run(engine.plan(source(text)))
+    assert type(planned.refused) is refused
+    if refused in (AdmissionError, ClaimsFailed):
+        with pytest.raises(refused) as raised:
+            up(engine, text)
+        assert str(raised.value) == str(planned.refused) and planned.actions
+    assert world.calls == []
 
 
 def test_guests_of_another_fabric_keep_the_memory_they_were_promised(world, tmp_path):

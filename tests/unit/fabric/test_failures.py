@@ -29,6 +29,7 @@ from tests.unit.fabric.fakes import (
 )
 from vnet.base.errors import HostError, VnetError
 from vnet.fabric.live import engine as engine_module
+from vnet.fabric.live import refusals
 from vnet.fabric.live.confirmation import RETRY_S
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.progress import silent
@@ -418,9 +419,17 @@ def test_a_removal_that_goes_wrong_at_any_step_can_be_completed(failure):
             host.engine.store.close()
 
 
-@pytest.mark.parametrize("where", ["work_out", "observe", "refuse_what_does_not_fit"])
+@pytest.mark.parametrize(
+    ("module", "where"),
+    [
+        (engine_module, "work_out"),
+        (engine_module, "observe"),
+        (refusals, "refuse_what_does_not_fit"),
+    ],
+    ids=["work_out", "observe", "refuse_what_does_not_fit"],
+)
 @pytest.mark.parametrize("error", [HostError("no"), AssertionError("a bug")], ids=["told", "bug"])
-def test_what_goes_wrong_before_the_first_step_changes_nothing(monkeypatch, where, error):
+def test_what_goes_wrong_before_the_first_step_changes_nothing(monkeypatch, module, where, error):
     def failing(*_):
         raise error
 
@@ -428,7 +437,7 @@ def test_what_goes_wrong_before_the_first_step_changes_nothing(monkeypatch, wher
         case = Case(named, *CHANGES["all"])
         host, work = case.host()
         with monkeypatch.context() as patched:
-            patched.setattr(engine_module, where, failing)
+            patched.setattr(module, where, failing)
             with pytest.raises(type(error)):
                 host.do(work)
         case.is_as_before(host)

@@ -12,22 +12,22 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vnet.base.errors import Exit, HostError, VnetError
+from vnet.base.errors import Exit, VnetError
 from vnet.fabric import actions as act
 from vnet.fabric import disk_sizing
-from vnet.fabric.declared import Declared, load, work_out
+from vnet.fabric.declared import load, work_out
 from vnet.fabric.events import Kind
-from vnet.fabric.live import confirmation
+from vnet.fabric.live import confirmation, refusals
 from vnet.fabric.live.apply import carry_out
-from vnet.fabric.live.boots import refuse_what_cannot_boot
 from vnet.fabric.live.change import Change, make, remove
 from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.in_the_way import awaited, refuse_cables, refuse_endpoints
 from vnet.fabric.live.observe import ALIVE, observe
 from vnet.fabric.live.parts import Guests
 from vnet.fabric.live.recorded import Recorded, nothing
+from vnet.fabric.live.refusals import FailedClaims
 from vnet.fabric.live.registry import Fabric, Registry
-from vnet.fabric.live.room import refuse_lines_without_queues, refuse_what_does_not_fit
+from vnet.fabric.live.room import refuse_lines_without_queues
 from vnet.fabric.live.telling import telling
 from vnet.fabric.outcome import Outcome
 from vnet.fabric.plan import plan
@@ -41,12 +41,6 @@ from vnet.hv.spec import GuestState
 from vnet.topology.model import Topology
 
 log = logging.getLogger(__name__)
-
-
-class ClaimsFailed(VnetError):
-    """Lines of `verify` that do not hold; nothing was changed."""
-
-    exit_code = Exit.CLAIM_FAILED
 
 
 class AskFirst(VnetError):
@@ -79,8 +73,7 @@ class Terms:
 class Engine(Registry):
     """See the module. Operations on one fabric wait for each other; those on two do not."""
 
-    failed_claims: Callable[[Declared], tuple[str, ...]]
-    """The topology's claims that its own flows do not meet, each with the reason."""
+    failed_claims: FailedClaims
 
     async def adopt(self) -> None:
         """Take over everything an earlier daemon left running; changes only what differs.
@@ -159,13 +152,15 @@ class Engine(Registry):
         fabric.automatic = frozenset(automatic - fabric.record.stopped) | again
 
     async def plan(self, source: Source, recorded: Recorded = nothing) -> Outcome:
-        """What `up` would do now; changes nothing. What is `recorded` is run through it."""
+        """What `up` would do now, and whether it would be refused; changes nothing.
+
+        What is `recorded` is run through it.
+        """
         topology = await asyncio.to_thread(load, source)
         async with self.locks[topology.name]:
             change = await self._prepare(topology, source, recorded)
-            begin = change.wanted.guests - change.now.guests
-            await refuse_what_cannot_boot(self.host.misplaced, change.declared, begin)
-            return await asyncio.to_thread(lambda: change.outcome)
+            refused = await refusals.found(self, self.failed_claims, change)
+            return replace(await asyncio.to_thread(lambda: change.outcome), refused=refused)
 
     async def up(self, source: Source, report: Report, terms: Terms = Terms()) -> Outcome:
         """Make the fabric what the topology says.
@@ -181,7 +176,7 @@ class Engine(Registry):
             change = await self._prepare(topology, source, terms.recorded)
             if change.actions and terms.confirm_s is not None:
                 change = confirmation.required(change, terms.confirm_s)
-            await self._refuse_what_cannot_be(change)
+            await refusals.refuse(self, self.failed_claims, change)
             outcome = await asyncio.to_thread(_agreed, change, terms)
             if outcome.actions:
                 report(outcome)
@@ -228,21 +223,6 @@ class Engine(Registry):
         host = self.host
         disks = (disk for guest in guests for disk in host.disks(name, guest))
         return (*advice(guests, host.cpus(), host.memory_bytes()), *disk_sizing.advice(disks))
-
-    async def _refuse_what_cannot_be(self, change: Change) -> None:
-        declared = change.declared
-        failed = await asyncio.to_thread(self.failed_claims, declared)
-        if failed:
-            lines = "".join(f"\n  {line}" for line in failed)
-            raise ClaimsFailed(
-                f"{len(failed)} of the topology's claims do not hold; nothing was changed:{lines}"
-            )
-        if change.actions:
-            self.host.require()
-        await _refuse_conflicts(change)
-        name, now = change.planned.name, change.now.guests
-        await refuse_what_cannot_boot(self.host.obstacles, declared, change.wanted.guests - now)
-        await refuse_what_does_not_fit(self, name, change.parts, now, change.wanted)
 
     def next_expiry(self) -> datetime | None:
         """When a rule of some fabric ceases; None if none ever will."""
@@ -308,10 +288,7 @@ class Engine(Registry):
             now = await observe(fabric.parts, fabric.record, self.store, name)
             actions: tuple[act.Action, ...] = () if now.guest(vm) else (act.StartGuest(guest),)
             if actions:
-                assert fabric.declared is not None
-                await refuse_what_cannot_boot(self.host.obstacles, fabric.declared, (guest,))
-                wanted = replace(now, guests=now.guests | {guest})
-                await refuse_what_does_not_fit(self, name, fabric.parts, now.guests, wanted)
+                await refusals.refuse_start(self, name, fabric, now, guest)
             self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped - {vm}))
             await carry_out(actions, self.performer(fabric, fabric.record.enforced), report)
             return Outcome(name, fabric.record.generation, actions)
@@ -328,9 +305,7 @@ class Engine(Registry):
             now = await observe(fabric.parts, fabric.record, self.store, name)
             if now.guest(vm):
                 return False
-            await refuse_what_cannot_boot(self.host.obstacles, fabric.declared, (wanted,))
-            room = replace(now, guests=now.guests | {wanted})
-            await refuse_what_does_not_fit(self, name, fabric.parts, now.guests, room)
+            await refusals.refuse_start(self, name, fabric, now, wanted)
             await carry_out((act.StartGuest(wanted),), self.performer(fabric, fabric.record.enforced), silent)
             return True
 
@@ -398,14 +373,6 @@ async def _suspended(fabric: Fabric) -> frozenset[str]:
     """The VMs whose memory is kept."""
     states = {vm.name: await fabric.parts.guests.status(vm.name) for vm in fabric.vms}
     return frozenset(name for name, status in states.items() if status.state is GuestState.SUSPENDED)
-
-
-async def _refuse_conflicts(change: Change) -> None:
-    """Raise HostError with all of the host that stands in the way of new gateways."""
-    conflicts = await change.parts.gateways.conflicts(change.wanted.gateways - change.now.gateways)
-    if conflicts:
-        lines = "".join(f"\n  {each}" for each in conflicts)
-        raise HostError(f"this host's configuration stands in the way; nothing was changed:{lines}")
 
 
 def _agreed(change: Change, terms: Terms) -> Outcome:

@@ -53,8 +53,6 @@ class Host:
     """What is free at a location of disks."""
     obstacles: Look = lambda fabric, guest: ()
     """What keeps a VM from booting."""
-    misplaced: Look = lambda fabric, guest: ()
-    """Of that, what shows at once: disks that do not lie where they are declared."""
     disks: Callable[[str, Guest], tuple[DiskSeen, ...]] = lambda fabric, guest: ()
     """What is known of the sizes of a VM's disks."""
 

@@ -58,7 +58,6 @@ def make_engine(manager: HvManager) -> Engine:
         disk.missing_bytes,
         disk.room,
         lambda fabric, guest: boot.obstacles(fabric, guest.name, guest.boot, guest.disks),
-        lambda fabric, guest: boot.misplaced(fabric, guest.name, guest.disks),
         disk_sizes.look,
     )
     engine = Engine(SqliteStore(paths.state_dir() / "vnet.db"), parts, here, failed_claims)
