@@ -77,9 +77,6 @@ def refuse_encrypted(vm: str, names: Sequence[str]) -> None:
 _BASE_SETS = 64
 """The first of the sets of images that disks are made of, behind those of disks."""
 
-ENCRYPTION = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=100"
-"""Of a disk with a key that nobody can guess: QEMU needs not try long."""
-
 
 def create(disk: Disk, path: Path, key: bytes | None) -> Call:
     """What makes a disk."""
@@ -87,7 +84,7 @@ def create(disk: Disk, path: Path, key: bytes | None) -> Call:
     if disk.format == DiskFormat.QCOW2.value:
         options += ",lazy_refcounts=off"
     if disk.encrypt:
-        options += f",{ENCRYPTION}"
+        options += f",{qemu_img.encryption()}"
     return qemu_img.create(path, disk.format, options, disk.size_bytes, key)
 
 

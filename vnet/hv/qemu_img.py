@@ -43,7 +43,7 @@ class Image:
         """What names it on the command line: it and what is behind it, by descriptors, and nothing else."""
         node = _node(name, self.kind, self.is_written, is_in_luks=self.is_in_luks)
         if self.is_encrypted:
-            node["encrypt"] = {"format": "luks", "key-secret": "key"}
+            node["encrypt"] = {"format": "luks", "key-secret": KEY}
         if base_name is not None:
             node["backing"] = _node(base_name, ImageFormat.QCOW2.value, is_written=False)
         return f"json:{json.dumps(node)}"
@@ -52,7 +52,7 @@ class Image:
 def _node(name: str, kind: str, is_written: bool, *, is_in_luks: bool = False) -> dict[str, object]:
     file: dict[str, object] = {"driver": "file", "filename": name, "read-only": not is_written}
     if is_in_luks:
-        file = {"driver": "luks", "key-secret": "key", "file": file}
+        file = {"driver": "luks", "key-secret": KEY, "file": file}
     return {"driver": kind, "read-only": not is_written, "file": file, "backing": None}
 
 
@@ -81,6 +81,8 @@ class Call:
     verb: str
     words: tuple[Word, ...]
     key: bytes | None = field(default=None, repr=False)
+    new_key: bytes | None = field(default=None, repr=False)
+    """That of what is made, if it is another."""
     limit_bytes: int = FILE_MAX_BYTES
     """How long a file may become."""
     timeout_s: float = SHORT_S
@@ -115,8 +117,15 @@ def _text(word: Word) -> str:
 # ---- what can be done --------------------------------------------------------------------------
 
 _OPTIONS = "lazy_refcounts=off,compat=1.1"
+KEY, NEW_KEY = "key", "new-key"
+"""What a call's keys are called in it."""
 CHECKED = frozenset({ImageFormat.QCOW2, ImageFormat.VDI, ImageFormat.VMDK, ImageFormat.VHDX})
 """The formats that qemu-img can check."""
+
+
+def encryption(key: str = KEY) -> str:
+    """The options of a disk whose key nobody can guess: QEMU need not try long."""
+    return f"encrypt.format=luks,encrypt.key-secret={key},encrypt.iter-time=100"
 
 
 def check(
@@ -182,6 +191,12 @@ def convert(
     own = ("-o", _OPTIONS) if kind == "qcow2" and "-o" not in options else ()
     words = ("-p", *(("-U",) if shared else ()), "-O", kind, *own, *options, image, Target(path))
     return Call("convert", words, timeout_s=LONG_S)
+
+
+def convert_encrypted(image: Image, path: Path, key: bytes, new_key: bytes) -> Call:
+    """The same of one that is encrypted, to one with another key."""
+    options = ("-o", f"{_OPTIONS},{encryption(NEW_KEY)}")
+    return replace(convert(image, path, options=options, shared=True), key=key, new_key=new_key)
 
 
 def copy_difference(image: Image, path: Path) -> Call:

@@ -11,7 +11,7 @@ from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.telling import notes, telling
 from vnet.fabric.progress import Report
 from vnet.fabric.state import Guest
-from vnet.hv.disk import Disk, refuse_encrypted
+from vnet.hv.disk import Disk
 from vnet.hv.firmware import variables_disk
 from vnet.hv.live import base_image, disk_clone
 from vnet.hv.live.snapshot_files import refuse_kept_memory
@@ -37,7 +37,6 @@ async def clone(
         assert fabric.declared is not None
         if new in {each.name for each in fabric.declared.inventory.vms}:
             raise InputError(f"there is a VM {new} in {name} already; take another name")
-        refuse_encrypted(vm, [each.name for each in guest.disks if each.encrypt])
         await refuse_moving(fabric, vm)
         with telling(report, 1, f"copy the disks of {vm}", 1) as remark:
             order = disk_clone.Order(name, vm, new, linked)

@@ -23,6 +23,7 @@ from vnet.hv.live import (
     host_files,
     image_store,
     image_tool,
+    keys,
     locations,
     root_disk,
 )
@@ -41,9 +42,18 @@ def sweep() -> None:
         with making():
             for location in locations.roots():
                 for folder in staging(location).glob("*/"):
+                    _forget_keys(folder)
                     shutil.rmtree(folder, ignore_errors=True)
             half_done.settle_copies()
         base_image.collect()
+
+
+def _forget_keys(folder: Path) -> None:
+    """Those of copies that are encrypted; a disk that has arrived has its own."""
+    fabric, _, vm = folder.name.partition(".")
+    for file in folder.glob("*.qcow2"):
+        if not locations.places(fabric, vm, file.name) and not locations.missing():
+            keys.remove(fabric, vm, file.stem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,9 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
     there = [disk for disk in disks if path_of(order.fabric, order.vm, disk).exists()]
     linked = {disk.name for disk in there if order.linked and base_image.can_be_linked(disk)}
     refuse_taken(order.fabric, order.new)
+    locked = [
+        disk.name for disk in there if disk.encrypt and not keys.is_there(order.fabric, order.new, disk.name)
+    ]
     try:
         with contextlib.ExitStack() as stack:
             await asyncio.to_thread(stack.enter_context, making())
@@ -84,6 +97,8 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
                 half_done.note_place(path_of(order.fabric, order.new, disk))
     except BaseException:
         base_image.collect()
+        for name in locked:
+            keys.remove(order.fabric, order.new, name)
         raise
     names = tuple(disk.name for disk in there)
     return names, tuple(name for name in names if name in linked)
@@ -135,7 +150,13 @@ async def _link(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
 async def _copy(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
     source = path_of(order.fabric, order.vm, disk)
     target, image = folder / source.name, base_note.image_of(source)
-    if image is None:
+    if disk.encrypt:
+        key, own = (
+            keys.read(order.fabric, order.vm, disk.name),
+            keys.ensure(order.fabric, order.new, disk.name),
+        )
+        call = qemu_img.convert_encrypted(Image(source, is_encrypted=True), target, key, own)
+    elif image is None:
         call = qemu_img.convert(Image(source, disk.format), target, disk.format, shared=True)
     else:
         base = image_store.path_of(image)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.boot import DEFAULT_LOCATION
-from vnet.hv.live import locations
+from vnet.hv.live import keys, locations
 from vnet.hv.live.host_files import flush, part_of
 from vnet.hv.live.lock import exclusive
 
@@ -181,5 +181,6 @@ def _settle_copy(folder: Path) -> None:
     number = mark.read_text()
     if number and (locations.staging() / f"{number}{_COPY}").exists():
         for each in folder.glob("[!.]*"):
+            keys.remove(folder.parent.name, folder.name, each.stem)
             each.unlink()
     mark.unlink()

@@ -113,9 +113,10 @@ def _ready(call: Call) -> Iterator[_Ready]:
         words, fds = [_word(word, names) for word in call.words], [_number(each) for each in names.values()]
         for target in call.targets:
             words[call.words.index(target)] = target.path.name
-        if call.key is not None:
-            fds.append(stack.enter_context(secret_fd(call.key)))
-            words[:0] = ("--object", f"secret,id=key,file=/proc/self/fd/{fds[-1]}")
+        for name, key in ((qemu_img.KEY, call.key), (qemu_img.NEW_KEY, call.new_key)):
+            if key is not None:
+                fds.append(stack.enter_context(secret_fd(key)))
+                words[:0] = ("--object", f"secret,id={name},file=/proc/self/fd/{fds[-1]}")
         command = (*_before(call, user), "qemu-img", call.verb, *words)
         yield command, tuple(fds), {name: path for path, name in names.items()}, folder
 

@@ -37,10 +37,15 @@ def path_of(fabric: str, vm: str, disk: str) -> Path:
     return paths.keys_dir() / fabric / vm / disk
 
 
+def is_there(fabric: str, vm: str, disk: str) -> bool:
+    """Whether there is one, also of a disk that is not there yet."""
+    return path_of(fabric, vm, disk).exists()
+
+
 def ensure(fabric: str, vm: str, disk: str) -> bytes:
     """The key of a disk that is to be made."""
     path = path_of(fabric, vm, disk)
-    if path.exists():
+    if is_there(fabric, vm, disk):
         return read(fabric, vm, disk)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
