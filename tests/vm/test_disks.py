@@ -167,6 +167,8 @@ def test_a_location_that_is_not_mounted_is_refused_and_nothing_is_made_there(hos
     fast.unmount()
     assert "vnet-disks is missing: mount the file system" in host.vnet("start", "db", expect=1)
     assert list(fast.path.iterdir()) == [] and host.json("disk", "ls") == []
+    _, told = host.start("disk", "ls").communicate(timeout=60)
+    assert "location fast: " in told and "disks there are not seen" in told
     fast.mount()
     host.vnet("start", "db")
     assert note(host) == "precious\n"

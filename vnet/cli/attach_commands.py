@@ -23,7 +23,12 @@ def attach(
     settings: Settings,
     vm: Vm,
     what: Annotated[
-        str, typer.Argument(metavar="NETWORK|DISK:SIZE", help="Such as lan, data:10G.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="NETWORK|DISK:SIZE[:LOCATION]",
+            help="Such as lan, data:10G, data:10G:fast.",
+            show_default=False,
+        ),
     ],
 ) -> None:
     """Give a VM a NIC in a network, or a disk, while it runs.

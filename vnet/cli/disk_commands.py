@@ -38,7 +38,9 @@ def register(app: typer.Typer) -> None:
 
 def ls(settings: Settings) -> None:
     """List the disks of all fabrics, also of those that are down; with -n those of one."""
-    rows(settings.daemon().get(path("disks"), fabric=settings.name), _COLUMNS, settings.output)
+    client = settings.daemon()
+    rows(client.get(path("disks"), fabric=settings.name), _COLUMNS, settings.output)
+    location_commands.tell_missing(client)
 
 
 def rm(

@@ -13,7 +13,7 @@ from vnet.base.line import bits
 from vnet.base.logs import LogFormat
 from vnet.cli import files
 from vnet.cli.client import Client, data, path
-from vnet.cli.location_commands import refuse_unknown
+from vnet.cli.location_commands import refuse_unknown, tell_missing
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Column, Format, Row, age, amount, document, emit, mib, rows, tell
 
@@ -123,7 +123,10 @@ def down(
         tell(f"{name if name != '-' else 'no fabric'}: not up, nothing to remove")
         return
     where = path("fabrics", name) + ("?disks=1" if disks else "")
-    outcome = data(settings.daemon().run("DELETE", where, None, settings.report))
+    client = settings.daemon()
+    if disks:
+        tell_missing(client)
+    outcome = data(client.run("DELETE", where, None, settings.report))
     if outcome["daemon_ends"]:
         daemon.wait_for_end(outcome["pid"])
     if settings.output in (Format.JSON, Format.YAML):

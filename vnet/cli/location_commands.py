@@ -41,6 +41,13 @@ def ls(settings: Settings) -> None:
     rows(settings.daemon().get(_WHERE), _COLUMNS, settings.output)
 
 
+def tell_missing(client: Client) -> None:
+    """Of locations that cannot be looked into: there may be disks that nobody sees now."""
+    for row in client.get(_WHERE):
+        if row["trouble"]:
+            tell(f"location {row['location']}: {row['trouble']}; disks there are not seen")
+
+
 def add(
     settings: Settings,
     called: Annotated[str, typer.Argument(metavar="LOCATION", help="What topologies call it.")],

@@ -23,20 +23,23 @@ Has = tuple[list[str], list[str]]
 
 
 def attached(source: Source, vm: str, what: str) -> Source:
-    """With a NIC more in the network `what`, or, of `NAME:SIZE`, with a disk more.
+    """With a NIC more in the network `what`, or, of `NAME:SIZE` or `NAME:SIZE:LOCATION`, with a disk more.
 
     Raises: InputError for what there is not, and where the text has no place for it.
     """
     topology = load(source)
     spec = _spec(topology, vm)
     networks, disks = _has(spec)
-    name, colon, size = what.partition(":")
+    name, colon, rest = what.partition(":")
     if colon:
-        edit = partial(edit_vms.with_disk, vm=vm, name=name, size=size)
+        size, _, location = rest.partition(":")
+        edit = partial(edit_vms.with_disk, vm=vm, name=name, size=size, location=location)
         return _edited(source, vm, edit, (networks, [*disks, name]))
     if what not in topology.networks:
         known = ", ".join(topology.networks) or "none"
-        raise InputError(f"there is no network {what}; networks: {known}; a disk is written NAME:SIZE")
+        raise InputError(
+            f"there is no network {what}; networks: {known}; a disk is written NAME:SIZE[:LOCATION]"
+        )
     taken = {nic.name for nic in spec.interfaces}
     interface = next(name for name in (f"eth{number}" for number in count()) if name not in taken)
     put = partial(edit_vms.with_network, vm=vm, network=what, interface=interface)

@@ -97,9 +97,10 @@ def with_network(text: str, vm: str, network: str, interface: str) -> str:
     raise _no_networks(vm)
 
 
-def with_disk(text: str, vm: str, name: str, size: str) -> str:
+def with_disk(text: str, vm: str, name: str, size: str, location: str = "") -> str:
     """A disk more; its size is as a file says it. Raises CannotEdit."""
-    where, item = _vm(text, vm), f"{{name: {name}, size: {size}}}"
+    there = f", location: {location}" if location else ""
+    where, item = _vm(text, vm), f"{{name: {name}, size: {size}{there}}}"
     disks = where.get(DISKS)
     if disks is not None:
         return _add_item(text, disks, item)

@@ -68,6 +68,8 @@ def test_a_disk_comes_and_goes_and_the_rest_of_the_file_stays(vm):
     before = source(vm)
     after = attached(before, "web", "logs:2G")
     assert [(disk.name, disk.size_bytes) for disk in load(after).vms["web"].disks][-1] == ("logs", 2 << 30)
+    elsewhere = load(attached(before, "web", "logs:2G:fast")).vms["web"].disks[-1]
+    assert (elsewhere.size_bytes, elsewhere.location) == (2 << 30, "fast")
     gone = load(detached(after, "web", "logs")).vms["web"]
     assert [disk.name for disk in gone.disks] == [disk.name for disk in load(before).vms["web"].disks]
 
