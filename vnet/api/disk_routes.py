@@ -47,8 +47,9 @@ class DiskRoutes:
     async def remove(self, request: Request) -> Response:
         """Remove a disk with its contents."""
         vm, disk = request.path_params["vm"], request.path_params["disk"]
-        location = request.query_params.get("location", "")
-        return JSONResponse(await disks.remove(self.engine, self.fabric(request), vm, disk, location))
+        query = request.query_params
+        chosen = disks.Chosen(query.get("location", ""), query.get("format", ""))
+        return JSONResponse(await disks.remove(self.engine, self.fabric(request), vm, disk, chosen))
 
     async def move(self, request: Request) -> ASGIApp:
         """Move a disk to another location."""

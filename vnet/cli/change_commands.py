@@ -51,7 +51,7 @@ def plan(
         document(found, settings.output)
     else:
         emit_lines(plan_text.lines(found, colour_wanted(sys.stdout)))
-    if refused := found["refused"]:
+    if refused := found.get("refused"):
         raise remote_error({**refused, "message": f"`up` would be refused: {refused['message']}"})
     return Exit.CHANGES if exit_code and found["actions"] else Exit.OK
 

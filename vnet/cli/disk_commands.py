@@ -50,10 +50,14 @@ def rm(
     location: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which one, if there is one at several.")
     ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="Which one, if there are two: qcow2, raw."),
+    ] = None,
 ) -> None:
     """Remove a disk with all that is on it, for good."""
     where = path("fabrics", settings.fabric, "vms", vm, "disks", disk)
-    removed = settings.daemon().delete(where, location=location)
+    removed = settings.daemon().delete(where, location=location, format=kind)
     tell(f"{removed['path']}: removed, {mib(removed['taken_bytes'])} are free again")
 
 

@@ -240,9 +240,15 @@ def steps_from(now: GuestSpec, goal: GuestSpec, *, told: GuestSpec) -> tuple[Ste
 
 
 def standing(old: GuestSpec, new: GuestSpec, has: Has, memory_bytes: int) -> GuestSpec:
-    """Where a change from `old` to `new` ended, by what the machine has and the memory that was noted."""
+    """Where a change from `old` to `new` ended, by what the machine has and the memory that was noted.
+
+    Raises HostError when it has what neither of them has.
+    """
     nics = {(nic.interface, nic.mac): nic for nic in (*new.nics, *old.nics)}
     disks = {disk.file: disk for disk in (*new.disks, *old.disks)}
+    unknown = [str(each) for each in (*set(has.nics) - nics.keys(), *set(has.disks) - disks.keys())]
+    if unknown:
+        raise HostError(f"it has what nobody has given it: {', '.join(unknown)}")
     return replace(
         new,
         cpus=has.cpus,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from contextlib import ExitStack
@@ -243,6 +244,63 @@ def cloned(disks, *, is_linked=False):
 
 
 LOGS = Disk("logs", 4 << 20, "raw")
+LOCKED = replace(PLAIN, encrypt=True)
+
+
+def test_a_key_stays_as_long_as_there_is_a_disk_of_that_name_wherever_and_in_whatever_format(folder):
+    for each in (replace(PLAIN, format="raw"), replace(LOCKED, location="fast")):
+        disk.ensure("lab", "db", each)
+    plain, locked = sorted(disk.kept("lab"), key=lambda each: each.is_encrypted)
+    disk.remove(plain)
+    assert keys.is_there("lab", "db", "data")
+    disk.remove(locked)
+    assert not keys.is_there("lab", "db", "data")
+
+
+def test_the_copy_of_an_encrypted_disk_has_a_key_of_its_own_which_goes_if_it_is_not_completed(
+    folder, monkeypatch
+):
+    disk.ensure("lab", "db", LOCKED)
+    with monkeypatch.context() as patched:
+        patched.setattr(half_done, "note_place", lambda path: no_room())
+        with pytest.raises(HostError, match="No space left"):
+            cloned((LOCKED,))
+    assert not keys.is_there("lab", "two", "data") and [each.vm for each in disk.kept("lab")] == ["db"]
+    cloned((LOCKED,))
+    assert keys.read("lab", "two", "data") != keys.read("lab", "db", "data")
+    assert not [each for each in files(paths.state_dir()) if ".keys" in each or ".copy" in each]
+
+
+def no_room() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_daemon_that_is_killed_while_it_copies_an_encrypted_disk_leaves_it_with_its_key_or_neither(folder):
+    disk.ensure("lab", "db", LOCKED)
+    step, seen = 0, set[int]()
+    while True:
+        step += 2
+        was_killed = killed_at(step, lambda: cloned((LOCKED,)))
+        disk_clone.sweep()
+        copies = [each for each in disk.kept() if each.vm == "two"]
+        seen.add(len(copies))
+        assert keys.is_there("lab", "two", "data") >= bool(copies), step
+        for each in copies:
+            disk.remove(each)
+        if not was_killed:
+            break
+    assert seen == {0, 1} and keys.is_there("lab", "db", "data")
+
+
+def test_no_copy_is_made_for_a_vm_that_has_a_disk_where_nobody_looks_now(folder):
+    disk.ensure("lab", "db", LOCKED)
+    disk.ensure("lab", "two", replace(LOCKED, location="fast"))
+    before = keys.read("lab", "two", "data")
+    unmounted(folder)
+    with pytest.raises(HostError, match="two of lab has disks already"):
+        cloned((LOCKED,))
+    mounted(folder)
+    assert keys.read("lab", "two", "data") == before
 
 
 @pytest.mark.parametrize("is_linked", [False, True])

@@ -152,8 +152,9 @@ class Performer:
         A guest that has ended since has nothing of it: its next start makes it what it is to be.
         """
         assert torn.changed_from is not None
-        was, guest = torn.changed_from, replace(torn, changed_from=None)
-        if (await self.parts.guests.status(guest.name)).state not in ALIVE:
+        status = await self.parts.guests.status(torn.name)
+        was, guest = replace(torn.changed_from, built=status.built), replace(torn, changed_from=None)
+        if status.state not in ALIVE:
             self.store.save_guest(self.fabric, guest)
             return
         try:

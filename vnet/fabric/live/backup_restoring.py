@@ -64,7 +64,8 @@ def _places(backups: Backups, manifest: Manifest, fabric: str, vm: str, target: 
         if 0 < into.disk.size_bytes < into.saved.size_bytes:
             needed = into.saved.size_bytes >> 20
             raise InputError(f"the disk {name} of {vm} is too small: declare it with {needed}M or more")
-        if into.path.exists() and not target.overwrite:
+        goes_along = name == UEFI_VARIABLES and not target.saved
+        if into.path.exists() and not target.overwrite and not goes_along:
             raise InputError(
                 f"{vm} has a disk {name} with something on it, {into.path}; "
                 "`--overwrite` replaces it, `--to VM/DISK` names another"

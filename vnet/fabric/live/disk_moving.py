@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from vnet.base.errors import InputError
-from vnet.fabric.live.disks import of_one_place
+from vnet.fabric.live.disks import find
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.telling import telling
 from vnet.fabric.live.told_work import worked
@@ -28,22 +28,21 @@ async def move(
         HostError: the VM runs or is suspended, or there is no such location, or no room.
     """
     async with engine.locks[fabric]:
-        found = await asyncio.to_thread(of_one_place, fabric, vm, name)
+        found = await asyncio.to_thread(find, fabric, vm, name)
         await asyncio.to_thread(locations.root, location)
-        if found[0].location == location:
+        if found.location == location:
             raise InputError(f"the disk {name} of {vm} lies at the location {location} already")
         refuse_kept_memory(fabric, vm)
         async with _at_rest(engine, fabric, vm, f"its disk {name} is being moved"):
             with telling(report, 1, f"move {name} of {vm} to {location}", 1) as remark:
-                for each in found:
-                    target = await worked(partial(disk.move, each, location), remark.moved)
+                target = await worked(partial(disk.move, found, location), remark.moved)
                 remark.text = str(target)
     return {
         "fabric": fabric,
         "vm": vm,
         "disk": name,
         "location": location,
-        "from": found[0].location,
+        "from": found.location,
         "path": str(target),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vnet.base.boot import UEFI_VARIABLES
@@ -24,34 +25,44 @@ async def listed(registry: Registry, fabric: str | None) -> list[Json]:
     return [{**_plain(each), "use": await _use(registry, each)} for each in found]
 
 
-async def remove(registry: Registry, fabric: str, vm: str, name: str, location: str = "") -> Json:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which disk of a name is meant, where there are several; empty of what does not matter."""
+
+    location: str = ""
+    format: str = ""
+
+
+async def remove(registry: Registry, fabric: str, vm: str, name: str, chosen: Chosen = Chosen()) -> Json:
     """Remove a disk with its contents. Raises InputError if there is none, HostError while it is used."""
     async with registry.locks[fabric]:
-        found = await asyncio.to_thread(of_one_place, fabric, vm, name, location)
-        if await _use(registry, found[0]) == "running":
+        found = await asyncio.to_thread(find, fabric, vm, name, chosen)
+        if await _use(registry, found) == "running":
             raise HostError(f"{vm} runs with the disk {name}: `vnet stop {vm}` first")
         await asyncio.to_thread(refuse_kept, fabric, vm, name)
-        for each in found:
-            removed = await asyncio.to_thread(_plain, each)
-            await asyncio.to_thread(disk.remove, each)
+        removed = await asyncio.to_thread(_plain, found)
+        await asyncio.to_thread(disk.remove, found)
         await asyncio.to_thread(base_image.collect)
         return removed
 
 
-def of_one_place(fabric: str, vm: str, name: str, location: str = "") -> list[Kept]:
-    """A disk that is there, in each format that it was made in.
+def find(fabric: str, vm: str, name: str, chosen: Chosen = Chosen()) -> Kept:
+    """A disk that is there.
 
-    Raises: InputError if there is none, or one at several locations and none of them is chosen.
+    Raises: InputError if there is none, or several of that name and none of them is chosen.
     """
     wanted = (vm, name)
     found = [each for each in disk.kept(fabric) if (each.vm, each.name) == wanted]
-    found = [each for each in found if location in ("", each.location)]
+    found = [each for each in found if chosen.location in ("", each.location)]
+    found = [each for each in found if chosen.format in ("", each.format)]
     if not found:
-        raise InputError(f"{vm} of {fabric} has no disk {name}; `vnet disk ls` tells which there are")
-    if len({each.location for each in found}) > 1:
-        there = ", ".join(each.location for each in found)
-        raise InputError(f"{vm} of {fabric} has a disk {name} at each of {there}: say which, --location NAME")
-    return found
+        raise InputError(f"{vm} of {fabric} has no such disk {name}; `vnet disk ls` tells which there are")
+    if len(found) > 1:
+        there = ", ".join(f"{each.format} at {each.location}" for each in found)
+        raise InputError(
+            f"{vm} of {fabric} has several disks {name}: {there}; say which, --location NAME, --format FORMAT"
+        )
+    return found[0]
 
 
 async def left(fabric: str, *, remove: bool) -> int:

@@ -37,6 +37,7 @@ from vnet.fabric.shrunk import refuse_smaller_disks
 from vnet.fabric.sizing import Advice, advice
 from vnet.fabric.state import Guest, guest_of
 from vnet.fabric.store import Record, Source
+from vnet.hv.live.tasks import all_of
 from vnet.hv.spec import GuestState
 from vnet.topology.model import Topology
 
@@ -138,7 +139,7 @@ class Engine(Registry):
         """Of guests that a daemon was killed in; the ports that they need were there before."""
         performer = self.performer(fabric, fabric.record.generation)
         torn = [guest for guest in self.store.guests(name) if guest.is_half_changed]
-        await asyncio.gather(*map(performer.take_up, torn))
+        await all_of(map(performer.take_up, torn))
 
     def _begin_lives_again(self, fabric: Fabric, suspended: frozenset[str]) -> None:
         """What the daemon's start means for VMs that were stopped, and for those that start automatically."""
@@ -172,7 +173,6 @@ class Engine(Registry):
         """
         topology = await asyncio.to_thread(load, source)
         async with self.locks[topology.name]:
-            confirmation.refuse_while_one_waits(self, topology.name)
             change = await self._prepare(topology, source, terms.recorded)
             if change.actions and terms.confirm_s is not None:
                 change = confirmation.required(change, terms.confirm_s)

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vnet.base.errors import Exit, HostError, VnetError
+from vnet.fabric.actions import ChangeGuest
 from vnet.fabric.declared import Declared
 from vnet.fabric.live.boots import refuse_what_cannot_boot
 from vnet.fabric.live.change import Change
+from vnet.fabric.live.confirmation import refuse_while_one_waits
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.room import refuse_what_does_not_fit
 from vnet.fabric.state import Guest, State
+from vnet.hv.spec import GuestState
 
 FailedClaims = Callable[[Declared], tuple[str, ...]]
 """A topology's claims that its own flows do not meet, each with the reason."""
@@ -36,12 +39,14 @@ async def found(registry: Registry, failed_claims: FailedClaims, change: Change)
 async def refuse(registry: Registry, failed_claims: FailedClaims, change: Change) -> None:
     """Looks at all in turn; the first that is in the way is raised.
 
-    Raises: ClaimsFailed, HostError, InputError, AdmissionError.
+    Raises: NotConfirmed, ClaimsFailed, HostError, InputError, AdmissionError.
     """
+    refuse_while_one_waits(registry, change.planned.name)
     await _refuse_failed_claims(failed_claims, change.declared)
     if change.actions:
         registry.host.require()
     await _refuse_conflicts(change)
+    await _refuse_to_change_who_stands_still(change)
     name, now = change.planned.name, change.now.guests
     begin = change.wanted.guests - now
     await refuse_what_cannot_boot(registry.host.obstacles, change.declared, begin)
@@ -61,6 +66,16 @@ async def _refuse_failed_claims(failed_claims: FailedClaims, declared: Declared)
     if failed:
         lines = "".join(f"\n  {line}" for line in failed)
         raise ClaimsFailed(f"{len(failed)} of the topology's claims do not hold; nothing was changed:{lines}")
+
+
+async def _refuse_to_change_who_stands_still(change: Change) -> None:
+    names = [action.guest.name for action in change.actions if isinstance(action, ChangeGuest)]
+    states = {name: (await change.parts.guests.status(name)).state for name in names}
+    still = ", ".join(name for name in names if states[name] is GuestState.PAUSED)
+    if still:
+        raise HostError(
+            f"{still} cannot be changed while standing still; nothing was changed: `vnet resume` first"
+        )
 
 
 async def _refuse_conflicts(change: Change) -> None:

@@ -13,6 +13,7 @@ from vnet.hv.identity import ENTROPY_BYTES, identity_lines
 from vnet.hv.live.agent_client import AgentClient
 from vnet.hv.live.agent_connection import AgentConnection
 from vnet.hv.live.console import ConsoleTail
+from vnet.hv.live.deadline import deadline
 from vnet.hv.live.guest_agent import GuestAgentClient
 from vnet.hv.spec import GuestSpec
 
@@ -35,12 +36,16 @@ class AgentLink:
 
     async def now(self, spec: GuestSpec, timeout_s: float) -> AgentConnection:
         """The agent of a guest, connected if it is not. Raises PeerError, TimedOut if it does not answer."""
-        async with self._lock:
+        async with deadline(timeout_s, f"{spec.name} is being asked by another, and has not answered"):
+            await self._lock.acquire()
+        try:
             if self._client is None or not self._client.connected:
                 if self._client:
                     await self._client.close()
                 self._client = await _connect(spec, timeout_s)
             return self._client
+        finally:
+            self._lock.release()
 
     async def await_boot(self, spec: GuestSpec, *, warm: bool, fresh: bool) -> None:
         """Waits until vnet's own agent answers in a guest that has begun to run.

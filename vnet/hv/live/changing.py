@@ -69,8 +69,12 @@ class Changer:
         """
         old = self.guest.spec
         steps = changing.steps(old, new)
-        if any(isinstance(step, changing.Tell) for step in steps):
-            await self._refuse_a_silent_one()
+        try:
+            await self._ask_who_will_be_told(steps)
+        except (TimedOut, PeerError) as error:
+            raise TimedOut(
+                f"{old.name} cannot be told of its change, nothing of it was changed: {error}"
+            ) from error
         await self._take_or_take_back(steps, old, new)
 
     async def take_up(self, old: GuestSpec, new: GuestSpec) -> None:
@@ -82,12 +86,13 @@ class Changer:
         unfinished = Unfinished(guest, self._plugs, self._built)
         try:
             guest.check_running()
-            await self._refuse_a_silent_one()
             await unfinished.clear()
             guest.spec = standing(old, new, await unfinished.has(), guest.recorded.memory_bytes)
+            steps = changing.steps_from(guest.spec, new, told=old)
+            await self._ask_who_will_be_told(steps)
         except (VnetError, OSError) as error:
             raise HalfChanged(f"{new.name} stays half changed: {error}") from error
-        await self._take_or_take_back(changing.steps_from(guest.spec, new, told=old), old, new)
+        await self._take_or_take_back(steps, old, new)
         try:
             await unfinished.refuse_gaps()
         except VnetError as error:
@@ -101,14 +106,10 @@ class Changer:
             raise error if isinstance(error, VnetError) else HostError(f"{old.name}: {error}") from error
         self.guest.spec = new
 
-    async def _refuse_a_silent_one(self) -> None:
-        try:
+    async def _ask_who_will_be_told(self, steps: Iterable[Step]) -> None:
+        """Raises TimedOut, PeerError for a guest that would have to hear of it and does not answer."""
+        if any(isinstance(step, changing.Tell) for step in steps):
             await self._run(["true"], ANSWER_TIMEOUT_S)
-        except (TimedOut, PeerError) as error:
-            name = self.guest.spec.name
-            raise TimedOut(
-                f"{name} cannot be told of its change, nothing of it was changed: {error}"
-            ) from error
 
     async def _take(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -169,8 +170,7 @@ class Changer:
         slot = self._places.nic(nic.interface)
         await self._plugs.unplug(f"nic{slot}", f"its NIC {nic.interface}")
         await self._plugs.let_go(hotplug.drop_nic(slot))
-        down = tuple(name for name in self.guest.recorded.links_down if name != nic.interface)
-        self.guest.note(places=self._places.without_nic(nic.interface), links_down=down)
+        self._plugs.note_gone(nic.interface)
 
     # disks
 

@@ -210,10 +210,12 @@ def _kept(path: Path) -> Kept:
 
 
 def remove(one: Kept) -> None:
-    """Removes a disk with its contents and its key, for good, and folders that are empty then."""
+    """Removes a disk with its contents, for good, and folders that are empty then; with the last one of that
+    name its key."""
     with swept(one.path.parent):
-        others = set(locations.places(one.fabric, one.vm, one.path.name).values()) - {one.path}
-        if not others and not locations.missing():  # there may be another one, which it opens
+        files = (f"{one.name}.{kind}" for kind in _FORMATS)
+        there = {path for file in files for path in locations.places(one.fabric, one.vm, file).values()}
+        if there <= {one.path} and not locations.missing():  # there may be another one, which it opens
             keys.remove(one.fabric, one.vm, one.name)
         one.path.unlink(missing_ok=True)
         if half_done.noted_place(one.path) == one.location:

@@ -30,6 +30,7 @@ from vnet.hv.live import (
 from vnet.hv.live.base_image import making
 from vnet.hv.live.disk import path_of, refuse_elsewhere
 from vnet.hv.live.locations import staging
+from vnet.hv.live.tasks import uninterrupted
 from vnet.hv.qemu_img import Image
 
 Tell = Callable[[str], None]
@@ -42,18 +43,10 @@ def sweep() -> None:
         with making():
             for location in locations.roots():
                 for folder in staging(location).glob("*/"):
-                    _forget_keys(folder)
+                    half_done.remove_keys(folder, *folder.name.split(".", 1))
                     shutil.rmtree(folder, ignore_errors=True)
             half_done.settle_copies()
         base_image.collect()
-
-
-def _forget_keys(folder: Path) -> None:
-    """Those of copies that are encrypted; a disk that has arrived has its own."""
-    fabric, _, vm = folder.name.partition(".")
-    for file in folder.glob("*.qcow2"):
-        if not locations.places(fabric, vm, file.name) and not locations.missing():
-            keys.remove(fabric, vm, file.stem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +75,6 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
     there = [disk for disk in disks if path_of(order.fabric, order.vm, disk).exists()]
     linked = {disk.name for disk in there if order.linked and base_image.can_be_linked(disk)}
     refuse_taken(order.fabric, order.new)
-    locked = [
-        disk.name for disk in there if disk.encrypt and not keys.is_there(order.fabric, order.new, disk.name)
-    ]
     try:
         with contextlib.ExitStack() as stack:
             await asyncio.to_thread(stack.enter_context, making())
@@ -92,13 +82,9 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
             for disk in there:
                 copy = _link if disk.name in linked else _copy
                 await copy(order, disk, folders[disk.location], tell)
-            await asyncio.to_thread(_put, order, folders)
-            for disk in there:
-                half_done.note_place(path_of(order.fabric, order.new, disk))
+            await uninterrupted(asyncio.to_thread(_put, order, folders, there))
     except BaseException:
         base_image.collect()
-        for name in locked:
-            keys.remove(order.fabric, order.new, name)
         raise
     names = tuple(disk.name for disk in there)
     return names, tuple(name for name in names if name in linked)
@@ -106,8 +92,9 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
 
 def refuse_taken(fabric: str, vm: str) -> None:
     """Raises HostError if there are disks of a VM of that name."""
-    folders = (root / fabric / vm for root in locations.roots().values())
-    found = sorted(each.name for folder in folders for each in folder.glob("[!.]*"))
+    folders = [root / fabric / vm for root in locations.roots().values()]
+    folders.append(half_done.noted_folder(fabric, vm))  # also those at locations that are missing
+    found = sorted({each.name for folder in folders for each in folder.glob("[!.]*")})
     if found:
         raise HostError(
             f"{vm} of {fabric} has disks already, which are kept: {', '.join(found)}. Take another name, or"
@@ -120,18 +107,28 @@ def _made(location: str, order: Order, stack: contextlib.ExitStack) -> Path:
     folder = staging(location) / f"{order.fabric}.{order.new}"
     shutil.rmtree(folder, ignore_errors=True)  # of a daemon that was killed while the location was missing
     folder.mkdir(parents=True, mode=0o700)
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    stack.callback(_drop, order, folder)
     return folder
 
 
-def _put(order: Order, folders: Mapping[str, Path]) -> None:
+def _drop(order: Order, folder: Path) -> None:
+    half_done.remove_keys(folder, order.fabric, order.new)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(order: Order, folders: Mapping[str, Path], there: Sequence[Disk]) -> None:
     """In one step, of all locations; an empty folder in the way, with a lock in it, is of a VM that was."""
-    with half_done.copying(folders.values()) as put:
-        for location, folder in folders.items():
-            target = locations.root(location) / order.fabric / order.new
-            locations.make_folder(target)
-            shutil.rmtree(target)
-            put(folder, target)
+    places = [path_of(order.fabric, order.new, disk) for disk in there]
+    try:
+        with half_done.copying(folders.values()) as put:
+            for location, folder in folders.items():
+                target = locations.root(location) / order.fabric / order.new
+                locations.make_folder(target)
+                shutil.rmtree(target)
+                put(folder, target)
+            half_done.note_places(places)
+    except OSError as error:
+        raise HostError(f"cannot put the disks of {order.new} in their place: {error.strerror}") from error
 
 
 async def _link(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
@@ -151,10 +148,10 @@ async def _copy(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
     source = path_of(order.fabric, order.vm, disk)
     target, image = folder / source.name, base_note.image_of(source)
     if disk.encrypt:
-        key, own = (
-            keys.read(order.fabric, order.vm, disk.name),
-            keys.ensure(order.fabric, order.new, disk.name),
-        )
+        key = keys.read(order.fabric, order.vm, disk.name)
+        if not keys.is_there(order.fabric, order.new, disk.name):
+            half_done.note_key(folder, disk.name)
+        own = keys.ensure(order.fabric, order.new, disk.name)
         call = qemu_img.convert_encrypted(Image(source, is_encrypted=True), target, key, own)
     elif image is None:
         call = qemu_img.convert(Image(source, disk.format), target, disk.format, shared=True)

@@ -37,10 +37,8 @@ def keep_variables(spec: GuestSpec, folder: Path) -> None:
     """Keeps what a guest's firmware has, which stands still, in the folder of the snapshot."""
     if spec.boot.is_uefi:
         file = path_of(spec.fabric, spec.name, variables_disk(0))
-        with suppress(FileNotFoundError):  # it has not been started yet
-            content = file.read_bytes()
-            with files.explained("write", folder):
-                files.variables(folder, spec.name).write_bytes(content)
+        with files.explained("keep what UEFI has in", folder), suppress(FileNotFoundError):
+            replace_file(files.variables(folder, spec.name), file.read_bytes())  # or it was never started
 
 
 def drop(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> None:

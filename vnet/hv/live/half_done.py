@@ -5,6 +5,7 @@ They count even if a location is missing when the daemon comes back, and is ther
 
     FABRIC/VM/DISK.FORMAT.moving   beside a disk that is being moved: where to. If it is there, this goes
     FABRIC/VM/.copy                in a folder that was copied for a VM: the number of the copy
+    FABRIC/VM/.keys                in one that is being copied: the disks whose keys were made for it
     located/FABRIC/VM/DISK.FORMAT  in the state directory: where a disk lies, a link like that of `.moving`
     cloning/NUMBER.copy            in the state directory: the copy is not complete, all of it goes
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _MOVING = ".moving"
 _COPY = ".copy"
+_KEYS = ".keys"
 MARKS = (f"*{_MOVING}", _COPY)
 """What they are called in VMs' folders of disks."""
 
@@ -109,6 +111,22 @@ def note_place(path: Path) -> None:
         note.symlink_to(location)
 
 
+def note_places(paths_: Collection[Path]) -> None:
+    """Of all of them, or none. Raises OSError."""
+    try:
+        for path in paths_:
+            note_place(path)
+    except OSError:
+        for path in paths_:
+            forget_place(path)
+        raise
+
+
+def noted_folder(fabric: str, vm: str) -> Path:
+    """Where there is a link for each disk of a VM that lies elsewhere than ordinary ones."""
+    return paths.located_dir() / fabric / vm
+
+
 def forget_place(path: Path) -> None:
     """There is no such disk any more, wherever it was."""
     note = _place(path)
@@ -152,12 +170,35 @@ def copying(folders: Collection[Path]) -> Iterator[Callable[[Path, Path], None]]
         yield put
     except BaseException:
         for folder in done:
+            _give_up(folder)
             shutil.rmtree(folder)
         journal.unlink(missing_ok=True)
         raise
     journal.unlink()
     for folder in done:
+        (folder / _KEYS).unlink(missing_ok=True)
         (folder / _COPY).unlink()
+
+
+def _give_up(folder: Path) -> None:
+    """Removes copies that are in their place, what is noted of it, and the keys that were made for them."""
+    for each in folder.glob("[!.]*"):
+        forget_place(each)
+        each.unlink()
+    remove_keys(folder, folder.parent.name, folder.name)
+
+
+def note_key(folder: Path, disk: str) -> None:
+    """A key is about to be made for a copy in that folder, and goes with it if it is not completed."""
+    with (folder / _KEYS).open("a") as noted:
+        noted.write(f"{disk}\n")
+
+
+def remove_keys(folder: Path, fabric: str, vm: str) -> None:
+    """Those that were made for copies that will not be completed; others may be needed by disks unseen."""
+    noted = folder / _KEYS
+    for disk in noted.read_text().split() if noted.exists() else ():
+        keys.remove(fabric, vm, disk)
 
 
 def settle_copies() -> None:
@@ -180,7 +221,6 @@ def _settle_copy(folder: Path) -> None:
         return
     number = mark.read_text()
     if number and (locations.staging() / f"{number}{_COPY}").exists():
-        for each in folder.glob("[!.]*"):
-            keys.remove(folder.parent.name, folder.name, each.stem)
-            each.unlink()
+        _give_up(folder)
+    (folder / _KEYS).unlink(missing_ok=True)
     mark.unlink()

@@ -35,6 +35,12 @@ class Plugs:
                 hotplug.QUERY_DEVICES, lambda found: device not in hotplug.devices(found)
             )
 
+    def note_gone(self, interface: str) -> None:
+        """A NIC is there no more; the next one of that name has its cable plugged in."""
+        record = self.guest.recorded
+        down = tuple(name for name in record.links_down if name != interface)
+        self.guest.note(places=record.places.without_nic(interface), links_down=down)
+
     async def let_go(self, commands: Iterable[qmp.Command]) -> None:
         """Of what was behind a device: QEMU still uses it for a moment when the device is gone."""
         for command in commands:

@@ -28,7 +28,13 @@ class Unfinished:
     built: Built
 
     async def clear(self) -> None:
-        """Undoes the step that was under way. Raises TimedOut when the guest keeps what it was given."""
+        """Undoes the step that was under way.
+
+        Raises: TimedOut when the guest keeps what it was given; HostError for one that an earlier version
+            started, whose places nobody knows.
+        """
+        if self.guest.recorded.built is None:
+            raise HostError("it was started by an earlier version")
         present = await self.plugs.present()
         for slot in range(self.built.slots):
             await self._clear_nic(slot, is_plugged=f"nic{slot}" in present)
@@ -45,7 +51,7 @@ class Unfinished:
             await self.plugs.unplug(f"nic{slot}", "a NIC that it was just given")
         await self.plugs.attempt((*hotplug.drop_nic(slot), *hotplug.forget_tap(slot)))
         for name in noted:
-            self.guest.note(places=self._places.without_nic(name))
+            self.plugs.note_gone(name)
 
     async def _clear_disk(self, index: int, *, is_plugged: bool) -> None:
         noted = [name for name, each, _ in self._places.disks if each == index]
@@ -69,7 +75,7 @@ class Unfinished:
             tuple(
                 [(name, hotplug.mac(await execute(hotplug.query_mac(slot)))) for name, slot in places.nics]
             ),
-            tuple(f"{name}.{formats[f'disk{index}']}" for name, index, _ in places.disks),
+            tuple(f"{name}.{formats.get(f'disk{index}')}" for name, index, _ in places.disks),
         )
 
     async def refuse_gaps(self) -> None:
