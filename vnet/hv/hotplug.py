@@ -37,6 +37,11 @@ def query_mac(slot: int) -> Command:
     return Command("qom-get", {"path": f"/machine/peripheral/nic{slot}", "property": "mac"})
 
 
+def query_serial(index: int) -> Command:
+    """Asks for the serial number of a disk, which is answered as text."""
+    return Command("qom-get", {"path": f"/machine/peripheral/blk{index}", "property": "serial"})
+
+
 def mac(answer: object) -> int:
     """The MAC in an answer to `query_mac`."""
     return int(str(answer).replace(":", ""), 16)

@@ -83,7 +83,7 @@ class Changer:
         Raises: as `change` does; HalfChanged also when neither could be begun.
         """
         guest = self.guest
-        unfinished = Unfinished(guest, self._plugs, self._built)
+        unfinished = Unfinished(guest, self._plugs, self._built, (old, new))
         try:
             guest.check_running()
             await unfinished.clear()

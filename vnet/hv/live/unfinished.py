@@ -1,8 +1,9 @@
-"""A change that an earlier manager was killed in: the step that was under way is undone, and what the machine
-has is found out.
+"""A change that an earlier manager was killed in: the step that was under way is noted if it was done, else
+undone, and what the machine has is found out.
 
 Each step is noted in the guest's record once it is done, so whatever is plugged in and not noted, or noted
-and gone, is of that one step. What it was plugged in with is known by its place.
+and gone, is of that one step. A device that is there is whole: if it is of the change, it is noted. Of one
+that has not come to be, or has gone, what was behind it is let go of, which is known by its place.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from vnet.base.errors import HostError
 from vnet.hv import hotplug
 from vnet.hv.built import Built, Places
 from vnet.hv.changing import Has
-from vnet.hv.disk import Disk, Plugged
+from vnet.hv.disk import SERIAL_LENGTH, Disk, Plugged
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.plugging import Plugs
+from vnet.hv.spec import GuestSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,11 @@ class Unfinished:
     guest: Guest
     plugs: Plugs
     built: Built
+    known: tuple[GuestSpec, ...]
+    """What it was and what it was to be."""
 
     async def clear(self) -> None:
-        """Undoes the step that was under way.
+        """Notes the step that was under way, or undoes it.
 
         Raises: TimedOut when the guest keeps what it was given; HostError for one that an earlier version
             started, whose places nobody knows.
@@ -48,6 +52,8 @@ class Unfinished:
         if noted and is_plugged:
             return
         if is_plugged:
+            if await self._notes_nic(slot):
+                return
             await self.plugs.unplug(f"nic{slot}", "a NIC that it was just given")
         await self.plugs.attempt((*hotplug.drop_nic(slot), *hotplug.forget_tap(slot)))
         for name in noted:
@@ -58,6 +64,8 @@ class Unfinished:
         if noted and is_plugged:
             return
         if is_plugged:
+            if await self._notes_disk(index):
+                return
             await self.plugs.unplug(f"blk{index}", "a disk that it was just given")
         close, *rest = hotplug.drop_disk(Plugged(Disk("", 0, encrypt=True), index, 0), is_based=True)
         if close.arguments["node-name"] in await self._formats():
@@ -65,6 +73,30 @@ class Unfinished:
         await self.plugs.attempt(rest)
         for name in noted:
             self.guest.note(places=self._places.without_disk(name))
+
+    async def _notes_nic(self, slot: int) -> bool:
+        """Whether a NIC that is plugged in is of the change; then it is noted."""
+        mac = hotplug.mac(await self.guest.monitor.execute(hotplug.query_mac(slot)))
+        names = {nic.interface for spec in self.known for nic in spec.nics if nic.mac == mac}
+        for name in sorted(names - {each for each, _ in self._places.nics}):
+            places = self._places.with_nic(name)
+            if (name, slot) in places.nics:
+                self.guest.note(places=places)
+                return True
+        return False
+
+    async def _notes_disk(self, index: int) -> bool:
+        """The same of a disk."""
+        serial = await self.guest.monitor.execute(hotplug.query_serial(index))
+        names = {
+            each.name for spec in self.known for each in spec.disks if each.name[:SERIAL_LENGTH] == serial
+        }
+        for name in sorted(names - {each for each, *_ in self._places.disks}):
+            places = self._places.with_disk(name)
+            if (name, index) == places.disks[-1][:2]:
+                self.guest.note(places=places)
+                return True
+        return False
 
     async def has(self) -> Has:
         """What the machine has once that is clear."""
