@@ -152,16 +152,20 @@ def test_ctrl_c_and_a_daemon_that_dies_leave_nothing(host: Lab, noise: str) -> N
     folder = host.directory / "out"
     folder.mkdir()
     for how in (signal.SIGINT, None):
-        running = host.start("export", "-n", "trip", "db", str(folder / "db.ova"))
-        deadline_s = time.monotonic() + 20
-        while not list((host.directory / "state/exports").glob("*/*")):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.01)
-        if how is None:
-            host.kill_daemon()
-        else:
-            running.send_signal(how)
-        running.communicate(timeout=60)
+        for _ in range(5):  # it can be quicker than we
+            running = host.start("export", "-n", "trip", "db", str(folder / "db.ova"))
+            deadline_s = time.monotonic() + 20
+            while not list((host.directory / "state/exports").glob("*/*")):
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+            if how is None:
+                host.kill_daemon()
+            else:
+                running.send_signal(how)
+            running.communicate(timeout=60)
+            if running.returncode:
+                break
+            (folder / "db.ova").unlink()
         assert running.returncode != 0
         assert list(folder.iterdir()) == []
     host.vnet("export", "-n", "trip", "db", str(folder / "db.ova"))
