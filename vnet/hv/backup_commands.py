@@ -31,7 +31,6 @@ KEY = "backup-key"
 QUERY_SETS = Command("query-fdsets")
 QUERY_JOBS = Command("query-jobs")
 QUERY_VERSION = Command("query-version")
-QUERY_NODES = Command("query-named-block-nodes", {"flat": True})
 
 
 def job(index: int) -> str:
@@ -197,20 +196,20 @@ def remove_bitmap(node: str, name: str) -> Command:
 
 
 def bitmaps(nodes: object) -> dict[str, tuple[Bitmap, ...]]:
-    """The bitmaps of each node, from an answer to QUERY_NODES."""
+    """The bitmaps of each node, from an answer to `monitor.QUERY_NODES`."""
     if not isinstance(nodes, list):
         raise PeerError(f"QEMU answered {nodes!r} when it was asked for its disks")
     return {str(node["node-name"]): tuple(map(_bitmap, node.get("dirty-bitmaps", ()))) for node in nodes}
 
 
 def sizes(nodes: object) -> dict[str, int]:
-    """How large the disk is that each node shows, from an answer to QUERY_NODES."""
+    """How large the disk is that each node shows, from an answer to `monitor.QUERY_NODES`."""
     found = nodes if isinstance(nodes, list) else ()
     return {str(node["node-name"]): int(node["image"]["virtual-size"]) for node in found}
 
 
 def taken(nodes: object) -> dict[str, int]:
-    """What the file of each node has taken of its file system, from an answer to QUERY_NODES.
+    """What the file of each node has taken of its file system, from an answer to `monitor.QUERY_NODES`.
 
     Without what stands behind it, which has a node of its own.
     """

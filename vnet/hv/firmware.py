@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vnet.base.boot import UEFI_VARIABLES
+from vnet.base.boot import UEFI_VARIABLES, Boot
 from vnet.hv.disk import Disk, DiskFormat
 
 PACKAGE = "ovmf"
@@ -27,6 +27,11 @@ BUILDS = (
     Flash("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
 )
 """Where distributions have them, those without Secure Boot; the first that is there is taken."""
+
+
+def kept(boot: Boot) -> tuple[Disk, ...]:
+    """What the firmware of a VM keeps, whatever its size; nothing of a BIOS."""
+    return (variables_disk(0),) if boot.is_uefi else ()
 
 
 def variables_disk(size_bytes: int) -> Disk:

@@ -18,7 +18,6 @@ MEMORY_ID = "memory"
 
 QUERY_CPUS = Command("query-hotpluggable-cpus")
 QUERY_MEMORY = Command("query-memory-devices")
-QUERY_NODES = Command("query-named-block-nodes", {"flat": True})
 QUERY_DEVICES = Command("qom-list", {"path": "/machine/peripheral"})
 
 
@@ -48,7 +47,7 @@ def mac(answer: object) -> int:
 
 
 def formats(answer: object) -> Mapping[str, str]:
-    """The drivers of all that has been opened, by an answer to `QUERY_NODES`: a disk's is its format."""
+    """The drivers of all that is open, by an answer to `monitor.QUERY_NODES`: a disk's is its format."""
     return {str(each.get("node-name")): str(each.get("drv")) for each in _maps(answer)}
 
 

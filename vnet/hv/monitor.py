@@ -60,6 +60,7 @@ class RunState(Enum):
 QUERY_STATUS = Command("query-status")
 QUERY_UUID = Command("query-uuid")
 QUERY_BLOCK = Command("query-block")
+QUERY_NODES = Command("query-named-block-nodes", {"flat": True})
 QUERY_MIGRATE = Command("query-migrate")
 STOP = Command("stop")
 CONTINUE = Command("cont")

@@ -13,8 +13,8 @@ from vnet.fabric.live.backups import Backups, Target, Wanted, path_of, plain
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.snapshot_uses import refuse_kept
 from vnet.fabric.progress import Report
+from vnet.hv import firmware
 from vnet.hv.backup import Manifest
-from vnet.hv.firmware import variables_disk
 from vnet.hv.live import backup_restore
 from vnet.hv.live.backup_restore import Into
 from vnet.hv.live.backup_store import Store
@@ -50,12 +50,11 @@ async def restore(backups: Backups, id_: str, target: Target, wanted: Wanted, re
 def _places(backups: Backups, manifest: Manifest, fabric: str, vm: str, target: Target) -> list[Into]:
     """Where each disk goes. Raises InputError when that cannot be, or would replace something."""
     guest = backups.engine.guest(fabric, vm)
-    declared = {each.name: each for each in guest.disks}
-    if guest.boot.is_uefi:
-        declared[UEFI_VARIABLES] = variables_disk(0)
+    declared = {each.name: each for each in (*guest.disks, *firmware.kept(guest.boot))}
     places = []
     for saved, name in _pairs(manifest, target):
-        if name == UEFI_VARIABLES and not guest.boot.is_uefi and not target.saved:
+        goes_along = name == UEFI_VARIABLES and not target.saved
+        if goes_along and name not in declared:
             continue
         if name not in declared:
             known = ", ".join(each.name for each in guest.disks) or "none"
@@ -64,7 +63,6 @@ def _places(backups: Backups, manifest: Manifest, fabric: str, vm: str, target: 
         if 0 < into.disk.size_bytes < into.saved.size_bytes:
             needed = into.saved.size_bytes >> 20
             raise InputError(f"the disk {name} of {vm} is too small: declare it with {needed}M or more")
-        goes_along = name == UEFI_VARIABLES and not target.saved
         if into.path.exists() and not target.overwrite and not goes_along:
             raise InputError(
                 f"{vm} has a disk {name} with something on it, {into.path}; "

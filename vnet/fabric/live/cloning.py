@@ -10,9 +10,7 @@ from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.telling import notes, telling
 from vnet.fabric.progress import Report
-from vnet.fabric.state import Guest
-from vnet.hv.disk import Disk
-from vnet.hv.firmware import variables_disk
+from vnet.hv import firmware
 from vnet.hv.live import base_image, disk_clone
 from vnet.hv.live.snapshot_files import refuse_kept_memory
 from vnet.hv.spec import GuestState
@@ -40,7 +38,7 @@ async def clone(
         await refuse_moving(fabric, vm)
         with telling(report, 1, f"copy the disks of {vm}", 1) as remark:
             order = disk_clone.Order(name, vm, new, linked)
-            disks = (*guest.disks, *_variables(guest))
+            disks = (*guest.disks, *firmware.kept(guest.boot))
             copied, differences = await disk_clone.clone(order, disks, notes(report))
             remark.text = ", ".join(copied) or "it has none"
         made = {"disks": list(copied), "linked": list(differences)}
@@ -74,8 +72,3 @@ async def template(registry: Registry, name: str, vm: str, disk: str, tell: Call
             raise InputError(f"{chosen} of {vm} is encrypted, and an image of it would not be")
         await refuse_moving(fabric, vm)
         return await base_image.template(name, vm, chosen, tell)
-
-
-def _variables(guest: Guest) -> tuple[Disk, ...]:
-    """What its firmware keeps, as which entry it boots."""
-    return (variables_disk(0),) if guest.boot.is_uefi else ()

@@ -18,7 +18,7 @@ from typing import Any
 from vnet import __version__
 from vnet.base.boot import UEFI_VARIABLES
 from vnet.base.errors import HostError, InputError, PeerError, VnetError
-from vnet.hv import backup, secret
+from vnet.hv import backup, monitor, secret
 from vnet.hv import backup_commands as commands
 from vnet.hv.backup import Base, Kind, Manifest, SavedDisk
 from vnet.hv.backup_commands import Copy, File
@@ -76,7 +76,7 @@ async def begin(store: Store, blocks: Blocks, order: Order) -> Manifest:
         )
     entries = await asyncio.to_thread(store.complete)
     last = newest(entries, order.fabric, order.vm)
-    nodes = await blocks.monitor.execute(commands.QUERY_NODES)
+    nodes = await blocks.monitor.execute(monitor.QUERY_NODES)
     found = _bitmaps_in(blocks, nodes)
     is_encrypted = order.key is not None
     base = backup.base(last, found, is_encrypted=is_encrypted, full=_why_full(last, entries, order))
@@ -314,7 +314,7 @@ async def _close(qmp: Monitor, files: Sequence[File]) -> None:
 
 async def _bitmaps(blocks: Blocks) -> dict[str, Sequence[backup.Bitmap]]:
     """By the names of disks."""
-    return _bitmaps_in(blocks, await blocks.monitor.execute(commands.QUERY_NODES))
+    return _bitmaps_in(blocks, await blocks.monitor.execute(monitor.QUERY_NODES))
 
 
 def _bitmaps_in(blocks: Blocks, nodes: object) -> dict[str, Sequence[backup.Bitmap]]:

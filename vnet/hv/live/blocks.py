@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vnet.base.errors import HostError
 from vnet.hv import firmware, monitor
@@ -81,10 +81,9 @@ async def opened(manager: HvManager, spec: GuestSpec, why: str) -> AsyncIterator
     """The disks of a guest. One that does not run is not started meanwhile, `why` tells who tries."""
     guest = manager.guest(spec)
     if not await _held(guest, why):
-        kept = _variables(guest.spec)
-        nodes = {each.disk.name: each.node for each in guest.plugged}
-        nodes |= {each.name: firmware.NODE for each in kept}
-        yield Blocks(guest.monitor, (*guest.spec.disks, *kept), nodes, guest)
+        kept, plugged = _variables(guest.spec), guest.plugged
+        nodes = {each.disk.name: each.node for each in plugged} | {each.name: firmware.NODE for each in kept}
+        yield Blocks(guest.monitor, (*(each.disk for each in plugged), *kept), nodes, guest)
         return
     try:
         async with _opened_at_rest(manager, spec) as blocks:
@@ -139,8 +138,8 @@ async def _held(guest: Guest, why: str) -> bool:
 
 def _variables(spec: GuestSpec) -> tuple[Disk, ...]:
     """What its firmware keeps; nothing before its first start."""
-    path = disks.path_of(spec.fabric, spec.name, firmware.variables_disk(0))
-    return (firmware.variables_disk(path.stat().st_size),) if spec.boot.is_uefi and path.exists() else ()
+    kept = ((each, disks.path_of(spec.fabric, spec.name, each)) for each in firmware.kept(spec.boot))
+    return tuple(replace(each, size_bytes=path.stat().st_size) for each, path in kept if path.exists())
 
 
 @contextlib.asynccontextmanager

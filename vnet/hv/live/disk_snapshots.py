@@ -8,9 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from vnet.base.errors import HostError
-from vnet.hv import qemu_img
+from vnet.hv import firmware, qemu_img
 from vnet.hv.disk import Disk
-from vnet.hv.firmware import variables_disk
 from vnet.hv.live import image_tool, keys, locations
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.disk import path_of
@@ -35,8 +34,8 @@ def keep(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> Non
 
 def keep_variables(spec: GuestSpec, folder: Path) -> None:
     """Keeps what a guest's firmware has, which stands still, in the folder of the snapshot."""
-    if spec.boot.is_uefi:
-        file = path_of(spec.fabric, spec.name, variables_disk(0))
+    for each in firmware.kept(spec.boot):
+        file = path_of(spec.fabric, spec.name, each)
         with files.explained("keep what UEFI has in", folder), suppress(FileNotFoundError):
             replace_file(files.variables(folder, spec.name), file.read_bytes())  # or it was never started
 
@@ -72,7 +71,7 @@ def take_back(snapshot: Snapshot, vm: str) -> None:
         _snapshot("-a", snapshot.id, file)
     kept = files.variables(files.folder_of(snapshot), vm)
     if kept.exists():
-        replace_file(path_of(snapshot.fabric, vm, variables_disk(0)), kept.read_bytes())
+        replace_file(path_of(snapshot.fabric, vm, firmware.variables_disk(0)), kept.read_bytes())
 
 
 def _snapshot(how: str, snapshot: str, file: Path) -> None:

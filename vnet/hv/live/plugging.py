@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vnet.base.errors import HostError, VnetError
+from vnet.base.errors import HostError, TimedOut, VnetError
 from vnet.hv import hotplug
 from vnet.hv import monitor as qmp
 from vnet.hv.live.deadline import deadline
@@ -28,12 +28,19 @@ class Plugs:
         return hotplug.devices(await self.guest.monitor.execute(hotplug.QUERY_DEVICES))
 
     async def unplug(self, device: str, what: str) -> None:
-        """The guest lets go of a device; one that does not keeps it. Raises TimedOut."""
-        await self.attempt((hotplug.unplug(device),))  # refused for one that goes already
-        async with deadline(UNPLUG_TIMEOUT_S, f"{self.guest.spec.name} does not let go of {what}"):
-            await self.guest.monitor.poll(
-                hotplug.QUERY_DEVICES, lambda found: device not in hotplug.devices(found)
-            )
+        """The guest lets go of a device; one that does not keeps it. Raises TimedOut, HostError."""
+        refused: HostError | None = None
+        try:
+            await self.guest.monitor.execute(hotplug.unplug(device))
+        except HostError as error:  # which is also said of one that is on its way out
+            refused = error
+        try:
+            async with deadline(UNPLUG_TIMEOUT_S, f"{self.guest.spec.name} does not let go of {what}"):
+                await self.guest.monitor.poll(
+                    hotplug.QUERY_DEVICES, lambda found: device not in hotplug.devices(found)
+                )
+        except TimedOut as error:
+            raise refused or error from None
 
     def note_gone(self, interface: str) -> None:
         """A NIC is there no more; the next one of that name has its cable plugged in."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vnet.base.errors import HostError
-from vnet.hv import hotplug
+from vnet.hv import hotplug, monitor
 from vnet.hv.built import Built, Places
 from vnet.hv.changing import Has
 from vnet.hv.disk import SERIAL_LENGTH, Disk, Plugged
@@ -49,11 +49,9 @@ class Unfinished:
 
     async def _clear_nic(self, slot: int, *, is_plugged: bool) -> None:
         noted = [name for name, each in self._places.nics if each == slot]
-        if noted and is_plugged:
+        if is_plugged and (noted or await self._notes_nic(slot)):
             return
         if is_plugged:
-            if await self._notes_nic(slot):
-                return
             await self.plugs.unplug(f"nic{slot}", "a NIC that it was just given")
         await self.plugs.attempt((*hotplug.drop_nic(slot), *hotplug.forget_tap(slot)))
         for name in noted:
@@ -61,11 +59,9 @@ class Unfinished:
 
     async def _clear_disk(self, index: int, *, is_plugged: bool) -> None:
         noted = [name for name, each, _ in self._places.disks if each == index]
-        if noted and is_plugged:
+        if is_plugged and (noted or await self._notes_disk(index)):
             return
         if is_plugged:
-            if await self._notes_disk(index):
-                return
             await self.plugs.unplug(f"blk{index}", "a disk that it was just given")
         close, *rest = hotplug.drop_disk(Plugged(Disk("", 0, encrypt=True), index, 0), is_based=True)
         if close.arguments["node-name"] in await self._formats():
@@ -119,7 +115,7 @@ class Unfinished:
             raise HostError(f"{self.guest.spec.name} has let go of {', '.join(gone)}")
 
     async def _formats(self) -> Mapping[str, str]:
-        return hotplug.formats(await self.guest.monitor.execute(hotplug.QUERY_NODES))
+        return hotplug.formats(await self.guest.monitor.execute(monitor.QUERY_NODES))
 
     @property
     def _places(self) -> Places:
