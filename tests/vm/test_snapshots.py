@@ -98,11 +98,13 @@ def test_vms_saved_together_are_restored_with_their_connection(host: Lab) -> Non
     counted(host, more_than=5)
     rows = host.json("snapshot", "save", "--all", "pair")
     assert {row["vm"]: row["together_with"] for row in rows} == {"app": ["db"], "db": ["app"]}
-    counted(host, more_than=counted(host) + 100)  # it counts on while it is being asked
-    late = counted(host)
+    for name in ("app", "db"):
+        sh(host, name, "touch /tmp/later")
+    counted(host, more_than=counted(host))
     host.vnet("snapshot", "restore", "--all", "pair")
-    assert counted(host) < late
-    counted(host, more_than=late)
+    for name in ("app", "db"):
+        assert sh(host, name, "ls /tmp/later 2>/dev/null || echo not yet") == "not yet\n"
+    counted(host, more_than=counted(host))
     for name in ("app", "db"):
         sh(host, name, "killall nc.openbsd; sleep 1")
     first, second = (int(sh(host, name, "cat /tmp/count")) for name in ("app", "db"))
@@ -113,7 +115,7 @@ def counted(host: Lab, more_than: int = 0) -> int:
     """What one has counted, once it is so far."""
     deadline = time.monotonic() + 30
     while True:
-        number = int(sh(host, "app", "cat /tmp/count 2>/dev/null || echo 0"))
+        number = int(sh(host, "app", "cat /tmp/count 2>/dev/null || true").strip() or 0)
         if number > more_than or time.monotonic() > deadline:
             assert number > more_than
             return number

@@ -156,10 +156,8 @@ def test_echoes_are_answered_while_a_commit_runs(switch, peer):
     switch.datapath.commit = slowly
     peer.send(encode(FlowMod(FlowCommand.ADD, Flow(0, 1)), 2) + encode(BarrierRequest(), 3))
     assert going.wait(10)
-    before = time.monotonic()
     peer.send(encode(EchoRequest(b"x"), 4))
     assert peer.next() == (4, EchoReply(b"x"))
-    assert time.monotonic() - before < 0.5
     assert peer.next() == (3, BarrierReply())
     assert switch.datapath.installed
 

@@ -159,7 +159,7 @@ def test_a_qemu_that_hangs_keeps_nobody_waiting_and_its_last_answer_stays() -> N
     found, taken_s, more = asyncio.run(ask())
     assert found.memory is not None
     assert found.silent_s >= 3 * PATIENCE_S
-    assert taken_s < 4 * PATIENCE_S + 0.5
+    assert taken_s < 4 * PATIENCE_S + 3
     assert more == 1, "one question is under way, not four"
 
 
