@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vnet.base.errors import AdmissionError, InputError
@@ -116,39 +116,72 @@ def admit_disks(wanted: Iterable[tuple[str, int]], room: Room) -> None:
     Raises:
         AdmissionError: with the sum.
     """
-    asked = tuple((name, size) for name, size in wanted if size)
-    need, free = sum(size for _, size in asked), room.free_bytes - DISK_RESERVE_BYTES
-    if not asked or need <= free:
-        return
-    raise AdmissionError(
-        f"not enough room for the preallocated disks {_names(asked)}: they take {_mib(need)}, but of"
-        f" {_mib(room.free_bytes)} that are free in {room.path} {_mib(DISK_RESERVE_BYTES)} are kept for what"
-        f" grows: {_mib(max(0, free))} are left. Make them smaller, leave `preallocated` out, or remove disks"
-        " that nobody needs (`vnet disk ls`)."
+    _admit_files(
+        wanted,
+        room,
+        DISK_RESERVE_BYTES,
+        lambda names, need: f"the preallocated disks {names}: they take {need}",
+        "Make them smaller, leave `preallocated` out, or remove disks that nobody needs (`vnet disk ls`).",
     )
 
 
-def admit_backup(wanted: Iterable[tuple[str, int]], free_bytes: int, kept_bytes: int, path: str) -> None:
+def admit_restored(wanted: Iterable[tuple[str, int]], room: Room) -> None:
+    """Refuses to restore disks that the file system has no room for beside those that they replace.
+
+    Args:
+        wanted: name of each disk, and what is written of it at least.
+        room: what is free in the one file system where they are to be.
+
+    Raises:
+        AdmissionError: with the sum.
+    """
+    _admit_files(
+        wanted,
+        room,
+        DISK_RESERVE_BYTES,
+        lambda names, need: f"what is restored of {names}: {need} or more are written",
+        "Remove disks that nobody needs (`vnet disk ls`), restore them one at a time (--disk), or to a VM"
+        " whose disks lie elsewhere (--to).",
+    )
+
+
+def admit_backup(wanted: Iterable[tuple[str, int]], room: Room, kept_bytes: int) -> None:
     """Refuses a backup that the file system of its store may have no room for.
 
     Args:
         wanted: name of each disk, and what is to be copied of it.
-        free_bytes: what is free in the file system of the folder `path`.
+        room: what is free in the file system of the store.
         kept_bytes: what of it is kept for what grows.
 
     Raises:
         AdmissionError: with the sum.
     """
-    asked = tuple(wanted)
-    need, free = sum(size for _, size in asked), free_bytes - kept_bytes
-    if need <= free:
+    _admit_files(
+        wanted,
+        room,
+        kept_bytes,
+        lambda names, need: f"a backup of {names}: {need} are to be copied",
+        "Remove backups that nobody needs (`vnet backup prune`), name another folder (--to), or say --tight:"
+        " what is copied is compressed, and may fit.",
+    )
+
+
+def _admit_files(
+    wanted: Iterable[tuple[str, int]],
+    room: Room,
+    kept_bytes: int,
+    what: Callable[[str, str], str],
+    advice: str,
+) -> None:
+    """`what` makes a sentence of the names and their sum; who writes nothing is not named, nor refused."""
+    asked = tuple((name, size) for name, size in wanted if size)
+    need, free = sum(size for _, size in asked), room.free_bytes - kept_bytes
+    if not asked or need <= free:
         return
     kept = f"{_mib(kept_bytes)} are kept for what grows: " if kept_bytes else ""
     raise AdmissionError(
-        f"not enough room for a backup of {_names(asked)}: {_mib(need)} are to be copied, but of"
-        f" {_mib(free_bytes)} that are free in {path} {kept}{_mib(max(0, free))} are left. Remove backups"
-        " that nobody needs (`vnet backup prune`), name another folder (--to), or say --tight: what is"
-        " copied is compressed, and may fit."
+        f"not enough room for {what(_names(asked), _mib(need))}, but of {_mib(room.free_bytes)} that are"
+        f" free in {room.path} {kept}{_mib(max(0, free))} are left. {advice}"
     )
 
 

@@ -152,9 +152,9 @@ def info(image: Image) -> Call:
     return Call("info", ("-U", "--output=json", image))
 
 
-def measure(image: Image) -> Call:
+def measure(image: Image, key: bytes | None = None) -> Call:
     """Tells in JSON how many bytes a disk's contents take, unpacked: `required`, by its tables."""
-    return Call("measure", ("--output=json", "-O", "qcow2", image))
+    return Call("measure", ("--output=json", "-O", "qcow2", image), key)
 
 
 def create(path: Path, kind: str, options: str, size_bytes: int, key: bytes | None = None) -> Call:

@@ -13,6 +13,7 @@ from vnet.hv.admission import (
     admit,
     admit_backup,
     admit_disks,
+    admit_restored,
     admit_vcpus,
     vcpus_per_cpu,
 )
@@ -78,15 +79,15 @@ def test_how_many_share_a_cpu_can_be_said():
 
 def test_a_backup_that_the_store_has_no_room_for_is_refused_with_the_sum():
     wanted = [("data", 600 * MIB), ("logs", 400 * MIB)]
-    admit_backup(wanted, 1500 * MIB, 500 * MIB, "/b")
+    admit_backup(wanted, Room(1, 1500 * MIB, "/b"), 500 * MIB)
     with pytest.raises(AdmissionError) as caught:
-        admit_backup(wanted, 1500 * MIB - 1, 500 * MIB, "/b")
+        admit_backup(wanted, Room(1, 1500 * MIB - 1, "/b"), 500 * MIB)
     assert caught.value.exit_code is Exit.REFUSED
     text = str(caught.value)
     assert "a backup of data, logs: 1,000 MiB are to be copied" in text
     assert "1,500 MiB that are free in /b 500 MiB are kept for what grows: 1,000 MiB are left" in text
     with pytest.raises(AdmissionError, match=r"of 10 MiB that are free in /b 10 MiB are left"):
-        admit_backup(wanted, 10 * MIB, 0, "/b")
+        admit_backup(wanted, Room(1, 10 * MIB, "/b"), 0)
 
 
 def test_preallocated_disks_that_do_not_fit_are_refused_with_the_sum():
@@ -98,3 +99,14 @@ def test_preallocated_disks_that_do_not_fit_are_refused_with_the_sum():
     text = str(caught.value)
     assert "disks db/data, db/logs: they take 1,000 MiB" in text and "1,000 MiB are left" in text
     admit_disks([("db/thin", 0)], Room(1, 0, "/d"))
+
+
+def test_a_restore_that_does_not_fit_beside_what_it_replaces_is_refused_with_the_sum():
+    wanted = [("data", 600 * MIB), ("logs", 400 * MIB)]
+    admit_restored(wanted, Room(1, 1000 * MIB + DISK_RESERVE_BYTES, "/d"))
+    with pytest.raises(AdmissionError) as caught:
+        admit_restored(wanted, Room(1, 1000 * MIB + DISK_RESERVE_BYTES - MIB, "/d"))
+    assert caught.value.exit_code is Exit.REFUSED
+    text = str(caught.value)
+    assert "what is restored of data, logs: 1,000 MiB or more are written" in text
+    assert "512 MiB are kept for what grows: 999 MiB are left" in text and "--disk" in text

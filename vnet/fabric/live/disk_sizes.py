@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +10,6 @@ from vnet.base.boot import ImageSource
 from vnet.base.errors import VnetError
 from vnet.fabric.disk_sizing import DiskSeen
 from vnet.fabric.state import Guest
-from vnet.hv import qemu_img
 from vnet.hv.disk import Disk, DiskFormat
 from vnet.hv.live import base_note, image_store, image_tool
 from vnet.hv.live import disk as disks
@@ -63,8 +61,7 @@ def _held_bytes(image_id: str) -> int:
     image = image_store.by_id(image_id)
     if image is None or image.is_iso:
         return 0
-    ended = image_tool.run(qemu_img.measure(Image(image_store.path_of(image))))
-    return int(json.loads(ended.output)["required"])
+    return image_tool.held_bytes(Image(image_store.path_of(image)))
 
 
 def _medium_bytes(guest: Guest) -> int:

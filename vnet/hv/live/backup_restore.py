@@ -18,6 +18,7 @@ from vnet.hv.disk import Disk, plugged
 from vnet.hv.live import base_note, image_store, image_tool, locations, root_disk
 from vnet.hv.live import disk as disks
 from vnet.hv.live.backup import Moved, check_key, wait
+from vnet.hv.live.backup_room import refuse_restore_without_room
 from vnet.hv.live.backup_store import Store
 from vnet.hv.live.host_files import flush, opened, sha256_of
 from vnet.hv.live.qmp import Monitor
@@ -62,6 +63,12 @@ async def restore(
         await asyncio.to_thread(disks.refuse_elsewhere, into.fabric, into.vm, into.disk)
     for link in {link.id: link for links in chains for link in links}.values():
         check_key(link, key)
+    sources = [
+        (into.saved, into.disk.location, [store.file(link, link.disk(into.saved.name)) for link in links])
+        for into, links in zip(places, chains, strict=True)
+    ]
+    opening = key if wanted.is_encrypted else None
+    await asyncio.to_thread(refuse_restore_without_room, sources, opening)
     for into, links in zip(places, chains, strict=True):
         for link in links:
             await asyncio.to_thread(_refuse_damaged, store, link, into.saved.name)
@@ -70,8 +77,8 @@ async def restore(
         for part, into in made:
             await asyncio.to_thread(_make, part, into)
         async with working(max(into.disk.file_bytes for into in places)) as worker:
-            if key is not None and wanted.is_encrypted:
-                await worker.monitor.execute(commands.add_key(key))
+            if opening is not None:
+                await worker.monitor.execute(commands.add_key(opening))
             await _copy(worker.monitor, store, chains, made, rate_bytes, moved)
         for part, _ in made:  # before it gets its name
             await asyncio.to_thread(flush, part)

@@ -1,17 +1,21 @@
-"""Whether a store's file system holds what a backup copies, before anything of it is made."""
+"""Whether file systems hold what a backup copies and what a restore writes, before anything of it is made."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from vnet.base.errors import HostError
 from vnet.hv import backup
 from vnet.hv import backup_commands as commands
-from vnet.hv.admission import DISK_RESERVE_BYTES, admit_backup
-from vnet.hv.backup import Bitmap, Manifest
-from vnet.hv.live import disk, locations
+from vnet.hv.admission import DISK_RESERVE_BYTES, Room, admit_backup, admit_restored
+from vnet.hv.backup import Bitmap, Manifest, SavedDisk
+from vnet.hv.live import disk, image_tool, locations
 from vnet.hv.live.blocks import Blocks
+from vnet.hv.qemu_img import Image
 
 
 def refuse_without_room(
@@ -20,10 +24,39 @@ def refuse_without_room(
     """Raises AdmissionError with the sum. `nodes` is what QEMU says of them, `path` the store's folder."""
     taken = commands.taken(nodes)
     held = {name: taken.get(node, 0) + taken.get(f"{node}-base", 0) for name, node in blocks.nodes.items()}
-    admit_backup(backup.needs(manifest, bitmaps, held), shutil.disk_usage(path).free, _kept(path), str(path))
+    room = Room(path.stat().st_dev, shutil.disk_usage(path).free, str(path))
+    admit_backup(backup.needs(manifest, bitmaps, held), room, _kept(path))
 
 
 def _kept(path: Path) -> int:
     """What is left free beside disks that grow; nothing where there are none."""
     file_systems = {disk.room(location).file_system for location in locations.roots()}
     return DISK_RESERVE_BYTES if path.stat().st_dev in file_systems else 0
+
+
+def refuse_restore_without_room(
+    wanted: Iterable[tuple[SavedDisk, str, Sequence[Path]]], key: bytes | None
+) -> None:
+    """Raises AdmissionError with the sum of a file system that has too little.
+
+    Args:
+        wanted: each disk, the location where it is to be, and the files that are read of it.
+        key: that of the files, if they are encrypted.
+    """
+    rooms: dict[int, Room] = {}
+    written: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for saved, location, files in wanted:
+        room = disk.room(location)
+        rooms.setdefault(room.file_system, room)
+        written[room.file_system].append((saved.name, _written_bytes(saved, files, key)))
+    for file_system, room in rooms.items():
+        admit_restored(written[file_system], room)
+
+
+def _written_bytes(saved: SavedDisk, files: Sequence[Path], key: bytes | None) -> int:
+    """At least: increments may hold the same parts of the disk, so the fullest counts and not their sum."""
+    if saved.is_full:
+        return saved.size_bytes
+    with suppress(HostError):  # of what is damaged, which is told when it has been read
+        return max(image_tool.held_bytes(Image(path, is_in_luks=key is not None), key) for path in files)
+    return 0

@@ -236,19 +236,23 @@ def move(one: Kept, location: str, told: disk_move.Told) -> Path:
     if one.name == UEFI_VARIABLES:
         raise HostError(f"what the firmware of {one.vm} keeps cannot be moved: it is looked for in one place")
     target = path_of(one.fabric, one.vm, Disk(one.name, one.size_bytes, one.format, location=location))
-    with swept(one.path.parent), swept(target.parent):
-        if target.exists():
-            raise HostError(f"there is a disk at {target} already")
-        disk_move.move(one.path, target, location, told)
-    _tidy(one.path.parent)
+    try:
+        with swept(one.path.parent), swept(target.parent):
+            if target.exists():
+                raise HostError(f"there is a disk at {target} already")
+            disk_move.move(one.path, target, location, told)
+    finally:
+        _tidy(one.path.parent)
+        _tidy(target.parent)
     return target
 
 
 def _tidy(folder: Path) -> None:
-    """Removes folders that are empty."""
+    """Removes folders that are empty but for locks: where there is more, others may hold them."""
     with suppress(OSError):
-        for lock in folder.glob(".lock*"):
-            lock.unlink()
+        (*left,) = folder.iterdir()
+        for each in left if all(each.name.startswith(".lock") for each in left) else ():
+            each.unlink()
         folder.rmdir()
         folder.parent.rmdir()
 

@@ -9,6 +9,7 @@ nothing: such names are not followed, and what runs could open nothing of root's
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import selectors
 import subprocess
@@ -93,6 +94,11 @@ def head(path: Path) -> qcow2.Head:
     """What a qcow2 file's head says."""
     with _opened(path, os.O_RDONLY) as descriptor:
         return qcow2.head(os.pread(descriptor, qcow2.HEAD_BYTES, 0), str(path))
+
+
+def held_bytes(image: Image, key: bytes | None = None) -> int:
+    """How many bytes a disk's contents take, unpacked."""
+    return int(json.loads(run(qemu_img.measure(image, key)).output)["required"])
 
 
 # ---- its files ---------------------------------------------------------------------------------
