@@ -113,7 +113,7 @@ def test_each_kind_keeps_its_first_packet(directory: Path) -> None:
     async def life(lab: Watched) -> None:
         await asyncio.to_thread(knock, lab, 23)
         await asyncio.to_thread(send, lab, 99, 3)
-        for _ in range(40):  # a busy machine has packets wait for their softirq
+        for _ in range(200):  # a busy machine has packets wait for their softirq
             answer = await lab.past.drops("small", asked(reason="POLICY"), 100)
             by_port = {row["port"]: row for row in answer["kinds"]}
             if by_port.get(99, {}).get("packets") == 3:
@@ -318,5 +318,20 @@ def test_drops_are_followed_as_they_come_and_losses_are_told(directory: Path) ->
         task.cancel()
         with pytest.raises(InputError):
             lab.past.follow("other", None, None, True)
+
+    watching(directory, life)
+
+
+def test_who_was_never_there_is_told_from_who_lost_nothing(directory: Path) -> None:
+    async def life(lab: Watched) -> None:
+        for name in ("a", "a.eth0"):
+            assert (await lab.past.drops("small", asked(vm=name), 10))["kinds"] == []
+            assert (await lab.past.drops("small", asked("reason", vm=name), 10))["groups"] == []
+            assert (await lab.past.flows("small", asked(vm=name), 10))["flows"] == []
+        for asks in (lab.past.drops, lab.past.flows):
+            with pytest.raises(InputError, match="no VM or NIC aa; VMs: a, b"):
+                await asks("small", asked(vm="aa"), 10)
+        with pytest.raises(InputError, match=r"no VM or NIC a\.eth1"):
+            lab.past.follow("small", "a.eth1", None, False)
 
     watching(directory, life)
