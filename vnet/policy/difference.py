@@ -45,7 +45,7 @@ def diff(current: Iterable[Flow], desired: Iterable[Flow]) -> Difference:
     return Difference(
         added=tuple(flow for key, flow in want.items() if key not in have),
         changed=tuple(changed),
-        removed=tuple(have[key] for key in sorted(have) if key not in want),
+        removed=tuple(sorted((flow for key, flow in have.items() if key not in want), key=order)),
         rewritten=frozenset(
             flow.key
             for flow in changed
@@ -60,10 +60,15 @@ def by_key(flows: Iterable[Flow]) -> dict[FlowKey, Flow]:
     Raises: ValueError if two have the same key.
     """
     found: dict[FlowKey, Flow] = {}
-    for flow in sorted(map(normal, flows), key=lambda flow: flow.key):
+    for flow in sorted(map(normal, flows), key=order):
         if found.setdefault(flow.key, flow) != flow:
             raise ValueError(f"two flows of table {flow.table}, priority {flow.priority} with the same match")
     return found
+
+
+def order(flow: Flow) -> tuple[int, int, tuple[tuple[str, int, int], ...]]:
+    """To sort by: as `Flow.key`, but comparing two takes no call of Python's."""
+    return flow.table, flow.priority, flow.match.entries
 
 
 def without_answers(flows: Iterable[Flow]) -> Iterator[Flow]:

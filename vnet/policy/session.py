@@ -44,7 +44,7 @@ from vnet.openflow.cookie import LOG, OWNER_COOKIE, OWNER_MASK
 from vnet.openflow.flow import Flow, FlowFlag
 from vnet.openflow.frame import Splitter
 from vnet.openflow.message import BundleControlType, BundleFlag, FlowCommand, Message
-from vnet.policy.difference import Difference, diff, normal
+from vnet.policy.difference import Difference, by_key, diff, normal, order
 
 BUNDLE_FLAGS = BundleFlag.ATOMIC | BundleFlag.ORDERED
 EXACT_COOKIE = (1 << 64) - 1
@@ -419,13 +419,13 @@ def checked(flows: Iterable[Flow]) -> tuple[Flow, ...]:
     for flow in wanted:
         if flow.cookie & OWNER_MASK != OWNER_COOKIE:
             raise ValueError(f"cookie {flow.cookie:#x} is not vnet's: the flow could never be removed")
-    diff((), wanted)
+    by_key(wanted)
     return wanted
 
 
 def _read(found: Iterable[message.FlowStats]) -> FlowsRead:
     normalized = (replace(entry, flow=normal(entry.flow)) for entry in found)
-    stats = tuple(sorted(normalized, key=lambda entry: entry.flow.key))
+    stats = tuple(sorted(normalized, key=lambda entry: order(entry.flow)))
     return FlowsRead(tuple(entry.flow for entry in stats), stats)
 
 

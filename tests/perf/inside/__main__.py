@@ -45,7 +45,9 @@ def main() -> None:
         measure(Bench(Harness(), orders, say), rows.ROWS)
     else:
         from tests.perf.inside import scale  # needs more than the guest has
+        from vnet.base import objects
 
+        objects.expect_many()  # as the command and the daemon do when they begin
         with own_namespace():
             settings()
             bench = Bench(Harness(), orders, say, settle_s=0.2)
