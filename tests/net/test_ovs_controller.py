@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.ovs import OpenVSwitch, why_not
+from tests.waiting import until_async
 from vnet.base.errors import TimedOut
 from vnet.openflow import cookie, message
 from vnet.openflow.codec import decode
@@ -166,22 +167,16 @@ def test_after_a_lost_connection_only_what_differs_is_sent(ovs: OpenVSwitch, tmp
             try:
                 await controller.apply(FLOWS)
                 tap.hang_up()
-                await until(lambda: not controller.connected)
+                await until_async(lambda: not controller.connected)
                 ovs.ofctl("del-flows", "table=6")
                 tap.sent.clear()
-                await until(lambda: controller.connected and bool(tap.flow_mods()))
+                await until_async(lambda: controller.connected and bool(tap.flow_mods()))
                 assert set(await controller.read_flows()) == set(FLOWS)
                 assert [mod.flow.table for mod in tap.flow_mods()] == [6]
             finally:
                 await controller.close()
 
     run(test)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Look again and again: what is waited for is outside of this loop."""
-    while not holds():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 def test_flows_of_others_stay_and_ours_go(ovs: OpenVSwitch) -> None:

@@ -97,7 +97,7 @@ class Lab:
     def kill_dnsmasq(self) -> int:
         pid = self.pid
         os.kill(pid, signal.SIGKILL)
-        until(lambda: self.pid != pid, 1.0)
+        until(lambda: self.pid != pid)
         return pid
 
 
@@ -137,7 +137,7 @@ def begin(name: str, *words: str) -> subprocess.Popen[str]:
 def traffic(a: str, b: str, stop: Path) -> Iterator[None]:
     """A TCP stream and a hundred pings a second over both versions of IP; none of it may suffer."""
     server = begin(b, sys.executable, "-c", SERVE)
-    until(lambda: ":5001 " in run(b, "ss -ltn").stdout, 5.0)
+    until(lambda: ":5001 " in run(b, "ss -ltn").stdout)
     pings = [begin(a, "busybox", "ping", "-q", "-i", "0.01", peer) for peer in ("10.0.0.12", "fd00::12")]
     sender = begin(a, sys.executable, "-c", SEND, str(stop))
     try:

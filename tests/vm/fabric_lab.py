@@ -119,6 +119,14 @@ class Lab:
             return str(self.directory).encode() in Path(f"/proc/{line.split()[0]}/environ").read_bytes()
         return False
 
+    def until_vm(self, name: str, **wanted: str) -> Any:
+        """A VM's row of `ps` once it says what is wanted."""
+        return until(
+            lambda: next(row for row in self.json("ps") if row["vm"] == name),
+            every_s=0.2,
+            holds=lambda row: wanted.items() <= row.items(),
+        )
+
     def nothing_is_left(self) -> bool:
         """Whether nothing is left over; a process that has just been told to end gets a moment."""
         deadline = time.monotonic() + 5

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.fabric_lab import Lab, lab
+from tests.waiting import until
 
 TEXT = """\
 name: cloud
@@ -50,12 +51,9 @@ def sh(host: Lab, command: str, vm: str = "db") -> str:
     return host.vnet("exec", vm, "--", "sh", "-c", command)
 
 
-def until(host: Lab, command: str, wanted: str) -> str:
-    """What a command in the distribution prints once it is what is wanted, or after a while."""
-    deadline = time.monotonic() + float(BOOTS_WITHIN_S)
-    while (found := sh(host, f"{command} 2>&1 || true")) != wanted and time.monotonic() < deadline:
-        time.sleep(1)
-    return found
+def until_says(host: Lab, command: str, wanted: str) -> None:
+    """Waits for a command in the distribution to print what is wanted."""
+    until(lambda: sh(host, f"{command} 2>&1 || true"), float(BOOTS_WITHIN_S), 1, lambda said: said == wanted)
 
 
 pytestmark = pytest.mark.timeout(600)
@@ -63,7 +61,7 @@ pytestmark = pytest.mark.timeout(600)
 
 def test_it_has_the_name_and_the_addresses_of_the_topology(host: Lab) -> None:
     show = "ip -o addr show dev eth0 scope global"
-    assert until(host, f"{show} | grep -c inet", "2\n") == "2\n"
+    until_says(host, f"{show} | grep -c inet", "2\n")
     found = sh(host, f"{show}; ip link show dev eth0; hostname")
     assert "10.0.0.2/24" in found and "fd00:10::2/64" in found
     assert "mtu 1400" in found
@@ -89,11 +87,8 @@ def test_files_go_in_and_come_out_through_its_agent(host: Lab, tmp_path: Path) -
 
 
 def test_the_first_boot_does_what_it_was_told_and_the_health_check_sees_it(host: Lab) -> None:
-    assert until(host, "cat /var/lib/answer", "42\n") == "42\n"
-    deadline = time.monotonic() + 30
-    while (row := next(each for each in host.json("ps") if each["vm"] == "db"))["health"] != "healthy":
-        assert time.monotonic() < deadline, row
-        time.sleep(0.5)
+    until_says(host, "cat /var/lib/answer", "42\n")
+    host.until_vm("db", health="healthy")
     blocks = sh(host, "df --output=size -m / | tail -1")
     assert int(blocks) > 3500  # the file system has grown to the disk
 

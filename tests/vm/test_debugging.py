@@ -9,13 +9,13 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from tests.vm.fabric_lab import ROOT, Lab, lab
+from tests.waiting import until
 
 PAGE = ROOT / "docs" / "manual" / "debugging.md"
 BLOCK = "<!-- incident: {} -->\n(.*?)<!-- end -->"
@@ -108,10 +108,7 @@ def shown(host: Lab, command: str, is_there: Callable[[str], bool]) -> Iterator[
     """A command and what it prints; what is reported a moment later is waited for."""
     words, _, wanted = command.partition(" | ")
     parts = wanted.split(r"\|")
-    deadline = time.monotonic() + 20
-    while not is_there(output := run(host, *words.split()[1:])):
-        assert time.monotonic() < deadline, output
-        time.sleep(0.2)
+    output = until(lambda: run(host, *words.split()[1:]), every_s=0.2, holds=is_there)
     yield f"$ {words}" + (f" | grep '{wanted}'" if wanted else "")
     lines = [settled(line) for line in output.splitlines() if any(part in line for part in parts)]
     yield from dict.fromkeys(lines)

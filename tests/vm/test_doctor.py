@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.vm.fabric_lab import PREFIX, ROOT, Lab, lab
+from tests.waiting import until
 from vnet.cli.app import app
 
 TEXT = """\
@@ -62,10 +63,7 @@ class Clinic:
         """Do what is said, each command once; then there is nothing more to say."""
         for command in dict.fromkeys(each["mend"] for each in found):
             self.sh(command)
-        deadline = time.monotonic() + 4  # what vnetd starts again takes it a second or two
-        while (left := self.doctor()) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert left == []
+        until(self.doctor, every_s=0.2, holds=operator.not_)  # vnetd starts some things again by itself
 
     @property
     def daemon(self) -> int:
@@ -94,9 +92,7 @@ def flows(made: Clinic, command: str, more: str) -> None:
 def guest_killed(made: Clinic) -> None:
     """The daemon sees it at once, but perhaps not before the doctor asks."""
     os.kill(made.qemu, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while "crashed" not in {row["state"] for row in made.host.json("ps")} and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(lambda: "crashed" in {row["state"] for row in made.host.json("ps")})
 
 
 def both_killed(made: Clinic) -> None:

@@ -211,10 +211,7 @@ def generation(host: Lab) -> set[tuple[int, int]]:
 
 
 def until_undone(host: Lab, before: set[tuple[int, int]]) -> None:
-    deadline = time.monotonic() + 30
-    while generation(host) != before:
-        assert time.monotonic() < deadline, host.log()
-        time.sleep(0.2)
+    until(lambda: generation(host), every_s=0.2, holds=lambda now: now == before)
 
 
 def test_a_change_that_nobody_confirms_is_undone_although_the_daemon_was_killed(up, other_rules):
@@ -245,20 +242,14 @@ def test_the_waiting_command_starts_a_daemon_that_was_killed(up, other_rules):
 def test_a_new_fabric_that_nobody_confirms_is_removed(host):
     host.vnet("down", *FILE)
     host.vnet("up", *FILE, "--confirm", "2s")
-    deadline = time.monotonic() + 30
-    while host.json("ps"):
-        assert time.monotonic() < deadline, host.log()
-        time.sleep(0.2)
+    until(lambda: not host.json("ps"))
     assert not any(found for what, found in host.left_over().items() if what != "daemon")
 
 
 def test_a_guest_that_dies_is_seen_and_up_brings_it_back(up):
     before = pids(up)
     subprocess.run(["kill", "-9", str(before["db"])], check=True)
-    deadline = time.monotonic() + 10
-    while {row["vm"]: row["state"] for row in up.json("ps")}["db"] == "ready":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: {row["vm"]: row["state"] for row in up.json("ps")}["db"] != "ready")
     assert up.json("up", *FILE)["actions"] == ["start db"]
     assert up.vnet("exec", "db", "hostname") == "db\n"
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.vm.fabric_lab import Lab, lab
+from tests.waiting import until
 
 TEXT = """\
 name: faults
@@ -46,16 +47,6 @@ def host(tmp_path_factory):
 
 def vm(host: Lab, name: str) -> Any:
     return next(row for row in host.json("ps") if row["vm"] == name)
-
-
-def until(host: Lab, name: str, **wanted: str) -> Any:
-    """How a VM is once it is as it should be, or after a while."""
-    deadline = time.monotonic() + 30
-    while True:
-        row = vm(host, name)
-        if all(row[key] == value for key, value in wanted.items()) or time.monotonic() > deadline:
-            return row
-        time.sleep(0.2)
 
 
 def doctor(host: Lab, check: str) -> Any:
@@ -105,17 +96,14 @@ def write(host: Lab, at_mib: int) -> None:
 
 
 def until_written(host: Lab) -> str:
-    deadline = time.monotonic() + 20
-    while "wrote" not in (text := sh(host, "db", "cat /tmp/out")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return text
+    return until(lambda: sh(host, "db", "cat /tmp/out"), every_s=0.2, holds=lambda text: "wrote" in text)
 
 
 def test_a_vm_stands_still_while_the_host_is_full_and_says_why(host: Lab) -> None:
     filler = Filler(host)
     filler.leave(4 << 20)
     write(host, 0)
-    row = until(host, "db", state="paused")
+    row = host.until_vm("db", state="paused")
     assert row["state"] == "paused" and "its disk data cannot grow: no space left in" in row["detail"]
     assert "vnet resume db" in row["detail"] and row["health"] == ""
     found = doctor(host, "guest-disks")
@@ -132,12 +120,12 @@ def test_the_next_daemon_finds_it_and_lets_it_go_on_once_there_is_room(host: Lab
     filler = Filler(host)
     filler.leave(4 << 20)
     write(host, 100)
-    assert until(host, "db", state="paused")["state"] == "paused"
+    host.until_vm("db", state="paused")
     host.kill_daemon()
     assert "cannot grow" in vm(host, "db")["detail"]
     assert told(host, "db").count("vm-halted") == 2
     filler.go()
-    assert until(host, "db", state="ready")["detail"] == ""
+    assert host.until_vm("db", state="ready")["detail"] == ""
     assert "wrote" in until_written(host)
     assert told(host, "db")[-1] == "vm-resumed"
 
@@ -146,7 +134,7 @@ def test_one_that_a_user_paused_meanwhile_stays_so(host: Lab) -> None:
     filler = Filler(host)
     filler.leave(4 << 20)
     write(host, 200)
-    until(host, "db", state="paused")
+    host.until_vm("db", state="paused")
     host.vnet("pause", "db")
     filler.go()
     time.sleep(3)
@@ -159,11 +147,9 @@ def test_a_kernel_that_gives_up_is_a_crash_that_the_policy_answers(host: Lab) ->
     before = {name: vm(host, name)["pid"] for name in ("db", "app")}
     for name in before:
         sh(host, name, "(sleep 0.3; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &")
-    assert "its kernel panicked" in until(host, "db", state="crashed")["detail"]
-    deadline = time.monotonic() + 30
-    while vm(host, "app")["pid"] in (None, before["app"]) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert until(host, "app", state="ready")["detail"] == ""
+    assert "its kernel panicked" in host.until_vm("db", state="crashed")["detail"]
+    until(lambda: vm(host, "app")["pid"] not in (None, before["app"]))
+    assert host.until_vm("app", state="ready")["detail"] == ""
     assert "sysrq triggered crash" in host.vnet("logs", "app", "--previous")
     assert "sysrq triggered crash" in host.vnet("logs", "db")
     assert told(host, "app") == ["vm-panicked", "vm-restarted"]

@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 
 from tests.vm.hv_lab import FABRIC, carrier, lab, left_over, processes, spec
+from tests.waiting import until
 from vnet.base import paths
 from vnet.base.errors import AdmissionError, HostError
 from vnet.hv import monitor
@@ -73,9 +74,7 @@ def test_a_manager_killed_while_it_makes_a_template_leaves_nothing_that_the_next
     (images / "micro").symlink_to(made.name)
     monkeypatch.setenv("VNET_STATE_DIR", str(tmp_path))
     other = start_manager(place, 1)
-    deadline = time.monotonic() + 30
-    while not processes(str(paths.run_dir())) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: processes(str(paths.run_dir())))
     kill(other)
     assert len(processes(str(paths.run_dir()))) == 1, "the template's QEMU goes on"
     (status,) = place.start(spec(1))
@@ -237,9 +236,7 @@ def test_a_reset_guest_boots_again_and_gets_its_addresses(place):
 def test_a_guest_that_reboots_itself_gets_its_addresses_again(place):
     place.start(spec(1))
     place.exec(1, "sh", "-c", "(sleep 1; reboot -f) >/dev/null 2>&1 &")
-    deadline = time.monotonic() + 60
-    while not place.events and time.monotonic() < deadline:
-        place.settle(0.5)
+    until(lambda: place.settle(0.5) or place.events, 60)
     assert [(event.what.value, event.state.value) for event in place.events] == [("rebooted", "running")]
     assert b"10.9.0.1/24" in place.exec(1, "ip", "addr").stdout
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 
 from tests.vm.fabric_lab import Lab, lab
+from tests.waiting import until
 
 TEXT = """\
 name: life
@@ -38,48 +38,36 @@ def vm(host: Lab, name: str) -> dict:
     return next(row for row in host.json("ps") if row["vm"] == name)
 
 
-def until(host: Lab, name: str, **wanted: str) -> dict:
-    """How a VM is once it is as it should be, or after a while."""
-    deadline = time.monotonic() + 30
-    while True:
-        row = vm(host, name)
-        if all(row[key] == value for key, value in wanted.items()) or time.monotonic() > deadline:
-            return row
-        time.sleep(0.3)
-
-
 def test_a_vm_that_another_waits_for_is_healthy_before_that_one_starts(host: Lab) -> None:
     events = host.vnet("events", "--since", "1h").splitlines()
     order = [line for line in events if "vm-started" in line or "vm-healthy" in line]
     assert "db" in order[0]
     assert "web" in order[-1]
-    assert until(host, "db", health="healthy")["state"] == "ready"
+    assert host.until_vm("db", health="healthy")["state"] == "ready"
     assert "," not in next(line for line in host.vnet("ps").splitlines() if " db " in line).split("10.0.0")[0]
 
 
 def test_a_check_that_fails_shows_and_says_why(host: Lab) -> None:
     host.vnet("exec", "db", "--", "sh", "-c", "echo no memory >/tmp/ill")
-    assert "no memory" in until(host, "db", health="unhealthy")["detail"]
+    assert "no memory" in host.until_vm("db", health="unhealthy")["detail"]
     host.vnet("exec", "db", "--", "rm", "/tmp/ill")
-    assert until(host, "db", health="healthy")["detail"] == ""
+    assert host.until_vm("db", health="healthy")["detail"] == ""
 
 
 def test_a_vm_whose_qemu_is_killed_is_started_again(host: Lab) -> None:
     before = vm(host, "db")["pid"]
     os.kill(before, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while vm(host, "db")["pid"] in (None, before) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert until(host, "db", state="ready")["pid"] != before
+    until(lambda: vm(host, "db")["pid"] not in (None, before))
+    assert host.until_vm("db", state="ready")["pid"] != before
     host.vnet("exec", "web", "--", "ping", "-c", "1", "-W", "5", "10.0.0.2")
     assert "vm-restarted" in host.vnet("events", "--since", "1h")
 
 
 def test_a_vm_that_died_while_no_daemon_ran_is_started_again_by_the_next(host: Lab) -> None:
-    before = until(host, "db", state="ready")["pid"]
+    before = host.until_vm("db", state="ready")["pid"]
     host.kill_daemon()
     os.kill(before, signal.SIGKILL)
-    row = until(host, "db", state="ready")
+    row = host.until_vm("db", state="ready")
     assert row["pid"] not in (None, before)
 
 

@@ -16,6 +16,7 @@ import pytest
 from tests.vm import hv_lab
 from tests.vm.fabric_lab import Lab, lab
 from tests.vm.snapshot_killer import RESTORE, SAVE, SPECS, SUSPEND
+from tests.waiting import until
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv.live import disk_snapshots, worker
@@ -113,12 +114,10 @@ def test_vms_saved_together_are_restored_with_their_connection(host: Lab) -> Non
 
 def counted(host: Lab, more_than: int = 0) -> int:
     """What one has counted, once it is so far."""
-    deadline = time.monotonic() + 30
-    while True:
-        number = int(sh(host, "app", "cat /tmp/count 2>/dev/null || true").strip() or 0)
-        if number > more_than or time.monotonic() > deadline:
-            assert number > more_than
-            return number
+    return until(
+        lambda: int(sh(host, "app", "cat /tmp/count 2>/dev/null || true").strip() or 0),
+        holds=lambda number: number > more_than,
+    )
 
 
 def test_disks_alone_are_kept_at_rest_and_of_a_vm_that_is_off(host: Lab) -> None:

@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.vm.fabric_lab import ROOT, Lab, lab
+from tests.waiting import until
 
 TEXT = """\
 name: transfer
@@ -50,14 +51,12 @@ def piped(host: Lab, *words: str, given: bytes = b"") -> subprocess.CompletedPro
 
 def until_logged(host: Lab, text: str, *options: str) -> list[str]:
     """The lines of its console, once the text is in there."""
-    deadline = time.monotonic() + 30
-    while True:
-        lines = [
-            json.loads(line)["text"] for line in host.vnet("logs", "web", *options, "-o", "json").splitlines()
-        ]
-        if any(text in line for line in lines) or time.monotonic() > deadline:
-            return lines
-        time.sleep(0.2)
+
+    def logged() -> list[str]:
+        printed = host.vnet("logs", "web", *options, "-o", "json").splitlines()
+        return [json.loads(line)["text"] for line in printed]
+
+    return until(logged, every_s=0.2, holds=lambda lines: any(text in line for line in lines))
 
 
 def test_what_a_guest_prints_is_kept_and_followed(host: Lab) -> None:
@@ -136,13 +135,15 @@ def test_what_cannot_be_copied_is_refused_and_leaves_nothing(host: Lab, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def is_copying_or_done(host: Lab, process: subprocess.Popen[str]) -> bool:
+    return process.poll() is not None or ".vnet-cp-" in sh(host, "ls -A /data")
+
+
 def test_a_copy_that_is_interrupted_leaves_nothing(host: Lab, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * (64 << 20))
     for _ in range(5):  # it can be quicker than we
         process = host.start("cp", str(tmp_path / "file"), "web:/data/interrupted")
-        deadline = time.monotonic() + 20
-        while ".vnet-cp-" not in sh(host, "ls -A /data") and time.monotonic() < deadline:
-            pass
+        until(partial(is_copying_or_done, host, process), every_s=0)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
         if process.returncode:
@@ -156,9 +157,7 @@ def test_the_log_of_a_guest_that_panicked_says_why(host: Lab) -> None:
     sh(host, "(sleep 0.3; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &")
     lines = until_logged(host, "Kernel panic")
     assert any("sysrq triggered crash" in line for line in lines)
-    deadline = time.monotonic() + 20
-    while host.json("ps")[0]["state"] != "crashed" and time.monotonic() < deadline:
-        time.sleep(0.2)
+    host.until_vm("web", state="crashed")
     host.vnet("start", "web")
     assert any("Kernel panic" in line for line in until_logged(host, "Kernel panic", "--previous"))
 

@@ -45,10 +45,7 @@ def told(host: Lab, vm: str, interval_s: float = 1.0) -> dict[str, Any]:
 
 def until_told(host: Lab, vm: str, holds) -> dict[str, Any]:
     """What is told once it is as it should be; a guest tells every five seconds."""
-    deadline = time.monotonic() + 20
-    while not holds(found := told(host, vm, 0.3)) and time.monotonic() < deadline:
-        time.sleep(0.3)
-    return found
+    return until(lambda: told(host, vm, 0.3), holds=holds)
 
 
 def sh(host: Lab, command: str) -> str:

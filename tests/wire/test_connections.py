@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.waiting import until
 from tests.wire.certificates import Authority, anonymous
 from tests.wire.peer import Office, Peer, tcp_office
 from vnet.base.errors import HostError, InputError
@@ -327,9 +328,7 @@ def test_who_does_not_answer_is_told_once(switch, impatient, caplog):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     switch.calls(f"tcp:127.0.0.1:{port}")
-    deadline = time.monotonic() + 5
-    while not caplog.records and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: caplog.records, every_s=0.01)
     time.sleep(0.3)
     (told,) = caplog.records
     assert f"tcp:127.0.0.1:{port} does not answer" in told.getMessage()

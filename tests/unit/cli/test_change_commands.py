@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.fabric.test_engine import LARGER, ONLY_C, OTHER_MEMORY, SMALL, WITHOUT_A
+from tests.waiting import until
 from vnet.base.errors import UsageError
 from vnet.cli.client import Client
 from vnet.cli.duration import seconds
@@ -274,9 +275,7 @@ def test_a_change_that_nobody_confirms_is_undone_by_the_daemon_alone(vnet):
     vnet.up(SMALL)
     vnet.declare(LARGER)
     vnet("up", "--confirm", "1s")
-    deadline = time.monotonic() + PATIENCE_S
-    while vnet.vms() != {"a", "b"}:
-        assert time.monotonic() < deadline
+    until(vnet.vms, PATIENCE_S, holds=lambda vms: vms == {"a", "b"})
     assert {row["generation"] for row in vnet.json("ps")} == {1}
 
 

@@ -1,13 +1,14 @@
 """VMs are started in the order they ask for, looked after, and started again when they die."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.fabric.fakes import FakeGuests, World, make_engine
+from tests.waiting import until_async
 from vnet.base.errors import HostError
 from vnet.fabric import restart
 from vnet.fabric.health import STARTING_INTERVAL_S, State, begun, looked
@@ -176,9 +177,10 @@ class Ended(FakeGuests):
         return GuestStatus(name, GuestState.CRASHED) if is_gone else status
 
 
-async def tended(engine, seconds):
+@asynccontextmanager
+async def tended(engine):
     task = asyncio.create_task(nursing.restart_ended(engine))
-    await asyncio.sleep(seconds)
+    yield
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
@@ -189,10 +191,18 @@ def test_a_vm_that_dies_is_started_again_as_often_as_its_policy_says(tmp_path, m
     with_guests(monkeypatch, Ended)
     world = World()
 
-    async def die(times):
-        for _ in range(times):
+    async def die(until_started):
+        """Again and again; then three times more, to no avail."""
+
+        def dies():
             world.guests.discard(("small", "a"))
+            return starts(world).count("start a")
+
+        await until_async(dies, every_s=0.05, holds=lambda started: started >= until_started)
+        for _ in range(3):
+            dies()
             await asyncio.sleep(0.2)
+        assert starts(world).count("start a") == until_started
 
     async def test():
         engine = await up(
@@ -200,17 +210,12 @@ def test_a_vm_that_dies_is_started_again_as_often_as_its_policy_says(tmp_path, m
         )
         world.guests.clear()
         await engine.stop("small", "c", 0, silent)
-        tended = asyncio.create_task(nursing.restart_ended(engine))
-        await die(5)
-        assert starts(world).count("start a") == 1 + 2
-        await engine.stop("small", "a", 0, silent)
-        await asyncio.sleep(0.05)
-        await engine.start("small", "a", silent)
-        await die(5)
-        assert starts(world).count("start a") == 1 + 2 + 1 + 2, (
-            "a start by hand is counted from the beginning"
-        )
-        tended.cancel()
+        async with tended(engine):
+            await die(1 + 2)
+            await engine.stop("small", "a", 0, silent)
+            await asyncio.sleep(0.05)
+            await engine.start("small", "a", silent)
+            await die(1 + 2 + 1 + 2)  # a start by hand is counted from the beginning
 
     asyncio.run(test())
     calls = starts(world)
@@ -237,12 +242,10 @@ def test_a_vm_that_does_not_come_up_keeps_none_of_another_fabric_waiting(tmp_pat
         other = Source("other.vnet.yaml", source(vms).text.replace("name: small", "name: other"))
         await engine.up(other, silent, Terms(agreed=True))
         world.guests.clear()
-        tended = asyncio.create_task(nursing.restart_ended(engine))
-        for _ in range(2):
-            await asyncio.sleep(0.3)
-            assert world.guests == {("other", "a")}
-            world.guests.clear()
-        tended.cancel()
+        async with tended(engine):
+            for _ in range(2):
+                await until_async(lambda: world.guests, holds=lambda guests: guests == {("other", "a")})
+                world.guests.clear()
 
     asyncio.run(test())
 
@@ -259,7 +262,9 @@ def test_vms_are_started_automatically_when_the_host_was_booted(tmp_path):
         world.guests.clear()
         later = make_engine(world, tmp_path, boot="boot-2")
         await later.adopt()
-        await tended(later, 0.1)
+        async with tended(later):
+            await until_async(lambda: world.guests, holds=lambda guests: len(guests) >= 2)
+            await asyncio.sleep(0.05)
         return later
 
     later = asyncio.run(test())

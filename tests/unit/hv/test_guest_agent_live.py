@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from vnet.base.errors import HostError, PeerError, TimedOut
 from vnet.hv.live.freezing import freeze, thaw
 from vnet.hv.live.guest_agent import GuestAgentClient
@@ -37,12 +38,12 @@ def socket() -> Iterator[Path]:
         path = Path(folder, "qga.sock")
         words = ["-m", "unix-listen", "-p", str(path), "-t", folder, "-f", f"{folder}/pid"]
         agent = subprocess.Popen([QEMU_GA, *words], stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while not listens(path) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        yield path
-        agent.kill()
-        agent.wait()
+        try:
+            until(lambda: listens(path), every_s=0.01)
+            yield path
+        finally:
+            agent.kill()
+            agent.wait()
 
 
 def with_client(socket: Path, work: Callable[[GuestAgentClient], Awaitable[None]]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.scripted_switch import ScriptedSwitch
+from tests.waiting import until_async
 from vnet.base.errors import PeerError, TimedOut
 from vnet.openflow import cookie, message
 from vnet.openflow.flow import Flow, Instructions, Output, match
@@ -100,12 +101,6 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Look again and again: what is waited for has no event."""
-    while not holds():  # noqa: ASYNC110
-        await asyncio.sleep(0.005)
-
-
 def test_flows_are_applied_and_read_back(tmp_path: Path) -> None:
     async def test() -> None:
         async with driving(ScriptedSwitch(), tmp_path / "s") as (_, controller):
@@ -131,11 +126,11 @@ def test_after_a_restart_of_the_switch_what_it_lacks_is_sent_again(tmp_path: Pat
         async with driving(ScriptedSwitch(), tmp_path / "s") as (host, controller):
             await controller.apply(FLOWS)
             await host.stop()
-            await until(lambda: not controller.connected)
+            await until_async(lambda: not controller.connected)
             del host.switch.flows[FLOWS[1].key]
             host.switch.heard.clear()
             await host.start()
-            await until(lambda: len(host.switch.flows) == 3)
+            await until_async(lambda: len(host.switch.flows) == 3)
             assert [mod.flow for mod in host.switch.heard_mods()] == [FLOWS[1]]
 
     run(test)
@@ -145,7 +140,7 @@ def test_what_is_asked_for_while_the_switch_is_away_is_done_when_it_is_back(tmp_
     async def test() -> None:
         async with driving(ScriptedSwitch(), tmp_path / "s") as (host, controller):
             await host.stop()
-            await until(lambda: not controller.connected)
+            await until_async(lambda: not controller.connected)
             waiting = asyncio.create_task(controller.apply(FLOWS))
             await asyncio.sleep(0.05)
             assert not waiting.done()
@@ -160,7 +155,7 @@ def test_an_application_cut_short_is_finished_on_the_next_connection(tmp_path: P
         switch = ScriptedSwitch(silent=(message.BarrierRequest,))
         async with driving(switch, tmp_path / "s") as (host, controller):
             waiting = asyncio.create_task(controller.apply(FLOWS))
-            await until(lambda: bool(switch.heard_mods()))
+            await until_async(lambda: bool(switch.heard_mods()))
             switch.silent = ()
             host.cut()
             assert await waiting == Applied(1, added=3)
@@ -176,14 +171,14 @@ def test_flows_wait_for_a_switch_that_is_away_only_so_long_and_then_the_earlier_
         async with driving(ScriptedSwitch(), tmp_path / "s", patience_s=0.2) as (host, controller):
             await controller.apply(FLOWS[:1])
             await host.stop()
-            await until(lambda: not controller.connected)
+            await until_async(lambda: not controller.connected)
             with pytest.raises(TimedOut, match=r"is away for 0\.2 s: .*No such file"):
                 await controller.apply(FLOWS)
             with pytest.raises(TimedOut, match="is away"):
                 await controller.read_flows()
             host.switch.flows.clear()
             await host.start()
-            await until(lambda: bool(host.switch.flows))
+            await until_async(lambda: bool(host.switch.flows))
             assert set(host.switch.flows.values()) == {FLOWS[0]}
 
     run(test)
@@ -211,7 +206,7 @@ def test_refused_flows_are_told_and_the_earlier_ones_stay_wanted(tmp_path: Path)
                 await controller.apply(FLOWS)
             switch.flows.clear()
             host.cut()
-            await until(lambda: len(switch.flows) == 2)
+            await until_async(lambda: len(switch.flows) == 2)
             assert set(switch.flows.values()) == set(FLOWS[:2])
 
     run(test)
@@ -233,7 +228,9 @@ def test_reading_from_a_switch_that_goes_away_fails(tmp_path: Path) -> None:
         switch = ScriptedSwitch(silent=(message.FlowStatsRequest,))
         async with driving(switch, tmp_path / "s") as (host, controller):
             reading = asyncio.create_task(controller.read_flows())
-            await until(lambda: any(isinstance(what, message.FlowStatsRequest) for what in switch.heard))
+            await until_async(
+                lambda: any(isinstance(what, message.FlowStatsRequest) for what in switch.heard)
+            )
             host.cut()
             with pytest.raises(PeerError, match="the switch went away: the switch closed the connection"):
                 await reading
@@ -265,10 +262,10 @@ def test_a_silent_switch_is_left_and_called_again(tmp_path: Path) -> None:
         await host.start()
         await controller.connect()
         switch.silent = (message.EchoRequest,)
-        await until(lambda: controller.reconnects == 1)
+        await until_async(lambda: controller.reconnects == 1)
         assert controller.last_failure == "the switch has been silent for 0.15 s"
         switch.silent = ()
-        await until(lambda: controller.connected)
+        await until_async(lambda: controller.connected)
         await controller.close()
         await host.stop()
 
@@ -313,9 +310,9 @@ def test_a_change_is_wanted_again_after_a_restart_and_a_refused_one_is_not(tmp_p
             host.switch.refuse = lambda mod: None
             await host.stop()
             host.switch.flows.clear()
-            await until(lambda: not controller.connected)
+            await until_async(lambda: not controller.connected)
             await host.start()
-            await until(lambda: bool(host.switch.flows))
+            await until_async(lambda: bool(host.switch.flows))
             assert set(host.switch.flows.values()) == {FLOWS[1]}
 
     run(test)
