@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -105,6 +106,24 @@ def test_a_stale_pid_file_and_stale_sockets_are_cleared_away(place):
     place.start(spec(1))
     assert place.status(1).pid != pid
     assert place.exec(1, "true").exit_code == 0
+
+
+def test_half_a_command_of_a_manager_that_was_killed_is_not_run(place):
+    """Its agent stands still meanwhile, so it reads what two managers wrote as one."""
+    place.start(spec(1))
+    still = "(sleep 1; kill -STOP $(pidof agent); sleep 6; kill -CONT $(pidof agent)) >/dev/null 2>&1 &"
+    place.exec(1, "sh", "-c", still)
+    place.run(place.manager.close())
+    time.sleep(3)
+    for written in (b"\nrun 1 'touch' '/tmp/whole' #\nrun 2 'touch' '/tmp/half'", b"\nsync 0\n"):
+        with socket.socket(socket.AF_UNIX) as dying:
+            dying.connect(str(paths.vm_run_dir(FABRIC, "vm-1") / "agent.sock"))
+            dying.sendall(written)
+            time.sleep(0.5)
+    place.manager = place.new_manager()
+    place.run(place.manager.adopt(FABRIC, [spec(1)]))
+    until(lambda: place.exec(1, "ls", "/tmp/whole").exit_code == 0)
+    assert place.exec(1, "ls", "/tmp/half").exit_code != 0
 
 
 def test_destroy_ends_a_guest_that_no_manager_remembers(place):

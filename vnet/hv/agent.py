@@ -21,6 +21,8 @@ CHUNK_BYTES = 32768
 MAX_OUTPUT_BYTES = 64 << 20
 """More than the guest's own limit (32 MiB per stream): a guest that announces more lies."""
 
+_END = " #"
+"""Ends a command line, and quoted words have no such end: of one whose client died half of it is not run."""
 _MAX_LINE_BYTES = 256
 
 
@@ -45,9 +47,9 @@ Event = Done | Synced
 def encode_sync(nonce: str, *, flush: bool) -> bytes:
     """Asks for the sign that the guest reads our lines.
 
-    `flush` precedes it with more newlines than the guest may still be reading of an older client's input.
+    `flush` precedes it with a line as long as what the guest may still be reading of an older client's input.
     """
-    return b"\n" * (CHUNK_BYTES + 1 if flush else 1) + f"sync {nonce}\n".encode()
+    return b"=" * (CHUNK_BYTES if flush else 0) + f"\nsync {nonce}\n".encode()
 
 
 def encode_run(command_id: str, argv: list[str], stdin: bytes) -> Iterator[bytes]:
@@ -60,7 +62,7 @@ def encode_run(command_id: str, argv: list[str], stdin: bytes) -> Iterator[bytes
     for start in range(0, len(stdin), CHUNK_BYTES):
         chunk = stdin[start : start + CHUNK_BYTES]
         yield f"data {command_id} {len(chunk)}\n".encode() + chunk
-    yield f"run {command_id} {words}\n".encode("utf-8", "surrogateescape")
+    yield f"run {command_id} {words}{_END}\n".encode("utf-8", "surrogateescape")
 
 
 def encode_kill(command_id: str) -> bytes:

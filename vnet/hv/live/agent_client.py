@@ -9,7 +9,13 @@ from pathlib import Path
 
 from vnet.base.errors import PeerError, TimedOut
 from vnet.hv import agent
-from vnet.hv.live.agent_connection import AgentConnection, open_socket, took_too_long
+from vnet.hv.live.agent_connection import (
+    PATIENCE_S,
+    AgentConnection,
+    open_socket,
+    took_too_long,
+    until_answered,
+)
 from vnet.hv.spec import ExecResult
 
 _FLUSH_AFTER = 4
@@ -44,7 +50,11 @@ class AgentClient(AgentConnection):
             PeerError: the socket cannot be reached or ended.
             TimedOut: the guest did not answer in time.
         """
-        return await cls(*await open_socket(path), fresh=fresh)._greeted(timeout_s)
+
+        async def begin() -> AgentClient:
+            return cls(*await open_socket(path), fresh=fresh)
+
+        return await until_answered(begin, timeout_s, timeout_s if fresh else PATIENCE_S)
 
     async def run(self, argv: list[str], *, stdin: bytes, timeout_s: float) -> ExecResult:
         """See `AgentConnection.run`; this agent refuses nothing."""

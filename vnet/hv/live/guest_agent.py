@@ -12,7 +12,7 @@ from pathlib import Path
 from vnet.base.errors import HostError, PeerError, TimedOut, VnetError
 from vnet.hv import guest_agent
 from vnet.hv.guest_agent import Answer, Heard, Synced
-from vnet.hv.live.agent_connection import AgentConnection, open_socket, took_too_long
+from vnet.hv.live.agent_connection import AgentConnection, open_socket, took_too_long, until_answered
 from vnet.hv.spec import ExecResult
 
 _ANSWER_TIMEOUT_S = 30.0
@@ -45,7 +45,11 @@ class GuestAgentClient(AgentConnection):
             PeerError: the socket cannot be reached or ended.
             TimedOut: the guest did not answer in time.
         """
-        return await cls(*await open_socket(path))._greeted(timeout_s)
+
+        async def begin() -> GuestAgentClient:
+            return cls(*await open_socket(path))
+
+        return await until_answered(begin, timeout_s)
 
     async def close(self) -> None:
         """Leaves; what runs in the guest goes on, and nobody waits for answers any more."""
