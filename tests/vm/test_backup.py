@@ -286,6 +286,18 @@ def test_an_encrypted_backup_needs_its_key_and_no_other(host: Lab, tmp_path: Pat
     assert (row["is_good"], row["looked_into"]) == (True, True)
 
 
+def test_that_a_disk_is_encrypted_cannot_be_changed_and_the_plan_says_so(host: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "backup.vnet.yaml"
+    changes = {
+        "is encrypted and is declared not to be": TEXT.replace(", encrypt: true", ""),
+        "is not encrypted and is declared to be": TEXT.replace("size: 48M}", "size: 48M, encrypt: true}"),
+    }
+    for said, text in changes.items():
+        file.write_text(text)
+        for command in ("plan", "up"):
+            assert said in host.vnet(command, "-f", str(file), expect=1)
+
+
 def test_a_damaged_backup_is_found_and_not_restored(host: Lab) -> None:
     made = backup(host, "db", "--full")
     path = Path(made["path"]) / "data.qcow2"

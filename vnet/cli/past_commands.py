@@ -138,6 +138,8 @@ def _then(settings: Settings, answer: Json, by: str | None) -> None:
 
 
 def _tell_missing(answer: Json, shown: int | None) -> None:
+    if answer["unknown"]:
+        tell(f"there is no VM or NIC {answer['unknown']} now, and nothing of one in that time")
     if shown is not None and shown < answer["total"]:
         tell(f"{shown} of {answer['total']} shown; --limit shows more, VM and --reason choose")
     kept = answer["kept_since"]

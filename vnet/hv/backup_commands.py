@@ -208,6 +208,12 @@ def sizes(nodes: object) -> dict[str, int]:
     return {str(node["node-name"]): int(node["image"]["virtual-size"]) for node in found}
 
 
+def encrypted(nodes: object) -> frozenset[str]:
+    """The nodes of encrypted disks, from an answer to `monitor.QUERY_NODES`."""
+    found = nodes if isinstance(nodes, list) else ()
+    return frozenset(str(node["node-name"]) for node in found if node.get("encrypted"))
+
+
 def taken(nodes: object) -> dict[str, int]:
     """What the file of each node has taken of its file system, from an answer to `monitor.QUERY_NODES`.
 

@@ -36,3 +36,22 @@ def test_work_that_is_broken_off_has_ended_and_nobody_misses_its_word():
 
     asyncio.run(interrupted())
     assert missed == []
+
+
+def test_what_was_done_when_it_was_broken_off_is_done():
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def work(tell) -> str:
+        begun.set()
+        goes_on.wait()
+        return "moved"
+
+    async def interrupted() -> str:
+        task = asyncio.create_task(worked(work, lambda text: None))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        await asyncio.sleep(0)
+        goes_on.set()
+        return await task
+
+    assert asyncio.run(interrupted()) == "moved"

@@ -257,6 +257,26 @@ def test_a_key_stays_as_long_as_there_is_a_disk_of_that_name_wherever_and_in_wha
     assert not keys.is_there("lab", "db", "data")
 
 
+def test_what_is_encrypted_otherwise_than_is_declared_or_has_no_key_is_not_used(folder):
+    wrongs = (
+        (LOCKED, PLAIN, "is encrypted and is declared not to be"),
+        (PLAIN, LOCKED, "is not encrypted and is declared to be"),
+    )
+    for there, declared, has in wrongs:
+        disk.ensure("lab", "db", there)
+        for act in (disk.ensure, disk.missing_bytes):
+            with pytest.raises(HostError, match=has):
+                act("lab", "db", declared)
+        with pytest.raises(HostError, match=has):
+            cloned((declared,))
+        assert not disk.kept("lab")[1:] and not keys.is_there("lab", "two", "data")
+        disk.remove(disk.kept("lab")[0])
+    disk.ensure("lab", "db", LOCKED)
+    keys.path_of("lab", "db", "data").unlink()
+    with pytest.raises(HostError, match="key"):
+        disk.missing_bytes("lab", "db", LOCKED)
+
+
 def test_the_copy_of_an_encrypted_disk_has_a_key_of_its_own_which_goes_if_it_is_not_completed(
     folder, monkeypatch
 ):
@@ -417,8 +437,13 @@ def test_a_move_that_is_broken_off_or_has_no_room_leaves_the_disk_where_it_is(fo
     def tell(text: str) -> None:
         raise HostError("interrupted")
 
-    with pytest.raises(HostError, match="interrupted"):
-        disk.move(disk.kept()[0], "default", tell)
+    def tell_at_the_end(text: str) -> None:
+        if text == "100 %":
+            tell(text)
+
+    for each in (tell, tell_at_the_end):
+        with pytest.raises(HostError, match="interrupted"):
+            disk.move(disk.kept()[0], "default", each)
     monkeypatch.setattr("vnet.hv.live.disk_move._ROOM_LEFT_BYTES", 1 << 62)
     with pytest.raises(HostError, match="no room for data.qcow2"):
         moved("default")

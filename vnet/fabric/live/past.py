@@ -18,7 +18,7 @@ from vnet.fabric.happened import Lines, Question
 from vnet.fabric.live.history import Observers
 from vnet.fabric.live.history_file import HistoryFile
 from vnet.fabric.live.registry import Fabric
-from vnet.fabric.live.seeing import refuse_unknown
+from vnet.fabric.live.seeing import is_known
 from vnet.fabric.logged import stamp
 from vnet.fabric.observed import Names
 from vnet.fabric.seen import DecidedBy, Seen, Verdict
@@ -53,9 +53,8 @@ class Past:
         """Who talked to whom, of all verdicts."""
         await self._meant(name)
         rows, lines, told = await self.history.ask(lambda file: _rows(file, name, question, (), limit))
-        if not rows:
-            self._refuse_unknown(name, question.vm)
-        return {"flows": [happened.plain(row, lines.line(row)) for row in rows], **told, **self._state()}
+        flows = [happened.plain(row, lines.line(row)) for row in rows]
+        return {"flows": flows, **told, **self._unknown(name, question, told["total"]), **self._state()}
 
     async def drops(self, name: str, question: Question, limit: int) -> Json:
         """What was dropped: by kind, or grouped."""
@@ -71,15 +70,14 @@ class Past:
             return {"groups": happened.groups(rows, question, exact), **told}
 
         told = await self.history.ask(ask)
-        if not told["total"]:
-            self._refuse_unknown(name, question.vm)
-        return {**told, **self._state()}
+        return {**told, **self._unknown(name, question, told["total"]), **self._state()}
 
-    def _refuse_unknown(self, name: str, vm: str | None) -> None:
-        """Raises InputError for a VM of which nothing was found: unless it is there now, it is mistyped."""
-        fabric = self.observers.registry.fabrics.get(name)
-        if fabric is not None and fabric.declared is not None:
-            refuse_unknown(fabric.declared, vm)
+    def _unknown(self, name: str, question: Question, found: int) -> Json:
+        """A VM of which nothing was found and that is not there now: it may have been mistyped."""
+        fabric, vm = self.observers.registry.fabrics.get(name), question.vm
+        if found or vm is None or ":" in vm or fabric is None or fabric.declared is None:
+            return {"unknown": None}
+        return {"unknown": None if is_known(fabric.declared, vm) else vm}
 
     async def packets(self, name: str, wanted: tuple[int, ...]) -> list[tuple[happened.Row, str]]:
         """The first packets of kinds, each with what it was dropped by. Raises InputError."""
@@ -142,7 +140,6 @@ class Past:
     ) -> Callable[[asyncio.Queue[bytes | None]], Awaitable[None]]:
         """Drops as they are reported; how many were not is told each second. Raises UsageError."""
         self.observers.registry.fabric(name)
-        self._refuse_unknown(name, vm)
         question = Question(0, 0, (), vm, reason)
         if name not in self.observers.each:
             raise UsageError(f"{name} is only just coming up; try again in a second")

@@ -28,13 +28,18 @@ def declared_of(fabric: Fabric) -> Declared:
     return fabric.declared
 
 
+def is_known(declared: Declared, name: str | None) -> bool:
+    """Whether a VM or a NIC has a name."""
+    inventory = declared.inventory
+    return name in {vm.name for vm in inventory.vms} | {nic.name for nic in inventory.nics}
+
+
 def refuse_unknown(declared: Declared, *wanted: str | None) -> None:
     """Raises InputError for a name that neither a VM nor a NIC has."""
-    vms = {vm.name for vm in declared.inventory.vms}
-    known = vms | {nic.name for nic in declared.inventory.nics}
     for name in wanted:
-        if name is not None and name not in known:
-            raise InputError(f"there is no VM or NIC {name}; VMs: {', '.join(sorted(vms))}")
+        if name is not None and not is_known(declared, name):
+            vms = ", ".join(sorted(vm.name for vm in declared.inventory.vms))
+            raise InputError(f"there is no VM or NIC {name}; VMs: {vms}")
 
 
 def nics_of(declared: Declared, names: tuple[str, ...]) -> tuple[Nic, ...]:

@@ -15,7 +15,10 @@ TOLD_EVERY_S = 1.0
 
 
 async def worked(work: Callable[[Callable[[str], None]], T], told: Callable[[str], object]) -> T:
-    """A caller that is cancelled ends it, and waits until it has cleared away. `told` hears of it seldom."""
+    """A caller that is cancelled ends it, and waits until it has cleared away; what was done by then is done.
+
+    `told` hears of it seldom.
+    """
     ends, loop = threading.Event(), asyncio.get_running_loop()
     last_s = time.monotonic()
 
@@ -33,5 +36,8 @@ async def worked(work: Callable[[Callable[[str], None]], T], told: Callable[[str
     except asyncio.CancelledError:
         ends.set()
         await asyncio.wait([task])
-        task.exception()  # heard: that it was broken off is no news
-        raise
+        caller = asyncio.current_task()
+        if task.exception() is not None or caller is None:
+            raise
+        caller.uncancel()
+        return task.result()

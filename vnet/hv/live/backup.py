@@ -68,7 +68,8 @@ async def begin(store: Store, blocks: Blocks, order: Order) -> Manifest:
 
     Raises: AdmissionError if the store has no room for it.
     """
-    _refuse_to_open(blocks, order)
+    nodes = await blocks.monitor.execute(monitor.QUERY_NODES)
+    _refuse_to_open(blocks, order, commands.encrypted(nodes))
     if commands.jobs(await blocks.monitor.execute(commands.QUERY_JOBS), [commands.job(0)]):
         raise HostError(
             f"the QEMU of {order.vm} still works on a backup that was broken off, in another store: "
@@ -76,7 +77,6 @@ async def begin(store: Store, blocks: Blocks, order: Order) -> Manifest:
         )
     entries = await asyncio.to_thread(store.complete)
     last = newest(entries, order.fabric, order.vm)
-    nodes = await blocks.monitor.execute(monitor.QUERY_NODES)
     found = _bitmaps_in(blocks, nodes)
     is_encrypted = order.key is not None
     base = backup.base(last, found, is_encrypted=is_encrypted, full=_why_full(last, entries, order))
@@ -91,11 +91,11 @@ async def begin(store: Store, blocks: Blocks, order: Order) -> Manifest:
     return manifest
 
 
-def _refuse_to_open(blocks: Blocks, order: Order) -> None:
-    """What is encrypted stays so, wherever it goes."""
+def _refuse_to_open(blocks: Blocks, order: Order, encrypted: frozenset[str]) -> None:
+    """What is encrypted stays so, wherever it goes and whatever is declared."""
     if all(each.name == UEFI_VARIABLES for each in blocks.disks):
         raise InputError(f"{order.vm} has no disks: there is nothing to back up")
-    locked = ", ".join(each.name for each in blocks.disks if each.encrypt)
+    locked = ", ".join(each.name for each in blocks.disks if blocks.nodes[each.name] in encrypted)
     if locked and order.key is None:
         raise InputError(
             f"{locked} of {order.vm} is encrypted, its backup would not be: give a key, --key-file FILE"

@@ -48,9 +48,8 @@ def ensure(fabric: str, vm: str, wanted: Disk) -> Path:
             with made_beside(path) as part:
                 make(part, path, wanted)
         else:
-            size_bytes, is_encrypted = _told(path)
+            size_bytes = refuse_unusable(fabric, vm, wanted)
             disks.refuse_to_shrink(wanted, str(path), size_bytes)
-            _refuse_other(wanted, path, is_encrypted)
             if size_bytes < wanted.size_bytes:
                 _grow(path, wanted)
     return path
@@ -62,6 +61,18 @@ def _grow(path: Path, wanted: Disk) -> None:
         image_tool.run(disks.grow(wanted, path, key_of(*_owner(path), wanted)))
     else:
         image_tool.run(qemu_img.resize(Image(path, base=image_store.path_of(image)), wanted.size_bytes))
+
+
+def refuse_unusable(fabric: str, vm: str, wanted: Disk) -> int:
+    """How large a disk is that is there.
+
+    Raises: HostError for one that is encrypted or not, other than is declared, or damaged; or has no key.
+    """
+    path = path_of(fabric, vm, wanted)
+    size_bytes, is_encrypted = _told(path)
+    _refuse_other(wanted, path, is_encrypted)
+    key_of(fabric, vm, wanted)
+    return size_bytes
 
 
 def _refuse_other(wanted: Disk, path: Path, is_encrypted: bool) -> None:
@@ -139,12 +150,11 @@ def refuse_to_shrink(fabric: str, vm: str, wanted: Disk) -> None:
 def missing_bytes(fabric: str, vm: str, wanted: Disk) -> int:
     """What a disk takes at once when it is made or grown: nothing of one that takes it as the guest writes.
 
-    Raises: HostError for one that is there and cannot be read.
+    Raises: HostError for one that is there and cannot be used as it is declared.
     """
     path = path_of(fabric, vm, wanted)
-    if not wanted.is_full:
-        return 0
-    return max(0, wanted.size_bytes - (_size_bytes(path) if path.exists() else 0))
+    has_bytes = refuse_unusable(fabric, vm, wanted) if path.exists() else 0
+    return max(0, wanted.size_bytes - has_bytes) if wanted.is_full else 0
 
 
 def room(location: str) -> Room:

@@ -28,7 +28,7 @@ from vnet.hv.live import (
     root_disk,
 )
 from vnet.hv.live.base_image import making
-from vnet.hv.live.disk import path_of, refuse_elsewhere
+from vnet.hv.live.disk import path_of, refuse_elsewhere, refuse_unusable
 from vnet.hv.live.locations import staging
 from vnet.hv.live.tasks import uninterrupted
 from vnet.hv.qemu_img import Image
@@ -67,12 +67,14 @@ async def clone(order: Order, disks: Sequence[Disk], tell: Tell) -> tuple[tuple[
         VM's first start.
 
     Raises:
-        HostError: the new VM has disks already, or there is no room, or one lies elsewhere than is declared.
-            Then nothing has been made.
+        HostError: the new VM has disks already, or there is no room, or one lies elsewhere than is declared,
+            or is encrypted and is not declared to be. Then nothing has been made.
     """
     for each in disks:
         refuse_elsewhere(order.fabric, order.vm, each)
     there = [disk for disk in disks if path_of(order.fabric, order.vm, disk).exists()]
+    for each in there:
+        refuse_unusable(order.fabric, order.vm, each)
     linked = {disk.name for disk in there if order.linked and base_image.can_be_linked(disk)}
     refuse_taken(order.fabric, order.new)
     try:

@@ -28,6 +28,7 @@ def move(source: Path, target: Path, location: str, told: Told) -> None:
         half_done.begin_move(source, location)
         try:
             _copy(source, part, told)
+            told("100 %")  # from here on it is carried out
             for note in half_done.notes(source):
                 _copy(note, target.with_name(note.name), lambda text: None)
             part.rename(target)
