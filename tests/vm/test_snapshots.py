@@ -158,6 +158,28 @@ def test_a_suspended_vm_comes_back_also_with_another_daemon(host: Lab) -> None:
     sh(host, "app", "test ! -e /tmp/note")
 
 
+def test_a_suspended_vm_that_had_gone_on_is_suspended_again_when_the_change_is_undone(host: Lab) -> None:
+    file = host.directory / "changed.vnet.yaml"
+    sh(host, "app", "echo precious >/tmp/note")
+    host.vnet("suspend", "app")
+    host.vnet("suspend", "db")
+    changed = TEXT.replace("db: {networks: [lan],", "db: {networks: [lan, wan], depends_on: [app],")
+    file.write_text(changed.replace("networks: {", "networks: {wan: {vlan: 20, subnets: 10.0.2.0/24}, "))
+    told = host.vnet("up", "-f", str(file), "--yes", expect=1)
+    assert "the memory of db" in told
+    assert "suspend app" in told
+    assert "the fabric is as it was before" in told
+    assert [vm(host, name)["state"] for name in ("app", "db")] == ["suspended", "suspended"]
+    file.write_text(TEXT)
+    host.vnet("up", "-f", str(file), "--yes", "--confirm", "5m")
+    sh(host, "app", "echo later >>/tmp/note")
+    host.vnet("rollback")
+    assert [vm(host, name)["state"] for name in ("app", "db")] == ["suspended", "suspended"]
+    host.vnet("start", "app")
+    host.vnet("start", "db")
+    assert sh(host, "app", "cat /tmp/note") == "precious\nlater\n"
+
+
 def test_what_cannot_be_kept_or_brought_back_is_refused_with_what_to_do(host: Lab) -> None:
     assert "has a snapshot first already" in host.vnet("snapshot", "save", "db", "first", expect=1)
     assert "nothing to be kept" in host.vnet("snapshot", "save", "--disk-only", "app", "x", expect=1)

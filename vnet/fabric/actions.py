@@ -279,6 +279,16 @@ class RestartGuest:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspendGuest:
+    """Keep a guest's memory and end its QEMU; its next start goes on from there."""
+
+    guest: Guest
+
+    def __str__(self) -> str:
+        return f"suspend {self.guest.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class DestroyGuest:
     """End the guest and remove its run directory. `again` says that it is made anew."""
 
@@ -315,6 +325,7 @@ Action = (
     | StartGuest
     | ChangeGuest
     | RestartGuest
+    | SuspendGuest
     | DestroyGuest
 )
 
@@ -375,7 +386,7 @@ def step(action: Action, state: State) -> State:
             return replace(state, guests=state.guests | {guest})
         case ChangeGuest(was, guest) | RestartGuest(was, guest):
             return replace(state, guests=(state.guests - {was}) | {guest})
-        case DestroyGuest(guest):
+        case SuspendGuest(guest) | DestroyGuest(guest):
             return replace(state, guests=state.guests - {guest})
 
 

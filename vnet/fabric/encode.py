@@ -109,6 +109,7 @@ def pending_to_json(pending: Pending) -> str:
             "deadline_s": pending.deadline_s,
             "before": before,
             "ran": sorted(pending.ran),
+            "suspended": sorted(pending.suspended),
         }
     )
 
@@ -117,7 +118,8 @@ def pending_from_json(text: str) -> Pending:
     """What `pending_to_json` wrote."""
     raw = json.loads(text)
     before = _record_from_plain(raw["before"]) if raw["before"] else None
-    return Pending(raw["boot_id"], raw["deadline_s"], before, frozenset(raw["ran"]))
+    ran, suspended = frozenset(raw["ran"]), frozenset(raw.get("suspended", ()))
+    return Pending(raw["boot_id"], raw["deadline_s"], before, ran, suspended)
 
 
 def _record_to_plain(record: Record) -> dict[str, Any]:

@@ -52,22 +52,26 @@ from vnet.fabric.actions import (
     ResizePort,
     RestartGuest,
     StartGuest,
+    SuspendGuest,
 )
 from vnet.fabric.guest_changes import how
 from vnet.fabric.state import Attached, Cable, Endpoint, Guest, Port, State, gateway_remnant, remnant
 from vnet.hv.changing import How
 
 
-def plan(now: State, wanted: State) -> tuple[Action, ...]:
+def plan(now: State, wanted: State, suspended: Set[str] = frozenset()) -> tuple[Action, ...]:
     """The actions that lead from `now` to `wanted`, in the order they must be carried out.
 
     A guest is made again when no less will do, when a port of its stands in the way of a new one, and when
     somebody has removed a port of its: its QEMU holds a TAP that leads nowhere.
+
+    Args:
+        suspended: the guests that end with their memory kept, since they were suspended before they ran.
     """
-    return tuple(_actions(now, wanted))
+    return tuple(_actions(now, wanted, suspended))
 
 
-def _actions(now: State, wanted: State) -> Iterator[Action]:
+def _actions(now: State, wanted: State, suspended: Set[str]) -> Iterator[Action]:
     gone_ports, new_ports = now.ports - wanted.ports, wanted.ports - now.ports
     new_cables = wanted.cables - now.cables
     early_cables = _cables_in_the_way(now.cables - wanted.cables, new_cables)
@@ -86,7 +90,7 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     early_guests = {g for g in gone_guests if wanted.guest(g.name) or g.ports & early_ports}
 
     yield from _make_room(now, wanted)
-    yield from _destroy(early_guests, wanted)
+    yield from _end(early_guests, wanted, suspended)
     yield from _unplug(early_ports & unplugged | again, early_ports & gone_ports)
     yield from (RemoveCable(cable) for cable in sorted(early_cables))
     yield from (RemoveEndpoint(endpoint) for endpoint in sorted(early_endpoints, key=NAME))
@@ -104,7 +108,7 @@ def _actions(now: State, wanted: State) -> Iterator[Action]:
     yield from _change(changed)
     there = (now.guests - gone_guests - kept_guests) | {guest for _, guest in changed}
     yield from (StartGuest(guest) for guest in _in_order(wanted.guests - there))
-    yield from _destroy(gone_guests - early_guests, wanted)
+    yield from _end(gone_guests - early_guests, wanted, suspended)
     yield from _unplug(unplugged - early_ports - again, gone_ports - early_ports)
     gone_endpoints = {each for each in now.endpoints if wanted.endpoint(each.name) is None}
     yield from (RemoveEndpoint(endpoint) for endpoint in sorted(gone_endpoints - early_endpoints, key=NAME))
@@ -229,8 +233,12 @@ def _clear_away(now: State, wanted: State, gone_cables: Iterable[Cable]) -> Iter
         yield RemoveNamespace()
 
 
-def _destroy(guests: Iterable[Guest], wanted: State) -> Iterator[Action]:
-    return (DestroyGuest(guest, wanted.guest(guest.name) is not None) for guest in sorted(guests))
+def _end(guests: Iterable[Guest], wanted: State, suspended: Set[str]) -> Iterator[Action]:
+    for guest in sorted(guests):
+        if guest.name in suspended:
+            yield SuspendGuest(guest)
+        else:
+            yield DestroyGuest(guest, again=wanted.guest(guest.name) is not None)
 
 
 def _unplug(attached: Iterable[Port], ports: Iterable[Port]) -> Iterator[Action]:

@@ -29,15 +29,16 @@ class Source:
 class Pending:
     """A change that waits for its confirmation, and what it is brought back to without.
 
-    `before` is None for a fabric that was new: it is removed. `ran` are the VMs that ran.
-    `deadline_s` counts from the boot `boot_id` of the host, so that no clock that is set moves it;
-    it is None while the change is being made.
+    `before` is None for a fabric that was new: it is removed. `ran` are the VMs that ran, `suspended` those
+    whose memory was kept. `deadline_s` counts from the boot `boot_id` of the host, so that no clock that is
+    set moves it; it is None while the change is being made.
     """
 
     boot_id: str
     deadline_s: float | None
     before: Record | None
     ran: frozenset[str] = frozenset()
+    suspended: frozenset[str] = frozenset()
 
     def is_due(self, boot_id: str, uptime_s: float) -> bool:
         """Whether nobody can confirm it any more: its time is over, or the host was booted since."""

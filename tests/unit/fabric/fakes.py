@@ -92,6 +92,7 @@ class World:
     cables: dict = field(default_factory=dict)
     host: dict = field(default_factory=lambda: {name: Interface(name) for name in ("eth1", "eth2")})
     guests: set = field(default_factory=set)
+    suspended: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
     vitals: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
@@ -121,6 +122,7 @@ class World:
             "cables",
             "host",
             "guests",
+            "suspended",
             "specs",
             "calls",
             "steps",
@@ -180,6 +182,7 @@ class World:
             dict(self.gateways),
             dict(self.cables),
             dict(self.host),
+            frozenset(self.suspended),
             frozenset((key, self.specs[key]) for key in self.guests),
         )
 
@@ -349,6 +352,7 @@ class FakeGuests:
     async def start(self, guest, note):
         async with self.world.call(f"start {guest.name}"):
             self.world.guests.add((self.name, guest.name))
+            self.world.suspended.discard((self.name, guest.name))
             self.world.specs[self.name, guest.name] = guest
         async with self.world.call(f"wait for {guest.name}"):
             return ""
@@ -371,14 +375,22 @@ class FakeGuests:
         async with self.world.call(f"stop {name}"):
             self.world.guests.discard((self.name, name))
 
+    async def suspend(self, guest):
+        async with self.world.call(f"suspend {guest.name}"):
+            self.world.guests.discard((self.name, guest.name))
+            self.world.suspended.add((self.name, guest.name))
+            return 0
+
     async def destroy(self, name):
         async with self.world.call(f"destroy {name}"):
             self.world.guests.discard((self.name, name))
+            self.world.suspended.discard((self.name, name))
 
     async def status(self, name):
         running = (self.name, name) in self.world.guests
         built = built_for(1, 96 << 20, 1, "kvm") if running else None
-        state = GuestState.RUNNING if running else GuestState.STOPPED
+        off = GuestState.SUSPENDED if (self.name, name) in self.world.suspended else GuestState.STOPPED
+        state = GuestState.RUNNING if running else off
         return GuestStatus(name, state, agent=running, built=built)
 
     async def vitals(self, name):

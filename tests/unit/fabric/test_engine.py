@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.unit.fabric.fakes import World, make_engine
+from tests.unit.fabric.fakes import Trap, World, make_engine, refuse
 from vnet.base.errors import AdmissionError, Exit, HostError, InputError
+from vnet.fabric.live import snapshots
 from vnet.fabric.live.change import Interrupted
 from vnet.fabric.live.engine import AskFirst, PlanChanged, Terms
 from vnet.fabric.live.refusals import ClaimsFailed
@@ -147,6 +148,20 @@ def test_ctrl_c_undoes_what_was_begun_and_says_so(world, tmp_path):
         await engine.close()
 
     asyncio.run(interrupted())
+
+
+def test_a_vm_that_cannot_be_suspended_again_runs_on_and_that_is_told(engine, world):
+    def refuse_some(world, what):
+        if what in ("wait for c", "suspend a"):
+            refuse(world, what)
+
+    up(engine)
+    asyncio.run(snapshots.suspend(engine, "small", "a", silent))
+    world.traps = (Trap(0, refuse_some, lasting=True),)
+    with pytest.raises(HostError, match=r"not everything could be undone;.*\n  suspend a: the host refused"):
+        up(engine, LARGER)
+    assert world.guests == {("small", "a"), ("small", "b")}
+    assert "suspend a" in engine.fabrics["small"].trouble
 
 
 def test_a_new_daemon_adopts_everything_and_changes_nothing(engine, world, tmp_path):

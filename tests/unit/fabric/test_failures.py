@@ -29,7 +29,7 @@ from tests.unit.fabric.fakes import (
 )
 from vnet.base.errors import HostError, VnetError
 from vnet.fabric.live import engine as engine_module
-from vnet.fabric.live import refusals
+from vnet.fabric.live import refusals, snapshots
 from vnet.fabric.live.confirmation import RETRY_S
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.progress import silent
@@ -73,7 +73,10 @@ CHANGES = {
     "all-others": (TWO, text({"c": LAN, "d": WAN})),
     "rules": (text({"a": LAN, "b": LAN}, [("p", SSH)]), text({"a": LAN, "b": LAN}, [("p", WEB)])),
     "all": (text({"a": LAN, "b": BOTH}, [("p", SSH)]), text({"b": WAN, "c": LARGE}, [("q", WEB)])),
+    "suspended": (TWO, text({"a": LAN, "b": LAN, "c": LAN}, [("p", SSH)]), "ab"),
 }
+"""From one topology to another, of whose VMs some were suspended before."""
+UNDONE = {name: CHANGES[name] for name in ("first", "all", "suspended")}
 VMS = st.dictionaries(st.sampled_from("abc"), st.sampled_from([LAN, WAN, BOTH, LARGE]), min_size=1)
 POLICIES = st.lists(
     st.tuples(st.sampled_from("pq"), st.sampled_from([SSH, WEB])), max_size=2, unique_by=lambda p: p[0]
@@ -190,11 +193,13 @@ def directories():
 class Case:
     """A change from one topology to another: both generations, as they are without any failure."""
 
-    def __init__(self, named, now, then, **terms):
+    def __init__(self, named, now, then, suspended="", **terms):
         self.named, self.then, self.terms = named, then, terms
         host = Host(named())
         if now:
             host.up(now)
+        for vm in suspended:
+            host.do(snapshots.suspend(host.engine, "small", vm, silent))
         self.before = Snapshot(host)
         host = self.before.again(named())
         host.up(then, **terms)
@@ -284,7 +289,7 @@ def test_a_change_that_goes_wrong_at_any_step_leaves_one_generation(change, fail
 
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
-@pytest.mark.parametrize("change", [CHANGES["first"], CHANGES["all"]], ids=["first", "all"])
+@pytest.mark.parametrize("change", UNDONE.values(), ids=UNDONE)
 def test_a_change_to_be_confirmed_that_goes_wrong_at_any_step_leaves_what_was_before(change, failure):
     examine(change, failure, confirm_s=60.0)
 
@@ -312,7 +317,7 @@ def test_a_change_that_can_be_neither_made_nor_undone_says_which_generation_is_i
 
 
 @pytest.mark.parametrize("failure", ["refused", "killed-before", "killed-after"])
-@pytest.mark.parametrize("change", [CHANGES["first"], CHANGES["all"]], ids=["first", "all"])
+@pytest.mark.parametrize("change", UNDONE.values(), ids=UNDONE)
 def test_an_undoing_that_goes_wrong_at_any_step_says_which_generation_is_in_force(change, failure):
     """The last guest does not start, and then undoing what was done until then goes wrong too."""
     with directories() as named:
@@ -336,8 +341,8 @@ def test_an_undoing_that_goes_wrong_at_any_step_says_which_generation_is_in_forc
 class Rollback(Case):
     """A change that nobody confirmed: what is undone, step by step."""
 
-    def __init__(self, named, now, then):
-        super().__init__(named, now, then, confirm_s=60.0)
+    def __init__(self, named, now, then, suspended=""):
+        super().__init__(named, now, then, suspended, confirm_s=60.0)
         host = self.host_due()
         host.do(host.engine.roll_back_due())
         self.is_as_before(host)
@@ -372,7 +377,7 @@ def test_a_rollback_that_was_asked_for_goes_on_when_the_daemon_was_killed(failur
 
 
 @pytest.mark.parametrize("failure", [name for name in FAILURES if name != "interrupted"])
-@pytest.mark.parametrize("change", [CHANGES["first"], CHANGES["all"]], ids=["first", "all"])
+@pytest.mark.parametrize("change", UNDONE.values(), ids=UNDONE)
 def test_a_rollback_that_goes_wrong_at_any_step_is_taken_up_again(change, failure):
     with directories() as named:
         case, failure = Rollback(named, *change), FAILURES[failure]

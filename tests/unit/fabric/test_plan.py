@@ -176,6 +176,17 @@ def test_nothing_is_planned_where_nothing_differs(state):
     assert plan(state, state) == ()
 
 
+@given(states(), states(), st.sets(st.sampled_from("abc")))
+def test_guests_that_were_suspended_end_with_their_memory_kept(now, wanted, suspended):
+    actions = plan(now, wanted, suspended)
+    assert act.apply(actions, now) == wanted
+    ends = [action for action in actions if isinstance(action, act.SuspendGuest | act.DestroyGuest)]
+    assert [action.guest for action in ends] == [
+        action.guest for action in plan(now, wanted) if isinstance(action, act.DestroyGuest)
+    ]
+    assert all(isinstance(each, act.SuspendGuest) == (each.guest.name in suspended) for each in ends)
+
+
 @given(states(), states())
 def test_no_number_and_no_name_is_ever_used_twice(now, wanted):
     state = now

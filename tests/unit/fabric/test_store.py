@@ -46,7 +46,8 @@ def test_a_record_and_its_guests_survive_a_reopening(store):
 
 @pytest.mark.parametrize("before", [None, replace(RECORD, provenance={})], ids=["new", "changed"])
 def test_what_waits_for_confirmation_survives_a_reopening_until_it_is_confirmed(store, before):
-    waiting = replace(RECORD, generation=3, pending=Pending("boot", 12.5, before, frozenset({"web", "db"})))
+    pending = Pending("boot", 12.5, before, frozenset({"web", "db"}), frozenset({"old"}))
+    waiting = replace(RECORD, generation=3, pending=pending)
     store.save(waiting)
     store.close()
     again = SqliteStore(store.path)

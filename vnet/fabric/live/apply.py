@@ -123,6 +123,8 @@ class Performer:
                 await self._await(await self._running(guest.awaits))
                 await self._stop(was)
                 return await self._start(guest, note)
+            case act.SuspendGuest(guest):
+                await self.suspend(guest)
             case act.DestroyGuest(guest):
                 await self.parts.guests.destroy(guest.name)
                 self.store.remove_guest(self.fabric, guest.name)
@@ -140,6 +142,13 @@ class Performer:
         await self.parts.guests.stop(guest.name, STOP_TIMEOUT_S)
         why = {"why": "restarted for a change"}
         self.tell(Kind.VM_STOPPED, f"{guest.name} is started again", self.fabric, guest.name, why)
+
+    async def suspend(self, guest: Guest) -> int:
+        """Let it end with its memory kept. Returns what that takes, in bytes."""
+        memory_bytes = await self.parts.guests.suspend(guest)
+        fields = {"memory_bytes": memory_bytes}
+        self.tell(Kind.VM_SUSPENDED, f"{guest.name} is suspended", self.fabric, guest.name, fields)
+        return memory_bytes
 
     async def _change(self, was: Guest, guest: Guest) -> None:
         """A daemon that is killed meanwhile leaves a note of what it was, for the next one to go on from."""

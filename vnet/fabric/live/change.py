@@ -2,8 +2,9 @@
 
 What is about to be is remembered in the store first, then carried out, then remembered as done. A change
 that fails or is interrupted is undone by a plan too: from what is there by then, back to what was there
-before. Flows change all at once, so whatever happens the switch has those of the one or the other
-generation, and the record tells which (`enforced`) as soon as they are in force.
+before. VMs that were suspended then and have gone on are suspended again: only so is their memory kept.
+Flows change all at once, so whatever happens the switch has those of the one or the other generation, and the
+record tells which (`enforced`) as soon as they are in force.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Change:
     """What was recorded, to be run through the change."""
     advice: tuple[Advice, ...] = ()
     """About the VMs that it starts."""
+    suspended: frozenset[str] = frozenset()
+    """The VMs whose memory was kept when it was planned."""
     confirm_s: float | None = None
     """How long it waits for its confirmation once it is made; None if it needs none."""
 
@@ -162,7 +165,7 @@ async def _undo(registry: Registry, change: Change, was: Fabric | None, report: 
     performer = registry.performer(fabric, change.before.enforced if change.before else 0)
     try:
         now = await observe(change.parts, change.planned, registry.store, change.planned.name)
-        failures = await undo(plan(now, change.now), performer, report)
+        failures = await undo(plan(now, change.now, change.suspended), performer, report)
         if not failures:
             await _restore(registry, change, was)
     except VnetError as error:

@@ -45,7 +45,7 @@ def required(change: Change, confirm_s: float) -> Change:
     """The same change, to be confirmed within so long after it is made."""
     before = replace(change.before, provenance={}) if change.before else None
     ran = frozenset(guest.name for guest in change.now.guests)
-    pending = Pending(change.planned.boot_id, None, before, ran)
+    pending = Pending(change.planned.boot_id, None, before, ran, change.suspended)
     return replace(change, planned=replace(change.planned, pending=pending), confirm_s=confirm_s)
 
 
@@ -176,7 +176,7 @@ async def _bring_back(
     declared = await asyncio.to_thread(declare, before.source, before.assignments, host.now())
     now = await observe(fabric.parts, fabric.record, registry.store, name)
     wanted = _with_guests(declared.state(), now, pending, host.boot_id())
-    actions = plan(now, wanted)
+    actions = plan(now, wanted, pending.suspended)
     failures = await undo(actions, registry.performer(fabric, before.generation), report)
     if failures:
         raise HostError("\n".join([f"generation {before.generation} is not entirely back:", *failures]))

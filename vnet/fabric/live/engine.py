@@ -22,7 +22,7 @@ from vnet.fabric.live.apply import carry_out
 from vnet.fabric.live.change import Change, make, remove
 from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.in_the_way import awaited, refuse_cables, refuse_endpoints
-from vnet.fabric.live.observe import ALIVE, observe
+from vnet.fabric.live.observe import ALIVE, observe, suspended
 from vnet.fabric.live.parts import Guests
 from vnet.fabric.live.recorded import Recorded, nothing
 from vnet.fabric.live.refusals import FailedClaims
@@ -122,7 +122,7 @@ class Engine(Registry):
         fabric.declared = await asyncio.to_thread(
             work_out, topology, previous, self.host.now(), interfaces=mtus
         )
-        self._begin_lives_again(fabric, await _suspended(fabric))
+        self._begin_lives_again(fabric, await suspended(fabric.parts, self.store, name))
         now = await observe(fabric.parts, fabric.record, self.store, name)
         if given_up:
             return
@@ -216,7 +216,10 @@ class Engine(Registry):
         seen = await recorded(name) if was and actions else ()
         hints = await asyncio.to_thread(self._advice, name, wanted.guests - observed.guests)
         hints += await awaited(parts, actions)
-        return Change(parts, record, planned, declared, observed, wanted, actions, was, tracked, seen, hints)
+        kept = await suspended(parts, self.store, name)
+        return Change(
+            parts, record, planned, declared, observed, wanted, actions, was, tracked, seen, hints, kept
+        )
 
     def _advice(self, name: str, guests: Collection[Guest]) -> tuple[Advice, ...]:
         """About the sizes of guests that are to be started."""
@@ -367,12 +370,6 @@ class Engine(Registry):
     def alone(self, name: str) -> asyncio.Lock:
         """What operations on a fabric hold while they need it to stay as it is."""
         return self.locks[name]
-
-
-async def _suspended(fabric: Fabric) -> frozenset[str]:
-    """The VMs whose memory is kept."""
-    states = {vm.name: await fabric.parts.guests.status(vm.name) for vm in fabric.vms}
-    return frozenset(name for name, status in states.items() if status.state is GuestState.SUSPENDED)
 
 
 def _agreed(change: Change, terms: Terms) -> Outcome:

@@ -83,6 +83,10 @@ class HostGuests:
         """Let it go on."""
         await self._manager.resume(self.fabric, name)
 
+    async def suspend(self, guest: Guest) -> int:
+        """Keep its memory, and end it."""
+        return (await self.snapshots.suspend(self.spec(guest))).memory_bytes
+
     async def reset(self, name: str) -> None:
         """Press its reset button."""
         await self._manager.reset(self.fabric, name)

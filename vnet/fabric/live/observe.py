@@ -120,6 +120,12 @@ async def running(parts: Parts, store: Store, name: str) -> frozenset[Guest]:
     return frozenset(replace(guest, built=how.built) for guest, how in found if how.state in ALIVE)
 
 
+async def suspended(parts: Parts, store: Store, name: str) -> frozenset[str]:
+    """The names of the guests whose memory is kept."""
+    found = {guest.name: await parts.guests.status(guest.name) for guest in store.guests(name)}
+    return frozenset(name for name, how in found.items() if how.state is GuestState.SUSPENDED)
+
+
 def foreign(now: State, wanted: State, interfaces: Mapping[str, str]) -> tuple[str, ...]:
     """Interfaces that are not TAPs of ours but have a name that a wanted port needs.
 

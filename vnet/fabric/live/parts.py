@@ -262,6 +262,10 @@ class Guests(Protocol):
         """Let it go on; one that runs is left as it is."""
         ...
 
+    async def suspend(self, guest: Guest) -> int:
+        """Keep its memory, and end it. Returns what that takes, in bytes."""
+        ...
+
     async def reset(self, name: str) -> None:
         """Press its reset button, and wait until it has its addresses again."""
         ...

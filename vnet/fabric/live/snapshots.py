@@ -176,11 +176,9 @@ async def suspend(engine: Engine, name: str, vm: str, report: Report) -> Json:
         fabric = engine.fabric(name)
         guest = engine.guest(name, vm)
         with telling(report, 1, f"suspend {vm}", 1):
-            kept = await fabric.parts.guests.snapshots.suspend(fabric.parts.guests.spec(guest))
+            memory_bytes = await engine.performer(fabric, fabric.record.enforced).suspend(guest)
             engine.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
-        fields = {"memory_bytes": kept.memory_bytes}
-        engine.events.tell(Kind.VM_SUSPENDED, f"{vm} is suspended", name, vm, fields)
-        return {"fabric": name, "vm": vm, "memory_bytes": kept.memory_bytes}
+        return {"fabric": name, "vm": vm, "memory_bytes": memory_bytes}
 
 
 async def forget_memory(engine: Engine, name: str, vm: str) -> None:
