@@ -171,8 +171,7 @@ class Api:
             if self.past is not None:
                 await self.past.observers.settle(name)  # the last look that there can be
             outcome = outcome_json(await self.service.engine.down(name, report))
-            kept = await disks.left(name, remove="disks" in request.query_params)
-            left = {"disks_kept": kept, "snapshots_kept": len(await snapshots.listed(name))}
+            left = await _left(name, remove="disks" in request.query_params)
             return {**outcome, **left, "daemon_ends": self._useless(), "pid": os.getpid()}
 
         return JsonLines(self.operations, work, lambda: self.end() if self._useless() else None)
@@ -395,6 +394,18 @@ class Api:
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, VnetError)
     return JSONResponse({"error": error_json(error)}, 400)
+
+
+async def _left(name: str, *, remove: bool) -> Mapping[str, Any]:
+    """What is kept of a fabric that is down; with `remove` what was, and is removed now."""
+    there = await snapshots.listed(name)
+    removed = await disks.remove_left(name) if remove else []
+    return {
+        "disks_kept": await disks.left(name),
+        "disks_removed": removed,
+        "snapshots_kept": 0 if remove else len(there),
+        "snapshots_removed": there if remove else [],
+    }
 
 
 def _source(body: Mapping[str, Any]) -> Source:

@@ -114,12 +114,13 @@ def down(
 ) -> None:
     """Remove the fabric and all that was made for it.
 
-    The disks of its VMs are kept, with what is on them, for the next `up`.
+    The disks of its VMs are kept, with what is on them, for the next `up`. With --disks they are removed,
+    also those of a fabric that is down already.
     """
     from vnet.cli import daemon
 
     name = settings.fabric
-    if not settings.client().alive() and not daemon.has_fabrics():
+    if not disks and not settings.client().alive() and not daemon.has_fabrics():
         tell(f"{name if name != '-' else 'no fabric'}: not up, nothing to remove")
         return
     where = path("fabrics", name) + ("?disks=1" if disks else "")
@@ -132,11 +133,28 @@ def down(
     if settings.output in (Format.JSON, Format.YAML):
         document(outcome, settings.output)
     elif not settings.quiet:
-        tell(f"{outcome['fabric']}: {'down' if outcome['actions'] else 'not up, nothing to remove'}")
-        if outcome["disks_kept"]:
-            tell(f"its VMs' disks are kept ({outcome['disks_kept']}): `vnet disk ls`, `vnet down --disks`")
-        if outcome["snapshots_kept"]:
-            tell(f"so are its VMs' snapshots ({outcome['snapshots_kept']}): `vnet snapshot ls`")
+        not_up = "not up" if disks else "not up, nothing to remove"
+        tell(f"{outcome['fabric']}: {'down' if outcome['actions'] else not_up}")
+        (_tell_removed if disks else _tell_kept)(outcome)
+
+
+def _tell_kept(outcome: Row) -> None:
+    """What is left of a fabric that is down."""
+    if outcome["disks_kept"]:
+        tell(f"its VMs' disks are kept ({outcome['disks_kept']}): `vnet disk ls`, `vnet down --disks`")
+    if outcome["snapshots_kept"]:
+        tell(f"so are its VMs' snapshots ({outcome['snapshots_kept']}): `vnet snapshot ls`")
+
+
+def _tell_removed(outcome: Row) -> None:
+    """What was left of a fabric that is down, and is no more."""
+    for what in ("disk", "snapshot"):
+        found = outcome[f"{what}s_removed"]
+        if found:
+            named = ", ".join(f"{row['vm']} {row[what]}" for row in found)
+            tell(f"its VMs' {what}s are removed ({len(found)}): {named}")
+        elif what == "disk":
+            tell("no disks of its VMs were left")
 
 
 def ps(settings: Settings) -> None:

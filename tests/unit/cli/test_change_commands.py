@@ -253,6 +253,19 @@ def test_down_does_not_ask(vnet):
     assert vnet.json("ps") == []
 
 
+def test_down_removes_the_disks_of_a_fabric_that_is_down_already_and_says_which(vnet):
+    folder = vnet.directory / "state" / "disks" / "small" / "a"
+    folder.mkdir(parents=True)
+    for name in ("data.raw", "logs.raw"):
+        (folder / name).write_bytes(bytes(512))
+    assert "disks are kept (2)" in vnet("down", "-n", "small").stderr
+    told = vnet("down", "-n", "small", "--disks").stderr.splitlines()
+    assert told == ["small: not up", "its VMs' disks are removed (2): a data, a logs"]
+    assert not folder.exists()
+    told = vnet("down", "-n", "small", "--disks").stderr.splitlines()
+    assert told == ["small: not up", "no disks of its VMs were left"]
+
+
 # -- confirmation ---------------------------------------------------------------------------------
 
 

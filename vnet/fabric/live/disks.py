@@ -65,15 +65,20 @@ def find(fabric: str, vm: str, name: str, chosen: Chosen = Chosen()) -> Kept:
     return found[0]
 
 
-async def left(fabric: str, *, remove: bool) -> int:
-    """How many disks are kept of a fabric that is down; with `remove` none."""
+async def left(fabric: str) -> int:
+    """How many disks are kept of a fabric that is down."""
+    return len(await asyncio.to_thread(disk.kept, fabric))
+
+
+async def remove_left(fabric: str) -> list[Json]:
+    """Remove the disks of a fabric that is down, with their keys and snapshots. Returns which there were."""
     found = await asyncio.to_thread(disk.kept, fabric)
-    for each in found if remove else ():
+    removed: list[Json] = [await asyncio.to_thread(_plain, each) for each in found]
+    for each in found:
         await asyncio.to_thread(disk.remove, each)
-    if remove:
-        await asyncio.to_thread(snapshot_files.remove_all, fabric)
-        await asyncio.to_thread(base_image.collect)
-    return 0 if remove else len(found)
+    await asyncio.to_thread(snapshot_files.remove_all, fabric)
+    await asyncio.to_thread(base_image.collect)
+    return removed
 
 
 async def _use(registry: Registry, one: Kept) -> str:
