@@ -14,11 +14,11 @@ def row(snapshot: Snapshot, vm: str, known: Sequence[Snapshot], now_s: float, he
     """A row of a list.
 
     Args:
-        known: all snapshots of the fabric, among them its parent.
+        known: all snapshots of the fabric. A parent that is not among them, or not of the VM, is none.
         head: the ID of the snapshot that the VM's state descends from.
     """
     saved = snapshot.of(vm)
-    names = {each.id: each.name for each in known}
+    names = {each.id: each.name for each in known if vm in each.vms}
     return {
         "fabric": snapshot.fabric,
         "vm": vm,

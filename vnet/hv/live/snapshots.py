@@ -208,14 +208,15 @@ def _refuse_nothing(guest: Guest, memory: bool) -> None:
 
 
 def _unlink(snapshot: Snapshot, vm: str) -> None:
-    known, parent = files.known(snapshot.fabric), snapshot.of(vm).parent
-    for child in values.adopted(known, snapshot, vm):
+    """Its parent is the one of now: that of when it was listed may have been removed since."""
+    current = files.find(snapshot.fabric, snapshot.id)
+    if current is None or vm not in current.vms:
+        return
+    for child in values.adopted(files.known(snapshot.fabric), current, vm):
         files.rewrite(child)
     if files.head(snapshot.fabric, vm) == snapshot.id:
-        files.set_head(snapshot.fabric, vm, parent)
-    current = files.find(snapshot.fabric, snapshot.id)
-    if current is not None:
-        files.rewrite(current.without(vm))
+        files.set_head(snapshot.fabric, vm, current.of(vm).parent)
+    files.rewrite(current.without(vm))
 
 
 async def _end(guests: Iterable[Guest]) -> None:

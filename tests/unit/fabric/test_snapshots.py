@@ -1,0 +1,80 @@
+"""Snapshots thinned out and listed: each descends from one that is there, or from none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vnet.cli.snapshot_commands import branches
+from vnet.fabric.live import snapshots
+from vnet.fabric.live.event_log import EventLog
+from vnet.fabric.live.snapshots import Pruning
+from vnet.hv.live import snapshot_files as files
+from vnet.hv.live.snapshots import Snapshots
+from vnet.hv.snapshot import Consistency, Saved, Snapshot
+
+FAMILY = ("g1", "g2", "all1")
+
+
+def saved(vm: str, parent: str = "") -> Saved:
+    return Saved(vm, Consistency.OFF, (), parent)
+
+
+@pytest.fixture(autouse=True)
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three snapshots of `db` and `web`, each the parent of the next."""
+    monkeypatch.setenv("VNET_STATE_DIR", str(tmp_path))
+    for number, (name, parent) in enumerate(zip(FAMILY, ("", *FAMILY), strict=False)):
+        made = Snapshot(name, "lab", name, float(number), (saved("db", parent), saved("web", parent)))
+        files.commit(files.begin(made), made)
+    for vm in ("db", "web"):
+        files.set_head("lab", vm, FAMILY[-1])
+
+
+def registry() -> Any:
+    """One with no fabric up, whose guests have no disks."""
+    stopped = lambda fabric, vm: SimpleNamespace(  # noqa: E731
+        lock=asyncio.Lock(), is_up=False, spec=SimpleNamespace(name=vm)
+    )
+    kept = Snapshots(SimpleNamespace(guest_named=stopped), "lab", lambda nic: 0)  # type: ignore[arg-type]
+    parts = SimpleNamespace(guests=SimpleNamespace(snapshots=kept))
+    locks = defaultdict(asyncio.Lock)
+    return SimpleNamespace(locks=locks, fabrics={}, make_parts=lambda name: parts, events=EventLog())
+
+
+def parents(vm: str) -> dict[str, str]:
+    return {row["snapshot"]: row["parent"] for row in asyncio.run(snapshots.listed("lab", vm))}
+
+
+def tree(vm: str) -> list[str]:
+    return [
+        line.split("─ ")[1].split()[0] for line in branches(asyncio.run(snapshots.listed("lab", vm)), "", "")
+    ]
+
+
+def test_what_is_left_descends_from_what_is_left() -> None:
+    asyncio.run(snapshots.prune(registry(), "lab", Pruning(("db",), 1, None, False)))
+    assert [each.of("db").parent for each in files.known("lab") if "db" in each.vms] == [""]
+    assert parents("db") == {"all1": ""}
+    assert parents("web") == {"g1": "", "g2": "g1", "all1": "g2"}
+
+
+def test_when_all_are_removed_the_next_one_descends_from_none() -> None:
+    asyncio.run(snapshots.prune(registry(), "lab", Pruning(("db",), 0, None, False)))
+    assert files.head("lab", "db") == ""
+    assert files.head("lab", "web") == "all1"
+
+
+def test_one_whose_parent_is_not_there_is_a_root_of_the_tree() -> None:
+    first, second, last = files.known("lab")
+    for each in (first, second):
+        files.rewrite(each.without("db"))
+    files.rewrite(replace(last, members=(saved("db", "g1"), saved("web", "gone"))))
+    assert (parents("db"), tree("db")) == ({"all1": ""}, ["all1"])
+    assert tree("web") == ["g1", "g2", "all1"]
