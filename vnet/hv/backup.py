@@ -158,15 +158,26 @@ def chain(id_: str, entries: Mapping[str, Manifest]) -> tuple[Manifest, ...]:
 
     Raises InputError when one is missing.
     """
-    found: list[Manifest] = []
+    missing = gap(id_, entries)
+    if missing:
+        raise InputError(f"{missing}; `vnet backup ls` tells what is")
+    found = [entries[id_]]
+    while found[-1].parent is not None:
+        found.append(entries[found[-1].parent])
+    return tuple(reversed(found))
+
+
+def gap(id_: str, entries: Mapping[str, Manifest]) -> str:
+    """What is missing of an entry's chain, in words; "" if nothing is."""
+    passed: list[str] = []
     wanted: str | None = id_
     while wanted is not None:
-        if wanted not in entries or any(each.id == wanted for each in found):
-            needs = f"{found[-1].id} is an increment of {wanted}, which" if found else f"{wanted}"
-            raise InputError(f"{needs} is not in this store; `vnet backup ls` tells what is")
-        found.append(entries[wanted])
-        wanted = found[-1].parent
-    return tuple(reversed(found))
+        if wanted not in entries or wanted in passed:
+            needs = f"{passed[-1]} is an increment of {wanted}, which" if passed else wanted
+            return f"{needs} is not in this store"
+        passed.append(wanted)
+        wanted = entries[wanted].parent
+    return ""
 
 
 def disk_chain(id_: str, disk: str, entries: Mapping[str, Manifest]) -> tuple[Manifest, ...]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,12 +27,16 @@ from vnet.hv.backup import (
     decode,
     disk_chain,
     encode,
+    gap,
     needs,
     new_id,
     signed,
 )
 from vnet.hv.backup_commands import Copy, File, JobState
-from vnet.hv.live.backup import newest
+from vnet.hv.disk import Disk
+from vnet.hv.live.backup import Order, begin, newest
+from vnet.hv.live.backup_store import Store
+from vnet.hv.monitor import Command
 
 AT = datetime(2026, 11, 29, 10, 30, tzinfo=UTC)
 
@@ -133,7 +141,44 @@ def test_a_chain_that_bites_its_tail_is_refused() -> None:
         chain("x", {"x": manifest("x", "y"), "y": manifest("y", "x")})
 
 
+def test_what_is_missing_of_a_chain_is_told() -> None:
+    assert gap("m3", ENTRIES) == ""
+    assert gap("m9", ENTRIES) == "m9 is not in this store"
+    assert gap("m1", {"m1": ENTRIES["m1"]}) == "m1 is an increment of m0, which is not in this store"
+
+
 # ---- what the next one begins from -------------------------------------------------------------
+
+
+class Still:
+    """The monitor of a QEMU with the disks `a` and `b`, whose writes since `m1` were counted."""
+
+    async def execute(self, command: Command) -> object:
+        counted = {"name": bitmap_name("s1", "m1"), "count": 0, "recording": True, "busy": False}
+        image = {"virtual-size": 1 << 20, "actual-size": 0}
+        nodes = [{"node-name": name, "image": image, "dirty-bitmaps": [counted]} for name in ("a", "b")]
+        version = {"qemu": {"major": 7, "minor": 2, "micro": 0}}
+        return {"query-jobs": [], "query-named-block-nodes": nodes, "query-version": version}[command.name]
+
+
+@pytest.mark.parametrize(
+    ("removed", "parent", "why"),
+    [("", "m1", ""), ("m0", None, "m1 is an increment of m0, which is not in this store")],
+)
+def test_when_the_parent_of_the_last_one_is_gone_the_next_one_is_full_and_says_why(
+    tmp_path: Path, removed: str, parent: str | None, why: str
+) -> None:
+    store = replace(Store.made(tmp_path / "backups"), id="s1")
+    for entry in (manifest("m0"), manifest("m1", "m0", hours=1)):
+        store.begin(entry, None)
+        store.finish(entry)
+    if removed:
+        store.remove(removed)
+    disks = tuple(Disk(name, 1 << 20) for name in ("a", "b"))
+    blocks: Any = SimpleNamespace(disks=disks, nodes={"a": "a", "b": "b"}, monitor=Still())
+    begun = asyncio.run(begin(store, blocks, Order("shop", "db", is_tight=True)))
+    assert begun.parent == parent
+    assert {disk.whole_because for disk in begun.disks} == {why}
 
 
 def counts(*, a: bool | None = True, b: bool | None = True) -> dict[str, tuple[Bitmap, ...]]:

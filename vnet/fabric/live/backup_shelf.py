@@ -14,9 +14,11 @@ from vnet.fabric import redeclared
 from vnet.fabric.live.backups import Backups, Target, Wanted, path_of, plain, state_of
 from vnet.fabric.live.telling import telling
 from vnet.fabric.progress import Report
+from vnet.hv import backup as values
 from vnet.hv import retention
+from vnet.hv.backup import Manifest
 from vnet.hv.live import backup_restore
-from vnet.hv.live.backup_store import Entry, Store
+from vnet.hv.live.backup_store import Entry, Store, complete_of
 from vnet.hv.retention import Keep
 
 Json = Mapping[str, Any]
@@ -27,14 +29,18 @@ async def listed(backups: Backups, store: str, fabric: str | None, vm: str | Non
     path = path_of(store)
     if not path.exists() or not any(path.iterdir()):
         return []
-    found = await asyncio.to_thread(_read, path)
-    rows = [_row(backups, opened, entry) for opened, entry in found]
+    opened, entries = await asyncio.to_thread(_read, path)
+    complete = complete_of(entries)
+    rows = [_row(backups, opened, entry, complete) for entry in entries]
     return [row for row in rows if fabric in (None, row["fabric"]) and vm in (None, row["vm"])]
 
 
-def _row(backups: Backups, store: Store, entry: Entry) -> Json:
-    percent = backups.running.get((str(store.path), entry.manifest.id))
-    return {**plain(store, entry), "percent": percent, "state": state_of(entry, percent)}
+def _row(backups: Backups, store: Store, entry: Entry, complete: Mapping[str, Manifest]) -> Json:
+    id_ = entry.manifest.id
+    percent = backups.running.get((str(store.path), id_))
+    row = {**plain(store, entry), "percent": percent, "state": state_of(entry, percent)}
+    missing = values.gap(id_, complete) if id_ in complete else ""
+    return {**row, "state": "orphaned", "trouble": missing} if missing else row
 
 
 async def shown(backups: Backups, id_: str, store: str, name: str = "", *, same: bool = False) -> Json:
@@ -45,7 +51,8 @@ async def shown(backups: Backups, id_: str, store: str, name: str = "", *, same:
     opened = await asyncio.to_thread(Store.opened, path_of(store))
     entry = await asyncio.to_thread(opened.entry, id_)
     anew = redeclared.anew(entry.manifest, name or entry.manifest.vm, same=same)
-    return {**_row(backups, opened, entry), "topology": dict(entry.manifest.topology), "anew": anew}
+    complete = await asyncio.to_thread(opened.complete)
+    return {**_row(backups, opened, entry, complete), "topology": dict(entry.manifest.topology), "anew": anew}
 
 
 async def verify(backups: Backups, ids: Sequence[str], wanted: Wanted, report: Report) -> list[Json]:
@@ -66,9 +73,9 @@ async def verify(backups: Backups, ids: Sequence[str], wanted: Wanted, report: R
     return rows
 
 
-def _read(path: Path) -> list[tuple[Store, Entry]]:
+def _read(path: Path) -> tuple[Store, list[Entry]]:
     store = Store.opened(path)
-    return [(store, entry) for entry in store.entries()]
+    return store, list(store.entries())
 
 
 # ---- thinning out ------------------------------------------------------------------------------

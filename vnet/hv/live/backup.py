@@ -105,6 +105,9 @@ def _refuse_to_open(blocks: Blocks, order: Order, encrypted: frozenset[str]) -> 
 def _why_full(last: Manifest | None, entries: Mapping[str, Manifest], order: Order) -> str:
     if order.is_full:
         return backup.ASKED_FOR
+    missing = backup.gap(last.id, entries) if last else ""
+    if missing:
+        return missing
     increments = len(backup.chain(last.id, entries)) - 1 if last else 0
     return f"{increments} increments hang on the last full one" if increments >= order.chain_max else ""
 

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,8 +90,7 @@ class Store:
 
     def complete(self) -> Mapping[str, Manifest]:
         """Those that count, by name."""
-        found = (each for each in self.entries() if each.is_complete and not each.trouble)
-        return {each.manifest.id: each.manifest for each in found}
+        return complete_of(self.entries())
 
     def entry(self, id_: str) -> Entry:
         """One. Raises InputError if there is none of that name."""
@@ -133,6 +132,12 @@ class Store:
             shutil.rmtree(each, ignore_errors=True)
         if gone.exists():
             raise HostError(f"{gone} could not be removed whole: remove it by hand")
+
+
+def complete_of(entries: Iterable[Entry]) -> Mapping[str, Manifest]:
+    """Those of them that count, by name."""
+    found = (each for each in entries if each.is_complete and not each.trouble)
+    return {each.manifest.id: each.manifest for each in found}
 
 
 def sweep(path: Path) -> None:
