@@ -9,6 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from vnet.base import paths
 from vnet.base.errors import InputError
 from vnet.fabric import redeclared
 from vnet.fabric.live.backups import Backups, Target, Wanted, path_of, plain, state_of
@@ -25,14 +26,31 @@ Json = Mapping[str, Any]
 
 
 async def listed(backups: Backups, store: str, fabric: str | None, vm: str | None) -> list[Json]:
-    """What is in a store; a store that is not there has nothing."""
+    """What is in a store; the host's own has nothing while it is not there.
+
+    Raises: InputError if another one is not there, or a VM has no backups and is not declared.
+    """
     path = path_of(store)
-    if not path.exists() or not any(path.iterdir()):
+    if path == paths.backups_dir() and (not path.exists() or not any(path.iterdir())):
+        _refuse_unknown(backups, path, (), fabric or "", vm or "")
         return []
     opened, entries = await asyncio.to_thread(_read, path)
+    _refuse_unknown(backups, path, entries, fabric or "", vm or "")
     complete = complete_of(entries)
     rows = [_row(backups, opened, entry, complete) for entry in entries]
     return [row for row in rows if fabric in (None, row["fabric"]) and vm in (None, row["vm"])]
+
+
+def _refuse_unknown(backups: Backups, path: Path, entries: Sequence[Entry], fabric: str, vm: str) -> None:
+    """Raises InputError for a VM, if one is named, that nobody knows."""
+    owners = {(each.manifest.fabric, each.manifest.vm) for each in entries}
+    declared = {(name, each.name) for name, up in backups.engine.fabrics.items() for each in up.vms}
+    if not vm or any(fabric in ("", of) and vm == each for of, each in owners | declared):
+        return
+    there = ", ".join(sorted({each for of, each in owners if each and fabric in ("", of)})) or "none"
+    raise InputError(
+        f"{vm} has no backups in {path}, and no fabric that is up declares it; with backups there: {there}"
+    )
 
 
 def _row(backups: Backups, store: Store, entry: Entry, complete: Mapping[str, Manifest]) -> Json:
@@ -84,11 +102,16 @@ def _read(path: Path) -> tuple[Store, list[Entry]]:
 async def prune(
     backups: Backups, store: str, keep: Keep, only: Target, *, dry_run: bool, report: Report
 ) -> list[Json]:
-    """Remove what no rule keeps, of each VM by itself. What was broken off is not touched."""
+    """Remove what no rule keeps, of each VM by itself. What was broken off is not touched.
+
+    Raises: InputError if nothing is to be kept, or a VM has no backups and is not declared.
+    """
     opened = await asyncio.to_thread(Store.opened, path_of(store))
     if not keep.is_anything:
         raise InputError("say what to keep: --keep-last N, --keep-daily N, --keep-weekly N, --keep-monthly N")
-    complete = await asyncio.to_thread(opened.complete)
+    entries = await asyncio.to_thread(lambda: tuple(opened.entries()))
+    _refuse_unknown(backups, opened.path, entries, only.fabric, only.vm)
+    complete = complete_of(entries)
     rows: list[Json] = []
     owner = attrgetter("fabric", "vm")
     for (fabric, vm), group in groupby(sorted(complete.values(), key=owner), key=owner):

@@ -51,7 +51,11 @@ class Store:
         try:
             return cls(path, str(json.loads((path / _LABEL).read_text())["id"]))
         except FileNotFoundError:
-            raise InputError(f"there are no backups in {path}: it has no {_LABEL}") from None
+            why = f"it has no {_LABEL}" if path.exists() else "there is no such folder"
+            raise InputError(
+                f"there are no backups in {path}: {why}; `vnet backup create --to` makes a store, "
+                "`--store` names another"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HostError(f"the store {path} cannot be read: {error}") from error
 
