@@ -93,6 +93,7 @@ class World:
     host: dict = field(default_factory=lambda: {name: Interface(name) for name in ("eth1", "eth2")})
     guests: set = field(default_factory=set)
     suspended: set = field(default_factory=set)
+    other_memory: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
     vitals: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
@@ -374,6 +375,10 @@ class FakeGuests:
     async def stop(self, name, timeout_s):
         async with self.world.call(f"stop {name}"):
             self.world.guests.discard((self.name, name))
+
+    async def refuse_memory(self, guest):
+        if (self.name, guest.name) in self.world.other_memory:
+            raise HostError(f"the memory of {guest.name} cannot be loaded")
 
     async def suspend(self, guest):
         async with self.world.call(f"suspend {guest.name}"):

@@ -248,6 +248,17 @@ def test_guests_that_do_not_fit_are_refused_before_anything_is_made(world, tmp_p
     asyncio.run(engine.close())
 
 
+def test_memory_that_could_not_be_loaded_is_told_before_anything_is_made(engine, world):
+    up(engine)
+    for name in ("a", "b"):
+        asyncio.run(snapshots.suspend(engine, "small", name, silent))
+    world.other_memory.add(("small", "b"))
+    calls, suspended = list(world.calls), set(world.suspended)
+    with pytest.raises(HostError, match="the memory of b cannot be loaded"):
+        up(engine, LARGER)
+    assert world.calls == calls and world.suspended == suspended == {("small", "a"), ("small", "b")}
+
+
 def test_vcpus_that_are_too_many_are_refused_and_those_of_other_fabrics_count(world, tmp_path):
     engine = make_engine(world, tmp_path)
     engine.host = replace(engine.host, cpus=lambda: 1, vcpus_per_cpu=lambda: 3)

@@ -83,6 +83,10 @@ class HostGuests:
         """Let it go on."""
         await self._manager.resume(self.fabric, name)
 
+    async def refuse_memory(self, guest: Guest) -> None:
+        """Raises HostError if the memory that is kept of it cannot be loaded into what is declared."""
+        await self._manager.refuse_memory(self.spec(guest))
+
     async def suspend(self, guest: Guest) -> int:
         """Keep its memory, and end it."""
         return (await self.snapshots.suspend(self.spec(guest))).memory_bytes

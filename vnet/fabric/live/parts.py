@@ -262,6 +262,10 @@ class Guests(Protocol):
         """Let it go on; one that runs is left as it is."""
         ...
 
+    async def refuse_memory(self, guest: Guest) -> None:
+        """Raises HostError if the memory that is kept of it cannot be loaded into what is declared."""
+        ...
+
     async def suspend(self, guest: Guest) -> int:
         """Keep its memory, and end it. Returns what that takes, in bytes."""
         ...

@@ -51,6 +51,8 @@ async def refuse(registry: Registry, failed_claims: FailedClaims, change: Change
     begin = change.wanted.guests - now
     await refuse_what_cannot_boot(registry.host.obstacles, change.declared, begin)
     await refuse_what_does_not_fit(registry, name, change.parts, now, change.wanted)
+    for guest in sorted(begin):
+        await change.parts.guests.refuse_memory(guest)
 
 
 async def refuse_start(registry: Registry, name: str, fabric: Fabric, now: State, guest: Guest) -> None:

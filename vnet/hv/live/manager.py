@@ -254,8 +254,7 @@ class HvManager:
         means = await self.means(guest.spec, open_tap, progress)
         wish = await asyncio.to_thread(saved_start.wish_of, guest.spec)
         if wish and wish.memory:
-            build, machine = await self.build(), self.machine(guest.spec)
-            await asyncio.to_thread(saved_start.refuse, wish, guest.spec, build, machine)
+            await self.refuse_memory(guest.spec)
             await saved_start.load(wish, guest, means)
             await saved_start.go_on(wish, guest)
             return
@@ -264,6 +263,13 @@ class HvManager:
         await self._boot(guest, means, progress)
         if wish:
             await asyncio.to_thread(saved_start.fulfilled, wish, guest.spec)
+
+    async def refuse_memory(self, spec: GuestSpec) -> None:
+        """Raises HostError if memory that a guest is to go on from cannot be loaded into what is declared."""
+        wish = await asyncio.to_thread(saved_start.wish_of, spec)
+        if wish and wish.memory:
+            build, machine = await self.build(), self.machine(spec)
+            await asyncio.to_thread(saved_start.refuse, wish, spec, build, machine)
 
     async def means(self, spec: GuestSpec, open_tap: Callable[[str], int], progress: Progress) -> Means:
         """What a start needs, but for a template."""
