@@ -69,7 +69,10 @@ def refuse_unusable(fabric: str, vm: str, wanted: Disk) -> int:
     Raises: HostError for one that is encrypted or not, other than is declared, or damaged; or has no key.
     """
     path = path_of(fabric, vm, wanted)
-    size_bytes, is_encrypted = _told(path)
+    try:
+        size_bytes, is_encrypted = _told(path)
+    except HostError as error:
+        raise _damaged(path, str(error)) from error
     _refuse_other(wanted, path, is_encrypted)
     key_of(fabric, vm, wanted)
     return size_bytes
@@ -322,4 +325,8 @@ def refuse_damaged(path: Path) -> None:
     except HostError as error:
         said = str(error)
     if said:
-        raise HostError(f"the disk {path} is damaged: {said.rstrip('.')}. {faults.remedy(str(path))}")
+        raise _damaged(path, said)
+
+
+def _damaged(path: Path, said: str) -> HostError:
+    return HostError(f"the disk {path} is damaged: {said.rstrip('.')}. {faults.remedy(str(path))}")
