@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from vnet.base.errors import AdmissionError, InputError
@@ -24,6 +25,18 @@ class Room:
     file_system: int
     free_bytes: int
     path: str
+
+
+def by_file_system(
+    wanted: Iterable[tuple[Room, str, int]],
+) -> Iterator[tuple[Room, list[tuple[str, int]]]]:
+    """Names and bytes of what is to be in each file system, whatever folders of it they are for."""
+    rooms: dict[int, Room] = {}
+    taking: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for room, name, size_bytes in wanted:
+        rooms.setdefault(room.file_system, room)
+        taking[room.file_system].append((name, size_bytes))
+    yield from ((room, taking[number]) for number, room in rooms.items())
 
 
 VCPUS_PER_CPU = 32

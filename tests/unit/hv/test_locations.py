@@ -273,7 +273,7 @@ def test_what_is_encrypted_otherwise_than_is_declared_or_has_no_key_is_not_used(
         disk.remove(disk.kept("lab")[0])
     disk.ensure("lab", "db", LOCKED)
     keys.path_of("lab", "db", "data").unlink()
-    with pytest.raises(HostError, match="key"):
+    with pytest.raises(HostError, match="the key of the disk data of db cannot be read"):
         disk.missing_bytes("lab", "db", LOCKED)
 
 

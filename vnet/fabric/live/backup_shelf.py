@@ -106,10 +106,9 @@ async def prune(
 
     Raises: InputError if nothing is to be kept, or a VM has no backups and is not declared.
     """
-    opened = await asyncio.to_thread(Store.opened, path_of(store))
     if not keep.is_anything:
         raise InputError("say what to keep: --keep-last N, --keep-daily N, --keep-weekly N, --keep-monthly N")
-    entries = await asyncio.to_thread(lambda: tuple(opened.entries()))
+    opened, entries = await asyncio.to_thread(_read, path_of(store))
     _refuse_unknown(backups, opened.path, entries, only.fabric, only.vm)
     complete = complete_of(entries)
     rows: list[Json] = []

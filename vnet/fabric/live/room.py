@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from vnet.base.errors import AdmissionError
@@ -12,7 +11,7 @@ from vnet.fabric.live.observe import running
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Host, Registry
 from vnet.fabric.state import Guest, State
-from vnet.hv.admission import Commitment, Room, admit, admit_disks, admit_vcpus
+from vnet.hv.admission import Commitment, admit, admit_disks, admit_vcpus, by_file_system
 from vnet.topology.inventory import Inventory, Nic
 
 
@@ -36,18 +35,14 @@ async def refuse_what_does_not_fit(
 
 
 def _refuse_disks(host: Host, fabric: str, asked: Sequence[Guest]) -> None:
-    """Each file system by itself, whatever locations are on it."""
-    rooms: dict[int, Room] = {}
-    taking: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for guest in asked:
-        for disk in guest.disks:
-            size_bytes = host.missing_disk_bytes(fabric, guest.name, disk)
-            if size_bytes:
-                room = host.disk_room(disk.location)
-                rooms.setdefault(room.file_system, room)
-                taking[room.file_system].append((f"{guest.name}/{disk.name}", size_bytes))
-    for file_system, room in rooms.items():
-        admit_disks(taking[file_system], room)
+    missing = (
+        (disk.location, f"{guest.name}/{disk.name}", host.missing_disk_bytes(fabric, guest.name, disk))
+        for guest in asked
+        for disk in guest.disks
+    )
+    taking = ((host.disk_room(location), name, size) for location, name, size in missing if size)
+    for room, disks in by_file_system(taking):
+        admit_disks(disks, room)
 
 
 def refuse_lines_without_queues(inventory: Inventory, has_queue: Callable[[str], bool]) -> None:

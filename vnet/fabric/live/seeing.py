@@ -28,7 +28,7 @@ def declared_of(fabric: Fabric) -> Declared:
     return fabric.declared
 
 
-def is_known(declared: Declared, name: str | None) -> bool:
+def is_known(declared: Declared, name: str) -> bool:
     """Whether a VM or a NIC has a name."""
     inventory = declared.inventory
     return name in {vm.name for vm in inventory.vms} | {nic.name for nic in inventory.nics}

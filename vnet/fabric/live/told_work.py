@@ -36,8 +36,9 @@ async def worked(work: Callable[[Callable[[str], None]], T], told: Callable[[str
     except asyncio.CancelledError:
         ends.set()
         await asyncio.wait([task])
-        caller = asyncio.current_task()
-        if task.exception() is not None or caller is None:
+        if task.exception() is not None:
             raise
+        caller = asyncio.current_task()
+        assert caller is not None, "it was cancelled"
         caller.uncancel()
         return task.result()

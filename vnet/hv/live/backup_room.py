@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from vnet.base.errors import HostError
 from vnet.hv import backup
 from vnet.hv import backup_commands as commands
-from vnet.hv.admission import DISK_RESERVE_BYTES, Room, admit_backup, admit_restored
+from vnet.hv.admission import DISK_RESERVE_BYTES, Room, admit_backup, admit_restored, by_file_system
 from vnet.hv.backup import Bitmap, Manifest, SavedDisk
 from vnet.hv.live import disk, image_tool, locations
 from vnet.hv.live.blocks import Blocks
@@ -43,14 +42,12 @@ def refuse_restore_without_room(
         wanted: each disk, the location where it is to be, and the files that are read of it.
         key: that of the files, if they are encrypted.
     """
-    rooms: dict[int, Room] = {}
-    written: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for saved, location, files in wanted:
-        room = disk.room(location)
-        rooms.setdefault(room.file_system, room)
-        written[room.file_system].append((saved.name, _written_bytes(saved, files, key)))
-    for file_system, room in rooms.items():
-        admit_restored(written[file_system], room)
+    written = (
+        (disk.room(location), saved.name, _written_bytes(saved, files, key))
+        for saved, location, files in wanted
+    )
+    for room, disks in by_file_system(written):
+        admit_restored(disks, room)
 
 
 def _written_bytes(saved: SavedDisk, files: Sequence[Path], key: bytes | None) -> int:

@@ -263,7 +263,7 @@ def move(one: Kept, location: str, told: disk_move.Told) -> Path:
 def _tidy(folder: Path) -> None:
     """Removes folders that are empty but for locks: where there is more, others may hold them."""
     with suppress(OSError):
-        (*left,) = folder.iterdir()
+        left = list(folder.iterdir())
         for each in left if all(each.name.startswith(".lock") for each in left) else ():
             each.unlink()
         folder.rmdir()
