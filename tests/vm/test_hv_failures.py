@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
+from tests.breaking_off import BrokenOff
 from tests.vm.hv_lab import FABRIC, carrier, lab, left_over, processes, spec
 from tests.waiting import until
 from vnet.base import paths
@@ -195,18 +197,19 @@ def test_a_template_that_qemu_refuses_is_replaced_by_a_cold_boot(place, monkeypa
     assert any("booting it instead" in text for text in place.progress)
 
 
-def test_a_start_that_is_broken_off_leaves_nothing(place):
-    async def break_off(after_s):
-        task = asyncio.create_task(place.manager.start(spec(1), place.open_tap))
-        await asyncio.sleep(after_s)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    for after_s in (0.05, 0.2, 0.4):
-        place.run(break_off(after_s))
-        assert processes(str(paths.run_dir())) == []
-        assert left_over(str(paths.run_dir())) == []
+def test_a_start_that_is_broken_off_anywhere_leaves_nothing(place):
+    place.start(spec(1))  # makes the template that the others start from
+    place.run(place.manager.destroy(FABRIC, "vm-1"))
+    for wait in count(1):
+        try:
+            place.run(BrokenOff(place.manager.start(spec(1), place.open_tap), wait))
+        except asyncio.CancelledError:
+            assert processes(str(paths.run_dir())) == []
+            assert left_over(str(paths.run_dir())) == []
+        else:
+            break
+    assert place.status(1).state.value == "running"
+    assert wait > 15, "it did not wait as often as there are steps"
 
 
 def test_a_folder_too_deep_for_sockets_is_named(place, monkeypatch):

@@ -163,7 +163,9 @@ class Past:
                 before = await _unreported(observer.fabric)
                 while name in self.observers.registry.fabrics:
                     with suppress(TimeoutError):
-                        await blocks.put(await asyncio.wait_for(queue.get(), LOSS_S))
+                        async with asyncio.timeout(LOSS_S):
+                            line = await queue.get()
+                        await blocks.put(line)
                     if queue.empty():
                         now = await _unreported(observer.fabric)
                         if now + lost > before:

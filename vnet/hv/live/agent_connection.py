@@ -92,7 +92,8 @@ class AgentConnection(ABC):
                 return
             self._ask_for_sign()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._synced.wait(), min(self.sync_every_s, left_s))
+                async with asyncio.timeout(min(self.sync_every_s, left_s)):
+                    await self._synced.wait()
 
     def _write(self, data: bytes) -> None:
         if self._writer.is_closing() or self._failure:

@@ -54,7 +54,8 @@ class Process:
         watched = os.dup(self.pidfd)  # the loop watches a descriptor once, others may watch ours
         loop.add_reader(watched, ended.set)
         try:
-            await asyncio.wait_for(ended.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await ended.wait()
         except TimeoutError:
             return False
         finally:
