@@ -160,15 +160,17 @@ def summarize(
     before: Record | None,
     planned: Record,
     effects: Effects = NO_EFFECTS,
+    suspended: Set[str] = frozenset(),
 ) -> Summary:
     """What the actions do, that lead from the one state and record to the other.
 
     Args:
         effects: what that means for those who want to talk.
+        suspended: the VMs whose memory is kept.
     """
     if not actions:
         return Summary()
-    vms = tuple(_vms(now, wanted, actions, before, planned))
+    vms = tuple(_vms(now, wanted, actions, before, planned, suspended))
     ports = tuple(_ports(now, wanted))
     change = next((action for action in actions if isinstance(action, act.ApplyFlows)), _NO_FLOWS)
     replaced = {flow.key for flow in change.put} & {flow.key for flow in change.remove}
@@ -234,7 +236,12 @@ def _vm_names(state: State, record: Record | None) -> frozenset[str]:
 
 
 def _vms(
-    now: State, wanted: State, actions: Sequence[act.Action], before: Record | None, planned: Record
+    now: State,
+    wanted: State,
+    actions: Sequence[act.Action],
+    before: Record | None,
+    planned: Record,
+    suspended: Set[str],
 ) -> Iterator[Line]:
     old, new = _vm_names(now, before), _vm_names(wanted, planned)
     ended = {action.guest.name: action.guest for action in actions if isinstance(action, act.DestroyGuest)}
@@ -246,11 +253,13 @@ def _vms(
     becoming |= {name: _anew(ended[name], started[name]) for name in again}
     for name in sorted(old | new):
         if name not in new:
-            yield Line(Mark.REMOVE, Kind.VM, name, "" if name in ended else "it does not run")
+            lost = "it is suspended: its memory is lost" if name in suspended else "it does not run"
+            yield Line(Mark.REMOVE, Kind.VM, name, "" if name in ended else lost)
         elif name in becoming:
             yield _becoming(name, becoming[name])
         elif name in started and name in old:
-            yield Line(Mark.CHANGE, Kind.VM, name, "start: it does not run")
+            why = "it is suspended, and goes on from its memory" if name in suspended else "it does not run"
+            yield Line(Mark.CHANGE, Kind.VM, name, f"start: {why}")
         elif name in started:
             yield Line(Mark.ADD, Kind.VM, name, "start")
 

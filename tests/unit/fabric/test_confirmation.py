@@ -9,6 +9,7 @@ import pytest
 from tests.unit.fabric.fakes import Trap, World, make_engine, refuse_host
 from tests.unit.fabric.test_engine import EXPIRING, LARGER, OTHER_MEMORY, SMALL, WITHOUT_A, source
 from vnet.base.errors import Exit, HostError
+from vnet.fabric.live import snapshots
 from vnet.fabric.live.confirmation import RETRY_S, NotConfirmed, NothingToConfirm
 from vnet.fabric.live.engine import Terms
 from vnet.fabric.progress import silent
@@ -118,6 +119,24 @@ def test_what_is_started_and_stopped_meanwhile_is_brought_back_too(host):
     host.do(host.engine.stop("small", "a", 1.0, silent))
     host.passes(120)
     assert host.world.contents() == before and host.record.stopped == frozenset()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_memory_of_a_vm_that_is_removed_is_kept_until_that_is_confirmed(host, kept):
+    host.up(SMALL, Terms())
+    host.do(snapshots.suspend(host.engine, "small", "a", silent))
+    host.up(WITHOUT_A)
+    host.killed()
+    assert host.world.suspended == {("small", "a")}
+    if kept:
+        host.do(host.engine.confirm("small"))
+        assert host.world.suspended == set()
+        assert [guest.name for guest in host.engine.store.guests("small")] == ["b"]
+    else:
+        host.do(host.engine.roll_back("small", silent))
+        assert host.world.suspended == {("small", "a")}
+        host.do(host.engine.start("small", "a", silent))
+        assert host.world.guests == {("small", "a"), ("small", "b")}
 
 
 def test_a_daemon_that_is_killed_meanwhile_goes_on_waiting(host):

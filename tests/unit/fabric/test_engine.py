@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.fabric.fakes import Trap, World, make_engine, refuse
 from vnet.base.errors import AdmissionError, Exit, HostError, InputError
-from vnet.fabric.live import snapshots
+from vnet.fabric.live import attaching, snapshots
 from vnet.fabric.live.change import Interrupted
 from vnet.fabric.live.engine import AskFirst, PlanChanged, Terms
 from vnet.fabric.live.refusals import ClaimsFailed
@@ -257,6 +257,58 @@ def test_memory_that_could_not_be_loaded_is_told_before_anything_is_made(engine,
     with pytest.raises(HostError, match="the memory of b cannot be loaded"):
         up(engine, LARGER)
     assert world.calls == calls and world.suspended == suspended == {("small", "a"), ("small", "b")}
+
+
+@pytest.mark.parametrize("how", ["stop", "suspend"])
+def test_nothing_is_left_of_a_vm_that_did_not_run_when_it_was_removed(engine, world, how):
+    up(engine)
+    if how == "stop":
+        asyncio.run(engine.stop("small", "a", 1.0, silent))
+    else:
+        asyncio.run(snapshots.suspend(engine, "small", "a", silent))
+    up(engine, WITHOUT_A)
+    assert "destroy a" in world.calls and not world.suspended
+    assert [guest.name for guest in engine.store.guests("small")] == ["b"]
+
+
+def test_what_is_left_of_a_vm_and_cannot_be_removed_is_told_and_tried_again(engine, world):
+    up(engine)
+    asyncio.run(engine.stop("small", "a", 1.0, silent))
+
+    def refuse_to_destroy(world, what):
+        if what == "destroy a":
+            refuse(world, what)
+
+    world.traps = (Trap(0, refuse_to_destroy, lasting=True),)
+    up(engine, WITHOUT_A)
+    assert "remove a: the host refused" in engine.fabrics["small"].trouble
+    world.traps = ()
+    up(engine, WITHOUT_A)
+    assert engine.fabrics["small"].trouble == ""
+    assert [guest.name for guest in engine.store.guests("small")] == ["b"]
+
+
+def test_what_is_attached_starts_nobody(engine, world):
+    up(engine, LARGER)
+    asyncio.run(engine.stop("small", "a", 1.0, silent))
+    asyncio.run(snapshots.suspend(engine, "small", "b", silent))
+    for vm in ("c", "a"):
+        asyncio.run(attaching.change(engine, "small", vm, "logs:1G", attach=True, report=silent))
+    assert world.guests == {("small", "c")} and world.suspended == {("small", "b")}
+    assert [disk.name for disk in world.specs["small", "c"].disks] == ["logs"]
+    asyncio.run(engine.start("small", "a", silent))
+    assert [disk.name for disk in world.specs["small", "a"].disks] == ["logs"]
+
+
+def test_what_would_make_kept_memory_useless_is_not_attached(engine, world):
+    up(engine)
+    asyncio.run(snapshots.suspend(engine, "small", "a", silent))
+    world.other_memory.add(("small", "a"))
+    generation = engine.fabrics["small"].record.generation
+    asyncio.run(attaching.change(engine, "small", "b", "logs:1G", attach=True, report=silent))
+    with pytest.raises(HostError, match="the memory of a cannot be loaded"):
+        asyncio.run(attaching.change(engine, "small", "a", "logs:1G", attach=True, report=silent))
+    assert engine.fabrics["small"].record.generation == generation + 1
 
 
 def test_vcpus_that_are_too_many_are_refused_and_those_of_other_fabrics_count(world, tmp_path):

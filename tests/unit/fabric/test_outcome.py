@@ -12,6 +12,7 @@ from tests.unit.fabric.fakes import World, make_engine
 from tests.unit.fabric.test_engine import LARGER, OTHER_MEMORY, SMALL, WITHOUT_A, source
 from tests.unit.fabric.test_plan import states
 from vnet.fabric import actions as act
+from vnet.fabric.live import snapshots
 from vnet.fabric.outcome import Count, Outcome, summarize
 from vnet.fabric.plan import plan
 from vnet.fabric.progress import silent
@@ -106,6 +107,15 @@ def test_a_vm_that_does_not_run_is_started_or_removed_and_that_is_said(told):
 
     assert told(SMALL, then=SMALL, prepare=a_is_dead)[0] == ["~ vm a: start: it does not run"]
     assert only(told(SMALL, then=WITHOUT_A, prepare=a_is_dead)[0], "vm") == ["- vm a: it does not run"]
+
+
+def test_of_a_suspended_vm_is_said_what_becomes_of_its_memory(told):
+    def a_is_suspended(engine):
+        asyncio.run(snapshots.suspend(engine, "small", "a", silent))
+
+    resumed, lost = (told(SMALL, then=then, prepare=a_is_suspended)[0] for then in (SMALL, WITHOUT_A))
+    assert resumed == ["~ vm a: start: it is suspended, and goes on from its memory"]
+    assert only(lost, "vm") == ["- vm a: it is suspended: its memory is lost"]
 
 
 def test_a_port_that_somebody_took_away_is_made_again_with_its_vm(told):

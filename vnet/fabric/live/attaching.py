@@ -1,4 +1,7 @@
-"""NICs and disks attached and detached by hand: the text in force is edited, then all goes as with `up`."""
+"""NICs and disks attached and detached by hand: the text in force is edited, then all goes as with `up`.
+
+But VMs that do not run are left so; one that is changed has it at its next start.
+"""
 
 from __future__ import annotations
 
@@ -22,5 +25,5 @@ async def change(
     before = engine.fabric(name).record.source
     edit = attaching.attached if attach else attaching.detached
     after = await asyncio.to_thread(edit, before, vm, what)
-    outcome = await engine.up(after, report, Terms(agreed=True))
+    outcome = await engine.up(after, report, Terms(agreed=True, starts=False))
     return outcome, {"file": before.file, "patch": attaching.difference(before, after)}

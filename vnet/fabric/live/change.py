@@ -23,7 +23,7 @@ from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.outcome import NO_EFFECTS, Effects, Outcome, summarize
 from vnet.fabric.plan import plan
-from vnet.fabric.progress import Progress, Report, Status
+from vnet.fabric.progress import Progress, Report, Status, silent
 from vnet.fabric.replay import changes_of_verdict
 from vnet.fabric.seen import Seen
 from vnet.fabric.sizing import Advice
@@ -69,7 +69,10 @@ class Change:
     def outcome(self) -> Outcome:
         """The change as the user is told of it."""
         effects = self._effects(self.was) if self.was and self.actions else NO_EFFECTS
-        summary = summarize(self.now, self.wanted, self.actions, self.before, self.planned, effects)
+        suspended = self.suspended
+        summary = summarize(
+            self.now, self.wanted, self.actions, self.before, self.planned, effects, suspended
+        )
         return Outcome(self.planned.name, self.planned.generation, self.actions, summary, self.advice)
 
     def _effects(self, was: Declared) -> Effects:
@@ -104,6 +107,23 @@ async def make(registry: Registry, change: Change, report: Report) -> None:
         raise undone from error
     finally:
         fabric.starting = frozenset()
+    await sweep(registry, fabric)
+
+
+async def sweep(registry: Registry, fabric: Fabric) -> None:
+    """Throws away what is left of VMs that do not run and are declared no more, such as memory that was kept.
+
+    Not while a change waits for its confirmation, which they would come back without. What cannot be removed
+    is tried again after the next change, and by the next daemon.
+    """
+    if fabric.record.pending is not None or fabric.declared is None:
+        return
+    declared = {vm.name for vm in fabric.declared.inventory.vms}
+    gone = [guest for guest in registry.store.guests(fabric.record.name) if guest.name not in declared]
+    actions = [act.DestroyGuest(guest) for guest in gone]
+    failures = await uninterrupted(undo(actions, registry.performer(fabric, fabric.record.enforced), silent))
+    if failures:
+        fabric.trouble = "what is left of VMs that are gone could not be removed: " + "; ".join(failures)
 
 
 def _generations(change: Change) -> dict[str, Any]:

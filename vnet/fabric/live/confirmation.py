@@ -16,7 +16,7 @@ from vnet.base.errors import Exit, HostError, VnetError
 from vnet.fabric.declared import declare
 from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import undo
-from vnet.fabric.live.change import Change, remove
+from vnet.fabric.live.change import Change, remove, sweep
 from vnet.fabric.live.observe import observe
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.outcome import Outcome
@@ -93,6 +93,7 @@ async def confirm(registry: Registry, name: str) -> Outcome:
         generation = fabric.record.generation
         text = f"generation {generation} was confirmed"
         registry.events.tell(Kind.CONFIRMED, text, name, fields={"generation": generation})
+        await sweep(registry, fabric)
         return Outcome(name, fabric.record.generation, ())
 
 
@@ -183,7 +184,8 @@ async def _bring_back(
     texts = declared.provenance_texts()
     record = replace(before, enforced=before.generation, boot_id=host.boot_id(), provenance=texts)
     registry.store.save(record)
-    registry.fabrics[name] = Fabric(fabric.parts, record, declared)
+    registry.fabrics[name] = back = Fabric(fabric.parts, record, declared)
+    await sweep(registry, back)
     return Outcome(name, record.generation, actions)
 
 

@@ -19,7 +19,7 @@ from vnet.fabric.declared import load, work_out
 from vnet.fabric.events import Kind
 from vnet.fabric.live import confirmation, refusals
 from vnet.fabric.live.apply import carry_out
-from vnet.fabric.live.change import Change, make, remove
+from vnet.fabric.live.change import Change, make, remove, sweep
 from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.in_the_way import awaited, refuse_cables, refuse_endpoints
 from vnet.fabric.live.observe import ALIVE, observe, suspended
@@ -35,7 +35,7 @@ from vnet.fabric.progress import Report, silent
 from vnet.fabric.restart import begin_again
 from vnet.fabric.shrunk import refuse_smaller_disks
 from vnet.fabric.sizing import Advice, advice
-from vnet.fabric.state import Guest, guest_of
+from vnet.fabric.state import Guest, State, guest_of
 from vnet.fabric.store import Record, Source
 from vnet.hv.live.tasks import all_of
 from vnet.hv.spec import GuestState
@@ -62,12 +62,14 @@ class Terms:
 
     `confirm_s`: undo it when nobody confirms it for so long. `agreed`: even if it removes more than it keeps.
     `plan`: only if the plan is this one (`Outcome.id`); empty for any. `recorded` is told what becomes of it.
+    `starts`: VMs that do not run are started.
     """
 
     confirm_s: float | None = None
     agreed: bool = False
     plan: str = ""
     recorded: Recorded = nothing
+    starts: bool = True
 
 
 @dataclass(slots=True)
@@ -130,10 +132,10 @@ class Engine(Registry):
         gone = tuple(guest for guest in self.store.guests(name) if guest.name not in known)
         wanted = replace(fabric.declared.state(), guests=now.guests - frozenset(gone))
         generation, boot_id = fabric.record.generation, self.host.boot_id()
-        orphans = tuple(act.DestroyGuest(guest) for guest in gone if guest not in now.guests)
-        await carry_out((*orphans, *plan(now, wanted)), self.performer(fabric, generation), silent)
+        await carry_out(plan(now, wanted), self.performer(fabric, generation), silent)
         if (fabric.record.enforced, fabric.record.boot_id) != (generation, boot_id):
             self.save(fabric, replace(fabric.record, enforced=generation, boot_id=boot_id))
+        await sweep(self, fabric)
 
     async def _take_up_changes(self, name: str, fabric: Fabric) -> None:
         """Of guests that a daemon was killed in; the ports that they need were there before."""
@@ -173,7 +175,7 @@ class Engine(Registry):
         """
         topology = await asyncio.to_thread(load, source)
         async with self.locks[topology.name]:
-            change = await self._prepare(topology, source, terms.recorded)
+            change = await self._prepare(topology, source, terms.recorded, starts=terms.starts)
             if change.actions and terms.confirm_s is not None:
                 change = confirmation.required(change, terms.confirm_s)
             await refusals.refuse(self, self.failed_claims, change)
@@ -183,7 +185,9 @@ class Engine(Registry):
             await make(self, change, report)
             return outcome
 
-    async def _prepare(self, topology: Topology, source: Source, recorded: Recorded = nothing) -> Change:
+    async def _prepare(
+        self, topology: Topology, source: Source, recorded: Recorded = nothing, *, starts: bool = True
+    ) -> Change:
         """Observe and plan."""
         await asyncio.to_thread(check_filters, topology)
         name = topology.name
@@ -196,7 +200,7 @@ class Engine(Registry):
         await asyncio.to_thread(refuse_lines_without_queues, declared.inventory, self.host.has_queue)
         observed = await observe(parts, record, self.store, name)
         refuse_smaller_disks(declared.inventory, observed)
-        wanted = declared.state()
+        wanted = declared.state() if starts else _without_starts(declared.state(), observed)
         actions = plan(observed, wanted)
         await refuse_cables(parts, declared, actions)
         await refuse_endpoints(parts, declared, actions)
@@ -208,7 +212,7 @@ class Engine(Registry):
             record.enforced if record else 0,
             self.host.boot_id(),
             declared.inventory.assignments,
-            frozenset(),
+            frozenset() if starts or record is None else record.stopped,
             declared.provenance_texts(),
         )
         was = fabric.declared if fabric else None
@@ -370,6 +374,11 @@ class Engine(Registry):
     def alone(self, name: str) -> asyncio.Lock:
         """What operations on a fabric hold while they need it to stay as it is."""
         return self.locks[name]
+
+
+def _without_starts(wanted: State, now: State) -> State:
+    """What is wanted, but only of the VMs that run."""
+    return replace(wanted, guests=frozenset(guest for guest in wanted.guests if now.guest(guest.name)))
 
 
 def _agreed(change: Change, terms: Terms) -> Outcome:

@@ -14,7 +14,7 @@ from vnet.fabric.live.change import Change
 from vnet.fabric.live.confirmation import refuse_while_one_waits
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.room import refuse_what_does_not_fit
-from vnet.fabric.state import Guest, State
+from vnet.fabric.state import Guest, State, guest_of
 from vnet.hv.spec import GuestState
 
 FailedClaims = Callable[[Declared], tuple[str, ...]]
@@ -51,7 +51,7 @@ async def refuse(registry: Registry, failed_claims: FailedClaims, change: Change
     begin = change.wanted.guests - now
     await refuse_what_cannot_boot(registry.host.obstacles, change.declared, begin)
     await refuse_what_does_not_fit(registry, name, change.parts, now, change.wanted)
-    for guest in sorted(begin):
+    for guest in sorted(begin | _changed_in_their_sleep(change)):
         await change.parts.guests.refuse_memory(guest)
 
 
@@ -61,6 +61,17 @@ async def refuse_start(registry: Registry, name: str, fabric: Fabric, now: State
     await refuse_what_cannot_boot(registry.host.obstacles, fabric.declared, (guest,))
     room = replace(now, guests=now.guests | {guest})
     await refuse_what_does_not_fit(registry, name, fabric.parts, now.guests, room)
+
+
+def _changed_in_their_sleep(change: Change) -> frozenset[Guest]:
+    """The guests whose memory is kept and that are declared in another way now, started or not."""
+    if change.was is None:
+        return frozenset()
+    return _asleep(change.declared, change.suspended) - _asleep(change.was, change.suspended)
+
+
+def _asleep(declared: Declared, suspended: frozenset[str]) -> frozenset[Guest]:
+    return frozenset(guest_of(vm) for vm in declared.inventory.vms if vm.name in suspended)
 
 
 async def _refuse_failed_claims(failed_claims: FailedClaims, declared: Declared) -> None:
