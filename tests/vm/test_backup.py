@@ -152,6 +152,19 @@ def test_a_backup_that_is_broken_off_leaves_nothing_and_the_next_increment_is_wh
     assert read_back(host, made["id"], "cat /mnt/note; sha256sum /mnt/big") == f"kept\n{sums}"
 
 
+def test_a_vm_that_is_stopped_meanwhile_is_not_backed_up_and_that_is_said(host: Lab) -> None:
+    before = states(host, "db")
+    sh(host, "db", "dd if=/dev/urandom of=/mnt/big bs=1M count=16 2>/dev/null; sync")
+    with half_done(host) as process:
+        host.vnet("stop", "db", "--wait", "1")
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "db ended while it was being backed up; nothing is left of the backup" in told
+    assert states(host, "db") == before
+    host.vnet("start", "db")
+    sh(host, "db", "mkdir -p /mnt; mount -t ext4 /dev/disk/data /mnt")
+
+
 def test_when_the_daemon_is_killed_qemu_goes_on_and_the_backup_is_finished_later(host: Lab) -> None:
     sh(host, "db", "echo then >/mnt/note; dd if=/dev/urandom of=/mnt/big bs=1M count=16 2>/dev/null; sync")
     with half_done(host):

@@ -38,7 +38,7 @@ from vnet.fabric.live import captures, consoles, disks, recorded, snapshots
 from vnet.fabric.live.backups import Backups
 from vnet.fabric.live.captures import CaptureRequest
 from vnet.fabric.live.consoles import LinesWanted
-from vnet.fabric.live.engine import Terms
+from vnet.fabric.live.engine import Engine, Terms
 from vnet.fabric.live.numbers import Taker
 from vnet.fabric.live.past import Past
 from vnet.fabric.live.service import Service
@@ -171,7 +171,7 @@ class Api:
             if self.past is not None:
                 await self.past.observers.settle(name)  # the last look that there can be
             outcome = outcome_json(await self.service.engine.down(name, report))
-            left = await _left(name, remove="disks" in request.query_params)
+            left = await _left(self.service.engine, name, remove="disks" in request.query_params)
             return {**outcome, **left, "daemon_ends": self._useless(), "pid": os.getpid()}
 
         return JsonLines(self.operations, work, lambda: self.end() if self._useless() else None)
@@ -396,10 +396,10 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": error_json(error)}, 400)
 
 
-async def _left(name: str, *, remove: bool) -> Mapping[str, Any]:
+async def _left(engine: Engine, name: str, *, remove: bool) -> Mapping[str, Any]:
     """What is kept of a fabric that is down; with `remove` what was, and is removed now."""
     there = await snapshots.listed(name)
-    removed = await disks.remove_left(name) if remove else []
+    removed = await disks.remove_left(engine, name) if remove else []
     return {
         "disks_kept": await disks.left(name),
         "disks_removed": removed,

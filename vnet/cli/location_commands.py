@@ -60,6 +60,8 @@ def add(
     made = settings.daemon().post(_WHERE, {"name": called, "folder": str(folder.absolute())})
     found = f"; {made['disks']} disks lie there already" if made["disks"] else ""
     tell(f"{called}: {made['folder']}, {mib(made['free_bytes'])} free{found}")
+    if made["in_memory"]:
+        tell(f"{made['folder']} is in memory: disks there are lost when this host is started anew")
 
 
 def rm(

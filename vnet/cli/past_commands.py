@@ -101,6 +101,8 @@ def drops(
     """
     client, where = settings.daemon(), path("fabrics", settings.fabric, "drops")
     if follow:
+        if any((since, until, at, by, packet, first, write)):
+            raise UsageError("--follow shows what is lost from now on: it takes a VM and --reason alone")
         _follow(settings, client, f"{where}/follow", {"vm": vm, "reason": reason})
     elif packet:
         _packets(settings, client, where, packet, write)

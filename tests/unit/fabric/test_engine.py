@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.fabric.fakes import Trap, World, make_engine, refuse
 from vnet.base.errors import AdmissionError, Exit, HostError, InputError
-from vnet.fabric.live import attaching, snapshots
+from vnet.fabric.live import attaching, disks, snapshots
 from vnet.fabric.live.change import Interrupted
 from vnet.fabric.live.engine import AskFirst, PlanChanged, Terms
 from vnet.fabric.live.refusals import ClaimsFailed
@@ -309,6 +309,12 @@ def test_what_would_make_kept_memory_useless_is_not_attached(engine, world):
     with pytest.raises(HostError, match="the memory of a cannot be loaded"):
         asyncio.run(attaching.change(engine, "small", "a", "logs:1G", attach=True, report=silent))
     assert engine.fabrics["small"].record.generation == generation + 1
+
+
+def test_disks_are_not_those_that_are_left_of_a_fabric_once_it_is_up_again(engine):
+    up(engine)
+    with pytest.raises(HostError, match="small is up again: the disks of its VMs are kept"):
+        asyncio.run(disks.remove_left(engine, "small"))
 
 
 def test_vcpus_that_are_too_many_are_refused_and_those_of_other_fabrics_count(world, tmp_path):

@@ -52,6 +52,11 @@ def files(root: Path) -> list[str]:
     )
 
 
+def test_what_is_in_memory_is_known_to_be_so():
+    assert locations.is_in_memory(Path("/dev/shm"))
+    assert not locations.is_in_memory(Path("/proc"))
+
+
 # ---- naming ----------------------------------------------------------------------------------------
 
 

@@ -68,7 +68,7 @@ async def _take(backups: Backups, store: Store, order: Order, report: Report) ->
     guests = backups.engine.fabric(order.fabric).parts.guests
     async with guests.blocks(guest, "its disks are being backed up") as blocks:
         manifest = await backup.begin(store, blocks, order)
-        with backups.at_work(store, manifest, "back up", report) as moved:
+        with backups.at_work(store, manifest, f"back up {order.vm}", report) as moved:
             manifest = await backup.take(store, blocks, order, manifest, moved)
     _note(report, manifest)
     return manifest
@@ -102,7 +102,7 @@ async def _go_on(
         if not await backup.is_going_on(blocks, manifest):
             return None
         await blocks.thaw()
-        with backups.at_work(store, manifest, "back up", report) as moved:
+        with backups.at_work(store, manifest, f"back up {order.vm}", report) as moved:
             done = await backup.complete(store, blocks, order.key, manifest, moved)
     _note(report, done)
     return done

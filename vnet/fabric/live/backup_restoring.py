@@ -42,7 +42,7 @@ async def restore(backups: Backups, id_: str, target: Target, wanted: Wanted, re
                 replace(each, base=image, image=root) if each.disk.is_root else each.based()
                 for each in places
             ]
-            with backups.at_work(store, manifest, "restore", report) as moved:
+            with backups.at_work(store, manifest, f"restore {vm}", report) as moved:
                 await backup_restore.restore(store, manifest, wanted.key, places, wanted.rate_bytes, moved)
     return {**plain(store, entry), "restored": [str(each.path) for each in places]}
 

@@ -74,7 +74,7 @@ class Backups:
 
     @contextlib.contextmanager
     def at_work(
-        self, store: Store, manifest: Manifest, what: str, report: Report
+        self, store: Store, manifest: Manifest, step: str, report: Report
     ) -> Iterator[Callable[[int], None]]:
         """The step, and how far it is, for who waits and for who lists."""
         key, said = (str(store.path), manifest.id), -1
@@ -88,7 +88,7 @@ class Backups:
 
         self.running[key] = 0
         try:
-            with telling(report, 1, f"{what} {manifest.vm}", 1) as remark:
+            with telling(report, 1, step, 1) as remark:
                 yield moved
                 remark.text = manifest.id
         finally:

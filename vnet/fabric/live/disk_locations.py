@@ -22,7 +22,8 @@ def listed() -> list[Json]:
 def add(name: str, folder: str) -> Json:
     """Name a folder of this host."""
     added = locations.add(name, Path(folder))
-    return _plain(added, sum(each.location == name for each in disk.kept()))
+    disks = sum(each.location == name for each in disk.kept())
+    return {**_plain(added, disks), "in_memory": locations.is_in_memory(added.folder)}
 
 
 def remove(name: str, *, is_lost: bool) -> Json:

@@ -12,7 +12,7 @@ from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Registry
 from vnet.fabric.live.snapshot_uses import refuse_kept
-from vnet.hv.live import base_image, base_note, disk, snapshot_files
+from vnet.hv.live import base_image, base_note, disk, locations, snapshot_files
 from vnet.hv.live.disk import Kept
 from vnet.topology.inventory import Vm
 
@@ -56,7 +56,10 @@ def find(fabric: str, vm: str, name: str, chosen: Chosen = Chosen()) -> Kept:
     found = [each for each in found if chosen.location in ("", each.location)]
     found = [each for each in found if chosen.format in ("", each.format)]
     if not found:
-        raise InputError(f"{vm} of {fabric} has no such disk {name}; `vnet disk ls` tells which there are")
+        raise InputError(
+            f"{vm} of {fabric} has no such disk {name}; `vnet disk ls` tells which there are"
+            f"{locations.unseen()}"
+        )
     if len(found) > 1:
         there = ", ".join(f"{each.format} at {each.location}" for each in found)
         raise InputError(
@@ -70,15 +73,21 @@ async def left(fabric: str) -> int:
     return len(await asyncio.to_thread(disk.kept, fabric))
 
 
-async def remove_left(fabric: str) -> list[Json]:
-    """Remove the disks of a fabric that is down, with their keys and snapshots. Returns which there were."""
-    found = await asyncio.to_thread(disk.kept, fabric)
-    removed: list[Json] = [await asyncio.to_thread(_plain, each) for each in found]
-    for each in found:
-        await asyncio.to_thread(disk.remove, each)
-    await asyncio.to_thread(snapshot_files.remove_all, fabric)
-    await asyncio.to_thread(base_image.collect)
-    return removed
+async def remove_left(registry: Registry, fabric: str) -> list[Json]:
+    """Remove the disks of a fabric that is down, with their keys and snapshots. Returns which there were.
+
+    Raises: HostError if it is up, as it may be again by now.
+    """
+    async with registry.locks[fabric]:
+        if fabric in registry.fabrics:
+            raise HostError(f"{fabric} is up again: the disks of its VMs are kept")
+        found = await asyncio.to_thread(disk.kept, fabric)
+        removed: list[Json] = [await asyncio.to_thread(_plain, each) for each in found]
+        for each in found:
+            await asyncio.to_thread(disk.remove, each)
+        await asyncio.to_thread(snapshot_files.remove_all, fabric)
+        await asyncio.to_thread(base_image.collect)
+        return removed
 
 
 async def _use(registry: Registry, one: Kept) -> str:

@@ -167,7 +167,8 @@ async def take(store: Store, blocks: Blocks, order: Order, manifest: Manifest, m
         with contextlib.suppress(VnetError):
             await uninterrupted(undo(store, blocks, manifest))
         if isinstance(error, PeerError):
-            raise HostError(f"{order.vm} ended while it was being backed up: {error}") from error
+            told = f"{order.vm} ended while it was being backed up; nothing is left of the backup ({error})"
+            raise HostError(told) from error
         if isinstance(error, OSError):
             raise HostError(f"cannot write to {store.path}: {error.strerror}") from error
         raise

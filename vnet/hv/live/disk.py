@@ -275,6 +275,12 @@ def path_of(fabric: str, vm: str, wanted: Disk) -> Path:
     return locations.root(wanted.location) / fabric / vm / wanted.file
 
 
+def not_there(vm: str, name: str) -> HostError:
+    """Of a disk that is declared: nothing was written to it yet, or nobody can see it now."""
+    made = f"it is made by the first `vnet start {vm}`{locations.unseen()}"
+    return HostError(f"the disk {name} of {vm} is not there: {made}")
+
+
 def refuse_elsewhere(fabric: str, vm: str, wanted: Disk) -> None:
     """Raises HostError for a disk that lies at another location than is declared: nothing moves it unasked,
     and none is made in its place."""

@@ -12,24 +12,31 @@ from vnet.hv import firmware, qemu_img
 from vnet.hv.disk import Disk
 from vnet.hv.live import image_tool, keys, locations
 from vnet.hv.live import snapshot_files as files
-from vnet.hv.live.disk import path_of
+from vnet.hv.live.disk import not_there, path_of
 from vnet.hv.live.host_files import replace_file
 from vnet.hv.qemu_img import Call, Image
 from vnet.hv.snapshot import SavedDisk, Snapshot
 from vnet.hv.spec import GuestSpec
 
 
-def file_of(fabric: str, vm: str, disk: SavedDisk) -> Path:
-    """Where a disk is, or would be if it were not declared elsewhere: it may have been moved since."""
-    wanted = Disk(disk.name, disk.size_bytes, disk.format)
-    found = locations.places(fabric, vm, wanted.file)
-    return next(iter(found.values()), path_of(fabric, vm, wanted))
+def file_of(fabric: str, vm: str, disk: SavedDisk) -> Path | None:
+    """Where a disk is: it may have been moved since. None if it is gone, or was not made yet.
+
+    Raises: HostError if it may be at a location that is missing.
+    """
+    found = locations.places(fabric, vm, Disk(disk.name, disk.size_bytes, disk.format).file)
+    if not found and locations.missing():
+        raise HostError(f"the disk {disk.name} of {vm} is gone{locations.unseen()}")
+    return next(iter(found.values()), None)
 
 
 def keep(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> None:
     """Keeps the contents of disks as they are."""
     for disk in disks:
-        _snapshot("-c", snapshot, file_of(fabric, vm, disk))
+        file = file_of(fabric, vm, disk)
+        if file is None:
+            raise not_there(vm, disk.name)
+        _snapshot("-c", snapshot, file)
 
 
 def keep_variables(spec: GuestSpec, folder: Path) -> None:
@@ -44,7 +51,7 @@ def drop(fabric: str, vm: str, disks: Iterable[SavedDisk], snapshot: str) -> Non
     """Forgets what was kept, as far as it was."""
     for disk in disks:
         file = file_of(fabric, vm, disk)
-        if file.exists() and snapshot in names(file):
+        if file and snapshot in names(file):
             _snapshot("-d", snapshot, file)
 
 
@@ -52,7 +59,7 @@ def refuse_missing(snapshot: Snapshot, vm: str) -> None:
     """Raises HostError if one of the disks was made anew since, or removed."""
     for disk in snapshot.of(vm).disks:
         file = file_of(snapshot.fabric, vm, disk)
-        if not file.exists() or snapshot.id not in names(file):
+        if file is None or snapshot.id not in names(file):
             raise HostError(
                 f"the disk {disk.name} of {vm} was removed or made anew since, and does not keep the snapshot"
                 f" {snapshot.name} any more: nothing was changed. `vnet snapshot rm {vm} {snapshot.name}`"
@@ -66,6 +73,8 @@ def take_back(snapshot: Snapshot, vm: str) -> None:
     """
     for disk in snapshot.of(vm).disks:
         file = file_of(snapshot.fabric, vm, disk)
+        if file is None:
+            raise HostError(f"the disk {disk.name} of {vm} is gone, and with it the snapshot {snapshot.name}")
         for bitmap in _bitmaps(_info(file)):
             _forget(bitmap, file)
         _snapshot("-a", snapshot.id, file)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import IO
 
 from vnet.base import paths
-from vnet.base.errors import HostError
 from vnet.hv import ovf, qemu_img
 from vnet.hv.disk import refuse_encrypted
 from vnet.hv.live import base_note, disk, image_store, image_tool
@@ -66,9 +65,7 @@ def source(fabric: str, vm: str, name: str) -> Source:
     """A disk of a VM. Raises HostError if it is not there (the VM was never started), or is damaged."""
     found = [each for each in disk.kept(fabric) if (each.vm, each.name) == (vm, name)]
     if not found:
-        raise HostError(
-            f"the disk {name} of {vm} is not there yet: it is made by the first `vnet start {vm}`"
-        )
+        raise disk.not_there(vm, name)
     refuse_encrypted(vm, [each.name for each in found if each.is_encrypted])
     path = found[0].path
     image = base_note.image_of(path)

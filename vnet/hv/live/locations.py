@@ -114,6 +114,12 @@ def missing() -> tuple[DiskLocation, ...]:
     return tuple(each for each in listed() if each.trouble)
 
 
+def unseen() -> str:
+    """What is to be added where it is said that there is no such disk: the locations nobody can look into."""
+    lost = [f"; or it lies at the location {each.name}: {each.trouble}" for each in missing()]
+    return "".join(lost)
+
+
 def staging(location: str = DEFAULT_LOCATION) -> Path:
     """Where disks are made for other VMs, beside those of a location, in the same file system."""
     return paths.cloning_dir() if location == DEFAULT_LOCATION else root(location) / ".cloning"
@@ -129,6 +135,19 @@ def make_folder(folder: Path) -> None:
             each.mkdir(exist_ok=True, mode=0o700)
     except OSError as error:
         raise HostError(f"cannot make {folder}: {error.strerror or error}") from error
+
+
+_IN_MEMORY = {"tmpfs", "ramfs"}
+
+
+def is_in_memory(folder: Path) -> bool:
+    """Whether what lies in a folder is gone when the host is started anew. Source: proc(5), mountinfo."""
+    number = folder.stat().st_dev
+    device = f"{os.major(number)}:{os.minor(number)}"
+    mounts = (line.partition(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return any(
+        before.split()[2] == device and behind.split()[0] in _IN_MEMORY for before, _, behind in mounts
+    )
 
 
 # ---- adding and removing -------------------------------------------------------------------------
