@@ -24,6 +24,8 @@ class Phase(Enum):
     LOADED = "loaded"
     """It could go on; others of its group may not be so far yet."""
     CONTINUING = "continuing"
+    REJOINING = "rejoining"
+    """It goes on with its own memory, which is nowhere else now: it is not ended for an agent that is silent."""
     LOADING = "loading"
     """The template's state is read into the clone."""
     PLUGGING = "plugging"
@@ -104,6 +106,8 @@ class Action(Enum):
     ANNOUNCE = "announce"
     PAUSE = "pause"
     RESUME = "resume"
+    CONTINUE = "continue"
+    """With its own memory."""
     RESET = "reset"
     FORGET = "forget"
     """What the guest was told is lost."""
@@ -144,8 +148,13 @@ TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
     **{(phase, Event.START_SAVED): (Phase.LAUNCHING_SAVED, Action.LAUNCH_SAVED) for phase in _DOWN},
     (Phase.LAUNCHING_SAVED, Event.DONE): (Phase.LOADING_SAVED, Action.LOAD_SAVED),
     (Phase.LOADING_SAVED, Event.DONE): (Phase.LOADED, Action.NOTHING),
-    (Phase.LOADED, Event.RESUME): (Phase.CONTINUING, Action.RESUME),
-    (Phase.CONTINUING, Event.DONE): (Phase.WAKING, Action.AWAIT_AGENT),
+    (Phase.LOADED, Event.RESUME): (Phase.CONTINUING, Action.CONTINUE),
+    (Phase.CONTINUING, Event.DONE): (Phase.REJOINING, Action.AWAIT_AGENT),
+    (Phase.REJOINING, Event.DONE): (Phase.CONFIGURING, Action.CONFIGURE),
+    (Phase.REJOINING, Event.SILENT): (Phase.RUNNING, Action.ANNOUNCE),
+    (Phase.REJOINING, Event.FAILED): (Phase.RUNNING, Action.ANNOUNCE),
+    (Phase.REJOINING, Event.STOP): (Phase.ENDING, Action.KILL),
+    (Phase.REJOINING, Event.DIED): (Phase.CRASHED, Action.CLEAN),
     # all of them
     (Phase.WAKING, Event.DONE): (Phase.CONFIGURING, Action.CONFIGURE),
     (Phase.WAKING, Event.SILENT): (Phase.RUNNING, Action.ANNOUNCE),
@@ -217,7 +226,7 @@ TABLE: dict[tuple[Phase, Event], tuple[Phase, Action]] = {
 
 SHOWN: dict[Phase, GuestState] = {
     Phase.ABSENT: GuestState.STOPPED,
-    **dict.fromkeys(_STARTING, GuestState.STARTING),
+    **dict.fromkeys((*_STARTING, Phase.REJOINING), GuestState.STARTING),
     Phase.RUNNING: GuestState.RUNNING,
     Phase.PAUSING: GuestState.RUNNING,
     Phase.PAUSED: GuestState.PAUSED,

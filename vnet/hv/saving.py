@@ -27,6 +27,10 @@ _ALL_THERE_IS_BPS = 100 << 30
 
 CANCEL = Command("migrate_cancel")
 SWITCH_OVER = Command("migrate-continue", {"state": "pre-switchover"})
+WAKE_CANCELLED = Command("migrate-continue", {"state": "cancelling"})
+"""If CANCEL comes when QEMU has decided to wait for SWITCH_OVER and not yet said so, it waits for ever, and
+the guest stands still. Source: QEMU 7.2, migration/migration.c, migration_maybe_pause: between its look at
+the state and qemu_sem_wait. Woken once more than it needs, it sees to that before it waits again."""
 
 
 def copies_while_it_runs(build: Build) -> bool:

@@ -3,9 +3,11 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 
 import pytest
 
+from tests.breaking_off import broken_off
 from tests.unit.fabric.fakes import Trap, World, make_engine, refuse
 from vnet.base.errors import AdmissionError, Exit, HostError, InputError
 from vnet.fabric.live import attaching, disks, snapshots
@@ -432,6 +434,20 @@ def test_a_stopped_vm_stays_stopped_until_it_is_started(engine, world, tmp_path)
     asyncio.run(again.start("small", "a", silent))
     assert world.guests == {("small", "a"), ("small", "b")}
     asyncio.run(again.close())
+
+
+def test_a_stop_that_nobody_waits_for_any_more_is_done_and_remembered_or_not_begun(engine, world):
+    up(engine)
+    for wait in count(1):
+        asyncio.run(engine.start("small", "a", silent))
+        try:
+            asyncio.run(broken_off(engine.stop("small", "a", 1.0, silent), wait))
+        except asyncio.CancelledError:
+            is_off = ("small", "a") not in world.guests
+            assert engine.fabrics["small"].record.stopped == ({"a"} if is_off else set())
+        else:
+            break
+    assert wait > 1
 
 
 def test_an_unknown_vm_names_those_there_are(engine):

@@ -10,9 +10,9 @@ from vnet.hv.lifecycle import SHOWN, TABLE, Action, Event, Phase, attempts, step
 from vnet.hv.spec import GuestState
 
 STARTING = [phase for phase, shown in SHOWN.items() if shown is GuestState.STARTING]
-STARTING.remove(Phase.RESETTING)
+STARTING = [phase for phase in STARTING if phase not in (Phase.RESETTING, Phase.REJOINING)]
 SAVING = {Phase.SAVING, Phase.SAVING_PAUSED}
-UP = {Phase.RUNNING, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING, Phase.RESETTING} | SAVING
+UP = {Phase.RUNNING, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING, Phase.RESETTING, Phase.REJOINING} | SAVING
 
 
 def run(phase, *events):
@@ -100,7 +100,14 @@ def test_a_saved_guest_is_loaded_and_stands_still_until_it_is_told_to_go_on():
     assert (phase, actions) == (Phase.LOADED, [Action.LAUNCH_SAVED, Action.LOAD_SAVED, Action.NOTHING])
     phase, actions = run(phase, Event.RESUME, *[Event.DONE] * 4)
     assert phase is Phase.RUNNING
-    assert actions[:3] == [Action.RESUME, Action.AWAIT_AGENT, Action.CONFIGURE]
+    assert actions[:3] == [Action.CONTINUE, Action.AWAIT_AGENT, Action.CONFIGURE]
+
+
+def test_who_goes_on_with_memory_that_is_nowhere_else_is_not_ended_for_an_agent_that_is_silent():
+    phase, actions = run(Phase.LOADED, Event.RESUME, Event.DONE, Event.FAILED, Event.DONE)
+    assert phase is Phase.RUNNING
+    assert actions == [Action.CONTINUE, Action.AWAIT_AGENT, Action.ANNOUNCE, Action.NOTHING]
+    assert run(Phase.LOADED, Event.RESUME, Event.FAILED)[1] == [Action.CONTINUE, Action.KILL]
 
 
 def test_saving_leaves_a_guest_as_it_was():

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -22,6 +22,7 @@ from vnet.fabric.progress import Progress, Report, Status
 from vnet.fabric.state import HOSTS_OWN, Guest
 from vnet.fabric.store import Record, Store
 from vnet.hv.changing import HalfChanged
+from vnet.hv.live.tasks import to_its_end
 from vnet.hv.spec import GuestState
 from vnet.topology.inventory import Awaited
 
@@ -118,7 +119,7 @@ class Performer:
                 await self._await(guest.awaits)
                 return await self._start(guest, note)
             case act.ChangeGuest(was, guest):
-                await finished(self._change(was, guest))
+                await to_its_end(self._change(was, guest))
             case act.RestartGuest(was, guest):
                 await self._await(await self._running(guest.awaits))
                 await self._stop(was)
@@ -269,18 +270,6 @@ async def undo(actions: Sequence[act.Action], performer: Performer, report: Repo
             failures.append(f"{step.what}: {error}")
             enforced = enforced and not isinstance(step.actions[0], act.ApplyFlows)
     return tuple(failures)
-
-
-async def finished(work: Coroutine[Any, Any, None]) -> None:
-    """Does it to its end: who is cancelled meanwhile waits for that, and is cancelled then."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # the change as a whole is undone, whatever became of this
-        raise
 
 
 async def _side_by_side(together: Iterable[Step], performer: Performer, report: Report) -> None:

@@ -37,7 +37,7 @@ from vnet.fabric.shrunk import refuse_smaller_disks
 from vnet.fabric.sizing import Advice, advice
 from vnet.fabric.state import Guest, State, guest_of
 from vnet.fabric.store import Record, Source
-from vnet.hv.live.tasks import all_of
+from vnet.hv.live.tasks import all_of, to_its_end
 from vnet.hv.spec import GuestState
 from vnet.topology.model import Topology
 
@@ -317,15 +317,19 @@ class Engine(Registry):
             return True
 
     async def stop(self, name: str, vm: str, timeout_s: float, report: Report) -> Outcome:
-        """Power a VM off; its ports and rules stay."""
+        """Power a VM off; its ports and rules stay. Who breaks that off no longer waits for it."""
         async with self.locks[name]:
             fabric = self.fabric(name)
             fabric.vm(vm)  # refuses those that there are not
             with telling(report, 1, f"stop {vm}", 1):
-                await fabric.parts.guests.stop(vm, timeout_s)
-                self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
-            self.events.tell(Kind.VM_STOPPED, f"{vm} was stopped", name, vm, {"why": "stopped"})
+                await to_its_end(self._stop(fabric, vm, timeout_s))
             return Outcome(name, fabric.record.generation, ())
+
+    async def _stop(self, fabric: Fabric, vm: str, timeout_s: float) -> None:
+        await fabric.parts.guests.stop(vm, timeout_s)
+        record = fabric.record
+        self.save(fabric, replace(record, stopped=record.stopped | {vm}))
+        self.events.tell(Kind.VM_STOPPED, f"{vm} was stopped", record.name, vm, {"why": "stopped"})
 
     async def pause(self, name: str, vm: str, report: Report) -> Outcome:
         """Let a VM stand still; its ports, rules and connections stay."""

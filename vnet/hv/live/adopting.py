@@ -9,6 +9,7 @@ from vnet.base.errors import VnetError
 from vnet.hv import faults, monitor
 from vnet.hv.faults import DiskFault
 from vnet.hv.lifecycle import Event
+from vnet.hv.live import saved_start
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.finding import find_recorded
 from vnet.hv.live.guest import Guest
@@ -36,8 +37,8 @@ class Adopter:
                 return True
             await guest.drive(Event.DIED)  # nobody has noticed yet
             return False
-        qemu = await self._find()
-        if qemu and self.guest.recorded.ready and not self._is_replaced():
+        qemu, is_replaced = await self._find(), self._is_replaced()
+        if qemu and self.guest.recorded.ready and not is_replaced:
             with contextlib.suppress(VnetError):
                 await self._take_over(qemu)
                 return guest.is_up
@@ -59,10 +60,10 @@ class Adopter:
 
     def _is_replaced(self) -> bool:
         """Whether it is to begin anew from what was saved, and its QEMU was about to be ended."""
-        spec = self.guest.spec
-        wish = files.next_of(spec.fabric, spec.name)
-        if wish and wish.token == self.guest.recorded.origin:
-            files.fulfilled(wish, spec.name)
+        spec, record = self.guest.spec, self.guest.record
+        wish = saved_start.wish_of(spec)
+        if wish and record and record.ready and record.origin == wish.token:
+            saved_start.fulfilled(wish, spec)  # it has gone on, whatever became of it since
             return False
         return wish is not None
 

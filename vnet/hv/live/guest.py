@@ -26,6 +26,7 @@ from vnet.hv.live.launching import Means
 from vnet.hv.live.performing import Performer
 from vnet.hv.live.qemu import Qemu
 from vnet.hv.live.saving import Saving
+from vnet.hv.live.tasks import to_its_end
 from vnet.hv.spec import ExecResult, GuestEvent, GuestSpec, GuestState, GuestStatus, Happening
 from vnet.hv.vitals import Vitals
 
@@ -178,22 +179,19 @@ class Guest(Body):
             raise HostError(f"{self.spec.name} ended while it booted again")
 
     async def _ask(self, event: Event) -> None:
-        """What is begun is done to its end: a caller who goes away meanwhile waits for it."""
-        driving = asyncio.ensure_future(self.drive(event))
-        try:
-            failure = await asyncio.shield(driving)
-        except asyncio.CancelledError:
-            await asyncio.wait([driving])
-            raise
+        failure = await to_its_end(self.drive(event))
         if failure is not None:
             raise failure
 
     # Ending
 
     async def stop(self, timeout_s: float) -> None:
-        """Presses the power button, and kills a guest that does not go down in time."""
+        """Presses the power button, and kills a guest that does not go down in time.
+
+        That is not taken back when who asked for it goes away meanwhile: the guest may be at it.
+        """
         self.performer.stop_timeout_s = timeout_s
-        await self.drive(Event.STOP)
+        await to_its_end(self.drive(Event.STOP))
 
     # What happens unasked
 

@@ -39,6 +39,10 @@ SCREENSHOT_BYTES = 64 << 20
 """How long a file the QEMU of a guest with a screen may write."""
 
 
+def no_more() -> None:
+    """Nothing is to be done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a start needs from the manager besides the spec. `template` is None for a cold boot.
@@ -54,6 +58,8 @@ class Means:
     """Its own memory, if it goes on from there."""
     origin: str = ""
     """The wish that it is started from."""
+    gone_on: Callable[[], None] = no_more
+    """Called once it goes on with that memory."""
 
 
 def prepare(spec: GuestSpec, means: Means, *, warm: bool) -> Record:

@@ -58,6 +58,7 @@ class Performer:
             Action.ANNOUNCE: self._announce,
             Action.PAUSE: self._pause,
             Action.RESUME: self._resume,
+            Action.CONTINUE: self._continue,
             Action.RESET: self._reset,
             Action.FORGET: self._forget,
             Action.POWER_DOWN: self._power_down,
@@ -129,6 +130,14 @@ class Performer:
             self._guest.note(halted=False)
         await self._guest.monitor.execute(monitor.CONTINUE)
         self._guest.agent.tell_time()
+
+    async def _continue(self) -> None:
+        """With its own memory. From here on what is kept of that no longer belongs to its disks: whoever finds
+        it lets it go on, and nobody begins with that again."""
+        assert self.means is not None
+        self._guest.note(ready=True, booting=True)
+        await self._resume()
+        await asyncio.to_thread(self.means.gone_on)
 
     async def _reset(self) -> None:
         await self._forget()

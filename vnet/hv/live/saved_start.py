@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 from vnet.base.errors import HostError
 from vnet.hv import snapshot as values
@@ -15,8 +16,9 @@ from vnet.hv.disk import plugged
 from vnet.hv.live import disk_snapshots
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.guest import Guest
-from vnet.hv.live.launching import Means
+from vnet.hv.live.launching import Means, no_more
 from vnet.hv.live.snapshot_files import Next
+from vnet.hv.live.tasks import to_its_end
 from vnet.hv.snapshot import Build, Saved, Shape, Snapshot
 from vnet.hv.spec import GuestSpec
 
@@ -59,11 +61,18 @@ async def load(wish: Next, guest: Guest, means: Means) -> None:
     name = guest.spec.name
     snapshot = await asyncio.to_thread(_snapshot, wish, name)
     await asyncio.to_thread(take_back, wish, guest.spec)
-    await guest.load(replace(means, saved=files.memory(snapshot, name), origin=wish.token))
+    gone_on = partial(files.fulfilled, wish, name) if wish.is_suspended else no_more
+    saved = files.memory(snapshot, name)
+    await guest.load(replace(means, saved=saved, origin=wish.token, gone_on=gone_on))
 
 
 async def go_on(wish: Next, guest: Guest) -> None:
-    """It goes on, and is told the time, and new random numbers."""
+    """It goes on, and is told the time, and new random numbers. Nobody breaks that off: it is done soon, and
+    there would be no way back to what is in the file."""
+    await to_its_end(_go_on(wish, guest))
+
+
+async def _go_on(wish: Next, guest: Guest) -> None:
     await guest.go_on()
     await asyncio.to_thread(fulfilled, wish, guest.spec)
 

@@ -200,12 +200,20 @@ class Saving:
                 await self._sink.ended()
 
 
+async def _cancelled(qmp: Monitor) -> None:
+    while not (now := saving.course(await qmp.execute(monitor.QUERY_MIGRATE))).has_ended:
+        if now.stage is Stage.CANCELLING:
+            with suppress(HostError):  # it has ended by now
+                await qmp.execute(saving.WAKE_CANCELLED)
+        await asyncio.sleep(_POLL_S)
+
+
 async def clear(qmp: Monitor, disks: Sequence[Plugged], snapshot: str, *, runs: bool) -> None:
     """Breaks off a saving, forgets what it kept of the disks, and lets the guest go on if it ran before."""
     await qmp.execute(saving.CANCEL)
     try:
         async with asyncio.timeout(_END_TIMEOUT_S):
-            await qmp.poll(monitor.QUERY_MIGRATE, lambda answer: saving.course(answer).has_ended)
+            await _cancelled(qmp)
     except TimeoutError as error:
         raise TimedOut("QEMU does not break off what it saves") from error
     state = monitor.parse_status(await qmp.execute(monitor.QUERY_STATUS))

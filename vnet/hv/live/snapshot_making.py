@@ -20,6 +20,7 @@ from vnet.hv.live.freezing import freeze, thaw
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.saving import Saving
 from vnet.hv.live.tasks import together, uninterrupted
+from vnet.hv.live.threads import kept
 from vnet.hv.snapshot import Consistency, Saved, Snapshot
 
 
@@ -47,7 +48,7 @@ async def suspend(snapshot: Snapshot, guest: Guest) -> Saved:
 
 
 async def _begun(snapshot: Snapshot, guests: Sequence[Guest]) -> _Making:
-    folder = await uninterrupted(asyncio.to_thread(files.begin, snapshot))
+    folder = await kept(files.give_up, files.begin, snapshot)
     return _Making(folder, snapshot, {guest.spec.name: guest for guest in guests})
 
 

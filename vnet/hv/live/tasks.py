@@ -27,6 +27,20 @@ async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
             raise result
 
 
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Finishes work that was begun: who is cancelled meanwhile waits for that, and is cancelled then."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # whatever became of it, it is the cancellation that is told
+        raise
+
+
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Finishes work even if the caller is cancelled meanwhile: undoing must not be undone."""
     task = asyncio.ensure_future(work)
