@@ -310,6 +310,16 @@ def test_a_restore_whose_manager_was_killed_is_completed_by_the_next(cellar, old
     assert files.wishes(hv_lab.FABRIC) == ()
 
 
+def test_a_guest_that_went_on_with_its_memory_boots_again_like_any_other(cellar) -> None:
+    write(cellar, "kept")
+    cellar.run(keeper(cellar).suspend(SPECS[0]))
+    cellar.start(SPECS[0])
+    pid = cellar.status(1).pid
+    assert read(cellar) == b"kept\nkept\n"
+    cellar.run(cellar.manager.reset(hv_lab.FABRIC, "vm-1"))
+    assert (cellar.status(1).pid, read(cellar)) == (pid, b"kept\n"), "its memory is gone, QEMU is not"
+
+
 @contextmanager
 def little_room() -> Iterator[None]:
     folder = paths.snapshots_dir(hv_lab.FABRIC).parent

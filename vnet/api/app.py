@@ -313,9 +313,8 @@ class Api:
         name, vm, body = self._fabric(request), request.path_params["vm"], await body_of(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
-            if body.get("boot") is True:
-                await snapshots.forget_memory(self.service.engine, name, vm)
-            return outcome_json(await self.service.engine.start(name, vm, report))
+            boot = body.get("boot") is True
+            return outcome_json(await self.service.engine.start(name, vm, report, boot=boot))
 
         return JsonLines(self.operations, work)
 

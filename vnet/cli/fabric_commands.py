@@ -219,7 +219,8 @@ def _state(row: Row) -> str:
 
 def _generation(row: Row) -> str:
     """One number when what is wanted is enforced, both when it is not; how long it can be confirmed."""
-    left = f" ({row['confirm_left_s']:.0f}s to confirm)" if _waits(row) else ""
+    left_s = row["confirm_left_s"]
+    left = f" ({left_s:.0f}s to confirm)" if left_s else " (not confirmed)" if _waits(row) else ""
     if row["generation"] == row["enforced"]:
         return f"{row['generation']}{left}"
     return f"{row['enforced']}→{row['generation']}{left}"
@@ -239,6 +240,9 @@ def _rates(row: Row) -> str:
 
 
 def _unconfirmed(row: Row) -> str:
+    if not row["confirm_left_s"]:
+        generation = f"{row['fabric']}: generation {row['generation']} was not confirmed, and is being undone"
+        return f"{generation}; `vnet rollback -n {row['fabric']}` says what is in the way, if something is"
     return f"{row['fabric']}: `vnet confirm -n {row['fabric']}` keeps generation {row['generation']}"
 
 

@@ -25,7 +25,7 @@ class Phase(Enum):
     """It could go on; others of its group may not be so far yet."""
     CONTINUING = "continuing"
     REJOINING = "rejoining"
-    """It goes on with its own memory, which is nowhere else now: it is not ended for an agent that is silent."""
+    """It goes on with its own memory, which is nowhere else now: it is not ended for a silent agent."""
     LOADING = "loading"
     """The template's state is read into the clone."""
     PLUGGING = "plugging"

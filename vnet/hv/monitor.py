@@ -75,8 +75,8 @@ _MEMORY_STAYS = Command(
 """Memory that is a shared file is not part of the saved state: clones map the file itself."""
 
 
-_STAYS_SILENT = Command("migrate-set-parameters", {"announce-rounds": 0})
-"""A clone has not moved: without this QEMU would send RARP frames in its name, only to be dropped."""
+STAYS_SILENT = Command("migrate-set-parameters", {"announce-rounds": 0})
+"""What is loaded has not moved: without this QEMU would send RARP frames in its name, only to be dropped."""
 
 
 def save_state(fd: int) -> tuple[Command, ...]:
@@ -88,7 +88,7 @@ def save_state(fd: int) -> tuple[Command, ...]:
 def load_state(fd: int) -> tuple[Command, ...]:
     """Reads a saved state into a QEMU that was started with `-incoming defer`."""
     send = Command("getfd", {"fdname": "state"}, fd)
-    return (_MEMORY_STAYS, _STAYS_SILENT, send, Command("migrate-incoming", {"uri": "fd:state"}))
+    return (_MEMORY_STAYS, STAYS_SILENT, send, Command("migrate-incoming", {"uri": "fd:state"}))
 
 
 def plug_nic(index: int, mac: int, tap_fd: int, vhost_fd: int | None) -> tuple[Command, ...]:

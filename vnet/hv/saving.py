@@ -14,7 +14,7 @@ from enum import Enum
 
 from vnet.base.errors import HostError
 from vnet.hv.disk import Plugged
-from vnet.hv.monitor import Command
+from vnet.hv.monitor import STAYS_SILENT, Command
 from vnet.hv.snapshot import Build
 
 DOWNTIME_MS = 10
@@ -107,13 +107,10 @@ def begin(fd: int) -> tuple[Command, ...]:
 
 
 def load(fd: int) -> tuple[Command, ...]:
-    """Reads what `begin` has written, into a QEMU that was started with `-incoming defer`.
-
-    It has not moved: announced with RARP frames it would only be dropped.
-    """
+    """Reads what `begin` has written, into a QEMU that was started with `-incoming defer`."""
     return (
         _capabilities({"x-ignore-shared": False}),
-        Command("migrate-set-parameters", {"announce-rounds": 0}),
+        STAYS_SILENT,
         Command("getfd", {"fdname": "state"}, fd),
         Command("migrate-incoming", {"uri": "fd:state"}),
     )

@@ -93,6 +93,7 @@ class World:
     host: dict = field(default_factory=lambda: {name: Interface(name) for name in ("eth1", "eth2")})
     guests: set = field(default_factory=set)
     suspended: set = field(default_factory=set)
+    paused: set = field(default_factory=set)
     other_memory: set = field(default_factory=set)
     specs: dict = field(default_factory=dict)
     vitals: dict = field(default_factory=dict)
@@ -124,6 +125,7 @@ class World:
             "host",
             "guests",
             "suspended",
+            "paused",
             "specs",
             "calls",
             "steps",
@@ -361,6 +363,8 @@ class FakeGuests:
     async def change(self, guest):
         key = self.name, guest.name
         before = self.world.specs[key]
+        if key in self.world.paused:
+            raise HostError(f"{guest.name} is paused")
         try:
             async with self.world.call(f"change {guest.name}"):
                 self.world.specs[key] = guest
@@ -380,6 +384,19 @@ class FakeGuests:
         if (self.name, guest.name) in self.world.other_memory:
             raise HostError(f"the memory of {guest.name} cannot be loaded")
 
+    async def forget_memory(self, name):
+        async with self.world.call(f"forget the memory of {name}"):
+            self.world.suspended.discard((self.name, name))
+            self.world.other_memory.discard((self.name, name))
+
+    async def pause(self, name):
+        async with self.world.call(f"pause {name}"):
+            self.world.paused.add((self.name, name))
+
+    async def resume(self, name):
+        async with self.world.call(f"resume {name}"):
+            self.world.paused.discard((self.name, name))
+
     async def suspend(self, guest):
         async with self.world.call(f"suspend {guest.name}"):
             self.world.guests.discard((self.name, guest.name))
@@ -395,7 +412,8 @@ class FakeGuests:
         running = (self.name, name) in self.world.guests
         built = built_for(1, 96 << 20, 1, "kvm") if running else None
         off = GuestState.SUSPENDED if (self.name, name) in self.world.suspended else GuestState.STOPPED
-        state = GuestState.RUNNING if running else off
+        paused = (self.name, name) in self.world.paused
+        state = (GuestState.PAUSED if paused else GuestState.RUNNING) if running else off
         return GuestStatus(name, state, agent=running, built=built)
 
     async def vitals(self, name):

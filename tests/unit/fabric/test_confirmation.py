@@ -121,6 +121,25 @@ def test_what_is_started_and_stopped_meanwhile_is_brought_back_too(host):
     assert host.world.contents() == before and host.record.stopped == frozenset()
 
 
+def test_a_vm_that_stands_still_is_not_in_the_way_of_the_rollback(host):
+    host.up(SMALL, Terms())
+    host.up(OTHER_MEMORY)
+    host.do(host.engine.pause("small", "a", silent))
+    host.passes(121)
+    assert host.record.generation == 1 and host.world.guests == {("small", "a"), ("small", "b")}
+    assert not host.world.paused
+
+
+def test_memory_that_only_fits_what_is_undone_is_given_up(host):
+    host.up(SMALL, Terms())
+    host.up(OTHER_MEMORY)
+    host.do(snapshots.suspend(host.engine, "small", "a", silent))
+    host.world.other_memory.add(("small", "a"))
+    host.passes(121)
+    assert host.record.generation == 1 and host.world.guests == {("small", "a"), ("small", "b")}
+    assert "forget the memory of a" in host.world.calls
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_memory_of_a_vm_that_is_removed_is_kept_until_that_is_confirmed(host, kept):
     host.up(SMALL, Terms())

@@ -10,7 +10,7 @@ import pytest
 from tests.breaking_off import broken_off
 from tests.unit.fabric.fakes import Trap, World, make_engine, refuse
 from vnet.base.errors import AdmissionError, Exit, HostError, InputError
-from vnet.fabric.live import attaching, disks, snapshots
+from vnet.fabric.live import attaching, disks, refusals, snapshots
 from vnet.fabric.live.change import Interrupted
 from vnet.fabric.live.engine import AskFirst, PlanChanged, Terms
 from vnet.fabric.live.refusals import ClaimsFailed
@@ -259,6 +259,25 @@ def test_memory_that_could_not_be_loaded_is_told_before_anything_is_made(engine,
     with pytest.raises(HostError, match="the memory of b cannot be loaded"):
         up(engine, LARGER)
     assert world.calls == calls and world.suspended == suspended == {("small", "a"), ("small", "b")}
+
+
+def test_memory_that_is_kept_is_lost_when_its_vm_is_booted_and_not_when_that_is_refused(
+    engine, world, monkeypatch
+):
+    async def refuse_start(*given):
+        raise AdmissionError("no room")
+
+    up(engine)
+    asyncio.run(snapshots.suspend(engine, "small", "a", silent))
+    with monkeypatch.context() as patched, pytest.raises(AdmissionError):
+        patched.setattr(refusals, "refuse_start", refuse_start)
+        asyncio.run(engine.start("small", "a", silent, boot=True))
+    with pytest.raises(InputError, match="there is no VM z"):
+        asyncio.run(engine.start("small", "z", silent, boot=True))
+    assert world.suspended == {("small", "a")}
+    calls = list(world.calls)
+    asyncio.run(engine.start("small", "a", silent, boot=True))
+    assert world.calls[len(calls) :][:2] == ["forget the memory of a", "start a"]
 
 
 @pytest.mark.parametrize("how", ["stop", "suspend"])

@@ -13,6 +13,7 @@ import logging
 from dataclasses import replace
 
 from vnet.base.errors import Exit, HostError, VnetError
+from vnet.fabric import actions as act
 from vnet.fabric.declared import declare
 from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import undo
@@ -24,6 +25,7 @@ from vnet.fabric.plan import plan
 from vnet.fabric.progress import Report, silent
 from vnet.fabric.state import State
 from vnet.fabric.store import Pending, Record
+from vnet.hv.spec import GuestState
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,12 @@ def left_s(registry: Registry, fabric: Fabric) -> float | None:
 def refuse_while_one_waits(registry: Registry, name: str) -> None:
     """Raise NotConfirmed when the fabric's last change is neither confirmed nor rolled back."""
     left = left_s(registry, registry.fabrics[name]) if name in registry.fabrics else None
+    if left == 0:
+        raise NotConfirmed(
+            f"generation {registry.fabrics[name].record.generation} of {name} was not confirmed, and is not"
+            f" undone yet; nothing was changed. `vnet rollback -n {name}` tries it again and says what is in"
+            " the way"
+        )
     if left is not None:
         raise NotConfirmed(
             f"generation {registry.fabrics[name].record.generation} of {name} waits for its confirmation,"
@@ -178,6 +186,7 @@ async def _bring_back(
     now = await observe(fabric.parts, fabric.record, registry.store, name)
     wanted = _with_guests(declared.state(), now, pending, host.boot_id())
     actions = plan(now, wanted, pending.suspended)
+    await _make_ready(fabric, actions)
     failures = await undo(actions, registry.performer(fabric, before.generation), report)
     if failures:
         raise HostError("\n".join([f"generation {before.generation} is not entirely back:", *failures]))
@@ -187,6 +196,23 @@ async def _bring_back(
     registry.fabrics[name] = back = Fabric(fabric.parts, record, declared)
     await sweep(registry, back)
     return Outcome(name, record.generation, actions)
+
+
+async def _make_ready(fabric: Fabric, actions: tuple[act.Action, ...]) -> None:
+    """What was done to VMs meanwhile is not in the way: who stands still goes on, and memory that only fits
+    what is undone is given up."""
+    guests = fabric.parts.guests
+    for action in actions:
+        match action:
+            case act.ChangeGuest(guest=guest):
+                if (await guests.status(guest.name)).state is GuestState.PAUSED:
+                    await guests.resume(guest.name)
+            case act.StartGuest(guest):
+                try:
+                    await guests.refuse_memory(guest)
+                except HostError as error:
+                    log.warning("%s: %s", fabric.record.name, error)
+                    await guests.forget_memory(guest.name)
 
 
 def _with_guests(declared: State, now: State, pending: Pending, boot_id: str) -> State:

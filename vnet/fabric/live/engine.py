@@ -287,8 +287,8 @@ class Engine(Registry):
                 return Outcome(name, 0, ())
             return await remove(self, name, report)
 
-    async def start(self, name: str, vm: str, report: Report) -> Outcome:
-        """Start a VM that was stopped or has died."""
+    async def start(self, name: str, vm: str, report: Report, *, boot: bool = False) -> Outcome:
+        """Start a VM that was stopped or has died. With `boot` also one that is suspended boots."""
         async with self.locks[name]:
             fabric = self.fabric(name)
             guest = guest_of(fabric.vm(vm))
@@ -296,6 +296,8 @@ class Engine(Registry):
             actions: tuple[act.Action, ...] = () if now.guest(vm) else (act.StartGuest(guest),)
             if actions:
                 await refusals.refuse_start(self, name, fabric, now, guest)
+            if actions and boot:
+                await fabric.parts.guests.forget_memory(vm)
             self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped - {vm}))
             await carry_out(actions, self.performer(fabric, fabric.record.enforced), report)
             return Outcome(name, fabric.record.generation, actions)

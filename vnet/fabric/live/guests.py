@@ -10,7 +10,7 @@ from pathlib import Path
 from vnet.base.errors import HostError, VnetError
 from vnet.fabric.guest_changes import spec_of
 from vnet.fabric.state import Guest, ifname
-from vnet.hv.live import blocks
+from vnet.hv.live import blocks, saved_start
 from vnet.hv.live.blocks import Blocks
 from vnet.hv.live.manager import HvManager
 from vnet.hv.live.snapshots import Snapshots
@@ -86,6 +86,10 @@ class HostGuests:
     async def refuse_memory(self, guest: Guest) -> None:
         """Raises HostError if the memory that is kept of it cannot be loaded into what is declared."""
         await self._manager.refuse_memory(self.spec(guest))
+
+    async def forget_memory(self, name: str) -> None:
+        """It boots at its next start."""
+        await asyncio.to_thread(saved_start.without_memory, self.fabric, name)
 
     async def suspend(self, guest: Guest) -> int:
         """Keep its memory, and end it."""

@@ -266,6 +266,10 @@ class Guests(Protocol):
         """Raises HostError if the memory that is kept of it cannot be loaded into what is declared."""
         ...
 
+    async def forget_memory(self, name: str) -> None:
+        """Let one that does not run boot at its next start, though its memory is kept."""
+        ...
+
     async def suspend(self, guest: Guest) -> int:
         """Keep its memory, and end it. Returns what that takes, in bytes."""
         ...

@@ -19,7 +19,6 @@ from vnet.fabric.progress import Report
 from vnet.fabric.snapshots import row
 from vnet.fabric.state import Guest, guest_of
 from vnet.hv import snapshot as values
-from vnet.hv.live import saved_start
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.snapshot_files import Next
 from vnet.hv.live.snapshots import Wanted
@@ -179,14 +178,6 @@ async def suspend(engine: Engine, name: str, vm: str, report: Report) -> Json:
             memory_bytes = await engine.performer(fabric, fabric.record.enforced).suspend(guest)
             engine.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
         return {"fabric": name, "vm": vm, "memory_bytes": memory_bytes}
-
-
-async def forget_memory(engine: Engine, name: str, vm: str) -> None:
-    """Let a VM boot at its next start, though its memory is kept."""
-    async with engine.locks[name]:
-        fabric = engine.fabric(name)
-        if (await fabric.parts.guests.status(vm)).state is GuestState.SUSPENDED:
-            await asyncio.to_thread(saved_start.without_memory, name, vm)
 
 
 async def complete_restores(engine: Engine) -> None:

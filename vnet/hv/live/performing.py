@@ -132,7 +132,7 @@ class Performer:
         self._guest.agent.tell_time()
 
     async def _continue(self) -> None:
-        """With its own memory. From here on what is kept of that no longer belongs to its disks: whoever finds
+        """With its own memory. What is kept of that does not belong to its disks from here on: whoever finds
         it lets it go on, and nobody begins with that again."""
         assert self.means is not None
         self._guest.note(ready=True, booting=True)
