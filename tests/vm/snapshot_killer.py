@@ -20,6 +20,7 @@ from vnet.hv.live import disk_snapshots, saved_start, saving, snapshot_making
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.manager import HvManager
+from vnet.hv.live.performing import Performer
 from vnet.hv.live.snapshots import Snapshots, Wanted
 
 SPECS = [replace(hv_lab.spec(1), disks=(Disk("data", 32 << 20),)), hv_lab.spec(2)]
@@ -49,7 +50,12 @@ RESTORE = {
     "gone-on": (Guest, "go_on"),
     "fulfilled": (saved_start, "fulfilled"),
 }
-POINTS = {"save": SAVE, "suspend": SUSPEND, "restore": RESTORE}
+WAKE = {
+    "loaded": (Guest, "load"),
+    "continued": (Performer, "_resume"),
+    "gone-on": (Guest, "go_on"),
+}
+POINTS = {"save": SAVE, "suspend": SUSPEND, "restore": RESTORE, "wake": WAKE}
 
 
 def deadly(function):
@@ -77,6 +83,8 @@ async def main(namespace: str, what: str, point: str) -> None:
     setattr(owner, name, deadly(getattr(owner, name)))
     if what == "save":
         await keeper.save(SPECS, Wanted("new"))
+    elif what == "wake":
+        await manager.start(SPECS[0], keeper.open_tap)
     elif what == "suspend":
         await keeper.suspend(SPECS[0])
     else:

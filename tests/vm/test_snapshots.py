@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
+from tests.breaking_off import Work, broken_off
 from tests.vm import hv_lab
 from tests.vm.fabric_lab import Lab, lab
-from tests.vm.snapshot_killer import RESTORE, SAVE, SPECS, SUSPEND
+from tests.vm.snapshot_killer import RESTORE, SAVE, SPECS, SUSPEND, WAKE
 from tests.waiting import until
 from vnet.base import paths
 from vnet.base.errors import HostError
 from vnet.hv.live import disk_snapshots, worker
 from vnet.hv.live import snapshot_files as files
+from vnet.hv.live.guest import Guest
 from vnet.hv.live.snapshots import Snapshots, Wanted
 from vnet.hv.snapshot import SavedDisk
 from vnet.hv.spec import GuestState
@@ -260,6 +263,12 @@ def kept_by_disk() -> set[str]:
     return set(disk_snapshots.names(file))
 
 
+def forget_all(cellar: hv_lab.Lab) -> None:
+    for each in files.known(hv_lab.FABRIC):
+        for name in each.vms:
+            cellar.run(keeper(cellar).remove(each, name))
+
+
 def half_made() -> list[str]:
     return [path.name for path in paths.snapshots_dir(hv_lab.FABRIC).glob(".saving-*")]
 
@@ -270,9 +279,7 @@ def old(cellar: hv_lab.Lab) -> Iterator[str]:
     made = cellar.run(keeper(cellar).save(SPECS, Wanted("old")))
     write(cellar, "new")
     yield made.id
-    for each in files.known(hv_lab.FABRIC):
-        for name in each.vms:
-            cellar.run(keeper(cellar).remove(each, name))
+    forget_all(cellar)
     assert kept_by_disk() == set()
     assert not paths.snapshots_dir(hv_lab.FABRIC).exists()
 
@@ -300,6 +307,41 @@ def test_a_manager_killed_while_it_suspends_leaves_a_guest_that_runs_or_is_suspe
     assert not paths.snapshots_dir(hv_lab.FABRIC).exists()
 
 
+@pytest.mark.parametrize("point", WAKE)
+def test_a_manager_killed_while_a_guest_wakes_leaves_it_running_once_it_has_gone_on(cellar, point) -> None:
+    write(cellar, point)
+    cellar.run(keeper(cellar).suspend(SPECS[0]))
+    killed(cellar, "wake", point)
+    went_on = point != "loaded"
+    assert cellar.status(1).state is (GuestState.RUNNING if went_on else GuestState.SUSPENDED)
+    assert bool(files.wishes(hv_lab.FABRIC)) != went_on, "its disks are no longer those of the memory"
+    if not went_on:
+        cellar.start(SPECS[0])
+    assert read(cellar) == f"{point}\n{point}\n".encode()
+
+
+def test_nobody_begins_again_with_memory_that_a_guest_has_gone_on_with(cellar, monkeypatch) -> None:
+    write(cellar, "on")
+    cellar.run(keeper(cellar).suspend(SPECS[0]))
+    go_on = Guest.go_on
+
+    async def wake() -> None:
+        whole = asyncio.current_task()
+
+        async def broken_off_then(guest: Guest) -> None:
+            await go_on(guest)
+            whole.cancel()
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(Guest, "go_on", broken_off_then)
+        await cellar.manager.start(SPECS[0], cellar.open_tap)
+
+    with pytest.raises(asyncio.CancelledError):
+        cellar.run(wake())
+    assert cellar.status(1).state is GuestState.RUNNING
+    assert files.wishes(hv_lab.FABRIC) == ()
+
+
 @pytest.mark.parametrize("point", RESTORE)
 def test_a_restore_whose_manager_was_killed_is_completed_by_the_next(cellar, old, point) -> None:
     killed(cellar, "restore", point)
@@ -308,6 +350,58 @@ def test_a_restore_whose_manager_was_killed_is_completed_by_the_next(cellar, old
     assert [cellar.status(number).state for number in (1, 2)] == [GuestState.RUNNING] * 2
     assert read(cellar) == b"old\nold\n"
     assert files.wishes(hv_lab.FABRIC) == ()
+
+
+def interruptions(cellar: hv_lab.Lab, work: Callable[[], Work], every: int) -> Iterator[int]:
+    """Begins it again and again, broken off at one of its waits after the other, until it is not; yields
+    after each."""
+    for wait in range(1, 400, every):
+        try:
+            cellar.run(broken_off(work(), wait))
+        except asyncio.CancelledError:
+            yield wait
+        else:
+            assert wait > every, "it was never broken off"
+            return
+    raise AssertionError("it waits more often than that")
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_save_that_is_broken_off_anywhere_leaves_guests_as_they_were(cellar, memory) -> None:
+    write(cellar, "on")
+    specs = SPECS if memory else SPECS[:1]
+    for _ in interruptions(cellar, lambda: keeper(cellar).save(specs, Wanted("w", memory=memory)), 5):
+        assert read(cellar) == b"on\non\n"
+        assert half_made() == []
+        assert kept_by_disk() == {each.id for each in files.known(hv_lab.FABRIC)}
+        forget_all(cellar)
+    forget_all(cellar)
+    assert cellar.exec(2, "true").exit_code == 0
+
+
+def test_a_suspension_and_its_end_leave_the_one_or_the_other_wherever_they_are_broken_off(cellar) -> None:
+    write(cellar, "on")
+    for _ in interruptions(cellar, lambda: keeper(cellar).suspend(SPECS[0]), 3):
+        if cellar.status(1).state is not GuestState.RUNNING:
+            break  # it was too late
+        assert read(cellar) == b"on\non\n"
+    for wait in range(1, 100, 6):
+        with suppress(asyncio.CancelledError):
+            cellar.run(broken_off(cellar.manager.start(SPECS[0], cellar.open_tap), wait))
+        if cellar.status(1).state is GuestState.RUNNING:
+            break
+        assert cellar.status(1).state is GuestState.SUSPENDED
+    assert wait > 30, "it did not wait as often as there are steps"
+    assert read(cellar) == b"on\non\n"
+    assert files.wishes(hv_lab.FABRIC) == (), "nobody begins with that memory again"
+
+
+def test_a_stop_is_done_to_its_end_wherever_it_is_broken_off(cellar) -> None:
+    for _ in interruptions(cellar, lambda: cellar.manager.stop(hv_lab.FABRIC, "vm-2"), 3):
+        assert cellar.status(2).state is GuestState.STOPPED
+        cellar.start(SPECS[1])
+        assert cellar.exec(2, "true").exit_code == 0
+    cellar.start(SPECS[1])
 
 
 def test_a_guest_that_went_on_with_its_memory_boots_again_like_any_other(cellar) -> None:

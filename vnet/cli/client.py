@@ -20,6 +20,7 @@ from vnet.base.errors import Exit, HostError, PeerError, TimedOut, VnetError
 
 Json = dict[str, Any]
 _GONE = "the daemon went away in the middle of the operation; run `vnet ps` to see what is there"
+_INTERRUPTED = "interrupted: what was begun is undone, or finished where there is no way back"
 
 
 class RemoteError(VnetError):
@@ -119,7 +120,7 @@ class Client:
         """Called between two reads, never in the middle of one: that would lose its bytes."""
         if not operation:
             raise KeyboardInterrupt
-        report({"type": "progress", "status": "note", "what": "interrupted: undoing what was begun"})
+        report({"type": "progress", "status": "note", "what": _INTERRUPTED})
         self.post(f"/v1/operations/{operation.pop()}/cancel")
 
     def _result(self, response: HTTPResponse, report: Callable[[Json], None], operation: list[str]) -> Json:

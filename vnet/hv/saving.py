@@ -26,6 +26,8 @@ NEAR_BYTES = 16 << 20
 _ALL_THERE_IS_BPS = 100 << 30
 
 CANCEL = Command("migrate_cancel")
+CLOSE = Command("closefd", {"fdname": "state"})
+"""Where the memory was to go, if QEMU was handed that and not yet told to write."""
 SWITCH_OVER = Command("migrate-continue", {"state": "pre-switchover"})
 WAKE_CANCELLED = Command("migrate-continue", {"state": "cancelling"})
 """If CANCEL comes when QEMU has decided to wait for SWITCH_OVER and not yet said so, it waits for ever, and

@@ -11,7 +11,7 @@ from tests.breaking_off import broken_off
 from tests.unit.fabric.fakes import Trap, World, make_engine, refuse
 from vnet.base.errors import AdmissionError, Exit, HostError, InputError
 from vnet.fabric.live import attaching, disks, refusals, snapshots
-from vnet.fabric.live.change import Interrupted
+from vnet.fabric.live.breaking_off import Interrupted
 from vnet.fabric.live.engine import AskFirst, PlanChanged, Terms
 from vnet.fabric.live.refusals import ClaimsFailed
 from vnet.fabric.progress import Status, silent
@@ -461,9 +461,10 @@ def test_a_stop_that_nobody_waits_for_any_more_is_done_and_remembered_or_not_beg
         asyncio.run(engine.start("small", "a", silent))
         try:
             asyncio.run(broken_off(engine.stop("small", "a", 1.0, silent), wait))
-        except asyncio.CancelledError:
+        except (Interrupted, asyncio.CancelledError) as broken:
             is_off = ("small", "a") not in world.guests
             assert engine.fabrics["small"].record.stopped == ({"a"} if is_off else set())
+            assert is_off == (str(broken) == "interrupted; a was stopped all the same")
         else:
             break
     assert wait > 1

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from vnet.base.errors import HostError
-from vnet.hv import saving
+from vnet.hv import monitor, saving
 from vnet.hv.disk import Disk, plugged
+from vnet.hv.live.saving import clear
+from vnet.hv.monitor import Command
 from vnet.hv.saving import Course, Stage
 from vnet.hv.snapshot import Build
 
@@ -57,3 +61,23 @@ def test_all_disks_are_kept_in_one_transaction_or_none_is() -> None:
         {"device": "disk1", "name": "id"},
     ]
     assert saving.keep_disks((), "id") == ()
+
+
+class Stuck:
+    """A QEMU that was cancelled when it had just decided to wait for what will not come."""
+
+    def __init__(self) -> None:
+        self.asked: list[Command] = []
+
+    async def execute(self, command: Command) -> object:
+        self.asked.append(command)
+        if command == monitor.QUERY_MIGRATE:
+            return {"status": "cancelled" if saving.WAKE_CANCELLED in self.asked else "cancelling"}
+        return {"status": "postmigrate", "running": False} if command == monitor.QUERY_STATUS else {}
+
+
+def test_a_qemu_that_waits_for_ever_once_it_was_cancelled_is_woken_and_the_guest_goes_on() -> None:
+    qemu = Stuck()
+    asyncio.run(clear(qemu, (), "id", runs=True))  # type: ignore[arg-type]
+    assert qemu.asked[-1] == monitor.CONTINUE
+    assert saving.CLOSE in qemu.asked, "else who reads what it writes waits for its end"

@@ -18,6 +18,7 @@ from vnet.fabric import actions as act
 from vnet.fabric.declared import Declared
 from vnet.fabric.events import Kind
 from vnet.fabric.live.apply import carry_out, undo
+from vnet.fabric.live.breaking_off import Interrupted
 from vnet.fabric.live.observe import foreign, observe, remains
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.live.registry import Fabric, Registry
@@ -33,12 +34,6 @@ from vnet.hv.live.tasks import uninterrupted
 from vnet.openflow.conntrack import Direction
 from vnet.policy.cuts import cuts
 from vnet.policy.reach_changes import Side, reach_changes
-
-
-class Interrupted(VnetError):
-    """The user broke the operation off; it was undone."""
-
-    exit_code = Exit.INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True)

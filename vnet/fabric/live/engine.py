@@ -19,6 +19,7 @@ from vnet.fabric.declared import load, work_out
 from vnet.fabric.events import Kind
 from vnet.fabric.live import confirmation, refusals
 from vnet.fabric.live.apply import carry_out
+from vnet.fabric.live.breaking_off import Interrupted, finished
 from vnet.fabric.live.change import Change, make, remove, sweep
 from vnet.fabric.live.filters import check_filters
 from vnet.fabric.live.in_the_way import awaited, refuse_cables, refuse_endpoints
@@ -37,7 +38,7 @@ from vnet.fabric.shrunk import refuse_smaller_disks
 from vnet.fabric.sizing import Advice, advice
 from vnet.fabric.state import Guest, State, guest_of
 from vnet.fabric.store import Record, Source
-from vnet.hv.live.tasks import all_of, to_its_end
+from vnet.hv.live.tasks import all_of
 from vnet.hv.spec import GuestState
 from vnet.topology.model import Topology
 
@@ -299,7 +300,12 @@ class Engine(Registry):
             if actions and boot:
                 await fabric.parts.guests.forget_memory(vm)
             self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped - {vm}))
-            await carry_out(actions, self.performer(fabric, fabric.record.enforced), report)
+            try:
+                await carry_out(actions, self.performer(fabric, fabric.record.enforced), report)
+            except asyncio.CancelledError:
+                if (await fabric.parts.guests.status(vm)).state in ALIVE:
+                    raise Interrupted(f"interrupted; {vm} runs all the same") from None
+                raise
             return Outcome(name, fabric.record.generation, actions)
 
     async def start_again(self, name: str, vm: str) -> bool:
@@ -323,14 +329,14 @@ class Engine(Registry):
         async with self.locks[name]:
             fabric = self.fabric(name)
             fabric.vm(vm)  # refuses those that there are not
-            with telling(report, 1, f"stop {vm}", 1):
-                await to_its_end(self._stop(fabric, vm, timeout_s))
+            await finished(self._stop(fabric, vm, timeout_s, report), f"{vm} was stopped all the same")
             return Outcome(name, fabric.record.generation, ())
 
-    async def _stop(self, fabric: Fabric, vm: str, timeout_s: float) -> None:
-        await fabric.parts.guests.stop(vm, timeout_s)
-        record = fabric.record
-        self.save(fabric, replace(record, stopped=record.stopped | {vm}))
+    async def _stop(self, fabric: Fabric, vm: str, timeout_s: float, report: Report) -> None:
+        with telling(report, 1, f"stop {vm}", 1):
+            await fabric.parts.guests.stop(vm, timeout_s)
+            record = fabric.record
+            self.save(fabric, replace(record, stopped=record.stopped | {vm}))
         self.events.tell(Kind.VM_STOPPED, f"{vm} was stopped", record.name, vm, {"why": "stopped"})
 
     async def pause(self, name: str, vm: str, report: Report) -> Outcome:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vnet.base.errors import InputError, VnetError
 from vnet.fabric.events import Kind
+from vnet.fabric.live.breaking_off import Interrupted, finished
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Fabric, Registry
@@ -95,19 +96,42 @@ async def restore(
             raise InputError(f"{snapshot} has not the memory of all of {_named(guests)}: only their disks")
         states = {guest.name: (await fabric.parts.guests.status(guest.name)).state for guest in guests}
         _refuse_only_memory(found, guests, memory)
-        with telling(report, 1, f"restore {_named(guests)} from {snapshot}", 1):
-            for guest in guests:
-                engine.store.save_guest(name, guest)
-            specs = _specs(fabric, guests)
-            await fabric.parts.guests.snapshots.restore(found, specs, memory=memory, progress=notes(report))
-            _not_stopped(engine, fabric, guests if memory else ())
-        fields = {"vms": [guest.name for guest in guests], "id": found.id, "memory": memory}
-        text = f"{_named(guests)}: restored from {snapshot}"
-        engine.events.tell(Kind.SNAPSHOT_RESTORED, text, name, snapshot, fields)
+        broken_off = None
+        try:
+            told = f"{_named(guests)} was restored from {snapshot} all the same"
+            await finished(_restore(engine, fabric, found, guests, memory, report), told)
+        except Interrupted as error:
+            broken_off = error
     again = [] if memory else [guest.name for guest in guests if states[guest.name] in ALIVE]
-    for vm in again:
+    await finished(_start(engine, name, again, report), f"{told}, and started")
+    if broken_off is not None:
+        raise broken_off
+    names = [guest.name for guest in guests]
+    return {"fabric": name, "snapshot": snapshot, "memory": memory, "vms": names, "booted": again}
+
+
+async def _start(engine: Engine, name: str, vms: Iterable[str], report: Report) -> None:
+    for vm in vms:
         await engine.start(name, vm, report)
-    return {"fabric": name, "snapshot": snapshot, "memory": memory, "vms": fields["vms"], "booted": again}
+
+
+async def _restore(
+    engine: Engine,
+    fabric: Fabric,
+    snapshot: Snapshot,
+    guests: Sequence[Guest],
+    memory: bool,
+    report: Report,
+) -> None:
+    name, specs = fabric.record.name, _specs(fabric, guests)
+    with telling(report, 1, f"restore {_named(guests)} from {snapshot.name}", 1):
+        for guest in guests:
+            engine.store.save_guest(name, guest)
+        await fabric.parts.guests.snapshots.restore(snapshot, specs, memory=memory, progress=notes(report))
+        _not_stopped(engine, fabric, guests if memory else ())
+    fields = {"vms": [guest.name for guest in guests], "id": snapshot.id, "memory": memory}
+    text = f"{_named(guests)}: restored from {snapshot.name}"
+    engine.events.tell(Kind.SNAPSHOT_RESTORED, text, name, snapshot.name, fields)
 
 
 def _refuse_only_memory(found: Snapshot, guests: Iterable[Guest], memory: bool) -> None:

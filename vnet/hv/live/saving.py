@@ -211,6 +211,8 @@ async def _cancelled(qmp: Monitor) -> None:
 async def clear(qmp: Monitor, disks: Sequence[Plugged], snapshot: str, *, runs: bool) -> None:
     """Breaks off a saving, forgets what it kept of the disks, and lets the guest go on if it ran before."""
     await qmp.execute(saving.CANCEL)
+    with suppress(HostError):  # it has it no more
+        await qmp.execute(saving.CLOSE)
     try:
         async with asyncio.timeout(_END_TIMEOUT_S):
             await _cancelled(qmp)
