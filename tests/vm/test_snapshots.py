@@ -414,6 +414,14 @@ def test_a_guest_that_went_on_with_its_memory_boots_again_like_any_other(cellar)
     assert (cellar.status(1).pid, read(cellar)) == (pid, b"kept\n"), "its memory is gone, QEMU is not"
 
 
+def test_a_cable_that_was_pulled_is_in_again_when_a_guest_goes_on_with_its_memory(cellar) -> None:
+    cellar.run(cellar.manager.set_link(hv_lab.FABRIC, "vm-1", "eth0", is_up=False))
+    cellar.run(keeper(cellar).suspend(SPECS[0]))
+    cellar.start(SPECS[0])
+    assert cellar.status(1).links_down == ()
+    assert cellar.exec(1, "cat", "/sys/class/net/eth0/carrier").stdout == b"1\n"
+
+
 @contextmanager
 def little_room() -> Iterator[None]:
     folder = paths.snapshots_dir(hv_lab.FABRIC).parent

@@ -269,9 +269,10 @@ def test_memory_that_is_kept_is_lost_when_its_vm_is_booted_and_not_when_that_is_
 
     up(engine)
     asyncio.run(snapshots.suspend(engine, "small", "a", silent))
-    with monkeypatch.context() as patched, pytest.raises(AdmissionError):
+    with monkeypatch.context() as patched:
         patched.setattr(refusals, "refuse_start", refuse_start)
-        asyncio.run(engine.start("small", "a", silent, boot=True))
+        with pytest.raises(AdmissionError):
+            asyncio.run(engine.start("small", "a", silent, boot=True))
     with pytest.raises(InputError, match="there is no VM z"):
         asyncio.run(engine.start("small", "z", silent, boot=True))
     assert world.suspended == {("small", "a")}

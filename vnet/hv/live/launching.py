@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vnet.base import paths
 from vnet.base.errors import HostError, PeerError
-from vnet.hv import monitor, saving
+from vnet.hv import hotplug, monitor, saving
 from vnet.hv.accel import Accel
 from vnet.hv.argv import Machine, Memory, NicArgument, built_of, machine_of, places_of
 from vnet.hv.live import cgroup, console_log
@@ -157,7 +157,7 @@ class Launch:
             await qemu.monitor.poll(monitor.QUERY_STATUS, _is_loaded)
 
     async def load_saved(self, qemu: Qemu) -> None:
-        """How long that takes is up to its size; QEMU ends when it cannot."""
+        """How long that takes is up to its size; QEMU ends when it cannot. Cables are in, as at any start."""
         assert self.means.saved is not None
         with opened(self.means.saved) as state:
             await qemu.monitor.execute_all(saving.load(state))
@@ -167,6 +167,8 @@ class Launch:
             raise HostError(
                 f"QEMU could not load the memory of {self.spec.name}: {qemu.last_words}"
             ) from error
+        cables = (hotplug.set_link(index, is_up=True) for index in range(len(self.spec.nics)))
+        await qemu.monitor.execute_all(cables)
 
     async def plug(self, qemu: Qemu) -> None:
         """A clone gets its NICs and disks, and goes on."""
