@@ -374,10 +374,24 @@ class Engine(Registry):
         async with self.locks[name]:
             fabric = self.fabric(name)
             fabric.vm(vm)  # refuses those that there are not
-            with telling(report, 1, what, 1):
-                await change(fabric.parts.guests)
-            self.events.tell(kind, f"{vm}: {what.partition(' ')[0]} as asked", name, vm, {"why": "asked"})
+            await finished(
+                self._changed(fabric, vm, what, change, kind, report), f"{what}: done all the same"
+            )
             return Outcome(name, fabric.record.generation, ())
+
+    async def _changed(
+        self,
+        fabric: Fabric,
+        vm: str,
+        what: str,
+        change: Callable[[Guests], Awaitable[None]],
+        kind: Kind,
+        report: Report,
+    ) -> None:
+        with telling(report, 1, what, 1):
+            await change(fabric.parts.guests)
+        text = f"{vm}: {what.partition(' ')[0]} as asked"
+        self.events.tell(kind, text, fabric.record.name, vm, {"why": "asked"})
 
     def guest(self, name: str, vm: str) -> Guest:
         """The declared guest of that name. Raises InputError naming those there are."""

@@ -29,6 +29,7 @@ from vnet.hv.live.backup_store import Store, measured
 from vnet.hv.live.blocks import Blocks
 from vnet.hv.live.qmp import Monitor
 from vnet.hv.live.tasks import uninterrupted
+from vnet.hv.live.threads import finished
 
 POLL_S = 0.1
 CHAIN_MAX = 30
@@ -157,7 +158,7 @@ async def take(store: Store, blocks: Blocks, order: Order, manifest: Manifest, m
     Raises: HostError, PeerError, CancelledError.
     """
     try:
-        await asyncio.to_thread(store.begin, manifest, order.key)
+        await finished(store.begin, manifest, order.key)
         if order.key is not None:
             await blocks.monitor.execute(commands.add_key(order.key))
         await _make_targets(store, blocks, manifest)
@@ -204,7 +205,7 @@ async def _at_one_moment(store: Store, blocks: Blocks, order: Order, manifest: M
     if not stood_still:
         freeze = Freeze(False, "its file systems went on before the moment had come")
     manifest = replace(manifest, taken_at=_now(), freeze=freeze)
-    await asyncio.to_thread(store.note, manifest)
+    await finished(store.note, manifest)
     if order.freeze is FreezeMode.REQUIRE and not freeze.is_frozen:
         raise HostError(f"{order.vm} did not stand still: {freeze.why}")
     return manifest
@@ -248,12 +249,17 @@ async def complete(
 
     await wait(blocks.monitor, [commands.job(file.index) for file in files], goes_on)
     await _close(blocks.monitor, files)
-    manifest = await asyncio.to_thread(measured, store, manifest)
+    manifest = await finished(measured, store, manifest)
     if key is not None:
         manifest = replace(manifest, check=secret.mac(key, manifest.id, backup.signed(manifest)))
+    await uninterrupted(_count(store, blocks, manifest))
+    return manifest
+
+
+async def _count(store: Store, blocks: Blocks, manifest: Manifest) -> None:
+    """The entry counts from here on: it is too late to break it off."""
     await asyncio.to_thread(store.finish, manifest)
     await _forget_counts(blocks, manifest, but=manifest.id)
-    return manifest
 
 
 async def undo(store: Store, blocks: Blocks, manifest: Manifest) -> None:
