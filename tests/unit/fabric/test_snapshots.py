@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from vnet.base.errors import HostError
 from vnet.cli.snapshot_commands import branches
 from vnet.fabric.live import snapshots
 from vnet.fabric.live.event_log import EventLog
+from vnet.fabric.live.snapshot_uses import refuse_kept
 from vnet.fabric.live.snapshots import Pruning
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.snapshots import Snapshots
-from vnet.hv.snapshot import Consistency, Saved, Snapshot
+from vnet.hv.snapshot import Consistency, Saved, SavedDisk, Snapshot
 
 FAMILY = ("g1", "g2", "all1")
 
@@ -78,3 +80,14 @@ def test_one_whose_parent_is_not_there_is_a_root_of_the_tree() -> None:
     files.rewrite(replace(last, members=(saved("db", "g1"), saved("web", "gone"))))
     assert (parents("db"), tree("db")) == ({"all1": ""}, ["all1"])
     assert tree("web") == ["g1", "g2", "all1"]
+
+
+def test_of_a_suspended_vm_that_is_said_before_its_snapshots_are_to_go() -> None:
+    member = Saved("db", Consistency.OFF, (SavedDisk("data", "qcow2", 1 << 20),))
+    made = Snapshot("d1", "lab", "d1", 9.0, (member,))
+    files.commit(files.begin(made), made)
+    with pytest.raises(HostError, match="`vnet snapshot rm db NAME` first"):
+        refuse_kept("lab", "db", "data")
+    files.wish("lab", "memory", ["db"], memory=True, suspended=True)
+    with pytest.raises(HostError, match="db is suspended"):
+        refuse_kept("lab", "db", "data")

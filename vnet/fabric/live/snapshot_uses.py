@@ -7,7 +7,8 @@ from vnet.hv.live import snapshot_files as files
 
 
 def refuse_kept(fabric: str, vm: str, disk: str) -> None:
-    """Raises HostError for a disk that snapshots need, or a suspended VM."""
+    """Raises HostError for a suspended VM, or a disk that snapshots need."""
+    files.refuse_kept_memory(fabric, vm)
     names = [
         each.name
         for each in files.known(fabric)
@@ -18,4 +19,3 @@ def refuse_kept(fabric: str, vm: str, disk: str) -> None:
             f"the disk {disk} of {vm} keeps the snapshots {', '.join(names)}:"
             f" `vnet snapshot rm {vm} NAME` first"
         )
-    files.refuse_kept_memory(fabric, vm)
