@@ -302,9 +302,9 @@ async def set_link(guest: Guest, interface: str, *, is_up: bool) -> None:
     guest.note(links_down=others if is_up else (*others, interface))
 
 
-def refuse_what_was_changed(guest: Guest) -> None:
+def refuse_what_was_changed(guest: Guest, instead: str = "") -> None:
     """Raises HostError for a guest that is no longer the machine which its next start makes: memory that is
-    saved of it could not be loaded there."""
+    saved of it could not be loaded there. `instead` says what can be done until then."""
     record = guest.recorded
     if record.built and (record.built, record.places) != (
         built_of(guest.spec, record.accel),
@@ -312,5 +312,5 @@ def refuse_what_was_changed(guest: Guest) -> None:
     ):
         raise HostError(
             f"{guest.spec.name} was changed while it ran: its memory can be kept again once it has been"
-            " restarted; until then its disks can (`--disk-only`)"
+            f" restarted{instead}"
         )

@@ -62,7 +62,7 @@ class Snapshots:
                 values.refuse_raw(guest.spec)
                 _refuse_nothing(guest, wanted.memory)
                 if wanted.memory and guest.is_up:
-                    refuse_what_was_changed(guest)
+                    refuse_what_was_changed(guest, "; until then its disks can (`--disk-only`)")
             return await self._save(guests, wanted)
 
     async def _save(self, guests: Sequence[Guest], wanted: Wanted) -> Snapshot:
