@@ -20,6 +20,7 @@ from vnet.fabric.live import images
 from vnet.fabric.live.registry import Registry
 from vnet.fabric.live.telling import notes, telling
 from vnet.fabric.progress import Report
+from vnet.hv.image_file import AT_IMPORT
 from vnet.hv.live.image_import import Wanted
 
 Json = Mapping[str, Any]
@@ -108,4 +109,4 @@ def _wanted(body: Json) -> Wanted:
     checksum = str(body.get("sha256", "")).lower()
     if checksum and (len(checksum) != 64 or set(checksum) - set("0123456789abcdef")):
         raise InputError("a SHA-256 is 64 hexadecimal digits")
-    return Wanted(path, checksum, form, body.get("cloud_init") is True)
+    return Wanted(path, checksum, form, body.get("cloud_init") is True, AT_IMPORT)

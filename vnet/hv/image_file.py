@@ -22,6 +22,11 @@ HEAD_BYTES = 64 << 10
 TAIL_BYTES = 512
 """And so much of its end."""
 
+IN_TOPOLOGY = "`format: raw`"
+"""How an image is said to be a raw disk where it is declared."""
+AT_IMPORT = "`--format raw`"
+"""And where it is imported."""
+
 _VMDK_DESCRIPTOR = slice(0x200, 0x200 + 20 * 512)
 """Where QEMU looks for a parent's name, whatever the header says."""
 
@@ -53,7 +58,7 @@ class Ends:
     size_bytes: int
 
 
-def recognise(ends: Ends, name: str, declared: str = "") -> ImageFormat:
+def recognise(ends: Ends, name: str, declared: str = "", how: str = IN_TOPOLOGY) -> ImageFormat:
     """The format of an image.
 
     Args:
@@ -61,6 +66,7 @@ def recognise(ends: Ends, name: str, declared: str = "") -> ImageFormat:
         name: what messages call it.
         declared: what somebody says that it is, or "". A raw disk may contain anything, and is one that bears
             no sign of a disk only if it is said to be.
+        how: that is said, in words.
 
     Raises:
         HostError: it is none, not what it is said to be, or refers to other files.
@@ -71,7 +77,7 @@ def recognise(ends: Ends, name: str, declared: str = "") -> ImageFormat:
     if found is None and declared == ImageFormat.RAW.value:
         return ImageFormat.RAW
     if found is None:
-        raise HostError(f"{name} is no image: {_why_not(ends)}")
+        raise HostError(f"{name} is no image: {_why_not(ends, how)}")
     if declared and found.value != declared:
         raise HostError(f"{name} is said to be {declared}, and is {found.value}")
     _refuse(ends, found, name)
@@ -108,15 +114,13 @@ _SIGNS: dict[ImageFormat, Callable[[Ends], bool]] = {
 """In this order: a medium that also boots from a stick has the signs of a disk too."""
 
 
-def _why_not(ends: Ends) -> str:
+def _why_not(ends: Ends, how: str) -> str:
     if ends.head[257:262] == b"ustar":
         return "it is a tar archive; if it is an OVA, unpack it and take its disk"
     for magic, why in _NOT_IMAGES.items():
         if ends.head.startswith(magic):
             return f"it is {why}"
-    return (
-        "it has neither a format that vnet knows nor partitions; a raw disk without any needs `format: raw`"
-    )
+    return f"it has neither a format that vnet knows nor partitions; a raw disk without any needs {how}"
 
 
 def _refuse(ends: Ends, kind: ImageFormat, name: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vnet.base.boot import ImageFormat
 from vnet.base.errors import HostError
-from vnet.hv.image_file import HEAD_BYTES, TAIL_BYTES, Ends, recognise
+from vnet.hv.image_file import AT_IMPORT, HEAD_BYTES, TAIL_BYTES, Ends, recognise
 from vnet.hv.live.image_import import ends_of
 
 MIB = 1 << 20
@@ -65,6 +65,8 @@ def test_what_bears_no_sign_is_a_raw_disk_only_if_somebody_says_so():
     data = bytes(MIB)
     with pytest.raises(HostError, match="needs `format: raw`"):
         recognise(ends(data), "disk")
+    with pytest.raises(HostError, match="needs `--format raw`"):
+        recognise(ends(data), "disk", how=AT_IMPORT)
     assert recognise(ends(data), "disk", "raw") is ImageFormat.RAW
 
 

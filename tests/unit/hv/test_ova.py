@@ -276,3 +276,10 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, kind: str) -> None:
         path.write_bytes(b"hello\n" * 500 if kind == "text" else b"")
     with pytest.raises(InputError, match=re.escape(str(path))):
         ova.read(path)
+
+
+def test_a_raw_disk_without_partitions_is_brought_by_a_command_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "plain.raw").write_bytes(bytes(SIZE))
+    with pytest.raises(HostError, match="needs `--format raw` of `vnet import disk`"):
+        ova.bring(tmp_path / "plain.raw", tmp_path / "made.qcow2", "", silent)
+    assert ova.bring(tmp_path / "plain.raw", tmp_path / "made.qcow2", "raw", silent) == SIZE

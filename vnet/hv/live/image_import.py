@@ -41,12 +41,14 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be imported. `sha256` and `format` are what is declared of it, or ""."""
+    """What is to be imported. `sha256` and `format` are what is declared of it, or ""; `how` says how a raw
+    disk is said to be one."""
 
     path: Path
     sha256: str = ""
     format: str = ""
     cloud_init: bool = False
+    how: str = image_file.IN_TOPOLOGY
 
 
 async def put(wanted: Wanted, progress: Progress) -> Stored:
@@ -59,7 +61,8 @@ async def put(wanted: Wanted, progress: Progress) -> Stored:
     async with workshop(paths.image_store()) as folder:
         sha256 = await _copied(wanted.path, folder / _COPY, progress)
         stored.refuse_pin(str(wanted.path), wanted.sha256, sha256)
-        kind = image_file.recognise(ends_of(folder / _COPY), str(wanted.path), wanted.format)
+        ends = ends_of(folder / _COPY)
+        kind = image_file.recognise(ends, str(wanted.path), wanted.format, wanted.how)
         there = await _there(stored.identify(sha256, kind))
         if there is not None:
             return there

@@ -29,6 +29,7 @@ Told = Callable[[str], None]
 _BLOCK = 1 << 20
 _HALF = ".importing"
 """So ends the name of a folder in which a disk is made; it begins with a dot."""
+_SAID_RAW = f"{image_file.AT_IMPORT} of `vnet import disk`"
 _COPY, _MADE = "source", "made.qcow2"
 _ROOM_LEFT_BYTES = 64 << 20
 """What an import leaves free of its file system: a small file may be a large disk."""
@@ -174,7 +175,7 @@ def _make(
     try:
         _copy(opened, member, folder / _COPY, told)
         label = f"{opened.path}: {member.name}" if opened.path else member.path
-        kind = image_file.recognise(ends_of(folder / _COPY), label, form)
+        kind = image_file.recognise(ends_of(folder / _COPY), label, form, _SAID_RAW)
         made_bytes = _convert(kind, size_bytes, folder, member.name, told)
         (folder / _MADE).chmod(0o600)
         (folder / _MADE).rename(target)
