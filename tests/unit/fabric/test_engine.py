@@ -9,6 +9,7 @@ import pytest
 
 from tests.breaking_off import broken_off
 from tests.unit.fabric.fakes import Trap, World, make_engine, refuse
+from vnet.base import paths
 from vnet.base.errors import AdmissionError, Exit, HostError, InputError
 from vnet.fabric.live import attaching, disks, refusals, snapshots
 from vnet.fabric.live.breaking_off import Interrupted
@@ -337,6 +338,15 @@ def test_disks_are_not_those_that_are_left_of_a_fabric_once_it_is_up_again(engin
     up(engine)
     with pytest.raises(HostError, match="small is up again: the disks of its VMs are kept"):
         asyncio.run(disks.remove_left(engine, "small"))
+
+
+def test_what_is_left_of_a_fabric_goes_also_as_far_as_it_is_half_made(engine, tmp_path, monkeypatch):
+    monkeypatch.setenv("VNET_STATE_DIR", str(tmp_path))
+    mine, others = (paths.disks_dir() / each / "a/.data.qcow2.importing" for each in ("small", "large"))
+    for half in (mine, others):
+        half.mkdir(parents=True)
+    assert asyncio.run(disks.remove_left(engine, "small")) == []
+    assert not mine.parent.exists() and others.exists()
 
 
 def test_vcpus_that_are_too_many_are_refused_and_those_of_other_fabrics_count(world, tmp_path):

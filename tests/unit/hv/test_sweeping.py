@@ -25,6 +25,8 @@ def test_nothing_that_is_half_made_is_left_and_what_is_whole_stays() -> None:
     halves = (
         disks / ".data.qcow2.part",
         disks / ".root.qcow2.base.json.part",
+        disks / ".brought.qcow2.importing" / "source",
+        disks.with_name("never-started") / ".brought.qcow2.importing" / "source",
         staging() / "lab.new" / "data.qcow2",
         paths.image_store() / ".gone-0123" / "disk.qcow2",
         paths.image_store() / ".building-x" / "disk.qcow2",
@@ -40,6 +42,7 @@ def test_nothing_that_is_half_made_is_left_and_what_is_whole_stays() -> None:
     assert [file for file in halves if file.exists()] == []
     assert [file.parent for file in halves if file.parent != disks and file.parent.exists()] == []
     assert all(file.exists() for file in whole)
+    assert [each.name for each in disks.parent.iterdir()] == ["db"], "of whom nothing is left no folder is"
 
 
 def test_a_host_on_which_nothing_was_ever_made_stays_so(folder: Path) -> None:

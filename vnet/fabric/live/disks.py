@@ -85,6 +85,7 @@ async def remove_left(registry: Registry, fabric: str) -> list[Json]:
         removed: list[Json] = [await asyncio.to_thread(_plain, each) for each in found]
         for each in found:
             await asyncio.to_thread(disk.remove, each)
+        await asyncio.to_thread(disk.sweep, fabric)
         await asyncio.to_thread(snapshot_files.remove_all, fabric)
         await asyncio.to_thread(base_image.collect)
         return removed

@@ -100,13 +100,14 @@ def swept(folder: Path) -> Iterator[None]:
         yield
 
 
-def sweep() -> None:
-    """Removes what a daemon that was killed has left half-made, of all VMs."""
-    halves = (half for each in (host_files.PARTS, *half_done.MARKS) for half in locations.files(each))
-    for folder in {half.parent for half in halves}:
+def sweep(fabric: str | None = None) -> None:
+    """Removes what a daemon that was killed has left half-made, of all VMs or those of one fabric."""
+    halves = (half for each in (*host_files.PARTS, *half_done.MARKS) for half in locations.files(each))
+    for folder in {half.parent for half in halves if fabric in (None, half.parent.parent.name)}:
         try:
             with swept(folder):
                 pass
+            _tidy(folder)
         except (OSError, HostError) as error:  # the next start of the VM tries again, and says so
             log.warning("what was left half-made in %s stays there: %s", folder, error)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _PART = ".part"
-PARTS = f".*{_PART}"
-"""The pattern of what is half-made."""
+_PARTS = ".importing"
+PARTS = (f".*{_PART}", f".*{_PARTS}")
+"""The patterns of what is half-made."""
 
 
 @contextmanager
@@ -32,10 +34,18 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{_PART}")
 
 
+def parts_of(path: Path) -> Path:
+    """The same of one that takes a folder to be made in."""
+    return path.with_name(f".{path.name}{_PARTS}")
+
+
 def remove_parts(folder: Path) -> None:
     """Removes what a daemon that was killed has left half-made in a folder where nobody else is at work."""
-    for part in folder.glob(PARTS):
-        part.unlink()
+    for part in (each for pattern in PARTS for each in folder.glob(pattern)):
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink()
 
 
 def replace_file(path: Path, content: str | bytes) -> None:

@@ -20,6 +20,7 @@ from vnet.base.boot import ImageFormat
 from vnet.base.errors import HostError, InputError
 from vnet.hv import image_file, package, qemu_img
 from vnet.hv.live import image_tool
+from vnet.hv.live.host_files import parts_of
 from vnet.hv.live.image_import import ends_of
 from vnet.hv.package import Member, Sum
 from vnet.hv.qemu_img import Image
@@ -27,8 +28,6 @@ from vnet.hv.qemu_img import Image
 Told = Callable[[str], None]
 """Is told how far it is."""
 _BLOCK = 1 << 20
-_HALF = ".importing"
-"""So ends the name of a folder in which a disk is made; it begins with a dot."""
 _SAID_RAW = f"{image_file.AT_IMPORT} of `vnet import disk`"
 _COPY, _MADE = "source", "made.qcow2"
 _ROOM_LEFT_BYTES = 64 << 20
@@ -169,7 +168,7 @@ def bring(path: Path, target: Path, form: str, told: Told) -> int:
 def _make(
     opened: Package, member: Member, size_bytes: int | None, target: Path, told: Told, form: str = ""
 ) -> int:
-    folder = target.with_name(f".{target.name}{_HALF}")
+    folder = parts_of(target)
     shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
     folder.mkdir(mode=0o700)
     try:
