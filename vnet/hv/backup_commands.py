@@ -33,9 +33,12 @@ QUERY_JOBS = Command("query-jobs")
 QUERY_VERSION = Command("query-version")
 
 
+_JOB = "backup"
+
+
 def job(index: int) -> str:
     """The job that copies a disk."""
-    return f"backup{index}"
+    return f"{_JOB}{index}"
 
 
 def add_key(key: bytes) -> Command:
@@ -68,9 +71,10 @@ class File:
         """What its contents, as a disk, are called in QEMU."""
         return f"backup{self.index}"
 
-    def add_fd(self, fd: int) -> Command:
-        """Hand it over."""
-        return Command("add-fd", {"fdset-id": self.set_number}, fd)
+    def add_fd(self, fd: int, path: str = "") -> Command:
+        """Hand it over. QEMU keeps `path`, of what is written to, for who asks it (see `written`)."""
+        told = {"opaque": path} if path else {}
+        return Command("add-fd", {"fdset-id": self.set_number, **told}, fd)
 
     def protocol(self) -> dict[str, Any]:
         """The node for its bytes, deciphered."""
@@ -120,6 +124,14 @@ def sets(answer: object) -> tuple[int, ...]:
     if not isinstance(answer, list):
         raise PeerError(f"QEMU answered {answer!r} when it was asked for its descriptors")
     return tuple(sorted(number for each in answer if (number := int(each["fdset-id"])) >= FIRST_SET))
+
+
+def written(answer: object) -> str:
+    """The path of a file that the last backup is written to, from an answer to QUERY_SETS; "" if nobody told
+    it."""
+    numbers, found = sets(answer), answer if isinstance(answer, list) else ()
+    last = [each for each in found if numbers and int(each["fdset-id"]) == numbers[-1]]
+    return next((str(fd["opaque"]) for each in last for fd in each["fds"] if fd.get("opaque")), "")
 
 
 def remove_set(number: int) -> Command:
@@ -252,6 +264,12 @@ def jobs(answer: object, wanted: Sequence[str]) -> tuple[JobState, ...]:
     if not isinstance(answer, list):
         raise PeerError(f"QEMU answered {answer!r} when it was asked for its jobs")
     return tuple(_job(each) for each in answer if each.get("id") in wanted)
+
+
+def has_jobs(answer: object) -> bool:
+    """Whether a backup has jobs, by an answer to QUERY_JOBS; each has its disk until it is dismissed."""
+    ids = [str(each.get("id")) for each in answer] if isinstance(answer, list) else []
+    return any(id_.startswith(_JOB) for id_ in ids)
 
 
 def _job(raw: Json) -> JobState:

@@ -42,7 +42,10 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def registry() -> Any:
     """One with no fabric up, whose guests have no disks."""
     stopped = lambda fabric, vm: SimpleNamespace(  # noqa: E731
-        lock=asyncio.Lock(), is_up=False, spec=SimpleNamespace(name=vm)
+        lock=asyncio.Lock(),
+        is_up=False,
+        spec=SimpleNamespace(name=vm),
+        refuse_while_held=lambda: None,
     )
     kept = Snapshots(SimpleNamespace(guest_named=stopped), "lab", lambda nic: 0)  # type: ignore[arg-type]
     parts = SimpleNamespace(guests=SimpleNamespace(snapshots=kept))

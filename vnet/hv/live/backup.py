@@ -24,6 +24,7 @@ from vnet.hv.backup import Base, Kind, Manifest, SavedDisk
 from vnet.hv.backup_commands import Copy, File
 from vnet.hv.disk import Disk, DiskFormat
 from vnet.hv.freeze import Freeze, FreezeMode
+from vnet.hv.live.backed_up import refuse_broken_off
 from vnet.hv.live.backup_room import refuse_without_room
 from vnet.hv.live.backup_store import Store, measured
 from vnet.hv.live.blocks import Blocks
@@ -71,11 +72,7 @@ async def begin(store: Store, blocks: Blocks, order: Order) -> Manifest:
     """
     nodes = await blocks.monitor.execute(monitor.QUERY_NODES)
     _refuse_to_open(blocks, order, commands.encrypted(nodes))
-    if commands.jobs(await blocks.monitor.execute(commands.QUERY_JOBS), [commands.job(0)]):
-        raise HostError(
-            f"the QEMU of {order.vm} still works on a backup that was broken off, in another store: "
-            "`vnet backup ls --store DIR` there, then `vnet backup resume` or `discard`"
-        )
+    await refuse_broken_off(blocks.monitor, order.vm)
     entries = await asyncio.to_thread(store.complete)
     last = newest(entries, order.fabric, order.vm)
     found = _bitmaps_in(blocks, nodes)
@@ -179,9 +176,10 @@ async def _make_targets(store: Store, blocks: Blocks, manifest: Manifest) -> Non
     taken = commands.sets(await blocks.monitor.execute(commands.QUERY_SETS))
     first_set = max(taken, default=commands.FIRST_SET - 1) + 1
     for file, disk in zip(_files(manifest, first_set), manifest.disks, strict=True):
-        descriptor = os.open(store.file(manifest, disk), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        path = store.file(manifest, disk)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            await blocks.monitor.execute(file.add_fd(descriptor))
+            await blocks.monitor.execute(file.add_fd(descriptor, str(path)))
         finally:
             os.close(descriptor)
         await blocks.monitor.execute_all(commands.make_target(file, disk.size_bytes))

@@ -78,18 +78,28 @@ class Blocks:
 
 @contextlib.asynccontextmanager
 async def opened(manager: HvManager, spec: GuestSpec, why: str) -> AsyncIterator[Blocks]:
-    """The disks of a guest. One that does not run is not started meanwhile, `why` tells who tries."""
+    """The disks of a guest. One that does not run is not started meanwhile, and nothing is done with those of
+    another that its QEMU would refuse; `why` tells who tries."""
     guest = manager.guest(spec)
     if not await _held(guest, why):
-        kept, plugged = _variables(guest.spec), guest.plugged
-        nodes = {each.disk.name: each.node for each in plugged} | {each.name: firmware.NODE for each in kept}
-        yield Blocks(guest.monitor, (*(each.disk for each in plugged), *kept), nodes, guest)
+        guest.copied = why
+        try:
+            yield _opened_by(guest)
+        finally:
+            guest.copied = ""
         return
     try:
         async with _opened_at_rest(manager, spec) as blocks:
             yield blocks
     finally:
         guest.hold("")
+
+
+def _opened_by(guest: Guest) -> Blocks:
+    """Those of a guest that is up."""
+    kept, plugged = _variables(guest.spec), guest.plugged
+    nodes = {each.disk.name: each.node for each in plugged} | {each.name: firmware.NODE for each in kept}
+    return Blocks(guest.monitor, (*(each.disk for each in plugged), *kept), nodes, guest)
 
 
 @contextlib.asynccontextmanager

@@ -44,6 +44,8 @@ class Guest(Body):
         self.lock = asyncio.Lock()
         self.failed_in = Phase.ABSENT
         self._held = ""
+        self.copied = ""
+        """What copies its disks while it is up, in words; empty if nobody does."""
         self.performer = Performer(self, self._watch, self._tell_fault)
         self._on_event = on_event
 
@@ -302,8 +304,15 @@ class Guest(Body):
 
     def refuse_while_held(self) -> None:
         """Refuses what needs its disks."""
-        if self._held:
-            raise HostError(f"{self.spec.name}: {self._held}; wait for its end, or break it off")
+        self._refuse(self._held)
+
+    def refuse_while_copied(self) -> None:
+        """Refuses what QEMU does not do with disks that it copies."""
+        self._refuse(self.copied)
+
+    def _refuse(self, why: str) -> None:
+        if why:
+            raise HostError(f"{self.spec.name}: {why}; wait for its end, or break it off")
 
     @property
     def _fault(self) -> DiskFault | None:

@@ -19,6 +19,7 @@ from vnet.hv.lifecycle import Phase
 from vnet.hv.live import cgroup, disk_snapshots, saved_start
 from vnet.hv.live import snapshot_files as files
 from vnet.hv.live.adopting import Adopter
+from vnet.hv.live.backed_up import refuse_backed_up
 from vnet.hv.live.changing import refuse_what_was_changed
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.manager import HvManager, Progress
@@ -61,6 +62,7 @@ class Snapshots:
             for guest in guests:
                 values.refuse_raw(guest.spec)
                 _refuse_nothing(guest, wanted.memory)
+                await _refuse_copied(guest)
                 if wanted.memory and guest.is_up:
                     refuse_what_was_changed(guest, "; until then its disks can (`--disk-only`)")
             return await self._save(guests, wanted)
@@ -99,6 +101,7 @@ class Snapshots:
         """Keeps a guest's memory and ends its QEMU; its next start goes on from there."""
         async with self._guests([spec]) as (guest,):
             guest.check_up()
+            await _refuse_copied(guest)
             refuse_what_was_changed(guest)
             await self._make_room([guest])
             member = replace(self._member(guest, await self.manager.build(), True), disks=())
@@ -117,6 +120,7 @@ class Snapshots:
         """
         async with self._guests(specs) as guests:
             for guest in guests:
+                guest.refuse_while_held()
                 await asyncio.to_thread(disk_snapshots.refuse_missing, snapshot, guest.spec.name)
             if memory:
                 await self.refuse_what_cannot_be_loaded(snapshot, specs)
@@ -161,6 +165,7 @@ class Snapshots:
             raise HostError(f"{vm} is to begin with {snapshot.name}: `vnet start {vm}` first")
         guest = self.manager.guest_named(self.fabric, vm)
         async with guest.lock:
+            await _refuse_copied(guest)
             await self._forget_disks(guest, snapshot)
             await asyncio.to_thread(_unlink, snapshot, vm)
 
@@ -205,6 +210,13 @@ def _refuse_nothing(guest: Guest, memory: bool) -> None:
     if not guest.spec.disks and not (is_up and memory):
         how = "leave --disk-only out: its memory is kept then" if is_up else f"`vnet start {name}` first"
         raise InputError(f"{name} has no disks and nothing to be kept; {how}")
+
+
+async def _refuse_copied(guest: Guest) -> None:
+    """Raises HostError for a guest whose disks are being copied, whether it is up or not."""
+    guest.refuse_while_held()
+    if guest.is_up:
+        await refuse_backed_up(guest)
 
 
 def _unlink(snapshot: Snapshot, vm: str) -> None:
