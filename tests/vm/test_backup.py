@@ -143,7 +143,7 @@ def test_a_backup_that_is_broken_off_leaves_nothing_and_the_next_increment_is_wh
     sums = sh(host, "db", "sha256sum /mnt/big")
     with half_done(host) as process:
         assert "already" in host.vnet("backup", "create", "db", expect=1)
-        for words in (("suspend", "db"),):
+        for words in (("suspend", "db"), ("detach", "db", "log")):
             assert "db: its disks are being backed up; wait for its end" in host.vnet(*words, expect=1)
         process.send_signal(signal.SIGINT)
         process.wait(30)
@@ -174,7 +174,7 @@ def test_when_the_daemon_is_killed_qemu_goes_on_and_the_backup_is_finished_later
     sh(host, "db", "echo later >/mnt/note; sync")
     assert states(host, "db").count("incomplete") == 1
     id_ = next(row["id"] for row in host.json("backup", "ls", "db") if row["state"] == "incomplete")
-    for words in (("backup", "create", "db"), ("suspend", "db")):
+    for words in (("backup", "create", "db"), ("suspend", "db"), ("detach", "db", "log")):
         assert f"vnet backup resume {id_}`" in host.vnet(*words, expect=1)
     (done,) = host.json("backup", "resume", id_)
     assert (done["id"], done["kind"]) == (id_, "incremental")

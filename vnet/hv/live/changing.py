@@ -16,9 +16,10 @@ from vnet.hv.built import Built, Places, unchangeable
 from vnet.hv.changing import HalfChanged, Step, standing
 from vnet.hv.disk import Disk
 from vnet.hv.identity import change_lines
-from vnet.hv.live import base_note, cgroup, console_log
+from vnet.hv.live import cgroup, console_log
 from vnet.hv.live import disk as disks
 from vnet.hv.live.agent_link import CONFIGURE_TIMEOUT_S, configure
+from vnet.hv.live.backed_up import refuse_backed_up
 from vnet.hv.live.deadline import deadline
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.keys import read_key
@@ -69,6 +70,7 @@ class Changer:
         """
         old = self.guest.spec
         steps = changing.steps(old, new)
+        await self._refuse_copied(steps)
         try:
             await self._ask_who_will_be_told(steps)
         except (TimedOut, PeerError) as error:
@@ -89,6 +91,7 @@ class Changer:
             await unfinished.clear()
             guest.spec = standing(old, new, await unfinished.has(), guest.recorded.memory_bytes)
             steps = changing.steps_from(guest.spec, new, told=old)
+            await self._refuse_copied(steps)
             await self._ask_who_will_be_told(steps)
         except (VnetError, OSError) as error:
             raise HalfChanged(f"{new.name} stays half changed: {error}") from error
@@ -101,10 +104,17 @@ class Changer:
     async def _take_or_take_back(self, steps: Iterable[Step], old: GuestSpec, new: GuestSpec) -> None:
         try:
             await self._take(steps)
+        except HalfChanged:
+            raise
         except (VnetError, OSError) as error:
             await self._take_back(old, new, error)
             raise error if isinstance(error, VnetError) else HostError(f"{old.name}: {error}") from error
         self.guest.spec = new
+
+    async def _refuse_copied(self, steps: Iterable[Step]) -> None:
+        """Raises HostError for disks that are to go or to grow and cannot, since they are being copied."""
+        if any(isinstance(step, changing.DetachDisk | changing.ResizeDisk) for step in steps):
+            await refuse_backed_up(self.guest)
 
     async def _ask_who_will_be_told(self, steps: Iterable[Step]) -> None:
         """Raises TimedOut, PeerError for a guest that would have to hear of it and does not answer."""
@@ -168,9 +178,10 @@ class Changer:
 
     async def _detach_nic(self, nic: GuestNic) -> None:
         slot = self._places.nic(nic.interface)
-        await self._plugs.unplug(f"nic{slot}", f"its NIC {nic.interface}")
-        await self._plugs.let_go(hotplug.drop_nic(slot))
+        what = f"its NIC {nic.interface}"
+        await self._plugs.unplug(f"nic{slot}", what)
         self._plugs.note_gone(nic.interface)
+        await self._let_go(changing.DetachNic(nic), what, hotplug.drop_nic(slot))
 
     # disks
 
@@ -190,17 +201,21 @@ class Changer:
         self.guest.note(places=places)
 
     async def _detach_disk(self, disk: Disk) -> None:
-        """One that the guest still uses stays: what it has not written yet would be lost."""
+        """One that the guest still uses stays: what it has not written yet would be lost.
+
+        Its file is not asked whether it is made of an image: it may lie at a location that is missing.
+        """
         plugged = self._places.disk(disk)
         if await self._is_mounted(disk):
             raise HostError(
                 f"{self.guest.spec.name} has its disk {disk.name} mounted: unmount it there, and try again"
             )
-        await self._plugs.unplug(f"blk{plugged.index}", f"its disk {disk.name}")
-        spec = self.guest.spec
-        is_based = base_note.base_of(disks.path_of(spec.fabric, spec.name, disk)) is not None
-        await self._plugs.let_go(hotplug.drop_disk(plugged, is_based=is_based))
+        what = f"its disk {disk.name}"
+        await self._plugs.unplug(f"blk{plugged.index}", what)
         self.guest.note(places=self._places.without_disk(disk.name))
+        close, *rest = hotplug.drop_disk(plugged, is_based=True)
+        await self._let_go(changing.DetachDisk(disk), what, (close,))
+        await self._plugs.attempt(rest)
 
     async def _is_mounted(self, disk: Disk) -> bool:
         try:
@@ -273,6 +288,15 @@ class Changer:
     async def _run(self, argv: list[str], timeout_s: float) -> int:
         agent = await self.guest.agent_now(timeout_s)
         return (await agent.run(argv, stdin=b"", timeout_s=timeout_s)).exit_code
+
+    async def _let_go(self, step: Step, what: str, commands: Iterable[qmp.Command]) -> None:
+        """Of what was behind a device that the guest has let go of: it cannot be plugged in again."""
+        self.guest.spec = changing.done(step, self.guest.spec)
+        try:
+            await self._plugs.let_go(commands)
+        except VnetError as error:
+            told = f"{self.guest.spec.name} has let go of {what}, and its QEMU has not: {error}"
+            raise HalfChanged(told) from error
 
     # what is known of it
 
