@@ -22,6 +22,7 @@ from vnet.hv.live.backup_room import refuse_restore_without_room
 from vnet.hv.live.backup_store import Store
 from vnet.hv.live.host_files import flush, opened, sha256_of
 from vnet.hv.live.qmp import Monitor
+from vnet.hv.live.threads import finished
 from vnet.hv.live.worker import working
 from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stored
@@ -75,7 +76,7 @@ async def restore(
     with contextlib.ExitStack() as stack:
         made = [(stack.enter_context(disks.made_beside(into.path)), into) for into in places]
         for part, into in made:
-            await asyncio.to_thread(_make, part, into)
+            await finished(_make, part, into)
         async with working(max(into.disk.file_bytes for into in places)) as worker:
             if opening is not None:
                 await worker.monitor.execute(commands.add_key(opening))
