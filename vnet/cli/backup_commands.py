@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from vnet.base.boot import UEFI_VARIABLES
 from vnet.base.errors import Exit, InputError, UsageError
 from vnet.cli import amount
-from vnet.cli.client import Client, path
+from vnet.cli.client import Client, RemoteError, path
 from vnet.cli.key_file import key_given, make_key_file
 from vnet.cli.options import Settings, command
-from vnet.cli.output import Column, Format, clock, document, mib, rows, tell
+from vnet.cli.output import Column, Format, Row, clock, document, mib, rows, tell
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Name of the backup.", show_default=False)]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Names of backups.", show_default=False)]
@@ -78,10 +79,11 @@ def create(
         str, typer.Option("--freeze", help="auto; require: only if it can be frozen; never.")
     ] = "auto",
     tight: Annotated[bool, typer.Option("--tight", help="Also where there may be no room for it.")] = False,
-) -> None:
+) -> Exit:
     """Back VMs up, whether they run or not: all disks as they are at one moment.
 
     After the first one only what has changed. File systems of a VM that runs stand still for a moment.
+    One that cannot be backed up is told, and keeps none of the others from it; the exit code says so.
     """
     if bool(vms) is all_:
         raise UsageError("name VMs, or --all")
@@ -91,22 +93,35 @@ def create(
     client = settings.daemon()
     longest = {} if chain is None else {"chain_max": chain}
     body = {**_common(to, key, rate), **longest, "full": full, "freeze": freeze, "tight": tight}
-    made = [
-        client.run("POST", path("fabrics", settings.fabric, "vms", vm, "backups"), body, settings.report)[
-            "backup"
-        ]
-        for vm in vms or _with_disks(client, settings)
-    ]
-    rows(made, _COLUMNS, settings.output)
+    wanted = vms or _with_disks(client, settings)
+    made: list[Row] = []
+    failed: list[Exit] = []
+    for vm in wanted:
+        where = path("fabrics", settings.fabric, "vms", vm, "backups")
+        try:
+            made.append(client.run("POST", where, body, settings.report)["backup"])
+        except RemoteError as error:
+            tell(f"vnet: {vm}: {error}")
+            failed.append(error.exit_code)
+            if error.exit_code is Exit.INTERRUPTED:
+                break
+    if made or len(wanted) > 1:
+        rows(made, _COLUMNS, settings.output)
+    return next(iter(failed), Exit.OK)
 
 
 def _with_disks(client: Client, settings: Settings) -> list[str]:
-    fabric = settings.fabric
-    found = client.get(path("disks"), fabric=None if fabric == "-" else fabric)
-    names = sorted({row["vm"] for row in found if row["use"] != "unused"})
+    """The VMs that have disks, and those whose disks may lie where nobody can look: they are tried too."""
+    fabric = None if settings.fabric == "-" else settings.fabric
+    found = [row for row in client.get(path("disks"), fabric=fabric) if row["disk"] != UEFI_VARIABLES]
+    unseen = {row["location"] for row in client.get(path("disk-locations")) if row["trouble"]}
+    names = {row["vm"] for row in found if row["use"] != "unused"}
+    if unseen:
+        vms = client.get(path("vms"), fabric=fabric)
+        names |= {row["vm"] for row in vms if unseen & {disk["location"] for disk in row["disks"]}}
     if not names:
         raise InputError("no VM that is up has a disk: there is nothing to back up")
-    return names
+    return sorted(names)
 
 
 def ls(
