@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vnet.base.errors import UsageError
+from vnet.base.errors import Exit, UsageError
 from vnet.cli.client import data, path
 from vnet.cli.duration import seconds
 from vnet.cli.options import Settings, command
@@ -182,10 +182,11 @@ def prune(
         str | None, typer.Option("--older-than", metavar="AGE", help="Only what is older goes: 12h, 30d.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
-) -> None:
+) -> Exit:
     """Remove snapshots that are no longer wanted, and list them.
 
-    With both options what is older goes, but never one of the newest N.
+    With both options what is older goes, but never one of the newest N. One that cannot be removed is told,
+    the others are; the exit code is 1 then.
     """
     if keep_last is None and older_than is None:
         raise UsageError("which? give --keep-last N, --older-than 30d, or both")
@@ -195,10 +196,16 @@ def prune(
         "older_than_s": seconds(older_than, "--older-than") if older_than else None,
         "dry_run": dry_run,
     }
-    gone = settings.daemon().post(path("fabrics", settings.fabric, "snapshots", "prune"), body)
-    rows(gone, _COLUMNS, settings.output)
-    if settings.output in (Format.TABLE, Format.WIDE) and not settings.quiet:
+    found = settings.daemon().post(path("fabrics", settings.fabric, "snapshots", "prune"), body)
+    left = [row for row in found if row["fault"]]
+    gone = [row for row in found if not row["fault"]]
+    is_table = settings.output in (Format.TABLE, Format.WIDE)
+    rows(gone if is_table else found, _COLUMNS, settings.output)
+    if is_table and not settings.quiet:
         tell(f"{len(gone)} {'would be' if dry_run else 'were'} removed")
+    for row in left:
+        tell(f"vnet: {row['snapshot']} of {row['vm']} could not be removed: {row['fault']}")
+    return Exit.FAILED if left else Exit.OK
 
 
 def suspend(settings: Settings, vm: Vm) -> None:

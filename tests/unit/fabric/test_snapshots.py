@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from vnet.base.errors import HostError
-from vnet.cli.snapshot_commands import branches
+from vnet.base.errors import Exit, HostError
+from vnet.cli.client import Client
+from vnet.cli.options import Settings
+from vnet.cli.snapshot_commands import branches, prune
 from vnet.fabric.live import snapshots
 from vnet.fabric.live.event_log import EventLog
 from vnet.fabric.live.snapshot_uses import refuse_kept
@@ -74,6 +76,58 @@ def test_when_all_are_removed_the_next_one_descends_from_none() -> None:
     asyncio.run(snapshots.prune(registry(), "lab", Pruning(("db",), 0, None, False)))
     assert files.head("lab", "db") == ""
     assert files.head("lab", "web") == "all1"
+
+
+def refusing(vm: str) -> Any:
+    """A registry whose guests' snapshots can be removed, but not those of one VM."""
+    made = registry()
+    kept = made.make_parts("lab").guests.snapshots
+
+    async def remove(snapshot: Snapshot, of: str) -> None:
+        if of == vm:
+            raise HostError("its disk is away")
+        await kept.remove(snapshot, of)
+
+    parts = SimpleNamespace(guests=SimpleNamespace(snapshots=SimpleNamespace(remove=remove)))
+    return SimpleNamespace(**{**vars(made), "make_parts": lambda name: parts})
+
+
+def test_what_cannot_be_removed_is_told_and_the_rest_is_removed() -> None:
+    rows = asyncio.run(snapshots.prune(refusing("db"), "lab", Pruning((), 1, None, False)))
+    assert [(row["vm"], row["snapshot"], row["fault"]) for row in rows] == [
+        ("db", "g1", "its disk is away"),
+        ("db", "g2", "its disk is away"),
+        ("web", "g1", ""),
+        ("web", "g2", ""),
+    ]
+    assert (tree("db"), tree("web")) == (["g1", "g2", "all1"], ["all1"])
+
+
+def test_of_several_vms_a_snapshot_is_removed_where_it_can_be() -> None:
+    told: list[tuple[Any, ...]] = []
+    made = refusing("db")
+    made.events = SimpleNamespace(tell=lambda *words: told.append(words))
+    with pytest.raises(HostError, match="g2 could not be removed of db: its disk is away; of web it was rem"):
+        asyncio.run(snapshots.remove(made, "lab", (), "g2"))
+    assert (tree("db"), tree("web")) == (["g1", "g2", "all1"], ["g1", "all1"])
+    assert [words[1] for words in told] == ["web: g2 was removed"]
+
+
+def test_prune_lists_what_went_and_tells_what_did_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def post(client: Client, path: str, body: Any = None) -> Any:
+        return asyncio.run(snapshots.prune(refusing("db"), "lab", Pruning((), 2, None, False)))
+
+    monkeypatch.setattr(Settings, "daemon", lambda settings: Client())
+    monkeypatch.setattr(Client, "post", post)
+    assert prune(Settings(name="lab"), keep_last=2) == Exit.FAILED
+    said = capsys.readouterr()
+    assert [line.split()[:2] for line in said.out.splitlines()[1:]] == [["web", "g1"]]
+    assert said.err.splitlines() == [
+        "1 were removed",
+        "vnet: g1 of db could not be removed: its disk is away",
+    ]
 
 
 def test_one_whose_parent_is_not_there_is_a_root_of_the_tree() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vnet.base.errors import InputError, VnetError
+from vnet.base.errors import HostError, InputError, VnetError
 from vnet.fabric.events import Kind
 from vnet.fabric.live.breaking_off import Interrupted, finished
 from vnet.fabric.live.engine import Engine
@@ -147,21 +147,38 @@ def _not_stopped(engine: Engine, fabric: Fabric, guests: Iterable[Guest]) -> Non
 
 
 async def remove(registry: Registry, name: str, vms: Sequence[str], snapshot: str) -> Json:
-    """Remove a snapshot of VMs; without names of all that are in it. The fabric need not be up."""
+    """Remove a snapshot of VMs; without names of all that are in it. The fabric need not be up.
+
+    Raises: HostError for those of which it could not be removed; of the others it was.
+    """
     async with registry.locks[name]:
         found = _find(files.known(name), vms, snapshot)
-        return await _remove(registry, found, vms or found.vms)
+        wanted = vms or found.vms
+        faults = await _remove(registry, found, wanted)
+        removed = [vm for vm in wanted if vm not in faults]
+        if faults:
+            told = [f"{vm}: {fault}" for vm, fault in faults.items()]
+            told += [f"of {', '.join(removed)} it was removed"] if removed else []
+            raise HostError(f"{snapshot} could not be removed of {'; '.join(told)}")
+        return {"fabric": found.fabric, "snapshot": found.name, "vms": removed}
 
 
-async def _remove(registry: Registry, snapshot: Snapshot, vms: Sequence[str]) -> Json:
+async def _remove(registry: Registry, snapshot: Snapshot, vms: Sequence[str]) -> Mapping[str, str]:
+    """Why it could not be removed, of each VM of which it could not."""
     fabric = registry.fabrics.get(snapshot.fabric)
     parts = fabric.parts if fabric else registry.make_parts(snapshot.fabric)
+    faults: dict[str, str] = {}
     for vm in vms:
-        await parts.guests.snapshots.remove(snapshot, vm)
-    text = f"{', '.join(vms)}: {snapshot.name} was removed"
-    fields = {"vms": list(vms), "id": snapshot.id}
-    registry.events.tell(Kind.SNAPSHOT_REMOVED, text, snapshot.fabric, snapshot.name, fields)
-    return {"fabric": snapshot.fabric, "snapshot": snapshot.name, "vms": list(vms)}
+        try:
+            await parts.guests.snapshots.remove(snapshot, vm)
+        except VnetError as error:
+            faults[vm] = str(error)
+    removed = [vm for vm in vms if vm not in faults]
+    if removed:
+        text = f"{', '.join(removed)}: {snapshot.name} was removed"
+        fields = {"vms": removed, "id": snapshot.id}
+        registry.events.tell(Kind.SNAPSHOT_REMOVED, text, snapshot.fabric, snapshot.name, fields)
+    return faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +192,7 @@ class Pruning:
 
 
 async def prune(registry: Registry, name: str, pruning: Pruning) -> list[Json]:
-    """Remove those. Returns what was removed, or would be."""
+    """Remove those. Returns what was removed, or would be; `fault` says why one could not be."""
     async with registry.locks[name]:
         known, now_s = files.known(name), time.time()
         there = {vm for each in known for vm in each.vms}
@@ -188,9 +205,9 @@ async def prune(registry: Registry, name: str, pruning: Pruning) -> list[Json]:
             for each in values.to_prune(known, vm, now_s, pruning.keep_last, pruning.older_than_s)
         ]
         rows = [row(each, vm, known, now_s, files.head(name, vm)) for each, vm in gone]
-        for each, vm in () if pruning.only_told else gone:
-            await _remove(registry, each, [vm])
-        return rows
+        faults = [{} if pruning.only_told else await _remove(registry, each, [vm]) for each, vm in gone]
+        told = (next(iter(each.values()), "") for each in faults)
+        return [{**each, "fault": fault} for each, fault in zip(rows, told, strict=True)]
 
 
 async def suspend(engine: Engine, name: str, vm: str, report: Report) -> Json:
