@@ -90,6 +90,8 @@ def save(
             stood = f"; it stood still for {row['pause_s'] * 1000:.0f} ms" if row["pause_s"] else ""
             takes = f", {mib(row['memory_bytes'])}" if row["memory_bytes"] else ""
             tell(f"{row['vm']}: {_kept(row)}{takes}{stood}")
+    for vm in answer["left_out"]:
+        tell(f"{vm}: suspended: has been kept so, and is not in {name}")
 
 
 def ls(settings: Settings, vm: MaybeVm = None) -> None:
@@ -158,6 +160,8 @@ def restore(
     elif not settings.quiet:
         how = "go on from there" if answer["memory"] else "their disks are what they were"
         tell(f"{', '.join(answer['vms'])}: {how}")
+    for vm in answer["memory_lost"]:
+        tell(f"{vm}: was suspended, and the memory that was kept is lost")
 
 
 def rm(settings: Settings, words: Words, all_: All = False) -> None:

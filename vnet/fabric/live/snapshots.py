@@ -32,10 +32,14 @@ Json = Mapping[str, Any]
 
 
 async def save(engine: Engine, name: str, vms: Sequence[str], wanted: Wanted, report: Report) -> Json:
-    """Snapshot VMs at one moment; without names all of which anything can be kept."""
+    """Snapshot VMs at one moment; without names all of which anything can be kept.
+
+    Then `left_out` are those that are suspended, which have been kept so.
+    """
     async with engine.locks[name]:
         fabric = engine.fabric(name)
-        guests = [engine.guest(name, vm) for vm in vms] or await _all(fabric, wanted)
+        named = [engine.guest(name, vm) for vm in vms]
+        guests, asleep = (named, list[str]()) if named else await _all(fabric, wanted)
         with telling(report, 1, f"save {_named(guests)}", 1) as remark:
             made = await fabric.parts.guests.snapshots.save(_specs(fabric, guests), wanted)
             pause_s = max(each.pause_s for each in made.members)
@@ -43,21 +47,33 @@ async def save(engine: Engine, name: str, vms: Sequence[str], wanted: Wanted, re
         fields = {"vms": list(made.vms), "id": made.id, "pause_s": pause_s}
         text = f"{', '.join(made.vms)}: saved as {made.name}"
         engine.events.tell(Kind.SNAPSHOT_SAVED, text, name, made.name, fields)
-        return {"snapshots": [row(made, vm, (made,), made.created_s, made.id) for vm in made.vms]}
+        rows = [row(made, vm, (made,), made.created_s, made.id) for vm in made.vms]
+        return {"snapshots": rows, "left_out": asleep}
 
 
-async def _all(fabric: Fabric, wanted: Wanted) -> list[Guest]:
-    """Those that run, or have disks at least."""
-    guests = [guest_of(vm) for vm in fabric.vms]
-    states = [(await fabric.parts.guests.status(guest.name)).state for guest in guests]
+async def _all(fabric: Fabric, wanted: Wanted) -> tuple[list[Guest], list[str]]:
+    """Those that run, or have disks at least; and the names of those that are suspended."""
+    states = await _states(fabric, [guest_of(vm) for vm in fabric.vms])
+    asleep = _suspended(states)
     with_something = [
         guest
-        for guest, state in zip(guests, states, strict=True)
-        if state is not GuestState.SUSPENDED and (guest.disks or (wanted.memory and state in ALIVE))
+        for guest, state in states.items()
+        if guest.name not in asleep and (guest.disks or (wanted.memory and state in ALIVE))
     ]
     if not with_something:
-        raise InputError(f"no VM of {fabric.record.name} has anything to be kept: none runs, none has disks")
-    return with_something
+        why = "none runs, none has disks"
+        if asleep:
+            why = f"{', '.join(asleep)}: suspended, which keeps what it is; no other runs or has disks"
+        raise InputError(f"no VM of {fabric.record.name} has anything to be kept: {why}")
+    return with_something, asleep
+
+
+async def _states(fabric: Fabric, guests: Iterable[Guest]) -> dict[Guest, GuestState]:
+    return {guest: (await fabric.parts.guests.status(guest.name)).state for guest in guests}
+
+
+def _suspended(states: Mapping[Guest, GuestState]) -> list[str]:
+    return [guest.name for guest, state in states.items() if state is GuestState.SUSPENDED]
 
 
 async def listed(fabric: str | None, vm: str | None = None) -> list[Json]:
@@ -82,6 +98,8 @@ async def restore(
 ) -> Json:
     """Make VMs what they were in a snapshot; without names all that are in it.
 
+    What they are now is lost, also the memory that is kept of those that are suspended: `memory_lost`.
+
     Args:
         memory: whether they go on where they were; None if their memory was kept.
     """
@@ -94,20 +112,22 @@ async def restore(
             memory = has_memory
         elif memory and not has_memory:
             raise InputError(f"{snapshot} has not the memory of all of {_named(guests)}: only their disks")
-        states = {guest.name: (await fabric.parts.guests.status(guest.name)).state for guest in guests}
+        states = await _states(fabric, guests)
+        asleep = _suspended(states)
         _refuse_only_memory(found, guests, memory)
         broken_off = None
         try:
             told = f"{_named(guests)} was restored from {snapshot} all the same"
-            await finished(_restore(engine, fabric, found, guests, memory, report), told)
+            await finished(_restore(engine, fabric, found, guests, asleep, memory, report), told)
         except Interrupted as error:
             broken_off = error
-    again = [] if memory else [guest.name for guest in guests if states[guest.name] in ALIVE]
+    again = [] if memory else [guest.name for guest in guests if states[guest] in ALIVE]
     await finished(_start(engine, name, again, report), f"{told}, and started")
     if broken_off is not None:
         raise broken_off
     names = [guest.name for guest in guests]
-    return {"fabric": name, "snapshot": snapshot, "memory": memory, "vms": names, "booted": again}
+    became = {"vms": names, "memory": memory, "memory_lost": asleep, "booted": again}
+    return {"fabric": name, "snapshot": snapshot, **became}
 
 
 async def _start(engine: Engine, name: str, vms: Iterable[str], report: Report) -> None:
@@ -120,6 +140,7 @@ async def _restore(
     fabric: Fabric,
     snapshot: Snapshot,
     guests: Sequence[Guest],
+    asleep: Sequence[str],
     memory: bool,
     report: Report,
 ) -> None:
@@ -129,8 +150,10 @@ async def _restore(
             engine.store.save_guest(name, guest)
         await fabric.parts.guests.snapshots.restore(snapshot, specs, memory=memory, progress=notes(report))
         _not_stopped(engine, fabric, guests if memory else ())
-    fields = {"vms": [guest.name for guest in guests], "id": snapshot.id, "memory": memory}
-    text = f"{_named(guests)}: restored from {snapshot.name}"
+    names = [guest.name for guest in guests]
+    fields = {"vms": names, "id": snapshot.id, "memory": memory, "memory_lost": list(asleep)}
+    lost = f"; lost is the memory that was kept of {', '.join(asleep)}" if asleep else ""
+    text = f"{_named(guests)}: restored from {snapshot.name}{lost}"
     engine.events.tell(Kind.SNAPSHOT_RESTORED, text, name, snapshot.name, fields)
 
 
