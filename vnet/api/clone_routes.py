@@ -14,6 +14,7 @@ from vnet.api.requests import body_of
 from vnet.api.stream import JsonLines, Operations
 from vnet.base.errors import InputError
 from vnet.fabric.live import cloning
+from vnet.fabric.live.cloning import Wanted
 from vnet.fabric.live.engine import Engine
 
 
@@ -32,11 +33,13 @@ class CloneRoutes:
     async def clone(self, request: Request) -> ASGIApp:
         """Copy the disks."""
         name, vm, asked = self.name(request), request.path_params["vm"], await body_of(request)
-        new, linked = asked.get("name"), asked.get("linked") is True
-        if not isinstance(new, str):
-            raise InputError("a clone is asked for as {name, linked}")
+        new, disks = asked.get("name"), asked.get("disks")
+        if not isinstance(new, str) or not isinstance(disks, list | None):
+            raise InputError("a clone is asked for as {name, linked, disks}")
+        declared = None if disks is None else tuple(map(str, disks))
+        wanted = Wanted(new, asked.get("linked") is True, declared)
 
         async def work(report: Any) -> Mapping[str, Any]:
-            return await cloning.clone(self.engine, name, vm, new, report, linked=linked)
+            return await cloning.clone(self.engine, name, vm, wanted, report)
 
         return JsonLines(self.operations, work)

@@ -38,8 +38,8 @@ def clone(
     Addresses, MAC and published ports are not copied: the new VM gets its own. `vnet up` starts it.
     """
     source, name = source_and_name(settings)
-    texts = _declared(source, vm, new)
-    body = {"name": new, "linked": linked}
+    texts, disks = _declared(source, vm, new)
+    body = {"name": new, "linked": linked, "disks": disks}
     with on_ctrl_c(lambda: None):  # it breaks off the copying; what has been copied is declared
         answer = settings.daemon().run(
             "POST", path("fabrics", name, "vms", vm, "clone"), body, settings.report
@@ -54,8 +54,11 @@ def clone(
         tell(f"{new} is declared in {next(iter(texts))}; `vnet up` starts it")
 
 
-def _declared(source: Source, vm: str, new: str) -> dict[str, str]:
-    """The one file that changes. The result is read again: nothing else may have become another."""
+def _declared(source: Source, vm: str, new: str) -> tuple[dict[str, str], list[str]]:
+    """The one file that changes, and the disks that it declares for both VMs.
+
+    The result is read again: nothing else may have become another.
+    """
     from vnet.fabric.declared import load
     from vnet.topology.edit import CannotEdit
     from vnet.topology.edit_vms import with_vm
@@ -75,7 +78,7 @@ def _declared(source: Source, vm: str, new: str) -> dict[str, str]:
     after = load(replace(source, **parts))
     if after.vms.keys() != before.vms.keys() | {new}:
         raise InputError(f"{file} cannot be changed for a copy of {vm}: declare {new} there")
-    return {file: changed}
+    return {file: changed}, [disk.name for disk in before.vms[key].disks]
 
 
 def _key(topology: Topology, vm: str) -> str:

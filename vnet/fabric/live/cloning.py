@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vnet.base.errors import HostError, InputError
@@ -21,13 +22,23 @@ from vnet.topology.values import is_name
 _STILL = (GuestState.STOPPED, GuestState.CRASHED, GuestState.PAUSED)
 
 
-async def clone(
-    engine: Engine, name: str, vm: str, new: str, report: Report, *, linked: bool = False
-) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The new VM's name. `disks` are those that it is declared with, None if nobody says; `linked`: made
+    differences to what they share, where possible."""
+
+    name: str
+    linked: bool = False
+    disks: tuple[str, ...] | None = None
+
+
+async def clone(engine: Engine, name: str, vm: str, wanted: Wanted, report: Report) -> Mapping[str, Any]:
     """Copy the disks of a VM that stands still.
 
-    Raises: InputError for a name that is no VM's, or is one's already; HostError, and nothing was made.
+    Raises: InputError for a name that is no VM's, or is one's already, and if other disks are declared than
+    are in force; HostError, and nothing was made.
     """
+    new = wanted.name
     if not is_name(new, VM_NAME_MAX):
         raise InputError(f"{new!r} is no name for a VM: small letters, digits and hyphens, as in web-2")
     async with engine.locks[name]:
@@ -35,14 +46,28 @@ async def clone(
         assert fabric.declared is not None
         if new in {each.name for each in fabric.declared.inventory.vms}:
             raise InputError(f"there is a VM {new} in {name} already; take another name")
+        _refuse_other_disks(fabric, vm, wanted)
         await refuse_moving(fabric, vm)
         with telling(report, 1, f"copy the disks of {vm}", 1) as remark:
-            order = disk_clone.Order(name, vm, new, linked)
+            order = disk_clone.Order(name, vm, new, wanted.linked)
             disks = (*guest.disks, *firmware.kept(guest.boot))
             copied, differences = await disk_clone.clone(order, disks, notes(report))
             remark.text = ", ".join(copied) or "it has none"
         made = {"disks": list(copied), "linked": list(differences)}
         return {"fabric": name, "vm": new, "from": vm, **made}
+
+
+def _refuse_other_disks(fabric: Fabric, vm: str, wanted: Wanted) -> None:
+    """Raises InputError where a file declares other disks than a VM has, as those attached by hand."""
+    assert fabric.declared is not None
+    has = {each.name for each in fabric.declared.topology.vms[fabric.vm(vm).spec].disks}
+    if wanted.disks is not None and set(wanted.disks) != has:
+        declared, there = (", ".join(sorted(names)) or "none" for names in (wanted.disks, has))
+        raise InputError(
+            f"{vm} has other disks than the file declares, and {wanted.name} would get those declared."
+            f" In the file: {declared}; in force: {there}. `vnet plan` shows it: put it into the file, or"
+            " take it back with `vnet up`"
+        )
 
 
 async def refuse_moving(fabric: Fabric, vm: str) -> None:
