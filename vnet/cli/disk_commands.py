@@ -19,7 +19,7 @@ _COLUMNS = (
     Column("TAKEN", lambda row: mib(row["taken_bytes"])),
     Column("USE", lambda row: row["use"] + (", damaged" if row["damage"] else "")),
     Column("KEY", lambda row: "yes" if row["encrypted"] else "no"),
-    Column("BASE", lambda row: row["base"][:12] or "-"),
+    Column("BASE", lambda row: (row["base"][:12] or "-") + (", gone" if row["base_gone"] else "")),
     Column("LOCATION", lambda row: row["location"]),
     Column("FORMAT", lambda row: row["format"], wide=True),
     Column("PATH", lambda row: row["path"], wide=True),

@@ -16,7 +16,7 @@ from vnet.cli.output import Column, Format, document, mib, rows, tell
 _COLUMNS = (
     Column("NAME", lambda row: row["name"] or "-"),
     Column("ID", lambda row: row["id"][:12]),
-    Column("KIND", lambda row: row["kind"]),
+    Column("KIND", lambda row: row["kind"] + (", gone" if row["gone"] else "")),
     Column("SIZE", lambda row: mib(row["size_bytes"])),
     Column("TAKEN", lambda row: mib(row["taken_bytes"])),
     Column("USED BY", lambda row: _few(row["users"])),

@@ -122,6 +122,12 @@ def _locations(seen: Seen) -> Iterator[Trouble]:
             yield Trouble(each.name, text, "vnet disk ls -o wide")
 
 
+def _images(seen: Seen) -> Iterator[Trouble]:
+    for image, users in seen.host.gone_images:
+        text = f"it is gone: VMs cannot be started whose disks are made of it: {', '.join(users)}"
+        yield Trouble(f"image {image[:12]}", text, "vnet image verify")
+
+
 def _snapshots(seen: Seen) -> Iterator[Trouble]:
     for fabric, count in seen.host.old_snapshots:
         text = f"{count} older than 30 days: disks keep all that was overwritten since"
@@ -205,6 +211,7 @@ HOST: tuple[Check[Seen], ...] = (
     Check("pressure", "whether somebody waits for memory", Level.WARNING, _strained),
     Check("disk", "room in the state directory", Level.WARNING, _disk),
     Check("locations", "whether locations of disks are there, and have room", Level.WARNING, _locations),
+    Check("images", "whether the images that disks are made of are there", Level.WARNING, _images),
     Check("snapshots", "snapshots that are older than 30 days", Level.WARNING, _snapshots),
     Check("clock", "whether the clock goes forward", Level.WARNING, _clock),
     Check("kvm", "how guests are run, by a timed probe", Level.WARNING, _accel),

@@ -45,6 +45,8 @@ class HostSeen:
     """Fabrics, up or not, and how many snapshots of each are older than is good for disks."""
     locations: tuple[LocationSeen, ...] = ()
     """Those that the host's administrator has added."""
+    gone_images: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """IDs of images that are not in the store, and the disks that are made of them, as FABRIC/VM/DISK."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,10 @@ def test_a_host_without_fabrics_needs_no_daemon() -> None:
         ),
         (replace(HOST_WELL, locations=(LocationSeen("fast", "/f", 1 << 20),)), "locations fast"),
         (replace(HOST_WELL, now_s=1e9), "clock clock"),
+        (
+            replace(HOST_WELL, gone_images=(("0123456789abcdef", ("lab/a/data",)),)),
+            "images image 0123456789ab",
+        ),
         (replace(HOST_WELL, old_snapshots=(("lab", 2),)), "snapshots lab"),
         (replace(HOST_WELL, accel="tcg", accel_reason="KVM is emulated here"), "kvm kvm"),
     ],

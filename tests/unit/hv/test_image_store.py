@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vnet.base import paths
+from vnet.base.boot import MICRO_BOOT, ImageSource
 from vnet.base.errors import HostError, InputError
+from vnet.fabric.live import disks, images
 from vnet.hv import qemu_img
 from vnet.hv.disk import Disk
-from vnet.hv.live import base_image, base_note, disk_clone, image_import, root_disk
+from vnet.hv.live import base_image, base_note, boot, disk_clone, image_import, root_disk
 from vnet.hv.live import disk as live_disk
 from vnet.hv.live import image_store as store
 from vnet.hv.live.image_import import Wanted
@@ -294,6 +298,70 @@ def test_a_base_that_a_daemon_left_which_was_killed_is_removed_by_the_next(folde
     disk_clone.sweep()
     assert not bases()
     assert not half.exists()
+
+
+def looked_at(vm: str) -> list[tuple[str, str]]:
+    """What keeps a VM with the disk `data` from being started."""
+    return [(each.key, each.text) for each in boot.obstacles("lab", vm, MICRO_BOOT, (DATA,))]
+
+
+def shown() -> tuple[list[dict], list[dict]]:
+    """What `image ls` and `image verify` tell of bases."""
+    nothing = SimpleNamespace(fabrics={})
+    rows = asyncio.run(images.listed(nothing)), asyncio.run(images.verify(None))
+    return tuple([row for row in each if row["kind"] == "base"] for each in rows)
+
+
+def test_a_base_that_was_written_to_is_told_before_a_vm_is_started(folder):
+    live_disk.ensure("lab", "web", DATA)
+    linked("lab", "two")
+    assert looked_at("two") == looked_at("web") == []
+    with store.path_of(bases()[0].image).open("ab") as file:
+        file.write(b"x")
+    ((key, text),) = looked_at("two")
+    assert key == "disks.data" and "is not as it was imported" in text
+    assert "import it again" not in text and "`vnet disk rm`" in text
+    assert looked_at("web") == [] and base_note.gone() == ()
+    assert "is not as it was imported" in shown()[1][0]["fault"]
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_base_that_is_gone_is_told_wherever_it_is_asked_for(folder, what):
+    live_disk.ensure("lab", "web", DATA)
+    linked("lab", "two")
+    linked("lab", "three")
+    image = bases()[0].image
+    assert not any(row["gone"] for row in shown()[0])
+    if what == "file":
+        store.path_of(image).unlink()
+    else:
+        shutil.rmtree(store.folder_of(image))
+    ((key, text),) = looked_at("two")
+    assert key == "disks.data" and "gone" in text and "`vnet disk rm`" in text
+    ((listed,), (verified,)) = shown()
+    assert (listed["id"], listed["gone"]) == (image.id, True)
+    assert listed["users"] == ["lab/three/data", "lab/two/data"]
+    assert "gone" in verified["fault"] and "import it again" not in verified["fault"]
+    assert [each.users for each in base_note.gone()] == [("lab/three/data", "lab/two/data")]
+    rows = asyncio.run(disks.listed(SimpleNamespace(fabrics={}), "lab"))
+    assert {row["vm"]: row["base_gone"] for row in rows} == {"three": True, "two": True, "web": False}
+    for vm in ("two", "three"):
+        live_disk.remove(next(each for each in live_disk.kept() if each.vm == vm))
+    base_image.collect()
+    assert looked_at("two") == [] and shown() == ([], [])
+
+
+def test_the_base_of_a_root_disk_that_is_gone_is_not_to_be_imported(folder):
+    image = put(raw_disk(folder))
+    store.name_it(image, "debian")
+    root_disk.ensure("lab", "web", ROOT, image, "debian")
+    order = disk_clone.Order("lab", "web", "two", linked=True)
+    asyncio.run(disk_clone.clone(order, [ROOT], lambda text: None))
+    shutil.rmtree(store.folder_of(bases()[0].image))
+    boots = replace(MICRO_BOOT, image=ImageSource("debian"))
+    (found,) = boot.obstacles("lab", "two", boots, (ROOT,))
+    assert found.key == "image" and "cannot be imported again" in found.text
+    assert boot.obstacles("lab", "web", boots, (ROOT,)) == ()
 
 
 def test_a_linked_disk_grows_and_is_made_anew_of_nothing_once_removed(folder):

@@ -117,6 +117,7 @@ def _plain(one: Kept) -> dict[str, Any]:
         "taken_bytes": one.taken_bytes,
         "encrypted": one.is_encrypted,
         "base": base.id if base else "",
+        "base_gone": base is not None and not base_note.is_there(base),
         "location": one.location,
         "path": str(one.path),
         "damage": one.damage,

@@ -39,7 +39,7 @@ from vnet.fabric.symptoms import (
     ServiceSeen,
     SwitchSeen,
 )
-from vnet.hv.live import kvm, locations, record, snapshot_files
+from vnet.hv.live import base_note, kvm, locations, record, snapshot_files
 from vnet.hv.live.finding import find_recorded
 from vnet.hv.snapshot import is_old
 from vnet.openflow.cookie import OWNER
@@ -98,6 +98,7 @@ def _host() -> HostSeen:
         memory_bytes(),
         _old_snapshots() if accel else (),
         _locations() if accel else (),
+        tuple((each.base.id, each.users) for each in base_note.gone()) if accel else (),
     )
 
 

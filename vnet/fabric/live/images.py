@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vnet.base import paths
 from vnet.base.boot import MICRO
 from vnet.base.errors import HostError, InputError, VnetError
 from vnet.fabric.live import cloning
@@ -16,6 +17,7 @@ from vnet.hv.distro import NAME as DISTRO
 from vnet.hv.live import base_note, distro, image_import, locations
 from vnet.hv.live import image as micro
 from vnet.hv.live import image_store as store
+from vnet.hv.live.base_note import Gone
 from vnet.hv.live.image_import import Wanted
 from vnet.hv.live.image_store import Listed
 from vnet.hv.stored import Stored
@@ -28,10 +30,11 @@ _ENDINGS = re.compile(r"(\.(qcow2|qcow|img|raw|vdi|vmdk|vhdx|vhd|iso|disk\d*))+$
 
 
 async def listed(registry: Registry) -> list[Json]:
-    """All images, vnet's own first."""
+    """All images, vnet's own first, those that are not there and that disks need last."""
     found = await asyncio.to_thread(store.listed)
     own = await asyncio.to_thread(_micro)
-    return [*own, *[_plain(each, await _users(registry, each)) for each in found]]
+    known = [_plain(each, await _users(registry, each)) for each in found]
+    return [*own, *known, *await asyncio.to_thread(_lost)]
 
 
 async def put(wanted: Wanted, name: str, tell: Tell) -> Json:
@@ -119,12 +122,14 @@ def _refuse_unknown() -> None:
 
 
 async def verify(word: str | None) -> list[Json]:
-    """Read all of an image, or of each, and say whether it is as it was imported."""
+    """Read all of an image, or of each, and say whether it is as it was imported; also of those that disks
+    need and that are not there."""
     if word:
         chosen = [_listed(await asyncio.to_thread(store.find, word))]
     else:
         chosen = list(await asyncio.to_thread(store.listed))
-    return [{**_plain(each, ()), "fault": await _fault(each.image)} for each in chosen]
+    read: list[Json] = [{**_plain(each, ()), "fault": await _fault(each.image)} for each in chosen]
+    return read if word else [*read, *await asyncio.to_thread(_lost)]
 
 
 async def _fault(image: Stored) -> str:
@@ -190,6 +195,32 @@ def _plain(one: Listed, users: tuple[str, ...]) -> dict[str, Any]:
         "imported_s": image.imported_s,
         "users": list(users),
         "path": str(store.path_of(image)),
+        "gone": not store.path_of(image).exists(),
+    }
+
+
+def _lost() -> list[Json]:
+    """The images that disks are made of and of which the store has nothing at all any more."""
+    return [_unknown(each) for each in base_note.gone() if not store.is_known(each.base.id)]
+
+
+def _unknown(lost: Gone) -> Json:
+    base = lost.base
+    return {
+        "name": "" if base.is_own else base.name,
+        "id": base.id,
+        "kind": "base" if base.is_own else "disk",
+        "format": "",
+        "size_bytes": 0,
+        "taken_bytes": 0,
+        "sha256": "" if base.is_own else base.sha256,
+        "cloud_init": False,
+        "origin": base.name,
+        "imported_s": 0,
+        "users": list(lost.users),
+        "path": str(paths.image_store() / base.id),
+        "gone": True,
+        "fault": f"it is gone, and needed by {', '.join(lost.users)}: {base_note.remedy(base)}",
     }
 
 
@@ -213,5 +244,6 @@ def _micro() -> list[Json]:
             "imported_s": int(found.kernel.stat().st_mtime),
             "users": [],
             "path": str(found.kernel.parent),
+            "gone": False,
         }
     ]

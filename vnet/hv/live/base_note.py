@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,11 +22,16 @@ _NOTE = ".base.json"
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Which image a disk is made of; `name` is what the topology called it then."""
+    """Which image a disk is made of; `name` is what the topology called it then.
+
+    `is_own`: a base, made for linked clones; of a root disk name and SHA-256 are those of the image that is
+    declared.
+    """
 
     id: str
     name: str
     sha256: str
+    is_own: bool = False
 
 
 def base_of(path: Path) -> Base | None:
@@ -56,9 +61,16 @@ def image_of(path: Path) -> Stored | None:
     image = store.by_id(base.id)
     if image is None:
         raise HostError(
-            f"{path} is the difference to the image {base.name} ({base.id}), which is gone: import it again"
+            f"{path} is the difference to the image {base.name} ({base.id}), which is gone: {remedy(base)}"
         )
     return store.sound(image)
+
+
+def remedy(base: Base) -> str:
+    """What to do where the image of a disk is gone."""
+    if base.is_own:
+        return store.BASE_IS_LOST
+    return f"import the file with SHA-256 {base.sha256} again (`vnet image import`)"
 
 
 def open_base(path: Path, stack: ExitStack) -> int | None:
@@ -71,13 +83,46 @@ def open_base(path: Path, stack: ExitStack) -> int | None:
 
 def users(image: Stored) -> tuple[str, ...]:
     """The disks that are made of an image, as FABRIC/VM/DISK."""
-    found = []
-    for note in sorted(locations.files(f"*{_NOTE}"), key=lambda note: note.parts[-3:]):
-        path = note.with_name(note.name.removesuffix(_NOTE))
-        base = base_of(path) if path.exists() else None
-        if base and base.id == image.id:
-            found.append("/".join((*path.parts[-3:-1], path.stem)))
-    return tuple(found)
+    return tuple(_named(path) for path in _noted() if (base := base_of(path)) and base.id == image.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An image that is not there, and the disks that are made of it, as FABRIC/VM/DISK."""
+
+    base: Base
+    users: tuple[str, ...]
+
+
+def gone() -> tuple[Gone, ...]:
+    """The images that disks need and that have no file in the store. A note that is damaged says nothing."""
+    found: dict[str, Gone] = {}
+    for path in _noted():
+        with suppress(HostError):
+            base = base_of(path)
+            if base and not is_there(base):
+                before = found.get(base.id, Gone(base, ()))
+                found[base.id] = Gone(before.base, (*before.users, _named(path)))
+    return tuple(found.values())
+
+
+def is_there(base: Base) -> bool:
+    """Whether an image has its file in the store; whether that is sound is not looked at."""
+    with suppress(HostError):
+        image = store.by_id(base.id)
+        return image is not None and store.path_of(image).exists()
+    return False
+
+
+def _noted() -> list[Path]:
+    """The disks that are there and have a note."""
+    notes = sorted(locations.files(f"*{_NOTE}"), key=lambda note: note.parts[-3:])
+    disks = (note.with_name(note.name.removesuffix(_NOTE)) for note in notes)
+    return [disk for disk in disks if disk.exists()]
+
+
+def _named(path: Path) -> str:
+    return "/".join((*path.parts[-3:-1], path.stem))
 
 
 def note_of(path: Path) -> Path:

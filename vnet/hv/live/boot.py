@@ -66,9 +66,14 @@ def misplaced(fabric: str, vm: str, disks: tuple[Disk, ...]) -> tuple[Obstacle, 
 
 
 def _obstacles(fabric: str, vm: str, boot: Boot, disks: tuple[Disk, ...]) -> Iterator[Obstacle]:
-    yield from misplaced(fabric, vm, disks)
+    elsewhere = misplaced(fabric, vm, disks)
+    yield from elsewhere
+    unusable = {each.key for each in elsewhere}
     root = next((each for each in disks if each.is_root), None)
-    looks: list[tuple[str, Callable[[], object]]] = []
+    based = (each for each in disks if each is not root and f"disks.{each.name}" not in unusable)
+    looks: list[tuple[str, Callable[[], object]]] = [
+        (f"disks.{each.name}", partial(_look_at_base, fabric, vm, each)) for each in based
+    ]
     if boot.root is not None and root is not None:
         source = boot.root
         looks.append(("image", lambda: _look_at_root(fabric, vm, root, source)))
@@ -95,6 +100,13 @@ def _look_at_place(fabric: str, vm: str, wanted: Disk) -> None:
     """Raises VnetError if there is no such location for a disk, or the disk lies at another one."""
     path_of(fabric, vm, wanted)
     refuse_elsewhere(fabric, vm, wanted)
+
+
+def _look_at_base(fabric: str, vm: str, wanted: Disk) -> None:
+    """Raises VnetError if what a disk is the difference to is gone, or was written to."""
+    path = path_of(fabric, vm, wanted)
+    if path.exists():
+        base_note.image_of(path)
 
 
 def _look_at_root(fabric: str, vm: str, wanted: Disk, source: ImageSource) -> None:
@@ -140,7 +152,7 @@ def _base_image(vm: str, wanted: Disk, base: base_note.Base, source: ImageSource
     if image is None:
         raise HostError(
             f"the image {base.name} ({base.id}), of which the disk {wanted.name} is made, is missing:"
-            f" import the file with SHA-256 {base.sha256} again (`vnet image import`)"
+            f" {base_note.remedy(base)}"
         )
     return store.sound(image)
 

@@ -139,8 +139,8 @@ async def _link(order: Order, disk: Disk, folder: Path, tell: Tell) -> None:
     size_bytes = await asyncio.to_thread(root_disk.virtual_size_bytes, source)
     image = await base_image.base(order.fabric, order.vm, disk, tell)
     made_of, target = base_note.base_of(source), folder / source.name
-    declared = base_note.Base(image.id, image.origin, image.sha256)
-    note = declared if made_of is None else replace(made_of, id=image.id)
+    declared = made_of or base_note.Base(image.id, image.origin, image.sha256)
+    note = replace(declared, id=image.id, is_own=True)
     base_note.write(target, note)
     await image_tool.execute(qemu_img.overlay(target, image_store.path_of(image), size_bytes))
     target.chmod(0o600)

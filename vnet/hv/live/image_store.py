@@ -21,6 +21,10 @@ from vnet.hv.qemu_img import Image
 from vnet.hv.stored import Stamp, Stored
 
 MANIFEST = "manifest.json"
+BASE_IS_LOST = (
+    "it is a base, which cannot be imported again. Remove the disks that are made of it (`vnet disk rm`);"
+    " `vnet backup restore` then writes anew what is in a backup"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,13 @@ def by_id(image_id: str) -> Stored | None:
         return None
 
 
+def is_known(image_id: str) -> bool:
+    """Whether the store has what can be read of an image; its file may be gone."""
+    with contextlib.suppress(HostError):
+        return by_id(image_id) is not None
+    return False
+
+
 def by_name(name: str) -> Stored | None:
     """The image of that name."""
     try:
@@ -78,7 +89,8 @@ def find(word: str) -> Stored:
 
 
 def listed() -> tuple[Listed, ...]:
-    """All images, those with names first. One whose manifest is damaged is left out."""
+    """All images, those with names first, also those whose file is gone. One whose manifest is damaged is
+    left out."""
     names: dict[str, list[str]] = {}
     for link in sorted(_names().glob("*")):
         with contextlib.suppress(OSError):
@@ -88,7 +100,8 @@ def listed() -> tuple[Listed, ...]:
         with contextlib.suppress(HostError, OSError):
             image = None if folder.name.startswith(".") else by_id(folder.name)
             if image:
-                taken = path_of(image).stat().st_blocks * 512
+                path = path_of(image)
+                taken = path.stat().st_blocks * 512 if path.exists() else 0
                 found.append(Listed(image, tuple(names.get(image.id, ())), taken))
     return tuple(sorted(found, key=lambda each: (not each.names, each.names, each.image.id)))
 
@@ -130,24 +143,30 @@ def sound(image: Stored) -> Stored:
     try:
         stamp = stamp_of(path)
     except OSError as error:
-        raise HostError(f"the image {path} is gone ({error.strerror}): import it again") from error
+        raise HostError(f"the image {path} is gone ({error.strerror}): {_remedy(image)}") from error
     if stamp == image.stamp:
         return image
     if stamp.size_bytes != image.stamp.size_bytes or sha256_of(path) != image.kept_sha256:
         raise HostError(
             f"the image {path} is not as it was imported: somebody has written to it, or the disk is failing."
-            f" VMs that are made of it are not started. Import it again from {image.origin}"
+            f" VMs that are made of it are not started: {_remedy(image)}"
         )
     again = replace(image, stamp=stamp)
     write_manifest(again, folder_of(image))
     return again
 
 
+def _remedy(image: Stored) -> str:
+    return BASE_IS_LOST if image.is_base else f"import it again from {image.origin}"
+
+
 def verify(image: Stored) -> None:
     """Reads all of an image. Raises HostError if it is not as it was imported."""
     path = path_of(image)
-    if not path.exists() or sha256_of(path) != image.kept_sha256:
-        raise HostError(f"the image {path} is not as it was imported: import it again from {image.origin}")
+    if not path.exists():
+        raise HostError(f"the image {path} is gone: {_remedy(image)}")
+    if sha256_of(path) != image.kept_sha256:
+        raise HostError(f"the image {path} is not as it was imported: {_remedy(image)}")
     if not image.is_iso:
         check(path)
 
