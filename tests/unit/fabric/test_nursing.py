@@ -163,9 +163,10 @@ def test_a_vm_is_started_once_the_one_it_needs_is_healthy(tmp_path, monkeypatch)
 def test_an_unhealthy_vm_ends_the_change_and_says_why(tmp_path, monkeypatch):
     with_guests(monkeypatch, Sickly)
     world = World()
-    with pytest.raises(HostError, match=r"db is unhealthy: its check ended with 1: no database"):
+    with pytest.raises(HostError, match=r"db is unhealthy: its check ended with 1: no database") as met:
         asyncio.run(up(world, tmp_path, HEALTHY % ", retries: 2, start_period: 0s"))
     assert not world.guests
+    assert "vnet exec" not in str(met.value), "it is not there any more"
 
 
 class Ended(FakeGuests):

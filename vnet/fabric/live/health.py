@@ -69,7 +69,10 @@ class Healths:
             if health.state is State.HEALTHY:
                 return
             if health.state is State.UNHEALTHY:
-                raise HostError(f"{vm} is unhealthy: {health.text}; look at it with `vnet exec {vm} ...`")
+                raise HostError(
+                    f"{vm} is unhealthy: {health.text}; with `condition: started` in `depends_on` nobody"
+                    " waits for that, and it stays to be looked at"
+                )
             await asyncio.sleep(LOOK_S)
 
 
