@@ -30,7 +30,7 @@ def _shown(row: Row) -> str:
 
 
 _COLUMNS = (
-    Column("FABRIC", lambda row: row["fabric"], wide=True),
+    Column("FABRIC", lambda row: row["fabric"]),
     Column("VM", lambda row: row["vm"]),
     Column("SNAPSHOT", _shown),
     Column("AGE", lambda row: age(row["age_s"]) + ("!" if row["old"] else "")),

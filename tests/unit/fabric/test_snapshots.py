@@ -123,7 +123,7 @@ def test_prune_lists_what_went_and_tells_what_did_not(
     monkeypatch.setattr(Client, "post", post)
     assert prune(Settings(name="lab"), keep_last=2) == Exit.FAILED
     said = capsys.readouterr()
-    assert [line.split()[:2] for line in said.out.splitlines()[1:]] == [["web", "g1"]]
+    assert [line.split()[:3] for line in said.out.splitlines()[1:]] == [["lab", "web", "g1"]]
     assert said.err.splitlines() == [
         "1 were removed",
         "vnet: g1 of db could not be removed: its disk is away",
