@@ -153,6 +153,7 @@ def test_a_suspended_vm_comes_back_also_with_another_daemon(host: Lab) -> None:
     assert not os.path.exists(f"/proc/{pid}")
     host.kill_daemon()
     assert vm(host, "app")["state"] == "suspended"
+    assert "app is suspended and does not run" in host.vnet("stop", "app", expect=1)
     assert "start" in host.vnet("exec", "app", "--", "true", expect=1)
     host.vnet("resume", "app")
     assert sh(host, "app", "cat /tmp/note") == "asleep\n"

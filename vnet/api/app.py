@@ -323,9 +323,8 @@ class Api:
         name, vm, body = self._fabric(request), request.path_params["vm"], await body_of(request)
 
         async def work(report: Any) -> Mapping[str, Any]:
-            return outcome_json(
-                await self.service.engine.stop(name, vm, float(body.get("timeout_s", 10)), report)
-            )
+            timeout_s = float(body.get("timeout_s", 10))
+            return outcome_json(await snapshots.stop(self.service.engine, name, vm, timeout_s, report))
 
         return JsonLines(self.operations, work)
 

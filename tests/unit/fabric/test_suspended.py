@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.fabric.fakes import World, make_engine
-from vnet.base.errors import InputError
+from vnet.base.errors import HostError, InputError
 from vnet.cli import snapshot_commands
 from vnet.cli.client import Client
 from vnet.cli.options import Settings
@@ -87,6 +87,13 @@ def test_a_restore_of_a_suspended_vm_tells_that_its_memory_is_lost(
     done = asyncio.run(snapshots.restore(engine, "lab", (), "s1", None, silent))
     assert (done["memory_lost"], done["vms"], done["booted"]) == (["db"], ["db", "web"], ["web"])
     assert told[0] == "db, web: restored from s1; lost is the memory that was kept of db"
+
+
+def test_a_suspended_vm_is_not_stopped_but_said_to_be_suspended(engine: Engine) -> None:
+    suspend(engine, "db")
+    with pytest.raises(HostError, match="db is suspended and does not run, nothing was changed"):
+        asyncio.run(snapshots.stop(engine, "lab", "db", 1.0, silent))
+    assert asyncio.run(snapshots.stop(engine, "lab", "web", 1.0, silent)).fabric == "lab"
 
 
 def test_the_commands_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
