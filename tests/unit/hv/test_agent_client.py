@@ -93,6 +93,28 @@ def test_a_connection_that_breaks_fails_who_waits_and_who_comes_then() -> None:
     with_agent(hang_up, work)
 
 
+def test_a_connection_that_is_reset_is_told_in_words() -> None:
+    """As it is by a QEMU that ends with something unread."""
+    served: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    def read_no_more(line: bytes, writer: asyncio.StreamWriter) -> None:
+        if line.startswith(b"run "):
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            served.put_nowait(writer)
+
+    async def work(client: AgentClient) -> None:
+        first = asyncio.ensure_future(client.run(["poweroff"], stdin=b"", timeout_s=10))
+        writer = await served.get()
+        second = asyncio.ensure_future(client.run(["true"], stdin=b"", timeout_s=10))
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        for each in (first, second):
+            with pytest.raises(PeerError, match=r"^the guest's agent is gone: Connection reset by peer$"):
+                await each
+
+    with_agent(read_no_more, work)
+
+
 async def nothing(client: AgentClient) -> None:
     assert client.connected
 

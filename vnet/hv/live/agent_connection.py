@@ -110,7 +110,9 @@ class AgentConnection(ABC):
             while data := await self._reader.read(_READ_BYTES):
                 self._feed(data)
             self._give_up("the guest's agent is gone: QEMU closed its socket")
-        except (OSError, PeerError) as error:
+        except OSError as error:
+            self._give_up(f"the guest's agent is gone: {error.strerror or error}")
+        except PeerError as error:
             self._give_up(str(error))
         finally:
             self._give_up("the connection to the agent was closed")
