@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vnet.base.errors import UsageError
 from vnet.cli.client import data, path
 from vnet.cli.options import Settings, command
 from vnet.cli.output import Format, document, tell
@@ -19,13 +20,16 @@ def register(app: typer.Typer) -> None:
     command(app)(detach)
 
 
+_ATTACHED, _DETACHED = "NETWORK|DISK:SIZE[:LOCATION]", "NETWORK|NIC|DISK"
+
+
 def attach(
     settings: Settings,
     vm: Vm,
     what: Annotated[
         str,
         typer.Argument(
-            metavar="NETWORK|DISK:SIZE[:LOCATION]",
+            metavar=_ATTACHED,
             help="Such as lan, data:10G, data:10G:fast.",
             show_default=False,
         ),
@@ -35,7 +39,7 @@ def attach(
 
     The file is not changed: `vnet plan` shows what its next `up` would take away again.
     """
-    _change(settings, vm, what, "attach")
+    _change(settings, vm, what, "attach", _ATTACHED)
 
 
 def detach(
@@ -43,17 +47,19 @@ def detach(
     vm: Vm,
     what: Annotated[
         str,
-        typer.Argument(metavar="NETWORK|NIC|DISK", help="Such as lan, eth1, data.", show_default=False),
+        typer.Argument(metavar=_DETACHED, help="Such as lan, eth1, data.", show_default=False),
     ],
 ) -> None:
     """Take a NIC or a disk from a VM while it runs.
 
     What is on the disk is kept. The file is not changed.
     """
-    _change(settings, vm, what, "detach")
+    _change(settings, vm, what, "detach", _DETACHED)
 
 
-def _change(settings: Settings, vm: str, what: str, verb: str) -> None:
+def _change(settings: Settings, vm: str, what: str, verb: str, form: str) -> None:
+    if not what:
+        raise UsageError(f"what? vnet {verb} {vm} {form}")
     url = path("fabrics", settings.fabric, "vms", vm, verb)
     outcome = data(settings.daemon().run("POST", url, {"what": what}, settings.report))
     if settings.output in (Format.JSON, Format.YAML):

@@ -103,6 +103,13 @@ def test_up_under_another_name_than_the_file_gives_is_refused(vnet):
     assert done.returncode == 2 and "declares the fabric small" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["attach", "detach"])
+def test_nothing_is_attached_or_detached_without_a_word_for_it(vnet, verb, tmp_path):
+    done = vnet(verb, "db", "", "-n", "shop")
+    assert done.returncode == 2 and done.stderr.startswith(f"vnet: what? vnet {verb} db NETWORK|")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_option_behind_the_vm_is_not_run_as_a_command(vnet):
     done = vnet("exec", "web-1", "--timeout", "3", "true")
     assert done.returncode == 2 and "before the VM's name" in done.stderr
