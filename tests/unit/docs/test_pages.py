@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from vnet.fabric.cable import Presence
+from vnet.hv.spec import GuestState
 from vnet.policy.compile import compile
 from vnet.policy.verify import verify
 from vnet.topology.inventory import expand
@@ -45,6 +47,12 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_the_states_that_ps_tells_are_named() -> None:
+    lines = (ROOT / "docs/manual/cli.md").read_text(encoding="utf-8").splitlines()
+    row = next(line for line in lines if line.startswith("| `state` | `ready`"))
+    assert [each.value for each in (*GuestState, *Presence) if f"`{each.value}`" not in row] == []
 
 
 def test_files_that_the_architecture_names_exist() -> None:
