@@ -15,7 +15,8 @@ from vnet.hv.live.guest import Guest
 from vnet.hv.live.guest_agent import GuestAgentClient
 from vnet.hv.spec import ExecResult
 
-NOTHING_MOUNTED = "it has no file system of a disk mounted"
+NOTHING_TO_FREEZE = Freeze(True, "it has no file system of a disk mounted")
+"""At rest as it is."""
 _ANSWER_S = 5.0
 """An agent that runs answers sooner; a guest without one is not waited for longer."""
 
@@ -53,7 +54,7 @@ async def _by_agent(agent: GuestAgentClient) -> Freeze:
 async def _by_script(agent: AgentConnection) -> Freeze:
     done = await _sh(agent, FREEZE)
     if done.exit_code == NOTHING_THERE:
-        return Freeze(True, NOTHING_MOUNTED)
+        return NOTHING_TO_FREEZE
     why = (done.stderr or done.stdout).decode(errors="replace").strip()[-500:]
     return Freeze(True) if done.exit_code == 0 else Freeze(False, why or f"exit code {done.exit_code}")
 

@@ -16,7 +16,7 @@ from vnet.base.errors import HostError
 from vnet.hv import saving
 from vnet.hv.live import disk_snapshots
 from vnet.hv.live import snapshot_files as files
-from vnet.hv.live.freezing import freeze, thaw
+from vnet.hv.live.freezing import NOTHING_TO_FREEZE, freeze, thaw
 from vnet.hv.live.guest import Guest
 from vnet.hv.live.saving import Saving
 from vnet.hv.live.tasks import together, uninterrupted
@@ -61,6 +61,8 @@ class _Making:
     guests: dict[str, Guest]
     savings: dict[str, Saving] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
+    bare: tuple[str, ...] = ()
+    """Those that had nothing to freeze: no file system of a disk was mounted."""
 
     async def make(self) -> Snapshot:
         """All its steps."""
@@ -120,7 +122,9 @@ class _Making:
         """Without their memory guests are asked to write what they still hold back."""
         asked = [each.vm for each in self.snapshot.members if each.consistency is Consistency.CRASH]
         done = await asyncio.gather(*(freeze(self.guests[vm]) for vm in asked))
-        self.frozen = tuple(vm for vm, each in zip(asked, done, strict=True) if each.is_frozen)
+        found = dict(zip(asked, done, strict=True))
+        self.bare = tuple(vm for vm, each in found.items() if each == NOTHING_TO_FREEZE)
+        self.frozen = tuple(vm for vm, each in found.items() if each.is_frozen and vm not in self.bare)
 
     async def _thaw(self) -> None:
         """Those that thawed themselves meanwhile were not frozen when it mattered."""
@@ -135,8 +139,8 @@ class _Making:
         saving_ = self.savings.get(member.vm)
         if saving_ is None:
             return member
-        is_frozen = member.vm in self.frozen
-        consistency = Consistency.FROZEN if is_frozen else member.consistency
+        is_at_rest = member.vm in (*self.frozen, *self.bare)
+        consistency = Consistency.FROZEN if is_at_rest else member.consistency
         pause_s = round(saving_.pause_s, 4)
         return replace(member, consistency=consistency, memory_bytes=saving_.memory_bytes, pause_s=pause_s)
 
