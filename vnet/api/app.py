@@ -324,7 +324,7 @@ class Api:
 
         async def work(report: Any) -> Mapping[str, Any]:
             timeout_s = float(body.get("timeout_s", 10))
-            return outcome_json(await snapshots.stop(self.service.engine, name, vm, timeout_s, report))
+            return outcome_json(await self.service.engine.stop(name, vm, timeout_s, report))
 
         return JsonLines(self.operations, work)
 

@@ -92,8 +92,8 @@ def test_a_restore_of_a_suspended_vm_tells_that_its_memory_is_lost(
 def test_a_suspended_vm_is_not_stopped_but_said_to_be_suspended(engine: Engine) -> None:
     suspend(engine, "db")
     with pytest.raises(HostError, match="db is suspended and does not run, nothing was changed"):
-        asyncio.run(snapshots.stop(engine, "lab", "db", 1.0, silent))
-    assert asyncio.run(snapshots.stop(engine, "lab", "web", 1.0, silent)).fabric == "lab"
+        asyncio.run(engine.stop("lab", "db", 1.0, silent))
+    assert asyncio.run(engine.stop("lab", "web", 1.0, silent)).fabric == "lab"
 
 
 def test_the_commands_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

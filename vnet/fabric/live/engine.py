@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vnet.base.errors import Exit, VnetError
+from vnet.base.errors import Exit, HostError, VnetError
 from vnet.fabric import actions as act
 from vnet.fabric import disk_sizing
 from vnet.fabric.declared import load, work_out
@@ -325,10 +325,18 @@ class Engine(Registry):
             return True
 
     async def stop(self, name: str, vm: str, timeout_s: float, report: Report) -> Outcome:
-        """Power a VM off; its ports and rules stay. Who breaks that off no longer waits for it."""
+        """Power a VM off; its ports and rules stay. That is finished, whoever breaks it off.
+
+        Raises: InputError if there is none; HostError for one that is suspended: nobody has given it up.
+        """
         async with self.locks[name]:
             fabric = self.fabric(name)
             fabric.vm(vm)  # refuses those that there are not
+            if (await fabric.parts.guests.status(vm)).state is GuestState.SUSPENDED:
+                raise HostError(
+                    f"{vm} is suspended and does not run, nothing was changed: `vnet start {vm}` lets it go"
+                    f" on, `vnet start --boot {vm}` gives up what is in its memory"
+                )
             await finished(self._stop(fabric, vm, timeout_s, report), f"{vm} was stopped all the same")
             return Outcome(name, fabric.record.generation, ())
 

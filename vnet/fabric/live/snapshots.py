@@ -16,7 +16,6 @@ from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Fabric, Registry
 from vnet.fabric.live.telling import notes, telling
-from vnet.fabric.outcome import Outcome
 from vnet.fabric.progress import Report
 from vnet.fabric.snapshots import row
 from vnet.fabric.state import Guest, guest_of
@@ -243,16 +242,6 @@ async def suspend(engine: Engine, name: str, vm: str, report: Report) -> Json:
             memory_bytes = await engine.performer(fabric, fabric.record.enforced).suspend(guest)
             engine.save(fabric, replace(fabric.record, stopped=fabric.record.stopped | {vm}))
         return {"fabric": name, "vm": vm, "memory_bytes": memory_bytes}
-
-
-async def stop(engine: Engine, name: str, vm: str, timeout_s: float, report: Report) -> Outcome:
-    """Power a VM off. Raises HostError for one that is suspended: it does not run, and nobody gives it up."""
-    if (await engine.fabric(name).parts.guests.status(vm)).state is GuestState.SUSPENDED:
-        raise HostError(
-            f"{vm} is suspended and does not run, nothing was changed: `vnet start {vm}` lets it go on,"
-            f" `vnet start --boot {vm}` gives up what is in its memory"
-        )
-    return await engine.stop(name, vm, timeout_s, report)
 
 
 async def complete_restores(engine: Engine) -> None:
