@@ -113,6 +113,18 @@ def test_a_restore_replaces_nothing_unless_told_to(host: Lab) -> None:
     assert {row["disk"] for row in host.json("disk", "ls") if row["vm"] == "spare"} == {"data", "second"}
 
 
+def test_no_disk_of_a_vm_goes_while_another_one_is_restored(host: Lab) -> None:
+    id_ = host.json("backup", "ls", "db")[0]["id"]
+    to = ("--to", "spare/data", "--disk", "data", "--overwrite", "--rate", "2M")
+    process = host.start("backup", "restore", id_, *to)
+    until(lambda: any(row["percent"] for row in host.json("backup", "ls")))
+    told = host.vnet("disk", "rm", "spare", "second", expect=1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert f"spare: {id_} is being restored to it" in told
+    host.vnet("disk", "rm", "spare", "second")
+
+
 def test_counts_outlive_a_stop_and_a_stopped_vm_is_backed_up_too(host: Lab) -> None:
     sh(host, "db", "echo stopped >/mnt/note; umount /mnt")
     host.vnet("stop", "db")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 from vnet.base.errors import InputError
-from vnet.fabric.live.disks import find
+from vnet.fabric.live.disks import at_rest, find
 from vnet.fabric.live.engine import Engine
 from vnet.fabric.live.telling import telling
 from vnet.fabric.live.told_work import worked
@@ -33,7 +32,7 @@ async def move(
         if found.location == location:
             raise InputError(f"the disk {name} of {vm} lies at the location {location} already")
         refuse_kept_memory(fabric, vm)
-        async with _at_rest(engine, fabric, vm, f"its disk {name} is being moved"):
+        async with at_rest(engine, fabric, vm, f"its disk {name} is being moved"):
             with telling(report, 1, f"move {name} of {vm} to {location}", 1) as remark:
                 target = await worked(partial(disk.move, found, location), remark.moved)
                 remark.text = str(target)
@@ -45,12 +44,3 @@ async def move(
         "from": found.location,
         "path": str(target),
     }
-
-
-def _at_rest(engine: Engine, fabric: str, vm: str, why: str) -> AbstractAsyncContextManager[None]:
-    """Not started meanwhile, and nobody copies its disks; what no fabric has cannot be started."""
-    up = engine.fabrics.get(fabric)
-    vms = {each.name for each in up.declared.inventory.vms} if up and up.declared else set()
-    if up is None or vm not in vms:
-        return nullcontext()
-    return up.parts.guests.held(engine.guest(fabric, vm), why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from vnet.base.errors import HostError, InputError
 from vnet.fabric.live.observe import ALIVE
 from vnet.fabric.live.registry import Registry
 from vnet.fabric.live.snapshot_uses import refuse_kept
+from vnet.fabric.state import guest_of
 from vnet.hv.live import base_image, base_note, disk, locations, snapshot_files
 from vnet.hv.live.disk import Kept
 from vnet.topology.inventory import Vm
@@ -41,9 +43,20 @@ async def remove(registry: Registry, fabric: str, vm: str, name: str, chosen: Ch
             raise HostError(f"{vm} runs with the disk {name}: `vnet stop {vm}` first")
         await asyncio.to_thread(refuse_kept, fabric, vm, name)
         removed = await asyncio.to_thread(_plain, found)
-        await asyncio.to_thread(disk.remove, found)
+        why = f"its disk {name} is being removed"
+        async with nullcontext() if await _runs(registry, fabric, vm) else at_rest(registry, fabric, vm, why):
+            await asyncio.to_thread(disk.remove, found)
         await asyncio.to_thread(base_image.collect)
         return removed
+
+
+def at_rest(registry: Registry, fabric: str, vm: str, why: str) -> AbstractAsyncContextManager[None]:
+    """A VM that does not run is not started meanwhile, and nobody else is at its disks; what no fabric has
+    cannot be started. Raises HostError if it runs, or somebody is."""
+    owner = _owner(registry, fabric, vm)
+    if owner is None:
+        return nullcontext()
+    return registry.fabrics[fabric].parts.guests.held(guest_of(owner), why)
 
 
 def find(fabric: str, vm: str, name: str, chosen: Chosen = Chosen()) -> Kept:
@@ -93,11 +106,21 @@ async def remove_left(registry: Registry, fabric: str) -> list[Json]:
 
 async def _use(registry: Registry, one: Kept) -> str:
     """`running` by a VM that runs, `declared` for one that does not, `unused` if no fabric has it."""
-    fabric = registry.fabrics.get(one.fabric)
-    owner = next((vm for vm in (fabric.vms if fabric else ()) if vm.name == one.vm), None)
-    if fabric is None or owner is None or one.name not in disk_names(owner):
+    owner = _owner(registry, one.fabric, one.vm)
+    if owner is None or one.name not in disk_names(owner):
         return "unused"
-    return "running" if (await fabric.parts.guests.status(one.vm)).state in ALIVE else "declared"
+    return "running" if await _runs(registry, one.fabric, one.vm) else "declared"
+
+
+def _owner(registry: Registry, fabric: str, vm: str) -> Vm | None:
+    up = registry.fabrics.get(fabric)
+    return next((each for each in (up.vms if up else ()) if each.name == vm), None)
+
+
+async def _runs(registry: Registry, fabric: str, vm: str) -> bool:
+    if _owner(registry, fabric, vm) is None:
+        return False
+    return (await registry.fabrics[fabric].parts.guests.status(vm)).state in ALIVE
 
 
 def disk_names(vm: Vm) -> frozenset[str]:
