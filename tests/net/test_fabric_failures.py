@@ -191,8 +191,8 @@ def test_an_agent_that_is_gone_is_told_and_the_next_daemon_goes_on(directory, mo
         await engine.adopt()
         prepare = Engine._prepare
 
-        async def then_gone(self: Engine, *given: Any) -> Any:
-            change = await prepare(self, *given)
+        async def then_gone(self: Engine, *given: Any, **named: Any) -> Any:
+            change = await prepare(self, *given, **named)
             await be_gone(self.fabrics["small"].parts.switch)
             return change
 
