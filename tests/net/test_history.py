@@ -14,6 +14,7 @@ from tests.bpf.bench import sh
 from tests.net.fabric_lab import host, make_engine
 from tests.net.test_policy_log import AUDITED, TEXT, Lab, knock, open_many, send, talk
 from tests.unit.fabric.fakes import World
+from tests.waiting import until_answered
 from vnet.base.errors import InputError
 from vnet.fabric.happened import Question, packet_plain
 from vnet.fabric.live import history, history_writer
@@ -81,6 +82,19 @@ def watching(directory: Path, life: Callable[[Watched], Awaitable[None]], text: 
     asyncio.run(whole())
 
 
+async def dropped(lab: Watched) -> dict[str, int]:
+    """Packets by reason, once all that were sent were seen: on a busy machine some wait for their softirq."""
+    before: list[dict[str, int]] = [{}]
+
+    async def counts() -> bool:
+        found = await lab.engine.fabric("small").parts.switch.drop_counts()
+        before.append({reason.name: count for reason, count in found.items()})
+        return before[-2] == before[-1]
+
+    await until_answered(counts, every_s=0.25)
+    return before[-1]
+
+
 def asked(*by: str, **more: str) -> Question:
     now_ns = time.time_ns()
     return Question(now_ns - HOUR_NS, now_ns + 10**9, by, **more)
@@ -113,12 +127,9 @@ def test_each_kind_keeps_its_first_packet(directory: Path) -> None:
     async def life(lab: Watched) -> None:
         await asyncio.to_thread(knock, lab, 23)
         await asyncio.to_thread(send, lab, 99, 3)
-        for _ in range(200):  # a busy machine has packets wait for their softirq
-            answer = await lab.past.drops("small", asked(reason="POLICY"), 100)
-            by_port = {row["port"]: row for row in answer["kinds"]}
-            if by_port.get(99, {}).get("packets") == 3:
-                break
-            await asyncio.sleep(0.05)
+        await dropped(lab)
+        answer = await lab.past.drops("small", asked(reason="POLICY"), 100)
+        by_port = {row["port"]: row for row in answer["kinds"]}
         assert by_port.keys() == {23, 99}
         assert by_port[99]["packets"] == 3 and by_port[99]["has_packet"]
         assert by_port[23]["line"] == "- {from: a, ports: [23/tcp], action: deny}"
@@ -141,7 +152,7 @@ def test_exact_counts_and_reports_are_told_apart(directory: Path) -> None:
         await asyncio.to_thread(send, lab, 23, 3000, 0.0002)
         await asyncio.to_thread(send, lab, 99, 10)
         switch = lab.engine.fabric("small").parts.switch
-        exact = {reason.name: count for reason, count in (await switch.drop_counts()).items()}
+        exact = await dropped(lab)
         assert exact["POLICY"] > 1000 and await switch.unreported_drops() > 0
         by_reason = await lab.past.drops("small", asked("reason"), 10)
         told = {group["reason"]: group for group in by_reason["groups"]}
@@ -244,8 +255,7 @@ def test_the_past_outlives_the_daemon_and_the_fabric_and_counts_go_on(directory:
         lab.engine = make_engine(directory, World())
         await lab.engine.adopt()
         await lab.look()
-        switch = lab.engine.fabric("small").parts.switch
-        exact = {reason.name: count for reason, count in (await switch.drop_counts()).items()}
+        exact = await dropped(lab)
         groups = (await lab.past.drops("small", asked("reason"), 10))["groups"]
         assert {group["reason"]: group["packets"] for group in groups} == exact
         allowed = [one for one in await lab.seen() if one.verdict is Verdict.ALLOWED]
@@ -285,6 +295,7 @@ def test_a_full_disk_stops_the_history_and_nothing_else(
         (small / "filler").unlink()
         await asyncio.sleep(0.3)  # another window of the rate limit
         await asyncio.to_thread(send, lab, 77, 1)
+        await dropped(lab)
         await lab.observers.settle("small")
         answer = await lab.past.drops("small", asked(), 10_000)
         assert answer["trouble"] is None
