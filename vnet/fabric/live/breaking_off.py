@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from vnet.base.errors import Exit, VnetError
+from vnet.hv.live.tasks import uninterrupted
 
 T = TypeVar("T")
 
@@ -22,14 +23,10 @@ async def finished(work: Coroutine[Any, Any, T], told: str) -> T:
 
     Raises: Interrupted, with what there is to tell then; what the work raises.
     """
-    task = asyncio.ensure_future(work)
-    is_broken_off = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            is_broken_off = True
-    result = task.result()
-    if is_broken_off:
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    result = await uninterrupted(work)
+    if task.cancelling() > before:
         raise Interrupted(f"interrupted; {told}")
     return result

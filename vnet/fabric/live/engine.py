@@ -297,8 +297,8 @@ class Engine(Registry):
             actions: tuple[act.Action, ...] = () if now.guest(vm) else (act.StartGuest(guest),)
             if actions:
                 await refusals.refuse_start(self, name, fabric, now, guest)
-            if actions and boot:
-                await fabric.parts.guests.forget_memory(vm)
+                if boot:
+                    await fabric.parts.guests.forget_memory(vm)
             self.save(fabric, replace(fabric.record, stopped=fabric.record.stopped - {vm}))
             try:
                 await carry_out(actions, self.performer(fabric, fabric.record.enforced), report)
