@@ -29,7 +29,6 @@ vms:
   c: {interfaces: {eth0: {network: lan, addresses: [10.0.0.13/24, "fd00::13/64"], mac: "52:54:00:00:00:13"}}}
 policies: [{name: open, applied_to: any, ingress: [{from: any, ports: [icmp, 5001/tcp]}]}]
 """
-REVIVED_S = 5.0
 SERVE = """
 import socket
 listener = socket.create_server(("10.0.0.12", 5001))
@@ -165,11 +164,11 @@ def test_daemon_and_dnsmasq_are_killed_in_turn_and_no_flow_notices(made: Lab) ->
         made.kill_dnsmasq()
         assert made.leases == [lease]
         made.start()
-        until(lambda: made.pid, REVIVED_S)
+        until(lambda: made.pid)
         assert made.leases == [lease]
         assert "ip=10.0.0.13\n" in leased(c)
         made.kill_dnsmasq()
-        until(lambda: made.pid, REVIVED_S)
+        until(lambda: made.pid)
         assert [each.address for each in made.leases] == [lease.address]
 
 
@@ -179,10 +178,10 @@ def test_a_daemon_killed_while_it_starts_a_dnsmasq_leaves_one_that_the_next_daem
     process = made.folders.told / dnsmasq.PROCESS
     noted = process.read_text()
     made.kill_dnsmasq()
-    until(lambda: process.read_text() not in (noted, ""), REVIVED_S)  # begun, and perhaps not yet ready
+    until(lambda: process.read_text() not in (noted, ""))  # begun, and perhaps not yet ready
     made.kill()
     made.start()
-    until(lambda: made.pid, REVIVED_S)
+    until(lambda: made.pid)
     there = subprocess.run(
         ["ip", "netns", "pids", f"{NETNS}.lan"], capture_output=True, text=True, check=True
     ).stdout.split()

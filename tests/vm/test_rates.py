@@ -18,7 +18,8 @@ vms:
 policies: [{name: all, applied_to: any, ingress: [{from: any}]}]
 """
 MEASURE_S = 2
-TRIES = 3
+TRIES = 10
+STREAMS = 4
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +39,12 @@ def sh(host: Lab, vm: str, command: str) -> str:
 
 
 def stream(host: Lab, source: str, target: str, address: str, port: int) -> None:
-    """From now on, for a while, as fast as it goes."""
-    sh(host, target, f"sleep 60 | nc -l -p {port} >/dev/null 2>&1 &")
-    sh(host, source, f"sleep 0.5; timeout 40 sh -c 'cat /dev/zero | nc {address} {port}' >/dev/null 2>&1 &")
-    sh(host, source, "sleep 1.5")
+    """From now on, for a while, as fast as it goes: when one of them makes up for a loss others go on."""
+    end_the_last, each = "killall nc 2>/dev/null", f"for port in $(seq {port} {port + STREAMS - 1}); do"
+    send = f"timeout 40 sh -c 'cat /dev/zero | nc {address} $0' $port"
+    sh(host, source, end_the_last + "; true")
+    sh(host, target, f"{end_the_last}; {each} sleep 60 | nc -l -p $port >/dev/null 2>&1 & done")
+    sh(host, source, f"sleep 0.5; {each} {send} >/dev/null 2>&1 & done; sleep 1.5")
 
 
 def received_bps(host: Lab, vm: str) -> float:
@@ -63,7 +66,7 @@ def goes_at(host: Lab, vm: str, bps: float) -> None:
 def test_a_guest_sends_at_its_rate_and_at_another_one_amid_a_stream(host: Lab, tmp_path: Path) -> None:
     host.vnet("up", "-f", written(tmp_path, TEXT))
     assert "eth0 in 2M out 2M" in host.vnet("ps", "-o", "wide")
-    stream(host, "slow", "quick", host.json("inspect", "quick")["addresses"][0].partition("/")[0], 5001)
+    stream(host, "slow", "quick", host.json("inspect", "quick")["addresses"][0].partition("/")[0], 5010)
     goes_at(host, "quick", 2_000_000)
     file = written(tmp_path, TEXT.replace("rate: 2M", "rate: {in: 2M, out: 5M}"))
     (line,) = host.json("plan", "-f", file)["changes"]
@@ -75,7 +78,7 @@ def test_a_guest_sends_at_its_rate_and_at_another_one_amid_a_stream(host: Lab, t
 
 def test_a_guest_is_sent_at_its_rate(host: Lab, tmp_path: Path) -> None:
     host.vnet("up", "-f", written(tmp_path, TEXT))
-    stream(host, "quick", "slow", host.json("inspect", "slow")["addresses"][1].partition("/")[0], 5002)
+    stream(host, "quick", "slow", host.json("inspect", "slow")["addresses"][1].partition("/")[0], 5020)
     goes_at(host, "slow", 2_000_000)
     assert {count["reason"] for count in host.json("drops")["counts"]} >= {"RATE"}
 

@@ -238,8 +238,12 @@ class FakeSwitch:
     name: str
     watch: Watch = field(default_factory=Watch, init=False)
 
-    async def exists(self):
+    @property
+    def is_open(self):
         return self.name in self.world.switches
+
+    async def exists(self):
+        return self.is_open
 
     async def open(self):
         if self.name not in self.world.switches:

@@ -1,4 +1,4 @@
-"""What the daemon does again and again for gateways: makes again what is damaged, and tells who answers."""
+"""What the daemon does again and again: makes again what died or is damaged, and tells who answers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from vnet.base.errors import HostError
 from vnet.fabric.live import tending
 from vnet.fabric.live.parts import Parts
 from vnet.fabric.progress import silent
+from vnet.fabric.state import remnant
 from vnet.fabric.store import Source
 from vnet.services.gateway import Answer
 
 TEXT = """\
 name: shop
-networks: {lan: {vlan: 10, subnets: 10.0.0.0/24}}
+networks: {lan: {vlan: 10, dns: true, subnets: 10.0.0.0/24}}
 routers: {gw: {networks: [lan], uplink: host, nat: masquerade}}
 vms: {a: {image: micro, memory: 96M, networks: [lan], ports: ["8080:80/tcp"]}}
 """
@@ -40,6 +41,28 @@ def test_a_damaged_gateway_is_made_again_and_its_port_is_attached(tmp_path):
         assert world.calls[calls:] == ["forward for gw", "attach ~gw"]
         await tending.turn(engine, fabric)
         assert len(world.calls) == calls + 2
+
+    run(tmp_path, life)
+
+
+def test_a_service_that_dies_again_at_once_is_started_again_without_delay(tmp_path):
+    async def life(world, engine, fabric):
+        services, told = fabric.parts.services, []
+        engine.events.tell = lambda kind, *rest: told.append(kind.value)
+        (service,) = await services.observed()
+
+        async def revive():
+            return (service,)
+
+        async def observed():
+            return frozenset({remnant(service.network)})
+
+        services.revive, services.observed = revive, observed
+        calls = len(world.calls)
+        for _ in range(2):
+            await tending.turn(engine, fabric)
+        assert world.calls[calls:] == 2 * ["attach @lan"]
+        assert told == 2 * ["service-revived"]
 
     run(tmp_path, life)
 

@@ -347,8 +347,8 @@ class Services(Protocol):
         """End it and remove all that was made for it; one that is not there is no error."""
         ...
 
-    async def revive(self) -> tuple[str, ...]:
-        """Start again those that have died. Returns the networks that are answered again."""
+    async def revive(self) -> tuple[NetworkService, ...]:
+        """Start again those that have died. Returns them: the interfaces of their ports may be new ones."""
         ...
 
     async def dead(self) -> tuple[str, ...]:
@@ -378,7 +378,7 @@ class NoServices:
     async def remove(self, network: str) -> None:
         """See `Services`."""
 
-    async def revive(self) -> tuple[str, ...]:
+    async def revive(self) -> tuple[NetworkService, ...]:
         """See `Services`."""
         return ()
 

@@ -58,7 +58,7 @@ class HostServices:
         async with self._lock:
             await netns.finished(None, self._remove, network)
 
-    async def revive(self) -> tuple[str, ...]:
+    async def revive(self) -> tuple[NetworkService, ...]:
         """Start again those that have died."""
         async with self._lock:
             return await netns.finished(None, self._revive)
@@ -149,7 +149,7 @@ class HostServices:
             with suppress(OSError):
                 empty.rmdir()
 
-    def _revive(self) -> tuple[str, ...]:
+    def _revive(self) -> tuple[NetworkService, ...]:
         revived = []
         for network in self._dead() if netns.exists(self._netns) else ():
             service = self._wanted(network)
@@ -159,7 +159,7 @@ class HostServices:
             service_port.make(*self._names(network), _wanted_port(service))
             dnsmasq.write(folders, service.files)
             self._start(network, folders)
-            revived.append(network)
+            revived.append(service)
         return tuple(revived)
 
     def _leases(self) -> tuple[tuple[str, Lease], ...]:

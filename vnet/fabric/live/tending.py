@@ -56,13 +56,11 @@ async def turn(registry: Registry, fabric: Fabric) -> None:
 
 async def _services(registry: Registry, fabric: Fabric) -> None:
     name, parts = fabric.record.name, fabric.parts
-    revived = await parts.services.revive()
-    for service in await parts.services.observed() if revived and parts.switch.is_open else ():
-        if service.network in revived:  # its interface may be a new one
+    for service in await parts.services.revive():
+        if parts.switch.is_open:
             await parts.switch.attach(service.port, limits.STRICT)
-    for network in revived:
-        text = f"the dnsmasq of network {network} had ended and was started again"
-        registry.events.tell(Kind.SERVICE_REVIVED, text, name, network)
+        text = f"the dnsmasq of network {service.network} had ended and was started again"
+        registry.events.tell(Kind.SERVICE_REVIVED, text, name, service.network)
 
 
 async def _gateways(registry: Registry, fabric: Fabric) -> None:
