@@ -8,6 +8,8 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ vms:
   idle: {networks: [lan]}
 """
 BACKEND = "/machine/peripheral/blk0/virtio-backend"
-WRITES = "for n in $(seq {}); do dd if=/dev/zero of=/dev/disk/data bs=4k count=1 seek=$n conv=fsync; done"
+WRITES = "while [ ! -e /tmp/enough ]; do dd if=/dev/zero of=/dev/disk/data bs=4k count=1 conv=fsync; done"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,18 @@ def until_told(host: Lab, vm: str, holds) -> dict[str, Any]:
 
 def sh(host: Lab, command: str) -> str:
     return host.vnet("exec", "db", "--", "sh", "-c", command)
+
+
+@contextmanager
+def writes(host: Lab) -> Iterator[None]:
+    """Of 4 KiB each, one after the other, for as long as this lasts."""
+    writing = host.start("exec", "db", "sh", "-c", f"timeout 120 sh -c '{WRITES}' 2>/dev/null")
+    try:
+        yield
+    finally:
+        sh(host, "touch /tmp/enough")
+        writing.communicate(timeout=60)
+        sh(host, "rm /tmp/enough")
 
 
 def ask_qemu(host: Lab, command: str, **arguments: object) -> object:
@@ -98,9 +112,8 @@ def test_what_the_balloon_takes_is_told(up: Lab) -> None:
 
 
 def test_what_a_disk_is_asked_for_is_what_top_says(up: Lab) -> None:
-    writing = up.start("exec", "db", "sh", "-c", WRITES.format(300) + " 2>/dev/null")
-    found = until_told(up, "db", lambda vm: vm["disks"] and vm["disks"][0]["writes_ps"] > 0)
-    writing.communicate(timeout=60)
+    with writes(up):
+        found = until_told(up, "db", lambda vm: vm["disks"] and vm["disks"][0]["writes_ps"] > 0)
     (disk,) = found["disks"]
     assert disk["name"] == "data"
     assert disk["write_bytes_ps"] == pytest.approx(4096 * disk["writes_ps"], rel=0.01)
@@ -125,10 +138,9 @@ def test_a_slow_disk_is_told_in_words(up: Lab) -> None:
     before = metrics(up)
     limits = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
     ask_qemu(up, "block_set_io_throttle", id=BACKEND, iops=5, **limits)
-    writing = up.start("exec", "db", "sh", "-c", WRITES.format(40) + " 2>/dev/null")
-    event = until_event(up, "disk-slow", 40)
-    ask_qemu(up, "block_set_io_throttle", id=BACKEND, iops=0, **limits)
-    writing.communicate(timeout=60)
+    with writes(up):
+        event = until_event(up, "disk-slow", 40)
+        ask_qemu(up, "block_set_io_throttle", id=BACKEND, iops=0, **limits)
     after = metrics(up)
     assert re.fullmatch(
         r"db's disk data answers \d+ % of its (reads|writes|flushes) only after \d+ ms", event["text"]
