@@ -12,8 +12,8 @@ from tests.unit.fabric.fakes import World, make_engine
 from tests.unit.fabric.test_engine import SMALL, source
 from tests.unit.hv.test_backup import manifest
 from vnet.base.errors import InputError
-from vnet.fabric.live import backup_shelf
-from vnet.fabric.live.backups import Backups, Target
+from vnet.fabric.live import backup_making, backup_shelf
+from vnet.fabric.live.backups import Backups, Target, Wanted
 from vnet.fabric.progress import silent
 from vnet.hv.live.backup_store import Store
 from vnet.hv.retention import Keep
@@ -84,6 +84,13 @@ def test_a_vm_that_nobody_knows_is_an_error_in_words(backups: Backups, store: St
             refused()
     with pytest.raises(InputError, match="db has no backups"):
         listed(backups, str(store.path), "db", "other")
+
+
+def test_a_backup_of_a_vm_that_nobody_knows_makes_no_store(backups: Backups, tmp_path: Path) -> None:
+    asyncio.run(backups.engine.up(source(SMALL), silent))
+    with pytest.raises(InputError, match="dbb"):
+        asyncio.run(backup_making.create(backups, "small", "dbb", Wanted(str(tmp_path / "new")), silent))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_vm_that_is_declared_may_have_no_backups_yet(backups: Backups, store: Store) -> None:

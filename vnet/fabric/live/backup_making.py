@@ -24,8 +24,8 @@ Json = Mapping[str, Any]
 
 async def create(backups: Backups, fabric: str, vm: str, wanted: Wanted, report: Report) -> Json:
     """Back a VM up. On failure there is nothing of it."""
-    store = await asyncio.to_thread(Store.made, path_of(wanted.store))
     order = _order(backups, fabric, vm, wanted)
+    store = await asyncio.to_thread(Store.made, path_of(wanted.store))
     with backups.alone(fabric, vm):
         await asyncio.to_thread(_refuse_unfinished, store, fabric, vm)
         return await _told(backups, store, order, report)
