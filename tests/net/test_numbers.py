@@ -52,7 +52,7 @@ def test_datagrams_are_counted_where_they_come_from_and_where_they_go(directory:
         await asyncio.sleep(2 * SHARED_S)
         await asyncio.to_thread(send, lab, 53, 40, 0.001)
         await asyncio.to_thread(send, lab, 54, 25, 0.001)
-        await asyncio.sleep(0.2)
+        await lab.carried()
         after = await taker.take()
         was, now = nics(before), nics(after)
         assert now["a"].traffic.sent_packets - was["a"].traffic.sent_packets == 65

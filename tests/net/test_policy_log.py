@@ -129,10 +129,14 @@ class Lab:
     def log(self) -> list[Record]:
         return [json.loads(line) for line in self.engine.fabric("small").parts.log.snapshot()]
 
-    async def met(self) -> int:
-        """Packets for the log that reached the switch: a guest that sends too fast loses some before."""
+    async def carried(self) -> None:
+        """Wait until all that guests have sent is in the switch."""
         for guest in self.guests.values():
             await asyncio.to_thread(guest.carried)
+
+    async def met(self) -> int:
+        """Packets for the log that reached the switch: a guest that sends too fast loses some before."""
+        await self.carried()
         counted = await self.engine.fabric("small").parts.switch.logged_counts()
         assert counted is not None
         return sum(counted.values())

@@ -22,7 +22,8 @@ from vnet.switch.live.netns import inside
 ADDRESS = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}
 NEIGHBOUR = "02:00:00:00:00:02"
 REJECT = Flow(0, 1, match(), Instructions((Reject(),)), cookie=cookie.make("test", DropReason.REJECTED))
-SOON_S = 0.5
+SOON_S = 0.9
+"""Before a SYN is sent a second time."""
 
 
 class Lab:

@@ -23,6 +23,7 @@ import pytest
 
 from tests.net.client import client, leased, run
 from tests.unit.fabric.fakes import FakeGuests, World
+from tests.waiting import until_answered, until_async
 from vnet.base import paths
 from vnet.base.drop import DropReason
 from vnet.base.errors import HostError
@@ -255,7 +256,7 @@ def test_a_guest_that_serves_addresses_is_not_heard() -> None:
             )
             other = await asyncio.create_subprocess_shell(f"ip netns exec {rogue} {serve}")
             try:
-                await asyncio.sleep(0.5)
+                await until_async(lambda: ":67 " in run(rogue, "ss -lnu").stdout)
                 before = await lab.engine.fabric("lab").parts.switch.drop_counts()
                 told = await thread(leased, client_name)
                 assert "ip=" not in told, told
@@ -284,8 +285,7 @@ def test_a_killed_server_comes_back_and_forgets_no_lease() -> None:
             await thread(leased, name)
             (had,) = await services.leases()
             os.kill(lab.pid("front"), signal.SIGKILL)
-            await asyncio.sleep(0.2)
-            assert await services.dead() == ("front",)
+            assert await until_answered(services.dead) == ("front",)
             assert await lab.revived() == ["front"]
             assert await services.dead() == ()
             assert (await services.leases()) == (had,)
@@ -479,7 +479,7 @@ def test_a_service_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Mon
         assert await lab.engine.fabric("lab").parts.services.networks() == ()
         assert "answer the guests of network front" in await lab.up(TEXT)
         os.kill(lab.pid("front"), signal.SIGKILL)
-        await asyncio.sleep(0.2)
+        await until_answered(lab.engine.fabric("lab").parts.services.dead)
         assert await lab.up(TEXT.replace("dns: true", "dns: false")) != []
         assert "answer the guests of network front no more" in await lab.up(plain + VMS)
 
@@ -521,7 +521,7 @@ def test_names_outside_are_asked_of_a_forwarder_by_either_version_of_ip() -> Non
             )
             other = await asyncio.create_subprocess_shell(f"ip netns exec {far} {serve}")
             try:
-                await asyncio.sleep(0.3)
+                await until_async(lambda: ":53 " in run(far, "ss -lnt").stdout)
                 assert "192.0.2.80" in await thread(answers, name, "www.example.com A")
                 assert "x" * 200 in await thread(answers, name, "+tcp long.example.com TXT", "fd00:10::1")
                 assert lab.addresses("names.eth0")[0].partition("/")[0] in await thread(

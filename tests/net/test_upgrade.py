@@ -251,22 +251,31 @@ with socket.create_server(("10.0.0.2", 5000), backlog=64) as server:
 """
 MANY_CLIENT = """
 import socket, time
-began, slow, made = time.monotonic(), 0, 0
+began, made = time.monotonic(), 0
 def one(word):
     with socket.create_connection(("10.0.0.2", 5000), timeout=20) as peer:
         peer.settimeout(20)
         peer.sendall(word)
         return peer.recv(4)
 while time.monotonic() < began + 6:
-    start = time.monotonic()
     assert one(b"ping") == b"pong"
     made += 1
-    slow += time.monotonic() - start > 0.19
     if made == 1:
         print("connected", flush=True)
 one(b"stop")
-print(made, slow, flush=True)
+print(made, flush=True)
 """
+
+
+def sent_again(lab: UpgradeLab) -> int:
+    """TCP segments, of both sides so far."""
+    count = 0
+    for number in (1, 2):
+        command = ["ip", "netns", "exec", f"{lab.name}-{number}", "cat", "/proc/net/snmp"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        names, values = (line.split() for line in told.splitlines() if line.startswith("Tcp:"))
+        count += int(values[names.index("RetransSegs")])
+    return count
 
 
 def test_connections_that_begin_while_the_layout_changes_are_opened(
@@ -283,9 +292,11 @@ def test_connections_that_begin_while_the_layout_changes_are_opened(
         lab.kill()
         assert lab.run(vnet) == "adopted"
     (told, _), _ = client.communicate(timeout=60), server.communicate(timeout=60)
-    made, slow = map(int, told.split())
-    assert made > 500
-    assert slow <= 2, f"{slow} of {made} had to be sent again; one for each upgrade is at the same time"
+    assert int(told) > 200
+    again = sent_again(lab)
+    assert again <= 4, (
+        f"{again} segments of {told} connections; one connection is at the time of each upgrade"
+    )
 
 
 # Where the vnet that upgrades is killed: before the n-th call of what changes anything that outlives it.

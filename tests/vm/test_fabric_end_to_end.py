@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import time
+from typing import Any
 
 import pytest
 
@@ -122,9 +123,13 @@ def test_flows_name_the_line_that_made_them_and_drops_are_counted(up):
 def test_the_log_tells_who_was_denied_and_by_which_line(up):
     following = up.start("policy", "log", "--follow")
     up.vnet("exec", "app", "--", "sh", "-c", "nc -w 1 10.10.20.11 22; true")
-    time.sleep(1)
-    told = [json.loads(line) for line in up.vnet("policy", "log", "--since", "1m", "-o", "json").splitlines()]
-    denied = [each for each in told if (each["client"], each["server_port"]) == ("app", 22)]
+    words = "policy", "log", "--since", "1m", "-o", "json"
+
+    def ssh_of_app() -> list[dict[str, Any]]:
+        told = [json.loads(line) for line in up.vnet(*words).splitlines()]
+        return [each for each in told if (each["client"], each["server_port"]) == ("app", 22)]
+
+    denied = until(ssh_of_app)
     assert {(each["verdict"], each["server"], each["rule"]) for each in denied} == {
         ("deny", "db", "ingress 2")
     }
@@ -146,8 +151,8 @@ def test_a_ping_loses_nothing_while_the_daemon_is_killed_and_started_again(up):
     up.kill_daemon()
     time.sleep(1)
     assert pids(up) == before
-    time.sleep(8)
-    shown = up.vnet("exec", "web-1", "--", "tail", "-n", "3", "/tmp/ping.log")
+    tail = "exec", "web-1", "--", "tail", "-n", "3", "/tmp/ping.log"
+    shown = until(lambda: up.vnet(*tail), holds=lambda text: "loss" in text)
     assert " 0% packet loss" in shown, shown
 
 

@@ -100,7 +100,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_its_children(clones):
     began = time.monotonic()
     with pytest.raises(TimedOut, match=r"did not end within 1 s; it was ended. Its last output:\nhello"):
         clones.exec(1, "sh", "-c", "echo hello; sleep 54321 & sleep 54321", timeout_s=1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert b"54321" not in clones.exec(1, "ps").stdout.replace(b"grep", b"")
 
 

@@ -48,7 +48,7 @@ def test_guests_outlive_their_manager_and_the_next_one_adopts_them(place):
     kill(other)
     began = time.monotonic()
     statuses = place.run(place.manager.adopt(FABRIC, [spec(1), spec(2), spec(3)]))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert [status.state.value for status in statuses] == ["running", "running", "stopped"]
     assert carrier(place.namespace, "t1e0")
     assert place.exec(1, "ping", "-c", "1", "-W", "5", "10.9.0.2").exit_code == 0

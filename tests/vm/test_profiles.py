@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.vm.fabric_lab import Lab, lab
+from tests.waiting import until
 
 TEXT = """\
 name: moving
@@ -67,8 +68,7 @@ def test_limits_change_under_traffic_and_lose_none_of_it(host: Lab, tmp_path) ->
     (line,) = host.json("plan", "-f", file)["changes"]
     assert (line["kind"], line["what"]) == ("port", "live: broadcast pps 500 → 5")
     assert host.json("up", "-f", file)["actions"] == ["change the limits of port client.eth0"]
-    time.sleep(8)
-    shown = sh(host, "client", "tail -n 3 /tmp/ping.log")
+    shown = until(lambda: sh(host, "client", "tail -n 3 /tmp/ping.log"), holds=lambda text: "loss" in text)
     assert " 0% packet loss" in shown, shown
 
 

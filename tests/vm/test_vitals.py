@@ -156,7 +156,7 @@ def test_a_qemu_that_hangs_is_told_and_keeps_nobody_waiting(up: Lab) -> None:
     try:
         began = time.monotonic()
         told(up, "idle", 0.3)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
         event = until_event(up, "qemu-silent", 15)
         assert re.fullmatch(r"db's QEMU has not answered for \d+ s", event["text"])
     finally:
