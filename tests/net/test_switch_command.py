@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 from tests.exams import own_switch
 from tests.exams.conntrack.hosts import Host, run
 from tests.net.controller_lab import ROOT, ControllerLab
+from tests.waiting import until
 from vnet.switch import abi
 from vnet.switch.live import bpf
 from vnet.switch.live.netns import inside
@@ -128,6 +130,95 @@ def test_a_killed_one_goes_on_forwarding_and_is_taken_over(shell: Shell) -> None
     assert shell.end(process, signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("mistake", [("-p", "3=nowhere"), ("-c", "ptcp:6699"), ("-c", "pssl:0")])
+def test_one_that_cannot_start_leaves_what_goes_on_as_it_was(shell: Shell, mistake: tuple[str, str]) -> None:
+    process = shell.start()
+    _open(shell)
+    shell.end(process, signal.SIGKILL)
+    with inside(shell.lab.netns):
+        taken = socket.create_server(("127.0.0.1", 6699))
+    with taken:
+        assert shell.start(*mistake).wait(READY_S) == 1, shell.said
+    assert shell.hosts[1].ping("10.0.0.2").all_answered
+    process = shell.start()
+    assert "in_port=1" in shell.ofctl("dump-flows")
+    assert shell.end(process, signal.SIGTERM) == 0
+
+
+def test_an_interface_that_went_away_while_nobody_looked_is_a_port_again_when_it_comes(shell: Shell) -> None:
+    _extra(shell)
+    shell.end(shell.start("-p", "3=extra"), signal.SIGKILL)
+    with inside(shell.lab.netns):
+        run("ip", "link", "del", "extra")
+    process = shell.start("-p", "3=extra")
+    _open(shell)
+    assert "port 3 is down: there is no interface extra" in shell.said
+    assert shell.hosts[1].ping("10.0.0.2").all_answered
+    assert "3(gone3)" in shell.ofctl("dump-ports-desc")
+    _extra(shell)
+    until(lambda: "LIVE" in _port(shell, "3(extra)"))
+    assert shell.end(process, signal.SIGTERM) == 0
+
+
+def test_an_interface_in_another_namespace_is_left_alone_until_it_is_back(shell: Shell) -> None:
+    """There it would send by whatever interface has the number of a port's here."""
+    _extra(shell)
+    process = shell.start("-p", "3=extra")
+    elsewhere = shell.hosts[1].netns
+    with inside(shell.lab.netns):
+        run("ip", "link", "set", "extra", "netns", elsewhere)
+    until(lambda: "LINK_DOWN" in _port(shell, "3(gone3)"))
+    with inside(elsewhere):
+        assert bpf.tcx_programs(socket.if_nametoindex("extra")) == ()
+        run("ip", "link", "set", "extra", "netns", shell.lab.netns)
+    with inside(shell.lab.netns):
+        run("ip", "link", "set", "extra", "up")
+    until(lambda: "LIVE" in _port(shell, "3(extra)"))
+    assert shell.end(process, signal.SIGTERM) == 0
+
+
+def test_a_port_whose_program_somebody_took_off_is_not_live_and_gets_it_again(shell: Shell) -> None:
+    shell.start()
+    run("bpftool", "link", "detach", "pinned", str(shell.pins / own_switch.NAME / "links" / "2"))
+    with inside(shell.lab.netns):
+        run("ip", "link", "set", "p1", "alias", "any-change")
+    _open(shell)
+    until(lambda: shell.hosts[1].ping("10.0.0.2", expect=False).all_answered)
+
+
+def test_its_interfaces_take_frames_for_whoever_is_behind_the_others_while_they_are_ports(
+    shell: Shell,
+) -> None:
+    _extra(shell)
+    with inside(shell.lab.netns):
+        run("ip", "link", "set", "extra", "promisc", "on")
+    process = shell.start("-p", "3=extra")
+    assert _promiscuous(shell) == {"p1", "p2", "extra"}
+    shell.ofctl("mod-port", "1", "no-flood")
+    shell.end(process, signal.SIGKILL)
+    assert _promiscuous(shell) == {"p1", "p2", "extra"}
+    assert shell.end(shell.start("-p", "3=extra"), signal.SIGTERM) == 0
+    assert _promiscuous(shell) == {"extra"}, "as it was before"
+
+
+def _extra(shell: Shell) -> None:
+    with inside(shell.lab.netns):
+        run("ip", "link", "add", "extra", "type", "veth", "peer", "name", "other")
+        run("ip", "link", "set", "other", "up")
+        run("ip", "link", "set", "extra", "up")
+
+
+def _port(shell: Shell, name: str) -> str:
+    """What is told of a port."""
+    return shell.ofctl("dump-ports-desc").partition(f" {name}")[2].partition(" speed")[0]
+
+
+def _promiscuous(shell: Shell) -> set[str]:
+    with inside(shell.lab.netns):
+        links = json.loads(run("ip", "-j", "link", "show"))
+    return {link["ifname"] for link in links if "PROMISC" in link["flags"]}
+
+
 def test_what_is_kept_forwards_until_one_that_does_not_keep_it_ends(shell: Shell) -> None:
     process = shell.start("--keep")
     _open(shell)
@@ -175,8 +266,7 @@ def bpf_map(path: Path) -> Iterator[bpf.Map]:
 
 
 def test_a_port_that_is_not_named_any_more_is_taken_out(shell: Shell) -> None:
-    with inside(shell.lab.netns):
-        run("ip", "link", "add", "extra", "type", "veth", "peer", "name", "other")
+    _extra(shell)
     shell.end(shell.start("-p", "3=extra"), signal.SIGKILL)
     shell.start()
     assert "extra" not in shell.ofctl("dump-ports-desc")

@@ -187,6 +187,7 @@ class PortFlag(IntFlag):
     CAPTURE_DROPS = 64
     LINE_IN = 128
     LINE_OUT = 256
+    PROMISCUOUS = 512
 
 
 class Point(IntEnum):

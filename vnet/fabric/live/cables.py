@@ -24,7 +24,7 @@ from vnet.fabric.live import interface, netns
 from vnet.fabric.live.gateway_record import Records
 from vnet.fabric.live.uplink_mtus import mtus
 from vnet.fabric.state import Cable, Port, cable_remnant
-from vnet.switch.live import bpf
+from vnet.switch.live import bpf, nic
 from vnet.switch.live.attach import FILTER_NAME
 from vnet.switch.live.netns import NETNS_DIR, inside
 from vnet.topology.model import Topology
@@ -108,21 +108,21 @@ class HostCables:
         if not netns.exists(self._netns):
             return False
         with inside(self._netns):
-            if interface.exists(cable.port.ifname):
+            if nic.exists(cable.port.ifname):
                 return interface.is_up(cable.port.ifname)
         return self._on_host(cable) is None
 
     def _on_host(self, cable: Cable) -> str | None:
         """The name of its interface there: the kernel brings home what was in a namespace that is deleted."""
         with inside(self._host):
-            names = (name for name in (cable.interface, cable.port.ifname) if interface.exists(name))
+            names = (name for name in (cable.interface, cable.port.ifname) if nic.exists(name))
             return next(names, None)
 
     def _is_inside(self, cable: Cable) -> bool:
         if not netns.exists(self._netns):
             return False
         with inside(self._netns):
-            return interface.exists(cable.port.ifname)
+            return nic.exists(cable.port.ifname)
 
     def _links(self) -> Mapping[str, LinkState]:
         cables = [note.cable for note in _notes(self._folder)]
@@ -166,7 +166,7 @@ class HostCables:
 
     def _take(self, cable: Cable) -> None:
         with inside(self._host):
-            if interface.exists(cable.port.ifname):
+            if nic.exists(cable.port.ifname):
                 interface.rename(cable.port.ifname, cable.interface)
             there = interface.find(cable.interface)
             found = obstacle(there) if there else missing(cable.interface, interface.movable())
@@ -190,7 +190,7 @@ class HostCables:
     def _bring_home(self, note: Note) -> None:
         cable = note.cable
         with inside(self._host):
-            if interface.exists(cable.interface):
+            if nic.exists(cable.interface):
                 raise HostError(
                     f"cannot give the interface {cable.interface} back: the host has another of that name"
                     " by now; rename that, and run the command again"

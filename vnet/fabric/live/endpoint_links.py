@@ -20,7 +20,7 @@ from vnet.fabric.cable import Obstacle, obstacle
 from vnet.fabric.live import interface
 from vnet.fabric.live.service_port import put_addresses
 from vnet.fabric.state import Endpoint
-from vnet.switch.live import ports, wire
+from vnet.switch.live import nic, ports, wire
 from vnet.switch.live.netlink import netlink_to
 from vnet.switch.live.netns import NETNS_DIR, inside
 
@@ -83,7 +83,7 @@ class Veth:
 def is_inside(netns: str, device: str) -> bool:
     """Whether a namespace has an interface of the name."""
     with inside(netns):
-        return interface.exists(device)
+        return nic.exists(device)
 
 
 def make_tap(name: str, owner_uid: int) -> None:
@@ -116,7 +116,7 @@ def join(outer: str, near: str, *, is_ours: bool) -> None:
 
 def is_joined(outer: str, near: str) -> bool:
     """Whether packets go from the one to the other, and back."""
-    if not interface.exists(near):
+    if not nic.exists(near):
         return False
     one, other = socket.if_nametoindex(outer), socket.if_nametoindex(near)
     return wire.leads(one, other) and wire.leads(other, one)

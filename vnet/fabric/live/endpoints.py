@@ -28,7 +28,7 @@ from vnet.fabric.live import cables, interface, netns
 from vnet.fabric.live import endpoint_links as links
 from vnet.fabric.live.endpoint_links import Veth
 from vnet.fabric.state import Endpoint, Port, endpoint_remnant
-from vnet.switch.live import ports
+from vnet.switch.live import nic, ports
 from vnet.switch.live.netns import inside
 from vnet.topology.endpoints import EndpointKind, EndpointSpec
 
@@ -100,7 +100,7 @@ class HostEndpoints:
             # without a way in, the other end waits on the host
             return not netns.exists(where.target) or links.is_inside(where.target, where.device)
         with inside(self._host):
-            if not interface.exists(where.target):
+            if not nic.exists(where.target):
                 return where.kind is EndpointKind.INTERFACE
             return links.is_joined(where.target, self._near(endpoint))
 
@@ -112,7 +112,7 @@ class HostEndpoints:
             is_there = netns.exists(where.target) and links.is_inside(where.target, where.device)
             return Presence.CONNECTED if is_there else Presence.ABSENT
         with inside(self._host):
-            if not interface.exists(where.target):
+            if not nic.exists(where.target):
                 return Presence.ABSENT
             is_up = interface.state(where.target) is LinkState.UP  # a program has the TAP open
             return Presence.CONNECTED if is_up else Presence.WAITING
@@ -152,7 +152,7 @@ class HostEndpoints:
         if where.kind is EndpointKind.NETNS:
             return not netns.exists(where.target)
         with inside(self._host):
-            return where.kind is EndpointKind.INTERFACE and not interface.exists(where.target)
+            return where.kind is EndpointKind.INTERFACE and not nic.exists(where.target)
 
     def _wire(self, endpoint: Endpoint) -> bool:
         """Make what is missing. Returns whether its port has a new interface."""
@@ -168,9 +168,9 @@ class HostEndpoints:
                 links.configure(where.target, where.device, endpoint)
             return is_new
         with inside(self._host):
-            if where.kind is EndpointKind.TAP and not interface.exists(where.target):
+            if where.kind is EndpointKind.TAP and not nic.exists(where.target):
                 links.make_tap(where.target, _user(where.owner))
-            if interface.exists(where.target):
+            if nic.exists(where.target):
                 links.join(where.target, veth.near, is_ours=where.kind is EndpointKind.TAP)
         return is_new
 
@@ -181,7 +181,7 @@ class HostEndpoints:
         if is_there and links.is_inside(where.target, where.device):
             return False
         with inside(self._host):
-            return not interface.exists(veth.near)
+            return not nic.exists(veth.near)
 
     def _remove(self, name: str) -> None:
         endpoint = next((each for each in self._notes() if each.name == name), None)
@@ -191,7 +191,7 @@ class HostEndpoints:
         with inside(self._host):
             if where.kind is EndpointKind.TAP:
                 ports.remove(where.target)
-            elif where.kind is EndpointKind.INTERFACE and interface.exists(where.target):
+            elif where.kind is EndpointKind.INTERFACE and nic.exists(where.target):
                 links.part(where.target)
         self._veth(endpoint).remove()
         self._path(name).unlink(missing_ok=True)
@@ -264,7 +264,7 @@ def _tap_obstacle(where: EndpointSpec) -> Obstacle | None:
         _user(where.owner)
     except HostError as error:
         return Obstacle(str(error), "name one that there is, or leave `owner` out")
-    if not interface.exists(where.target):
+    if not nic.exists(where.target):
         return None
     hint = f"if it is meant, write `interface: {where.target}` instead of `tap:`, else name another one"
     return Obstacle(f"the host has an interface {where.target} already", hint)

@@ -5,10 +5,7 @@ Every function works in the network namespace of the *calling thread*.
 
 from __future__ import annotations
 
-import array
-import fcntl
 import socket
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_interface
@@ -19,13 +16,11 @@ from pyroute2 import IPRoute
 
 from vnet.base.errors import HostError
 from vnet.fabric.cable import MOVABLE, Interface, LinkState, Was
+from vnet.switch.live import nic
 from vnet.switch.live.attached import LINK_UP
 from vnet.switch.live.netlink import netlink_to
+from vnet.switch.live.nic import PROMISCUOUS, UP
 
-_UP, _PROMISCUOUS = 0x1, 0x100
-"""IFF_UP and IFF_PROMISC (linux/if.h)."""
-_SIOCETHTOOL, _GET_FLAGS, _SET_FLAGS, _LRO = 0x8946, 0x25, 0x26, 1 << 15
-"""ETHTOOL_GFLAGS, ETHTOOL_SFLAGS and ETH_FLAG_LRO (linux/ethtool.h)."""
 _UNICAST = 1
 """RTN_UNICAST (linux/rtnetlink.h)."""
 _SETTINGS = Path("/proc/sys/net")
@@ -48,12 +43,6 @@ def find(name: str) -> Interface | None:
             tuple(_routes(route, link["index"])),
             Path("/sys/class/net", name, "phy80211").exists(),
         )
-
-
-def exists(name: str) -> bool:
-    """Whether there is an interface of the name."""
-    with netlink_to(f"look for {name}") as route:
-        return _link(route, name) is not None
 
 
 def movable() -> tuple[str, ...]:
@@ -84,15 +73,15 @@ def is_up(name: str) -> bool:
     """Whether it is there and switched on."""
     with netlink_to(f"look at {name}") as route:
         link = _link(route, name)
-        return link is not None and bool(link["flags"] & _UP)
+        return link is not None and bool(link["flags"] & UP)
 
 
 def remember(name: str) -> Was:
     """What of it will have to be made again."""
     with netlink_to(f"look at {name}") as route:
         link = _there(route, name)
-        up, promiscuous = bool(link["flags"] & _UP), bool(link["flags"] & _PROMISCUOUS)
-        return Was(up, promiscuous, bool(_flags(name) & _LRO), link.get_attr("IFLA_MTU"), _settings(name))
+        up, promiscuous = bool(link["flags"] & UP), bool(link["flags"] & PROMISCUOUS)
+        return Was(up, promiscuous, nic.has_lro(name), link.get_attr("IFLA_MTU"), _settings(name))
 
 
 def move(name: str, to: str, netns: int) -> None:
@@ -105,24 +94,24 @@ def rename(name: str, to: str) -> None:
     """Give it another name."""
     with netlink_to(f"rename the interface {name}") as route:
         index = _there(route, name)["index"]
-        route.link("set", index=index, flags=0, change=_UP)
+        route.link("set", index=index, flags=0, change=UP)
         route.link("set", index=index, ifname=to)
 
 
 def listen(name: str) -> None:
     """Have it take frames for all MACs, each as it came: what LRO joins can be sent on by nobody."""
-    _without_lro(name)
-    _set_flags(name, _UP | _PROMISCUOUS, _UP | _PROMISCUOUS)
+    nic.switch_lro(name, on=False)
+    nic.set_flags(name, UP | PROMISCUOUS, UP | PROMISCUOUS)
 
 
 def unlisten(name: str) -> None:
     """Have it take frames for its own MAC only, as an interface of the host does."""
-    _set_flags(name, 0, _PROMISCUOUS)
+    nic.set_flags(name, 0, PROMISCUOUS)
 
 
 def silence(name: str, was: Was) -> None:
     """Undo `listen`, and switch it off."""
-    _set_flags(name, _PROMISCUOUS if was.is_promiscuous else 0, _UP | _PROMISCUOUS)
+    nic.set_flags(name, PROMISCUOUS if was.is_promiscuous else 0, UP | PROMISCUOUS)
 
 
 def restore(name: str, was: Was) -> None:
@@ -136,39 +125,10 @@ def restore(name: str, was: Was) -> None:
         if was.mtu and link.get_attr("IFLA_MTU") != was.mtu:
             route.link("set", index=link["index"], mtu=was.mtu)
     if was.has_lro:
-        with suppress(OSError):
-            _ethtool(name, _SET_FLAGS, _flags(name) | _LRO)
-    promiscuous = _PROMISCUOUS if was.is_promiscuous else 0
-    _set_flags(name, (_UP if was.is_up else 0) | promiscuous, _UP | _PROMISCUOUS)
-
-
-def _set_flags(name: str, flags: int, change: int) -> None:
-    with netlink_to(f"set up {name}") as route:
-        route.link("set", index=_there(route, name)["index"], flags=flags, change=change)
-
-
-def _without_lro(name: str) -> None:
-    flags = _flags(name)
-    if flags & _LRO:
-        try:
-            _ethtool(name, _SET_FLAGS, flags & ~_LRO)
-        except OSError as error:
-            raise HostError(f"cannot switch LRO of {name} off: {error.strerror}") from error
-
-
-def _flags(name: str) -> int:
-    """ETH_FLAG_*; none of an interface that knows no such thing."""
-    with suppress(OSError):
-        return _ethtool(name, _GET_FLAGS, 0)
-    return 0
-
-
-def _ethtool(name: str, command: int, value: int) -> int:
-    request = array.array("B", struct.pack("II", command, value))
-    packed = struct.pack("16sQ16x", name.encode(), request.buffer_info()[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCETHTOOL, packed)
-    return int(struct.unpack("II", request)[1])
+        with suppress(HostError):
+            nic.switch_lro(name, on=True)
+    promiscuous = PROMISCUOUS if was.is_promiscuous else 0
+    nic.set_flags(name, (UP if was.is_up else 0) | promiscuous, UP | PROMISCUOUS)
 
 
 def _settings(name: str) -> Mapping[str, str]:

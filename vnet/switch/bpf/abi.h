@@ -354,6 +354,7 @@ struct vnet_meter {
 #define VNET_PORT_CAPTURE_DROPS 64 /* like VNET_PORT_CAPTURE, of what it sends and is lost */
 #define VNET_PORT_LINE_IN 128  /* what it is sent goes at a rate (line.h) */
 #define VNET_PORT_LINE_OUT 256 /* what it sends goes through a line first */
+#define VNET_PORT_PROMISCUOUS 512 /* the agent has made the interface so, and undoes it */
 
 struct vnet_port {
 	__u32 ifindex;

@@ -39,9 +39,7 @@ def attach(program: int, ifindex: int, pin: Path) -> None:
         if attached == ifindex and is_attached(ifindex):
             return  # a number may be that of an interface in a namespace that has gone
         unlink(pin)
-    if FILTER_NAME in bpf.tcx_programs(ifindex):
-        name = socket.if_indextoname(ifindex)
-        raise HostError(f"{name} is a port of another of vnet's switches: take it out there first")
+    refuse_taken(ifindex)
     made = bpf.attach_tcx(program, ifindex)
     if made is None:
         attach_filter(program, ifindex)
@@ -50,6 +48,13 @@ def attach(program: int, ifindex: int, pin: Path) -> None:
         bpf.pin(made, pin)
     finally:
         os.close(made)
+
+
+def refuse_taken(ifindex: int) -> None:
+    """Raises HostError if an interface runs the program of a switch."""
+    if FILTER_NAME in bpf.tcx_programs(ifindex):
+        name = socket.if_indextoname(ifindex)
+        raise HostError(f"{name} is a port of another of vnet's switches: take it out there first")
 
 
 def attach_filter(program: int, ifindex: int) -> None:
@@ -63,6 +68,17 @@ def attach_filter(program: int, ifindex: int) -> None:
         # handle and priority are given, so that a restarted daemon replaces its filter and adds none
         route.tc("replace-filter", "bpf", ifindex, handle=1, prio=1, fd=program, name=FILTER_NAME,
                  parent=INGRESS, classid=1, direct_action=True)  # fmt: skip
+
+
+def holds(ifindex: int, pin: Path) -> bool:
+    """Whether the program is at an interface by this pin, or, where the kernel has no TCX, at all."""
+    if not pin.exists():
+        return is_attached(ifindex)
+    link = bpf.get(pin)
+    try:
+        return bpf.link_ifindex(link) == ifindex
+    finally:
+        os.close(link)
 
 
 def is_attached(ifindex: int) -> bool:

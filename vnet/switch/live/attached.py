@@ -7,10 +7,11 @@ between is a link without a port.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import fields
 
 from vnet.base.errors import HostError
@@ -20,7 +21,7 @@ from vnet.openflow.message import PortConfig
 from vnet.switch import abi
 from vnet.switch.abi import PortFlag
 from vnet.switch.datapath import Counter, PortCounter, SwitchPort
-from vnet.switch.live import attach, lines
+from vnet.switch.live import attach, lines, nic
 from vnet.switch.live.lines import Lines
 from vnet.switch.live.maps import PinnedSwitch
 from vnet.switch.live.netns import inside
@@ -47,6 +48,7 @@ _QUOTA_OF = {each.name: each.name for each in fields(Limits)} | {
     "macs": "mac_quota",
 }
 """The member of a port that holds each limit."""
+_CONFIGURED = PortFlag.NO_RECV | PortFlag.NO_FWD | PortFlag.NO_PACKET_IN
 _FLAG_OF = {
     PortConfig.NO_RECV: PortFlag.NO_RECV,
     PortConfig.NO_FWD: PortFlag.NO_FWD,
@@ -87,14 +89,21 @@ class AttachedPorts:
     def _tell(self, number: int, port: abi.Port) -> None:
         self._map["ports"].set(number, bytes(port))
 
+    def check(self, number: int, ifname: str) -> None:
+        """Raise HostError if an interface cannot be this port, and change nothing."""
+        _refuse_number(number)
+        with inside(self._netns):
+            ifindex = _ifindex(ifname)
+            if ifindex not in self.ifindexes.values():
+                attach.refuse_taken(ifindex)
+
     def attach(self, number: int, ifname: str, uplink: bool = False) -> None:
         """Make an interface the port `number`; one that already is stays untouched. Raises HostError.
 
         Args:
             uplink: whether many hosts are behind it, whom no quota is to make pay for one another.
         """
-        if not 0 < number < abi.PORTS:
-            raise HostError(f"port number {number}: 1…{abi.PORTS - 1} are possible")
+        _refuse_number(number)
         with inside(self._netns):
             ifindex = _ifindex(ifname)
             for other, index in tuple(self.ifindexes.items()):
@@ -128,11 +137,34 @@ class AttachedPorts:
         if ifindex < abi.LOW_IFINDEX:
             self._map["port_of"].set(ifindex, struct.pack("<I", 0))
 
+    def hear_all(self, number: int) -> None:
+        """Have a port's interface take frames for all MACs as long as it is one, and as they came, for good.
+
+        What hosts behind the other ports are sent is not for the interface's own MAC. Raises HostError.
+        """
+        with inside(self._netns):
+            name = _ifname(self.ifindexes[number])
+            nic.switch_lro(name, on=False)
+            if nic.flags(name) & nic.PROMISCUOUS:
+                return
+            port = self._port(number)
+            port.flags = PortFlag(port.flags) | PortFlag.PROMISCUOUS
+            self._tell(number, port)
+            nic.set_flags(name, nic.PROMISCUOUS, nic.PROMISCUOUS)
+
+    def _hear_its_own(self, number: int, ifindex: int) -> None:
+        """Undo `hear_all`, unless the interface is gone or was so before."""
+        if self._port(number).flags & PortFlag.PROMISCUOUS:
+            with contextlib.suppress(HostError):
+                nic.set_flags(_ifname(ifindex), 0, nic.PROMISCUOUS)
+
     def detach(self, number: int) -> None:
         """Close a port: its interface is left without a program, what was learnt from it is forgotten."""
         ifindex = self.ifindexes.pop(number, None)
         if ifindex is None:
             return
+        with inside(self._netns):
+            self._hear_its_own(number, ifindex)
         self._close(number, ifindex)
         with inside(self._netns):
             attach.detach(ifindex, self._pinned.links / str(number))
@@ -144,18 +176,25 @@ class AttachedPorts:
         """Leave the interfaces without a program; the maps are not touched any more."""
         with inside(self._netns):
             for number, ifindex in self.ifindexes.items():
+                self._hear_its_own(number, ifindex)
                 attach.detach(ifindex, self._pinned.links / str(number))
 
     def look(self) -> tuple[tuple[SwitchPort, ...], bool]:
-        """The ports as they are now, one whose interface is gone is down; whether any link came or went."""
+        """The ports as they are now, and whether any link came or went.
+
+        One whose interface is gone is down, and so is one that does not run the program any more. From an
+        interface that is in another namespace now the program is taken off: it would go on there, and send
+        by that namespace's interfaces.
+        """
         from pyroute2 import IPRoute  # slow to import, and not everybody looks
 
         with inside(self._netns), IPRoute() as route:
             links = {link["index"]: link for link in route.get_links()}
+            held = {number for number in self.numbers if self._holds(number, links)}
         found, changed = [], False
         for number in self.numbers:
             link = links.get(self.ifindexes[number])
-            up = link is not None and link["flags"] & LINK_UP == LINK_UP
+            up = link is not None and link["flags"] & LINK_UP == LINK_UP and number in held
             changed |= self._note_link(number, up, link.get("mtu") or 0 if link is not None else 0)
             config = self._config(number)
             if link is None:
@@ -165,6 +204,15 @@ class AttachedPorts:
             alive = up and not config & PortConfig.PORT_DOWN
             found.append(SwitchPort(number, link.get("ifname"), mac, alive, config))
         return tuple(found), changed
+
+    def _holds(self, number: int, links: Container[int]) -> bool:
+        """Whether the program is at a port's interface, which is not so if that is not here."""
+        ifindex, pin = self.ifindexes[number], self._pinned.links / str(number)
+        if ifindex in links:
+            return attach.holds(ifindex, pin)
+        if pin.exists():
+            attach.unlink(pin)
+        return False
 
     def bare(self) -> frozenset[int]:
         """The ports without the program: somebody has taken it off, or their interface is gone."""
@@ -199,8 +247,7 @@ class AttachedPorts:
         if number not in self.ifindexes:
             raise HostError(f"no port {number} to configure")
         port = self._port(number)
-        kept = PortFlag.LIVE | PortFlag.CAPTURE | PortFlag.CAPTURE_DROPS | lines.FLAGS
-        flags = PortFlag(port.flags) & kept
+        flags = PortFlag(port.flags) & ~(PortFlag.UP | _CONFIGURED)
         flags |= PortFlag(0) if config & PortConfig.PORT_DOWN else PortFlag.UP
         for bit, flag in _FLAG_OF.items():
             flags |= flag if config & bit else PortFlag(0)
@@ -276,6 +323,11 @@ def _number(raw: bytes) -> int:
     return int.from_bytes(raw, "little")
 
 
+def _refuse_number(number: int) -> None:
+    if not 0 < number < abi.PORTS:
+        raise HostError(f"port number {number}: 1…{abi.PORTS - 1} are possible")
+
+
 def _ifindex(ifname: str) -> int:
     try:
         ifindex = socket.if_nametoindex(ifname)
@@ -288,6 +340,13 @@ def _ifindex(ifname: str) -> int:
     if struct.unpack_from("<H", asked, 16)[0] != _ETHERNET:
         raise HostError(f"{ifname} is the loopback or carries no Ethernet frames: it can be no port")
     return ifindex
+
+
+def _ifname(ifindex: int) -> str:
+    try:
+        return socket.if_indextoname(ifindex)
+    except OSError as error:
+        raise HostError(f"the interface {ifindex} has gone") from error
 
 
 def _link(ifindex: int) -> tuple[bool, int]:

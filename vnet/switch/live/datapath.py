@@ -266,6 +266,10 @@ class EbpfDatapath:
             self._ports.attach(number, ifname, uplink)
         self._taps.joined(number)
 
+    def check_port(self, number: int, ifname: str) -> None:
+        """Raise HostError if an interface cannot be this port, and change nothing."""
+        self._ports.check(number, ifname)
+
     def limit(self, number: int, limits: Limits) -> None:
         """Let a port use so much of the switch from now on. Raises HostError if there is none."""
         self._ports.limit(number, limits)
@@ -312,6 +316,10 @@ class EbpfDatapath:
     def bare_ports(self) -> frozenset[int]:
         """The ports whose interface does not run the program: nothing comes in there."""
         return self._ports.bare()
+
+    def hear_all(self, number: int) -> None:
+        """Have a port's interface take frames for all MACs, as it is to once hosts are behind other ports."""
+        self._ports.hear_all(number)
 
     def configure_port(self, number: int, config: PortConfig) -> None:
         """Put OFPPC_* of a port in force."""

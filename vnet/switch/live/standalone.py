@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,14 @@ from vnet.base.errors import AdmissionError, HostError
 from vnet.switch.abi import Point
 from vnet.switch.address import Address
 from vnet.switch.events import packet_in
+from vnet.switch.live import nic
 from vnet.switch.live.datapath import EbpfDatapath
 from vnet.switch.live.links import LinkMonitor
 from vnet.switch.live.netns import inside
 from vnet.switch.live.server import SwitchServer
 from vnet.switch.live.tls import Identity
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +58,50 @@ async def running(wanted: Standalone) -> AsyncIterator[SwitchServer]:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_alone(wanted))
         stack.enter_context(inside(wanted.netns))
+        is_kept = wanted.keep or wanted.pins.exists()
         datapath = EbpfDatapath.open(wanted.name, None, wanted.pins)
-        stack.callback(_leave if wanted.keep else _remove, datapath, wanted.pins)
+        stack.callback(lambda: (_leave if is_kept else _remove)(datapath, wanted.pins))
         server = SwitchServer(datapath, wanted.name, wanted.datapath_id)
         stack.push_async_callback(server.stop)
         await server.run(_attach, datapath, wanted)
         for address in wanted.addresses:
             await (server.listen if address.passive else server.call)(address, wanted.identity)
-        stack.enter_context(_heard(datapath, server))
+        await stack.enter_async_context(_heard(datapath, server, wanted))
+        is_kept = wanted.keep
         yield server
 
 
 def _attach(datapath: EbpfDatapath, wanted: Standalone) -> None:
-    for port in datapath.ports():
-        if port.number not in wanted.ports:
-            datapath.detach(port.number)
-    for number, ifname in wanted.ports.items():
-        datapath.attach(number, ifname, number in wanted.uplinks)
+    """Make the ports those that are wanted. One whose interface went away while nobody looked stays.
+
+    Raises: HostError, before anything is changed if an interface of a new port is not there.
+    """
+    found = {port.number for port in datapath.ports()}
+    gone = {number for number in datapath.bare_ports() if not nic.exists(wanted.ports.get(number, ""))}
+    there = {number: ifname for number, ifname in wanted.ports.items() if number not in gone}
+    for number, ifname in there.items():
+        datapath.check_port(number, ifname)
+    for number in found - wanted.ports.keys():
+        datapath.detach(number)
+    for number in there:
+        _make_port(datapath, wanted, number)
+    for number in sorted(gone & wanted.ports.keys()):
+        _log.warning("port %d is down: there is no interface %s", number, wanted.ports[number])
+
+
+def _attach_again(datapath: EbpfDatapath, wanted: Standalone) -> None:
+    """Those whose interface has come back, or was left without the program."""
+    for number in datapath.bare_ports():
+        if nic.exists(wanted.ports[number]):
+            try:
+                _make_port(datapath, wanted, number)
+            except HostError as error:  # it has gone again, or is another switch's by now
+                _log.warning("port %d: %s", number, error)
+
+
+def _make_port(datapath: EbpfDatapath, wanted: Standalone, number: int) -> None:
+    datapath.attach(number, wanted.ports[number], number in wanted.uplinks)
+    datapath.hear_all(number)
 
 
 @contextlib.contextmanager
@@ -99,10 +130,11 @@ def _lock_file(path: Path) -> IO[str]:
         ) from error
 
 
-@contextlib.contextmanager
-def _heard(datapath: EbpfDatapath, server: SwitchServer) -> Iterator[None]:
-    """Packets for the controllers and changes of links reach the server."""
-    loop, links = asyncio.get_running_loop(), LinkMonitor(None)
+@contextlib.asynccontextmanager
+async def _heard(datapath: EbpfDatapath, server: SwitchServer, wanted: Standalone) -> AsyncIterator[None]:
+    """Packets for the controllers and changes of links reach the server; interfaces that come back are
+    ports again."""
+    loop, links, has_changed = asyncio.get_running_loop(), LinkMonitor(None), asyncio.Event()
 
     def event() -> None:
         for one in datapath.read_events():
@@ -111,13 +143,22 @@ def _heard(datapath: EbpfDatapath, server: SwitchServer) -> Iterator[None]:
 
     def link_changed() -> None:
         links.drain()
-        server.port_changed()
+        has_changed.set()
+
+    async def follow_links() -> None:
+        while True:
+            await has_changed.wait()
+            has_changed.clear()
+            await server.run(_attach_again, datapath, wanted)
+            server.port_changed()
 
     loop.add_reader(datapath.event_fd, event)
     loop.add_reader(links.fd, link_changed)
+    following = loop.create_task(follow_links())
     try:
         yield
     finally:
+        following.cancel()
         loop.remove_reader(datapath.event_fd)
         loop.remove_reader(links.fd)
         links.close()
