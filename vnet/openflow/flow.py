@@ -71,7 +71,7 @@ def match(**wanted: int | tuple[int, int]) -> Match:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Send to a port. `max_len` counts only for `Port.CONTROLLER` (0xFFFF = the whole packet)."""
+    """Send to a port. `max_len` would count for packets that are buffered (section 7.4.1): none are."""
 
     port: int
     max_len: int = 0xFFFF

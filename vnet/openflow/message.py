@@ -284,7 +284,7 @@ class PacketInReason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PacketIn:
-    """`match` holds the pipeline fields (in_port, metadata, registers); `frame` may be cut to max_len."""
+    """`match` holds the pipeline fields (in_port, metadata, registers)."""
 
     reason: int
     table: int

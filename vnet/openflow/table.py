@@ -111,12 +111,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ToController:
-    """A packet-in: the frame cut to `max_len`."""
+    """A packet-in with the whole frame, as packets are never buffered (section 7.4.1)."""
 
     table: int
     cookie: int
     frame: bytes
-    total_len: int
     fields: Mapping[str, int]
     reason: PacketInReason
 
@@ -415,7 +414,7 @@ class SlowSwitch:
         if error is not None:
             run.rejected = Reject(error)
         elif self.tell_ttl:
-            run.to_controller.append(_packet_in(walk, 0xFFFF, PacketInReason.INVALID_TTL))
+            run.to_controller.append(_packet_in(walk, PacketInReason.INVALID_TTL))
         raise _Lost(DropReason.TTL)
 
     def _resubmit(self, run: _Run, walk: _Walk, action: Resubmit) -> None:
@@ -473,7 +472,7 @@ class SlowSwitch:
 
     def _output(self, run: _Run, walk: _Walk, action: Output) -> None:
         if action.port == Port.CONTROLLER:
-            run.to_controller.append(_packet_in(walk, action.max_len))
+            run.to_controller.append(_packet_in(walk))
         elif action.port in (Port.ALL, Port.FLOOD):
             self._flood(run, walk, only_flood=action.port == Port.FLOOD)
         elif action.port == Port.NORMAL:
@@ -638,15 +637,14 @@ def _check_targets(actions: Iterable[Action]) -> None:
             raise ValueError(f"cannot write {name} here")
 
 
-def _packet_in(walk: _Walk, max_len: int, reason: PacketInReason | None = None) -> ToController:
+def _packet_in(walk: _Walk, reason: PacketInReason | None = None) -> ToController:
     flow = walk.flow
     assert flow is not None
     by_miss = flow.priority == 0 and not flow.match.entries
     return ToController(
         table=flow.table,
         cookie=flow.cookie,
-        frame=walk.frame[:max_len],
-        total_len=len(walk.frame),
+        frame=walk.frame,
         fields=walk.fields(),
         reason=reason or (PacketInReason.NO_MATCH if by_miss else PacketInReason.ACTION),
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vnet.openflow.codec import CodecError, decode
 from vnet.openflow.message import (
@@ -29,7 +29,6 @@ from vnet.openflow.message import (
     Hello,
     HelloFailed,
     PacketIn,
-    PacketInReason,
     Role,
 )
 from vnet.switch.connection import Connection, Request, State, head
@@ -143,7 +142,7 @@ class Agent(Desk):
         self.now = now
         for conn in self.listeners(lambda masks: masks.packet_in, packet.reason):
             if conn.takes_news():
-                self.send(conn, _cut(packet, conn.config.miss_send_len), 0)
+                self.send(conn, packet, 0)
             else:
                 conn.dropped_packet_ins += 1
 
@@ -318,10 +317,3 @@ def _deadlines(conn: Connection) -> Iterator[float]:
         yield conn.heard_s + (IDLE_S if conn.asked_s is None else DEAD_S)
     if conn.stalled_s is not None and conn.state in (State.GREETING, State.READY):
         yield conn.stalled_s + STALL_S
-
-
-def _cut(packet: PacketIn, miss_send_len: int) -> PacketIn:
-    """What no action sent has no length of its own to be cut to (section 7.3.2)."""
-    if packet.reason != PacketInReason.INVALID_TTL:
-        return packet
-    return replace(packet, frame=packet.frame[:miss_send_len])

@@ -11,6 +11,9 @@ from vnet.openflow.message import PacketIn
 from vnet.switch import abi
 from vnet.switch.abi import Point
 
+_MOST_BYTES = 0xFFFF - 24 - 208 - 2
+"""Of a frame in one message: what the fixed part, all pipeline fields and padding leave of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class PacketEvent:
@@ -100,4 +103,5 @@ def packet_in(event: PacketEvent) -> PacketIn:
     }
     told = {name: value for name, value in pipeline.items() if value}
     fields = match(in_port=event.in_port, metadata=event.metadata, **told)
-    return PacketIn(event.reason_code, event.table, event.cookie, fields, event.data, event.length)
+    frame, length = event.data[:_MOST_BYTES], min(event.length, 0xFFFF)
+    return PacketIn(event.reason_code, event.table, event.cookie, fields, frame, length)

@@ -49,6 +49,9 @@ ALWAYS: Reads = (0xFFFFFFFF_FF00FFFF, 0x1000, 0xFFFF, 0, 0, 0, 0, 0)
 FLOW: Reads = (0xFFFFFFFF_FF00FFFF, WORD_MASK, WORD_MASK, *(WORD_MASK,) * 5)
 """All that tells flows and connections apart."""
 
+LOGGED_BYTES = 128
+"""How much of a packet the log is sent, as much as of one that is dropped (observe.h)."""
+
 
 def union(all_reads: Iterable[Reads]) -> Reads:
     """What any of them asks for."""
@@ -89,19 +92,27 @@ def lower(flow: Flow) -> Lowered:
         raise Refused(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_TABLE_ID, f"no table {flow.table}")
     mask, words = lower_match(flow.match)
     actions = lower_instructions(flow.instructions, flow.table)
+    logged = cookie.is_logged(flow.cookie)
     goto = flow.instructions.goto
     if goto is not None and not flow.table < goto < abi.TABLES:
         raise Refused(ErrorType.BAD_INSTRUCTION, BadInstruction.BAD_TABLE_ID, f"cannot go to table {goto}")
     return Lowered(
         mask,
         words,
-        actions,
+        tuple(map(_headers_only, actions)) if logged else actions,
         abi.NO_TABLE if goto is None else goto,
         cookie.reason(flow.cookie),
         reads_of(actions),
         flow.priority == 0 and not flow.match.entries,
-        cookie.is_logged(flow.cookie),
+        logged,
     )
+
+
+def _headers_only(record: Lowerable) -> Lowerable:
+    """Whole packets would let one port's log fill the ring buffer that carries those of all."""
+    if isinstance(record, Record) and record.op == Op.CONTROLLER:
+        return Record(Op.CONTROLLER, b=LOGGED_BYTES)
+    return record
 
 
 def lower_match(match: Match) -> tuple[MaskWords, tuple[int, ...]]:

@@ -37,6 +37,9 @@ from vnet.switch.abi import CtFlag, Op
 from vnet.switch.datapath import Refused
 from vnet.switch.places import PLACES, WORD_MASK, WRITABLE, Place, pieces, spread
 
+WHOLE = 0xFFFF
+"""All of a packet. What is not buffered is sent whole (section 7.4.1), whatever `max_len` says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -131,7 +134,7 @@ def _output(action: Output) -> Record:
         case Port.IN_PORT:
             return Record(Op.IN_PORT)
         case Port.CONTROLLER:
-            return Record(Op.CONTROLLER, b=max(1, action.max_len))
+            return Record(Op.CONTROLLER, b=WHOLE)
         case Port.FLOOD | Port.ALL:
             return Record(Op.FLOOD)
         case Port.NORMAL:

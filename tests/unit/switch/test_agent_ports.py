@@ -179,23 +179,14 @@ def test_a_slave_reads_table_features_but_does_not_ask_for_others():
     assert len(answered(peer, TableFeaturesRequest())) == 64
 
 
-# -- packets with a TTL that ran out --------------------------------------------------------------
+# -- packets for controllers ----------------------------------------------------------------------
 
 
-def test_packets_whose_ttl_ran_out_go_to_who_asked_cut_to_its_miss_send_len():
+def test_packets_whose_ttl_ran_out_go_to_who_asked_whole_whatever_its_miss_send_len():
     talk = Conversation()
     keen, deaf = talk.connect(), talk.connect()
     keen.says(SetAsync(AsyncMasks(packet_in=(0b111, 0))), SetConfig(0, 40))
     packet = PacketIn(PacketInReason.INVALID_TTL, 0, 0, match(in_port=1), bytes(100), 100)
     talk.agent.packet_in(packet, talk.now)
-    assert keen.hears() == [(0, replace(packet, frame=bytes(40)))]
+    assert keen.hears() == [(0, packet)]
     assert deaf.hears() == []
-
-
-def test_packets_that_an_action_sent_keep_the_length_that_it_asked_for():
-    talk = Conversation()
-    peer = talk.connect()
-    peer.says(SetConfig(0, 40))
-    packet = PacketIn(PacketInReason.ACTION, 0, 0, match(in_port=1), bytes(100), 100)
-    talk.agent.packet_in(packet, talk.now)
-    assert peer.hears() == [(0, packet)]

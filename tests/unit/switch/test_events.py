@@ -7,6 +7,7 @@ import ctypes
 import pytest
 
 from vnet.base.drop import DropReason
+from vnet.openflow.codec import encode
 from vnet.openflow.flow import match
 from vnet.openflow.message import PacketIn, PacketInReason
 from vnet.switch import abi
@@ -99,6 +100,29 @@ def test_a_packet_in_tells_pipeline_fields_that_are_not_zero() -> None:
     assert packet_in(event) == PacketIn(PacketInReason.ACTION, 2, 5, fields, FRAME, len(FRAME))
     plain = packet_in(decode(record(point=Point.CONTROLLER, in_port=3)))
     assert plain.match == match(in_port=3, metadata=0)
+
+
+def test_the_longest_packet_with_all_pipeline_fields_fits_a_message() -> None:
+    most = (1 << 64) - 1
+    told = packet_in(
+        decode(
+            record(
+                bytes(65_600),
+                vlan_tpid=0x8100,
+                point=Point.CONTROLLER,
+                in_port=1,
+                metadata=most,
+                tunnel=most,
+                ct_state=0xFF,
+                ct_zone=0xFFFF,
+                ct_mark=1,
+                ct_label=(ctypes.c_uint64 * 2)(most, most),
+                registers=(ctypes.c_uint64 * 8)(*[most] * 8),
+            )
+        )
+    )
+    assert len(encode(told, 0)) == 0xFFFF
+    assert (told.total_len, len(told.match.entries)) == (0xFFFF, 23)
 
 
 @pytest.mark.parametrize("member", ["point", "reason"])
