@@ -120,16 +120,15 @@ class MemoryDatapath:
         return dict(self.meter_counts)
 
     def configure_port(self, number: int, config: PortConfig) -> None:
-        """A port that is switched off has no link."""
         self.attached = tuple(
-            replace(port, config=int(config), up=port.up and not config & PortConfig.PORT_DOWN)
-            if port.number == number
-            else port
-            for port in self.attached
+            replace(port, config=int(config)) if port.number == number else port for port in self.attached
         )
 
     def ports(self) -> tuple[SwitchPort, ...]:
-        return self.attached
+        """A port that is switched off is not up."""
+        return tuple(
+            replace(port, up=port.up and not port.config & PortConfig.PORT_DOWN) for port in self.attached
+        )
 
     def packet_out(self, in_port: int, actions: tuple[Action, ...], frame: bytes) -> None:
         self.sent.append((in_port, actions, frame))

@@ -132,7 +132,7 @@ class Agent(Desk):
         self._resume(token, Answer({}, refusals), now)
 
     def counters(self, token: int, counters: Counters, now: float) -> None:
-        """What the ReadCounters of this token asked for."""
+        """What the question of this token asked for."""
         self._resume(token, Answer(counters), now)
 
     # -- news in ----------------------------------------------------------------------------------

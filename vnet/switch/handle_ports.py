@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 from vnet.openflow.message import ErrorType, PortConfig, PortMod, PortModFailed
 from vnet.switch.connection import Connection, Request
@@ -27,7 +27,7 @@ def port_mod(desk: Desk, conn: Connection, request: Request, mod: PortMod) -> Jo
     for refusal in answer.refusals[:1]:
         desk.refuse(conn, request, refusal.error_type, refusal.code)
     if not answer.refusals:
-        _note(desk, mod.number, config)
+        _note(desk, mod.number, answer.counters)
 
 
 def _fault(port: SwitchPort | None, mod: PortMod) -> PortModFailed | None:
@@ -40,9 +40,9 @@ def _fault(port: SwitchPort | None, mod: PortMod) -> PortModFailed | None:
     return PortModFailed.BAD_ADVERTISE if mod.advertise else None
 
 
-def _note(desk: Desk, number: int, config: PortConfig) -> None:
-    """What the port is now, unless it has gone meanwhile."""
+def _note(desk: Desk, number: int, found: Mapping[int, SwitchPort]) -> None:
+    """What the port is now, configuration and link, unless it has gone meanwhile."""
     ports = dict(desk.ports)
-    if number in ports:
-        ports[number] = replace(ports[number], config=int(config))
+    if number in ports and number in found:
+        ports[number] = found[number]
     desk.exchange_ports(ports.values())

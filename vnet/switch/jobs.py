@@ -20,6 +20,7 @@ from vnet.switch.datapath import (
     GroupCounter,
     MeterCounter,
     PortCounter,
+    SwitchPort,
     TableCounter,
 )
 
@@ -62,7 +63,7 @@ class SendPacket:
 
 @dataclass(frozen=True, slots=True)
 class ConfigurePort:
-    """Put a port's configuration in force, then tell `committed` or `refused`."""
+    """Put a port's configuration in force, then tell all ports by `counters`, or `refused`."""
 
     token: int
     number: int
@@ -100,7 +101,9 @@ Counters = (
     | Mapping[int, PortCounter]
     | Mapping[int, GroupCounter]
     | Mapping[int, MeterCounter]
+    | Mapping[int, SwitchPort]
 )
+"""What a question asked for; ConfigurePort asks how the ports are afterwards."""
 
 
 @dataclass(frozen=True, slots=True)

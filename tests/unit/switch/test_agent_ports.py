@@ -70,13 +70,14 @@ def test_a_port_mod_that_changes_nothing_asks_nothing_of_the_datapath():
     assert talk.asked == []
 
 
-def test_a_port_switched_off_is_told_as_down_when_its_link_is():
+def test_a_port_switched_off_and_on_is_told_once_each_time_with_the_state_that_it_has():
     talk = Conversation()
     peer = talk.connect()
-    peer.says(PortMod(1, MAC, DOWN, DOWN))
-    talk.agent.ports_changed(talk.datapath.ports(), talk.now)
-    port = peer.hears()[-1][1].port
-    assert (port.config, port.state) == (DOWN, PortState.LINK_DOWN)
+    for config, state in ((DOWN, PortState.LINK_DOWN), (0, PortState.LIVE)):
+        peer.says(PortMod(1, MAC, config, DOWN))
+        talk.agent.ports_changed(talk.datapath.ports(), talk.now)
+        ((_, status),) = peer.hears()
+        assert (status.port.config, status.port.state) == (config, state)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from vnet.switch.agent import Agent
 from vnet.switch.backoff import Backoff
 from vnet.switch.datapath import Datapath
 from vnet.switch.draft import tables
-from vnet.switch.jobs import CloseConnection, ConfigurePort, Event, Question
+from vnet.switch.jobs import CloseConnection, Event, Question
 from vnet.switch.live.sockets import Listener, as_client, call, listen
 from vnet.switch.live.tls import Identity
 from vnet.switch.live.worker import execute
@@ -315,5 +315,3 @@ class SwitchServer:
         else:
             agent.counters(event.token, outcome, self._now())
         self._pump()
-        if isinstance(event, ConfigurePort):
-            await self._read_ports()  # a port that was switched off is down too

@@ -36,6 +36,7 @@ def execute(datapath: Datapath, question: Question) -> Counters | tuple[Refusal,
                 datapath.packet_out(question.in_port, question.actions, question.frame)
             case ConfigurePort():
                 datapath.configure_port(question.number, question.config)
+                return {port.number: port for port in datapath.ports()}
         return None
     except Refused as error:
         return (Refusal(error.error_type, error.code, error.key),)
