@@ -11,7 +11,7 @@ from tests.ovs.harness import OpenVSwitch, why_not
 from tests.unit.switch.conversation import Conversation
 from tests.wire.peer import Peer
 from vnet.openflow.codec import encode
-from vnet.openflow.flow import Flow, FlowFlag, Instructions, Output, Port, ToGroup, match
+from vnet.openflow.flow import ALL_TABLES, Flow, FlowFlag, Instructions, Output, Port, ToGroup, match
 from vnet.openflow.group import (
     ALL_GROUPS,
     ANY_GROUP,
@@ -72,6 +72,10 @@ def flow(command: FlowCommand = FlowCommand.ADD, flags: int = 0, **what) -> Flow
     return FlowMod(command, Flow(0, 5, match(), Instructions(**what), flags=flags))
 
 
+def everywhere(command: FlowCommand) -> FlowMod:
+    return FlowMod(command, Flow(ALL_TABLES, 5, match(eth_type=0x88B5), Instructions((Output(1),))))
+
+
 SCRIPT: dict[str, Message] = {
     "group that is there": group(ADD, 1, ALL, TO_1),
     "group of a reserved number": group(ADD, MAX_GROUP + 1),
@@ -111,6 +115,7 @@ SCRIPT: dict[str, Message] = {
     "flow with a meter that is not there": flow(meter=77),
     "flow with meter 0": flow(meter=0),
     "flow with a reserved meter": flow(meter=RESERVED_METER),
+    **{f"{command.name} in all tables": everywhere(command) for command in FlowCommand},
     "flow to a reserved port": flow(apply=(Output(0xFFFFFF01),)),
     "packet to a group that is not there": PacketOut(Port.CONTROLLER, (ToGroup(77),), FRAME),
     "packet from TABLE": PacketOut(Port.TABLE, (Output(1),), FRAME),

@@ -9,7 +9,7 @@ from vnet.openflow.codec_error import CodecError
 from vnet.openflow.codec_instruction import decode_instructions, encode_instructions
 from vnet.openflow.codec_match import decode_match, encode_fields, encode_match
 from vnet.openflow.codec_record import SECOND_NS
-from vnet.openflow.flow import ALL_TABLES, NO_BUFFER, Flow, FlowFlag, Instructions
+from vnet.openflow.flow import NO_BUFFER, Flow, FlowFlag, Instructions
 from vnet.openflow.message import (
     BadRequest,
     ErrorType,
@@ -69,8 +69,6 @@ def decode_flow_mod(body: bytes) -> FlowMod:
         check_consistent(match, instructions)
     if command in _CHANGES and buffer_id != NO_BUFFER:
         raise CodecError(ErrorType.BAD_REQUEST, BadRequest.BUFFER_UNKNOWN)
-    if command == FlowCommand.ADD and table == ALL_TABLES:
-        raise CodecError(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_TABLE_ID)
     flow = Flow(table, priority, match, instructions, cookie, idle, hard, flags)
     return FlowMod(command, flow, cookie_mask, out_port, out_group, buffer_id)
 

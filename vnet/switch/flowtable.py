@@ -220,10 +220,12 @@ class FlowDraft:
     def apply(self, mod: FlowMod) -> tuple[FlowKey, ...]:
         """Carry out one flow_mod; the keys of the flows it put.
 
+        Only a deletion may be of all tables (section 7.3.4.1).
+
         Raises: Refused, and then nothing has changed.
         """
-        last = ALL_TABLES if mod.command != FlowCommand.ADD else N_TABLES - 1
-        if mod.flow.table >= N_TABLES and mod.flow.table != last:
+        deletes = mod.command in (FlowCommand.DELETE, FlowCommand.DELETE_STRICT)
+        if mod.flow.table >= N_TABLES and not (deletes and mod.flow.table == ALL_TABLES):
             raise Refused(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_TABLE_ID, f"table {mod.flow.table}")
         return _COMMANDS[mod.command](self, mod)
 

@@ -216,6 +216,9 @@ def test_flags_that_belong_to_the_flow_are_told():
     ("mod", "error"),
     [
         (add(flow(table=64)), (5, 2)),
+        (add(flow(table=0xFF)), (5, 2)),
+        (replace(add(flow(table=0xFF)), command=FlowCommand.MODIFY), (5, 2)),
+        (replace(add(flow(table=0xFF)), command=FlowCommand.MODIFY_STRICT), (5, 2)),
         (delete(Flow(64, 0)), (5, 2)),
         (add(Flow(5, 1, instructions=Instructions(goto=5))), (3, 2)),
         (add(Flow(5, 1, instructions=Instructions(goto=64))), (3, 2)),
