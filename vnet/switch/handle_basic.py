@@ -34,6 +34,8 @@ from vnet.switch.desk import Desk
 from vnet.switch.jobs import Job, SendPacket
 
 _GENERATION_BITS = 64
+_NO_GENERATION = (1 << _GENERATION_BITS) - 1
+"""Told while no controller has sent one (section 7.3.9)."""
 _ETHERNET_BYTES = 14
 
 
@@ -99,7 +101,8 @@ def set_role(desk: Desk, conn: Connection, request: Request, wanted: RoleRequest
         desk.refuse(conn, request, ErrorType.ROLE_REQUEST_FAILED, RoleRequestFailed.STALE)
         return
     _assume(desk, conn, wanted)
-    desk.reply(conn, request, RoleReply(conn.role, desk.generation or 0))
+    generation = _NO_GENERATION if desk.generation is None else desk.generation
+    desk.reply(conn, request, RoleReply(conn.role, generation))
 
 
 def _assume(desk: Desk, conn: Connection, wanted: RoleRequest) -> None:

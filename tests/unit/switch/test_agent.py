@@ -268,6 +268,13 @@ def test_a_new_master_makes_the_old_one_a_slave():
     assert not talk.datapath.installed
 
 
+def test_a_generation_that_nobody_has_told_is_the_greatest_number():
+    peer = Conversation().connect()
+    assert peer.asks(RoleRequest(Role.NOCHANGE)) == RoleReply(Role.EQUAL, (1 << 64) - 1)
+    assert peer.asks(RoleRequest(Role.EQUAL, 9)) == RoleReply(Role.EQUAL, (1 << 64) - 1)
+    assert peer.asks(RoleRequest(Role.MASTER, 0)) == RoleReply(Role.MASTER, 0)
+
+
 def test_a_stale_generation_is_refused_even_across_the_wrap():
     talk = Conversation()
     peer = talk.connect()
