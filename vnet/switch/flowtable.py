@@ -26,9 +26,6 @@ N_TABLES = abi.TABLES
 MAX_ACTIONS = 384
 """Of one flow or group: what is told of it fits one message, whichever actions they are."""
 
-_KEPT_FLAGS = FlowFlag.SEND_FLOW_REM | FlowFlag.NO_PACKET_COUNTS | FlowFlag.NO_BYTE_COUNTS
-"""Flags that belong to the flow; the others to the request."""
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -234,12 +231,12 @@ class FlowDraft:
         self._set(entry.flow.key, None)
 
     def _add(self, mod: FlowMod) -> tuple[FlowKey, ...]:
-        flow = replace(mod.flow, flags=mod.flow.flags & _KEPT_FLAGS)
+        flow = mod.flow
         self._check(flow)
-        if mod.flow.flags & FlowFlag.CHECK_OVERLAP:
+        if flow.flags & FlowFlag.CHECK_OVERLAP:
             self._check_overlap(flow)
         before = self._table.get(flow.key)
-        reset = before is None or bool(mod.flow.flags & FlowFlag.RESET_COUNTS)
+        reset = before is None or bool(flow.flags & FlowFlag.RESET_COUNTS)
         self._set(flow.key, Entry(flow, self._now), reset)
         return (flow.key,)
 
