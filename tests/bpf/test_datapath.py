@@ -461,6 +461,17 @@ def test_output_to_a_narrow_field_is_that_field_only(bench: Bench) -> None:
     assert bench.decide(2, FRAME).drop is not None, "priority 0 is no port"
 
 
+def test_output_to_a_part_of_a_field_is_that_part_only(bench: Bench) -> None:
+    of_register = (SetField("reg3", 0xA5B), OutputField("reg3", 4, 4))
+    of_metadata = Instructions((SetField("metadata", 0x7_0006), OutputField("metadata", 0, 16)))
+    bench.load(
+        [Flow(0, 1, match(in_port=1), Instructions(of_register)), Flow(0, 1, match(in_port=2), of_metadata)]
+    )
+    for _ in range(2):  # the second comes out of the cache
+        assert bench.decide(1, FRAME).outputs == ((5, None),)
+        assert bench.decide(2, FRAME).outputs == ((6, None),)
+
+
 def test_change_that_does_not_fit_changes_nothing(bench: Bench) -> None:
     bench.load([to(2, in_port=1)])
     many = tuple(to(3, 10, eth_dst=(1 << bit, (1 << bit) | (1 << 47))) for bit in range(47))

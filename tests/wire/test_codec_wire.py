@@ -260,6 +260,8 @@ def flows_of(heard: list) -> list:
         ("dl_vlan=5,actions=mod_vlan_pcp:3,strip_vlan", (SetField("vlan_pcp", 3), PopVlan())),
         ("actions=move:NXM_OF_ETH_SRC[0..15]->NXM_NX_REG1[16..31]", (Move("eth_src", "reg1", 16, 0, 16),)),
         ("actions=output:NXM_NX_REG2[]", (OutputField("reg2"),)),
+        ("actions=output:NXM_NX_REG2[4..7]", (OutputField("reg2", 4, 4),)),
+        ("actions=output:OXM_OF_METADATA[0..15]", (OutputField("metadata", 0, 16),)),
         ("ip,actions=ct(zone=7,table=3)", (Conntrack(7, 3),)),
         ("ip,actions=ct(commit,force,zone=7)", (Conntrack(7, None, True, True),)),
         (

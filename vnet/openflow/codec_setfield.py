@@ -60,9 +60,10 @@ def _user(name: str, value: int) -> Any:
 
 
 def output_field(action: OutputField) -> Any:
-    """NXAST_OUTPUT_REG of the whole field."""
-    bits = FIELDS[action.field].bits
-    return parser.NXActionOutputReg(bit_range(0, bits), library_name(action.field), _WHOLE_PACKET)
+    """NXAST_OUTPUT_REG."""
+    bits = FIELDS[action.field].bits if action.bits is None else action.bits
+    part = bit_range(action.offset, bits)
+    return parser.NXActionOutputReg(part, library_name(action.field), _WHOLE_PACKET)
 
 
 def set_field(action: SetField) -> Any:
@@ -213,13 +214,19 @@ def read_move(raw: bytes, writable: Writable = _writable) -> Move:
 
 
 def read_output_field(raw: bytes) -> OutputField:
-    """NXAST_OUTPUT_REG; of parts of a field this switch knows no value."""
+    """NXAST_OUTPUT_REG."""
     action = parsed(raw)
-    field = _readable(action.src)
-    _within(field, action.ofs_nbits >> _FIELD_BITS, (action.ofs_nbits & 0x3F) + 1)
-    if action.ofs_nbits != bit_range(0, field.bits) or any(raw[18:]):
+    field, offset, bits = (
+        _readable(action.src),
+        action.ofs_nbits >> _FIELD_BITS,
+        (action.ofs_nbits & 0x3F) + 1,
+    )
+    _within(field, offset, bits)
+    if any(raw[18:]):
         raise bad_action(BadAction.BAD_ARGUMENT)
-    return OutputField(field.name)
+    if action.ofs_nbits == bit_range(0, field.bits):
+        return OutputField(field.name)
+    return OutputField(field.name, offset, bits)
 
 
 def read_subfield(header: int, ofs_nbits: int, bits: int) -> tuple[str, int, int]:

@@ -79,9 +79,12 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class OutputField:
-    """Send to the port whose number a field holds (NXAST_OUTPUT_REG), for example `reg2`."""
+    """Send to the port whose number a field or a part of it holds (NXAST_OUTPUT_REG), for example `reg2`."""
 
     field: str
+    offset: int = 0
+    bits: int | None = None
+    """None: the whole field."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def action_text(action: Action) -> str:
         case Output():
             return _output(action)
         case OutputField():
-            return f"output:{subfield(action.field)}"
+            return f"output:{subfield(action.field, action.offset, action.bits)}"
         case SetField():
             return _set_field(action)
         case Move():

@@ -391,8 +391,9 @@ class SlowSwitch:
         match action:
             case Output():
                 self._output(run, walk, action)
-            case OutputField():
-                self._output(run, walk, Output(walk.fields().get(action.field, 0)))
+            case OutputField(field, offset, bits):
+                held = walk.fields().get(field, 0) >> offset
+                self._output(run, walk, Output(held if bits is None else held & (1 << bits) - 1))
             case ToGroup():
                 self._group(run, walk, action.group, depth)
             case DecIpTtl(error):

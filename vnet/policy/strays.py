@@ -98,7 +98,7 @@ def _is_for_any(action: Action) -> bool:
     """Whether it sends, or has others send, to whatever port a register holds."""
     if isinstance(action, Move):
         return action.target == OUT_PORT
-    return isinstance(action, OutputField) and action.field != OUT_PORT
+    return isinstance(action, OutputField) and action != OutputField(OUT_PORT)
 
 
 def _is_for(flow: Flow, own: frozenset[tuple[str, int]]) -> bool:

@@ -267,7 +267,7 @@ def _act(course: _Course, action: Action, question: _Question) -> None:
     match action:
         case Output(port):
             _output(course, port)
-        case OutputField(name):
+        case OutputField(name, 0, None):
             _output(course, _number(course.bindings, name))
         case PushVlan():
             course.bindings["vlan_vid"] = VLAN_PRESENT

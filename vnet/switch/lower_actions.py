@@ -81,8 +81,8 @@ def lower_action(action: Action, table: int) -> list[Lowerable]:
     match action:
         case Output():
             return [_output(action)]
-        case OutputField(field):
-            return [_output_field(field)]
+        case OutputField():
+            return [_output_field(action)]
         case PushVlan(ethertype):
             return [Record(Op.PUSH_VLAN, a=ethertype)]
         case PopVlan():
@@ -146,11 +146,12 @@ def _output(action: Output) -> Record:
     raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_OUT_PORT, f"cannot send to port {action.port:#x}")
 
 
-def _output_field(name: str) -> Record:
-    place, bits = _field(name), FIELDS[name].full_mask
-    if bits > WORD_MASK:
+def _output_field(action: OutputField) -> Record:
+    name, place = action.field, _field(action.field)
+    if FIELDS[name].full_mask > WORD_MASK:
         raise Refused(ErrorType.BAD_ACTION, BadAction.BAD_SET_TYPE, f"{name} is too wide for a port number")
-    return Record(Op.OUTPUT_FIELD, a=place.word, b=place.shift, mask=bits & 0xFFFFFFFF)
+    mask = FIELDS[name].full_mask if action.bits is None else (1 << action.bits) - 1
+    return Record(Op.OUTPUT_FIELD, a=place.word, b=place.shift + action.offset, mask=mask & 0xFFFFFFFF)
 
 
 def _field(name: str) -> Place:

@@ -219,6 +219,8 @@ IN_LIST: dict[str, tuple[bytes, bytes, Answer]] = {
 OUTPUT_FIELD = nicira(15, "001f 00010004 ffff 000000000000")
 INSTRUCTIONS: dict[str, tuple[bytes, Answer]] = {
     "output to a field in a list": (apply(OUTPUT_FIELD), None),
+    "output to a part of a field": (apply(nicira(15, "010f 00010004 ffff 000000000000")), None),
+    "output to more than a field": (apply(nicira(15, "011f 00010004 ffff 000000000000")), (2, 14)),
     "output to a field in a set": (write(OUTPUT_FIELD), (2, 0)),
     "nat outside ct": (apply(nicira(36, "0000 0001 0000")), BAD_SET_ARGUMENT),
     "meter 0": (hexed("0006000800000000"), (12, 2)),

@@ -387,7 +387,7 @@ _ANYWHERE = st.one_of(
     st.sampled_from([Port.FLOOD, Port.IN_PORT, Port.NORMAL, Port.LOCAL, Port.TABLE]).map(Output),
     st.sampled_from([PushVlan(), PushVlan(0x88A8), ConntrackClear()]),
     st.integers(0, (1 << 48) - 1).map(Advertise),
-    st.sampled_from([OutputField("reg2"), OutputField("in_port")]),
+    st.sampled_from([OutputField("reg2"), OutputField("in_port"), OutputField("reg3", 4, 28)]),
     set_fields(),
     st.integers(1, 16).map(lambda bits: Move("eth_type", "reg3", bits, 16 - bits, bits)),
     st.integers(0, MAX_GROUP).map(ToGroup),

@@ -91,6 +91,7 @@ def test_matches_in_shorthand(wanted: Match, words: str) -> None:
         (Output(Port.FLOOD), "FLOOD"),
         (Output(Port.IN_PORT), "IN_PORT"),
         (OutputField("reg2"), "output:NXM_NX_REG2[]"),
+        (OutputField("reg2", 4, 4), "output:NXM_NX_REG2[4..7]"),
         (PushVlan(0x88A8), "push_vlan:0x88a8"),
         (PopVlan(), "pop_vlan"),
         (SetField("vlan_vid", 0x100A), "set_field:0x100a->vlan_vid"),

@@ -179,6 +179,7 @@ def test_the_controller_gets_the_whole_packet_whatever_max_len_is() -> None:
 
 def test_output_to_the_port_a_register_holds() -> None:
     assert ports(run(do(SetField("reg2", 3), goto=1), do(OutputField("reg2"), table=1))) == [3]
+    assert ports(run(do(SetField("reg2", 0xA3B), OutputField("reg2", 4, 3)))) == [3]
 
 
 # -- changing -------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ def test_what_fits_no_connection_breaks_a_ban_if_it_passes() -> None:
         (SetField(OUT_PORT, 7, 0xF),),
         (Move("reg9", OUT_PORT, 32),),
         (OutputField("reg9"),),
+        (OutputField(OUT_PORT, 0, 16),),
     ],
 )
 def test_every_way_to_hand_something_over_is_seen(apply: tuple[object, ...]) -> None:

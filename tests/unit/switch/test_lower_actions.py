@@ -69,6 +69,7 @@ TABLE = 3
         (Output(Port.NORMAL), Record(Op.NORMAL)),
         (Output(Port.TABLE), Record(Op.RESUBMIT, a=0, b=abi.NO_PORT)),
         (OutputField("reg3"), Record(Op.OUTPUT_FIELD, a=Word.REGS + 1, b=32, mask=0xFFFFFFFF)),
+        (OutputField("reg3", 4, 4), Record(Op.OUTPUT_FIELD, a=Word.REGS + 1, b=36, mask=0xF)),
         (PushVlan(0x88A8), Record(Op.PUSH_VLAN, a=0x88A8)),
         (PopVlan(), Record(Op.POP_VLAN)),
         (PushMpls(0x8848), Record(Op.PUSH_MPLS, a=0x8848)),
