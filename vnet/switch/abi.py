@@ -306,10 +306,11 @@ class Group(ctypes.Structure):
 
 class Band(ctypes.Structure):
     _fields_ = [
-        ("rate", c_uint64),
         ("burst", c_uint64),
-        ("type", c_uint32),
-        ("precedence", c_uint32),
+        ("full_ns", c_uint64),
+        ("rate", c_uint32),
+        ("type", c_uint16),
+        ("precedence", c_uint16),
     ]
 
 

@@ -20,6 +20,7 @@ from vnet.switch.abi import Kind, Op, Trait, Word
 from vnet.switch.datapath import Change
 from vnet.switch.image import Image
 from vnet.switch.live.writer import (
+    MAX_COST,
     METER_TEXT,
     Writer,
     index_of,
@@ -39,6 +40,7 @@ from vnet.switch.lower_actions import GroupRef, MeterRef, PortList, Record
 from vnet.switch.placed import PlacedActions, PlacedGroup, References, Staged, TableBank
 from vnet.switch.staging import stage
 
+MOST = 0xFFFFFFFF
 REFERENCES = References({7: 3}, {4: 2})
 
 
@@ -151,14 +153,25 @@ def test_a_group_and_its_buckets() -> None:
         (MeterFlag.KBPS, Band(BandType.DROP, 100, 7), 100),
         (MeterFlag.KBPS | MeterFlag.BURST, Band(BandType.DROP, 100, 400), 400),
         (MeterFlag.KBPS | MeterFlag.BURST, Band(BandType.DROP, 100, 0), 100),
-        (MeterFlag.PKTPS | MeterFlag.BURST, Band(BandType.DROP, 100, 3), 16),
+        (MeterFlag.PKTPS | MeterFlag.BURST, Band(BandType.DROP, 100, 3), 3),
+        (MeterFlag.PKTPS, Band(BandType.DROP, 100), 100),
     ],
 )
-def test_a_bands_burst_is_what_was_given_or_a_seconds_rate_but_not_nothing(
-    flags: MeterFlag, band: Band, tokens: int
-) -> None:
+def test_a_bands_burst_is_what_was_given_or_a_seconds_rate(flags: MeterFlag, band: Band, tokens: int) -> None:
     found = abi.Meter.from_buffer_copy(pack_meter(Meter(1, flags | MeterFlag.STATS, (band,))))
     assert (found.bands[0].rate, found.bands[0].burst) == (100, tokens * 1_000_000_000)
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(1, 1), (5, 50), (7, 3), (1, MOST), (MOST, 1), (MOST, MOST)])
+def test_a_bucket_is_full_when_it_must_be_and_till_then_its_tokens_fit_into_64_bits(
+    rate: int, burst: int
+) -> None:
+    flags = MeterFlag.PKTPS | MeterFlag.BURST
+    (band, *_) = abi.Meter.from_buffer_copy(
+        pack_meter(Meter(1, flags, (Band(BandType.DROP, rate, burst),)))
+    ).bands
+    assert band.full_ns * rate >= band.burst + MAX_COST
+    assert band.burst + (band.full_ns - 1) * rate < 1 << 63
 
 
 def test_a_meter_has_its_unit_and_its_bands_in_order() -> None:

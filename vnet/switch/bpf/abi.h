@@ -333,10 +333,11 @@ struct vnet_group {
 #define VNET_METER_PKTPS 2
 
 struct vnet_band {
-	__u64 rate;  /* tokens per nanosecond: kbit/s or packets/s */
-	__u64 burst; /* tokens: 10^-6 bit or 10^-9 packets */
-	__u32 type;
-	__u32 precedence;
+	__u64 burst;   /* tokens: 10^-6 bit or 10^-9 packets */
+	__u64 full_ns; /* until the bucket is full again, whatever it owes */
+	__u32 rate;    /* tokens per nanosecond: kbit/s or packets/s */
+	__u16 type;
+	__u16 precedence;
 };
 
 struct vnet_meter {

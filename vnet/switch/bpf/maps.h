@@ -12,7 +12,7 @@ struct vnet_meter_state {
 	struct bpf_spin_lock lock;
 	__u32 started;
 	__u64 last_ns;
-	__u64 tokens[VNET_BANDS];
+	__s64 tokens[VNET_BANDS]; /* below 0: what is still to be paid */
 };
 
 /* The machine that runs filters (filter.h), and what it has found out about a packet. */

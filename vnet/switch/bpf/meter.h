@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* Meters (OpenFlow 1.3.5, section 5.7): each band is a bucket of tokens that fills at the band's rate; a
- * packet that finds too few has exceeded the band.
+ * packet that finds too few has exceeded the band. One that costs more than there is room for passes when the
+ * bucket is full, and those behind it wait until it is paid for.
  */
 #ifndef VNET_METER_H
 #define VNET_METER_H
 
 #include "maps.h"
-
-#define VNET_METER_MAX_NS 1000000000ULL /* a bucket fills for no longer than this at once */
 
 static __always_inline void vnet_count_band(struct __sk_buff *skb, __u32 meter, __u32 band)
 {
@@ -20,13 +19,25 @@ static __always_inline void vnet_count_band(struct __sk_buff *skb, __u32 meter, 
 	}
 }
 
+/* What is in a bucket when time has passed. It may be years: their tokens would not fit into a number. */
+static __always_inline __s64 vnet_fill(const struct vnet_band *band, __s64 tokens, __u64 passed)
+{
+	__s64 burst = band->burst;
+
+	if (passed >= band->full_ns)
+		return burst;
+	tokens += passed * band->rate;
+	return tokens < burst ? tokens : burst;
+}
+
 /* Let a packet pass a meter. Returns 0, or the type of the band of the highest rate that it exceeded. */
 __noinline int vnet_meter(struct __sk_buff *skb, __u32 number, __u32 *precedence)
 {
 	struct vnet_meter *meter = bpf_map_lookup_elem(&meters, &number);
 	struct vnet_meter_state *state = bpf_map_lookup_elem(&meter_state, &number);
-	__u64 now = bpf_ktime_get_ns(), passed, cost, highest = 0;
-	__u32 i, n, exceeded = VNET_BANDS;
+	__u64 now = bpf_ktime_get_ns(), passed;
+	__u32 i, n, highest = 0, exceeded = VNET_BANDS;
+	__s64 cost;
 
 	if (!meter || !state || !precedence)
 		return 0;
@@ -42,21 +53,18 @@ __noinline int vnet_meter(struct __sk_buff *skb, __u32 number, __u32 *precedence
 			state->tokens[i] = meter->bands[i].burst;
 	}
 	passed = now > state->last_ns ? now - state->last_ns : 0;
-	if (passed > VNET_METER_MAX_NS)
-		passed = VNET_METER_MAX_NS;
 	if (now > state->last_ns)
 		state->last_ns = now;
 	for (i = 0; i < VNET_BANDS; i++) {
-		__u64 tokens = state->tokens[i] + passed * meter->bands[i].rate, burst = meter->bands[i].burst;
+		const struct vnet_band *band = &meter->bands[i];
+		__s64 tokens = vnet_fill(band, state->tokens[i], passed), burst = band->burst;
 
 		if (i >= n)
 			break;
-		if (tokens > burst)
-			tokens = burst;
-		if (tokens >= cost) {
+		if (tokens >= cost || tokens == burst) {
 			tokens -= cost;
-		} else if (meter->bands[i].rate >= highest) {
-			highest = meter->bands[i].rate;
+		} else if (band->rate >= highest) {
+			highest = band->rate;
 			exceeded = i;
 		}
 		state->tokens[i] = tokens;

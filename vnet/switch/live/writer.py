@@ -41,6 +41,12 @@ METER_TEXT = 0x80000000
 MAX_TEXT_BYTES = 0xFFFF
 """Of an OpenFlow message."""
 
+TOKENS = 1_000_000_000
+"""In the bucket of a meter's band, for a packet or a kilobit."""
+
+MAX_COST = 65_536 * TOKENS
+"""Of a packet: the segments of a super packet are counted in 16 bits, its kilobits are fewer."""
+
 ENTRY_MAPS = ("entries", "group_entries", "meter_entries")
 
 
@@ -133,10 +139,14 @@ def pack_meter(meter: Meter) -> bytes:
 
 
 def _pack_band(band: Band, meter: Meter) -> bytes:
-    """Tokens are 10^-6 bit or 10^-9 packets, so that a rate is tokens per nanosecond."""
-    burst = band.burst if meter.flags & MeterFlag.BURST and band.burst else band.rate
-    unit = 1_000_000_000
-    return struct.pack("<QQII", band.rate, max(burst * unit, unit * 16), band.kind, band.precedence)
+    """Tokens are 10^-6 bit or 10^-9 packets, so that a rate is tokens per nanosecond.
+
+    An empty bucket may owe what one packet costs.
+    """
+    given = meter.flags & MeterFlag.BURST and band.burst
+    burst = (given or band.rate) * TOKENS
+    full_ns = -(-(burst + MAX_COST) // band.rate)
+    return struct.pack("<QQIHH", burst, full_ns, band.rate, band.kind, band.precedence)
 
 
 def seal(text: bytes) -> bytes:
