@@ -48,9 +48,8 @@ static __always_inline struct vnet_cached *vnet_cache_at(const struct vnet_scrat
 	return differs ? 0 : cached;
 }
 
-/* May the packet take a remembered path? Notes it with the connection, if there is one. */
-static __always_inline int vnet_cache_holds(struct __sk_buff *skb, struct vnet_scratch *s,
-					    const struct vnet_path *path)
+/* May a packet of so many bytes take a remembered path? Notes it with the connection, if there is one. */
+static __always_inline int vnet_cache_holds(struct vnet_scratch *s, const struct vnet_path *path, __u32 bytes)
 {
 	struct vnet_conn *conn;
 	__u32 slot = path->ct_slot;
@@ -69,13 +68,13 @@ static __always_inline int vnet_cache_holds(struct __sk_buff *skb, struct vnet_s
 		return 0;
 	if ((conn->seen_reply ? VNET_CS_EST : VNET_CS_NEW) != (path->ct_state & (VNET_CS_EST | VNET_CS_NEW)))
 		return 0;
-	vnet_conn_update(conn, path->ct_dir, s->tcp_flags, skb->len, s->now_ns);
+	vnet_conn_update(conn, path->ct_dir, s->tcp_flags, bytes, s->now_ns);
 	return 1;
 }
 
-/* The path a packet takes that is like one before, or NULL. */
-static __always_inline struct vnet_cached *vnet_cache_find(struct __sk_buff *skb, struct vnet_scratch *s,
-							   const struct vnet_control *control)
+/* The path a packet of so many bytes takes that is like one before, or NULL. */
+static __always_inline struct vnet_cached *vnet_cache_find(struct vnet_scratch *s, const struct vnet_control *control,
+							   __u32 bytes)
 {
 	struct vnet_cached *cached;
 	__u32 index;
@@ -88,7 +87,7 @@ static __always_inline struct vnet_cached *vnet_cache_find(struct __sk_buff *skb
 		if (!cached)
 			return 0;
 	}
-	return vnet_cache_holds(skb, s, &cached->path) ? cached : 0;
+	return vnet_cache_holds(s, &cached->path, bytes) ? cached : 0;
 }
 
 /* Did the last packet that this CPU remembered meet the same rules? Saves the look into a hash table. */

@@ -170,7 +170,7 @@ __noinline int vnet_ct_lookup(struct __sk_buff *skb, __u32 zone)
 			state = VNET_CS_TRK | VNET_CS_INV;
 			conn = 0;
 		} else
-			state = vnet_conn_update(conn, ref.dir, s->tcp_flags, skb->len, s->now_ns);
+			state = vnet_conn_update(conn, ref.dir, s->tcp_flags, vnet_frame_bytes(skb), s->now_ns);
 	}
 	s->key[VNET_W_CT] = state;
 	s->key[VNET_W_ZONE] = zone & 0xffff;
@@ -234,7 +234,7 @@ __noinline int vnet_ct_create(struct __sk_buff *skb, __u32 zone, __u32 flags, __
 	conn->last_seen_ns = s->now_ns;
 	conn->packets[0] = 1;
 	conn->packets[1] = 0;
-	conn->bytes[0] = skb->len;
+	conn->bytes[0] = vnet_frame_bytes(skb);
 	conn->bytes[1] = 0;
 	conn->label[0] = 0;
 	conn->label[1] = 0;

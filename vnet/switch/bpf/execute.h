@@ -33,8 +33,11 @@ __noinline int vnet_is_too_long(struct __sk_buff *skb, __u32 mtu)
 	return length > mtu + 18 || !s->vlan || skb->vlan_present; /* a tag more is allowed */
 }
 
-/* Count a packet about to leave by a port, `seen` by who captures there; returns its ifindex, 0 if it cannot. */
-static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number, int seen)
+/* Count a packet of so many bytes, about to leave by a port, `seen` by who captures there; returns its ifindex,
+ * 0 if it cannot.
+ */
+static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number, __u32 bytes,
+				     int seen)
 {
 	struct vnet_port *port = bpf_map_lookup_elem(&ports, &number);
 	struct vnet_port_counter *counter;
@@ -57,7 +60,7 @@ static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch 
 	}
 	if (counter) {
 		counter->tx_packets++;
-		counter->tx_bytes += skb->len;
+		counter->tx_bytes += bytes;
 	}
 	if (seen && port->flags & VNET_PORT_CAPTURE)
 		vnet_tell_taps(skb, VNET_POINT_DELIVERED, number);
@@ -67,7 +70,7 @@ static __always_inline __u32 vnet_go(struct __sk_buff *skb, struct vnet_scratch 
 
 static __always_inline __u32 vnet_leave(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number)
 {
-	return vnet_go(skb, s, number, 1);
+	return vnet_go(skb, s, number, vnet_frame_bytes(skb), 1);
 }
 
 static __always_inline void vnet_send_clone(struct __sk_buff *skb, struct vnet_scratch *s, __u32 number)

@@ -58,7 +58,7 @@ __noinline int vnet_filter_begin(struct __sk_buff *skb, __u32 point, __u32 port)
 	f->reason = s->path.reason;
 	f->table = s->path.table;
 	f->tagged = skb->vlan_present;
-	f->length = skb->len + (f->tagged ? 4 : 0);
+	f->length = vnet_frame_bytes(skb);
 	if (f->tagged)
 		vnet_filter_head(skb, f);
 	return 1;
@@ -77,7 +77,7 @@ static __always_inline void vnet_mirror(struct __sk_buff *skb, __u32 to, struct 
 	counter = bpf_map_lookup_elem(&port_counters, &to);
 	if (counter) {
 		counter->tx_packets++;
-		counter->tx_bytes += skb->len;
+		counter->tx_bytes += vnet_frame_bytes(skb);
 	}
 }
 

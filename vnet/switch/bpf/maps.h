@@ -148,6 +148,12 @@ static __always_inline __u32 vnet_index(__u32 n, __u32 size)
 	return n & (size - 1);
 }
 
+/* How long the frame is, with the tag that the kernel may keep beside it. */
+static __always_inline __u32 vnet_frame_bytes(struct __sk_buff *skb)
+{
+	return skb->len + (skb->vlan_present ? 4 : 0);
+}
+
 /* Why nothing came of something. The first cause is the one that is told, but for an output to where the
  * packet came from, which may not matter, and of a list of ports is found out last.
  */

@@ -15,7 +15,7 @@ static __always_inline void vnet_count_band(struct __sk_buff *skb, __u32 meter, 
 
 	if (counter) {
 		counter->packets++;
-		counter->bytes += skb->len;
+		counter->bytes += vnet_frame_bytes(skb);
 	}
 }
 
@@ -43,7 +43,7 @@ __noinline int vnet_meter(struct __sk_buff *skb, __u32 number, __u32 *precedence
 		return 0;
 	vnet_count_band(skb, number, 0);
 	cost = meter->flags & VNET_METER_PKTPS ? 1000000000ULL * (skb->gso_segs ? skb->gso_segs : 1)
-					       : 8000000ULL * skb->len;
+					       : 8000000ULL * vnet_frame_bytes(skb);
 	n = meter->n_bands;
 	bpf_spin_lock(&state->lock);
 	if (!state->started) {

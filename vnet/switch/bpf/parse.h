@@ -101,7 +101,7 @@ static __always_inline int vnet_parse_ethernet(struct __sk_buff *skb, struct vne
 		return VNET_DROP_MALFORMED;
 	c->offset = sizeof(*eth);
 	c->length = skb->len - sizeof(*eth);
-	*eth_type = bpf_ntohs(eth->h_proto);
+	*eth_type = bpf_ntohs(*(__be16 *)(data + 12)); /* the packed struct is read by bytes */
 	s->vlan = 0;
 	if (skb->vlan_present) {
 		tci = vnet_note_tag(s, bpf_ntohs(skb->vlan_proto), skb->vlan_tci);
@@ -440,8 +440,8 @@ static __always_inline int vnet_parse_transport(struct __sk_buff *skb, struct vn
 }
 
 /* Fill the key's words that tell of the packet, and the offsets. Returns 0 or a drop reason. The words
- * that tell of anything else stay; word 0 keeps the port. Words above those of the flow cache are only set
- * for packets that have what they tell: no match and no action asks others for it.
+ * that tell of anything else stay; word 0 has the port and nothing else before. Words above those of the flow
+ * cache are only set for packets that have what they tell: no match and no action asks others for it.
  */
 static __always_inline int vnet_parse(struct __sk_buff *skb, struct vnet_scratch *s)
 {
@@ -450,7 +450,6 @@ static __always_inline int vnet_parse(struct __sk_buff *skb, struct vnet_scratch
 	__u16 eth_type;
 	int reason, w;
 
-	s->key[VNET_W_PORT] &= ~0xffffffffULL;
 	for (w = VNET_W_IP_SRC; w <= VNET_W_L4; w++)
 		s->key[w] = 0;
 	if (data + VNET_HEADERS > end && skb->len > (__u32)(end - data))

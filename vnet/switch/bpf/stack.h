@@ -121,7 +121,7 @@ static __always_inline void vnet_meet(struct __sk_buff *skb, struct vnet_scratch
 
 	if (counter) {
 		counter->packets++;
-		counter->bytes += skb->len;
+		counter->bytes += vnet_frame_bytes(skb);
 	}
 	if (n >= VNET_PATH_RULES) {
 		s->cacheable = 0;

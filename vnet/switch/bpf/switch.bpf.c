@@ -277,7 +277,7 @@ static __always_inline int vnet_is_plain(const struct vnet_cached *cached, __u32
 
 /* Do again what was done to a packet before. Most paths are one output. */
 static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratch *s, __u32 capturing,
-				       const struct vnet_cached *cached, __u32 port_flags)
+				       const struct vnet_cached *cached, __u32 port_flags, __u32 bytes)
 {
 	__u32 id = cached->path_id, i, ifindex, n = cached->path.n_ops;
 	struct vnet_counter *counter = bpf_map_lookup_elem(&path_counters, &id);
@@ -285,10 +285,10 @@ static __always_inline int vnet_repeat(struct __sk_buff *skb, struct vnet_scratc
 
 	if (counter) {
 		counter->packets++;
-		counter->bytes += skb->len;
+		counter->bytes += bytes;
 	}
 	if (alone) {
-		ifindex = vnet_go(skb, s, cached->ops[0].arg, 0);
+		ifindex = vnet_go(skb, s, cached->ops[0].arg, bytes, 0);
 		if (ifindex) {
 			skb->cb[0] = cached->ops[0].arg;
 			return bpf_redirect(ifindex, 0);
@@ -336,7 +336,7 @@ static __always_inline int vnet_come_in(struct __sk_buff *skb, struct vnet_scrat
 SEC("tc")
 int vnet_ingress(struct __sk_buff *skb)
 {
-	__u32 in_port = vnet_port_number(skb), flags;
+	__u32 in_port = vnet_port_number(skb), bytes = vnet_frame_bytes(skb), flags;
 	struct vnet_control *control = vnet_control();
 	struct vnet_scratch *s = vnet_scratch();
 	struct vnet_port_counter *counter;
@@ -358,14 +358,14 @@ int vnet_ingress(struct __sk_buff *skb)
 	counter = bpf_map_lookup_elem(&port_counters, &in_port);
 	if (counter) {
 		counter->rx_packets++;
-		counter->rx_bytes += skb->len;
+		counter->rx_bytes += bytes;
 	}
 	if (!reason)
 		reason = vnet_come_in(skb, s, flags);
 	if (!reason) {
-		cached = vnet_cache_find(skb, s, control);
+		cached = vnet_cache_find(s, control, bytes);
 		if (cached)
-			return vnet_repeat(skb, s, control->capturing, cached, flags);
+			return vnet_repeat(skb, s, control->capturing, cached, flags, bytes);
 		if (vnet_must_wait(s, port))
 			reason = VNET_DROP_REFUSAL_QUOTA;
 	}

@@ -232,9 +232,9 @@ static __always_inline int vnet_push_mpls(struct __sk_buff *skb, struct vnet_scr
 #define VNET_MIN_FRAME 60 /* without the FCS (IEEE 802.3, section 4.4.2, minFrameSize) */
 
 /* How many bytes a frame that is long enough for Ethernet lacks when it has lost a label. */
-static __always_inline __u32 vnet_padding(const struct __sk_buff *skb, const struct vnet_scratch *s)
+static __always_inline __u32 vnet_padding(struct __sk_buff *skb, const struct vnet_scratch *s)
 {
-	__u32 length = skb->len + (skb->vlan_present ? 4 : 0) + (s->base_tag ? 4 : 0) - (s->vlan ? 4 : 0);
+	__u32 length = vnet_frame_bytes(skb) + (s->base_tag ? 4 : 0) - (s->vlan ? 4 : 0);
 
 	return length >= VNET_MIN_FRAME && length < VNET_MIN_FRAME + 4 ? VNET_MIN_FRAME + 4 - length : 0;
 }
@@ -634,7 +634,10 @@ __noinline int vnet_parse_again(struct __sk_buff *skb)
 {
 	struct vnet_scratch *s = vnet_scratch();
 
-	return s ? vnet_parse(skb, s) : VNET_DROP_ACTION_FAILED;
+	if (!s)
+		return VNET_DROP_ACTION_FAILED;
+	s->key[VNET_W_PORT] &= ~0xffffffffULL;
+	return vnet_parse(skb, s);
 }
 
 /* Carry out what is pending, and read the packet anew if its headers were moved. */
