@@ -31,7 +31,8 @@ FAR = {4: "203.0.113.1", 6: "2001:db8:113::1"}
 ALONE = {4: "203.0.113.50", 6: "2001:db8:113::50"}
 """An address there that is nobody's."""
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-TIMEOUT_S = 1.0
+TIMEOUT_S = 4.0
+"""A host answers for another address up to 0.8 s late (proxy_delay, arp(7)); SYNs come again after 1 s."""
 
 
 def sh(command: str) -> str:
