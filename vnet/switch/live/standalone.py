@@ -95,7 +95,7 @@ def _attach_again(datapath: EbpfDatapath, wanted: Standalone) -> None:
         if nic.exists(wanted.ports[number]):
             try:
                 _make_port(datapath, wanted, number)
-            except HostError as error:  # it has gone again, or is another switch's by now
+            except (HostError, OSError) as error:  # it has gone again, or is another switch's by now
                 _log.warning("port %d: %s", number, error)
 
 
